@@ -1,0 +1,152 @@
+//! Generalised advantage estimation: the advantage of PPO, with a critic.
+
+use serde::{Deserialize, Serialize};
+
+use super::moments::{check_epsilon, check_unit};
+use super::returns::{check_finite, check_tokens};
+use super::{AdvantageEstimator, AdvantageInput, Advantages, GroupStatistics, whiten};
+use crate::{Error, Result};
+
+/// The advantage of PPO: a critic's surprise at each token, discounted, see [`gae()`].
+///
+/// GAE (arXiv 1506.02438). A rollout's outcome reward is paid at its last token, on top of the token rewards, which are
+/// paid where they stand. Nothing is bootstrapped: the value after the last token is 0, also where the completion was cut off.
+///
+/// - `returns` are `advantage + value` from before the whitening: what the critic is trained towards.
+/// - A rollout without a reward gets advantages of 0 and is left out of the whitening. Its returns are its values, so that
+///   it does not pull at the critic either.
+/// - A rollout without tokens has nowhere to be paid: its reward is only seen in the statistics.
+/// - Groups play no part in the advantages; the statistics are those of the scores, as with every estimator.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Gae {
+    /// Discount per token, in `[0, 1]`. Default 1: a correct answer is worth no less for being long.
+    pub gamma: f64,
+    /// Trade of bias (0: trust the critic) against variance (1: trust the reward), in `[0, 1]`. Default 0.95, as in TRL; verl has 1.
+    pub lambda: f64,
+    /// Whether the advantages are whitened over all tokens of the batch, see [`whiten()`]. Default true.
+    pub whiten: bool,
+    /// Added to the variance when whitening, 0 or more. Default 1e-8.
+    pub whiten_epsilon: f64,
+}
+
+impl Default for Gae {
+    fn default() -> Self {
+        Self {
+            gamma: 1.0,
+            lambda: 0.95,
+            whiten: true,
+            whiten_epsilon: 1e-8,
+        }
+    }
+}
+
+impl AdvantageEstimator for Gae {
+    fn name(&self) -> &'static str {
+        "gae"
+    }
+
+    fn estimate(&self, input: &AdvantageInput) -> Result<Advantages> {
+        self.validate()?;
+        let scores = input.scores()?;
+        let Some(values) = input.values else {
+            return Err(Error::config(
+                "values",
+                "absent",
+                "a critic's value of each token: `gae` needs a value head; the group estimators do without",
+            ));
+        };
+        let mut per_token = Vec::with_capacity(values.len());
+        let mut returns = Vec::with_capacity(values.len());
+        let mut scored = Vec::with_capacity(values.len());
+        for (i, values) in values.iter().enumerate() {
+            scored.push(vec![input.rewards[i].is_some(); values.len()]);
+            let Some(outcome) = input.rewards[i] else {
+                per_token.push(vec![0.0; values.len()]);
+                returns.push(values.clone());
+                continue;
+            };
+            let mut rewards = match input.token_rewards {
+                Some(rows) => rows[i].clone(),
+                None => vec![0.0; values.len()],
+            };
+            if let Some(last) = rewards.last_mut() {
+                *last += outcome;
+            }
+            let (row, row_returns) = gae(&rewards, values, &scored[i], self.gamma, self.lambda)?;
+            per_token.push(row);
+            returns.push(row_returns);
+        }
+        if self.whiten {
+            whiten(&mut per_token, Some(&scored), self.whiten_epsilon, true)?;
+        }
+        Ok(Advantages {
+            per_token,
+            returns: Some(returns),
+            statistics: GroupStatistics::of(&scores, input.groups)?,
+        })
+    }
+
+    fn needs_values(&self) -> bool {
+        true
+    }
+
+    fn validate(&self) -> Result<()> {
+        check_unit("gae.gamma", self.gamma)?;
+        check_unit("gae.lambda", self.lambda)?;
+        check_epsilon("gae.whiten_epsilon", self.whiten_epsilon)
+    }
+}
+
+/// `(advantages, returns)` of one row:
+///
+/// ```text
+/// delta_t = r_t + gamma * V_{t'} - V_t
+/// A_t     = delta_t + gamma * lambda * A_{t'}
+/// R_t     = A_t + V_t
+/// ```
+///
+/// with `t'` the next *valid* token, and `V = A = 0` after the last. `rewards`, `values`, `mask` and both results are `[T]`.
+/// GAE (arXiv 1506.02438, equations 11 and 16), over the policy's own tokens only as in verl: tokens with `mask = false` (a
+/// tool's answer, padding) are neither read nor discounted over, so that the result is that of the row without them; there
+/// both results are 0.
+///
+/// `lambda = 1` is the discounted return minus the value, `lambda = 0` the one-step temporal difference.
+///
+/// # Errors
+///
+/// Slices of different lengths, `gamma` or `lambda` outside `[0, 1]`, valid numbers that are not finite.
+///
+/// ```
+/// use rlvr::advantage::gae;
+///
+/// let (advantages, returns) = gae(&[1.0, 2.0, 3.0], &[0.5, 1.0, 1.5], &[true; 3], 1.0, 1.0)?;
+/// assert_eq!(returns, [6.0, 5.0, 3.0]);
+/// assert_eq!(advantages, [5.5, 4.0, 1.5]);
+/// # Ok::<(), rlvr::Error>(())
+/// ```
+pub fn gae(
+    rewards: &[f64],
+    values: &[f64],
+    mask: &[bool],
+    gamma: f64,
+    lambda: f64,
+) -> Result<(Vec<f64>, Vec<f64>)> {
+    check_unit("gamma", gamma)?;
+    check_unit("lambda", lambda)?;
+    check_tokens("values", values.len(), rewards.len())?;
+    check_tokens("mask", mask.len(), rewards.len())?;
+    let mut advantages = vec![0.0; rewards.len()];
+    let mut returns = vec![0.0; rewards.len()];
+    let (mut next_value, mut next_advantage) = (0.0, 0.0);
+    for t in (0..rewards.len()).rev().filter(|t| mask[*t]) {
+        let delta = rewards[t] + gamma * next_value - values[t];
+        next_advantage = delta + gamma * lambda * next_advantage;
+        next_value = values[t];
+        advantages[t] = next_advantage;
+        returns[t] = next_advantage + values[t];
+    }
+    check_finite("advantages", &advantages)?;
+    check_finite("returns", &returns)?;
+    Ok((advantages, returns))
+}

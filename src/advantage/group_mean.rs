@@ -1,0 +1,48 @@
+//! Group mean without a standard deviation: the advantage of Dr. GRPO.
+
+use serde::{Deserialize, Serialize};
+
+use super::moments::per_group;
+use super::{AdvantageEstimator, AdvantageInput, Advantages};
+use crate::Result;
+
+/// The advantage of Dr. GRPO: rewards minus the mean of their group, see [`group_centered`].
+///
+/// Dr. GRPO (arXiv 2503.20783, section 3.2). TRL's `scale_rewards="none"`, verl's `norm_adv_by_std_in_grpo=False`. It has no
+/// settings: it is scaled as the rewards are, so that an easy or hard prompt weighs no more than its rewards differ.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct GroupMean {}
+
+impl AdvantageEstimator for GroupMean {
+    fn name(&self) -> &'static str {
+        "group_mean"
+    }
+
+    fn estimate(&self, input: &AdvantageInput) -> Result<Advantages> {
+        Advantages::per_rollout(input, group_centered)
+    }
+}
+
+/// `A_i = r_i - mean_g`
+///
+/// with the mean of the scored rewards of the group `g` of rollout `i`. `rewards`, `groups` and the result are `[N]`.
+/// Dr. GRPO (arXiv 2503.20783, section 3.2).
+///
+/// Exactly 0 for `None`, for a group whose scored rewards are all equal, and for a group with one scored rollout. (verl
+/// gives a group of one the bare reward.)
+///
+/// # Errors
+///
+/// Slices of different lengths, rewards that are not finite.
+///
+/// ```
+/// use rlvr::advantage::group_centered;
+///
+/// let advantages = group_centered(&[Some(6.0), Some(9.0), None, Some(3.0), Some(12.0)], &[0, 1, 0, 0, 1])?;
+/// assert_eq!(advantages, [1.5, -1.5, 0.0, -1.5, 1.5]);
+/// # Ok::<(), rlvr::Error>(())
+/// ```
+pub fn group_centered(rewards: &[Option<f64>], groups: &[usize]) -> Result<Vec<f64>> {
+    per_group(rewards, groups, |group, reward| group.centered(reward))
+}

@@ -1,0 +1,244 @@
+//! Cases small enough to be checked with a pencil. The numbers in brackets count through those the peers test with.
+
+use super::*;
+
+fn scored(rewards: &[f64]) -> Vec<Option<f64>> {
+    rewards.iter().copied().map(Some).collect()
+}
+
+#[track_caller]
+fn assert_close(got: &[f64], want: &[f64], tolerance: f64) {
+    assert_eq!(got.len(), want.len(), "{got:?} against {want:?}");
+    for (g, w) in got.iter().zip(want) {
+        assert!((g - w).abs() <= tolerance, "{got:?} against {want:?}");
+    }
+}
+
+#[test]
+fn one_right_answer_in_four() {
+    // (A1) Unbiased: the std is 0.5. The biased one would give 1.732.
+    let rewards = scored(&[1.0, 0.0, 0.0, 0.0]);
+    let trl = group_normalized(&rewards, &[0; 4], 1e-4, 1e-6).unwrap();
+    let side = -0.25 / 0.5001;
+    assert_close(&trl, &[0.75 / 0.5001, side, side, side], 1e-15);
+    assert_close(&trl, &[1.4997, -0.4999, -0.4999, -0.4999], 1e-4);
+    let verl = group_normalized(&rewards, &[0; 4], 1e-6, 1e-6).unwrap();
+    assert_close(
+        &verl,
+        &[1.499_997, -0.499_999, -0.499_999, -0.499_999],
+        1e-6,
+    );
+}
+
+#[test]
+fn centred_and_leave_one_out_pairs() {
+    // (A2, A3) A group of one has no others: 0, where one of the peers gives the bare reward.
+    let rewards = scored(&[6.0, 3.0, 9.0, 12.0, 1.0]);
+    let groups = [0, 0, 1, 1, 2];
+    assert_eq!(
+        group_centered(&rewards, &groups).unwrap(),
+        [1.5, -1.5, -1.5, 1.5, 0.0]
+    );
+    assert_eq!(
+        leave_one_out(&rewards, &groups).unwrap(),
+        [3.0, -3.0, -3.0, 3.0, 0.0]
+    );
+}
+
+#[test]
+fn leave_one_out_baselines() {
+    // (A5) Baselines are written out: the advantage is the reward minus them.
+    let cases: [(&[f64], &[usize], &[f64]); 2] = [
+        (
+            &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0],
+            &[0, 0, 0, 1, 1, 1],
+            &[2.5, 2.0, 1.5, 5.5, 5.0, 4.5],
+        ),
+        (
+            &[1.0, 2.0, 4.0, 5.0, 6.0],
+            &[0, 0, 1, 1, 1],
+            &[2.0, 1.0, 5.5, 5.0, 4.5],
+        ),
+    ];
+    for (rewards, groups, baselines) in cases {
+        let want: Vec<f64> = rewards.iter().zip(baselines).map(|(r, b)| r - b).collect();
+        let got = leave_one_out(&scored(rewards), groups).unwrap();
+        assert_close(&got, &want, 1e-12);
+    }
+    // An unscored rollout: its two companions are each other's baseline.
+    let mut rewards = scored(&[1.0, 999.0, 3.0, 4.0, 5.0, 6.0]);
+    rewards[1] = None;
+    let got = leave_one_out(&rewards, &[0, 0, 0, 1, 1, 1]).unwrap();
+    assert_close(&got, &[-2.0, 0.0, 2.0, -1.5, 0.0, 1.5], 1e-12);
+}
+
+#[test]
+fn no_spike_from_almost_flat_groups() {
+    // (A6) A leave-one-out std in one pass and float32 once gave -2075 for the first of these.
+    let mut rewards = scored(&[0.95; 8]);
+    rewards[0] = Some(0.0);
+    let out = leave_one_out(&rewards, &[0; 8]).unwrap();
+    assert_close(&out[..1], &[-0.95], 1e-12);
+    let group = group_normalized(&rewards, &[0; 8], 0.0, 1e-6).unwrap();
+    assert_close(&group[..1], &[-7.0 / 8.0_f64.sqrt()], 1e-12);
+
+    // Equal as decimals, not as f64: rounding must not become a signal, even without an epsilon.
+    let noise = scored(&[0.1 + 0.2, 0.3, 0.3, 0.3]);
+    assert_ne!(noise[0], noise[1]);
+    for advantages in [
+        group_normalized(&noise, &[0; 4], 0.0, 1e-6).unwrap(),
+        batch_normalized(&noise, &[0; 4], 0.0, 1e-6).unwrap(),
+    ] {
+        assert!(advantages.iter().all(|a| a.abs() < 1e-9), "{advantages:?}");
+    }
+}
+
+#[test]
+fn low_variance_is_not_flat() {
+    // (A7) The floor is below differences that mean something.
+    let rewards = scored(&[1.0, 1.00001, 2.0, 2.00001]);
+    let side = 5e-6 / (5e-6 * 2.0_f64.sqrt() + 1e-6);
+    let got = group_normalized(&rewards, &[0, 0, 1, 1], 1e-6, 1e-6).unwrap();
+    assert_close(&got, &[-side, side, -side, side], 1e-5);
+    assert!(side > 0.6);
+}
+
+#[test]
+fn flat_groups_are_exactly_zero() {
+    // Seven times 0.1, divided by 7, is not 0.1: the mean must not be trusted here.
+    for count in 1..12 {
+        let rewards = scored(&vec![0.1; count]);
+        let groups = vec![5; count];
+        for advantages in [
+            group_normalized(&rewards, &groups, 0.0, 1e-300).unwrap(),
+            batch_normalized(&rewards, &groups, 0.0, 1e-300).unwrap(),
+            group_centered(&rewards, &groups).unwrap(),
+            leave_one_out(&rewards, &groups).unwrap(),
+        ] {
+            assert_eq!(advantages, vec![0.0; count]);
+        }
+        let mut rows = vec![vec![0.1; count]];
+        whiten(&mut rows, None, 0.0, true).unwrap();
+        assert_eq!(rows[0], vec![0.0; count]);
+        let mut rows = vec![vec![0.1; count]];
+        whiten(&mut rows, None, 0.0, false).unwrap();
+        assert_eq!(rows[0], vec![0.1; count]);
+    }
+}
+
+#[test]
+fn an_unscored_rollout_leaves_the_statistics() {
+    // (A8) 1, 2, 3 and one that could not be scored: std 1.
+    let rewards = [Some(1.0), Some(2.0), Some(3.0), None];
+    let got = group_normalized(&rewards, &[0; 4], 0.0, 1e-6).unwrap();
+    assert_close(&got, &[-1.0, 0.0, 1.0, 0.0], 1e-15);
+    assert_eq!(group_centered(&[None; 3], &[0; 3]).unwrap(), [0.0; 3]);
+
+    let statistics = GroupStatistics::of(
+        &[
+            Some(1.0),
+            Some(2.0),
+            Some(3.0),
+            None,
+            Some(4.0),
+            Some(4.0),
+            None,
+            Some(1.0),
+        ],
+        &[0, 0, 0, 0, 1, 1, 2, 3],
+    )
+    .unwrap();
+    // Group 1 is flat, 2 has no score, 3 has one; the stds are 1 and 0.
+    let want = GroupStatistics {
+        groups: 4,
+        zero_std_groups: 2,
+        unscored: 2,
+        mean_std: 0.5,
+    };
+    assert_eq!(statistics, want);
+    assert_eq!(statistics.frac_zero_std(), 0.5);
+}
+
+#[test]
+fn gae_of_three_tokens() {
+    // (A13)
+    let (rewards, values, all) = ([1.0, 2.0, 3.0], [0.5, 1.0, 1.5], [true; 3]);
+    let returns = |gamma, lambda| gae(&rewards, &values, &all, gamma, lambda).unwrap().1;
+    assert_close(&returns(1.0, 1.0), &[6.0, 5.0, 3.0], 1e-15);
+    assert_close(&returns(0.5, 1.0), &[2.75, 3.5, 3.0], 1e-15);
+    assert_close(&returns(1.0, 0.5), &[3.625, 4.25, 3.0], 1e-15);
+}
+
+#[test]
+fn gae_of_several_turns_does_not_read_between_them() {
+    // (A14) Zeros of the mask are tool output: any value there, even none at all, gives the same bits.
+    let rewards = [0.0, 0.0, 0.1, 0.1, 0.1, 0.0, 0.0, 0.1, 1.0, 0.0, 0.0];
+    let mask = [0, 0, 1, 1, 1, 0, 0, 1, 1, 0, 0].map(|m| m == 1);
+    let values: Vec<f64> = (0..11).map(|t| f64::from(t) * 0.37 - 1.0).collect();
+    let run = |outside: f64| {
+        let mut values = values.clone();
+        for t in (0..11).filter(|t| !mask[*t]) {
+            values[t] = outside;
+        }
+        let (advantages, returns) = gae(&rewards, &values, &mask, 0.99, 0.95).unwrap();
+        let mut rows = [advantages];
+        whiten(&mut rows, Some(&[mask.to_vec()]), 1e-8, true).unwrap();
+        (rows, returns)
+    };
+    let first = run(0.0);
+    assert_eq!(first, run(17.5));
+    assert_eq!(first, run(f64::NAN));
+}
+
+#[test]
+fn gae_pays_the_outcome_at_the_last_token_and_skips_the_unscored() {
+    let rewards = [Some(1.0), None, Some(-1.0), Some(5.0)];
+    let lengths = [2, 2, 1, 0];
+    let values = [vec![0.5, 0.25], vec![9.0, -9.0], vec![0.0], vec![]];
+    let extra = [vec![-0.5, -0.25], vec![7.0, 7.0], vec![0.0], vec![]];
+    let input = AdvantageInput::new(&rewards, &[0, 0, 1, 1], &lengths)
+        .with_values(&values)
+        .with_token_rewards(&extra);
+    let raw = Gae {
+        lambda: 1.0,
+        whiten: false,
+        ..Gae::default()
+    };
+    let out = raw.estimate(&input).unwrap();
+    // Rewards of the first rollout: -0.5, then 1 - 0.25.
+    assert_eq!(
+        out.per_token,
+        [vec![-0.25, 0.5], vec![0.0, 0.0], vec![-1.0], vec![]]
+    );
+    let returns = [vec![0.25, 0.75], vec![9.0, -9.0], vec![-1.0], vec![]];
+    assert_eq!(out.returns.as_deref(), Some(&returns[..]));
+    assert_eq!(out.statistics.unscored, 1);
+
+    let white = Gae {
+        whiten: true,
+        whiten_epsilon: 0.0,
+        ..raw
+    };
+    let out = white.estimate(&input).unwrap();
+    // -0.25, 0.5 and -1 have mean -0.25 and std 0.75; the zeros of the second rollout are not among them.
+    assert_close(&out.per_token[0], &[0.0, 1.0], 1e-15);
+    assert_close(&out.per_token[2], &[-1.0], 1e-15);
+    assert_eq!(out.per_token[1], [0.0, 0.0]);
+    assert_eq!(out.returns.as_deref(), Some(&returns[..]));
+}
+
+#[test]
+fn the_epsilon_of_whitening_stands_under_the_root() {
+    // Mean 0, variance 2, and 2 more: divided by 2.
+    let mut rows = [vec![1.0], vec![], vec![-1.0]];
+    whiten(&mut rows, None, 2.0, true).unwrap();
+    assert_eq!(rows, [vec![0.5], vec![], vec![-0.5]]);
+}
+
+#[test]
+fn a_rollout_without_a_score_gets_zero_whatever_the_closure_says() {
+    let input = AdvantageInput::new(&[None, Some(3.0)], &[0, 0], &[2, 1]);
+    let out = Advantages::per_rollout(&input, |_, _| Ok(vec![7.0, 7.0])).unwrap();
+    assert_eq!(out.per_token, [vec![0.0, 0.0], vec![7.0]]);
+    assert!(Advantages::per_rollout(&input, |_, _| Ok(vec![7.0])).is_err());
+}

@@ -1,0 +1,44 @@
+//! The mean of the others as the baseline: the advantage of RLOO.
+
+use serde::{Deserialize, Serialize};
+
+use super::moments::per_group;
+use super::{AdvantageEstimator, AdvantageInput, Advantages};
+use crate::Result;
+
+/// The advantage of RLOO: rewards minus the mean of the *other* rewards of their group, see [`leave_one_out`].
+///
+/// RLOO (arXiv 2402.14740). The baseline does not depend on the rollout it is subtracted from, so that the
+/// gradient is unbiased on-policy; [`GroupMean`](super::GroupMean) is the same times `(n - 1) / n`. It has no settings.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LeaveOneOut {}
+
+impl AdvantageEstimator for LeaveOneOut {
+    fn name(&self) -> &'static str {
+        "leave_one_out"
+    }
+
+    fn estimate(&self, input: &AdvantageInput) -> Result<Advantages> {
+        Advantages::per_rollout(input, leave_one_out)
+    }
+}
+
+/// `A_i = r_i - sum_{j in g, j != i} r_j / (n - 1) = n / (n - 1) * (r_i - mean_g)`
+///
+/// over the `n` scored rewards of the group `g` of rollout `i`. `rewards`, `groups` and the result are `[N]`. RLOO (arXiv
+/// 2402.14740).
+///
+/// Exactly 0 for `None`, for a group whose scored rewards are all equal, and for a group with one scored rollout: there are
+/// no others. (verl's `rloo` gives a group of one the bare reward, its `rloo_vectorized` gives 0 as here.)
+///
+/// # Errors
+///
+/// Slices of different lengths, rewards that are not finite.
+pub fn leave_one_out(rewards: &[Option<f64>], groups: &[usize]) -> Result<Vec<f64>> {
+    per_group(rewards, groups, |group, reward| {
+        // A group of one is flat, and `centered` exactly 0: the guard only keeps 1 / 0 out.
+        let n = group.count as f64;
+        n / (n - 1.0).max(1.0) * group.centered(reward)
+    })
+}

@@ -1,0 +1,89 @@
+//! Takes a batch's rewards from `reward` (and a critic's values from `policy`), gives an advantage per trained token to `loss`.
+//!
+//! An advantage says how much better a completion was than what was to be expected. The expectation, the *baseline*, is
+//! what the estimators differ in:
+//!
+//! | estimator | baseline | divided by | needs | paper |
+//! |---|---|---|---|---|
+//! | [`Group`] | mean of the group | std of the group | groups of 2 or more | GRPO, arXiv 2402.03300 |
+//! | [`GroupMean`] | mean of the group | - | groups of 2 or more | Dr. GRPO, arXiv 2503.20783 |
+//! | [`LeaveOneOut`] | mean of the *others* in the group | - | groups of 2 or more | RLOO, arXiv 2402.14740 |
+//! | [`Batch`] | mean of the group | std of the batch | groups of 2 or more | Lite PPO, arXiv 2508.08221 |
+//! | [`Gae`] | a critic's value of each prefix | std of all tokens, if whitened | a critic | GAE, arXiv 1506.02438 |
+//!
+//! Everything here is host arithmetic in `f64` on plain slices: no tensor, no model, no tokenizer. The result depends on the
+//! numbers alone and is the same on every run. Advantages are constants to the loss: no gradient passes through them.
+//!
+//! # With one's own rollouts
+//!
+//! Two prompts, three completions each, in any order. One completion could not be scored: it leaves the statistics of its
+//! group and gets advantage 0.
+//!
+//! ```
+//! use rlvr::advantage::{AdvantageEstimator, AdvantageInput, Group};
+//!
+//! let rewards = [Some(1.0), Some(0.0), Some(2.0), None, Some(0.0), Some(4.0)];
+//! let groups = [7, 7, 3, 7, 3, 3]; // which prompt each rollout answers
+//! let lengths = [2, 1, 1, 3, 1, 2]; // trained tokens of each
+//!
+//! let advantages = Group::default().estimate(&AdvantageInput::new(&rewards, &groups, &lengths))?;
+//!
+//! // 2, 0 and 4 have mean 2 and standard deviation 2: advantages 0, -1 and 1, on every token of the rollout.
+//! assert_eq!(advantages.per_token[2], [0.0]);
+//! assert!((advantages.per_token[5][1] - 1.0).abs() < 1e-4);
+//! assert_eq!(advantages.per_token[3], [0.0, 0.0, 0.0]);
+//! assert_eq!(advantages.statistics.unscored, 1);
+//! # Ok::<(), rlvr::Error>(())
+//! ```
+//!
+//! The arithmetic is also there without the types around it:
+//!
+//! ```
+//! use rlvr::advantage::leave_one_out;
+//!
+//! let advantages = leave_one_out(&[Some(6.0), Some(3.0), Some(9.0), Some(12.0)], &[0, 0, 1, 1])?;
+//! assert_eq!(advantages, [3.0, -3.0, -3.0, 3.0]);
+//! # Ok::<(), rlvr::Error>(())
+//! ```
+//!
+//! # What holds for all of them
+//!
+//! - `None` is a reward that could not be given. Such a rollout is in no mean, no standard deviation and no whitening; its
+//!   advantages are exactly 0.
+//! - A group whose scored rewards are all equal gets advantages of exactly 0, found by `max == min` and not by a small
+//!   standard deviation: rounding is never scaled up into a signal. So does a group with a single scored rollout.
+//! - Standard deviations are unbiased (divisor `n - 1`), computed in two passes, and kept above a floor.
+//! - Rewards that are not finite are refused with the index of the rollout; so are slices whose lengths disagree.
+//!
+//! # A new estimator
+//!
+//! One file with a serde struct that implements [`AdvantageEstimator`], its `mod` below, and its name in the list of
+//! [`Estimator`]: configuration files and the trainer know it from then on. [`Advantages::per_rollout`] does the common part.
+
+mod batch;
+mod estimator;
+mod gae;
+mod group;
+mod group_mean;
+mod input;
+mod leave_one_out;
+mod moments;
+mod returns;
+mod whiten;
+
+#[cfg(test)]
+mod hand_cases;
+#[cfg(test)]
+mod laws;
+#[cfg(test)]
+mod refusals;
+
+pub use batch::{Batch, batch_normalized};
+pub use estimator::{AdvantageEstimator, Advantages, Estimator, GroupStatistics};
+pub use gae::{Gae, gae};
+pub use group::{Group, group_normalized};
+pub use group_mean::{GroupMean, group_centered};
+pub use input::AdvantageInput;
+pub use leave_one_out::{LeaveOneOut, leave_one_out};
+pub use returns::discounted_returns;
+pub use whiten::whiten;

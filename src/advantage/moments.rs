@@ -1,0 +1,158 @@
+//! Mean and standard deviation, once, in the one way that does not lose small differences.
+
+use std::collections::BTreeMap;
+
+use crate::{Error, Result};
+
+/// Mean, spread and size of a handful of numbers.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Moments {
+    /// How many numbers there were, at least 1.
+    pub count: usize,
+    /// Their mean.
+    pub mean: f64,
+    /// Their unbiased standard deviation (divisor `count - 1`); 0 for a single number.
+    pub std: f64,
+    /// Whether all of them are the same number. Exact: no tolerance.
+    pub flat: bool,
+}
+
+impl Moments {
+    /// The moments of `values`; `None` if there are none. `what` names them in the error for a spread that overflows.
+    ///
+    /// Two passes: `E[x^2] - mean^2` cancels and leaves noise where the true variance is 0 (the spike of a hand case).
+    pub fn of(values: &[f64], what: impl FnOnce() -> String) -> Result<Option<Self>> {
+        if values.is_empty() {
+            return Ok(None);
+        }
+        let count = values.len();
+        let n = count as f64;
+        let low = values.iter().copied().fold(f64::INFINITY, f64::min);
+        let high = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        if low == high {
+            // The quotient sum / n of equal numbers need not be that number.
+            let (mean, std, flat) = (low, 0.0, true);
+            return Ok(Some(Self {
+                count,
+                mean,
+                std,
+                flat,
+            }));
+        }
+        let first = values.iter().sum::<f64>() / n;
+        let mean = first + values.iter().map(|x| x - first).sum::<f64>() / n;
+        let squares: f64 = values.iter().map(|x| (x - mean) * (x - mean)).sum();
+        let std = (squares / (n - 1.0)).sqrt();
+        if !std.is_finite() {
+            return Err(Error::config(
+                what(),
+                format!("between {low:e} and {high:e}"),
+                "a spread whose square is a finite f64",
+            ));
+        }
+        Ok(Some(Self {
+            count,
+            mean,
+            std,
+            flat: false,
+        }))
+    }
+
+    /// `x - mean`, exactly 0 where all numbers are equal.
+    pub fn centered(&self, x: f64) -> f64 {
+        if self.flat { 0.0 } else { x - self.mean }
+    }
+}
+
+/// The rollouts of each group, by group id; within a group in the order of the slice.
+pub(super) fn members(groups: &[usize]) -> BTreeMap<usize, Vec<usize>> {
+    let mut members = BTreeMap::<usize, Vec<usize>>::new();
+    for (rollout, group) in groups.iter().enumerate() {
+        members.entry(*group).or_default().push(rollout);
+    }
+    members
+}
+
+/// The moments of one group's scored rewards.
+pub(super) fn group_moments(
+    rewards: &[Option<f64>],
+    group: usize,
+    rollouts: &[usize],
+) -> Result<Option<Moments>> {
+    let scored: Vec<f64> = rollouts.iter().filter_map(|i| rewards[*i]).collect();
+    Moments::of(&scored, || format!("rewards of group {group}"))
+}
+
+/// One advantage per rollout: `advantage(moments of its group, its reward)`, 0 where there is no reward.
+pub(super) fn per_group(
+    rewards: &[Option<f64>],
+    groups: &[usize],
+    advantage: impl Fn(&Moments, f64) -> f64,
+) -> Result<Vec<f64>> {
+    check_rewards(rewards, groups)?;
+    let mut advantages = vec![0.0; rewards.len()];
+    for (group, rollouts) in members(groups) {
+        let Some(moments) = group_moments(rewards, group, &rollouts)? else {
+            continue;
+        };
+        for rollout in rollouts {
+            if let Some(reward) = rewards[rollout] {
+                advantages[rollout] = advantage(&moments, reward);
+            }
+        }
+    }
+    Ok(advantages)
+}
+
+/// Refuses slices of different lengths and rewards that are not finite.
+pub(super) fn check_rewards(rewards: &[Option<f64>], groups: &[usize]) -> Result<()> {
+    check_len("groups", groups.len(), rewards.len())?;
+    for (rollout, reward) in rewards.iter().enumerate() {
+        if let Some(reward) = reward
+            && !reward.is_finite()
+        {
+            return Err(Error::config(
+                format!("rewards[{rollout}]"),
+                reward,
+                "a finite number, or `None` for a reward that could not be given",
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a slice that has not one entry per rollout.
+pub(super) fn check_len(what: &str, got: usize, rollouts: usize) -> Result<()> {
+    if got == rollouts {
+        return Ok(());
+    }
+    Err(Error::shape(
+        format!("length of `{what}`"),
+        got,
+        format!("{rollouts}, one entry per rollout in `rewards`"),
+    ))
+}
+
+/// Refuses an epsilon that is negative or not finite.
+pub(super) fn check_epsilon(field: &str, epsilon: f64) -> Result<()> {
+    if epsilon.is_finite() && epsilon >= 0.0 {
+        return Ok(());
+    }
+    Err(Error::config(field, epsilon, "a finite number, 0 or more"))
+}
+
+/// Refuses a floor that is not above 0: without it nothing bounds the advantages of an almost flat group.
+pub(super) fn check_floor(field: &str, floor: f64) -> Result<()> {
+    if floor.is_finite() && floor > 0.0 {
+        return Ok(());
+    }
+    Err(Error::config(field, floor, "a finite number above 0"))
+}
+
+/// Refuses a discount outside `[0, 1]`.
+pub(super) fn check_unit(field: &str, value: f64) -> Result<()> {
+    if (0.0..=1.0).contains(&value) {
+        return Ok(());
+    }
+    Err(Error::config(field, value, "a number in [0, 1]"))
+}

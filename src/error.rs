@@ -1,0 +1,147 @@
+//! The crate's one error type. Every message says what was wrong and what would be right.
+
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
+
+/// The result of everything in this crate that can fail.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong, with the thing, its value and what would have been right.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A setting that cannot mean anything, refused when the thing is built.
+    #[error("invalid `{field}`: {value}; expected {expected}")]
+    Config {
+        /// The field, by its path in the configuration.
+        field: String,
+        /// The value that was given.
+        value: String,
+        /// The allowed range, or the rule it breaks.
+        expected: String,
+    },
+    /// A line of a data file that cannot be read.
+    #[error("{}:{line}: {reason}", path.display())]
+    Data {
+        /// The file.
+        path: PathBuf,
+        /// The line, counted from 1.
+        line: usize,
+        /// Why it cannot be read.
+        reason: String,
+    },
+    /// A character that the tokenizer has no token for.
+    #[error("character {character:?} at byte {position} is not in the vocabulary ({vocabulary} tokens); text: {text:?}")]
+    UnknownCharacter {
+        /// The character.
+        character: char,
+        /// Its byte offset in the text.
+        position: usize,
+        /// The text it stands in, shortened around the character.
+        text: String,
+        /// The size of the vocabulary.
+        vocabulary: usize,
+    },
+    /// A token id that the vocabulary does not hold.
+    #[error("token id {id} is out of range; the vocabulary has {vocabulary} tokens")]
+    UnknownToken {
+        /// The id.
+        id: u32,
+        /// The size of the vocabulary.
+        vocabulary: usize,
+    },
+    /// Inputs whose sizes do not fit together.
+    #[error("{what}: got {got}, expected {expected}")]
+    Shape {
+        /// Which input.
+        what: String,
+        /// Its size.
+        got: String,
+        /// The size that would fit.
+        expected: String,
+    },
+    /// A number that is not finite where it must be.
+    #[error("{what} is {value} at step {step}; {advice}")]
+    NonFinite {
+        /// Which number.
+        what: String,
+        /// Its value.
+        value: f64,
+        /// The optimizer step.
+        step: u64,
+        /// What usually helps.
+        advice: String,
+    },
+    /// The operating system refused a file operation.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// The device could not run a kernel or give a tensor back.
+    #[error("reading {what} from the device failed: {reason}")]
+    Device {
+        /// Which tensor.
+        what: String,
+        /// The backend's reason.
+        reason: String,
+    },
+    /// A checkpoint that cannot be written or read back.
+    #[error("checkpoint {}: {reason}", path.display())]
+    Checkpoint {
+        /// The checkpoint's folder.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+}
+
+impl Error {
+    /// A refused setting: `field` has `value`, `expected` says what would be right.
+    pub fn config(
+        field: impl Into<String>,
+        value: impl Display,
+        expected: impl Into<String>,
+    ) -> Self {
+        Self::Config {
+            field: field.into(),
+            value: value.to_string(),
+            expected: expected.into(),
+        }
+    }
+
+    /// Sizes that do not fit: `what` is `got`, `expected` would fit.
+    pub fn shape(what: impl Into<String>, got: impl Display, expected: impl Display) -> Self {
+        Self::Shape {
+            what: what.into(),
+            got: got.to_string(),
+            expected: expected.to_string(),
+        }
+    }
+
+    /// A tensor called `what` that could not be read back.
+    pub fn device(what: impl Into<String>, reason: impl Display) -> Self {
+        Self::Device {
+            what: what.into(),
+            reason: reason.to_string(),
+        }
+    }
+
+    /// A failed file operation on `path`.
+    pub fn io(path: impl AsRef<Path>, source: std::io::Error) -> Self {
+        Self::Io {
+            path: path.as_ref().to_path_buf(),
+            source,
+        }
+    }
+
+    /// A checkpoint at `path` that cannot be used.
+    pub fn checkpoint(path: impl AsRef<Path>, reason: impl Display) -> Self {
+        Self::Checkpoint {
+            path: path.as_ref().to_path_buf(),
+            reason: reason.to_string(),
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! The border between host memory and the device: the few copies in either direction.
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+
+use crate::{Error, Result};
+
+/// The floats of a tensor, row-major; `what` names it in the error.
+pub(crate) fn floats<const D: usize>(tensor: Tensor<D>, what: &str) -> Result<Vec<f32>> {
+    tensor
+        .try_into_vec_as::<f32>()
+        .map_err(|reason| Error::device(what, reason))
+}
+
+/// A float matrix from ragged rows, padded on the right with zeros to `width`.
+pub(crate) fn float_rows<T: Copy + Into<f64>>(
+    rows: &[impl AsRef<[T]>],
+    width: usize,
+    device: &Device,
+) -> Tensor<2> {
+    let mut flat = vec![0f32; rows.len() * width];
+    for (row, target) in rows.iter().zip(flat.chunks_exact_mut(width.max(1))) {
+        for (value, slot) in row.as_ref().iter().zip(target) {
+            *slot = (*value).into() as f32;
+        }
+    }
+    Tensor::from_data(TensorData::new(flat, [rows.len(), width]), device)
+}
+
+/// Indices as a device tensor.
+pub(crate) fn indices(values: &[usize], device: &Device) -> Tensor<1, Int> {
+    let values: Vec<i32> = values.iter().map(|&value| value as i32).collect();
+    let len = values.len();
+    Tensor::from_data(TensorData::new(values, [len]), device)
+}

@@ -1,0 +1,10 @@
+pub mod advantage;
+pub mod error;
+mod host;
+pub mod loss;
+pub mod policy;
+pub mod prompt;
+pub mod random;
+pub mod rollout;
+pub mod train;
+pub use error::{Error, Result};

@@ -1,0 +1,104 @@
+//! The clipped ratio.
+
+use serde::{Deserialize, Serialize};
+
+use super::{SurrogateInput, SurrogateTerm};
+use crate::{Error, Result};
+
+/// The clipped surrogate of PPO (Schulman et al., arXiv 1707.06347, eq. 7) with an asymmetric range
+/// (clip-higher, DAPO, arXiv 2503.14476).
+///
+/// ```text
+/// L = -min(r A, clip(r, 1 - low, 1 + high) A)
+/// ```
+///
+/// with, optionally, the unclipped `r` capped at `delta` (two-sided clipping, INTELLECT-2, arXiv 2505.07291), or the
+/// loss at negative advantages capped at `-c A` (dual clip, arXiv 1912.09729). Both bound the loss of a token
+/// that became much more probable although its advantage is negative.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PpoClip {
+    /// How far the ratio may fall below 1; at least 0. From 1 on it never binds, as in DeepSeek-R1 (10).
+    /// Default 0.2.
+    pub low: f64,
+    /// How far the ratio may rise above 1; at least 0. Default 0.2.
+    pub high: f64,
+    /// Cap on the unclipped ratio, above `1 + high`. Default: none.
+    pub delta: Option<f64>,
+    /// The c of dual clip, above 1. Default: none.
+    pub dual_clip: Option<f64>,
+}
+
+impl Default for PpoClip {
+    fn default() -> Self {
+        Self::range(0.2, 0.2)
+    }
+}
+
+impl PpoClip {
+    /// Clipping to `[1 - low, 1 + high]` and nothing else.
+    pub fn range(low: f64, high: f64) -> Self {
+        Self {
+            low,
+            high,
+            delta: None,
+            dual_clip: None,
+        }
+    }
+
+    pub(super) fn validate(&self) -> Result<()> {
+        for (field, value) in [("ppo_clip.low", self.low), ("ppo_clip.high", self.high)] {
+            if !(value.is_finite() && value >= 0.0) {
+                return Err(Error::config(field, value, "a finite number of at least 0"));
+            }
+        }
+        if let Some(delta) = self.delta
+            && !(delta.is_finite() && delta > 1.0 + self.high)
+        {
+            return Err(Error::config(
+                "ppo_clip.delta",
+                delta,
+                format!("a finite ratio above 1 + high = {}", 1.0 + self.high),
+            ));
+        }
+        if let Some(c) = self.dual_clip
+            && !(c.is_finite() && c > 1.0)
+        {
+            return Err(Error::config("ppo_clip.dual_clip", c, "a finite number above 1"));
+        }
+        if let (Some(delta), Some(_)) = (self.delta, self.dual_clip) {
+            return Err(Error::config(
+                "ppo_clip.delta",
+                delta,
+                "none when dual_clip is set: both bound the loss at negative advantages",
+            ));
+        }
+        Ok(())
+    }
+
+    pub(super) fn term(&self, input: &SurrogateInput) -> SurrogateTerm {
+        let ratio = input.log_ratio.clone().exp();
+        let advantages = input.advantages.clone();
+        let clipped = ratio.clone().clamp(1.0 - self.low, 1.0 + self.high);
+        let unclipped = match self.delta {
+            Some(delta) => ratio.clone().clamp_max(delta),
+            None => ratio.clone(),
+        };
+        let gain = (unclipped * advantages.clone()).min_pair(clipped * advantages.clone());
+        let gain = match self.dual_clip {
+            Some(c) => {
+                let floor = advantages.clone().mul_scalar(c);
+                let negative = advantages.clone().lower_scalar(0.0);
+                gain.clone().mask_where(negative, gain.max_pair(floor))
+            }
+            None => gain,
+        };
+        let fell = ratio.clone().lower_scalar(1.0 - self.low);
+        let rose = ratio.greater_scalar(1.0 + self.high);
+        SurrogateTerm {
+            loss: gain.neg(),
+            clipped_low: Some(fell.bool_and(advantages.clone().lower_scalar(0.0))),
+            clipped_high: Some(rose.bool_and(advantages.greater_scalar(0.0))),
+        }
+    }
+}

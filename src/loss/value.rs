@@ -1,0 +1,96 @@
+//! The critic's loss.
+
+use burn::tensor::Tensor;
+use serde::{Deserialize, Serialize};
+
+use super::{Aggregation, LossSums, PolicyLoss, StepCounts};
+use crate::{Error, Result};
+
+/// The settings of [`value_loss`].
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ValueLossConfig {
+    /// How far a value may move from its old one before the gradient stops; above 0, or none. Default 0.2
+    /// (TRL; verl 0.5).
+    pub clip_range: Option<f64>,
+    /// How tokens become a scalar. Default: the token mean.
+    pub aggregation: Aggregation,
+}
+
+impl Default for ValueLossConfig {
+    fn default() -> Self {
+        Self {
+            clip_range: Some(0.2),
+            aggregation: Aggregation::TokenMean,
+        }
+    }
+}
+
+impl ValueLossConfig {
+    /// Refuses a range that is not above 0.
+    pub fn validate(&self) -> Result<()> {
+        self.aggregation.validate()?;
+        match self.clip_range {
+            Some(range) if !(range.is_finite() && range > 0.0) => Err(Error::config(
+                "value_loss.clip_range",
+                range,
+                "a finite number above 0, or none",
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// PPO's clipped value loss.
+///
+/// ```text
+/// 0.5 * aggregate(max((V - R)^2, (clip(V, V_old - c, V_old + c) - R)^2))
+/// ```
+///
+/// `values` carries the gradient; `old_values` and `returns` are constant; all `[B, T]` with `mask`. The range `c` is
+/// in units of reward. Source: the PPO reference implementation (openai/baselines, ppo2). The metrics are
+/// `value_loss` and the count `value_clip` of tokens whose clipped term is strictly the larger one.
+///
+/// # Errors
+/// If the configuration is refused or shapes differ.
+pub fn value_loss(
+    values: &Tensor<2>,
+    old_values: &Tensor<2>,
+    returns: &Tensor<2>,
+    mask: &Tensor<2>,
+    config: &ValueLossConfig,
+    counts: StepCounts,
+) -> Result<PolicyLoss> {
+    config.validate()?;
+    for (name, tensor) in [("old_values", old_values), ("returns", returns), ("mask", mask)] {
+        if tensor.dims() != values.dims() {
+            return Err(Error::shape(
+                name,
+                format!("{:?}", tensor.dims()),
+                format!("{:?}, as values", values.dims()),
+            ));
+        }
+    }
+    let mask = mask.clone().inner();
+    let padding = mask.clone().equal_scalar(0.0);
+    let clean = |tensor: &Tensor<2>| tensor.clone().mask_fill(padding.clone(), 0.0);
+    let values = clean(values);
+    let returns = clean(&returns.clone().inner());
+    let mut sums = LossSums::new(&mask);
+    let error = (values.clone() - returns.clone()).square();
+    let error = match config.clip_range {
+        Some(range) => {
+            let old = clean(&old_values.clone().inner());
+            let near = old.clone() + (values - old).clamp(-range, range);
+            let clipped = (near - returns).square();
+            let larger = clipped.clone().greater(error.clone());
+            sums.count("value_clip", larger, &mask);
+            error.max_pair(clipped)
+        }
+        None => error,
+    };
+    let weights = config.aggregation.weights(&mask, counts);
+    let loss = (error * weights).sum().mul_scalar(0.5);
+    sums.scalar("value_loss", loss.clone());
+    Ok(PolicyLoss { loss, sums })
+}

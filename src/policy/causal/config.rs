@@ -1,0 +1,134 @@
+//! The shape of a causal transformer, under the names of Hugging Face's `config.json`.
+
+use burn::tensor::Device;
+use serde::{Deserialize, Serialize};
+
+use super::CausalModel;
+use crate::{Error, Result};
+
+/// The configuration of a [`CausalModel`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CausalConfig {
+    /// Tokens in the vocabulary, `V`. Required: the default, 0, is refused.
+    pub vocab_size: usize,
+    /// Width of the residual stream, `D`. Default 128.
+    pub hidden_size: usize,
+    /// Width inside the SwiGLU. Default 344, about 8/3 of the hidden size.
+    pub intermediate_size: usize,
+    /// Transformer blocks. Default 2.
+    pub num_hidden_layers: usize,
+    /// Query heads. Default 4.
+    pub num_attention_heads: usize,
+    /// Key/value heads, a divisor of the query heads (grouped-query attention). Default 4.
+    pub num_key_value_heads: usize,
+    /// Size of one head; even. Default: `hidden_size / num_attention_heads`.
+    pub head_dim: Option<usize>,
+    /// The most tokens in a row. Default 256.
+    pub max_position_embeddings: usize,
+    /// Base of the rotary frequencies. Default 10000.
+    pub rope_theta: f64,
+    /// Added to the mean square inside RMSNorm. Default 1e-6.
+    pub rms_norm_eps: f64,
+    /// Bias on the query, key and value projections, as in Qwen2. Default false.
+    pub attention_bias: bool,
+    /// RMSNorm on each query and key head before the rotation, as in Qwen3. Default false.
+    pub qk_norm: bool,
+    /// Whether the unembedding is the embedding, transposed. Default true.
+    pub tie_word_embeddings: bool,
+    /// Standard deviation of the initial projections; default: `1 / sqrt(inputs)` of each.
+    pub initializer_range: Option<f64>,
+}
+
+impl Default for CausalConfig {
+    fn default() -> Self {
+        Self {
+            vocab_size: 0,
+            hidden_size: 128,
+            intermediate_size: 344,
+            num_hidden_layers: 2,
+            num_attention_heads: 4,
+            num_key_value_heads: 4,
+            head_dim: None,
+            max_position_embeddings: 256,
+            rope_theta: 10_000.0,
+            rms_norm_eps: 1e-6,
+            attention_bias: false,
+            qk_norm: false,
+            tie_word_embeddings: true,
+            initializer_range: None,
+        }
+    }
+}
+
+impl CausalConfig {
+    /// The default shape over `vocab_size` tokens.
+    pub fn new(vocab_size: usize) -> Self {
+        Self {
+            vocab_size,
+            ..Self::default()
+        }
+    }
+
+    /// The size of one head.
+    pub fn head_size(&self) -> usize {
+        self.head_dim
+            .unwrap_or(self.hidden_size / self.num_attention_heads.max(1))
+    }
+
+    /// Refuses a shape that cannot be built, naming field, value and range.
+    pub fn validate(&self) -> Result<()> {
+        for (field, value) in [
+            ("vocab_size", self.vocab_size),
+            ("hidden_size", self.hidden_size),
+            ("intermediate_size", self.intermediate_size),
+            ("num_hidden_layers", self.num_hidden_layers),
+            ("num_attention_heads", self.num_attention_heads),
+            ("num_key_value_heads", self.num_key_value_heads),
+            ("max_position_embeddings", self.max_position_embeddings),
+        ] {
+            if value == 0 {
+                return Err(Error::config(field, value, "at least 1"));
+            }
+        }
+        let heads = self.num_attention_heads;
+        if !heads.is_multiple_of(self.num_key_value_heads) {
+            return Err(Error::config(
+                "num_key_value_heads",
+                self.num_key_value_heads,
+                format!("a divisor of num_attention_heads = {heads}"),
+            ));
+        }
+        if self.head_dim.is_none() && !self.hidden_size.is_multiple_of(heads) {
+            return Err(Error::config(
+                "hidden_size",
+                self.hidden_size,
+                format!("a multiple of num_attention_heads = {heads}, or an explicit head_dim"),
+            ));
+        }
+        if self.head_size() == 0 || !self.head_size().is_multiple_of(2) {
+            return Err(Error::config(
+                "head_dim",
+                self.head_size(),
+                "an even number of at least 2: rotary positions turn pairs",
+            ));
+        }
+        for (field, value) in [
+            ("rope_theta", self.rope_theta),
+            ("rms_norm_eps", self.rms_norm_eps),
+            ("initializer_range", self.initializer_range.unwrap_or(1.0)),
+        ] {
+            if !(value.is_finite() && value > 0.0) {
+                return Err(Error::config(field, value, "a finite number above 0"));
+            }
+        }
+        Ok(())
+    }
+
+    /// A model with fresh weights: a pure function of the configuration and `seed`, the same on every
+    /// device. For training, give a device with [`Device::autodiff`].
+    pub fn init(&self, seed: u64, device: &Device) -> Result<CausalModel> {
+        self.validate()?;
+        Ok(CausalModel::init(self, seed, device))
+    }
+}

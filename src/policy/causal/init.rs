@@ -1,0 +1,72 @@
+//! Fresh weights, drawn on the host from one addressed generator: the same on every device, and
+//! undisturbed by other threads.
+
+use burn::module::Param;
+use burn::nn::{Embedding, Linear, RmsNorm, RmsNormConfig};
+use burn::tensor::{Device, Tensor, TensorData};
+use rand_chacha::ChaCha8Rng;
+use rand_distr::{Distribution, StandardNormal};
+
+use crate::random;
+
+/// The word that keeps weight streams apart from every other use of the run's seed.
+const WEIGHTS: u64 = 0x5745_4947_4854_5300;
+
+/// Draws the layers of a model in a fixed order.
+pub(crate) struct Initializer<'a> {
+    rng: ChaCha8Rng,
+    range: Option<f64>,
+    norm_epsilon: f64,
+    device: &'a Device,
+}
+
+impl<'a> Initializer<'a> {
+    pub(crate) fn new(
+        seed: u64,
+        range: Option<f64>,
+        norm_epsilon: f64,
+        device: &'a Device,
+    ) -> Self {
+        Self {
+            rng: random::generator(&[seed, WEIGHTS]),
+            range,
+            norm_epsilon,
+            device,
+        }
+    }
+
+    /// A projection with normal weights of standard deviation `range`, else `1/sqrt(inputs)`; its bias,
+    /// if any, starts at zero.
+    pub(crate) fn linear(&mut self, inputs: usize, outputs: usize, bias: bool) -> Linear {
+        let std = self.range.unwrap_or(1.0 / (inputs as f64).sqrt());
+        Linear {
+            weight: Param::from_tensor(self.normal([inputs, outputs], std)),
+            bias: bias.then(|| Param::from_tensor(Tensor::zeros([outputs], self.device))),
+        }
+    }
+
+    /// An embedding `[V, D]` with standard deviation `range`, else `1/sqrt(D)`.
+    pub(crate) fn embedding(&mut self, tokens: usize, size: usize) -> Embedding {
+        let std = self.range.unwrap_or(1.0 / (size as f64).sqrt());
+        Embedding {
+            weight: Param::from_tensor(self.normal([tokens, size], std)),
+        }
+    }
+
+    /// A norm whose gain starts at one.
+    pub(crate) fn norm(&self, size: usize) -> RmsNorm {
+        RmsNormConfig::new(size)
+            .with_epsilon(self.norm_epsilon)
+            .init(self.device)
+    }
+
+    fn normal(&mut self, shape: [usize; 2], std: f64) -> Tensor<2> {
+        let weights: Vec<f32> = (0..shape[0] * shape[1])
+            .map(|_| {
+                let z: f64 = StandardNormal.sample(&mut self.rng);
+                (z * std) as f32
+            })
+            .collect();
+        Tensor::from_data(TensorData::new(weights, shape), self.device)
+    }
+}

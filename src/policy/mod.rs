@@ -1,0 +1,22 @@
+//! Who answers. Takes token ids from [`prompt`](crate::prompt) tokenizers; gives hidden states, and from
+//! them log-probs and entropies, to [`rollout`](crate::rollout), [`loss`](crate::loss) and
+//! [`train`](crate::train).
+//!
+//! A [`PolicyModel`] ends at hidden states `[B, T, D]` and an unembedding `[D, V]`; logits are never
+//! its business. [`token_log_probs`] and [`ScoredTokens`] turn both into per-token log-probs and
+//! entropies in chunks, so that `[B, T, V]` never exists in memory, forward or backward.
+
+mod cache;
+pub mod causal;
+mod log_probs;
+mod model;
+mod reference;
+mod scored;
+mod value;
+
+pub use cache::{KvCache, PolicyCache};
+pub use log_probs::{LogProbConfig, TokenScores, logits_log_probs, token_log_probs};
+pub use model::{PolicyModel, TokenBatch};
+pub use reference::{ReferencePolicy, ReferenceSync};
+pub use scored::ScoredTokens;
+pub use value::{ValueHead, ValueModel};

@@ -1,0 +1,97 @@
+//! What a policy must do, and the tokens it is given.
+
+use burn::module::{Module, ModuleDisplay};
+use burn::tensor::{Device, Int, Tensor, TensorData};
+
+use super::cache::PolicyCache;
+use crate::{Error, Result};
+
+/// A language model as a policy.
+///
+/// # Contract
+///
+/// - **One forward.** [`forward`](Self::forward) reads new tokens after whatever the cache holds.
+///   An empty cache and a whole sequence is training; a prompt is prefill; one token is decoding;
+///   a cache whose rows were repeated is a shared prefix.
+/// - **Causal.** The hidden state of a token depends on the tokens before it in its row, itself, and
+///   nothing else: not on other rows, not on padding, not on how the sequence was cut into calls.
+/// - **Differentiable.** With parameters that require gradients, everything is, the cache included.
+///   Generation and evaluation run on [`Module::valid`], where nothing is recorded.
+///
+/// ```text
+/// right:  model.forward(&prompt, &mut cache)?; model.forward(&next, &mut cache)?;
+/// wrong:  model.forward(&prompt, &mut cache)?; model.forward(&prompt_and_next, &mut cache)?;
+///         // the cache already holds the prompt: it is read twice, at shifted positions
+/// ```
+pub trait PolicyModel: Module + ModuleDisplay {
+    /// What the model remembers of the tokens that it has read.
+    type Cache: PolicyCache;
+
+    /// An empty cache for `rows` sequences.
+    fn empty_cache(&self, rows: usize) -> Self::Cache;
+
+    /// Hidden states `[B, T, D]` of `tokens` `[B, T]`, read after what `cache` holds. What stands at a
+    /// row's padding (index `lengths[b]` and up) is unspecified.
+    ///
+    /// # Errors
+    /// If the batch and the cache have different numbers of rows, or a row outgrows
+    /// [`max_positions`](Self::max_positions).
+    fn forward(&self, tokens: &TokenBatch, cache: &mut Self::Cache) -> Result<Tensor<3>>;
+
+    /// The unembedding `[D, V]`: `logits = hidden x unembedding`.
+    fn unembedding(&self) -> Tensor<2>;
+
+    /// The number of tokens in the vocabulary, `V`.
+    fn vocab_size(&self) -> usize;
+
+    /// The most tokens that one row may hold, prompt and completion together.
+    fn max_positions(&self) -> usize;
+
+    /// The device that the parameters live on.
+    fn device(&self) -> Device;
+}
+
+/// Ragged rows of tokens, padded on the right.
+#[derive(Clone, Debug)]
+pub struct TokenBatch {
+    /// Token ids `[B, T]`.
+    pub ids: Tensor<2, Int>,
+    /// How many leading tokens of each row are real.
+    pub lengths: Vec<usize>,
+}
+
+impl TokenBatch {
+    /// Pads `rows` on the right with token 0 to the longest of them.
+    ///
+    /// # Errors
+    /// If there is no row, or every row is empty.
+    pub fn from_rows(rows: &[impl AsRef<[u32]>], device: &Device) -> Result<Self> {
+        let lengths: Vec<usize> = rows.iter().map(|row| row.as_ref().len()).collect();
+        let width = lengths.iter().copied().max().unwrap_or(0);
+        if width == 0 {
+            return Err(Error::shape(
+                "token rows",
+                format!("{} rows without a token", rows.len()),
+                "at least one row with at least one token",
+            ));
+        }
+        let mut ids = vec![0i32; rows.len() * width];
+        for (row, target) in rows.iter().zip(ids.chunks_exact_mut(width)) {
+            for (&id, slot) in row.as_ref().iter().zip(target) {
+                *slot = id as i32;
+            }
+        }
+        let ids = Tensor::from_data(TensorData::new(ids, [rows.len(), width]), device);
+        Ok(Self { ids, lengths })
+    }
+
+    /// The number of rows, `B`.
+    pub fn rows(&self) -> usize {
+        self.lengths.len()
+    }
+
+    /// The padded length, `T`.
+    pub fn width(&self) -> usize {
+        self.ids.dims()[1]
+    }
+}

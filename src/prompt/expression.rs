@@ -1,0 +1,314 @@
+//! Exact evaluation of an arithmetic expression that somebody else wrote.
+
+use super::Rational;
+
+/// The longest text that is read, in bytes.
+const MAX_BYTES: usize = 1000;
+/// The deepest nesting of parentheses that is followed; it bounds the recursion.
+const MAX_NESTING: usize = 50;
+
+/// What an expression is worth, and what it is made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Evaluated {
+    /// The exact value.
+    pub value: Rational,
+    /// The number literals in the order they are written, without signs: `3-(5*3)` has 3, 5, 3.
+    pub numbers: Vec<u64>,
+}
+
+/// Evaluates `text` exactly: unsigned integers, `+ - * /`, parentheses, unary minus, whitespace, and `×`, `÷`, `−` as synonyms.
+///
+/// Multiplication and division bind tighter than addition and subtraction; equals are taken from left to right. Division
+/// is exact, `7/2` is 7/2 and not 3. There are no decimals, powers, unary plus or implied products.
+///
+/// The text may come from a policy that tries anything: it is at most 1000 bytes, parentheses nest at most 50 deep, numbers
+/// fit `u64`, and no arithmetic wraps.
+///
+/// ```
+/// use rlvr::prompt::{Rational, evaluate_expression};
+///
+/// let evaluated = evaluate_expression("(3 + 5) × 7 / 2").unwrap();
+/// assert_eq!(evaluated.value, Rational::from(28u64));
+/// assert_eq!(evaluated.numbers, [3, 5, 7, 2]);
+/// assert_eq!(evaluate_expression("7/(5-5)").unwrap_err(), "division by zero");
+/// ```
+///
+/// # Errors
+/// A sentence for a person: what stands where something else was expected, which bound is broken, or which
+/// operation has no value.
+pub fn evaluate_expression(text: &str) -> Result<Evaluated, String> {
+    if text.len() > MAX_BYTES {
+        return Err(format!(
+            "the expression has {} bytes; at most {MAX_BYTES} are read",
+            text.len()
+        ));
+    }
+    let mut reader = Reader {
+        text,
+        position: 0,
+        nesting: 0,
+        numbers: Vec::new(),
+    };
+    let value = reader.sum()?;
+    match reader.peek() {
+        None => Ok(Evaluated {
+            value,
+            numbers: reader.numbers,
+        }),
+        Some(_) => Err(reader.unexpected("an operator or the end")),
+    }
+}
+
+/// A recursive-descent reader; `sum` calls `product` calls `factor`, which calls `sum` once per open parenthesis.
+struct Reader<'a> {
+    text: &'a str,
+    /// The byte that is read next, always on a character boundary.
+    position: usize,
+    nesting: usize,
+    numbers: Vec<u64>,
+}
+
+impl Reader<'_> {
+    fn sum(&mut self) -> Result<Rational, String> {
+        let mut value = self.product()?;
+        while let Some(operator @ ('+' | '-')) = self.peek() {
+            self.advance();
+            let right = self.product()?;
+            value = apply(operator, value, right)?;
+        }
+        Ok(value)
+    }
+
+    fn product(&mut self) -> Result<Rational, String> {
+        let mut value = self.factor()?;
+        while let Some(operator @ ('*' | '/')) = self.peek() {
+            self.advance();
+            let right = self.factor()?;
+            value = apply(operator, value, right)?;
+        }
+        Ok(value)
+    }
+
+    fn factor(&mut self) -> Result<Rational, String> {
+        // A loop, not a recursion: a thousand minus signs are as cheap as one.
+        let mut negative = false;
+        while self.peek() == Some('-') {
+            self.advance();
+            negative = !negative;
+        }
+        let value = match self.peek() {
+            Some('(') => self.parenthesis()?,
+            Some('0'..='9') => self.number()?,
+            _ => return Err(self.unexpected("a number or `(`")),
+        };
+        Ok(if negative { -value } else { value })
+    }
+
+    fn parenthesis(&mut self) -> Result<Rational, String> {
+        self.nesting += 1;
+        if self.nesting > MAX_NESTING {
+            return Err(format!(
+                "parentheses nest more than {MAX_NESTING} deep at byte {}",
+                self.position
+            ));
+        }
+        self.advance();
+        let value = self.sum()?;
+        if self.peek() != Some(')') {
+            return Err(self.unexpected("an operator or `)`"));
+        }
+        self.advance();
+        self.nesting -= 1;
+        Ok(value)
+    }
+
+    fn number(&mut self) -> Result<Rational, String> {
+        let rest = &self.text[self.position..];
+        let end = rest
+            .find(|c: char| !c.is_ascii_digit())
+            .unwrap_or(rest.len());
+        let number: u64 = rest[..end].parse().map_err(|_| {
+            format!(
+                "the number at byte {} is larger than {}",
+                self.position,
+                u64::MAX
+            )
+        })?;
+        self.position += end;
+        self.numbers.push(number);
+        Ok(Rational::from(number))
+    }
+
+    /// The next character that is not whitespace, synonyms resolved; it is not consumed.
+    fn peek(&mut self) -> Option<char> {
+        let rest = &self.text[self.position..];
+        self.position = self.text.len() - rest.trim_start().len();
+        match self.text[self.position..].chars().next()? {
+            '×' => Some('*'),
+            '÷' => Some('/'),
+            '−' => Some('-'),
+            other => Some(other),
+        }
+    }
+
+    /// Consumes the character that `peek` showed.
+    fn advance(&mut self) {
+        self.position += self.text[self.position..]
+            .chars()
+            .next()
+            .map_or(0, char::len_utf8);
+    }
+
+    fn unexpected(&self, expected: &str) -> String {
+        match self.text[self.position..].chars().next() {
+            Some(c) => format!("{c:?} at byte {}; expected {expected}", self.position),
+            None => format!("the expression ends; expected {expected}"),
+        }
+    }
+}
+
+fn apply(operator: char, left: Rational, right: Rational) -> Result<Rational, String> {
+    let value = match operator {
+        '+' => left.checked_add(right),
+        '-' => left.checked_sub(right),
+        '*' => left.checked_mul(right),
+        _ if right.numerator() == 0 => return Err("division by zero".into()),
+        _ => left.checked_div(right),
+    };
+    value.ok_or_else(|| format!("{left} {operator} {right} does not fit 128 bits"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn value(text: &str) -> String {
+        evaluate_expression(text).map_or_else(|error| error, |e| e.value.to_string())
+    }
+
+    #[test]
+    fn precedence_association_and_signs() {
+        for (text, expected) in [
+            ("2+3*4", "14"),
+            ("(2+3)*4", "20"),
+            ("10-4-3", "3"),
+            ("100/10/5", "2"),
+            ("7/2", "7/2"),
+            ("1/3+1/6", "1/2"),
+            ("-3*-5", "15"),
+            ("3--5", "8"),
+            ("---4", "-4"),
+            ("-(2-5)", "3"),
+            (" 6 ÷ 4 × 2 − 1 ", "2"),
+            ("007", "7"),
+        ] {
+            assert_eq!(value(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn numbers_are_listed_as_written() {
+        let evaluated = evaluate_expression("3-(50*-3)").unwrap();
+        assert_eq!(evaluated.numbers, [3, 50, 3]);
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        for (text, expected) in [
+            ("", "the expression ends; expected a number or `(`"),
+            ("3+", "the expression ends; expected a number or `(`"),
+            ("+3", "'+' at byte 0; expected a number or `(`"),
+            ("3 5", "'5' at byte 2; expected an operator or the end"),
+            ("2(3)", "'(' at byte 1; expected an operator or the end"),
+            ("2.5", "'.' at byte 1; expected an operator or the end"),
+            ("(3", "the expression ends; expected an operator or `)`"),
+            ("3)", "')' at byte 1; expected an operator or the end"),
+            ("2**3", "'*' at byte 2; expected a number or `(`"),
+            ("1/0", "division by zero"),
+            ("0/0", "division by zero"),
+            (
+                "18446744073709551616",
+                "the number at byte 0 is larger than 18446744073709551615",
+            ),
+        ] {
+            assert_eq!(value(text), expected, "{text}");
+        }
+        let huge = vec![u64::MAX.to_string(); 3].join("*");
+        assert!(
+            value(&huge).ends_with("does not fit 128 bits"),
+            "{}",
+            value(&huge)
+        );
+    }
+
+    #[test]
+    fn the_bounds_are_where_they_are_said_to_be() {
+        let nested = |depth: usize| format!("{}1{}", "(".repeat(depth), ")".repeat(depth));
+        assert_eq!(value(&nested(50)), "1");
+        assert_eq!(
+            value(&nested(51)),
+            "parentheses nest more than 50 deep at byte 50"
+        );
+        // Nesting counts what is open, not what has been: 60 parentheses side by side are fine.
+        assert_eq!(value(&["(1)"; 60].join("+")), "60");
+        assert_eq!(value(&format!("{}1", "-".repeat(999))), "-1");
+        assert_eq!(
+            value(&"1".repeat(1001)),
+            "the expression has 1001 bytes; at most 1000 are read"
+        );
+    }
+
+    /// An expression with its text, fully parenthesised, and its value in floating point.
+    fn expression() -> impl Strategy<Value = (String, f64)> {
+        let leaf = (0u32..10).prop_map(|n| (n.to_string(), f64::from(n)));
+        leaf.prop_recursive(3, 8, 2, |inner| {
+            (inner.clone(), inner, 0usize..4).prop_map(|((a, x), (b, y), operator)| {
+                let number = [x + y, x - y, x * y, x / y][operator];
+                (
+                    format!("({a}{}{b})", ["+", "-", "×", "/"][operator]),
+                    number,
+                )
+            })
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn agrees_with_floating_point((text, float) in expression()) {
+            match evaluate_expression(&text) {
+                Ok(exact) => {
+                    // Cancellation in the float may cost digits: denominators stay below 1e8, so 1e-6 is far above it.
+                    let exact = exact.value.to_f64();
+                    prop_assert!((exact - float).abs() <= 1e-6 * exact.abs().max(1.0), "{text}: {exact} {float}");
+                }
+                Err(error) => {
+                    prop_assert_eq!(error, "division by zero");
+                    prop_assert!(!float.is_finite() || float.abs() < 1e-9 || float.abs() > 1e9, "{text}: {float}");
+                }
+            }
+        }
+
+        #[test]
+        fn reads_flat_expressions_like_a_two_pass_evaluator(first in 1i64..20, rest in prop::collection::vec((0usize..3, 1i64..20), 0..8)) {
+            // Products first, then their sum: precedence by another road.
+            let mut text = first.to_string();
+            let mut products = vec![first];
+            for (operator, number) in rest {
+                text += &format!("{}{number}", ["+", "-", "*"][operator]);
+                match operator {
+                    0 => products.push(number),
+                    1 => products.push(-number),
+                    _ => *products.last_mut().unwrap() *= number,
+                }
+            }
+            prop_assert_eq!(value(&text), products.iter().sum::<i64>().to_string());
+        }
+
+        #[test]
+        fn any_text_is_answered(text in "[0-9+*/() ×÷−.a-]{0,60}", wild in any::<String>()) {
+            let _ = evaluate_expression(&text);
+            let _ = evaluate_expression(&wild);
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! Takes problem files and generator settings from the user; gives problems, their seeded order and their tokens to `rollout`.
+//!
+//! A [`Problem`] is a question with the answer that verifies it. It is read from JSON Lines ([`JsonLines`]) or generated
+//! ([`Arithmetic`], [`Countdown`]), divided without leaks ([`split`]) and visited in an endless order that a resumed run
+//! finds again ([`ProblemOrder`]). A [`Tokenizer`] turns text into ids and back; [`CharTokenizer`] is the smallest one.
+//! [`evaluate_expression`] is the exact arithmetic that both the countdown generator and its reward stand on.
+//!
+//! Everything here is host code without tensors, and everything random is a pure function of its seed.
+
+mod arithmetic;
+mod chars;
+mod countdown;
+mod draw;
+mod expression;
+mod jsonl;
+mod order;
+mod problem;
+mod rational;
+mod split;
+mod tokenizer;
+
+pub use arithmetic::Arithmetic;
+pub use chars::CharTokenizer;
+pub use countdown::Countdown;
+pub use expression::{Evaluated, evaluate_expression};
+pub use jsonl::JsonLines;
+pub use order::ProblemOrder;
+pub use problem::Problem;
+pub use rational::Rational;
+pub use split::{Split, split};
+pub use tokenizer::Tokenizer;

@@ -1,0 +1,110 @@
+//! The tokenizer's contract: text to ids and back.
+
+use crate::Result;
+
+/// Turns text into token ids and ids into text.
+///
+/// The contract, beyond the signatures:
+///
+/// - **Round trip.** For every text that [`encode`](Self::encode) accepts, `decode(encode(text)) == text`. A tokenizer that
+///   normalises (lower case, Unicode forms) holds this for normalised text only and says so. The other direction does not
+///   hold in general: different ids may spell the same text, which is why a rollout keeps the ids that were sampled.
+/// - **Prompts do not inject.** `encode` of user text yields neither the padding token nor a stop token, even if the text
+///   spells one.
+/// - **Ids are dense.** Every id is below [`vocab_size`](Self::vocab_size), and `decode` refuses any other with
+///   [`Error::UnknownToken`](crate::Error::UnknownToken).
+/// - **Pure.** Equal inputs give equal outputs, from any thread.
+///
+/// It is object safe: a trainer holds a `&dyn Tokenizer`.
+///
+/// ```
+/// use rlvr::prompt::{CharTokenizer, Tokenizer};
+///
+/// let tokenizer: Box<dyn Tokenizer> = Box::new(CharTokenizer::new("0123456789+=", &[])?);
+/// let ids = tokenizer.encode("37+48=")?;
+/// assert_eq!(tokenizer.decode(&ids)?, "37+48=");
+/// assert!(tokenizer.encode("37×48=").is_err());
+/// # Ok::<(), rlvr::Error>(())
+/// ```
+pub trait Tokenizer: Send + Sync {
+    /// The ids of `text`, without any that the text does not spell (no beginning or end is added).
+    ///
+    /// # Errors
+    /// [`Error::UnknownCharacter`](crate::Error::UnknownCharacter) if the vocabulary cannot spell the text.
+    fn encode(&self, text: &str) -> Result<Vec<u32>>;
+
+    /// The text of `ids`; padding and stop tokens are written as nothing.
+    ///
+    /// # Errors
+    /// [`Error::UnknownToken`](crate::Error::UnknownToken) for an id outside the vocabulary.
+    fn decode(&self, ids: &[u32]) -> Result<String>;
+
+    /// How many tokens there are, specials included: the model's logits have this many columns, or more.
+    fn vocab_size(&self) -> usize;
+
+    /// The id of exactly this token, specials included; `None` if there is no such token.
+    fn token_id(&self, token: &str) -> Option<u32>;
+
+    /// The tokens that end a completion, the canonical one first. Empty means that only a length limit ends one.
+    fn stop_tokens(&self) -> Vec<u32>;
+
+    /// The token that fills the rectangle of a batch. It is never looked for to find out where a completion ends.
+    fn pad_token(&self) -> u32;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Error;
+
+    /// Bytes as tokens: the smallest honest implementation, to hold the trait to being implementable outside.
+    struct Bytes;
+
+    impl Tokenizer for Bytes {
+        fn encode(&self, text: &str) -> Result<Vec<u32>> {
+            Ok(text.bytes().map(u32::from).collect())
+        }
+
+        fn decode(&self, ids: &[u32]) -> Result<String> {
+            let byte = |&id: &u32| {
+                u8::try_from(id).map_err(|_| Error::UnknownToken {
+                    id,
+                    vocabulary: 256,
+                })
+            };
+            let bytes: Vec<u8> = ids.iter().map(byte).collect::<Result<_>>()?;
+            Ok(String::from_utf8_lossy(&bytes).into_owned())
+        }
+
+        fn vocab_size(&self) -> usize {
+            256
+        }
+
+        fn token_id(&self, token: &str) -> Option<u32> {
+            match token.as_bytes() {
+                [byte] => Some(u32::from(*byte)),
+                _ => None,
+            }
+        }
+
+        fn stop_tokens(&self) -> Vec<u32> {
+            Vec::new()
+        }
+
+        fn pad_token(&self) -> u32 {
+            0
+        }
+    }
+
+    #[test]
+    fn it_is_object_safe_and_shared_between_threads() {
+        let tokenizer: std::sync::Arc<dyn Tokenizer> = std::sync::Arc::new(Bytes);
+        let there = tokenizer.clone();
+        let ids = std::thread::spawn(move || there.encode("1+1=").unwrap())
+            .join()
+            .unwrap();
+        assert_eq!(ids, [49, 43, 49, 61]);
+        assert_eq!(tokenizer.decode(&ids).unwrap(), "1+1=");
+        assert!(tokenizer.decode(&[256]).is_err());
+    }
+}

@@ -1,0 +1,189 @@
+//! Rollouts as the tensors that a loss reads.
+
+use burn::tensor::{Device, Int, Tensor};
+
+use super::buffer::RolloutBuffer;
+use crate::host;
+use crate::policy::{
+    LogProbConfig, PolicyCache, PolicyModel, TokenBatch, TokenScores, ValueModel, token_log_probs,
+};
+use crate::{Error, Result};
+
+/// Some rollouts of a buffer, right-padded: `[N, T]` for N rollouts and T completion tokens.
+///
+/// Column t belongs to completion token t: its log-prob, its advantage, the value of the state in which it
+/// was chosen. A prompt that several rollouts share is read once, and its cache repeated.
+#[derive(Clone, Debug)]
+pub struct RolloutBatch {
+    /// The completion tokens `[N, T]`; 0 at padding.
+    pub targets: Tensor<2, Int>,
+    /// 1 at completion tokens, 0 at padding, `[N, T]`.
+    pub mask: Tensor<2>,
+    /// The sampler's log-probs `[N, T]`; 0 at padding.
+    pub sampler_log_probs: Tensor<2>,
+    /// Completion tokens per rollout.
+    pub lengths: Vec<usize>,
+    /// Which rollouts of the buffer these are.
+    pub rollouts: Vec<usize>,
+    /// The distinct prompts without their last token, if any is longer than one token.
+    prefixes: Option<TokenBatch>,
+    /// The prefix of each rollout.
+    prefix_of: Vec<usize>,
+    /// The last prompt token and all but the last completion token: what predicts the targets.
+    inputs: TokenBatch,
+    device: Device,
+}
+
+impl RolloutBatch {
+    /// The rollouts at `indices` (in the order of [`RolloutBuffer::rollouts`]) on `device`.
+    ///
+    /// # Errors
+    /// If an index is out of range, a prompt or completion is empty, or a rollout has not as many log-probs
+    /// as tokens.
+    pub fn new(buffer: &RolloutBuffer, indices: &[usize], device: &Device) -> Result<Self> {
+        let groups = buffer.group_ids();
+        let all: Vec<_> = buffer.rollouts().collect();
+        let mut prefixes: Vec<&[u32]> = Vec::new();
+        let mut prefix_of_group = vec![None; buffer.groups.len()];
+        let (mut prefix_of, mut inputs) = (Vec::new(), Vec::new());
+        let (mut targets, mut log_probs) = (Vec::new(), Vec::new());
+        for &index in indices {
+            let rollout = all.get(index).ok_or_else(|| {
+                let expected = format!("below {}, the rollouts in the buffer", all.len());
+                Error::shape("rollout index", index, expected)
+            })?;
+            let prompt = buffer.groups[groups[index]].prompt_tokens.as_slice();
+            let (Some((&last, prefix)), false) = (prompt.split_last(), rollout.tokens.is_empty())
+            else {
+                return Err(Error::shape(
+                    format!("rollout {index}"),
+                    format!("{} + {} tokens", prompt.len(), rollout.tokens.len()),
+                    "at least one token of prompt and one of completion",
+                ));
+            };
+            if rollout.log_probs.len() != rollout.tokens.len() {
+                return Err(Error::shape(
+                    format!("log-probs of rollout {index}"),
+                    rollout.log_probs.len(),
+                    format!("{}, one a token", rollout.tokens.len()),
+                ));
+            }
+            let prefix_index = *prefix_of_group[groups[index]].get_or_insert_with(|| {
+                prefixes.push(prefix);
+                prefixes.len() - 1
+            });
+            prefix_of.push(prefix_index);
+            let mut input = vec![last];
+            input.extend_from_slice(&rollout.tokens[..rollout.tokens.len() - 1]);
+            inputs.push(input);
+            targets.push(rollout.tokens.as_slice());
+            log_probs.push(rollout.log_probs.as_slice());
+        }
+        let inputs = TokenBatch::from_rows(&inputs, device)?;
+        let lengths = inputs.lengths.clone();
+        let ones: Vec<Vec<f32>> = lengths.iter().map(|&len| vec![1.0; len]).collect();
+        let width = inputs.width();
+        Ok(Self {
+            targets: TokenBatch::from_rows(&targets, device)?.ids,
+            mask: host::float_rows(&ones, width, device),
+            sampler_log_probs: host::float_rows(&log_probs, width, device),
+            rollouts: indices.to_vec(),
+            prefixes: if prefixes.iter().all(|prefix| prefix.is_empty()) {
+                None
+            } else {
+                Some(TokenBatch::from_rows(&prefixes, device)?)
+            },
+            prefix_of,
+            lengths,
+            inputs,
+            device: device.clone(),
+        })
+    }
+
+    /// The hidden states `[N, T, D]` that predict the targets.
+    ///
+    /// # Errors
+    /// As [`PolicyModel::forward`].
+    pub fn hidden_states<M: PolicyModel>(&self, model: &M) -> Result<Tensor<3>> {
+        match &self.prefixes {
+            None => model.forward(&self.inputs, &mut model.empty_cache(self.lengths.len())),
+            Some(prefixes) => {
+                let mut cache = model.empty_cache(prefixes.rows());
+                model.forward(prefixes, &mut cache)?;
+                cache.select_rows(&self.prefix_of);
+                model.forward(&self.inputs, &mut cache)
+            }
+        }
+    }
+
+    /// Log-probs and entropies `[N, T]` under `model`, without a gradient.
+    ///
+    /// # Errors
+    /// As [`PolicyModel::forward`] and [`token_log_probs`].
+    pub fn score<M: PolicyModel>(&self, model: &M, config: &LogProbConfig) -> Result<TokenScores> {
+        let model = model.valid();
+        let hidden = self.hidden_states(&model)?;
+        token_log_probs(hidden, model.unembedding(), self.targets.clone(), config)
+    }
+
+    /// The critic's values `[N, T]` of the states in which the targets were chosen.
+    ///
+    /// # Errors
+    /// As [`ValueModel::values`].
+    pub fn values<V: ValueModel>(&self, critic: &V) -> Result<Tensor<2>> {
+        match &self.prefixes {
+            None => critic.values(&self.inputs, &mut critic.empty_cache(self.lengths.len())),
+            Some(prefixes) => {
+                let mut cache = critic.empty_cache(prefixes.rows());
+                critic.values(prefixes, &mut cache)?;
+                cache.select_rows(&self.prefix_of);
+                critic.values(&self.inputs, &mut cache)
+            }
+        }
+    }
+
+    /// Per-token numbers of these rollouts as `[N, T]`, zero at padding; `rows` holds those of the whole
+    /// buffer.
+    ///
+    /// # Errors
+    /// If a row has not as many numbers as its rollout has tokens.
+    pub fn per_token(&self, rows: &[Vec<f64>], what: &str) -> Result<Tensor<2>> {
+        let own: Vec<&[f64]> = self
+            .rollouts
+            .iter()
+            .zip(&self.lengths)
+            .map(|(&index, &len)| match rows.get(index) {
+                Some(row) if row.len() == len => Ok(row.as_slice()),
+                other => Err(Error::shape(
+                    format!("{what} of rollout {index}"),
+                    other.map_or(0, Vec::len),
+                    format!("{len}, one a token"),
+                )),
+            })
+            .collect::<Result<_>>()?;
+        Ok(host::float_rows(&own, self.inputs.width(), &self.device))
+    }
+
+    /// The numbers of a `[N, T]` tensor, one vector per rollout, padding left out.
+    ///
+    /// # Errors
+    /// If the tensor cannot be read back.
+    pub fn unpad(&self, tensor: Tensor<2>, what: &str) -> Result<Vec<Vec<f64>>> {
+        let flat = host::floats(tensor, what)?;
+        Ok(flat
+            .chunks_exact(self.inputs.width())
+            .zip(&self.lengths)
+            .map(|(row, &len)| row[..len].iter().map(|&x| f64::from(x)).collect())
+            .collect())
+    }
+
+    /// The number of rollouts, N.
+    pub fn rows(&self) -> usize {
+        self.lengths.len()
+    }
+
+    /// The number of completion tokens, padding left out.
+    pub fn tokens(&self) -> usize {
+        self.lengths.iter().sum()
+    }
+}

@@ -1,0 +1,274 @@
+//! Batched generation with the cache.
+
+use burn::tensor::Tensor;
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+
+use super::buffer::RolloutGroup;
+use super::rollout::{FinishReason, Rollout};
+use super::sampling::{SamplingConfig, sample_token};
+use crate::host;
+use crate::policy::{PolicyCache, PolicyModel, TokenBatch};
+use crate::prompt::{Problem, Tokenizer};
+use crate::random;
+use crate::{Error, Result};
+
+/// How completions are generated.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct GenerationConfig {
+    /// The distribution that tokens are drawn from.
+    pub sampling: SamplingConfig,
+    /// The most tokens in a completion, its stop token included. Default 64.
+    pub max_new_tokens: usize,
+    /// A completion ends with the first of these. Default: none, so set it.
+    pub stop_tokens: Vec<u32>,
+    /// The most completions that are generated at the same time; changes speed and memory, no result.
+    /// Default 512.
+    pub max_rows: usize,
+}
+
+impl Default for GenerationConfig {
+    fn default() -> Self {
+        Self {
+            sampling: SamplingConfig::default(),
+            max_new_tokens: 64,
+            stop_tokens: Vec::new(),
+            max_rows: 512,
+        }
+    }
+}
+
+impl GenerationConfig {
+    /// Refuses what cannot be meant, naming field, value and range.
+    pub fn validate(&self) -> Result<()> {
+        self.sampling.validate()?;
+        if self.max_new_tokens == 0 {
+            return Err(Error::config("generation.max_new_tokens", 0, "at least 1"));
+        }
+        if self.max_rows == 0 {
+            return Err(Error::config("generation.max_rows", 0, "at least 1"));
+        }
+        Ok(())
+    }
+}
+
+/// A prompt to be answered `samples` times.
+#[derive(Clone, Debug)]
+pub struct GenerationRequest {
+    /// The prompt's tokens; at least one.
+    pub prompt: Vec<u32>,
+    /// How many completions.
+    pub samples: usize,
+    /// Where the randomness comes from: sample `i` draws from the generator at `[address.., i]`, so it
+    /// comes out the same whatever is generated beside it.
+    pub address: Vec<u64>,
+}
+
+/// The tokens of one completion.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Completion {
+    /// As sampled, the stop token included.
+    pub tokens: Vec<u32>,
+    /// Log-prob of each under the distribution it was drawn from.
+    pub log_probs: Vec<f32>,
+    /// Sum over the tokens of the policy's entropy, in nats.
+    pub entropy: f64,
+    /// Why it ended.
+    pub finish: FinishReason,
+}
+
+/// Answers every request; the result has one vector per request, with its samples in order.
+///
+/// Each prompt is read once, its cache is repeated for its samples, and a row that has finished leaves the
+/// batch at once: the number of row-tokens computed after the prompts is the number of tokens that
+/// were continued from, no more. Give a model without gradients ([`burn::module::Module::valid`]).
+///
+/// # Errors
+/// If the configuration is refused, a prompt is empty, a prompt with its completion would not fit the
+/// model's positions, or the policy's logits are broken.
+pub fn generate<M: PolicyModel>(
+    model: &M,
+    requests: &[GenerationRequest],
+    config: &GenerationConfig,
+) -> Result<Vec<Vec<Completion>>> {
+    config.validate()?;
+    for (index, request) in requests.iter().enumerate() {
+        let needed = request.prompt.len() + config.max_new_tokens;
+        if request.prompt.is_empty() {
+            let what = format!("prompt {index}");
+            return Err(Error::shape(what, "0 tokens", "at least 1 token"));
+        }
+        // The last token of a completion is never read again.
+        if needed - 1 > model.max_positions() {
+            return Err(Error::config(
+                "generation.max_new_tokens",
+                config.max_new_tokens,
+                format!(
+                    "at most {}: prompt {index} has {} tokens and the model {} positions",
+                    (model.max_positions() + 1).saturating_sub(request.prompt.len()),
+                    request.prompt.len(),
+                    model.max_positions(),
+                ),
+            ));
+        }
+    }
+    let mut answers = Vec::with_capacity(requests.len());
+    let mut rest = requests;
+    while !rest.is_empty() {
+        // As many requests as fit, but at least one.
+        let mut rows = 0;
+        let fitting = rest.iter().take_while(|request| {
+            rows += request.samples;
+            rows <= config.max_rows
+        });
+        let (now, later) = rest.split_at(fitting.count().max(1));
+        answers.extend(generate_together(model, now, config)?);
+        rest = later;
+    }
+    Ok(answers)
+}
+
+/// One completion in the making.
+struct Row {
+    request: usize,
+    rng: ChaCha8Rng,
+    completion: Completion,
+    done: bool,
+}
+
+impl Row {
+    /// Draws the next token from `logits`.
+    fn extend(&mut self, logits: &[f32], config: &GenerationConfig) -> Result<()> {
+        // 53 bits: every multiple of 2^-53 in [0, 1), the same on every platform.
+        let uniform = (self.rng.next_u64() >> 11) as f64 * (-53f64).exp2();
+        let drawn = sample_token(logits, &config.sampling, uniform)?;
+        let completion = &mut self.completion;
+        completion.tokens.push(drawn.token);
+        completion.log_probs.push(drawn.log_prob as f32);
+        completion.entropy += drawn.entropy;
+        if config.stop_tokens.contains(&drawn.token) {
+            completion.finish = FinishReason::Stop;
+            self.done = true;
+        } else if completion.tokens.len() == config.max_new_tokens {
+            self.done = true;
+        }
+        Ok(())
+    }
+}
+
+fn generate_together<M: PolicyModel>(
+    model: &M,
+    requests: &[GenerationRequest],
+    config: &GenerationConfig,
+) -> Result<Vec<Vec<Completion>>> {
+    let device = model.device();
+    let unembedding = model.unembedding();
+    let vocabulary = model.vocab_size();
+    let logits = |hidden: Tensor<2>| host::floats(hidden.matmul(unembedding.clone()), "logits");
+
+    let mut rows: Vec<Row> = Vec::new();
+    for (request, asked) in requests.iter().enumerate() {
+        for sample in 0..asked.samples {
+            let mut address = asked.address.clone();
+            address.push(sample as u64);
+            rows.push(Row {
+                request,
+                rng: random::generator(&address),
+                completion: Completion {
+                    tokens: Vec::new(),
+                    log_probs: Vec::new(),
+                    entropy: 0.0,
+                    finish: FinishReason::Length,
+                },
+                done: false,
+            });
+        }
+    }
+
+    let prompts: Vec<&[u32]> = requests.iter().map(|r| r.prompt.as_slice()).collect();
+    let batch = TokenBatch::from_rows(&prompts, &device)?;
+    let mut cache = model.empty_cache(prompts.len());
+    let hidden = model.forward(&batch, &mut cache)?;
+    let [count, width, size] = hidden.dims();
+    let ends: Vec<usize> = (0..count)
+        .map(|row| row * width + batch.lengths[row] - 1)
+        .collect();
+    let last = hidden
+        .reshape([count * width, size])
+        .select(0, host::indices(&ends, &device));
+    let first = logits(last)?;
+    for row in &mut rows {
+        row.extend(&first[row.request * vocabulary..][..vocabulary], config)?;
+    }
+
+    // Which row of the cache each row that goes on continues from.
+    let mut active: Vec<usize> = (0..rows.len()).filter(|&i| !rows[i].done).collect();
+    let mut sources: Vec<usize> = active.iter().map(|&i| rows[i].request).collect();
+    while !active.is_empty() {
+        let unchanged = sources.len() == cache.rows()
+            && sources.iter().enumerate().all(|(at, &source)| at == source);
+        if !unchanged {
+            cache.select_rows(&sources);
+        }
+        let newest: Vec<[u32; 1]> = active
+            .iter()
+            .filter_map(|&i| rows[i].completion.tokens.last().map(|&token| [token]))
+            .collect();
+        let batch = TokenBatch::from_rows(&newest, &device)?;
+        let hidden = model.forward(&batch, &mut cache)?;
+        let next = logits(hidden.squeeze_dim(1))?;
+        for (&i, row_logits) in active.iter().zip(next.chunks_exact(vocabulary)) {
+            rows[i].extend(row_logits, config)?;
+        }
+        sources = (0..active.len()).filter(|&at| !rows[active[at]].done).collect();
+        active.retain(|&i| !rows[i].done);
+    }
+
+    let mut answers: Vec<Vec<Completion>> = requests.iter().map(|_| Vec::new()).collect();
+    for row in rows {
+        answers[row.request].push(row.completion);
+    }
+    Ok(answers)
+}
+
+/// The completions of one problem as a group of rollouts, not yet scored.
+///
+/// # Errors
+/// If the tokenizer cannot decode a completion.
+pub fn sample_group(
+    problem: Problem,
+    prompt_tokens: Vec<u32>,
+    completions: Vec<Completion>,
+    tokenizer: &dyn Tokenizer,
+    policy_version: u64,
+) -> Result<RolloutGroup> {
+    let stop = tokenizer.stop_tokens();
+    let rollouts = completions
+        .into_iter()
+        .enumerate()
+        .map(|(sample, completion)| {
+            let spoken = match completion.tokens.split_last() {
+                Some((last, before)) if stop.contains(last) => before,
+                _ => &completion.tokens,
+            };
+            Ok(Rollout {
+                text: tokenizer.decode(spoken)?,
+                tokens: completion.tokens,
+                log_probs: completion.log_probs,
+                entropy: completion.entropy,
+                finish: completion.finish,
+                policy_version,
+                sample,
+                rewards: Vec::new(),
+                reward: None,
+            })
+        })
+        .collect::<Result<Vec<_>>>()?;
+    Ok(RolloutGroup {
+        problem,
+        prompt_tokens,
+        rollouts,
+    })
+}

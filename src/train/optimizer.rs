@@ -1,0 +1,336 @@
+//! AdamW with clipping by the global gradient norm.
+//!
+//! burn's optimizers clip each tensor by its own norm, and restore their state on the process's default
+//! device and by parameter ids; this one clips by the norm of the whole gradient and keeps its moments by the
+//! model's own structure and device, so that a checkpoint can be read on any device of a build.
+
+use std::path::Path;
+
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::optim::GradientsParams;
+use burn::tensor::{Tensor, TensorData};
+use serde::{Deserialize, Serialize};
+
+use super::schedule::Schedule;
+use crate::host;
+use crate::{Error, Result};
+
+/// The settings of [`Optimizer`].
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OptimizerConfig {
+    /// The learning rate over the updates.
+    pub schedule: Schedule,
+    /// Decay of the first moment, in [0, 1). Default 0.9.
+    pub beta_1: f64,
+    /// Decay of the second moment, in [0, 1). Default 0.999.
+    pub beta_2: f64,
+    /// Added to the root of the second moment. Default 1e-8.
+    pub epsilon: f64,
+    /// Decoupled decay of matrices, per unit of learning rate; norms and biases are left alone. Default 0.
+    pub weight_decay: f64,
+    /// The gradient of the whole model is scaled down to this norm if it is longer. Default 1.
+    pub max_grad_norm: Option<f64>,
+}
+
+impl Default for OptimizerConfig {
+    fn default() -> Self {
+        Self {
+            schedule: Schedule::default(),
+            beta_1: 0.9,
+            beta_2: 0.999,
+            epsilon: 1e-8,
+            weight_decay: 0.0,
+            max_grad_norm: Some(1.0),
+        }
+    }
+}
+
+impl OptimizerConfig {
+    /// The defaults with a learning-rate schedule.
+    pub fn new(schedule: Schedule) -> Self {
+        Self {
+            schedule,
+            ..Self::default()
+        }
+    }
+
+    /// Refuses what cannot be meant, naming field, value and range.
+    pub fn validate(&self) -> Result<()> {
+        self.schedule.validate()?;
+        for (field, beta) in [("beta_1", self.beta_1), ("beta_2", self.beta_2)] {
+            if !(0.0..1.0).contains(&beta) {
+                return Err(Error::config(
+                    format!("optimizer.{field}"),
+                    beta,
+                    "a decay in [0, 1)",
+                ));
+            }
+        }
+        if !(self.epsilon.is_finite() && self.epsilon > 0.0) {
+            return Err(Error::config(
+                "optimizer.epsilon",
+                self.epsilon,
+                "a finite number above 0",
+            ));
+        }
+        if !(self.weight_decay.is_finite() && self.weight_decay >= 0.0) {
+            return Err(Error::config(
+                "optimizer.weight_decay",
+                self.weight_decay,
+                "a finite number of at least 0",
+            ));
+        }
+        match self.max_grad_norm {
+            Some(norm) if !(norm.is_finite() && norm > 0.0) => Err(Error::config(
+                "optimizer.max_grad_norm",
+                norm,
+                "a finite number above 0, or none",
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What one update did.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct UpdateReport {
+    /// L2 norm of the whole gradient, before clipping.
+    pub grad_norm: f64,
+    /// The learning rate used.
+    pub learning_rate: f64,
+}
+
+/// AdamW (Loshchilov and Hutter, arXiv 1711.05101) over a whole module.
+///
+/// ```text
+/// g <- g * min(1, max_grad_norm / |g|)          |g| over all parameters together
+/// m <- b1 m + (1 - b1) g        v <- b2 v + (1 - b2) g^2
+/// w <- w - lr * (m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + eps) + decay * w)
+/// ```
+#[derive(Debug, Default)]
+pub struct Optimizer {
+    config: OptimizerConfig,
+    updates: u64,
+    first: GradientsParams,
+    second: GradientsParams,
+}
+
+impl Optimizer {
+    /// An optimizer that has made no update.
+    ///
+    /// # Errors
+    /// If the configuration is refused.
+    pub fn new(config: OptimizerConfig) -> Result<Self> {
+        config.validate()?;
+        Ok(Self {
+            config,
+            ..Self::default()
+        })
+    }
+
+    /// The number of updates made.
+    pub fn updates(&self) -> u64 {
+        self.updates
+    }
+
+    /// Moves `model` along `gradients`. A parameter without a gradient stays as it is.
+    ///
+    /// # Errors
+    /// If the gradient's norm is not finite; the model and the optimizer are left as they were.
+    pub fn step<M: Module>(
+        &mut self,
+        model: &mut M,
+        gradients: GradientsParams,
+    ) -> Result<UpdateReport> {
+        let grad_norm = global_norm(&gradients, model)?;
+        if !grad_norm.is_finite() {
+            return Err(Error::NonFinite {
+                what: "the gradient norm".into(),
+                value: grad_norm,
+                step: self.updates,
+                advice: "lower the learning rate, or look for log-probs of -inf in the batch".into(),
+            });
+        }
+        let scale = match self.config.max_grad_norm {
+            Some(max) if grad_norm > max => max / grad_norm,
+            _ => 1.0,
+        };
+        let learning_rate = self.config.schedule.rate(self.updates);
+        self.updates += 1;
+        let moved = model.clone().map(&mut Update {
+            config: self.config,
+            scale,
+            learning_rate,
+            // Powers of the decays by the number of updates: the moments start at zero.
+            correction_1: 1.0 - self.config.beta_1.powf(self.updates as f64),
+            correction_2: 1.0 - self.config.beta_2.powf(self.updates as f64),
+            gradients,
+            first: &mut self.first,
+            second: &mut self.second,
+        });
+        *model = moved;
+        Ok(UpdateReport {
+            grad_norm,
+            learning_rate,
+        })
+    }
+
+    /// Writes the moments under `folder` as `{name}.m.bpk` and `{name}.v.bpk`.
+    ///
+    /// # Errors
+    /// If a file cannot be written.
+    pub fn save<M: Module>(&self, model: &M, folder: &Path, name: &str) -> Result<()> {
+        for (moments, suffix) in [(&self.first, "m"), (&self.second, "v")] {
+            let path = folder.join(format!("{name}.{suffix}.bpk"));
+            // The moments of a model have the shape of the model: they are saved as one.
+            let image = model.valid().map(&mut WithMoments(moments));
+            image
+                .save_file(&path)
+                .map_err(|reason| Error::checkpoint(&path, reason))?;
+        }
+        Ok(())
+    }
+
+    /// Reads what [`save`](Self::save) wrote for a model of the same structure, after `updates` updates.
+    ///
+    /// # Errors
+    /// If a file is missing or does not fit the model.
+    pub fn load<M: Module>(
+        &mut self,
+        model: &M,
+        folder: &Path,
+        name: &str,
+        updates: u64,
+    ) -> Result<()> {
+        self.updates = updates;
+        for (moments, suffix) in [(&mut self.first, "m"), (&mut self.second, "v")] {
+            let path = folder.join(format!("{name}.{suffix}.bpk"));
+            let image = model
+                .valid()
+                .try_load_file(&path)
+                .map_err(|reason| Error::checkpoint(&path, reason))?;
+            let mut values = Values::default();
+            image.visit(&mut values);
+            *moments = GradientsParams::new();
+            model.visit(&mut FillMoments {
+                values: values.0.into_iter(),
+                moments,
+            });
+        }
+        Ok(())
+    }
+}
+
+/// `sqrt(sum of g^2)` over all parameters, with one read from the device.
+///
+/// # Errors
+/// If the device cannot give the norm back.
+pub fn global_norm<M: Module>(gradients: &GradientsParams, model: &M) -> Result<f64> {
+    let mut squares = Squares {
+        gradients,
+        sums: Vec::new(),
+    };
+    model.visit(&mut squares);
+    if squares.sums.is_empty() {
+        return Ok(0.0);
+    }
+    let sums = host::floats(Tensor::cat(squares.sums, 0), "gradient norm")?;
+    Ok(sums.into_iter().map(f64::from).sum::<f64>().sqrt())
+}
+
+struct Squares<'a> {
+    gradients: &'a GradientsParams,
+    sums: Vec<Tensor<1>>,
+}
+
+impl ModuleVisitor for Squares<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if let Some(gradient) = self.gradients.get::<D>(param.id) {
+            self.sums.push(gradient.square().sum());
+        }
+    }
+}
+
+struct Update<'a> {
+    config: OptimizerConfig,
+    scale: f64,
+    learning_rate: f64,
+    correction_1: f64,
+    correction_2: f64,
+    gradients: GradientsParams,
+    first: &'a mut GradientsParams,
+    second: &'a mut GradientsParams,
+}
+
+impl ModuleMapper for Update<'_> {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let id = param.id;
+        let Some(gradient) = self.gradients.remove::<D>(id) else {
+            return param;
+        };
+        let gradient = gradient.mul_scalar(self.scale);
+        let (beta_1, beta_2) = (self.config.beta_1, self.config.beta_2);
+        let blend = |old: Option<Tensor<D>>, new: Tensor<D>, beta: f64| {
+            let new = new.mul_scalar(1.0 - beta);
+            match old {
+                Some(old) => old.mul_scalar(beta) + new,
+                None => new,
+            }
+        };
+        let first = blend(self.first.remove(id), gradient.clone(), beta_1);
+        let second = blend(self.second.remove(id), gradient.square(), beta_2);
+        self.first.register(id, first.clone());
+        self.second.register(id, second.clone());
+        let root = second.div_scalar(self.correction_2).sqrt();
+        let direction = first.div_scalar(self.correction_1) / root.add_scalar(self.config.epsilon);
+        let decay = if D >= 2 { self.config.weight_decay } else { 0.0 };
+        let learning_rate = self.learning_rate;
+        param.map(|weight| {
+            let tracked = weight.is_require_grad();
+            let weight = weight.inner();
+            let kept = match decay {
+                0.0 => weight,
+                decay => weight.mul_scalar(1.0 - learning_rate * decay),
+            };
+            let moved = kept - direction.mul_scalar(learning_rate);
+            Tensor::from_inner(moved).set_require_grad(tracked)
+        })
+    }
+}
+
+/// A model whose parameters are its moments.
+struct WithMoments<'a>(&'a GradientsParams);
+
+impl ModuleMapper for WithMoments<'_> {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let moment = self.0.get::<D>(param.id);
+        param.map(|weight| moment.unwrap_or_else(|| weight.zeros_like()))
+    }
+}
+
+/// The parameters of a module in its own order.
+#[derive(Default)]
+struct Values(Vec<TensorData>);
+
+impl ModuleVisitor for Values {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        self.0.push(param.val().into_data());
+    }
+}
+
+/// Registers values, in the module's order, as the moments of its parameters.
+struct FillMoments<'a> {
+    values: std::vec::IntoIter<TensorData>,
+    moments: &'a mut GradientsParams,
+}
+
+impl ModuleVisitor for FillMoments<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if let Some(value) = self.values.next() {
+            let device = param.val().inner().device();
+            self.moments
+                .register(param.id, Tensor::<D>::from_data(value, &device));
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! Supervised fine-tuning: the warm start before reinforcement.
+
+use serde::{Deserialize, Serialize};
+
+use super::optimizer::{Optimizer, OptimizerConfig, UpdateReport};
+use crate::loss::{Aggregation, LossInput, PolicyObjective, Reinforce, StepCounts, Surrogate};
+use crate::policy::{LogProbConfig, PolicyModel, ScoredTokens};
+use crate::prompt::{Problem, ProblemOrder, Tokenizer};
+use crate::rollout::{FinishReason, Rollout, RolloutBatch, RolloutBuffer, RolloutGroup};
+use crate::{Error, Result};
+
+/// One demonstration: what was asked and what should be answered.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Demonstration {
+    /// The prompt.
+    pub prompt: String,
+    /// The response; the end-of-sequence token is added to it.
+    pub response: String,
+}
+
+/// The settings of [`supervise`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SftConfig {
+    /// Updates. Default 250.
+    pub steps: u64,
+    /// Demonstrations an update. Default 64.
+    pub batch_size: usize,
+    /// The optimizer.
+    pub optimizer: OptimizerConfig,
+    /// Orders the demonstrations. Default 0.
+    pub seed: u64,
+}
+
+impl Default for SftConfig {
+    fn default() -> Self {
+        Self {
+            steps: 250,
+            batch_size: 64,
+            optimizer: OptimizerConfig::default(),
+            seed: 0,
+        }
+    }
+}
+
+/// What one supervised update reports.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SftReport {
+    /// The update, counted from 1.
+    pub step: u64,
+    /// Mean negative log-likelihood of a response token, in nats.
+    pub loss: f64,
+    /// Norm and learning rate of the update.
+    pub update: UpdateReport,
+}
+
+/// Trains `policy` to give the demonstrated responses: the mean negative log-likelihood of the response's tokens,
+/// the prompt's being read but not learned.
+///
+/// It is the policy-gradient loss with every advantage 1, on the same batch, log-probs and
+/// optimizer as reinforcement. `observe` is called after each update; `false` from it ends training early.
+///
+/// # Errors
+/// If there is no demonstration, a text cannot be tokenised, or the gradient is not finite.
+pub fn supervise<M: PolicyModel>(
+    policy: &mut M,
+    tokenizer: &dyn Tokenizer,
+    demonstrations: &[Demonstration],
+    config: &SftConfig,
+    mut observe: impl FnMut(&SftReport) -> bool,
+) -> Result<()> {
+    let mut optimizer = Optimizer::new(config.optimizer)?;
+    if config.batch_size == 0 {
+        return Err(Error::config("sft.batch_size", 0, "at least 1"));
+    }
+    let order = ProblemOrder::new(demonstrations.len(), config.seed)?;
+    let objective = PolicyObjective {
+        surrogate: Surrogate::Reinforce(Reinforce {}),
+        ratio_level: Default::default(),
+        aggregation: Aggregation::TokenMean,
+        kl: None,
+        entropy_coef: 0.0,
+    };
+    let device = policy.device();
+    for step in 0..config.steps {
+        let mut buffer = RolloutBuffer::new();
+        for index in order.indices(step * config.batch_size as u64, config.batch_size) {
+            buffer.push(as_group(&demonstrations[index], tokenizer)?);
+        }
+        let rows: Vec<usize> = (0..buffer.len()).collect();
+        let batch = RolloutBatch::new(&buffer, &rows, &device)?;
+        let scored = ScoredTokens::new(
+            batch.hidden_states(policy)?,
+            policy.unembedding(),
+            batch.targets.clone(),
+            &LogProbConfig::default(),
+        )?;
+        let input = LossInput::new(
+            scored.log_probs.clone(),
+            batch.mask.clone(),
+            batch.mask.clone(),
+        );
+        let loss = objective.loss(&input, StepCounts::of(&batch.lengths))?;
+        let metrics = loss.sums.read()?;
+        let gradients = scored.backward(loss.loss, policy)?;
+        let update = optimizer.step(policy, gradients)?;
+        let report = SftReport {
+            step: step + 1,
+            loss: metrics.sum("loss").unwrap_or(f64::NAN),
+            update,
+        };
+        if !observe(&report) {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// A demonstration in the shape of a rollout: its tokens are what is learned.
+fn as_group(demonstration: &Demonstration, tokenizer: &dyn Tokenizer) -> Result<RolloutGroup> {
+    let mut tokens = tokenizer.encode(&demonstration.response)?;
+    tokens.extend(tokenizer.stop_tokens().first());
+    Ok(RolloutGroup {
+        prompt_tokens: tokenizer.encode(&demonstration.prompt)?,
+        problem: Problem::new(&demonstration.prompt, ""),
+        rollouts: vec![Rollout {
+            log_probs: vec![0.0; tokens.len()],
+            tokens,
+            entropy: 0.0,
+            text: demonstration.response.clone(),
+            finish: FinishReason::Stop,
+            policy_version: 0,
+            sample: 0,
+            rewards: Vec::new(),
+            reward: None,
+        }],
+    })
+}
