@@ -31,7 +31,9 @@ pub enum Error {
         reason: String,
     },
     /// A character that the tokenizer has no token for.
-    #[error("character {character:?} at byte {position} is not in the vocabulary ({vocabulary} tokens); text: {text:?}")]
+    #[error(
+        "character {character:?} at byte {position} is not in the vocabulary ({vocabulary} tokens); text: {text:?}"
+    )]
     UnknownCharacter {
         /// The character.
         character: char,

@@ -5,6 +5,7 @@ pub mod loss;
 pub mod policy;
 pub mod prompt;
 pub mod random;
+pub mod reward;
 pub mod rollout;
 pub mod train;
 pub use error::{Error, Result};

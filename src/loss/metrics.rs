@@ -25,7 +25,8 @@ impl LossSums {
     /// Adds the masked sum of per-token values.
     pub(super) fn add(&mut self, name: &'static str, values: Tensor<2>, mask: &Tensor<2>) {
         self.names.push(name);
-        self.sums.push((values.inner() * mask.clone().inner()).sum());
+        self.sums
+            .push((values.inner() * mask.clone().inner()).sum());
     }
 
     /// Adds the number of unmasked tokens that are marked.

@@ -85,7 +85,11 @@ impl PolicyObjective {
             kl.validate()?;
         }
         if !self.entropy_coef.is_finite() {
-            return Err(Error::config("entropy_coef", self.entropy_coef, "a finite number"));
+            return Err(Error::config(
+                "entropy_coef",
+                self.entropy_coef,
+                "a finite number",
+            ));
         }
         Ok(())
     }

@@ -1,8 +1,6 @@
 //! Papers as presets.
 
-use super::{
-    Aggregation, KlEstimator, KlPenalty, PolicyObjective, PpoClip, RatioLevel, Surrogate,
-};
+use super::{Aggregation, KlEstimator, KlPenalty, PolicyObjective, PpoClip, RatioLevel, Surrogate};
 
 impl PolicyObjective {
     /// GRPO as in DeepSeekMath (arXiv 2402.03300, eq. 3): token ratios, k3 in the loss with beta = 0.04, the mean

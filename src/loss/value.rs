@@ -62,7 +62,11 @@ pub fn value_loss(
     counts: StepCounts,
 ) -> Result<PolicyLoss> {
     config.validate()?;
-    for (name, tensor) in [("old_values", old_values), ("returns", returns), ("mask", mask)] {
+    for (name, tensor) in [
+        ("old_values", old_values),
+        ("returns", returns),
+        ("mask", mask),
+    ] {
         if tensor.dims() != values.dims() {
             return Err(Error::shape(
                 name,

@@ -102,8 +102,11 @@ pub fn token_log_probs(
             .clone()
             .slice(s![from..to, ..])
             .matmul(unembedding.clone());
-        let scores =
-            logits_log_probs(logits, targets.clone().slice(s![from..to]), config.temperature);
+        let scores = logits_log_probs(
+            logits,
+            targets.clone().slice(s![from..to]),
+            config.temperature,
+        );
         log_probs.push(scores.log_probs);
         entropies.push(scores.entropies);
     }

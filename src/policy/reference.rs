@@ -1,9 +1,10 @@
 //! The frozen policy that a KL term pulls towards.
 
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
+use std::any::Any;
+
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
 
 use crate::{Error, Result};
 
@@ -95,28 +96,32 @@ impl<M: Module> ReferencePolicy<M> {
 fn blend<M: Module>(model: M, towards: &M, alpha: f64) -> M {
     let mut sources = Sources::default();
     towards.visit(&mut sources);
-    model.map(&mut Blend { sources, alpha })
+    model.map(&mut Blend {
+        sources: sources.0.into_iter(),
+        alpha,
+    })
 }
 
-/// The parameters of a module by id; a clone of a module keeps its ids.
+/// The parameters of a module in its own order, which is what two models of one structure share; ids they may not,
+/// once one of them was read from a file.
 #[derive(Default)]
-struct Sources(HashMap<ParamId, Box<dyn std::any::Any>>);
+struct Sources(Vec<Box<dyn Any>>);
 
 impl ModuleVisitor for Sources {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        self.0.insert(param.id, Box::new(param.val()));
+        self.0.push(Box::new(param.val()));
     }
 }
 
 struct Blend {
-    sources: Sources,
+    sources: std::vec::IntoIter<Box<dyn Any>>,
     alpha: f64,
 }
 
 impl ModuleMapper for Blend {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let source = self.sources.0.get(&param.id);
-        let towards = source.and_then(|any| any.downcast_ref::<Tensor<D>>()).cloned();
+        let source = self.sources.next();
+        let towards = source.and_then(|any| any.downcast::<Tensor<D>>().ok());
         param.map(|old| match towards {
             Some(new) => old.mul_scalar(1.0 - self.alpha) + new.mul_scalar(self.alpha),
             None => old,

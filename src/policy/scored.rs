@@ -43,8 +43,7 @@ impl ScoredTokens {
         targets: Tensor<2, Int>,
         config: &LogProbConfig,
     ) -> Result<Self> {
-        let scores =
-            token_log_probs(hidden.clone(), unembedding.clone(), targets.clone(), config)?;
+        let scores = token_log_probs(hidden.clone(), unembedding.clone(), targets.clone(), config)?;
         Ok(Self {
             log_probs: scores.log_probs.autodiff().require_grad(),
             entropies: scores.entropies.autodiff().require_grad(),

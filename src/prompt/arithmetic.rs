@@ -6,7 +6,7 @@ use rand::Rng;
 use serde::{Deserialize, Serialize};
 
 use super::Problem;
-use super::draw::below;
+use crate::random::below;
 use crate::random::generator;
 use crate::{Error, Result};
 

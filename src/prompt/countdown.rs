@@ -5,9 +5,9 @@ use std::collections::HashSet;
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 
-use super::draw::{below, shuffle};
 use super::{Problem, evaluate_expression};
 use crate::random::generator;
+use crate::random::{below, shuffle};
 use crate::{Error, Result};
 
 /// The words in a generator's address that say "countdown" and "its worked search".

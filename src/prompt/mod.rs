@@ -10,7 +10,6 @@
 mod arithmetic;
 mod chars;
 mod countdown;
-mod draw;
 mod expression;
 mod jsonl;
 mod order;

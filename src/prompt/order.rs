@@ -1,7 +1,7 @@
 //! The order in which problems are asked: endless, anew each epoch, and found again by a resumed run.
 
-use super::draw::shuffle;
 use crate::random::generator;
+use crate::random::shuffle;
 use crate::{Error, Result};
 
 /// The word in a generator's address that says "problem order".

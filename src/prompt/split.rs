@@ -3,8 +3,8 @@
 use std::collections::{HashMap, HashSet};
 
 use super::Problem;
-use super::draw::shuffle;
 use crate::random::generator;
+use crate::random::shuffle;
 use crate::{Error, Result};
 
 /// The word in a generator's address that says "split".

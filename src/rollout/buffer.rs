@@ -82,7 +82,9 @@ impl RolloutBuffer {
 
     /// The trained tokens of every rollout.
     pub fn lengths(&self) -> Vec<usize> {
-        self.rollouts().map(|rollout| rollout.tokens.len()).collect()
+        self.rollouts()
+            .map(|rollout| rollout.tokens.len())
+            .collect()
     }
 
     /// Writes the groups as JSON Lines, one group a line.

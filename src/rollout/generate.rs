@@ -222,7 +222,9 @@ fn generate_together<M: PolicyModel>(
         for (&i, row_logits) in active.iter().zip(next.chunks_exact(vocabulary)) {
             rows[i].extend(row_logits, config)?;
         }
-        sources = (0..active.len()).filter(|&at| !rows[active[at]].done).collect();
+        sources = (0..active.len())
+            .filter(|&at| !rows[active[at]].done)
+            .collect();
         active.retain(|&i| !rows[i].done);
     }
 

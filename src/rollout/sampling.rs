@@ -60,12 +60,20 @@ impl SamplingConfig {
             ));
         }
         if self.top_k == Some(0) {
-            return Err(Error::config("sampling.top_k", 0, "at least 1 token, or none"));
+            return Err(Error::config(
+                "sampling.top_k",
+                0,
+                "at least 1 token, or none",
+            ));
         }
         if let Some(p) = self.top_p
             && !(p > 0.0 && p <= 1.0)
         {
-            return Err(Error::config("sampling.top_p", p, "a probability in (0, 1]"));
+            return Err(Error::config(
+                "sampling.top_p",
+                p,
+                "a probability in (0, 1]",
+            ));
         }
         if let Some(p) = self.min_p
             && !(0.0..=1.0).contains(&p)
@@ -224,17 +232,33 @@ mod tests {
         near(draw(&p, &all, 0.05), (0, 0.1));
         near(draw(&p, &all, 0.45), (1, 0.4));
         near(draw(&p, &all, 0.9999), (4, 0.05));
-        let top_k = SamplingConfig { top_k: Some(2), ..all };
+        let top_k = SamplingConfig {
+            top_k: Some(2),
+            ..all
+        };
         near(draw(&p, &top_k, 0.0), (1, 4.0 / 7.0));
         near(draw(&p, &top_k, 0.6), (2, 3.0 / 7.0));
-        let top_p = SamplingConfig { top_p: Some(0.75), ..all };
+        let top_p = SamplingConfig {
+            top_p: Some(0.75),
+            ..all
+        };
         near(draw(&p, &top_p, 0.999), (3, 0.15 / 0.85));
-        let min_p = SamplingConfig { min_p: Some(0.5), ..all };
+        let min_p = SamplingConfig {
+            min_p: Some(0.5),
+            ..all
+        };
         near(draw(&p, &min_p, 0.999), (2, 3.0 / 7.0));
         // top-k leaves 0.4 and 0.3; half of what is left is reached by the first alone.
-        let both = SamplingConfig { top_k: Some(2), top_p: Some(0.5), ..all };
+        let both = SamplingConfig {
+            top_k: Some(2),
+            top_p: Some(0.5),
+            ..all
+        };
         near(draw(&p, &both, 0.999), (1, 1.0));
-        let cold = SamplingConfig { temperature: 0.5, ..all };
+        let cold = SamplingConfig {
+            temperature: 0.5,
+            ..all
+        };
         let squares: f64 = p.iter().map(|p| p * p).sum();
         near(draw(&p, &cold, 0.0), (0, 0.01 / squares));
     }
@@ -248,7 +272,9 @@ mod tests {
     #[test]
     fn entropy_of_known_distributions() {
         let entropy = |logits: &[f32]| {
-            sample_token(logits, &SamplingConfig::default(), 0.3).unwrap().entropy
+            sample_token(logits, &SamplingConfig::default(), 0.3)
+                .unwrap()
+                .entropy
         };
         assert!((entropy(&[5.0; 8]) - 8f64.ln()).abs() < 1e-12);
         assert!(entropy(&[0.0, f32::NEG_INFINITY]).abs() < 1e-12);
@@ -259,7 +285,9 @@ mod tests {
     #[test]
     fn broken_logits_are_errors_that_name_them() {
         let all = SamplingConfig::default();
-        let nan = sample_token(&[0.0, f32::NAN], &all, 0.5).unwrap_err().to_string();
+        let nan = sample_token(&[0.0, f32::NAN], &all, 0.5)
+            .unwrap_err()
+            .to_string();
         assert!(nan.contains("token 1"), "{nan}");
         assert!(sample_token(&[f32::NEG_INFINITY; 3], &all, 0.5).is_err());
         assert!(sample_token(&[], &all, 0.5).is_err());
@@ -268,10 +296,34 @@ mod tests {
     #[test]
     fn settings_outside_their_range_are_refused() {
         for (config, field) in [
-            (SamplingConfig { temperature: -1.0, ..Default::default() }, "temperature"),
-            (SamplingConfig { top_k: Some(0), ..Default::default() }, "top_k"),
-            (SamplingConfig { top_p: Some(0.0), ..Default::default() }, "top_p"),
-            (SamplingConfig { min_p: Some(1.5), ..Default::default() }, "min_p"),
+            (
+                SamplingConfig {
+                    temperature: -1.0,
+                    ..Default::default()
+                },
+                "temperature",
+            ),
+            (
+                SamplingConfig {
+                    top_k: Some(0),
+                    ..Default::default()
+                },
+                "top_k",
+            ),
+            (
+                SamplingConfig {
+                    top_p: Some(0.0),
+                    ..Default::default()
+                },
+                "top_p",
+            ),
+            (
+                SamplingConfig {
+                    min_p: Some(1.5),
+                    ..Default::default()
+                },
+                "min_p",
+            ),
         ] {
             let message = config.validate().unwrap_err().to_string();
             assert!(message.contains(field), "{message}");

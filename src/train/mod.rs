@@ -1,7 +1,26 @@
-//! Change it.
+//! Change it. Takes a policy, problems and rewards, and drives every room above; gives the trained policy,
+//! its metrics to [`observer`]s, and checkpoints.
+
+mod checkpoint;
+mod config;
+mod critic;
+mod evaluate;
+mod experience;
+pub mod observer;
 mod optimizer;
+mod run;
 mod schedule;
 mod sft;
+mod step_metrics;
+mod trainer;
+mod update;
+
+pub use checkpoint::latest_checkpoint;
+pub use config::{AdaptiveTarget, CriticConfig, KlInReward, TrainerConfig};
+pub use critic::Critic;
+pub use evaluate::{Evaluation, EvaluationConfig, evaluate, pass_at_k};
 pub use optimizer::{Optimizer, OptimizerConfig, UpdateReport, global_norm};
+pub use run::{RunCheckpoints, RunConfig, RunEnd, RunEvaluation};
 pub use schedule::{Decay, Schedule};
 pub use sft::{Demonstration, SftConfig, SftReport, supervise};
+pub use trainer::Trainer;

@@ -149,7 +149,8 @@ impl Optimizer {
                 what: "the gradient norm".into(),
                 value: grad_norm,
                 step: self.updates,
-                advice: "lower the learning rate, or look for log-probs of -inf in the batch".into(),
+                advice: "lower the learning rate, or look for log-probs of -inf in the batch"
+                    .into(),
             });
         }
         let scale = match self.config.max_grad_norm {
@@ -284,7 +285,11 @@ impl ModuleMapper for Update<'_> {
         self.second.register(id, second.clone());
         let root = second.div_scalar(self.correction_2).sqrt();
         let direction = first.div_scalar(self.correction_1) / root.add_scalar(self.config.epsilon);
-        let decay = if D >= 2 { self.config.weight_decay } else { 0.0 };
+        let decay = if D >= 2 {
+            self.config.weight_decay
+        } else {
+            0.0
+        };
         let learning_rate = self.learning_rate;
         param.map(|weight| {
             let tracked = weight.is_require_grad();

@@ -123,17 +123,31 @@ mod tests {
         let base = Schedule::constant(2.0).with_warmup(4);
         let rates = |s: Schedule, at: &[u64]| at.iter().map(|&u| s.rate(u)).collect::<Vec<_>>();
         assert_eq!(rates(base, &[0, 1, 3, 4, 999]), [0.5, 1.0, 2.0, 2.0, 2.0]);
-        let linear = base.with_decay(Decay::Linear { updates: 14, floor: 0.5 });
+        let linear = base.with_decay(Decay::Linear {
+            updates: 14,
+            floor: 0.5,
+        });
         assert_eq!(rates(linear, &[3, 4, 9, 14, 99]), [2.0, 2.0, 1.5, 1.0, 1.0]);
-        let cosine = base.with_decay(Decay::Cosine { updates: 14, floor: 0.0 });
+        let cosine = base.with_decay(Decay::Cosine {
+            updates: 14,
+            floor: 0.0,
+        });
         assert!((cosine.rate(9) - 1.0).abs() < 1e-12 && cosine.rate(99).abs() < 1e-12);
     }
 
     #[test]
     fn schedules_that_cannot_be_meant_are_refused() {
-        let decay = Decay::Linear { updates: 5, floor: 0.1 };
+        let decay = Decay::Linear {
+            updates: 5,
+            floor: 0.1,
+        };
         let late = Schedule::constant(1.0).with_warmup(5).with_decay(decay);
-        assert!(late.validate().unwrap_err().to_string().contains("schedule.decay.updates"));
+        assert!(
+            late.validate()
+                .unwrap_err()
+                .to_string()
+                .contains("schedule.decay.updates")
+        );
         assert!(Schedule::constant(0.0).validate().is_err());
         assert!(Schedule::constant(f64::NAN).validate().is_err());
     }

@@ -64,7 +64,11 @@ impl PpoClip {
         if let Some(c) = self.dual_clip
             && !(c.is_finite() && c > 1.0)
         {
-            return Err(Error::config("ppo_clip.dual_clip", c, "a finite number above 1"));
+            return Err(Error::config(
+                "ppo_clip.dual_clip",
+                c,
+                "a finite number above 1",
+            ));
         }
         if let (Some(delta), Some(_)) = (self.delta, self.dual_clip) {
             return Err(Error::config(

@@ -85,7 +85,9 @@ impl Attention {
             None,
             options,
         );
-        let context = context.swap_dims(1, 2).reshape([rows as i64, width as i64, -1]);
+        let context = context
+            .swap_dims(1, 2)
+            .reshape([rows as i64, width as i64, -1]);
         self.o_proj.forward(context)
     }
 

@@ -9,7 +9,7 @@ use rand::Rng;
 ///
 /// The high word of a 128-bit product, redrawn in the few cases that would favour some values (Lemire, "Fast random
 /// integer generation in an interval", 2019).
-pub(super) fn below(rng: &mut impl Rng, bound: u64) -> u64 {
+pub fn below(rng: &mut impl Rng, bound: u64) -> u64 {
     debug_assert!(bound > 0, "an empty interval has no member to draw");
     let mut product = u128::from(rng.next_u64()) * u128::from(bound);
     if (product as u64) < bound {
@@ -23,7 +23,7 @@ pub(super) fn below(rng: &mut impl Rng, bound: u64) -> u64 {
 }
 
 /// Shuffles `items` so that every order is equally likely (Fisher-Yates, from the last place down).
-pub(super) fn shuffle<T>(rng: &mut impl Rng, items: &mut [T]) {
+pub fn shuffle<T>(rng: &mut impl Rng, items: &mut [T]) {
     for last in (1..items.len()).rev() {
         items.swap(last, below(rng, last as u64 + 1) as usize);
     }
@@ -31,8 +31,8 @@ pub(super) fn shuffle<T>(rng: &mut impl Rng, items: &mut [T]) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::generator;
     use super::*;
-    use crate::random::generator;
 
     #[test]
     fn draws_are_uniform_within_five_standard_deviations() {

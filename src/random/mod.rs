@@ -1,5 +1,9 @@
 //! Randomness with an address: a generator is a pure function of where it is used.
 
+mod draw;
+
+pub use draw::{below, shuffle};
+
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
@@ -49,7 +53,14 @@ mod tests {
     #[test]
     fn every_word_and_the_length_matter() {
         let base = first(&[1, 2, 3]);
-        for other in [&[1, 2, 4][..], &[1, 3, 3], &[2, 2, 3], &[1, 2], &[1, 2, 3, 0], &[3, 2, 1]] {
+        for other in [
+            &[1, 2, 4][..],
+            &[1, 3, 3],
+            &[2, 2, 3],
+            &[1, 2],
+            &[1, 2, 3, 0],
+            &[3, 2, 1],
+        ] {
             assert_ne!(base, first(other), "{other:?}");
         }
     }

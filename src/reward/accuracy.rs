@@ -1,0 +1,243 @@
+//! Whether the answer is the reference.
+
+use super::number::read_number;
+use super::{Extract, Reward, RewardError, RewardInput, Tags};
+use crate::prompt::Rational;
+
+/// When two answers are the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Comparison {
+    /// The same characters, but for the amount and kind of whitespace between words and around them.
+    Text,
+    /// The same exact number: an integer, a decimal or a fraction of whole numbers, `085` = `85.0` = `+85` = `170/2` and
+    /// `1,085` = `1085`. A reference that is no such number is compared as [`Text`](Self::Text). The default.
+    #[default]
+    Number,
+}
+
+/// 1 if the answer in the completion equals the reference, else 0. It never abstains.
+///
+/// By default the answer is the text inside the last `<answer>` tags after the thinking ([`Extract::AnswerTag`]), and it is
+/// compared as a number ([`Comparison::Number`]). A completion without an answer scores 0.
+///
+/// ```
+/// use rlvr::reward::{AccuracyReward, Comparison, Extract, Reward, RewardInput};
+///
+/// let accuracy = AccuracyReward::new();
+/// let score = |completion| accuracy.score(&RewardInput::new("37+48=", "85", completion)).unwrap().unwrap();
+/// assert_eq!(score("<think>84 or 85?</think><answer> 085.0 </answer>"), 1.0);
+/// assert_eq!(score("<answer>84</answer>"), 0.0);
+/// assert_eq!(score("85"), 0.0);
+///
+/// let whole = AccuracyReward::new().extract(Extract::Whole).comparison(Comparison::Text);
+/// let score = |completion| whole.score(&RewardInput::new("", "New York", completion)).unwrap().unwrap();
+/// assert_eq!(score(" New\nYork"), 1.0);
+/// assert_eq!(score("new york"), 0.0);
+/// ```
+///
+/// # Limits
+///
+/// It is no mathematician: units, percent, `$`, LaTeX, powers of ten, roots, lists and decimal commas are text, and text is
+/// compared by its characters. Numbers are exact up to 128-bit numerators and denominators, about 38 digits; what is
+/// larger is text as well. Where a right answer can be written in many ways this gives many false zeros.
+///
+/// # Errors
+/// Scoring fails if the reference is empty: no completion could be right.
+#[derive(Clone, Debug)]
+pub struct AccuracyReward {
+    name: String,
+    tags: Tags,
+    extract: Extract,
+    comparison: Comparison,
+}
+
+impl Default for AccuracyReward {
+    fn default() -> Self {
+        Self {
+            name: "accuracy".into(),
+            tags: Tags::default(),
+            extract: Extract::default(),
+            comparison: Comparison::default(),
+        }
+    }
+}
+
+impl AccuracyReward {
+    /// The reward called `accuracy`: [`Extract::AnswerTag`] with the default [`Tags`], [`Comparison::Number`].
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The same reward under another name.
+    #[must_use]
+    pub fn named(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// The same reward with other tags; [`Extract::Whole`] does not look at them.
+    #[must_use]
+    pub fn tags(mut self, tags: Tags) -> Self {
+        self.tags = tags;
+        self
+    }
+
+    /// The same reward with the answer taken from elsewhere.
+    #[must_use]
+    pub fn extract(mut self, extract: Extract) -> Self {
+        self.extract = extract;
+        self
+    }
+
+    /// The same reward with another notion of equality.
+    #[must_use]
+    pub fn comparison(mut self, comparison: Comparison) -> Self {
+        self.comparison = comparison;
+        self
+    }
+}
+
+impl Reward for AccuracyReward {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn score(&self, input: &RewardInput) -> Result<Option<f64>, RewardError> {
+        let reference = input.answer.trim();
+        if reference.is_empty() {
+            return Err("the reference `answer` is empty; expected the right answer".into());
+        }
+        let answer = self.extract.read(&self.tags, &input.completion);
+        let equal = answer
+            .is_some_and(|answer| self.comparison.form(answer) == self.comparison.form(reference));
+        Ok(Some(if equal { 1.0 } else { 0.0 }))
+    }
+}
+
+/// What is compared. Two texts are equal if their forms are, which makes it an equivalence.
+#[derive(PartialEq, Eq)]
+enum Form {
+    Number(Rational),
+    Words(String),
+}
+
+impl Comparison {
+    fn form(self, text: &str) -> Form {
+        let number = match self {
+            Self::Text => None,
+            Self::Number => read_number(text.trim()),
+        };
+        number.map_or_else(
+            || Form::Words(text.split_whitespace().collect::<Vec<_>>().join(" ")),
+            Form::Number,
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn equal(comparison: Comparison, answer: &str, reference: &str) -> bool {
+        let reward = AccuracyReward::new()
+            .extract(Extract::Whole)
+            .comparison(comparison);
+        let input = RewardInput::new("", reference, answer);
+        reward.score(&input).unwrap() == Some(1.0)
+    }
+
+    #[test]
+    fn numbers_by_value_and_the_rest_by_characters() {
+        for (answer, reference, expected) in [
+            ("085", "85", true),
+            ("85", "+85.00", true),
+            ("1085", "1,085", true),
+            ("0.5", "1/2", true),
+            ("0.3333", "1/3", false),
+            ("-85", "85", false),
+            ("eighty-five", "85", false),
+            ("85 apples", "85", false),
+            ("", "85", false),
+            ("A  B", " A\tB ", true),
+            ("AB", "A B", false),
+            ("a", "A", false),
+            // No number: characters count, also those of a number that is too long.
+            ("50%", "50%", true),
+            ("0.5", "50%", false),
+        ] {
+            assert_eq!(
+                equal(Comparison::Number, answer, reference),
+                expected,
+                "{answer} {reference}"
+            );
+        }
+        let long = "9".repeat(50);
+        assert!(equal(Comparison::Number, &long, &long));
+        assert!(!equal(Comparison::Number, &format!("0{long}"), &long));
+        assert!(!equal(Comparison::Text, "085", "85"));
+        assert!(equal(Comparison::Text, " 85\n", "85"));
+    }
+
+    #[test]
+    fn the_answer_is_looked_for_where_it_was_said() {
+        let score = |reward: AccuracyReward, completion: &str| {
+            let input = RewardInput::new("", "5", completion);
+            reward.score(&input).unwrap().unwrap()
+        };
+        let tagged = AccuracyReward::new;
+        assert_eq!(score(tagged(), "<answer>4</answer><answer>5</answer>"), 1.0);
+        assert_eq!(score(tagged(), "<answer>5</answer><answer>4</answer>"), 0.0);
+        assert_eq!(score(tagged(), "<answer>5"), 0.0);
+        assert_eq!(score(tagged(), "<answer>5 or 4</answer>"), 0.0);
+        assert_eq!(score(tagged(), "<think><answer>5</answer>"), 0.0);
+        let other = Tags::new("(", ")", "[", "]").unwrap();
+        assert_eq!(score(tagged().tags(other), "(4) [5]"), 1.0);
+        assert_eq!(tagged().name(), "accuracy");
+        assert_eq!(tagged().named("sum").name(), "sum");
+    }
+
+    #[test]
+    fn an_empty_reference_is_an_error() {
+        for reference in ["", " \n"] {
+            let input = RewardInput::new("", reference, "<answer></answer>");
+            let error = AccuracyReward::new().score(&input).unwrap_err();
+            assert!(error.to_string().contains("`answer` is empty"), "{error}");
+        }
+    }
+
+    /// A number in one of its forms, or something close to one, with blanks around it.
+    fn written() -> impl Strategy<Value = String> {
+        let size = (0i64..30, 0usize..3, 0usize..3, 0usize..6);
+        let number = size.prop_map(|(value, zeros, tail, form)| {
+            let zeros = "0".repeat(zeros);
+            match form {
+                0 => format!("{zeros}{value}"),
+                1 => format!("+{zeros}{value}.{}", "0".repeat(tail)),
+                2 => format!("-{zeros}{value}"),
+                3 => format!("{}/{}", value * 3, 3 * (tail + 1)),
+                4 => format!("{value}.{zeros}5"),
+                _ => format!("{value},{zeros}"),
+            }
+        });
+        (number, "[ \n]{0,2}", "[ \n]{0,2}").prop_map(|(n, before, after)| before + &n + &after)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        #[test]
+        fn equality_is_an_equivalence(a in written(), b in written(), c in written()) {
+            let same = |x: &str, y: &str| equal(Comparison::Number, x, y);
+            prop_assert!(same(&a, &a));
+            prop_assert_eq!(same(&a, &b), same(&b, &a));
+            prop_assert!(!(same(&a, &b) && same(&b, &c)) || same(&a, &c));
+            // Numbers this small are exact enough in floating point: another road to the same verdict.
+            let float = |x: &str| x.trim().parse::<f64>().ok();
+            if let (Some(x), Some(y)) = (float(&a), float(&b)) {
+                prop_assert_eq!(same(&a, &b), x == y);
+            }
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! What a reward is: the trait, its error, and the shortest way to implement it.
+
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
+
+use super::RewardInput;
+
+/// A rule that says how good one completion is.
+///
+/// # The contract
+///
+/// - **Pure.** The same input gives the same outcome, whatever was scored before and on whichever thread. A resumed run
+///   scores again, and a reward that draws random numbers or counts its calls makes it another run.
+/// - **Shared.** One value is called from several threads at once.
+/// - **Bounded.** The set gives each call a time limit, but a thread cannot be killed: a call that never returns keeps its
+///   thread, and a core if it spins, until the process ends. A reward whose work depends on the text bounds it itself - bytes
+///   read, depth, steps - and bounds what it waits for with a timeout of its own. The set's limit is the second guard.
+/// - **Linear.** The text was written by a policy that is paid for finding weaknesses. Recursion over it overflows the stack,
+///   and that ends the process: neither a limit nor a caught panic helps.
+///
+/// # What to return
+///
+/// `Ok(Some(score))` is the score, a finite number before its weight. `Ok(None)` abstains: the reward does not apply to this
+/// completion, and the others decide. `Err` says that the reward itself could not do its work. A wrong or unreadable
+/// *completion* is none of these: it is a score, usually 0.
+///
+/// ```
+/// use rlvr::reward::{Reward, RewardError, RewardInput};
+///
+/// /// 1 at the reference, falling to 0 with the distance from it.
+/// struct Closeness;
+///
+/// impl Reward for Closeness {
+///     fn name(&self) -> &str {
+///         "closeness"
+///     }
+///
+///     fn score(&self, input: &RewardInput) -> Result<Option<f64>, RewardError> {
+///         // The reference is ours. If it is no number, the data are broken: an error.
+///         let reference: f64 = input.answer.parse()?;
+///         // The completion is the policy's. If it is no number, it is a bad completion: 0.
+///         let Ok(guess) = input.completion.trim().parse::<f64>() else {
+///             return Ok(Some(0.0));
+///         };
+///         // "inf" and "NaN" parse as well; the distance from them is not a score.
+///         let distance = (guess - reference).abs();
+///         Ok(Some(if distance.is_finite() { 1.0 / (1.0 + distance) } else { 0.0 }))
+///     }
+/// }
+///
+/// let score = |completion| Closeness.score(&RewardInput::new("2+2=", "4", completion));
+/// assert_eq!(score("3").unwrap(), Some(0.5));
+/// assert_eq!(score("four").unwrap(), Some(0.0));
+/// assert!(Closeness.score(&RewardInput::new("2+2=", "four", "4")).is_err());
+/// ```
+///
+/// The same idea done wrong, so that the policy decides which of its completions count:
+///
+/// ```
+/// # use rlvr::reward::{Reward, RewardError, RewardInput};
+/// # struct Closeness;
+/// # impl Reward for Closeness {
+/// #     fn name(&self) -> &str { "closeness" }
+/// fn score(&self, input: &RewardInput) -> Result<Option<f64>, RewardError> {
+///     // WRONG: an unreadable completion is an error, and failed rollouts are not learned from.
+///     // Writing garbage is now never punished.
+///     let guess: f64 = input.completion.trim().parse()?;
+///     // WRONG: a broken reference is silently the number 0, and every right answer to it is wrong.
+///     let reference: f64 = input.answer.parse().unwrap_or_default();
+///     // WRONG: "NaN" is a guess too.
+///     Ok(Some(1.0 / (1.0 + (guess - reference).abs())))
+/// }
+/// # }
+/// # assert!(Closeness.score(&RewardInput::new("2+2=", "4", "four")).is_err());
+/// ```
+pub trait Reward: Send + Sync + 'static {
+    /// The name under which scores are recorded; unique in a set, the same on every call.
+    fn name(&self) -> &str;
+
+    /// Scores one completion.
+    ///
+    /// # Errors
+    /// If the reward could not do its work: the reference or the metadata are not what it needs, or a resource is missing.
+    fn score(&self, input: &RewardInput) -> Result<Option<f64>, RewardError>;
+}
+
+impl<R: Reward + ?Sized> Reward for Arc<R> {
+    fn name(&self) -> &str {
+        (**self).name()
+    }
+
+    fn score(&self, input: &RewardInput) -> Result<Option<f64>, RewardError> {
+        (**self).score(input)
+    }
+}
+
+impl<R: Reward + ?Sized> Reward for Box<R> {
+    fn name(&self) -> &str {
+        (**self).name()
+    }
+
+    fn score(&self, input: &RewardInput) -> Result<Option<f64>, RewardError> {
+        (**self).score(input)
+    }
+}
+
+/// Why a reward could not do its work: a message, from text or from any error.
+///
+/// It is what `?` turns errors into inside of a reward. Like other such types it does not implement [`std::error::Error`]
+/// itself; [`into_inner`](Self::into_inner) gives the error it holds.
+///
+/// ```
+/// use rlvr::reward::RewardError;
+///
+/// fn parse(text: &str) -> Result<u64, RewardError> {
+///     if text.is_empty() {
+///         return Err("the reference is empty".into());
+///     }
+///     Ok(text.parse()?)
+/// }
+/// assert_eq!(parse("").unwrap_err().to_string(), "the reference is empty");
+/// assert_eq!(parse("x").unwrap_err().to_string(), "invalid digit found in string");
+/// ```
+pub struct RewardError(Box<dyn Error + Send + Sync>);
+
+impl RewardError {
+    /// The error inside, for `source` chains and downcasts.
+    pub fn into_inner(self) -> Box<dyn Error + Send + Sync> {
+        self.0
+    }
+}
+
+/// `String`, `&str`, boxed errors and every error type.
+impl<E: Into<Box<dyn Error + Send + Sync>>> From<E> for RewardError {
+    fn from(error: E) -> Self {
+        Self(error.into())
+    }
+}
+
+impl fmt::Display for RewardError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for RewardError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A reward made of a name and a closure. The contract is that of [`Reward`].
+///
+/// ```
+/// use rlvr::reward::{FnReward, Reward, RewardInput};
+///
+/// let short = FnReward::new("short", |input| Ok(Some(if input.tokens <= 3 { 1.0 } else { 0.0 })));
+/// assert_eq!(short.name(), "short");
+/// assert_eq!(short.score(&RewardInput::new("2+2=", "4", "4")).unwrap(), Some(1.0));
+/// assert_eq!(short.score(&RewardInput::new("2+2=", "4", "four")).unwrap(), Some(0.0));
+/// ```
+#[derive(Clone)]
+pub struct FnReward<F> {
+    name: String,
+    score: F,
+}
+
+impl<F> FnReward<F>
+where
+    F: Fn(&RewardInput) -> Result<Option<f64>, RewardError> + Send + Sync + 'static,
+{
+    /// The reward called `name` that is computed by `score`.
+    pub fn new(name: impl Into<String>, score: F) -> Self {
+        Self {
+            name: name.into(),
+            score,
+        }
+    }
+}
+
+impl<F> fmt::Debug for FnReward<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FnReward")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<F> Reward for FnReward<F>
+where
+    F: Fn(&RewardInput) -> Result<Option<f64>, RewardError> + Send + Sync + 'static,
+{
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn score(&self, input: &RewardInput) -> Result<Option<f64>, RewardError> {
+        (self.score)(input)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_of_error_becomes_its_message() {
+        let boxed: Box<dyn Error + Send + Sync> = "boxed".into();
+        assert_eq!(RewardError::from(boxed).to_string(), "boxed");
+        assert_eq!(
+            RewardError::from(String::from("owned")).to_string(),
+            "owned"
+        );
+        let parse = "".parse::<f64>().unwrap_err();
+        let error = RewardError::from(parse.clone());
+        assert_eq!(error.to_string(), parse.to_string());
+        assert!(error.into_inner().is::<std::num::ParseFloatError>());
+    }
+
+    #[test]
+    fn shared_and_boxed_rewards_are_rewards() {
+        let one: Arc<dyn Reward> = Arc::new(FnReward::new("one", |_| Ok(Some(1.0))));
+        let boxed: Box<dyn Reward> = Box::new(Arc::clone(&one));
+        let input = RewardInput::new("", "", "");
+        assert_eq!(Reward::name(&one), "one");
+        assert_eq!(Reward::name(&boxed), "one");
+        assert_eq!(Reward::score(&boxed, &input).unwrap(), Some(1.0));
+    }
+}

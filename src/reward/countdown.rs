@@ -1,0 +1,206 @@
+//! Whether an expression solves a countdown problem.
+
+use serde_json::Value;
+
+use super::{Extract, Reward, RewardError, RewardInput, Tags};
+use crate::prompt::{Rational, evaluate_expression};
+
+/// 1 if the answer is an expression that uses each number exactly once and is worth exactly the target, else 0.
+///
+/// The numbers are `metadata["numbers"]`, a list of non-negative integers of which each is to be used as often as it is listed,
+/// and the target is `metadata["target"]`, an integer: what [`Countdown`](crate::prompt::Countdown) writes. The reference
+/// answer is not looked at, since a problem has many solutions. [`evaluate_expression`] says what an expression is; it
+/// computes exactly, and nothing the policy writes is run by an interpreter. An equation, `3+5=8`, is no expression.
+///
+/// It is called `accuracy`, so that the metrics of a run have it under the same name whatever the problems are.
+///
+/// ```
+/// use rlvr::reward::{CountdownReward, Reward, RewardInput};
+///
+/// let countdown = CountdownReward::new();
+/// let score = |completion| {
+///     let input = RewardInput::new("3 5 7=15:", "3+5+7", completion)
+///         .with_metadata("numbers", vec![3, 5, 7])
+///         .with_metadata("target", 15);
+///     countdown.score(&input).unwrap().unwrap()
+/// };
+/// assert_eq!(score("<answer>7 + (5 + 3)</answer>"), 1.0);
+/// assert_eq!(score("<answer>3*5</answer>"), 0.0); // 7 is not used
+/// assert_eq!(score("<answer>15</answer>"), 0.0);
+/// ```
+///
+/// # Errors
+/// Scoring fails if `numbers` or `target` is missing or is not what is said above.
+#[derive(Clone, Debug)]
+pub struct CountdownReward {
+    name: String,
+    tags: Tags,
+    extract: Extract,
+}
+
+impl Default for CountdownReward {
+    fn default() -> Self {
+        Self {
+            name: "accuracy".into(),
+            tags: Tags::default(),
+            extract: Extract::default(),
+        }
+    }
+}
+
+impl CountdownReward {
+    /// The reward called `accuracy`: [`Extract::AnswerTag`] with the default [`Tags`].
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The same reward under another name.
+    #[must_use]
+    pub fn named(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// The same reward with other tags; [`Extract::Whole`] does not look at them.
+    #[must_use]
+    pub fn tags(mut self, tags: Tags) -> Self {
+        self.tags = tags;
+        self
+    }
+
+    /// The same reward with the expression taken from elsewhere.
+    #[must_use]
+    pub fn extract(mut self, extract: Extract) -> Self {
+        self.extract = extract;
+        self
+    }
+}
+
+impl Reward for CountdownReward {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn score(&self, input: &RewardInput) -> Result<Option<f64>, RewardError> {
+        // The problem is read first: broken metadata are an error whatever the completion is.
+        let mut numbers = numbers(input.metadata.get("numbers"))?;
+        let target = target(input.metadata.get("target"))?;
+        let solved = self
+            .extract
+            .read(&self.tags, &input.completion)
+            .and_then(|text| evaluate_expression(text).ok())
+            .is_some_and(|mut found| {
+                numbers.sort_unstable();
+                found.numbers.sort_unstable();
+                found.numbers == numbers && found.value == target
+            });
+        Ok(Some(if solved { 1.0 } else { 0.0 }))
+    }
+}
+
+fn numbers(value: Option<&Value>) -> Result<Vec<u64>, RewardError> {
+    let list = value
+        .and_then(Value::as_array)
+        .filter(|list| !list.is_empty());
+    list.and_then(|list| list.iter().map(Value::as_u64).collect())
+        .ok_or_else(|| refused("numbers", value, "a list of integers, 0 or more each"))
+}
+
+fn target(value: Option<&Value>) -> Result<Rational, RewardError> {
+    let integer = value.and_then(|value| {
+        let signed = value.as_i64().map(i128::from);
+        signed.or_else(|| value.as_u64().map(i128::from))
+    });
+    integer
+        .and_then(|integer| Rational::new(integer, 1))
+        .ok_or_else(|| refused("target", value, "an integer"))
+}
+
+fn refused(field: &str, value: Option<&Value>, expected: &str) -> RewardError {
+    match value {
+        Some(value) => format!("metadata `{field}` is {value}; expected {expected}").into(),
+        None => format!("metadata `{field}` is missing; expected {expected}").into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn input(numbers: Value, target: Value, completion: &str) -> RewardInput {
+        RewardInput::new("", "", completion)
+            .with_metadata("numbers", numbers)
+            .with_metadata("target", target)
+    }
+
+    #[test]
+    fn every_number_once_and_the_exact_target() {
+        let whole = CountdownReward::new().extract(Extract::Whole);
+        for (numbers, target, completion, expected) in [
+            (json!([3, 5, 7]), json!(15), "3+5+7", 1.0),
+            (json!([3, 5, 7]), json!(15), " 7+3 + 5\n", 1.0),
+            (json!([3, 5, 7]), json!(15), "3+5", 0.0),
+            (json!([3, 5, 7]), json!(15), "3*5*7/7", 0.0),
+            (json!([3, 5, 7]), json!(15), "3+5+7+0", 0.0),
+            (json!([3, 5, 7]), json!(15), "3+5+7=15", 0.0),
+            (json!([3, 5, 7]), json!(15), "35-7", 0.0),
+            (json!([3, 5, 7]), json!(15), "", 0.0),
+            // A multiset: two equal numbers are to be used twice.
+            (json!([2, 2, 3]), json!(7), "2+2+3", 1.0),
+            (json!([2, 2, 3]), json!(7), "2*2+3", 1.0),
+            (json!([2, 2, 3]), json!(7), "2+3+3", 0.0),
+            (json!([2, 3]), json!(5), "2+3+2-2", 0.0),
+            // Exact: thirds come back to integers, and what is nearly the target is not it.
+            (json!([8, 8, 3, 3]), json!(24), "8/(3-8/3)", 1.0),
+            (json!([7, 2]), json!(3), "7/2", 0.0),
+            (json!([3, 5]), json!(-2), "3-5", 1.0),
+            (json!([3, 5]), json!(2), "3-5", 0.0),
+            (json!([5, 5]), json!(0), "5/(5-5)", 0.0),
+        ] {
+            let input = input(numbers, target, completion);
+            assert_eq!(whole.score(&input).unwrap(), Some(expected), "{input:?}");
+        }
+    }
+
+    #[test]
+    fn the_expression_stands_in_the_answer_tag() {
+        let score = |completion: &str| {
+            let input = input(json!([3, 5]), json!(8), completion);
+            CountdownReward::new().score(&input).unwrap().unwrap()
+        };
+        assert_eq!(score("<think>3*5=15</think><answer>3+5</answer>"), 1.0);
+        assert_eq!(score("3+5"), 0.0);
+        assert_eq!(score("<think><answer>3+5</answer>"), 0.0);
+        assert_eq!(CountdownReward::new().name(), "accuracy");
+        assert_eq!(
+            CountdownReward::new().named("countdown").name(),
+            "countdown"
+        );
+    }
+
+    #[test]
+    fn broken_metadata_are_named() {
+        let message = |input: RewardInput| {
+            let error = CountdownReward::new().score(&input).unwrap_err();
+            error.to_string()
+        };
+        let empty = RewardInput::new("", "", "");
+        assert!(message(empty.clone()).starts_with("metadata `numbers` is missing"));
+        let no_target = empty.with_metadata("numbers", vec![1]);
+        assert!(message(no_target).starts_with("metadata `target` is missing"));
+        for numbers in [
+            json!("3 5"),
+            json!([]),
+            json!([1.5]),
+            json!([-1]),
+            json!(null),
+        ] {
+            let start = format!("metadata `numbers` is {numbers}; expected");
+            let message = message(input(numbers, json!(1), ""));
+            assert!(message.starts_with(&start), "{message}");
+        }
+        let message = message(input(json!([1]), json!(1.5), ""));
+        assert!(message.starts_with("metadata `target` is 1.5; expected an integer"));
+    }
+}

@@ -1,0 +1,234 @@
+//! Whether a completion has the form it was asked for.
+
+use super::{Reward, RewardError, RewardInput, Tags};
+
+/// 1 if the completion is exactly `<think>...</think><answer>...</answer>`, else 0.
+///
+/// Each tag occurs exactly once, in this order. Between the pairs and around them there is nothing but whitespace. The answer
+/// is not blank. The thinking may be, unless [`require_thinking`](Self::require_thinking) is set. The time is linear in
+/// the text. It is the format of DeepSeek-R1 (arXiv 2501.12948, table 1).
+///
+/// A prompt that ends with the opening tag leaves it out of the completion, and no completion then has the format: leave
+/// the tag to the policy. A tag *quoted* in the thinking counts like any other; what is rewarded is a text that a
+/// program can take apart.
+///
+/// ```
+/// use rlvr::reward::{FormatReward, Reward, RewardInput};
+///
+/// let format = FormatReward::new();
+/// let score = |completion| format.score(&RewardInput::new("", "", completion)).unwrap().unwrap();
+/// assert_eq!(score("<think>2+2</think>\n<answer>4</answer>\n"), 1.0);
+/// assert_eq!(score("<think></think><answer>4</answer>"), 1.0);
+/// assert_eq!(score("<answer>4</answer>"), 0.0);
+/// assert_eq!(score("<think>2+2</think><answer>4</answer> I am sure."), 0.0);
+/// assert_eq!(score("<think>2+2</think><answer>4</answer><answer>5</answer>"), 0.0);
+/// ```
+#[derive(Clone, Debug)]
+pub struct FormatReward {
+    name: String,
+    tags: Tags,
+    require_thinking: bool,
+}
+
+impl Default for FormatReward {
+    fn default() -> Self {
+        Self {
+            name: "format".into(),
+            tags: Tags::default(),
+            require_thinking: false,
+        }
+    }
+}
+
+impl FormatReward {
+    /// The reward called `format`, with the default [`Tags`], thinking not required.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The same reward under another name.
+    #[must_use]
+    pub fn named(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// The same reward with other tags.
+    #[must_use]
+    pub fn tags(mut self, tags: Tags) -> Self {
+        self.tags = tags;
+        self
+    }
+
+    /// Whether blank thinking has the format (`false`, the default) or not (`true`).
+    #[must_use]
+    pub fn require_thinking(mut self, required: bool) -> Self {
+        self.require_thinking = required;
+        self
+    }
+
+    fn holds(&self, completion: &str) -> bool {
+        // Together with the exact order below, one occurrence each leaves no room for a tag inside of a part.
+        let once = |tag: &str| completion.matches(tag).take(2).count() == 1;
+        self.tags.named().iter().all(|(_, tag)| once(tag))
+            && self.parts(completion).is_some_and(|(thinking, answer)| {
+                let blank = |text: &str| text.trim().is_empty();
+                !(blank(answer) || self.require_thinking && blank(thinking))
+            })
+    }
+
+    /// Thinking and answer of a text in which they are all there is.
+    fn parts<'a>(&self, completion: &'a str) -> Option<(&'a str, &'a str)> {
+        let rest = completion.trim().strip_prefix(&self.tags.think_open)?;
+        let (thinking, rest) = rest.split_once(&self.tags.think_close)?;
+        let rest = rest.trim_start().strip_prefix(&self.tags.answer_open)?;
+        let answer = rest.strip_suffix(&self.tags.answer_close)?;
+        Some((thinking, answer))
+    }
+}
+
+impl Reward for FormatReward {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn score(&self, input: &RewardInput) -> Result<Option<f64>, RewardError> {
+        Ok(Some(if self.holds(&input.completion) {
+            1.0
+        } else {
+            0.0
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn score(reward: &FormatReward, completion: &str) -> f64 {
+        let input = RewardInput::new("", "", completion);
+        reward.score(&input).unwrap().unwrap()
+    }
+
+    #[test]
+    fn the_form_and_its_neighbours() {
+        for (completion, expected) in [
+            ("<think>a</think><answer>b</answer>", 1.0),
+            ("<think>a</think>\n\n <answer>b</answer>", 1.0),
+            ("\n<think>\n</think>\t<answer> b </answer> ", 1.0),
+            ("<think>a<b</think><answer>1 < 2</answer>", 1.0),
+            ("", 0.0),
+            ("<think>a</think><answer></answer>", 0.0),
+            ("<think>a</think><answer> \n</answer>", 0.0),
+            ("<think>a</think>so<answer>b</answer>", 0.0),
+            ("so <think>a</think><answer>b</answer>", 0.0),
+            ("<think>a</think><answer>b</answer>.", 0.0),
+            ("<think>a</think><answer>b", 0.0),
+            ("<think>a<answer>b</answer></think>", 0.0),
+            ("<answer>b</answer><think>a</think>", 0.0),
+            ("a</think><answer>b</answer>", 0.0),
+            ("<think>a<think></think><answer>b</answer>", 0.0),
+            ("<think>a</think></think><answer>b</answer>", 0.0),
+            ("<think>a</think><answer><answer>b</answer>", 0.0),
+            ("<think>a</think><answer>b</answer></answer>", 0.0),
+            ("<think>a</think><answer>b<think></answer>", 0.0),
+            ("<think>a <answer></think><answer>b</answer>", 0.0),
+            ("<THINK>a</THINK><answer>b</answer>", 0.0),
+        ] {
+            assert_eq!(
+                score(&FormatReward::new(), completion),
+                expected,
+                "{completion}"
+            );
+        }
+    }
+
+    #[test]
+    fn thinking_can_be_required_and_tags_can_be_changed() {
+        let strict = FormatReward::new().require_thinking(true).named("strict");
+        assert_eq!(strict.name(), "strict");
+        assert_eq!(score(&strict, "<think> \n</think><answer>b</answer>"), 0.0);
+        assert_eq!(score(&strict, "<think>a</think><answer>b</answer>"), 1.0);
+        let other = FormatReward::new().tags(Tags::new("(", ")", "[", "]").unwrap());
+        assert_eq!(score(&other, "(a) [b]"), 1.0);
+        assert_eq!(score(&other, "(a) [b] (c)"), 0.0);
+        assert_eq!(score(&other, "<think>a</think><answer>b</answer>"), 0.0);
+    }
+
+    #[test]
+    fn tag_spam_is_read_in_linear_time() {
+        // A quadratic reader would need minutes for 8 MB.
+        for tag in ["<think>", "</think>", "<answer>", "<"] {
+            let spam = tag.repeat(8_000_000 / tag.len());
+            assert_eq!(score(&FormatReward::new(), &spam), 0.0);
+        }
+        let long = format!("<think>{}</think><answer>b</answer>", "<".repeat(8_000_000));
+        assert_eq!(score(&FormatReward::new(), &long), 1.0);
+    }
+
+    const PIECES: [&str; 10] = [
+        "<think>",
+        "</think>",
+        "<answer>",
+        "</answer>",
+        " ",
+        "\n",
+        "x",
+        "<",
+        "é",
+        ">",
+    ];
+
+    /// The definition, word by word: all positions of all tags, then the text between them.
+    fn naive(text: &str, require_thinking: bool) -> bool {
+        let positions = |tag: &str| -> Vec<usize> {
+            let starts =
+                (0..text.len()).filter(|&i| text.as_bytes()[i..].starts_with(tag.as_bytes()));
+            starts.collect()
+        };
+        let found: Vec<Vec<usize>> = PIECES[..4].iter().map(|tag| positions(tag)).collect();
+        if found.iter().any(|positions| positions.len() != 1) {
+            return false;
+        }
+        let at: Vec<usize> = found.iter().map(|positions| positions[0]).collect();
+        if !at.is_sorted() {
+            return false;
+        }
+        let blank = |from: usize, to: usize| text[from..to].chars().all(char::is_whitespace);
+        let end = |i: usize| at[i] + PIECES[i].len();
+        blank(0, at[0])
+            && blank(end(1), at[2])
+            && blank(end(3), text.len())
+            && !blank(end(2), at[3])
+            && !(require_thinking && blank(end(0), at[1]))
+    }
+
+    /// Mostly right: the four tags in order with noise between them, so that both verdicts occur often.
+    fn nearly() -> impl Strategy<Value = String> {
+        let noise = || prop_oneof![4 => Just(4usize), 2 => Just(6), 1 => 0usize..10];
+        prop::collection::vec(noise(), 5).prop_map(|noise| {
+            let mut text = PIECES[noise[0]].to_string();
+            for i in 0..4 {
+                text += PIECES[i];
+                text += PIECES[noise[i + 1]];
+            }
+            text
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1000))]
+
+        #[test]
+        fn agrees_with_the_definition_on_tag_soup(
+            soup in prop::collection::vec(0usize..10, 0..12), nearly in nearly(), required: bool,
+        ) {
+            let soup: String = soup.into_iter().map(|i| PIECES[i]).collect();
+            let reward = FormatReward::new().require_thinking(required);
+            for text in [soup, nearly] {
+                prop_assert_eq!(score(&reward, &text) == 1.0, naive(&text, required), "{}", text);
+            }
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! Where the answer stands in a completion: the four tags, and the text inside the last pair.
+
+use crate::{Error, Result};
+
+/// The tags around the thinking and around the answer. Default: `<think>`, `</think>`, `<answer>`, `</answer>`.
+///
+/// Tags are plain text, matched exactly: `<ANSWER>` and `<answer >` are other tags.
+///
+/// ```
+/// use rlvr::reward::Tags;
+///
+/// let tags = Tags::default();
+/// assert_eq!(tags.answer("<think>4 or 5?</think> <answer>4</answer>"), Some("4"));
+/// // What stands in the thinking is no answer, and thinking that does not end has none after it.
+/// assert_eq!(tags.answer("<think><answer>4</answer></think>"), None);
+/// assert_eq!(tags.answer("<think><answer>4</answer>"), None);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tags {
+    pub(super) think_open: String,
+    pub(super) think_close: String,
+    pub(super) answer_open: String,
+    pub(super) answer_close: String,
+}
+
+impl Default for Tags {
+    fn default() -> Self {
+        Self {
+            think_open: "<think>".into(),
+            think_close: "</think>".into(),
+            answer_open: "<answer>".into(),
+            answer_close: "</answer>".into(),
+        }
+    }
+}
+
+impl Tags {
+    /// Other tags, in the order in which they are written.
+    ///
+    /// ```
+    /// use rlvr::reward::Tags;
+    ///
+    /// let tags = Tags::new("[THINK]", "[/THINK]", "[ANSWER]", "[/ANSWER]")?;
+    /// assert_eq!(tags.answer("[THINK]...[/THINK][ANSWER]4[/ANSWER]"), Some("4"));
+    /// assert!(Tags::new("|", "|", "<answer>", "</answer>").is_err());
+    /// # Ok::<(), rlvr::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Config`] if a tag is empty, begins or ends with whitespace, or is contained in another tag: where such a tag
+    /// begins would depend on the order of looking.
+    pub fn new(
+        think_open: impl Into<String>,
+        think_close: impl Into<String>,
+        answer_open: impl Into<String>,
+        answer_close: impl Into<String>,
+    ) -> Result<Self> {
+        let tags = Self {
+            think_open: think_open.into(),
+            think_close: think_close.into(),
+            answer_open: answer_open.into(),
+            answer_close: answer_close.into(),
+        };
+        let named = tags.named();
+        for (i, (field, tag)) in named.iter().enumerate() {
+            let refuse =
+                |expected: String| Err(Error::config(*field, format!("{tag:?}"), expected));
+            if tag.is_empty() || tag.trim() != *tag {
+                return refuse("text without whitespace at its ends, not empty".into());
+            }
+            for (j, (other_field, other)) in named.iter().enumerate() {
+                if i != j && other.contains(tag) {
+                    return refuse(format!("text that is not in `{other_field}` ({other:?})"));
+                }
+            }
+        }
+        Ok(tags)
+    }
+
+    /// The text inside the last pair of answer tags after the thinking, as written; `None` if there is no such pair.
+    ///
+    /// After the thinking is after the last closing think tag, and up to an opening one that is never closed. Without
+    /// think tags it is everything. Of nested pairs the innermost counts. The time is linear in the text.
+    pub fn answer<'a>(&self, completion: &'a str) -> Option<&'a str> {
+        let spoken = match completion.rfind(&self.think_close) {
+            Some(end) => &completion[end + self.think_close.len()..],
+            None => completion,
+        };
+        let spoken = spoken
+            .split_once(&self.think_open)
+            .map_or(spoken, |(before, _)| before);
+        let last_close = spoken.rfind(&self.answer_close)?;
+        let open = spoken[..last_close].rfind(&self.answer_open)?;
+        let inside = &spoken[open + self.answer_open.len()..];
+        // Not `last_close`: a second closing tag belongs to another pair, or to none.
+        inside
+            .split_once(&self.answer_close)
+            .map(|(answer, _)| answer)
+    }
+
+    /// The tags with the names of their fields.
+    pub(super) fn named(&self) -> [(&'static str, &str); 4] {
+        [
+            ("think_open", &self.think_open),
+            ("think_close", &self.think_close),
+            ("answer_open", &self.answer_open),
+            ("answer_close", &self.answer_close),
+        ]
+    }
+}
+
+/// Which part of a completion is the answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Extract {
+    /// The text inside the last answer tags after the thinking, see [`Tags::answer`]. The default.
+    #[default]
+    AnswerTag,
+    /// The whole completion.
+    Whole,
+}
+
+impl Extract {
+    /// The answer without surrounding whitespace, if there is one.
+    pub(super) fn read<'a>(self, tags: &Tags, completion: &'a str) -> Option<&'a str> {
+        match self {
+            Self::AnswerTag => tags.answer(completion).map(str::trim),
+            Self::Whole => Some(completion.trim()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn the_last_whole_pair_after_the_thinking() {
+        let tags = Tags::default();
+        for (completion, expected) in [
+            ("<think>a</think><answer>42</answer>", Some("42")),
+            ("<answer>\n3.14\n</answer>", Some("\n3.14\n")),
+            ("<answer>4</answer> ... <answer>5</answer>", Some("5")),
+            ("<answer>4</answer> ... <answer>5", Some("4")),
+            ("<answer>4</answer> ... 5</answer>", Some("4")),
+            ("<answer><answer>5</answer></answer>", Some("5")),
+            ("<answer></answer>", Some("")),
+            ("<answer>a<b and c>d</answer>", Some("a<b and c>d")),
+            ("a</think><answer>4</answer>", Some("4")),
+            (
+                "<think><answer>1</answer></think><answer>2</answer>",
+                Some("2"),
+            ),
+            ("<answer>4</answer><think><answer>5</answer></think>", None),
+            ("<answer>4</answer><think><answer>5</answer>", Some("4")),
+            ("<answer>4</think></answer>", None),
+            ("<think>x<answer>1</answer>", None),
+            ("</answer>5<answer>", None),
+            ("<answer>5", None),
+            ("5</answer>", None),
+            ("<ANSWER>5</ANSWER>", None),
+            ("<answer >5</answer>", None),
+            ("5", None),
+            ("", None),
+        ] {
+            assert_eq!(tags.answer(completion), expected, "{completion}");
+        }
+    }
+
+    #[test]
+    fn tags_that_cannot_be_told_apart_are_refused() {
+        for (tags, start) in [
+            (["", "b", "c", "d"], "invalid `think_open`: \"\""),
+            (["a", " b", "c", "d"], "invalid `think_close`: \" b\""),
+            (["a", "b", "a", "d"], "invalid `think_open`: \"a\""),
+            (["a", "b", "c", "<c>"], "invalid `answer_open`: \"c\""),
+        ] {
+            let [a, b, c, d] = tags;
+            let error = Tags::new(a, b, c, d).unwrap_err().to_string();
+            assert!(error.starts_with(start), "{error}");
+        }
+        let default = Tags::new("<think>", "</think>", "<answer>", "</answer>").unwrap();
+        assert_eq!(default, Tags::default());
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_put_in_is_read_back(before in "[a-z<>/]{0,9}", answer in "[ -~é]{0,20}", after in "[ a-z\n]{0,9}") {
+            let completion = format!("{before}</think>{before}<answer>{answer}</answer>{after}");
+            prop_assert_eq!(Tags::default().answer(&completion), Some(answer.as_str()));
+        }
+    }
+}

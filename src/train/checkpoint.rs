@@ -1,0 +1,268 @@
+//! Checkpoints: whole or absent.
+//!
+//! A checkpoint is a folder `step-00000120` with everything that a run needs to go on as if it had never
+//! stopped. It is written beside its place under a temporary name, synced to disk and renamed; a process that
+//! is killed at any moment leaves the last whole one, and perhaps a temporary folder that the next
+//! write removes.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use burn::module::Module;
+use serde::{Deserialize, Serialize};
+
+use super::config::TrainerConfig;
+use super::trainer::Trainer;
+use crate::loss::AdaptiveKl;
+use crate::policy::{PolicyModel, ValueModel};
+use crate::rollout::RolloutBuffer;
+use crate::{Error, Result};
+
+const PREFIX: &str = "step-";
+const TEMPORARY: &str = ".writing-";
+/// Raised when a checkpoint of an earlier version can no longer be read.
+const FORMAT: u32 = 1;
+
+/// Everything but the tensors.
+#[derive(Debug, Serialize, Deserialize)]
+struct Manifest {
+    format: u32,
+    crate_version: String,
+    steps_done: u64,
+    tokens_seen: u64,
+    policy_updates: u64,
+    critic_updates: u64,
+    has_reference: bool,
+    has_critic: bool,
+    kl_controller: Option<AdaptiveKl>,
+    problems: usize,
+    problems_fingerprint: u64,
+    config: TrainerConfig,
+}
+
+/// The newest whole checkpoint in `folder`, if there is one.
+///
+/// # Errors
+/// If the folder exists but cannot be listed.
+pub fn latest_checkpoint(folder: impl AsRef<Path>) -> Result<Option<PathBuf>> {
+    Ok(checkpoints(folder.as_ref())?.pop().map(|(_, path)| path))
+}
+
+/// Whole checkpoints with their steps, oldest first.
+fn checkpoints(folder: &Path) -> Result<Vec<(u64, PathBuf)>> {
+    if !folder.exists() {
+        return Ok(Vec::new());
+    }
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).map_err(|e| Error::io(folder, e))? {
+        let path = entry.map_err(|e| Error::io(folder, e))?.path();
+        let name = path.file_name().and_then(|name| name.to_str());
+        let step = name.and_then(|name| name.strip_prefix(PREFIX)?.parse().ok());
+        if let Some(step) = step {
+            found.push((step, path));
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
+    /// Writes a checkpoint into `folder` and returns its path; of older ones, the newest `keep - 1` stay.
+    ///
+    /// # Errors
+    /// If something cannot be written; what was there before is untouched then.
+    pub fn save_checkpoint(&self, folder: impl AsRef<Path>, keep: usize) -> Result<PathBuf> {
+        let folder = folder.as_ref();
+        if keep == 0 {
+            return Err(Error::config("keep", keep, "at least 1 checkpoint"));
+        }
+        fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
+        let name = format!("{PREFIX}{:08}", self.steps_done);
+        let temporary = folder.join(format!("{TEMPORARY}{name}"));
+        remove(&temporary)?;
+        fs::create_dir(&temporary).map_err(|e| Error::io(&temporary, e))?;
+        self.write_into(&temporary)?;
+        sync_folder(&temporary)?;
+
+        let place = folder.join(&name);
+        // Saving the same step twice: the state is the same, so losing the old copy loses nothing.
+        remove(&place)?;
+        fs::rename(&temporary, &place).map_err(|e| Error::io(&place, e))?;
+        sync(folder)?;
+        let all = checkpoints(folder)?;
+        for (_, old) in &all[..all.len().saturating_sub(keep)] {
+            remove(old)?;
+        }
+        Ok(place)
+    }
+
+    fn write_into(&self, folder: &Path) -> Result<()> {
+        save(&self.policy, folder, "policy")?;
+        self.optimizer.save(&self.policy, folder, "policy")?;
+        if let Some(reference) = &self.reference {
+            save(reference.model(), folder, "reference")?;
+        }
+        if let Some(critic) = &self.critic {
+            save(&critic.model, folder, "critic")?;
+            critic.optimizer.save(&critic.model, folder, "critic")?;
+        }
+        self.last_rollouts.write(folder.join("rollouts.jsonl"))?;
+        let manifest = Manifest {
+            format: FORMAT,
+            crate_version: env!("CARGO_PKG_VERSION").into(),
+            steps_done: self.steps_done,
+            tokens_seen: self.tokens_seen,
+            policy_updates: self.optimizer.updates(),
+            critic_updates: self.critic.as_ref().map_or(0, |c| c.optimizer.updates()),
+            has_reference: self.reference.is_some(),
+            has_critic: self.critic.is_some(),
+            kl_controller: self.kl_controller,
+            problems: self.problems.len(),
+            problems_fingerprint: self.problems_fingerprint(),
+            config: self.config.clone(),
+        };
+        let path = folder.join("manifest.json");
+        let text = serde_json::to_string_pretty(&manifest)
+            .map_err(|reason| Error::checkpoint(&path, reason))?;
+        fs::write(&path, text).map_err(|e| Error::io(&path, e))
+    }
+
+    /// Goes back to the state in the checkpoint at `path` (as [`latest_checkpoint`] gives it), after which the run
+    /// continues as if it had never stopped: bit for bit on the CPU.
+    ///
+    /// The trainer must have been built on the same problems, with the same seed, step size and parts. Other settings
+    /// may differ from the checkpoint's and take effect from here on.
+    ///
+    /// # Errors
+    /// If the checkpoint is missing, broken, of another format, or of another run; the trainer may then have been
+    /// partly overwritten and should be dropped.
+    pub fn load_checkpoint(&mut self, path: impl AsRef<Path>) -> Result<()> {
+        let path = path.as_ref();
+        let file = path.join("manifest.json");
+        let text = fs::read_to_string(&file).map_err(|e| Error::io(&file, e))?;
+        let manifest: Manifest =
+            serde_json::from_str(&text).map_err(|reason| Error::checkpoint(path, reason))?;
+        self.check(path, &manifest)?;
+        load(&mut self.policy, path, "policy")?;
+        self.optimizer
+            .load(&self.policy, path, "policy", manifest.policy_updates)?;
+        if let Some(reference) = &mut self.reference {
+            let mut model = reference.model().clone();
+            load(&mut model, path, "reference")?;
+            reference.replace(model);
+        }
+        if let Some(critic) = &mut self.critic {
+            load(&mut critic.model, path, "critic")?;
+            critic
+                .optimizer
+                .load(&critic.model, path, "critic", manifest.critic_updates)?;
+        }
+        self.last_rollouts = RolloutBuffer::read(path.join("rollouts.jsonl"))?;
+        self.kl_controller = manifest.kl_controller;
+        self.steps_done = manifest.steps_done;
+        self.tokens_seen = manifest.tokens_seen;
+        Ok(())
+    }
+
+    /// Refuses a checkpoint that this trainer could not continue exactly.
+    fn check(&self, path: &Path, manifest: &Manifest) -> Result<()> {
+        let refuse = |what: &str, theirs: String, ours: String| {
+            let reason = format!("its {what} is {theirs}, this run's {ours}");
+            Err(Error::checkpoint(path, reason))
+        };
+        let (theirs, ours) = (&manifest.config, &self.config);
+        if manifest.format != FORMAT {
+            return refuse("format", manifest.format.to_string(), FORMAT.to_string());
+        }
+        for (what, theirs, ours) in [
+            ("seed", theirs.seed, ours.seed),
+            (
+                "problems_per_step",
+                theirs.problems_per_step as u64,
+                ours.problems_per_step as u64,
+            ),
+            (
+                "number of problems",
+                manifest.problems as u64,
+                self.problems.len() as u64,
+            ),
+            (
+                "fingerprint of the problems",
+                manifest.problems_fingerprint,
+                self.problems_fingerprint(),
+            ),
+        ] {
+            if theirs != ours {
+                return refuse(what, theirs.to_string(), ours.to_string());
+            }
+        }
+        for (what, theirs, ours) in [
+            (
+                "reference policy",
+                manifest.has_reference,
+                self.reference.is_some(),
+            ),
+            ("critic", manifest.has_critic, self.critic.is_some()),
+            (
+                "KL controller",
+                manifest.kl_controller.is_some(),
+                self.kl_controller.is_some(),
+            ),
+        ] {
+            let word = |there| if there { "present" } else { "absent" }.to_string();
+            if theirs != ours {
+                return refuse(what, word(theirs), word(ours));
+            }
+        }
+        Ok(())
+    }
+
+    /// FNV-1a over prompts and answers: tells other problems, or another order of them, apart.
+    fn problems_fingerprint(&self) -> u64 {
+        let mut hash = 0xcbf2_9ce4_8422_2325u64;
+        for problem in &self.problems {
+            for text in [&problem.prompt, &problem.answer] {
+                // 0xFF is no UTF-8 byte, so it separates texts.
+                for byte in text.bytes().chain([0xFF]) {
+                    hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+                }
+            }
+        }
+        hash
+    }
+}
+
+fn save<M: Module>(model: &M, folder: &Path, name: &str) -> Result<()> {
+    let path = folder.join(format!("{name}.bpk"));
+    let saved = model.valid().save_file(&path);
+    saved.map_err(|reason| Error::checkpoint(&path, reason))
+}
+
+fn load<M: Module>(model: &mut M, folder: &Path, name: &str) -> Result<()> {
+    let path = folder.join(format!("{name}.bpk"));
+    *model = model
+        .clone()
+        .try_load_file(&path)
+        .map_err(|reason| Error::checkpoint(&path, reason))?;
+    Ok(())
+}
+
+fn remove(folder: &Path) -> Result<()> {
+    if folder.exists() {
+        fs::remove_dir_all(folder).map_err(|e| Error::io(folder, e))?;
+    }
+    Ok(())
+}
+
+/// Forces the files of a folder, then the folder itself, to disk.
+fn sync_folder(folder: &Path) -> Result<()> {
+    for entry in fs::read_dir(folder).map_err(|e| Error::io(folder, e))? {
+        sync(&entry.map_err(|e| Error::io(folder, e))?.path())?;
+    }
+    sync(folder)
+}
+
+fn sync(path: &Path) -> Result<()> {
+    let file = File::open(path).map_err(|e| Error::io(path, e))?;
+    file.sync_all().map_err(|e| Error::io(path, e))
+}

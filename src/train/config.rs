@@ -1,0 +1,211 @@
+//! The settings of a reinforcement run.
+
+use serde::{Deserialize, Serialize};
+
+use super::optimizer::OptimizerConfig;
+use super::schedule::Schedule;
+use crate::advantage::{AdvantageEstimator, Estimator};
+use crate::loss::{KlPenalty, PolicyObjective, ValueLossConfig};
+use crate::policy::{LogProbConfig, ReferenceSync};
+use crate::rollout::GenerationConfig;
+use crate::{Error, Result};
+
+/// The settings of a [`Trainer`](super::Trainer).
+///
+/// One step samples `problems_per_step * group_size` completions from one policy, and makes `passes *
+/// updates_per_pass` optimizer updates on them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrainerConfig {
+    /// All randomness of the run derives from it. Default 0.
+    pub seed: u64,
+    /// Problems a step. Default 16.
+    pub problems_per_step: usize,
+    /// Completions of each problem; at least 2 for the group estimators. Default 8.
+    pub group_size: usize,
+    /// How completions are generated. A sampler that truncates (top-k, top-p, min-p, greedy) is refused: its
+    /// log-probs are not those of the policy, and the ratio would be biased.
+    pub generation: GenerationConfig,
+    /// What is minimised. Default: [`PolicyObjective::grpo`].
+    pub objective: PolicyObjective,
+    /// How rewards become advantages. Default: the group's mean and deviation.
+    pub advantage: Estimator,
+    /// How the policy is moved.
+    pub optimizer: OptimizerConfig,
+    /// How often each rollout is learned from. Default 1.
+    pub passes: u64,
+    /// Into how many optimizer updates a pass is split, by whole groups. Default 1.
+    pub updates_per_pass: usize,
+    /// Rollouts that are forwarded together; changes speed and memory, no result beyond rounding. Default 64.
+    pub micro_batch: usize,
+    /// Tokens whose logits exist at the same time. Default 1024.
+    pub logit_chunk: usize,
+    /// How the reference follows the policy, where there is one. Default: never.
+    pub reference_sync: ReferenceSync,
+    /// Measure the KL against the starting policy even if no term needs it; costs a forward a step. Default
+    /// false.
+    pub measure_kl: bool,
+    /// A KL penalty on every token's reward, as in PPO from human feedback. Default: none.
+    pub kl_in_reward: Option<KlInReward>,
+    /// Leave completions that hit the length limit out of the update (DAPO's overlong filtering). Default
+    /// false.
+    pub mask_truncated: bool,
+    /// The critic, needed by [`Gae`](crate::advantage::Gae). Default: its own defaults, unused without a critic.
+    pub critic: CriticConfig,
+}
+
+impl Default for TrainerConfig {
+    fn default() -> Self {
+        Self {
+            seed: 0,
+            problems_per_step: 16,
+            group_size: 8,
+            generation: GenerationConfig::default(),
+            objective: PolicyObjective::grpo(),
+            advantage: Estimator::default(),
+            optimizer: OptimizerConfig::default(),
+            passes: 1,
+            updates_per_pass: 1,
+            micro_batch: 64,
+            logit_chunk: 1024,
+            reference_sync: ReferenceSync::Never,
+            measure_kl: false,
+            kl_in_reward: None,
+            mask_truncated: false,
+            critic: CriticConfig::default(),
+        }
+    }
+}
+
+/// A KL penalty inside the reward: `r_t -= coef * KL_t(pi_old || ref)`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KlInReward {
+    /// Coefficient and estimator; k1 is the usual one here.
+    pub penalty: KlPenalty,
+    /// Moves the coefficient towards a target KL. Default: it stays.
+    #[serde(default)]
+    pub adaptive: Option<AdaptiveTarget>,
+}
+
+/// What an adaptive KL coefficient aims at; see [`AdaptiveKl`](crate::loss::AdaptiveKl).
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AdaptiveTarget {
+    /// The KL aimed at, in nats a token.
+    pub target: f64,
+    /// Rollouts over which a full correction of 20 % is made.
+    pub horizon: f64,
+}
+
+/// How the critic of PPO learns.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CriticConfig {
+    /// How the critic is moved.
+    pub optimizer: OptimizerConfig,
+    /// What it minimises.
+    pub value_loss: ValueLossConfig,
+    /// Steps in which only the critic learns, so that its first advantages are worth something. Default 0.
+    pub warmup_steps: u64,
+}
+
+impl Default for CriticConfig {
+    fn default() -> Self {
+        Self {
+            optimizer: OptimizerConfig::new(Schedule::constant(1e-5)),
+            value_loss: ValueLossConfig::default(),
+            warmup_steps: 0,
+        }
+    }
+}
+
+impl TrainerConfig {
+    /// Refuses what cannot be meant, naming field, value and range.
+    pub fn validate(&self) -> Result<()> {
+        self.generation.validate()?;
+        self.objective.validate()?;
+        self.advantage.validate()?;
+        self.optimizer.validate()?;
+        self.critic.optimizer.validate()?;
+        self.critic.value_loss.validate()?;
+        self.reference_sync.validate()?;
+        self.log_probs().validate()?;
+        for (field, value) in [
+            ("problems_per_step", self.problems_per_step),
+            ("group_size", self.group_size),
+            ("updates_per_pass", self.updates_per_pass),
+            ("micro_batch", self.micro_batch),
+            ("passes", self.passes as usize),
+        ] {
+            if value == 0 {
+                return Err(Error::config(field, value, "at least 1"));
+            }
+        }
+        if self.group_size < 2 && !self.advantage.needs_values() {
+            return Err(Error::config(
+                "group_size",
+                self.group_size,
+                "at least 2: the completions of a group are compared with each other",
+            ));
+        }
+        if self.updates_per_pass > self.problems_per_step {
+            return Err(Error::config(
+                "updates_per_pass",
+                self.updates_per_pass,
+                format!(
+                    "at most problems_per_step = {}: groups are kept whole",
+                    self.problems_per_step
+                ),
+            ));
+        }
+        if self.generation.sampling.truncates() {
+            return Err(Error::config(
+                "generation.sampling",
+                format!("{:?}", self.generation.sampling),
+                "temperature above 0, without top_k, top_p and min_p: the log-probs of a truncated \
+                 sampler are not the policy's",
+            ));
+        }
+        if self.generation.stop_tokens.is_empty() {
+            return Err(Error::config(
+                "generation.stop_tokens",
+                "[]",
+                "at least one token, usually the tokenizer's stop_tokens()",
+            ));
+        }
+        if let Some(kl) = &self.kl_in_reward {
+            kl.penalty.validate()?;
+            if let Some(adaptive) = kl.adaptive {
+                for (field, value) in [("target", adaptive.target), ("horizon", adaptive.horizon)] {
+                    if !(value.is_finite() && value > 0.0) {
+                        return Err(Error::config(
+                            format!("kl_in_reward.adaptive.{field}"),
+                            value,
+                            "a finite number above 0",
+                        ));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// How log-probs are computed: at the temperature of the sampler.
+    pub fn log_probs(&self) -> LogProbConfig {
+        LogProbConfig {
+            temperature: self.generation.sampling.temperature,
+            chunk: self.logit_chunk,
+        }
+    }
+
+    /// Whether some term reads the reference policy.
+    pub fn needs_reference(&self) -> bool {
+        self.objective.kl.is_some() || self.kl_in_reward.is_some() || self.measure_kl
+    }
+
+    /// Optimizer updates a step.
+    pub fn updates_per_step(&self) -> u64 {
+        self.passes * self.updates_per_pass as u64
+    }
+}

@@ -1,0 +1,62 @@
+//! The critic's place in a trainer.
+
+use burn::module::Module;
+
+use super::config::CriticConfig;
+use super::optimizer::Optimizer;
+use crate::Result;
+use crate::policy::ValueModel;
+
+/// A value model with its optimizer.
+#[derive(Debug)]
+pub struct Critic<V> {
+    /// The value model.
+    pub model: V,
+    pub(super) optimizer: Optimizer,
+    pub(super) config: CriticConfig,
+}
+
+impl<V: ValueModel + Module> Critic<V> {
+    /// A critic that has learned nothing yet.
+    ///
+    /// # Errors
+    /// If the configuration is refused.
+    pub fn new(model: V, config: CriticConfig) -> Result<Self> {
+        config.value_loss.validate()?;
+        Ok(Self {
+            model,
+            optimizer: Optimizer::new(config.optimizer)?,
+            config,
+        })
+    }
+}
+
+/// `1 - var(R - V) / var(R)`: 1 is a perfect critic, 0 one that knows only the mean, below 0 one that harms. `None` if
+/// the returns do not vary.
+pub(super) fn explained_variance(values: &[Vec<f64>], returns: &[Vec<f64>]) -> Option<f64> {
+    let returns: Vec<f64> = returns.iter().flatten().copied().collect();
+    let values = values.iter().flatten();
+    let errors: Vec<f64> = values.zip(&returns).map(|(v, r)| r - v).collect();
+    let total = variance(&returns);
+    (total > 0.0).then(|| 1.0 - variance(&errors) / total)
+}
+
+fn variance(numbers: &[f64]) -> f64 {
+    let count = numbers.len() as f64;
+    let mean = numbers.iter().sum::<f64>() / count;
+    numbers.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / count
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn explained_variance_of_known_critics() {
+        let returns = [vec![0.0, 1.0], vec![2.0, 3.0]];
+        assert_eq!(explained_variance(&returns, &returns), Some(1.0));
+        let mean = [vec![1.5, 1.5], vec![1.5, 1.5]];
+        assert_eq!(explained_variance(&mean, &returns), Some(0.0));
+        assert_eq!(explained_variance(&mean, &mean), None);
+    }
+}

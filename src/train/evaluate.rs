@@ -1,0 +1,214 @@
+//! How good the policy is: greedy accuracy, pass@1 and pass@k on problems that it never trained on.
+
+use serde::{Deserialize, Serialize};
+
+use crate::policy::PolicyModel;
+use crate::prompt::{Problem, Tokenizer};
+use crate::reward::{RewardInput, RewardSet};
+use crate::rollout::{
+    GenerationConfig, GenerationRequest, RolloutBuffer, SamplingConfig, generate, sample_group,
+};
+use crate::{Error, Result};
+
+/// The word that keeps evaluation streams apart from training's.
+const EVALUATION: u64 = 0x4556_414C_0000_0000;
+
+/// How a policy is examined.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EvaluationConfig {
+    /// Sampled completions per problem for pass@1 and pass@k; 0 leaves sampling out. Default 0.
+    pub samples: usize,
+    /// The k of pass@k, at most `samples`. Default: none.
+    pub k: Vec<usize>,
+    /// The distribution of the sampled completions. Default: temperature 1.
+    pub sampling: SamplingConfig,
+    /// The reward that says whether an answer is right: a score of at least 1. Default `accuracy`.
+    pub reward: String,
+    /// Where the samples' randomness comes from. Default 0.
+    pub seed: u64,
+}
+
+impl Default for EvaluationConfig {
+    fn default() -> Self {
+        Self {
+            samples: 0,
+            k: Vec::new(),
+            sampling: SamplingConfig::default(),
+            reward: "accuracy".into(),
+            seed: 0,
+        }
+    }
+}
+
+/// What an examination found.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Evaluation {
+    /// Share of problems answered right by greedy decoding.
+    pub accuracy: f64,
+    /// Mean completion length of greedy decoding, in tokens.
+    pub mean_length: f64,
+    /// Share of sampled completions that are right; none without samples.
+    pub pass_at_1: Option<f64>,
+    /// `(k, pass@k)` for each k asked for.
+    pub pass_at_k: Vec<(usize, f64)>,
+    /// The greedy completion of every problem, scored.
+    pub greedy: RolloutBuffer,
+}
+
+/// The unbiased estimate of pass@k from n samples of which c are right (Chen et al., arXiv 2107.03374, eq. 1).
+///
+/// ```text
+/// pass@k = 1 - C(n - c, k) / C(n, k) = 1 - prod_{i = n-c+1..n} (1 - k / i)
+/// ```
+///
+/// # Errors
+/// Unless `c <= n` and `1 <= k <= n`.
+pub fn pass_at_k(n: usize, c: usize, k: usize) -> Result<f64> {
+    if k == 0 || k > n {
+        return Err(Error::config(
+            "k",
+            k,
+            format!("1 to the {n} samples of a problem"),
+        ));
+    }
+    if c > n {
+        return Err(Error::config(
+            "c",
+            c,
+            format!("at most the {n} samples of a problem"),
+        ));
+    }
+    if n - c < k {
+        return Ok(1.0);
+    }
+    let all_wrong: f64 = (n - c + 1..=n).map(|i| 1.0 - k as f64 / i as f64).product();
+    Ok(1.0 - all_wrong)
+}
+
+/// Examines `policy` on `problems`. `generation` gives the limits; its sampling is not used.
+///
+/// # Errors
+/// If the configuration is refused, a prompt cannot be tokenised, there is no problem, or generation fails.
+pub fn evaluate<M: PolicyModel>(
+    policy: &M,
+    tokenizer: &dyn Tokenizer,
+    rewards: &RewardSet,
+    problems: &[Problem],
+    generation: &GenerationConfig,
+    config: &EvaluationConfig,
+) -> Result<Evaluation> {
+    if problems.is_empty() {
+        return Err(Error::config("problems", "none", "at least one problem"));
+    }
+    if let Some(&k) = config.k.iter().find(|&&k| k == 0 || k > config.samples) {
+        let range = format!("1 to samples = {}", config.samples);
+        return Err(Error::config("evaluation.k", k, range));
+    }
+    let known = rewards.names();
+    if !known.iter().any(|name| *name == config.reward) {
+        return Err(Error::config(
+            "evaluation.reward",
+            &config.reward,
+            format!("one of {known:?}"),
+        ));
+    }
+    let model = policy.valid();
+    let answer = |samples: usize, sampling: SamplingConfig| -> Result<RolloutBuffer> {
+        let requests = problems
+            .iter()
+            .enumerate()
+            .map(|(index, problem)| {
+                Ok(GenerationRequest {
+                    prompt: tokenizer.encode(&problem.prompt)?,
+                    samples,
+                    address: vec![config.seed, EVALUATION, index as u64],
+                })
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let generation = GenerationConfig {
+            sampling,
+            ..generation.clone()
+        };
+        let completions = generate(&model, &requests, &generation)?;
+        let mut buffer = RolloutBuffer::new();
+        for ((problem, request), completions) in problems.iter().zip(requests).zip(completions) {
+            let prompt = request.prompt;
+            buffer.push(sample_group(
+                problem.clone(),
+                prompt,
+                completions,
+                tokenizer,
+                0,
+            )?);
+        }
+        score(&mut buffer, rewards);
+        Ok(buffer)
+    };
+    let right = |buffer: &RolloutBuffer| -> Vec<usize> {
+        let is_right = |score: f64| score >= 1.0;
+        let count = |group: &crate::rollout::RolloutGroup| {
+            let scores = group.rollouts.iter().map(|r| r.score(&config.reward));
+            scores.filter(|score| score.is_some_and(is_right)).count()
+        };
+        buffer.groups.iter().map(count).collect()
+    };
+
+    let greedy = answer(1, SamplingConfig::greedy())?;
+    let mut evaluation = Evaluation {
+        accuracy: right(&greedy).iter().sum::<usize>() as f64 / problems.len() as f64,
+        mean_length: greedy.tokens() as f64 / problems.len() as f64,
+        greedy,
+        ..Evaluation::default()
+    };
+    if config.samples > 0 {
+        let counts = right(&answer(config.samples, config.sampling)?);
+        let mean = |k: usize| -> Result<f64> {
+            let each = counts.iter().map(|&c| pass_at_k(config.samples, c, k));
+            Ok(each.sum::<Result<f64>>()? / problems.len() as f64)
+        };
+        evaluation.pass_at_1 = Some(mean(1)?);
+        for &k in &config.k {
+            evaluation.pass_at_k.push((k, mean(k)?));
+        }
+    }
+    Ok(evaluation)
+}
+
+/// Fills in the rewards of every rollout.
+pub(super) fn score(buffer: &mut RolloutBuffer, rewards: &RewardSet) {
+    let inputs = buffer
+        .groups
+        .iter()
+        .flat_map(|group| {
+            group.rollouts.iter().map(|rollout| RewardInput {
+                prompt: group.problem.prompt.clone(),
+                answer: group.problem.answer.clone(),
+                completion: rollout.text.clone(),
+                tokens: rollout.tokens.len(),
+                finish: rollout.finish,
+                metadata: group.problem.metadata.clone(),
+            })
+        })
+        .collect();
+    for (rollout, scored) in buffer.rollouts_mut().zip(rewards.score(inputs)) {
+        rollout.rewards = scored.records;
+        rollout.reward = scored.total;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pass_at_k_by_counting() {
+        // n = 5, c = 2, k = 2: of the 10 pairs, 3 hold two wrong samples.
+        assert!((pass_at_k(5, 2, 2).unwrap() - 0.7).abs() < 1e-12);
+        assert!((pass_at_k(10, 3, 1).unwrap() - 0.3).abs() < 1e-12);
+        assert_eq!(pass_at_k(4, 0, 4).unwrap(), 0.0);
+        assert_eq!(pass_at_k(4, 3, 2).unwrap(), 1.0);
+        assert!(pass_at_k(4, 1, 5).is_err() && pass_at_k(4, 5, 1).is_err());
+        assert!(pass_at_k(4, 1, 0).is_err());
+    }
+}

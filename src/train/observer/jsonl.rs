@@ -1,0 +1,263 @@
+//! The metrics of a run as JSON Lines, one object per step.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+
+use super::atomic::{create_parent, replace_file};
+use super::{Observer, StepRecord};
+use crate::{Error, Result};
+
+/// Appends every record to a file, one JSON object per line (see [`StepRecord`] for what it looks like).
+///
+/// Each step is one write of a whole line, handed to the operating system before the next step begins: a process that is killed
+/// loses at most the line it was writing, and that one can be told from the others because its line end is missing.
+///
+/// ```
+/// # let folder = std::env::temp_dir().join(format!("metrics_file_{}", std::process::id()));
+/// use rlvr::train::observer::{MetricsFile, Observer, StepRecord, read_metrics};
+///
+/// let path = folder.join("metrics.jsonl");
+/// let mut file = MetricsFile::create(&path)?;
+/// file.on_step(&StepRecord::new(1).with("reward", 0.5))?;
+/// file.on_step(&StepRecord::new(2).with("reward", 0.75))?;
+///
+/// // The run was killed after step 2, but its last checkpoint is of step 1.
+/// let mut file = MetricsFile::resume(&path, 1)?;
+/// file.on_step(&StepRecord::new(2).with("reward", 0.75))?;
+/// assert_eq!(read_metrics(&path)?.len(), 2);
+/// # std::fs::remove_dir_all(folder).unwrap();
+/// # Ok::<(), rlvr::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct MetricsFile {
+    path: PathBuf,
+    file: File,
+}
+
+impl MetricsFile {
+    /// Starts an empty file at `path`, and the folders it lies in. What was there before is gone.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the file or a folder cannot be made.
+    pub fn create(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        create_parent(path)?;
+        let file = File::create(path).map_err(|source| Error::io(path, source))?;
+        let path = path.to_path_buf();
+        Ok(Self { path, file })
+    }
+
+    /// Goes on with the file of a run that is resumed after `step` steps.
+    ///
+    /// Keeps the records up to and including `step`, byte for byte; drops later ones, which the run will write again, and a
+    /// torn last line. The shorter file is written beside and renamed, so that being killed here loses nothing. A file
+    /// that is missing is created.
+    ///
+    /// # Errors
+    /// [`Error::Data`] for a line that is not a record, as for [`read_metrics`]: better than throwing away a file that is not what
+    /// it was taken for. [`Error::Io`] if reading or writing fails.
+    pub fn resume(path: impl AsRef<Path>, step: u64) -> Result<Self> {
+        let path = path.as_ref();
+        let bytes = match fs::read(path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Self::create(path),
+            Err(source) => return Err(Error::io(path, source)),
+        };
+        let mut kept = Vec::with_capacity(bytes.len());
+        for (line, record) in lines(&bytes, path)? {
+            if record.step <= step {
+                kept.extend_from_slice(line);
+                kept.push(b'\n');
+            }
+        }
+        if kept != bytes {
+            replace_file(path, &kept)?;
+        }
+        let file = OpenOptions::new()
+            .append(true)
+            .open(path)
+            .map_err(|source| Error::io(path, source))?;
+        let path = path.to_path_buf();
+        Ok(Self { path, file })
+    }
+
+    /// Where the file is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Observer for MetricsFile {
+    /// Appends the record.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a metric called `step`, [`Error::Io`] if writing fails.
+    fn on_step(&mut self, record: &StepRecord) -> Result<()> {
+        let mut line = serde_json::to_vec(record)
+            .map_err(|error| Error::config("metrics", error, "any other name for that metric"))?;
+        line.push(b'\n');
+        self.file
+            .write_all(&line)
+            .and_then(|()| self.file.flush())
+            .map_err(|source| Error::io(&self.path, source))
+    }
+}
+
+/// The records in the file at `path`, in the order of its lines. Blank lines are skipped.
+///
+/// A last line that has no line end and is not a whole record is what a killed process leaves behind; it is ignored.
+///
+/// # Errors
+/// [`Error::Data`] with file, line and reason for any other line that is not a record; [`Error::Io`] if reading fails.
+pub fn read_metrics(path: impl AsRef<Path>) -> Result<Vec<StepRecord>> {
+    let path = path.as_ref();
+    let bytes = fs::read(path).map_err(|source| Error::io(path, source))?;
+    let records = lines(&bytes, path)?.into_iter();
+    Ok(records.map(|(_, record)| record).collect())
+}
+
+/// Every line without its end, and the record in it.
+fn lines<'a>(bytes: &'a [u8], path: &Path) -> Result<Vec<(&'a [u8], StepRecord)>> {
+    let mut found = Vec::new();
+    for (i, line) in bytes.split_inclusive(|&byte| byte == b'\n').enumerate() {
+        let (text, whole) = match line.strip_suffix(b"\n") {
+            Some(text) => (text.trim_ascii_end(), true),
+            None => (line, false),
+        };
+        if text.trim_ascii().is_empty() {
+            continue;
+        }
+        match serde_json::from_slice(text) {
+            Ok(record) => found.push((text, record)),
+            Err(_) if !whole => {}
+            Err(error) => {
+                // The parser counts its own lines; ours is already named.
+                let message = error.to_string();
+                let reason = message.rsplit_once(" at line ");
+                let reason = reason.map_or(message.as_str(), |(reason, _)| reason);
+                return Err(Error::Data {
+                    path: path.to_path_buf(),
+                    line: i + 1,
+                    reason: format!("not a record of a step: {reason}"),
+                });
+            }
+        }
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(step: u64) -> StepRecord {
+        StepRecord::new(step).with("reward", step as f64 / 3.0)
+    }
+
+    fn steps(path: &Path) -> Vec<u64> {
+        let records = read_metrics(path).unwrap();
+        records.iter().map(|record| record.step).collect()
+    }
+
+    #[test]
+    fn what_is_written_is_read_and_create_starts_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("runs/one/metrics.jsonl");
+        let mut file = MetricsFile::create(&path).unwrap();
+        file.on_step(&record(1)).unwrap();
+        file.on_step(&record(2)).unwrap();
+        assert_eq!(file.path(), path);
+        // Nothing waits in a buffer: the file is still open.
+        assert_eq!(read_metrics(&path).unwrap(), [record(1), record(2)]);
+        MetricsFile::create(&path).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"");
+    }
+
+    #[test]
+    fn resuming_drops_later_steps_and_a_torn_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("metrics.jsonl");
+        // Kept byte for byte: a number that another program wrote in its own way stays as it is.
+        let kept = "{\"step\":1,\"reward\":1.50}\n{\"reward\":null,\"step\":2}\n";
+        fs::write(&path, format!("{kept}{{\"step\":3}}\n{{\"step\":4,\"rew")).unwrap();
+        assert_eq!(steps(&path), [1, 2, 3]);
+        let mut file = MetricsFile::resume(&path, 2).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), kept);
+        file.on_step(&StepRecord::new(3).with("kl", 0.5)).unwrap();
+        let text = format!("{kept}{{\"step\":3,\"kl\":0.5}}\n");
+        assert_eq!(fs::read_to_string(&path).unwrap(), text);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_line_that_lost_only_its_end_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("metrics.jsonl");
+        fs::write(&path, "{\"step\":1}\n\n{\"step\":2}").unwrap();
+        let mut file = MetricsFile::resume(&path, 9).unwrap();
+        file.on_step(&record(3)).unwrap();
+        assert_eq!(steps(&path), [1, 2, 3]);
+        // And every shorter piece of it is a torn line, wherever the process was killed.
+        for torn in [
+            "{",
+            "{\"step\":2",
+            "{\"step\":",
+            "\u{fffd}",
+            "{\"step\":2,\"reward\":1",
+        ] {
+            fs::write(&path, format!("{{\"step\":1}}\n{torn}")).unwrap();
+            MetricsFile::resume(&path, 9).unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), "{\"step\":1}\n");
+        }
+    }
+
+    #[test]
+    fn resuming_without_a_file_creates_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("new/metrics.jsonl");
+        MetricsFile::resume(&path, 7)
+            .unwrap()
+            .on_step(&record(8))
+            .unwrap();
+        assert_eq!(steps(&path), [8]);
+    }
+
+    #[test]
+    fn a_bad_line_is_named_and_nothing_is_touched() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("metrics.jsonl");
+        for (line, reason) in [
+            ("{\"reward\":1}", "missing field `step`"),
+            ("{\"step\":2,", "EOF while parsing a value"),
+            (
+                "{\"step\":2,\"reward\":\"x\"}",
+                "invalid type: string \"x\", expected f64",
+            ),
+        ] {
+            let text = format!("{{\"step\":1}}\r\n{line}\n{{\"step\":3}}\n");
+            fs::write(&path, &text).unwrap();
+            let expected = format!("{}:2: not a record of a step: {reason}", path.display());
+            assert_eq!(read_metrics(&path).unwrap_err().to_string(), expected);
+            let error = MetricsFile::resume(&path, 1).unwrap_err();
+            assert_eq!(error.to_string(), expected);
+            assert_eq!(fs::read_to_string(&path).unwrap(), text);
+        }
+        let missing = read_metrics(folder.path().join("none.jsonl"));
+        assert!(matches!(missing, Err(Error::Io { .. })));
+    }
+
+    #[test]
+    fn a_metric_called_step_is_refused_and_not_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("metrics.jsonl");
+        let mut file = MetricsFile::create(&path).unwrap();
+        let error = file.on_step(&record(1).with("step", 1.0)).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .starts_with("invalid `metrics`: a metric is called `step`")
+        );
+        assert_eq!(fs::read(&path).unwrap(), b"");
+    }
+}

@@ -1,0 +1,165 @@
+//! The metrics of a step, named as in TRL where TRL has one.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use super::experience::Experience;
+use super::update::Updates;
+use crate::loss::{AdaptiveKl, KlEstimator};
+use crate::rollout::Rollout;
+
+/// Seconds per phase.
+pub(super) struct StepTimes {
+    started: Instant,
+    last: Instant,
+    pub generate: f64,
+    pub reward: f64,
+    pub prepare: f64,
+    pub update: f64,
+}
+
+impl StepTimes {
+    pub(super) fn start() -> Self {
+        let now = Instant::now();
+        Self {
+            started: now,
+            last: now,
+            generate: 0.0,
+            reward: 0.0,
+            prepare: 0.0,
+            update: 0.0,
+        }
+    }
+
+    /// Seconds since the last lap.
+    pub(super) fn lap(&mut self) -> f64 {
+        let seconds = self.last.elapsed().as_secs_f64();
+        self.last = Instant::now();
+        seconds
+    }
+}
+
+/// Everything that is known about a step.
+pub(super) fn step_metrics(
+    experience: &Experience,
+    updates: &Updates,
+    times: &StepTimes,
+    kl_controller: Option<&AdaptiveKl>,
+) -> BTreeMap<String, f64> {
+    let mut metrics = BTreeMap::new();
+    let mut put = |name: &str, value: Option<f64>| {
+        if let Some(value) = value {
+            metrics.insert(name.to_string(), value);
+        }
+    };
+    let rollouts: Vec<&Rollout> = experience.rollouts.rollouts().collect();
+    let tokens = experience.rollouts.tokens() as f64;
+
+    let rewards: Vec<f64> = rollouts.iter().filter_map(|r| r.reward).collect();
+    put("reward", mean(&rewards));
+    let statistics = &experience.advantages.statistics;
+    put("reward_std", Some(statistics.mean_std));
+    put("frac_reward_zero_std", Some(statistics.frac_zero_std()));
+    put("rewards/unscored", Some(statistics.unscored as f64));
+    if let Some(first) = rollouts.first() {
+        for record in &first.rewards {
+            let scores: Vec<f64> = rollouts
+                .iter()
+                .filter_map(|r| r.score(&record.name))
+                .collect();
+            put(&format!("rewards/{}/mean", record.name), mean(&scores));
+        }
+    }
+    let records = rollouts.iter().flat_map(|r| &r.rewards);
+    let failures = records.filter(|record| record.outcome.is_failure()).count();
+    put("rewards/failures", Some(failures as f64));
+
+    let lengths: Vec<f64> = rollouts.iter().map(|r| r.tokens.len() as f64).collect();
+    put("completions/mean_length", mean(&lengths));
+    put(
+        "completions/min_length",
+        lengths.iter().copied().reduce(f64::min),
+    );
+    put(
+        "completions/max_length",
+        lengths.iter().copied().reduce(f64::max),
+    );
+    let ended = rollouts.iter().filter(|r| !r.is_truncated());
+    let ended: Vec<f64> = ended.map(|r| r.tokens.len() as f64).collect();
+    put("completions/mean_terminated_length", mean(&ended));
+    put(
+        "completions/clipped_ratio",
+        Some(1.0 - ended.len() as f64 / rollouts.len().max(1) as f64),
+    );
+    let entropy: f64 = rollouts.iter().map(|r| r.entropy).sum();
+    put("entropy", Some(entropy / tokens.max(1.0)));
+
+    put("kl", kl_to_reference(experience));
+    put("kl_coef", kl_controller.map(|controller| controller.coef));
+    let update_count = updates.policy.len().max(1) as f64;
+    let loss = &updates.metrics;
+    for (name, sum) in [
+        ("loss", "loss"),
+        ("policy_loss", "policy_loss"),
+        ("kl_loss", "kl_loss"),
+    ] {
+        put(name, loss.sum(sum).map(|sum| sum / update_count));
+    }
+    // Counted over the tokens that were trained on; a step in which no group disagreed has none.
+    let (low, high) = (loss.mean("clip_low"), loss.mean("clip_high"));
+    put("clip_ratio/low_mean", Some(low.unwrap_or(0.0)));
+    put("clip_ratio/high_mean", Some(high.unwrap_or(0.0)));
+    let region = low.unwrap_or(0.0) + high.unwrap_or(0.0);
+    put("clip_ratio/region_mean", Some(region));
+    put("policy/approx_kl", loss.mean("approx_kl"));
+    put("policy/ratio_mean", loss.mean("ratio"));
+    let norms: Vec<f64> = updates
+        .policy
+        .iter()
+        .map(|update| update.grad_norm)
+        .collect();
+    put("grad_norm", mean(&norms));
+    put(
+        "learning_rate",
+        updates.policy.last().map(|update| update.learning_rate),
+    );
+
+    let value = &updates.value_metrics;
+    let critic_updates = updates.critic.len().max(1) as f64;
+    put(
+        "value/loss",
+        value.sum("value_loss").map(|sum| sum / critic_updates),
+    );
+    put("value/clip_ratio", value.mean("value_clip"));
+    let norms: Vec<f64> = updates
+        .critic
+        .iter()
+        .map(|update| update.grad_norm)
+        .collect();
+    put("value/grad_norm", mean(&norms));
+
+    let seconds = times.started.elapsed().as_secs_f64();
+    put("time/generate", Some(times.generate));
+    put("time/reward", Some(times.reward));
+    put("time/prepare", Some(times.prepare));
+    put("time/update", Some(times.update));
+    put("time/step", Some(seconds));
+    put("tokens_per_second", Some(tokens / seconds.max(1e-9)));
+    metrics
+}
+
+/// Mean over tokens of the k3 estimate of the KL between the policy that spoke and the reference.
+fn kl_to_reference(experience: &Experience) -> Option<f64> {
+    let reference = experience.ref_log_probs.as_ref()?;
+    let mut sum = 0.0;
+    for (rollout, row) in experience.rollouts.rollouts().zip(reference) {
+        for (&spoken, &reference) in rollout.log_probs.iter().zip(row) {
+            sum += KlEstimator::K3.value(f64::from(spoken), reference);
+        }
+    }
+    Some(sum / experience.rollouts.tokens().max(1) as f64)
+}
+
+fn mean(numbers: &[f64]) -> Option<f64> {
+    (!numbers.is_empty()).then(|| numbers.iter().sum::<f64>() / numbers.len() as f64)
+}

@@ -1,0 +1,437 @@
+//! The policy's contract: one forward for prefill, decoding and training; log-probs in chunks with the exact
+//! gradient; agreement with the model families whose layout it has.
+
+mod common;
+
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::optim::GradientsParams;
+use burn::tensor::{Device, Tensor};
+use common::{assert_close, devices, floats, ids};
+use rlvr::policy::causal::{CausalConfig, CausalModel};
+use rlvr::policy::{
+    LogProbConfig, PolicyCache, PolicyModel, ReferencePolicy, ReferenceSync, ScoredTokens,
+    TokenBatch, ValueHead, ValueModel, logits_log_probs, token_log_probs,
+};
+
+/// A small model with every optional part: grouped heads, biases, head norms.
+fn config(tied: bool) -> CausalConfig {
+    CausalConfig {
+        hidden_size: 16,
+        intermediate_size: 24,
+        num_hidden_layers: 2,
+        num_attention_heads: 4,
+        num_key_value_heads: 2,
+        max_position_embeddings: 32,
+        attention_bias: true,
+        qk_norm: true,
+        tie_word_embeddings: tied,
+        ..CausalConfig::new(11)
+    }
+}
+
+/// The hidden states of `rows`, each read alone and whole: what every other way of reading must give.
+fn alone(model: &CausalModel, rows: &[Vec<u32>]) -> Vec<Vec<f64>> {
+    rows.iter()
+        .map(|row| {
+            let batch = TokenBatch::from_rows(&[row], &model.device()).unwrap();
+            floats(model.forward(&batch, &mut model.empty_cache(1)).unwrap())
+        })
+        .collect()
+}
+
+/// Compares row `b` of `hidden` from token `from` on with the hidden states of the whole row.
+fn assert_rows(
+    hidden: Tensor<3>,
+    lengths: &[usize],
+    from: &[usize],
+    whole: &[Vec<f64>],
+    what: &str,
+) {
+    let [_, width, size] = hidden.dims();
+    let got = floats(hidden);
+    for (b, whole) in whole.iter().enumerate() {
+        for t in 0..lengths[b] {
+            for d in 0..size {
+                let got = got[(b * width + t) * size + d];
+                let want = whole[(from[b] + t) * size + d];
+                assert_close(got, want, 1e-4, 1e-5, &format!("{what} row {b} token {t}"));
+            }
+        }
+    }
+}
+
+fn ragged() -> Vec<Vec<u32>> {
+    vec![
+        vec![1, 2, 3, 4, 5, 6],
+        vec![7, 8, 9],
+        vec![10, 1, 2, 3],
+        vec![4],
+    ]
+}
+
+#[test]
+fn ragged_rows_do_not_see_each_other_or_their_padding() {
+    for (backend, device) in devices() {
+        let model = config(true).init(1, &device).unwrap();
+        let rows = ragged();
+        let batch = TokenBatch::from_rows(&rows, &device).unwrap();
+        let hidden = model.forward(&batch, &mut model.empty_cache(4)).unwrap();
+        assert_rows(
+            hidden,
+            &batch.lengths,
+            &[0; 4],
+            &alone(&model, &rows),
+            backend,
+        );
+    }
+}
+
+#[test]
+fn however_the_sequence_is_cut_the_hidden_states_are_the_same() {
+    for (backend, device) in devices() {
+        // Both ways of growing the cache: in place, and by concatenation on the gradient tape.
+        for device in [device.clone(), device.autodiff()] {
+            let model = config(true).init(2, &device).unwrap();
+            let rows = ragged();
+            let whole = alone(&model, &rows);
+            // The first piece is ragged, so later pieces have padding in the middle of the cache.
+            let cuts: [usize; 4] = [3, 1, 2, 1];
+            let mut cache = model.empty_cache(4);
+            let heads: Vec<_> = rows
+                .iter()
+                .zip(cuts)
+                .map(|(row, cut)| &row[..cut])
+                .collect();
+            let batch = TokenBatch::from_rows(&heads, &device).unwrap();
+            let hidden = model.forward(&batch, &mut cache).unwrap();
+            assert_rows(
+                hidden,
+                &cuts,
+                &[0; 4],
+                &whole,
+                &format!("{backend} prefill"),
+            );
+            let tails: Vec<_> = rows
+                .iter()
+                .zip(cuts)
+                .map(|(row, cut)| &row[cut..])
+                .collect();
+            let batch = TokenBatch::from_rows(&tails, &device).unwrap();
+            let hidden = model.forward(&batch, &mut cache).unwrap();
+            assert_rows(
+                hidden,
+                &batch.lengths,
+                &cuts,
+                &whole,
+                &format!("{backend} rest"),
+            );
+            assert_eq!(cache.lengths(), [6, 3, 4, 1]);
+        }
+    }
+}
+
+#[test]
+fn token_by_token_with_rows_leaving_and_coming_twice() {
+    for (backend, device) in devices() {
+        let model = config(false).init(3, &device).unwrap();
+        let rows = [vec![1, 2, 3, 4, 5, 6], vec![7, 8, 9, 10, 1, 2]];
+        let whole = alone(&model, &rows);
+        let mut cache = model.empty_cache(2);
+        let first = TokenBatch::from_rows(&[&rows[0][..2], &rows[1][..1]], &device).unwrap();
+        model.forward(&first, &mut cache).unwrap();
+        // Row 1 goes to the front and is doubled.
+        cache.select_rows(&[1, 0, 1]);
+        let mut read = [1, 2, 1];
+        let order = [1, 0, 1];
+        for _ in 0..4 {
+            let next: Vec<_> = order
+                .iter()
+                .zip(read)
+                .map(|(&row, at)| [rows[row][at]])
+                .collect();
+            let batch = TokenBatch::from_rows(&next, &device).unwrap();
+            let hidden = model.forward(&batch, &mut cache).unwrap();
+            let wholes: Vec<_> = order.iter().map(|&row| whole[row].clone()).collect();
+            assert_rows(hidden, &[1; 3], &read, &wholes, backend);
+            read = read.map(|at| at + 1);
+        }
+    }
+}
+
+#[test]
+fn wrong_sizes_are_errors_that_say_what_would_fit() {
+    let (_, device) = devices().remove(0);
+    let model = config(true).init(0, &device).unwrap();
+    let batch = TokenBatch::from_rows(&[vec![1u32; 33]], &device).unwrap();
+    let long = model
+        .forward(&batch, &mut model.empty_cache(1))
+        .unwrap_err();
+    assert!(
+        long.to_string().contains("33") && long.to_string().contains("32"),
+        "{long}"
+    );
+    let rows = model
+        .forward(&batch, &mut model.empty_cache(2))
+        .unwrap_err();
+    assert!(
+        rows.to_string().contains("token rows: got 1, expected 2"),
+        "{rows}"
+    );
+    assert!(TokenBatch::from_rows(&[Vec::<u32>::new()], &device).is_err());
+    for (wrong, field) in [
+        (CausalConfig::default(), "vocab_size"),
+        (
+            CausalConfig {
+                num_key_value_heads: 3,
+                ..config(true)
+            },
+            "num_key_value_heads",
+        ),
+        (
+            CausalConfig {
+                head_dim: Some(5),
+                ..config(true)
+            },
+            "head_dim",
+        ),
+        (
+            CausalConfig {
+                hidden_size: 18,
+                ..config(true)
+            },
+            "hidden_size",
+        ),
+        (
+            CausalConfig {
+                rope_theta: 0.0,
+                ..config(true)
+            },
+            "rope_theta",
+        ),
+    ] {
+        let message = wrong.init(0, &device).unwrap_err().to_string();
+        assert!(message.contains(field), "{message}");
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_weights_on_every_backend() {
+    let all = devices();
+    let weights = |device: &Device, seed| {
+        let model = config(false).init(seed, device).unwrap();
+        floats(model.layers[1].mlp.up_proj.weight.val())
+    };
+    let first = weights(&all[0].1, 5);
+    for (_, device) in &all {
+        assert_eq!(weights(device, 5), first);
+    }
+    assert_ne!(weights(&all[0].1, 6), first);
+}
+
+// ---- log-probs -------------------------------------------------------------------------------
+
+/// Every gradient of a model, parameter by parameter.
+struct Collect<'a>(&'a GradientsParams, Vec<(String, Vec<f64>)>, Vec<String>);
+
+impl ModuleVisitor for Collect<'_> {
+    fn enter_module(&mut self, name: &str, _: &str) {
+        self.2.push(name.into());
+    }
+    fn exit_module(&mut self, _: &str, _: &str) {
+        self.2.pop();
+    }
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let gradient = self.0.get::<D>(param.id).map(floats).unwrap_or_default();
+        self.1.push((self.2.join("."), gradient));
+    }
+}
+
+fn gradients(model: &CausalModel, of: &GradientsParams) -> Vec<(String, Vec<f64>)> {
+    let mut collect = Collect(of, Vec::new(), Vec::new());
+    model.visit(&mut collect);
+    collect.1
+}
+
+#[test]
+fn chunked_log_probs_have_the_value_and_the_gradient_of_the_plain_formula() {
+    let rows = [
+        vec![1, 2, 3, 4, 5],
+        vec![6, 7, 8, 9, 10],
+        vec![2, 4, 6, 8, 10],
+    ];
+    let targets = [
+        vec![2, 3, 4, 5, 6],
+        vec![7, 8, 9, 10, 1],
+        vec![4, 6, 8, 10, 0],
+    ];
+    for (backend, device) in devices() {
+        for tied in [true, false] {
+            let model = config(tied).init(4, &device.clone().autodiff()).unwrap();
+            let batch = TokenBatch::from_rows(&rows, &device).unwrap();
+            let targets = ids(&targets, &device);
+            let temperature = 0.7;
+            // A loss with a different pull on every token, through log-probs and entropies.
+            let pulls: Vec<Vec<f64>> = (0..3)
+                .map(|b| (0..5).map(|t| (b * 5 + t) as f64 * 0.3 - 2.0).collect())
+                .collect();
+            let pulls = common::matrix(&pulls, &device);
+            let loss = |log_probs: Tensor<2>, entropies: Tensor<2>| {
+                (log_probs.exp() * pulls.clone()).sum() + entropies.square().mean()
+            };
+
+            let hidden = model.forward(&batch, &mut model.empty_cache(3)).unwrap();
+            let logits = hidden.reshape([15, 16]).matmul(model.unembedding());
+            let plain = logits_log_probs(logits, targets.clone().reshape([15]), temperature);
+            let plain_loss = loss(
+                plain.log_probs.clone().reshape([3, 5]),
+                plain.entropies.reshape([3, 5]),
+            );
+            let want_loss = floats(plain_loss.clone())[0];
+            let want_log_probs = floats(plain.log_probs);
+            let grads = GradientsParams::from_grads(plain_loss.backward(), &model);
+            let want = gradients(&model, &grads);
+            assert!(want.iter().all(|(_, gradient)| !gradient.is_empty()));
+
+            for chunk in [1, 4, 15, 100] {
+                let config = LogProbConfig { temperature, chunk };
+                let hidden = model.forward(&batch, &mut model.empty_cache(3)).unwrap();
+                let free = token_log_probs(
+                    hidden.clone(),
+                    model.unembedding(),
+                    targets.clone(),
+                    &config,
+                );
+                let scored =
+                    ScoredTokens::new(hidden, model.unembedding(), targets.clone(), &config)
+                        .unwrap();
+                for got in [&free.unwrap().log_probs, &scored.log_probs] {
+                    for (got, want) in floats(got.clone()).iter().zip(&want_log_probs) {
+                        assert_close(*got, *want, 1e-5, 1e-6, backend);
+                    }
+                }
+                let got_loss = loss(scored.log_probs.clone(), scored.entropies.clone());
+                assert_close(floats(got_loss.clone())[0], want_loss, 1e-5, 1e-6, backend);
+                let got = gradients(&model, &scored.backward(got_loss, &model).unwrap());
+                for ((name, got), (_, want)) in got.iter().zip(&want) {
+                    assert_eq!(got.len(), want.len(), "{name}");
+                    for (got, want) in got.iter().zip(want) {
+                        let what = format!("{backend} tied {tied} chunk {chunk} {name}");
+                        assert_close(*got, *want, 1e-3, 1e-5, &what);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_shared_prefix_has_the_gradient_of_reading_it_every_time() {
+    let (backend, device) = devices().remove(0);
+    let model = config(true).init(6, &device.clone().autodiff()).unwrap();
+    let prefix = [1u32, 2, 3];
+    let tails = [vec![4u32, 5], vec![6, 7], vec![8, 9]];
+    let pull = |hidden: Tensor<3>| hidden.square().sum();
+
+    let mut cache = model.empty_cache(1);
+    model
+        .forward(
+            &TokenBatch::from_rows(&[prefix], &device).unwrap(),
+            &mut cache,
+        )
+        .unwrap();
+    cache.select_rows(&[0, 0, 0]);
+    let batch = TokenBatch::from_rows(&tails, &device).unwrap();
+    let shared = pull(model.forward(&batch, &mut cache).unwrap());
+
+    let whole: Vec<Vec<u32>> = tails
+        .iter()
+        .map(|tail| [&prefix[..], tail].concat())
+        .collect();
+    let batch = TokenBatch::from_rows(&whole, &device).unwrap();
+    let hidden = model.forward(&batch, &mut model.empty_cache(3)).unwrap();
+    let repeated = pull(hidden.slice([0..3, 3..5]));
+
+    assert_close(
+        floats(shared.clone())[0],
+        floats(repeated.clone())[0],
+        1e-5,
+        1e-6,
+        backend,
+    );
+    let of = |loss: Tensor<1>| {
+        gradients(
+            &model,
+            &GradientsParams::from_grads(loss.backward(), &model),
+        )
+    };
+    for ((name, got), (_, want)) in of(shared).iter().zip(of(repeated)) {
+        for (got, want) in got.iter().zip(&want) {
+            assert_close(*got, *want, 1e-3, 1e-4, name);
+        }
+    }
+}
+
+// ---- reference and critic ----------------------------------------------------------------------
+
+#[test]
+fn the_reference_follows_when_it_should() {
+    let (_, device) = devices().remove(0);
+    let start = config(true).init(0, &device).unwrap();
+    // Other weights and other parameter ids, as after reading a file.
+    let moved = config(true).init(1, &device).unwrap();
+    let weight = |model: &CausalModel| {
+        floats(model.norm.gamma.val() + model.embed_tokens.weight.val().mean())[0]
+    };
+    let (a, b) = (weight(&start), weight(&moved));
+    assert!((a - b).abs() > 1e-6);
+
+    let mut never = ReferencePolicy::new(&start, ReferenceSync::Never).unwrap();
+    assert!(!never.after_step(400, &moved));
+    assert_eq!(weight(never.model()), a);
+
+    let mut every = ReferencePolicy::new(&start, ReferenceSync::Every { steps: 3 }).unwrap();
+    assert!(!every.after_step(2, &moved));
+    assert_eq!(weight(every.model()), a);
+    assert!(every.after_step(3, &moved));
+    assert_eq!(weight(every.model()), b);
+
+    let sync = ReferenceSync::MovingAverage {
+        steps: 1,
+        alpha: 0.25,
+    };
+    let mut average = ReferencePolicy::new(&start, sync).unwrap();
+    assert!(average.after_step(1, &moved));
+    assert_close(
+        weight(average.model()),
+        0.75 * a + 0.25 * b,
+        1e-5,
+        1e-7,
+        "blend",
+    );
+
+    let wrong = ReferenceSync::MovingAverage {
+        steps: 1,
+        alpha: 1.5,
+    };
+    assert!(
+        ReferencePolicy::new(&start, wrong)
+            .unwrap_err()
+            .to_string()
+            .contains("alpha")
+    );
+}
+
+#[test]
+fn a_fresh_critic_is_zero_and_its_gradient_reaches_the_trunk_once_the_head_moves() {
+    let (_, device) = devices().remove(0);
+    let trunk = config(true).init(0, &device.clone().autodiff()).unwrap();
+    let critic = ValueHead::new(trunk);
+    let batch = TokenBatch::from_rows(&ragged(), &device).unwrap();
+    let values = critic.values(&batch, &mut critic.empty_cache(4)).unwrap();
+    assert_eq!(values.dims(), [4, 6]);
+    assert!(floats(values.clone()).iter().all(|&v| v == 0.0));
+    let loss = (values - 1.0).square().mean();
+    let grads = GradientsParams::from_grads(loss.backward(), &critic);
+    let head = grads.get::<2>(critic.head.weight.id).unwrap();
+    assert!(floats(head).iter().any(|&g| g.abs() > 1e-6));
+}
