@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::pool::Pool;
 use super::{Reward, RewardInput};
-use crate::rollout::{RewardOutcome, RewardRecord};
+use crate::rollout::{RewardOutcome, RewardRecord, RolloutBuffer};
 use crate::{Error, Result};
 
 /// The default of [`RewardSetBuilder::time_limit`].
@@ -124,6 +124,25 @@ impl RewardSet {
             .collect();
         self.report(&scored);
         scored
+    }
+
+    /// Scores every rollout of a buffer and writes records and total into it.
+    pub fn score_rollouts(&self, rollouts: &mut RolloutBuffer) {
+        let mut inputs = Vec::with_capacity(rollouts.len());
+        for group in &rollouts.groups {
+            inputs.extend(group.rollouts.iter().map(|rollout| RewardInput {
+                prompt: group.problem.prompt.clone(),
+                answer: group.problem.answer.clone(),
+                completion: rollout.text.clone(),
+                tokens: rollout.tokens.len(),
+                finish: rollout.finish,
+                metadata: group.problem.metadata.clone(),
+            }));
+        }
+        for (rollout, scored) in rollouts.rollouts_mut().zip(self.score(inputs)) {
+            rollout.rewards = scored.records;
+            rollout.reward = scored.total;
+        }
     }
 
     /// The names of the rewards, in the order in which they were added.

@@ -100,6 +100,15 @@ impl RolloutBatch {
         })
     }
 
+    /// All rollouts of a buffer.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn all(buffer: &RolloutBuffer, device: &Device) -> Result<Self> {
+        let everyone: Vec<usize> = (0..buffer.len()).collect();
+        Self::new(buffer, &everyone, device)
+    }
+
     /// The hidden states `[N, T, D]` that predict the targets.
     ///
     /// # Errors

@@ -41,6 +41,20 @@ impl Default for GenerationConfig {
 }
 
 impl GenerationConfig {
+    /// Sampling at temperature 1, up to `max_new_tokens` or the first of `stop_tokens`.
+    pub fn new(max_new_tokens: usize, stop_tokens: Vec<u32>) -> Self {
+        Self {
+            max_new_tokens,
+            stop_tokens,
+            ..Self::default()
+        }
+    }
+
+    /// The same with another distribution.
+    pub fn with_sampling(self, sampling: SamplingConfig) -> Self {
+        Self { sampling, ..self }
+    }
+
     /// Refuses what cannot be meant, naming field, value and range.
     pub fn validate(&self) -> Result<()> {
         self.sampling.validate()?;
@@ -64,6 +78,17 @@ pub struct GenerationRequest {
     /// Where the randomness comes from: sample `i` draws from the generator at `[address.., i]`, so it
     /// comes out the same whatever is generated beside it.
     pub address: Vec<u64>,
+}
+
+impl GenerationRequest {
+    /// `samples` completions of `prompt`, with randomness from `address`.
+    pub fn new(prompt: Vec<u32>, samples: usize, address: impl Into<Vec<u64>>) -> Self {
+        Self {
+            prompt,
+            samples,
+            address: address.into(),
+        }
+    }
 }
 
 /// The tokens of one completion.

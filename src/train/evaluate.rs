@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::policy::PolicyModel;
 use crate::prompt::{Problem, Tokenizer};
-use crate::reward::{RewardInput, RewardSet};
+use crate::reward::RewardSet;
 use crate::rollout::{
     GenerationConfig, GenerationRequest, RolloutBuffer, SamplingConfig, generate, sample_group,
 };
@@ -119,17 +119,12 @@ pub fn evaluate<M: PolicyModel>(
             .iter()
             .enumerate()
             .map(|(index, problem)| {
-                Ok(GenerationRequest {
-                    prompt: tokenizer.encode(&problem.prompt)?,
-                    samples,
-                    address: vec![config.seed, EVALUATION, index as u64],
-                })
+                let prompt = tokenizer.encode(&problem.prompt)?;
+                let address = [config.seed, EVALUATION, index as u64];
+                Ok(GenerationRequest::new(prompt, samples, address))
             })
             .collect::<Result<Vec<_>>>()?;
-        let generation = GenerationConfig {
-            sampling,
-            ..generation.clone()
-        };
+        let generation = generation.clone().with_sampling(sampling);
         let completions = generate(&model, &requests, &generation)?;
         let mut buffer = RolloutBuffer::new();
         for ((problem, request), completions) in problems.iter().zip(requests).zip(completions) {
@@ -142,7 +137,7 @@ pub fn evaluate<M: PolicyModel>(
                 0,
             )?);
         }
-        score(&mut buffer, rewards);
+        rewards.score_rollouts(&mut buffer);
         Ok(buffer)
     };
     let right = |buffer: &RolloutBuffer| -> Vec<usize> {
@@ -173,28 +168,6 @@ pub fn evaluate<M: PolicyModel>(
         }
     }
     Ok(evaluation)
-}
-
-/// Fills in the rewards of every rollout.
-pub(super) fn score(buffer: &mut RolloutBuffer, rewards: &RewardSet) {
-    let inputs = buffer
-        .groups
-        .iter()
-        .flat_map(|group| {
-            group.rollouts.iter().map(|rollout| RewardInput {
-                prompt: group.problem.prompt.clone(),
-                answer: group.problem.answer.clone(),
-                completion: rollout.text.clone(),
-                tokens: rollout.tokens.len(),
-                finish: rollout.finish,
-                metadata: group.problem.metadata.clone(),
-            })
-        })
-        .collect();
-    for (rollout, scored) in buffer.rollouts_mut().zip(rewards.score(inputs)) {
-        rollout.rewards = scored.records;
-        rollout.reward = scored.total;
-    }
 }
 
 #[cfg(test)]

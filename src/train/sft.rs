@@ -19,6 +19,16 @@ pub struct Demonstration {
     pub response: String,
 }
 
+impl Demonstration {
+    /// `response` to `prompt`.
+    pub fn new(prompt: impl Into<String>, response: impl Into<String>) -> Self {
+        Self {
+            prompt: prompt.into(),
+            response: response.into(),
+        }
+    }
+}
+
 /// The settings of [`supervise`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -88,8 +98,7 @@ pub fn supervise<M: PolicyModel>(
         for index in order.indices(step * config.batch_size as u64, config.batch_size) {
             buffer.push(as_group(&demonstrations[index], tokenizer)?);
         }
-        let rows: Vec<usize> = (0..buffer.len()).collect();
-        let batch = RolloutBatch::new(&buffer, &rows, &device)?;
+        let batch = RolloutBatch::all(&buffer, &device)?;
         let scored = ScoredTokens::new(
             batch.hidden_states(policy)?,
             policy.unembedding(),

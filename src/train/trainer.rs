@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::config::TrainerConfig;
 use super::critic::{Critic, explained_variance};
-use super::evaluate::{Evaluation, EvaluationConfig, evaluate, score};
+use super::evaluate::{Evaluation, EvaluationConfig, evaluate};
 use super::experience::{Experience, log_probs, values};
 use super::observer::StepRecord;
 use super::optimizer::Optimizer;
@@ -180,7 +180,7 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
         let mut times = StepTimes::start();
         let mut rollouts = self.generate()?;
         times.generate = times.lap();
-        score(&mut rollouts, &self.rewards);
+        self.rewards.score_rollouts(&mut rollouts);
         times.reward = times.lap();
         let experience = self.prepare(rollouts)?;
         times.prepare = times.lap();
@@ -241,11 +241,11 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
             .map(|(offset, &index)| {
                 // A problem that comes twice in a step does so in two epochs.
                 let epoch = (start + offset as u64) / self.problems.len() as u64;
-                Ok(GenerationRequest {
-                    prompt: self.tokenizer.encode(&self.problems[index].prompt)?,
-                    samples: self.config.group_size,
-                    address: vec![self.config.seed, self.steps_done, epoch, index as u64],
-                })
+                Ok(GenerationRequest::new(
+                    self.tokenizer.encode(&self.problems[index].prompt)?,
+                    self.config.group_size,
+                    [self.config.seed, self.steps_done, epoch, index as u64],
+                ))
             })
             .collect::<Result<Vec<_>>>()?;
         let completions = generate(&self.policy.valid(), &requests, &self.config.generation)?;

@@ -1,0 +1,105 @@
+//! What can be asked of the example on the command line.
+
+use std::path::PathBuf;
+
+use burn::tensor::Device;
+use clap::{Parser, ValueEnum};
+
+/// DeepSeek-R1-Zero in miniature: a small transformer that mostly blurts answers is rewarded when it is right, and finds
+/// out that thinking pays.
+///
+/// Trains from scratch in two parts: a short supervised warm start, then reinforcement with two rule-based rewards
+/// (accuracy and format). Leaves metrics.jsonl, summary.json, curve.svg and checkpoints in the output folder; what an
+/// earlier run left there is replaced unless --resume is given. Ctrl-C stops after the current step and leaves a
+/// checkpoint.
+#[derive(Parser, Debug)]
+#[command(name = "r1_zero", version)]
+pub struct Args {
+    /// Reinforcement steps in all, those before a --resume included
+    #[arg(long, default_value_t = 240, value_parser = clap::value_parser!(u64).range(1..))]
+    pub steps: u64,
+    /// All randomness derives from it: problems, weights, order, sampling
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Folder for everything that is left behind
+    #[arg(long, default_value = "runs/r1_zero")]
+    pub out: PathBuf,
+    /// Where tensors live: one of the backends compiled in (features of the same names)
+    #[arg(long, value_enum, default_value_t = Backend::default())]
+    pub device: Backend,
+    /// What is asked, unless --data is given
+    #[arg(long, value_enum, default_value_t = TaskName::Arithmetic)]
+    pub task: TaskName,
+    /// Problems from a JSON Lines file with the fields `question` and `answer` instead of generated ones
+    #[arg(long, value_name = "FILE.jsonl")]
+    pub data: Option<PathBuf>,
+    /// How the policy is taught
+    #[arg(long, value_enum, default_value_t = Algorithm::Grpo)]
+    pub algorithm: Algorithm,
+    /// Go on from the last checkpoint in the output folder
+    #[arg(long)]
+    pub resume: bool,
+}
+
+/// The generated tasks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TaskName {
+    /// Sums of two two-digit numbers
+    Arithmetic,
+    /// Reach a target with three numbers
+    Countdown,
+}
+
+/// The ways to teach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Algorithm {
+    /// Compare the answers of a group with each other
+    Grpo,
+    /// Compare each answer with what a critic expected
+    Ppo,
+}
+
+/// The backends that this build has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Backend {
+    /// CPU, pure Rust
+    #[cfg(feature = "flex")]
+    Flex,
+    /// CPU, ndarray
+    #[cfg(feature = "ndarray")]
+    Ndarray,
+    /// The first NVIDIA GPU
+    #[cfg(feature = "cuda")]
+    Cuda,
+    /// The default WebGPU device
+    #[cfg(feature = "wgpu")]
+    Wgpu,
+}
+
+impl Default for Backend {
+    fn default() -> Self {
+        // The CPU first: a build with a GPU feature also runs on machines without one.
+        let compiled = Self::value_variants();
+        *compiled.first().expect(
+            "build this example with at least one of the features flex, ndarray, cuda, wgpu",
+        )
+    }
+}
+
+impl Backend {
+    /// The device, for training.
+    pub fn device(self) -> Device {
+        let device = match self {
+            #[cfg(feature = "flex")]
+            Self::Flex => Device::flex(),
+            #[cfg(feature = "ndarray")]
+            #[allow(deprecated)]
+            Self::Ndarray => Device::ndarray(),
+            #[cfg(feature = "cuda")]
+            Self::Cuda => Device::cuda(0),
+            #[cfg(feature = "wgpu")]
+            Self::Wgpu => Device::wgpu(burn::tensor::DeviceKind::DefaultDevice),
+        };
+        device.autodiff()
+    }
+}

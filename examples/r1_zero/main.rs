@@ -1,0 +1,302 @@
+//! R1-Zero in miniature, end to end: `cargo run --release --example r1_zero`. See `--help`.
+
+mod args;
+mod report;
+mod task;
+
+use std::fs;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use args::{Algorithm, Args};
+use burn::module::Module;
+use clap::Parser;
+use indicatif::{ProgressBar as Bar, ProgressStyle};
+use report::{Before, Summary, pass_at, read_json, side_by_side, write_json};
+use rlvr::advantage::{Gae, Group};
+use rlvr::loss::PolicyObjective;
+use rlvr::policy::ValueHead;
+use rlvr::policy::causal::{CausalConfig, CausalModel};
+use rlvr::rollout::GenerationConfig;
+use rlvr::train::observer::{Chart, MetricsFile, Observer, ProgressBar, StepRecord, read_metrics};
+use rlvr::train::{
+    CriticConfig, Decay, EvaluationConfig, OptimizerConfig, RunCheckpoints, RunConfig, RunEnd,
+    RunEvaluation, Schedule, SftConfig, Trainer, TrainerConfig, latest_checkpoint, supervise,
+};
+use rlvr::{Error, Result};
+use task::Task;
+
+// Tensors of a few megabytes come and go every millisecond; the system's allocator gives them back to
+// the kernel each time.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    match run(&Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &Args) -> Result<()> {
+    let started = Instant::now();
+    let stop = Arc::new(AtomicBool::new(false));
+    let raised = stop.clone();
+    // A second handler cannot be installed; without one Ctrl-C simply ends the process.
+    let _ = ctrlc::set_handler(move || raised.store(true, Ordering::Relaxed));
+
+    let task = Task::new(args)?;
+    let device = args.device.device();
+    let checkpoints = args.out.join("checkpoints");
+    let before_file = args.out.join("before.json");
+    let evaluation = EvaluationConfig {
+        samples: 4,
+        k: vec![4],
+        seed: args.seed,
+        ..EvaluationConfig::default()
+    };
+
+    let mut policy = CausalConfig {
+        max_position_embeddings: task.longest_prompt()? + task.max_new_tokens,
+        ..CausalConfig::new(task.tokenizer.vocab_size())
+    }
+    .init(args.seed, &device)?;
+    let parameters = policy.num_params();
+    println!(
+        "{} | {} | seed {} | {parameters} parameters | {} problems, {} held out",
+        task.name,
+        format!("{:?}", args.algorithm).to_lowercase(),
+        args.seed,
+        task.train.len(),
+        task.held_out.len(),
+    );
+
+    let resumed = if args.resume {
+        let found = latest_checkpoint(&checkpoints)?;
+        let missing = "no checkpoint to resume from; start without --resume";
+        Some(found.ok_or_else(|| Error::checkpoint(&checkpoints, missing))?)
+    } else {
+        start_afresh(&args.out, &checkpoints)?;
+        if !warm_start(args, &task, &mut policy, &stop)? {
+            println!("stopped during the warm start: nothing to resume from");
+            return Ok(());
+        }
+        None
+    };
+
+    let mut trainer = trainer(args, &task, policy)?;
+    let mut before = match &resumed {
+        Some(path) => {
+            trainer.load_checkpoint(path)?;
+            read_json(&before_file)?
+        }
+        None => Before {
+            evaluation: trainer.evaluate(&task.held_out, &evaluation)?,
+            seconds: 0.0,
+        },
+    };
+    write_json(&before_file, &before)?;
+    println!(
+        "before: {:.1}% of the held-out problems right (sampled {:.1}%), {:.1} tokens an answer",
+        100.0 * before.evaluation.accuracy,
+        100.0 * before.evaluation.pass_at_1.unwrap_or(0.0),
+        before.evaluation.mean_length,
+    );
+
+    let config = RunConfig {
+        steps: args.steps,
+        title: format!("R1-Zero in miniature: {}", task.name),
+        evaluation: Some(RunEvaluation {
+            problems: task.held_out.clone(),
+            every: 20,
+            config: EvaluationConfig::default(),
+        }),
+        checkpoints: Some(RunCheckpoints {
+            folder: checkpoints,
+            every: 40,
+            keep: 2,
+        }),
+    };
+    let mut observers = observers(args, &config, &trainer, &before)?;
+    let end = trainer.run(&config, &mut observers, &stop)?;
+    before.seconds += started.elapsed().as_secs_f64();
+    write_json(&before_file, &before)?;
+    if end == RunEnd::Stopped {
+        println!(
+            "stopped after step {}; the same command with --resume goes on",
+            trainer.steps_done()
+        );
+        return Ok(());
+    }
+
+    let after = trainer.evaluate(&task.held_out, &evaluation)?;
+    let summary = Summary {
+        task: task.name.clone(),
+        algorithm: format!("{:?}", args.algorithm).to_lowercase(),
+        seed: args.seed,
+        steps: trainer.steps_done(),
+        parameters,
+        device: format!("{:?}", args.device).to_lowercase(),
+        held_out_before: before.evaluation.accuracy,
+        held_out_after: after.accuracy,
+        held_out_problems: task.held_out.len(),
+        pass_at_1_before: before.evaluation.pass_at_1.unwrap_or(0.0),
+        pass_at_1_after: after.pass_at_1.unwrap_or(0.0),
+        pass_at_4_before: pass_at(&before.evaluation, 4),
+        pass_at_4_after: pass_at(&after, 4),
+        length_before: before.evaluation.mean_length,
+        length_after: after.mean_length,
+        seconds: before.seconds,
+    };
+    write_json(&args.out.join("summary.json"), &summary)?;
+    side_by_side(&before.evaluation, &after, 5);
+    println!(
+        "\nheld-out accuracy {:.1}% -> {:.1}% | sampled {:.1}% -> {:.1}% | length {:.1} -> {:.1} | {} steps in {:.0} s",
+        100.0 * summary.held_out_before,
+        100.0 * summary.held_out_after,
+        100.0 * summary.pass_at_1_before,
+        100.0 * summary.pass_at_1_after,
+        summary.length_before,
+        summary.length_after,
+        summary.steps,
+        summary.seconds,
+    );
+    println!("everything is in {}", args.out.display());
+    Ok(())
+}
+
+/// Makes the output folder and removes what an earlier run left there.
+fn start_afresh(out: &Path, checkpoints: &Path) -> Result<()> {
+    fs::create_dir_all(out).map_err(|e| Error::io(out, e))?;
+    if checkpoints.exists() {
+        fs::remove_dir_all(checkpoints).map_err(|e| Error::io(checkpoints, e))?;
+    }
+    for name in ["metrics.jsonl", "summary.json", "curve.svg", "before.json"] {
+        let file = out.join(name);
+        if file.exists() {
+            fs::remove_file(&file).map_err(|e| Error::io(&file, e))?;
+        }
+    }
+    Ok(())
+}
+
+/// Teaches form and some arithmetic by demonstration; `false` if it was stopped.
+fn warm_start(
+    args: &Args,
+    task: &Task,
+    policy: &mut CausalModel,
+    stop: &AtomicBool,
+) -> Result<bool> {
+    let config = SftConfig {
+        steps: task.warm_start_steps,
+        batch_size: 64,
+        optimizer: OptimizerConfig {
+            beta_2: 0.95,
+            ..OptimizerConfig::new(Schedule::constant(3e-3).with_warmup(20))
+        },
+        seed: args.seed,
+    };
+    let bar = Bar::new(config.steps);
+    if let Ok(style) = ProgressStyle::with_template(
+        "warm start [{bar:20}] {pos}/{len} | loss {msg} | {elapsed} < {eta}",
+    ) {
+        bar.set_style(style.progress_chars("##-"));
+    }
+    let mut loss = f64::NAN;
+    let demonstrations = &task.demonstrations;
+    let started = Instant::now();
+    supervise(
+        policy,
+        task.tokenizer.as_ref(),
+        demonstrations,
+        &config,
+        |report| {
+            bar.set_message(format!("{:.3}", report.loss));
+            bar.set_position(report.step);
+            loss = report.loss;
+            !stop.load(Ordering::Relaxed)
+        },
+    )?;
+    bar.finish_and_clear();
+    println!(
+        "warm start: {} demonstrations a step, {} steps, loss {loss:.3}, {:.0} s",
+        config.batch_size,
+        bar.position(),
+        started.elapsed().as_secs_f64(),
+    );
+    Ok(!stop.load(Ordering::Relaxed))
+}
+
+/// The trainer that the command line asks for.
+fn trainer(args: &Args, task: &Task, policy: CausalModel) -> Result<Trainer<CausalModel>> {
+    let optimizer =
+        |peak: f64| OptimizerConfig {
+            beta_2: 0.95,
+            ..OptimizerConfig::new(Schedule::constant(peak).with_warmup(10).with_decay(
+                Decay::Linear {
+                    updates: args.steps.max(11),
+                    floor: 0.1,
+                },
+            ))
+        };
+    let config = TrainerConfig {
+        seed: args.seed,
+        problems_per_step: 24,
+        group_size: 8,
+        generation: GenerationConfig::new(task.max_new_tokens, task.tokenizer.stop_tokens()),
+        // No pull towards the warm start: its blurting is what is to be unlearned. The KL is measured.
+        objective: PolicyObjective::dapo(),
+        advantage: Group::default().into(),
+        optimizer: optimizer(4e-4),
+        measure_kl: true,
+        critic: CriticConfig {
+            optimizer: optimizer(1e-3),
+            ..CriticConfig::default()
+        },
+        ..TrainerConfig::default()
+    };
+    let (tokenizer, rewards) = (task.tokenizer.clone(), task.rewards.clone());
+    let problems = task.train.clone();
+    match args.algorithm {
+        Algorithm::Grpo => Trainer::new(config, policy, tokenizer, rewards, problems),
+        Algorithm::Ppo => {
+            let config = TrainerConfig {
+                objective: PolicyObjective::ppo(),
+                advantage: Gae::default().into(),
+                passes: 2,
+                ..config
+            };
+            let critic = ValueHead::new(policy.clone());
+            Trainer::with_critic(config, policy, critic, tokenizer, rewards, problems)
+        }
+    }
+}
+
+/// Progress bar, metrics file and chart, continuing what a resumed run left.
+fn observers(
+    args: &Args,
+    config: &RunConfig,
+    trainer: &Trainer<CausalModel>,
+    before: &Before,
+) -> Result<Vec<Box<dyn Observer>>> {
+    let file = args.out.join("metrics.jsonl");
+    let metrics = MetricsFile::resume(&file, trainer.steps_done())?;
+    let mut history = vec![
+        StepRecord::new(0)
+            .with("eval/accuracy", before.evaluation.accuracy)
+            .with("eval/mean_length", before.evaluation.mean_length),
+    ];
+    history.extend(read_metrics(&file)?);
+    let chart = Chart::new(args.out.join("curve.svg"), config.title.clone()).with_history(history);
+    Ok(vec![
+        Box::new(ProgressBar::new()),
+        Box::new(metrics),
+        Box::new(chart),
+    ])
+}
