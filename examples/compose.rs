@@ -28,7 +28,6 @@ fn main() -> Result<()> {
         let response = format!("<think>{thought}</think><answer>{answer}</answer>");
         demonstrations.push(Demonstration::new(prompt, response));
     }
-
     // Who answers, after a short warm start.
     let device = Device::flex();
     let shape = CausalConfig::new(tokenizer.vocab_size());
@@ -38,7 +37,6 @@ fn main() -> Result<()> {
         ..SftConfig::default()
     };
     supervise(&mut policy, &tokenizer, &demonstrations, &sft, |_| true)?;
-
     // How good it was; what to change.
     let rewards = RewardSet::builder()
         .add(1.0, AccuracyReward::new())

@@ -1,3 +1,95 @@
+//! Reinforcement learning with verifiable rewards, on [Burn](burn).
+//!
+//! A language model that is rewarded when it solves a problem and penalised when it does not teaches itself to reason.
+//! This crate is what DeepSeek-R1 did, as parts that compose: problems become rollouts, rollouts become rewards, rewards
+//! become advantages, advantages become a gradient.
+//!
+//! # The loop
+//!
+//! ```
+//! use std::sync::Arc;
+//! use std::sync::atomic::AtomicBool;
+//!
+//! use rlvr::policy::causal::CausalConfig;
+//! use rlvr::prompt::{Arithmetic, CharTokenizer, Tokenizer, split};
+//! use rlvr::reward::{AccuracyReward, FormatReward, RewardSet};
+//! use rlvr::rollout::GenerationConfig;
+//! use rlvr::train::{RunConfig, Trainer, TrainerConfig};
+//!
+//! # #[cfg(feature = "flex")]
+//! # fn main() -> rlvr::Result<()> {
+//! let device = burn::tensor::Device::flex().autodiff(); // or cuda(0): the device is the backend
+//! let task = Arithmetic { digits: 1, terms: 2 };
+//! let problems = split(task.problems(100, 0)?, 20, 0)?;
+//! let tags = ["<think>", "</think>", "<answer>", "</answer>"];
+//! let tokenizer = CharTokenizer::new(task.alphabet(), &tags)?;
+//! let policy = CausalConfig {
+//!     hidden_size: 16,
+//!     intermediate_size: 32,
+//!     ..CausalConfig::new(tokenizer.vocab_size())
+//! }
+//! .init(0, &device)?;
+//! let rewards = RewardSet::builder()
+//!     .add(1.0, AccuracyReward::new())
+//!     .add(1.0, FormatReward::new())
+//!     .build()?;
+//! let config = TrainerConfig {
+//!     generation: GenerationConfig::new(8, tokenizer.stop_tokens()),
+//!     ..TrainerConfig::default() // GRPO
+//! };
+//! let (tokenizer, rewards) = (Arc::new(tokenizer), Arc::new(rewards));
+//! let mut trainer: Trainer<_> = Trainer::new(config, policy, tokenizer, rewards, problems.train)?;
+//! let run = RunConfig { steps: 2, ..RunConfig::default() };
+//! let mut observers = Vec::new(); // a progress bar, a metrics file, a chart ...
+//! trainer.run(&run, &mut observers, &AtomicBool::new(false))?;
+//! # Ok(())
+//! # }
+//! # #[cfg(not(feature = "flex"))]
+//! # fn main() {}
+//! ```
+//!
+//! `examples/r1_zero` is this with a warm start, evaluation and checkpoints, and learns in minutes on two CPU cores;
+//! `examples/compose.rs` is the same loop without a trainer.
+//!
+//! # The rooms
+//!
+//! Data travels down this list, and no room knows one below it. Each can be used by itself.
+//!
+//! | room | | takes | gives |
+//! |---|---|---|---|
+//! | [`prompt`] | what is asked | files, generators | problems, tokens |
+//! | [`policy`] | who answers | tokens | hidden states, log-probs, entropies, values |
+//! | [`rollout`] | what was answered | problems, a policy | completions in groups |
+//! | [`reward`] | how good it was | completions | named scores |
+//! | [`advantage`] | better than what | scores | a number per token |
+//! | [`loss`] | what to change | log-probs, advantages, a mask | a scalar |
+//! | [`train`] | change it | all of the above | a better policy |
+//!
+//! # What is promised
+//!
+//! - **The device is the backend.** Every constructor takes a [`Device`](burn::tensor::Device); one build runs on the CPU and on
+//!   a GPU. Nothing here asks for the process's default device.
+//! - **Denominators are global.** Splitting a step into other micro-batches, padding it further or reordering it changes
+//!   nothing beyond float rounding.
+//! - **Randomness has an address.** A completion is a function of the weights and (seed, step, problem, sample), whatever is
+//!   generated beside it; a resumed run continues bit for bit on the CPU.
+//! - **A reward is untrusted.** It may abstain, fail, panic or hang; each is recorded on that one rollout.
+//! - **Bad input is an error** that names the field, its value and what would be right.
+//!
+//! # Features
+//!
+//! | feature | default | |
+//! |---|---|---|
+//! | `flex` | yes | burn's CPU backend |
+//! | `ndarray` | | burn's other CPU backend, which the numeric tests run on as well |
+//! | `cuda` | | NVIDIA GPUs |
+//! | `wgpu` | | WebGPU: Vulkan, Metal, DirectX 12 |
+//! | `progress` | yes | the progress bar ([`indicatif`](https://docs.rs/indicatif)) |
+//! | `chart` | yes | the SVG chart ([`plotters`](https://docs.rs/plotters)) |
+
+#![warn(missing_docs)]
+#![forbid(unsafe_code)]
+
 pub mod advantage;
 pub mod error;
 mod host;
@@ -8,4 +100,7 @@ pub mod random;
 pub mod reward;
 pub mod rollout;
 pub mod train;
+
+/// The version of Burn that this crate's tensors come from.
+pub use burn;
 pub use error::{Error, Result};

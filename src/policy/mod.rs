@@ -14,7 +14,7 @@ mod reference;
 mod scored;
 mod value;
 
-pub use cache::{KvCache, PolicyCache};
+pub use cache::{AttentionMask, KvCache, PolicyCache};
 pub use log_probs::{LogProbConfig, TokenScores, logits_log_probs, token_log_probs};
 pub use model::{PolicyModel, TokenBatch};
 pub use reference::{ReferencePolicy, ReferenceSync};

@@ -5,6 +5,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde_json::Value;
 
 /// Every CPU backend of this build, by name.
+#[allow(clippy::vec_init_then_push)] // which of the pushes exist depends on the features
 pub fn devices() -> Vec<(&'static str, Device)> {
     let mut devices = Vec::new();
     #[cfg(feature = "flex")]

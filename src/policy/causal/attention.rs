@@ -9,8 +9,7 @@ use burn::tensor::ops::AttentionModuleOptions;
 use super::config::CausalConfig;
 use super::init::Initializer;
 use super::rotary::Rotary;
-use crate::policy::KvCache;
-use crate::policy::cache::AttentionMask;
+use crate::policy::{AttentionMask, KvCache};
 
 /// Self-attention with `Hq` query heads that share `Hkv` key/value heads (GQA, arXiv 2305.13245).
 #[derive(Module, Debug)]

@@ -10,8 +10,8 @@ use super::config::CausalConfig;
 use super::init::Initializer;
 use super::rotary::Rotary;
 use crate::Result;
-use crate::policy::cache::AttentionMask;
-use crate::policy::{KvCache, PolicyModel, TokenBatch};
+
+use crate::policy::{AttentionMask, KvCache, PolicyModel, TokenBatch};
 
 /// SwiGLU (arXiv 2002.05202): `down(silu(gate(x)) * up(x))`.
 #[derive(Module, Debug)]
