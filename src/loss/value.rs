@@ -85,7 +85,9 @@ pub fn value_loss(
     let error = match config.clip_range {
         Some(range) => {
             let old = clean(&old_values.clone().inner());
-            let near = old.clone() + (values - old).clamp(-range, range);
+            // Between the bounds this is the value itself, with no rounding from old + (V - old).
+            let (low, high) = (old.clone().sub_scalar(range), old.add_scalar(range));
+            let near = values.max_pair(low).min_pair(high);
             let clipped = (near - returns).square();
             let larger = clipped.clone().greater(error.clone());
             sums.count("value_clip", larger, &mask);

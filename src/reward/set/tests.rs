@@ -255,20 +255,3 @@ proptest! {
         }
     }
 }
-
-/// Run with `cargo test --release -- --ignored --nocapture overhead`.
-#[test]
-#[ignore = "a measurement"]
-fn overhead_of_a_job() {
-    let set = RewardSet::builder().add(1.0, constant("one", Some(1.0)));
-    let set = set.build().unwrap();
-    for jobs in [1, 100, 10_000, 1_000_000] {
-        let inputs = vec![RewardInput::new("", "", ""); jobs];
-        let start = Instant::now();
-        let scored = set.score(inputs);
-        let each = start.elapsed() / jobs as u32;
-        assert_eq!(scored.len(), jobs);
-        // Tests may speak.
-        println!("{jobs} jobs: {each:?} each");
-    }
-}
