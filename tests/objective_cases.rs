@@ -425,7 +425,8 @@ fn inputs_that_are_missing_or_of_another_shape_are_named() {
     assert!(message(&input).contains("`entropies`: none"));
     assert!(message(&input).contains("an entropy bonus"));
 
-    let wrong: [(&str, fn(&mut LossInput, Tensor<2>)); 5] = [
+    type Change = fn(&mut LossInput, Tensor<2>);
+    let wrong: [(&str, Change); 5] = [
         ("old_log_probs", |input, wide| {
             input.old_log_probs = Some(wide)
         }),

@@ -255,7 +255,7 @@ fn assert_row(got: &Outcome, a: usize, want: &Outcome, b: usize, what: &str) {
         (&got.entropies[a], &want.entropies[b]),
     ] {
         for (got, want) in got.iter().zip(want) {
-            assert_close(*got, *want, 1e-5, 1e-7, what);
+            assert_close(*got, *want, 1e-5, 2e-6, what);
         }
     }
 }
@@ -270,6 +270,7 @@ fn hold<S: Strategy>(
     for objective in every_objective() {
         let config = Config {
             failure_persistence: None,
+            max_shrink_iters: 200,
             ..Config::with_cases(cases)
         };
         let result = TestRunner::new(config).run(&strategy(), |drawn| {
@@ -357,13 +358,13 @@ fn value_and_gradient_are_those_of_the_formula() {
         };
         let got = evaluate(objective, &rows, counts, false, device);
         let want = formula(objective, &rows, counts);
-        assert_close(got.loss, want, 1e-5, 1e-5, "loss");
+        assert_close(got.loss, want, 1e-5, 2e-5, "loss");
         for (b, row) in rows.iter().enumerate() {
             for t in 0..row.len() {
                 let want = slope(objective, &rows, counts, (b, t), |c, by| c.log_prob += by);
-                assert_close(got.log_probs[b][t], want, 1e-4, 1e-6, "log-prob gradient");
+                assert_close(got.log_probs[b][t], want, 1e-4, 3e-6, "log-prob gradient");
                 let want = slope(objective, &rows, counts, (b, t), |c, by| c.entropy += by);
-                assert_close(got.entropies[b][t], want, 1e-4, 1e-6, "entropy gradient");
+                assert_close(got.entropies[b][t], want, 1e-4, 3e-6, "entropy gradient");
             }
         }
     });
@@ -393,7 +394,7 @@ fn the_losses_of_any_micro_batches_add_up_to_the_whole() {
                 assert_row(&micro, at, &whole, b, "gradient of a micro-batch");
             }
         }
-        assert_close(sum, whole.loss, 1e-5, 1e-5, "loss");
+        assert_close(sum, whole.loss, 1e-5, 2e-5, "loss");
         for name in ["tokens", "loss", "policy_loss", "ratio", "kl", "approx_kl"] {
             let (got, want) = (metrics.sum(name), whole.metrics.sum(name));
             assert_close(got.unwrap(), want.unwrap(), 1e-5, 1e-5, name);
@@ -432,7 +433,7 @@ fn what_stands_at_padding_is_never_looked_at() {
                 }
             }
             let got = evaluate(objective, &padded, counts, false, device);
-            assert_close(got.loss, plain.loss, 1e-6, 1e-6, "loss");
+            assert_close(got.loss, plain.loss, 1e-6, 1e-5, "loss");
             for b in 0..rows.len() {
                 assert_row(&got, b, &plain, b, "gradient beside padding");
             }
@@ -444,7 +445,7 @@ fn what_stands_at_padding_is_never_looked_at() {
             }
             for name in ["tokens", "ratio", "kl", "entropy", "approx_kl", "loss"] {
                 let (got, want) = (got.metrics.sum(name), plain.metrics.sum(name));
-                assert_close(got.unwrap(), want.unwrap(), 1e-6, 1e-6, name);
+                assert_close(got.unwrap(), want.unwrap(), 1e-6, 1e-5, name);
             }
         },
     );
@@ -463,7 +464,7 @@ fn reordering_the_rollouts_reorders_the_gradient() {
         let want = evaluate(objective, rows, counts, false, device);
         let moved: Rows = order.iter().map(|&b| rows[b].clone()).collect();
         let got = evaluate(objective, &moved, counts, false, device);
-        assert_close(got.loss, want.loss, 1e-6, 1e-6, "loss");
+        assert_close(got.loss, want.loss, 1e-6, 1e-5, "loss");
         for (at, &b) in order.iter().enumerate() {
             assert_row(&got, at, &want, b, "gradient");
         }

@@ -203,12 +203,13 @@ fn the_value_of_a_column_is_that_of_the_state_before_its_token() {
         let groups = buffer.group_ids();
         for (row, rollout) in buffer.rollouts().enumerate() {
             let prompt = &buffer.groups[groups[row]].prompt_tokens;
-            for t in 0..rollout.tokens.len() {
+            assert_eq!(values[row].len(), rollout.tokens.len());
+            for (t, got) in values[row].iter().enumerate() {
                 let state = [prompt.as_slice(), &rollout.tokens[..t]].concat();
                 let tokens = TokenBatch::from_rows(&[&state], &device).unwrap();
                 let whole = critic.values(&tokens, &mut critic.empty_cache(1)).unwrap();
                 let want = *floats(whole).last().unwrap();
-                assert_close(values[row][t], want, 1e-4, 1e-4, backend);
+                assert_close(*got, want, 1e-4, 1e-4, backend);
             }
         }
         assert!((values[0][0] - values[0][1]).abs() > 1e-3);

@@ -145,6 +145,7 @@ fn hold<S: Strategy>(strategy: impl Fn() -> S, law: impl Fn(&ValueLossConfig, &D
     for config in every_config() {
         let runner = Config {
             failure_persistence: None,
+            max_shrink_iters: 200,
             ..Config::with_cases(24)
         };
         let result = TestRunner::new(runner).run(&strategy(), |drawn| {
