@@ -560,3 +560,25 @@ fn sampled_streams_are_stable_across_releases_and_backends() {
         assert_eq!(tokens, STABLE, "{backend}");
     }
 }
+
+#[test]
+fn a_prompt_token_outside_the_vocabulary_and_a_limitless_limit_are_errors() {
+    let (_, device) = devices().remove(0);
+    let model = CausalConfig {
+        hidden_size: 16,
+        ..CausalConfig::new(5)
+    }
+    .init(0, &device)
+    .unwrap();
+    let request = GenerationRequest::new(vec![1, 5], 1, [0]);
+    let error = generate(&model, &[request], &GenerationConfig::new(4, vec![0])).unwrap_err();
+    assert!(error.to_string().contains("token id 5"), "{error}");
+    let request = GenerationRequest::new(vec![1], 1, [0]);
+    let error = generate(
+        &model,
+        &[request],
+        &GenerationConfig::new(usize::MAX, vec![]),
+    )
+    .unwrap_err();
+    assert!(error.to_string().contains("max_new_tokens"), "{error}");
+}

@@ -522,3 +522,50 @@ fn a_misspelt_field_of_an_objective_is_refused_at_every_depth() {
     let misspelt = r#"{"clip_rang": 0.2}"#;
     assert!(serde_json::from_str::<ValueLossConfig>(misspelt).is_err());
 }
+
+#[test]
+fn a_ratio_too_large_for_f32_has_a_finite_loss_and_gradient() {
+    for (backend, device) in devices() {
+        for advantage in [1.0, 0.0, -1.0] {
+            for objective in [
+                PolicyObjective::dapo(),
+                PolicyObjective::grpo(),
+                PolicyObjective {
+                    surrogate: Surrogate::PpoClip(PpoClip {
+                        dual_clip: Some(3.0),
+                        ..PpoClip::default()
+                    }),
+                    ..PolicyObjective::ppo()
+                },
+            ] {
+                let leaf = matrix(&[vec![-1.0, -1.0]], &device)
+                    .autodiff()
+                    .require_grad();
+                let far = matrix(&[vec![-120.0, -1.0]], &device);
+                let close_to_it = matrix(&[vec![-1.0, 119.0]], &device);
+                let input = LossInput {
+                    old_log_probs: Some(far),
+                    ref_log_probs: Some(close_to_it),
+                    ..LossInput::new(
+                        leaf.clone(),
+                        matrix(&[vec![advantage, advantage]], &device),
+                        matrix(&[vec![1.0, 1.0]], &device),
+                    )
+                };
+                let counts = StepCounts {
+                    tokens: 2,
+                    sequences: 1,
+                };
+                let loss = objective.loss(&input, counts).unwrap();
+                let gradients = loss.loss.backward();
+                let what = format!("{backend} {objective:?} {advantage}");
+                assert!(floats(loss.loss)[0].is_finite(), "{what}");
+                let gradient = floats(leaf.grad(&gradients).unwrap());
+                assert!(
+                    gradient.iter().all(|g| g.is_finite()),
+                    "{what} {gradient:?}"
+                );
+            }
+        }
+    }
+}

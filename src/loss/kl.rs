@@ -3,6 +3,7 @@
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
+use super::ratio::LARGEST_EXPONENT;
 use crate::{Error, Result};
 
 /// Estimators of `KL(pi || ref)` from sampled tokens (Schulman, "Approximating KL Divergence", 2020), with
@@ -30,7 +31,7 @@ impl KlEstimator {
         match self {
             Self::K1 => x.neg(),
             Self::K2 => x.square().mul_scalar(0.5),
-            Self::K3 => x.clone().exp() - x - 1.0,
+            Self::K3 => x.clone().clamp_max(LARGEST_EXPONENT).exp() - x - 1.0,
         }
     }
 

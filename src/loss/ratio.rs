@@ -14,16 +14,21 @@ pub enum RatioLevel {
     Sequence,
 }
 
+/// Beyond `e^80` a ratio overflows f32, and a clipped infinity has a gradient of `0 * inf`. Ratios are held there, far
+/// outside anything that a clip range means.
+pub(super) const LARGEST_EXPONENT: f64 = 80.0;
+
 impl RatioLevel {
     /// The log-ratio `[B, T]` of every token; `difference` is zero at padding.
     pub(super) fn log_ratio(&self, difference: Tensor<2>, mask: &Tensor<2>) -> Tensor<2> {
-        match self {
+        let log_ratio = match self {
             Self::Token => difference,
             Self::Sequence => {
                 let shape = difference.dims();
                 let lengths = mask.clone().sum_dim(1).clamp_min(1.0);
                 (difference.sum_dim(1) / lengths).expand(shape)
             }
-        }
+        };
+        log_ratio.clamp_max(LARGEST_EXPONENT)
     }
 }

@@ -24,7 +24,8 @@ pub struct GenerationConfig {
     pub max_new_tokens: usize,
     /// A completion ends with the first of these. Default: none, so set it.
     pub stop_tokens: Vec<u32>,
-    /// The most completions that are generated at the same time; changes speed and memory, no result.
+    /// The most completions that are generated at the same time, though a request is never split; changes speed and
+    /// memory, no result.
     /// Default 512.
     pub max_rows: usize,
 }
@@ -120,10 +121,17 @@ pub fn generate<M: PolicyModel>(
 ) -> Result<Vec<Vec<Completion>>> {
     config.validate()?;
     for (index, request) in requests.iter().enumerate() {
-        let needed = request.prompt.len() + config.max_new_tokens;
+        let needed = request.prompt.len().saturating_add(config.max_new_tokens);
         if request.prompt.is_empty() {
             let what = format!("prompt {index}");
             return Err(Error::shape(what, "0 tokens", "at least 1 token"));
+        }
+        let unknown = |id: &&u32| **id as usize >= model.vocab_size();
+        if let Some(&id) = request.prompt.iter().find(unknown) {
+            return Err(Error::UnknownToken {
+                id,
+                vocabulary: model.vocab_size(),
+            });
         }
         // The last token of a completion is never read again.
         if needed - 1 > model.max_positions() {
