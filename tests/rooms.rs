@@ -1,0 +1,335 @@
+//! The house is as it is drawn: data travels one way through the rooms, and what is promised of every file holds.
+
+use std::collections::HashSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// In the order of travel: no room imports from one further down.
+const ROOMS: [&str; 7] = [
+    "prompt",
+    "policy",
+    "rollout",
+    "reward",
+    "advantage",
+    "loss",
+    "train",
+];
+
+/// A source file, by its path below `src`.
+struct Source {
+    path: PathBuf,
+    text: String,
+}
+
+impl Source {
+    /// Whether it is this file.
+    fn is(&self, path: &str) -> bool {
+        self.path == Path::new(path)
+    }
+
+    /// The module that the file is, from the crate's root: `loss/kl.rs` is `loss, kl`.
+    fn module(&self) -> Vec<String> {
+        let mut parts: Vec<String> = self
+            .path
+            .with_extension("")
+            .iter()
+            .map(|part| part.to_str().unwrap().to_string())
+            .collect();
+        if matches!(parts.last().map(String::as_str), Some("mod" | "lib")) {
+            parts.pop();
+        }
+        parts
+    }
+
+    /// The room that the file stands in, if it stands in one.
+    fn room(&self) -> Option<usize> {
+        let module = self.module();
+        ROOMS
+            .iter()
+            .position(|room| Some(*room) == module.first().map(String::as_str))
+    }
+
+    fn lines(&self) -> usize {
+        self.text.lines().count()
+    }
+
+    /// What is compiled into the library: no comments, and nothing from the first inline test module on (they stand
+    /// at the end).
+    fn code(&self) -> String {
+        let code: Vec<&str> = self.text.lines().map(without_comment).collect();
+        let test_module = |at: &usize| {
+            let next = code[at + 1..].iter().find(|line| !line.trim().is_empty());
+            code[*at].trim() == "#[cfg(test)]"
+                && next.is_some_and(|line| line.starts_with("mod ") && line.ends_with('{'))
+        };
+        let end = (0..code.len()).find(test_module).unwrap_or(code.len());
+        code[..end].join("\n")
+    }
+}
+
+/// The line up to `//`, unless that stands in a text or is part of an address.
+fn without_comment(line: &str) -> &str {
+    let mut quoted = false;
+    let bytes = line.as_bytes();
+    for at in 0..bytes.len() {
+        match bytes[at] {
+            b'"' if at == 0 || !matches!(bytes[at - 1], b'\\' | b'\'') => quoted = !quoted,
+            b'/' if !quoted && bytes.get(at + 1) == Some(&b'/') => return &line[..at],
+            _ => {}
+        }
+    }
+    line
+}
+
+fn read_all(folder: &Path, root: &Path, found: &mut Vec<Source>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            read_all(&path, root, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(Source {
+                text: fs::read_to_string(&path).unwrap(),
+                path: path.strip_prefix(root).unwrap().to_path_buf(),
+            });
+        }
+    }
+}
+
+/// Every file of `src`.
+fn sources() -> Vec<Source> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut found = Vec::new();
+    read_all(&root, &root, &mut found);
+    assert!(found.len() > 50, "only {} files found", found.len());
+    found
+}
+
+/// The files that are only compiled for tests: modules declared under `#[cfg(test)]`, and what is below them.
+fn test_modules(sources: &[Source]) -> HashSet<Vec<String>> {
+    let mut modules = HashSet::new();
+    for source in sources {
+        let lines: Vec<&str> = source.text.lines().map(str::trim).collect();
+        for pair in lines.windows(2) {
+            let name = pair[1]
+                .strip_prefix("mod ")
+                .and_then(|l| l.strip_suffix(';'));
+            if let ("#[cfg(test)]", Some(name)) = (pair[0], name) {
+                let mut module = source.module();
+                module.push(name.to_string());
+                modules.insert(module);
+            }
+        }
+    }
+    modules
+}
+
+/// The files of the library itself.
+fn library() -> Vec<Source> {
+    let all = sources();
+    let tests = test_modules(&all);
+    assert!(!tests.is_empty());
+    let is_test = |source: &Source| {
+        let module = source.module();
+        (0..=module.len()).any(|depth| tests.contains(&module[..depth]))
+    };
+    all.into_iter().filter(|source| !is_test(source)).collect()
+}
+
+fn is_word(character: char) -> bool {
+    character.is_alphanumeric() || character == '_'
+}
+
+/// The first names after a path's prefix: one, or those of a `{...}` list.
+fn names(rest: &str) -> Vec<String> {
+    let word = |text: &str| text.chars().take_while(|&c| is_word(c)).collect::<String>();
+    let Some(list) = rest.strip_prefix('{') else {
+        return vec![word(rest)];
+    };
+    let (mut depth, mut start, mut found) = (0, 0, Vec::new());
+    for (at, character) in list.char_indices() {
+        match character {
+            '{' => depth += 1,
+            ',' | '}' if depth == 0 => {
+                found.push(word(list[start..at].trim_start()));
+                start = at + 1;
+                if character == '}' {
+                    break;
+                }
+            }
+            '}' => depth -= 1,
+            _ => {}
+        }
+    }
+    found
+}
+
+/// Everything at the root of the crate that `code`, standing in `module`, names.
+fn root_names(code: &str, module: &[String]) -> Vec<String> {
+    let mut found = Vec::new();
+    for (prefix, depth) in [("crate::", usize::MAX), ("super::", 1)] {
+        for (at, _) in code.match_indices(prefix) {
+            let before = &code[..at];
+            // `super::super::x` is looked at from its first word.
+            if before.chars().next_back().is_some_and(is_word) || before.ends_with("::") {
+                continue;
+            }
+            let mut rest = &code[at + prefix.len()..];
+            let mut up = depth;
+            while let Some(further) = rest.strip_prefix("super::") {
+                (rest, up) = (further, up.saturating_add(1));
+            }
+            if up >= module.len() {
+                found.extend(names(rest));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn no_room_imports_from_a_room_below_it() {
+    let mut used = HashSet::new();
+    for source in library() {
+        let names = root_names(&source.code(), &source.module());
+        for name in names {
+            let Some(there) = ROOMS.iter().position(|room| *room == name) else {
+                continue;
+            };
+            let path = source.path.display();
+            match source.room() {
+                Some(here) => {
+                    let upward = there <= here;
+                    assert!(upward, "{path} imports from `{name}`, a room below its own");
+                    used.insert((here, there));
+                }
+                // What all rooms stand on stands on none of them.
+                None => assert!(source.is("lib.rs"), "{path} imports from `{name}`"),
+            }
+        }
+    }
+    // The search finds what is there: the trainer imports from every room.
+    let train = ROOMS.len() - 1;
+    let missed: Vec<_> = (0..train)
+        .filter(|&room| !used.contains(&(train, room)))
+        .collect();
+    assert!(missed.is_empty(), "train does not import from {missed:?}?");
+}
+
+#[test]
+fn every_room_is_a_folder_and_every_folder_a_room_or_shared_ground() {
+    let mut folders: Vec<String> = sources()
+        .iter()
+        .map(Source::module)
+        .filter(|module| module.len() > 1)
+        .map(|module| module[0].clone())
+        .collect();
+    folders.sort();
+    folders.dedup();
+    let shared = ["random"];
+    for room in ROOMS {
+        assert!(folders.iter().any(|folder| folder == room), "{room}");
+    }
+    for folder in folders {
+        let known = ROOMS.contains(&&*folder) || shared.contains(&&*folder);
+        assert!(known, "src/{folder} has no place in the order");
+    }
+}
+
+#[test]
+fn the_search_finds_every_way_of_writing_an_import() {
+    let module = ["loss".to_string(), "kl".to_string()];
+    let found = |code: &str| root_names(code, &module);
+    assert_eq!(found("use crate::train::Trainer;"), ["train"]);
+    assert_eq!(
+        found("use crate::{Error, train::{A, B}, policy};"),
+        ["Error", "train", "policy"]
+    );
+    assert_eq!(
+        found("use crate::{\n    Error,\n    train,\n};"),
+        ["Error", "train", ""]
+    );
+    assert_eq!(found("let x = super::super::train::f();"), ["train"]);
+    assert_eq!(found("use super::super::{train, loss};"), ["train", "loss"]);
+    assert!(found("use super::train; pub(super) fn f() {} mycrate::train").is_empty());
+    let line = r#"let a = "https://x"; // crate::train"#;
+    assert_eq!(without_comment(line), r#"let a = "https://x"; "#);
+    assert_eq!(without_comment("/// use crate::train;"), "");
+    let source = Source {
+        path: "loss/kl.rs".into(),
+        text: "fn f() {}\n#[cfg(test)]\nmod tests {\n    use crate::train;\n}\n".into(),
+    };
+    assert_eq!(source.code(), "fn f() {}");
+    assert_eq!((source.module(), source.room()), (module.to_vec(), Some(5)));
+}
+
+/// Where `word` stands in the code as a word of its own.
+fn says(code: &str, word: &str) -> bool {
+    let own = |at: usize| !code[..at].chars().next_back().is_some_and(is_word);
+    code.match_indices(word).any(|(at, _)| own(at))
+}
+
+#[test]
+fn the_library_does_not_print() {
+    for source in library() {
+        // A progress bar is there to be seen.
+        if source.is("train/observer/progress.rs") {
+            continue;
+        }
+        let code = source.code();
+        for printer in ["println!", "eprintln!", "print!", "eprint!", "dbg!"] {
+            assert!(
+                !says(&code, printer),
+                "{} has {printer}",
+                source.path.display()
+            );
+        }
+    }
+}
+
+#[test]
+fn the_device_is_always_the_callers() {
+    for source in library() {
+        let code = source.code();
+        for call in [
+            "Device::default(",
+            "Device::flex(",
+            "Device::ndarray(",
+            "Device::cuda(",
+            "Device::wgpu(",
+        ] {
+            assert!(!says(&code, call), "{} has {call}", source.path.display());
+        }
+    }
+}
+
+#[test]
+fn nothing_is_left_to_be_done() {
+    for source in sources() {
+        let code = source.code();
+        for gap in ["todo!", "unimplemented!"] {
+            assert!(!says(&code, gap), "{} has {gap}", source.path.display());
+        }
+    }
+}
+
+#[test]
+fn no_file_is_longer_than_six_hundred_lines() {
+    for source in sources() {
+        let (path, lines) = (source.path.display(), source.lines());
+        assert!(lines <= 600, "{path} has {lines} lines");
+    }
+}
+
+#[test]
+fn every_module_opens_with_what_it_is() {
+    for source in sources() {
+        let first = source.text.lines().next().unwrap_or_default();
+        let path = source.path.display();
+        if source.path.ends_with("mod.rs") {
+            let said = first
+                .strip_prefix("//! ")
+                .is_some_and(|rest| rest.len() > 10);
+            assert!(said, "{path} opens with {first:?}");
+        }
+    }
+}

@@ -1,0 +1,27 @@
+//! The trainer as a whole: it learns, its arithmetic does not depend on how it is cut, its metrics are what they say,
+//! and what cannot be meant is refused.
+
+mod common;
+#[path = "common/toy.rs"]
+mod toy;
+
+#[path = "trainer/broken_rewards.rs"]
+mod broken_rewards;
+#[path = "trainer/evaluation.rs"]
+mod evaluation;
+#[path = "trainer/learning.rs"]
+mod learning;
+#[path = "trainer/metrics.rs"]
+mod metrics;
+#[path = "trainer/optimizer.rs"]
+mod optimizer;
+#[path = "trainer/reference.rs"]
+mod reference;
+#[path = "trainer/refusals.rs"]
+mod refusals;
+#[path = "trainer/running.rs"]
+mod running;
+#[path = "trainer/supervised.rs"]
+mod supervised;
+#[path = "trainer/updates.rs"]
+mod updates;

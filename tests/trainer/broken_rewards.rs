@@ -1,0 +1,153 @@
+//! Rewards that break: the run goes on without the rollouts that they broke on.
+
+use std::sync::Once;
+use std::time::Duration;
+
+use rlvr::reward::{FnReward, RewardSet};
+use rlvr::rollout::{RewardOutcome, Rollout};
+use rlvr::train::TrainerConfig;
+
+use crate::toy;
+
+const LIMIT: Duration = Duration::from_millis(300);
+
+/// Panics are expected here: the default hook would write each of them to the terminal.
+fn quiet_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let default = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if std::thread::current().name() != Some("rlvr-reward") {
+                default(info);
+            }
+        }));
+    });
+}
+
+/// One reward that is sound, and one that breaks in its own way at each first character.
+fn fragile() -> RewardSet {
+    quiet_panics();
+    let sound = FnReward::new("sound", |input| Ok(Some(input.tokens as f64)));
+    let fragile = FnReward::new("fragile", |input| match input.completion.chars().next() {
+        Some('a') => panic!("no a"),
+        Some('b') => Err("no b".into()),
+        Some('c') => Ok(Some(f64::NAN)),
+        Some('d') => {
+            std::thread::sleep(10 * LIMIT);
+            Ok(Some(1.0))
+        }
+        _ => Ok(Some(1.0)),
+    });
+    RewardSet::builder()
+        .add(1.0, sound)
+        .add(0.5, fragile)
+        .time_limit(LIMIT)
+        .build()
+        .unwrap()
+}
+
+#[test]
+fn a_reward_that_panics_errs_is_nan_or_hangs_costs_its_rollouts_and_not_the_run() {
+    let config = TrainerConfig {
+        problems_per_step: 2,
+        group_size: 8,
+        ..toy::config()
+    };
+    let mut trainer = toy::build(&config, 0, &toy::device(), fragile(), toy::problems()).unwrap();
+    let mut kinds = [0; 5];
+    for _ in 0..2 {
+        let record = trainer.step().unwrap();
+        let mut broken = 0.0;
+        for rollout in trainer.last_rollouts().rollouts() {
+            assert_eq!(rollout.score("sound"), Some(rollout.tokens.len() as f64));
+            let outcome = &rollout.rewards[1].outcome;
+            let first = rollout.text.chars().next();
+            let (kind, expected) = match first {
+                Some('a') => (0, *outcome == RewardOutcome::Panicked("no a".into())),
+                Some('b') => (1, *outcome == RewardOutcome::Failed("no b".into())),
+                Some('c') => {
+                    let told = matches!(outcome, RewardOutcome::Failed(why) if why.contains("NaN"));
+                    (2, told)
+                }
+                Some('d') => {
+                    let limit = RewardOutcome::TimedOut(LIMIT.as_secs_f64());
+                    (3, *outcome == limit)
+                }
+                _ => (4, *outcome == RewardOutcome::Score(1.0)),
+            };
+            assert!(expected, "{first:?}: {outcome:?}");
+            kinds[kind] += 1;
+            let whole = rollout.tokens.len() as f64 + 0.5;
+            assert_eq!(rollout.reward, (kind == 4).then_some(whole));
+            broken += f64::from(kind < 4);
+        }
+        assert_eq!(toy::metric(&record, "rewards/failures"), broken);
+        assert_eq!(toy::metric(&record, "rewards/unscored"), broken);
+        // The means are over what was scored.
+        assert_eq!(record.get("rewards/fragile/mean"), Some(1.0));
+    }
+    assert!(kinds.iter().all(|&seen| seen > 0), "{kinds:?}");
+    let weights = toy::weights(trainer.policy());
+    assert!(weights.iter().all(|weight| weight.is_finite()));
+}
+
+#[test]
+fn rollouts_without_a_reward_do_not_pull_at_the_policy() {
+    quiet_panics();
+    // Sound but for one completion of each group, the first. The others must be compared as if it were not there.
+    let set = |broken: bool| {
+        let fragile = FnReward::new("accuracy", move |input| match input.completion.len() {
+            0 if broken => Err("nothing was said".into()),
+            _ => Ok(Some(f64::from(input.completion.starts_with(&input.answer)))),
+        });
+        RewardSet::builder().add(1.0, fragile).build().unwrap()
+    };
+    let step = |broken| {
+        let mut config = toy::config();
+        config.group_size = 4;
+        config.objective = rlvr::loss::PolicyObjective::dapo();
+        let mut trainer =
+            toy::build(&config, 0, &toy::device(), set(broken), toy::problems()).unwrap();
+        let record = trainer.step().unwrap();
+        let unscored = |r: &&Rollout| r.reward.is_none();
+        let none = trainer.last_rollouts().rollouts().filter(unscored).count();
+        assert_eq!(toy::metric(&record, "rewards/unscored"), none as f64);
+        (none, toy::metric(&record, "reward"))
+    };
+    let ((some, without), (none, with)) = (step(true), step(false));
+    assert!(some > 0 && none == 0, "{some}");
+    // The empty completion is never right, so leaving it out raises the mean: it was no silent zero.
+    let scored = 16.0 - some as f64;
+    assert!((without * scored - with * 16.0).abs() < 1e-9);
+}
+
+#[test]
+fn when_every_reward_breaks_the_policy_stays_and_the_run_goes_on() {
+    quiet_panics();
+    let broken = FnReward::new("accuracy", |_| -> Result<Option<f64>, _> { panic!("no") });
+    let set = RewardSet::builder().add(1.0, broken).build().unwrap();
+    let config = TrainerConfig {
+        objective: rlvr::loss::PolicyObjective::dapo(),
+        ..toy::config()
+    };
+    let mut trainer = toy::build(&config, 0, &toy::device(), set, toy::problems()).unwrap();
+    let start = toy::weights(trainer.policy());
+    for record in toy::steps(&mut trainer, 2) {
+        assert_eq!(record.get("reward"), None);
+        assert_eq!(toy::metric(&record, "rewards/unscored"), 32.0);
+        assert_eq!(toy::metric(&record, "rewards/failures"), 32.0);
+    }
+    assert_eq!(toy::weights(trainer.policy()), start);
+}
+
+#[test]
+fn abstaining_is_not_a_failure() {
+    let set = RewardSet::builder()
+        .add(1.0, FnReward::new("accuracy", |_| Ok(None)))
+        .build()
+        .unwrap();
+    let mut trainer = toy::build(&toy::config(), 0, &toy::device(), set, toy::problems()).unwrap();
+    let record = trainer.step().unwrap();
+    assert_eq!(toy::metric(&record, "rewards/failures"), 0.0);
+    assert_eq!(toy::metric(&record, "rewards/unscored"), 32.0);
+}

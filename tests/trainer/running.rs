@@ -1,0 +1,208 @@
+//! A run: who is told what, in which order, and how it ends.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use rlvr::Result;
+use rlvr::train::observer::{History, Observer, RunInfo, StepRecord};
+use rlvr::train::{
+    EvaluationConfig, RunCheckpoints, RunConfig, RunEnd, RunEvaluation, latest_checkpoint,
+};
+
+use crate::toy;
+
+/// Writes down every call; raises the flag in one step, fails in another.
+#[derive(Default)]
+struct Witness {
+    calls: Vec<String>,
+    stop: Arc<AtomicBool>,
+    stop_at: u64,
+    fail_at: u64,
+}
+
+impl Observer for Witness {
+    fn on_start(&mut self, run: &RunInfo) -> Result<()> {
+        let RunInfo {
+            first_step,
+            last_step,
+            title,
+        } = run;
+        self.calls
+            .push(format!("start {first_step} {last_step} {title}"));
+        Ok(())
+    }
+
+    fn on_step(&mut self, record: &StepRecord) -> Result<()> {
+        self.calls.push(format!("step {}", record.step));
+        if record.step == self.stop_at {
+            self.stop.store(true, Ordering::Relaxed);
+        }
+        if record.step == self.fail_at {
+            return Err(rlvr::Error::config("disk", "full", "room"));
+        }
+        Ok(())
+    }
+
+    fn on_end(&mut self) -> Result<()> {
+        self.calls.push("end".into());
+        Ok(())
+    }
+}
+
+fn run(steps: u64) -> RunConfig {
+    RunConfig {
+        steps,
+        title: "toy".into(),
+        ..RunConfig::default()
+    }
+}
+
+#[test]
+fn observers_hear_start_every_step_and_end_in_order() {
+    let mut trainer = toy::trainer(&toy::config(), 0, &toy::device());
+    let stop = AtomicBool::new(false);
+    let mut witness = Witness::default();
+    let end = trainer.run(&run(3), &mut witness, &stop).unwrap();
+    assert_eq!(end, RunEnd::Finished);
+    let expected = ["start 0 3 toy", "step 1", "step 2", "step 3", "end"];
+    assert_eq!(witness.calls, expected);
+
+    // The same trainer goes on where it was: steps are counted over all runs.
+    let mut witness = Witness::default();
+    trainer.run(&run(5), &mut witness, &stop).unwrap();
+    assert_eq!(witness.calls, ["start 3 5 toy", "step 4", "step 5", "end"]);
+    assert_eq!(trainer.steps_done(), 5);
+    // Nothing is left to do.
+    let mut witness = Witness::default();
+    let end = trainer.run(&run(5), &mut witness, &stop).unwrap();
+    assert_eq!(witness.calls, ["start 5 5 toy", "end"]);
+    assert_eq!(end, RunEnd::Finished);
+}
+
+#[test]
+fn a_run_stops_after_the_step_in_which_the_flag_was_raised_and_saves_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut trainer = toy::trainer(&toy::config(), 0, &toy::device());
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut witness = Witness {
+        stop: stop.clone(),
+        stop_at: 3,
+        ..Witness::default()
+    };
+    let config = RunConfig {
+        checkpoints: Some(RunCheckpoints {
+            folder: folder.path().into(),
+            every: 100,
+            keep: 1,
+        }),
+        ..run(10)
+    };
+    let end = trainer.run(&config, &mut witness, &stop).unwrap();
+    assert_eq!(end, RunEnd::Stopped);
+    let expected = ["start 0 10 toy", "step 1", "step 2", "step 3", "end"];
+    assert_eq!(witness.calls, expected);
+    let saved = latest_checkpoint(folder.path()).unwrap().unwrap();
+    assert!(saved.ends_with("step-00000003"), "{saved:?}");
+    let mut other = toy::trainer(&toy::config(), 9, &toy::device());
+    other.load_checkpoint(saved).unwrap();
+    assert_eq!(other.steps_done(), 3);
+    assert_eq!(toy::weights(other.policy()), toy::weights(trainer.policy()));
+}
+
+#[test]
+fn checkpoints_come_every_so_many_steps_and_at_the_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut trainer = toy::trainer(&toy::config(), 0, &toy::device());
+    let config = RunConfig {
+        checkpoints: Some(RunCheckpoints {
+            folder: folder.path().into(),
+            every: 2,
+            keep: 10,
+        }),
+        ..run(5)
+    };
+    let stop = AtomicBool::new(false);
+    trainer.run(&config, &mut History::new(), &stop).unwrap();
+    let mut names: Vec<String> = std::fs::read_dir(folder.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    assert_eq!(names, ["step-00000002", "step-00000004", "step-00000005"]);
+}
+
+#[test]
+fn an_observer_that_fails_ends_the_run_and_is_still_told_so() {
+    let mut trainer = toy::trainer(&toy::config(), 0, &toy::device());
+    let mut witness = Witness {
+        fail_at: 2,
+        ..Witness::default()
+    };
+    let stop = AtomicBool::new(false);
+    let error = trainer.run(&run(9), &mut witness, &stop).unwrap_err();
+    assert_eq!(error.to_string(), "invalid `disk`: full; expected room");
+    assert_eq!(witness.calls, ["start 0 9 toy", "step 1", "step 2", "end"]);
+}
+
+#[test]
+fn a_step_that_fails_ends_the_run_and_observers_are_told() {
+    let problems = vec![rlvr::prompt::Problem::new("x", "x")];
+    let rewards = toy::rewards();
+    let mut trainer = toy::build(&toy::config(), 0, &toy::device(), rewards, problems).unwrap();
+    let mut witness = Witness::default();
+    let stop = AtomicBool::new(false);
+    assert!(trainer.run(&run(2), &mut witness, &stop).is_err());
+    assert_eq!(witness.calls, ["start 0 2 toy", "end"]);
+}
+
+#[test]
+fn an_examination_is_in_the_record_of_its_step_and_changes_nothing() {
+    let evaluation = RunEvaluation {
+        problems: toy::problems(),
+        every: 2,
+        config: EvaluationConfig {
+            samples: 3,
+            k: vec![2, 3],
+            ..EvaluationConfig::default()
+        },
+    };
+    let go = |evaluation: Option<RunEvaluation>| {
+        let mut trainer = toy::trainer(&toy::config(), 0, &toy::device());
+        let history = History::new();
+        let config = RunConfig {
+            evaluation,
+            ..run(5)
+        };
+        let stop = AtomicBool::new(false);
+        trainer.run(&config, &mut history.clone(), &stop).unwrap();
+        let records: Arc<Mutex<Vec<StepRecord>>> = history.records();
+        let records = records.lock().unwrap().clone();
+        (trainer, records)
+    };
+    let (trainer, records) = go(Some(evaluation.clone()));
+    let examined: Vec<u64> = records
+        .iter()
+        .filter(|record| record.get("eval/accuracy").is_some())
+        .map(|record| record.step)
+        .collect();
+    // Every second, and the last.
+    assert_eq!(examined, [2, 4, 5]);
+    let last = &records[4];
+    let again = trainer
+        .evaluate(&evaluation.problems, &evaluation.config)
+        .unwrap();
+    assert_eq!(last.get("eval/accuracy"), Some(again.accuracy));
+    assert_eq!(last.get("eval/mean_length"), Some(again.mean_length));
+    assert_eq!(last.get("eval/pass@1"), again.pass_at_1);
+    let at_2_and_3 = [(2, last.get("eval/pass@2")), (3, last.get("eval/pass@3"))];
+    let want: Vec<_> = again.pass_at_k.iter().map(|&(k, p)| (k, Some(p))).collect();
+    assert_eq!(at_2_and_3.to_vec(), want);
+    assert!(toy::metric(last, "time/eval") > 0.0);
+
+    let (unexamined, records) = go(None);
+    assert!(records.iter().all(|r| r.get("eval/accuracy").is_none()));
+    assert_eq!(
+        toy::weights(unexamined.policy()),
+        toy::weights(trainer.policy())
+    );
+}

@@ -1,0 +1,176 @@
+//! Supervised fine-tuning: responses are learned, prompts are not.
+
+use rlvr::policy::causal::CausalModel;
+use rlvr::policy::{PolicyModel, TokenBatch};
+use rlvr::prompt::{Problem, Tokenizer};
+use rlvr::train::{Demonstration, EvaluationConfig, SftConfig, SftReport, evaluate, supervise};
+
+use crate::common::{assert_close, devices, floats};
+use crate::toy;
+
+/// One layer cannot count: after `a` and after `aa` it sees the same, so no response repeats its prompt; and no
+/// prompt with a part of its response is another prompt.
+fn demonstrations() -> Vec<Demonstration> {
+    [("a", "c"), ("ab", "ca"), ("c", "d"), ("cad", "bca")]
+        .map(|(prompt, response)| Demonstration {
+            prompt: prompt.into(),
+            response: response.into(),
+        })
+        .to_vec()
+}
+
+fn config(steps: u64) -> SftConfig {
+    SftConfig {
+        steps,
+        batch_size: 4,
+        optimizer: toy::optimizer(0.02),
+        seed: 0,
+    }
+}
+
+fn learn(policy: &mut CausalModel, data: &[Demonstration], config: &SftConfig) -> Vec<SftReport> {
+    let mut reports = Vec::new();
+    supervise(policy, &toy::tokenizer(), data, config, |report| {
+        reports.push(*report);
+        true
+    })
+    .unwrap();
+    reports
+}
+
+/// `-ln p` of every token of the response and of its end, from logits, one sequence at a time.
+fn response_nll(policy: &CausalModel, data: &[Demonstration]) -> (f64, usize) {
+    let tokenizer = toy::tokenizer();
+    let (mut sum, mut count) = (0.0, 0);
+    for Demonstration { prompt, response } in data {
+        let prompt = tokenizer.encode(prompt).unwrap();
+        let mut response = tokenizer.encode(response).unwrap();
+        response.extend(tokenizer.stop_tokens().first());
+        let all = [&prompt[..], &response].concat();
+        let batch = TokenBatch::from_rows(&[&all[..]], &policy.device()).unwrap();
+        let hidden = policy.forward(&batch, &mut policy.empty_cache(1)).unwrap();
+        let logits = floats(hidden.squeeze_dim::<2>(0).matmul(policy.unembedding()));
+        for (at, &token) in response.iter().enumerate() {
+            let row = &logits[(prompt.len() + at - 1) * 6..][..6];
+            let total: f64 = row.iter().map(|logit| logit.exp()).sum();
+            sum += total.ln() - row[token as usize];
+            count += 1;
+        }
+    }
+    (sum, count)
+}
+
+#[test]
+fn the_first_loss_is_the_mean_over_response_tokens_and_their_ends() {
+    for (backend, device) in devices() {
+        let mut policy = toy::policy(0, &device);
+        let data = demonstrations();
+        let (sum, count) = response_nll(&policy, &data);
+        assert_eq!(count, 1 + 2 + 1 + 3 + 4);
+        let reports = learn(&mut policy, &data, &config(1));
+        let want = sum / count as f64;
+        assert_close(reports[0].loss, want, 1e-5, 1e-6, backend);
+    }
+}
+
+#[test]
+fn the_loss_falls_until_the_policy_says_what_was_shown() {
+    let mut policy = toy::policy(0, &toy::device());
+    let data = demonstrations();
+    let reports = learn(&mut policy, &data, &config(150));
+    let steps: Vec<u64> = reports.iter().map(|report| report.step).collect();
+    assert_eq!(steps, (1..=150).collect::<Vec<_>>());
+    let (first, last) = (reports[0].loss, reports[149].loss);
+    assert!(first > 1.0 && last < 0.05, "{first} to {last}");
+    assert!(reports.iter().all(|r| r.update.learning_rate == 0.02));
+
+    let ask = |shown: &Demonstration| Problem::new(&shown.prompt, &shown.response);
+    let problems: Vec<Problem> = data.iter().map(ask).collect();
+    let found = evaluate(
+        &policy,
+        &toy::tokenizer(),
+        &toy::rewards(),
+        &problems,
+        &toy::config().generation,
+        &EvaluationConfig::default(),
+    )
+    .unwrap();
+    assert_eq!(found.accuracy, 1.0);
+    let said: Vec<&str> = found.greedy.rollouts().map(|r| r.text.as_str()).collect();
+    assert_eq!(said, ["c", "ca", "d", "bca"]);
+    assert!(found.greedy.rollouts().all(|r| !r.is_truncated()));
+}
+
+#[test]
+fn what_stands_in_a_prompt_is_read_but_not_learned() {
+    // The last prompt token predicts the response; what predicts prompt tokens has no part in the gradient. With
+    // the prompt "aaaa", learning it would make `a` after `a` likely; the response teaches `b`.
+    let data = vec![Demonstration {
+        prompt: "aaaa".into(),
+        response: "b".into(),
+    }];
+    let mut policy = toy::policy(0, &toy::device());
+    let before = response_nll(&policy, &data).0;
+    let one = SftConfig {
+        batch_size: 1,
+        ..config(1)
+    };
+    let reports = learn(&mut policy, &data, &one);
+    assert_close(reports[0].loss, before / 2.0, 1e-5, 1e-6, "loss");
+
+    let more = SftConfig {
+        batch_size: 1,
+        ..config(40)
+    };
+    learn(&mut policy, &data, &more);
+    // In every state after an `a`, `a` has not become the likely continuation.
+    let prompt = toy::tokenizer().encode("aaaa").unwrap();
+    let batch = TokenBatch::from_rows(&[&prompt[..]], &policy.device()).unwrap();
+    let hidden = policy.forward(&batch, &mut policy.empty_cache(1)).unwrap();
+    let logits = floats(hidden.squeeze_dim::<2>(0).matmul(policy.unembedding()));
+    for row in logits.chunks_exact(6) {
+        let total: f64 = row.iter().map(|logit| logit.exp()).sum();
+        let again = row[prompt[0] as usize].exp() / total;
+        assert!(again < 0.2, "{again}");
+    }
+}
+
+#[test]
+fn it_ends_when_the_observer_has_seen_enough() {
+    let mut policy = toy::policy(0, &toy::device());
+    let mut seen = 0;
+    let data = demonstrations();
+    let enough = |report: &SftReport| {
+        seen = report.step;
+        report.step < 3
+    };
+    supervise(&mut policy, &toy::tokenizer(), &data, &config(50), enough).unwrap();
+    assert_eq!(seen, 3);
+}
+
+#[test]
+fn nothing_to_learn_from_is_refused() {
+    let mut policy = toy::policy(0, &toy::device());
+    let start = toy::weights(&policy);
+    let mut go = |data: &[Demonstration], config: &SftConfig| {
+        let result = supervise(&mut policy, &toy::tokenizer(), data, config, |_| true);
+        result.unwrap_err().to_string()
+    };
+    assert!(go(&[], &config(1)).contains("at least one"));
+    let empty = SftConfig {
+        batch_size: 0,
+        ..config(1)
+    };
+    assert!(go(&demonstrations(), &empty).contains("batch_size`: 0"));
+    let foreign = Demonstration {
+        prompt: "x".into(),
+        response: "a".into(),
+    };
+    assert!(go(&[foreign], &config(1)).contains("'x'"));
+    let unasked = Demonstration {
+        prompt: String::new(),
+        response: "a".into(),
+    };
+    assert!(go(&[unasked], &config(1)).contains("at least one token of prompt"));
+    assert_eq!(toy::weights(&policy), start);
+}

@@ -1,0 +1,291 @@
+//! What one step's updates are: how many, over what, and the same however the rollouts are cut.
+
+use rlvr::advantage::{Estimator, GroupMean};
+use rlvr::loss::{KlEstimator, KlPenalty, PolicyObjective};
+use rlvr::train::observer::StepRecord;
+use rlvr::train::{OptimizerConfig, TrainerConfig};
+
+use crate::common::{assert_close, devices};
+use crate::toy;
+
+/// Objectives with every kind of denominator, with and without terms beside the surrogate.
+fn objectives() -> Vec<(&'static str, TrainerConfig)> {
+    let with = |objective| TrainerConfig {
+        objective,
+        ..toy::config()
+    };
+    let k2 = KlPenalty {
+        coef: 0.1,
+        estimator: KlEstimator::K2,
+    };
+    vec![
+        ("grpo", with(PolicyObjective::grpo())),
+        ("dapo", with(PolicyObjective::dapo())),
+        (
+            "dr_grpo",
+            TrainerConfig {
+                advantage: Estimator::GroupMean(GroupMean::default()),
+                ..with(PolicyObjective::dr_grpo(4))
+            },
+        ),
+        (
+            "with entropy and k2",
+            with(
+                PolicyObjective::dapo()
+                    .with_entropy_coef(0.05)
+                    .with_kl(Some(k2)),
+            ),
+        ),
+        ("ppo", toy::ppo_config()),
+    ]
+}
+
+/// The first step's weights and record under some cutting.
+fn first_step(
+    config: &TrainerConfig,
+    micro_batch: usize,
+    logit_chunk: usize,
+    device: &burn::tensor::Device,
+) -> (Vec<f64>, StepRecord) {
+    let config = TrainerConfig {
+        micro_batch,
+        logit_chunk,
+        // AdamW divides the gradient by its own size: a large epsilon keeps rounding from being divided by rounding.
+        optimizer: OptimizerConfig {
+            epsilon: 1e-3,
+            ..config.optimizer
+        },
+        ..config.clone()
+    };
+    let mut trainer = toy::trainer(&config, 3, device);
+    let record = trainer.step().unwrap();
+    (toy::weights(trainer.policy()), record)
+}
+
+#[test]
+fn how_the_rollouts_are_cut_changes_nothing() {
+    for (backend, device) in devices() {
+        let start = toy::weights(&toy::policy(3, &device));
+        for (name, config) in objectives() {
+            let (want, whole) = first_step(&config, 1000, 1000, &device);
+            let moved = toy::distance(&want, &start);
+            assert!(moved > 1e-3, "{name}: the step moved by {moved} only");
+            for (micro_batch, chunk) in [(1, 1000), (5, 1000), (1000, 1), (1000, 7), (5, 7)] {
+                let (got, record) = first_step(&config, micro_batch, chunk, &device);
+                let what = format!("{backend} {name} micro-batch {micro_batch} chunk {chunk}");
+                let apart = toy::distance(&got, &want);
+                assert!(apart < 1e-5, "{what}: {apart}");
+                for metric in ["loss", "grad_norm", "value/loss", "value/grad_norm"] {
+                    if let Some(want) = whole.get(metric) {
+                        let got = toy::metric(&record, metric);
+                        assert_close(got, want, 1e-4, 1e-5, &format!("{what} {metric}"));
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn several_passes_and_mini_batches_are_cut_alike_too() {
+    let config = TrainerConfig {
+        passes: 2,
+        updates_per_pass: 2,
+        ..toy::config()
+    };
+    let device = toy::device();
+    let (want, _) = first_step(&config, 1000, 1000, &device);
+    for micro_batch in [1, 5] {
+        let (got, _) = first_step(&config, micro_batch, 1000, &device);
+        let apart = toy::distance(&got, &want);
+        assert!(apart < 1e-5, "micro-batch {micro_batch}: {apart}");
+    }
+}
+
+/// The updates that a step makes, as the next step's rollouts count them.
+fn updates_of_a_step(config: &TrainerConfig) -> u64 {
+    let mut trainer = toy::trainer(config, 0, &toy::device());
+    toy::steps(&mut trainer, 1);
+    let version = |trainer: &toy::Rl| {
+        let mut versions = trainer.last_rollouts().rollouts().map(|r| r.policy_version);
+        let first = versions.next().unwrap();
+        assert!(versions.all(|version| version == first));
+        first
+    };
+    assert_eq!(version(&trainer), 0);
+    toy::steps(&mut trainer, 1);
+    version(&trainer)
+}
+
+#[test]
+fn a_step_makes_passes_times_updates_per_pass_updates() {
+    for (passes, updates_per_pass) in [(1, 1), (3, 1), (1, 4), (3, 2)] {
+        let config = TrainerConfig {
+            passes,
+            updates_per_pass,
+            ..toy::config()
+        };
+        let want = passes * updates_per_pass as u64;
+        assert_eq!(updates_of_a_step(&config), want);
+        assert_eq!(config.updates_per_step(), want);
+    }
+}
+
+#[test]
+#[ignore = "an updates_per_pass that does not divide problems_per_step makes fewer updates than it says"]
+fn a_step_makes_as_many_updates_where_the_groups_do_not_divide_evenly() {
+    for (problems_per_step, updates_per_pass) in [(4, 3), (5, 4), (7, 5)] {
+        let config = TrainerConfig {
+            problems_per_step,
+            updates_per_pass,
+            ..toy::config()
+        };
+        assert_eq!(updates_of_a_step(&config), updates_per_pass as u64);
+    }
+}
+
+#[test]
+fn the_schedule_counts_updates_not_steps() {
+    let mut config = TrainerConfig {
+        passes: 2,
+        updates_per_pass: 2,
+        ..toy::config()
+    };
+    config.optimizer.schedule.warmup = 10;
+    let records = toy::steps(&mut toy::trainer(&config, 0, &toy::device()), 3);
+    let rates: Vec<f64> = records
+        .iter()
+        .map(|record| toy::metric(record, "learning_rate"))
+        .collect();
+    // The last update of each step: the 4th, the 8th, the 12th.
+    for (got, want) in rates.iter().zip([0.4, 0.8, 1.0]) {
+        assert_close(*got, want * 0.02, 1e-12, 0.0, "learning rate");
+    }
+}
+
+#[test]
+fn a_single_update_is_on_policy_to_the_last_bit() {
+    for (name, config) in objectives() {
+        let config = TrainerConfig {
+            optimizer: toy::optimizer(0.1),
+            ..config
+        };
+        for record in toy::steps(&mut toy::trainer(&config, 0, &toy::device()), 3) {
+            for metric in [
+                "clip_ratio/region_mean",
+                "clip_ratio/low_mean",
+                "clip_ratio/high_mean",
+                "policy/approx_kl",
+            ] {
+                assert_eq!(toy::metric(&record, metric), 0.0, "{name} {metric}");
+            }
+            assert_eq!(toy::metric(&record, "policy/ratio_mean"), 1.0, "{name}");
+        }
+    }
+}
+
+#[test]
+fn many_passes_with_a_large_rate_leave_the_clip_range() {
+    let config = TrainerConfig {
+        passes: 8,
+        optimizer: toy::optimizer(0.1),
+        ..toy::config()
+    };
+    let record = toy::steps(&mut toy::trainer(&config, 0, &toy::device()), 1).remove(0);
+    let region = toy::metric(&record, "clip_ratio/region_mean");
+    assert!(region > 0.01 && region < 1.0, "{region}");
+    let sides = ["low", "high"].map(|s| toy::metric(&record, &format!("clip_ratio/{s}_mean")));
+    assert!(sides.iter().all(|&side| side > 0.0), "{sides:?}");
+    assert_close(region, sides[0] + sides[1], 1e-12, 0.0, "region");
+    let moved = toy::metric(&record, "policy/approx_kl");
+    assert!(moved > 1e-3, "{moved}");
+
+    // A range that nothing leaves clips nothing.
+    let wide = TrainerConfig {
+        objective: PolicyObjective::deepseek_r1(),
+        ..config
+    };
+    let record = toy::steps(&mut toy::trainer(&wide, 0, &toy::device()), 1).remove(0);
+    assert_eq!(toy::metric(&record, "clip_ratio/low_mean"), 0.0);
+    assert!(toy::metric(&record, "policy/approx_kl") > 1e-3);
+}
+
+/// A configuration under which no completion can end in time: no token of the model is the stop token.
+fn endless() -> TrainerConfig {
+    let mut config = toy::config();
+    config.generation.stop_tokens = vec![99];
+    config
+}
+
+#[test]
+fn when_all_completions_are_truncated_masking_them_leaves_the_weights_alone() {
+    for config in [
+        endless(),
+        TrainerConfig {
+            advantage: toy::ppo_config().advantage,
+            ..endless()
+        },
+    ] {
+        let run = |mask_truncated| {
+            let config = TrainerConfig {
+                mask_truncated,
+                passes: 2,
+                ..config.clone()
+            };
+            let mut trainer = toy::trainer(&config, 0, &toy::device());
+            let start = toy::weights(trainer.policy());
+            let records = toy::steps(&mut trainer, 2);
+            for record in &records {
+                assert_eq!(toy::metric(record, "completions/clipped_ratio"), 1.0);
+                assert!(toy::metric(record, "reward_std") > 0.0);
+            }
+            toy::distance(&toy::weights(trainer.policy()), &start)
+        };
+        assert_eq!(run(true), 0.0);
+        // It was the mask: there was something to learn.
+        assert!(run(false) > 1e-3);
+    }
+}
+
+#[test]
+fn masking_only_leaves_out_what_was_truncated() {
+    let step = |mask_truncated| {
+        let config = TrainerConfig {
+            mask_truncated,
+            ..toy::config()
+        };
+        let mut trainer = toy::trainer(&config, 0, &toy::device());
+        let record = trainer.step().unwrap();
+        (record, toy::weights(trainer.policy()))
+    };
+    let ((masked, with), (plain, without)) = (step(true), step(false));
+    let clipped = toy::metric(&masked, "completions/clipped_ratio");
+    assert!(clipped > 0.1 && clipped < 0.9, "{clipped}");
+    assert!(toy::metric(&masked, "grad_norm") > 0.0);
+    assert!(toy::distance(&with, &without) > 1e-3);
+    // What is reported of the rollouts is all of them either way.
+    for name in ["reward", "completions/mean_length", "entropy"] {
+        assert_eq!(masked.get(name), plain.get(name));
+    }
+}
+
+#[test]
+fn a_step_in_which_nothing_differs_moves_nothing() {
+    let config = TrainerConfig {
+        objective: PolicyObjective::dapo(),
+        ..toy::config()
+    };
+    let same = rlvr::reward::RewardSet::builder()
+        .add(
+            1.0,
+            rlvr::reward::FnReward::new("accuracy", |_| Ok(Some(0.7))),
+        )
+        .build()
+        .unwrap();
+    let mut trainer = toy::build(&config, 0, &toy::device(), same, toy::problems()).unwrap();
+    let start = toy::weights(trainer.policy());
+    let record = trainer.step().unwrap();
+    assert_eq!(toy::weights(trainer.policy()), start);
+    assert_eq!(toy::metric(&record, "frac_reward_zero_std"), 1.0);
+    assert_eq!(toy::metric(&record, "grad_norm"), 0.0);
+}
