@@ -70,7 +70,7 @@ impl Task {
             numbers: 3,
             ..Countdown::default()
         };
-        let problems = split(task.problems(3000, seed)?, 300, seed)?;
+        let problems = split(task.problems(2200, seed)?, 300, seed)?;
         Ok(Self {
             name: "countdown".into(),
             tokenizer: Arc::new(CharTokenizer::new(&task.alphabet(), &TAGS)?),

@@ -13,13 +13,12 @@ use serde::{Deserialize, Serialize};
 
 use super::config::TrainerConfig;
 use super::trainer::Trainer;
-use crate::loss::AdaptiveKl;
 use crate::policy::{PolicyModel, ValueModel};
 use crate::rollout::RolloutBuffer;
 use crate::{Error, Result};
 
 const PREFIX: &str = "step-";
-const TEMPORARY: &str = ".writing-";
+const TEMPORARY: &str = ".writing-step-";
 /// Raised when a checkpoint of an earlier version can no longer be read.
 const FORMAT: u32 = 1;
 
@@ -34,7 +33,8 @@ struct Manifest {
     critic_updates: u64,
     has_reference: bool,
     has_critic: bool,
-    kl_controller: Option<AdaptiveKl>,
+    kl_coef: Option<f64>,
+    rollout_groups: usize,
     problems: usize,
     problems_fingerprint: u64,
     config: TrainerConfig,
@@ -45,11 +45,12 @@ struct Manifest {
 /// # Errors
 /// If the folder exists but cannot be listed.
 pub fn latest_checkpoint(folder: impl AsRef<Path>) -> Result<Option<PathBuf>> {
-    Ok(checkpoints(folder.as_ref())?.pop().map(|(_, path)| path))
+    let mut all = folders(folder.as_ref(), PREFIX)?;
+    Ok(all.pop().map(|(_, path)| path))
 }
 
-/// Whole checkpoints with their steps, oldest first.
-fn checkpoints(folder: &Path) -> Result<Vec<(u64, PathBuf)>> {
+/// The entries of `folder` called `prefix` and a step, with their steps, oldest first.
+fn folders(folder: &Path, prefix: &str) -> Result<Vec<(u64, PathBuf)>> {
     if !folder.exists() {
         return Ok(Vec::new());
     }
@@ -57,7 +58,7 @@ fn checkpoints(folder: &Path) -> Result<Vec<(u64, PathBuf)>> {
     for entry in fs::read_dir(folder).map_err(|e| Error::io(folder, e))? {
         let path = entry.map_err(|e| Error::io(folder, e))?.path();
         let name = path.file_name().and_then(|name| name.to_str());
-        let step = name.and_then(|name| name.strip_prefix(PREFIX)?.parse().ok());
+        let step = name.and_then(|name| name.strip_prefix(prefix)?.parse().ok());
         if let Some(step) = step {
             found.push((step, path));
         }
@@ -69,6 +70,9 @@ fn checkpoints(folder: &Path) -> Result<Vec<(u64, PathBuf)>> {
 impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
     /// Writes a checkpoint into `folder` and returns its path; of older ones, the newest `keep - 1` stay.
     ///
+    /// Checkpoints of later steps are removed: they are there only if this run went back to an earlier one, and would
+    /// be taken for its latest.
+    ///
     /// # Errors
     /// If something cannot be written; what was there before is untouched then.
     pub fn save_checkpoint(&self, folder: impl AsRef<Path>, keep: usize) -> Result<PathBuf> {
@@ -77,21 +81,27 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
             return Err(Error::config("keep", keep, "at least 1 checkpoint"));
         }
         fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
-        let name = format!("{PREFIX}{:08}", self.steps_done);
+        for (_, half) in folders(folder, TEMPORARY)? {
+            remove(&half)?;
+        }
+        let name = format!("{:08}", self.steps_done);
         let temporary = folder.join(format!("{TEMPORARY}{name}"));
-        remove(&temporary)?;
         fs::create_dir(&temporary).map_err(|e| Error::io(&temporary, e))?;
         self.write_into(&temporary)?;
         sync_folder(&temporary)?;
 
-        let place = folder.join(&name);
+        let place = folder.join(format!("{PREFIX}{name}"));
         // Saving the same step twice: the state is the same, so losing the old copy loses nothing.
         remove(&place)?;
         fs::rename(&temporary, &place).map_err(|e| Error::io(&place, e))?;
         sync(folder)?;
-        let all = checkpoints(folder)?;
-        for (_, old) in &all[..all.len().saturating_sub(keep)] {
-            remove(old)?;
+        let all = folders(folder, PREFIX)?;
+        let (own, later): (Vec<_>, Vec<_>) = all
+            .into_iter()
+            .partition(|(step, _)| *step <= self.steps_done);
+        let surplus = own.len().saturating_sub(keep);
+        for (_, other) in own[..surplus].iter().chain(&later) {
+            remove(other)?;
         }
         Ok(place)
     }
@@ -116,7 +126,8 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
             critic_updates: self.critic.as_ref().map_or(0, |c| c.optimizer.updates()),
             has_reference: self.reference.is_some(),
             has_critic: self.critic.is_some(),
-            kl_controller: self.kl_controller,
+            kl_coef: self.kl_coef,
+            rollout_groups: self.last_rollouts.groups.len(),
             problems: self.problems.len(),
             problems_fingerprint: self.problems_fingerprint(),
             config: self.config.clone(),
@@ -158,7 +169,12 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
                 .load(&critic.model, path, "critic", manifest.critic_updates)?;
         }
         self.last_rollouts = RolloutBuffer::read(path.join("rollouts.jsonl"))?;
-        self.kl_controller = manifest.kl_controller;
+        let (found, groups) = (self.last_rollouts.groups.len(), manifest.rollout_groups);
+        if found != groups {
+            let reason = format!("rollouts.jsonl has {found} groups, its manifest says {groups}");
+            return Err(Error::checkpoint(path, reason));
+        }
+        self.kl_coef = manifest.kl_coef;
         self.steps_done = manifest.steps_done;
         self.tokens_seen = manifest.tokens_seen;
         Ok(())
@@ -204,9 +220,9 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
             ),
             ("critic", manifest.has_critic, self.critic.is_some()),
             (
-                "KL controller",
-                manifest.kl_controller.is_some(),
-                self.kl_controller.is_some(),
+                "KL in the reward",
+                manifest.kl_coef.is_some(),
+                self.kl_coef.is_some(),
             ),
         ] {
             let word = |there| if there { "present" } else { "absent" }.to_string();

@@ -130,18 +130,19 @@ impl TrainerConfig {
         self.critic.optimizer.validate()?;
         self.critic.value_loss.validate()?;
         self.reference_sync.validate()?;
-        self.log_probs().validate()?;
         for (field, value) in [
             ("problems_per_step", self.problems_per_step),
             ("group_size", self.group_size),
             ("updates_per_pass", self.updates_per_pass),
             ("micro_batch", self.micro_batch),
+            ("logit_chunk", self.logit_chunk),
             ("passes", self.passes as usize),
         ] {
             if value == 0 {
                 return Err(Error::config(field, value, "at least 1"));
             }
         }
+        self.log_probs().validate()?;
         if self.group_size < 2 && !self.advantage.needs_values() {
             return Err(Error::config(
                 "group_size",

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::experience::Experience;
 use super::update::Updates;
-use crate::loss::{AdaptiveKl, KlEstimator};
+use crate::loss::KlEstimator;
 use crate::rollout::Rollout;
 
 /// Seconds per phase.
@@ -44,7 +44,7 @@ pub(super) fn step_metrics(
     experience: &Experience,
     updates: &Updates,
     times: &StepTimes,
-    kl_controller: Option<&AdaptiveKl>,
+    kl_coef: Option<f64>,
 ) -> BTreeMap<String, f64> {
     let mut metrics = BTreeMap::new();
     let mut put = |name: &str, value: Option<f64>| {
@@ -95,7 +95,7 @@ pub(super) fn step_metrics(
     put("entropy", Some(entropy / tokens.max(1.0)));
 
     put("kl", kl_to_reference(experience));
-    put("kl_coef", kl_controller.map(|controller| controller.coef));
+    put("kl_coef", kl_coef);
     let update_count = updates.policy.len().max(1) as f64;
     let loss = &updates.metrics;
     for (name, sum) in [

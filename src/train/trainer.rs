@@ -34,7 +34,8 @@ pub struct Trainer<M: PolicyModel, V: ValueModel = ValueHead<M>> {
     pub(super) optimizer: Optimizer,
     pub(super) reference: Option<ReferencePolicy<M>>,
     pub(super) critic: Option<Critic<V>>,
-    pub(super) kl_controller: Option<AdaptiveKl>,
+    /// The coefficient of the KL in the reward, as its controller has left it.
+    pub(super) kl_coef: Option<f64>,
     pub(super) steps_done: u64,
     pub(super) tokens_seen: u64,
     pub(super) last_rollouts: RolloutBuffer,
@@ -106,15 +107,10 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
             .needs_reference()
             .then(|| ReferencePolicy::new(&policy, config.reference_sync))
             .transpose()?;
-        let kl_controller = config.kl_in_reward.map(|kl| AdaptiveKl {
-            coef: kl.penalty.coef,
-            // Without a target the coefficient never moves.
-            target: kl.adaptive.map_or(f64::INFINITY, |a| a.target),
-            horizon: kl.adaptive.map_or(f64::INFINITY, |a| a.horizon),
-        });
         Ok(Self {
             order: ProblemOrder::new(problems.len(), config.seed)?,
             optimizer: Optimizer::new(config.optimizer)?,
+            kl_coef: config.kl_in_reward.map(|kl| kl.penalty.coef),
             advantage: Arc::new(config.advantage.clone()),
             config,
             policy,
@@ -123,7 +119,6 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
             problems,
             reference,
             critic,
-            kl_controller,
             steps_done: 0,
             tokens_seen: 0,
             last_rollouts: RolloutBuffer::new(),
@@ -199,10 +194,18 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
         if let Some(reference) = &mut self.reference {
             reference.after_step(self.steps_done, &self.policy);
         }
-        let mut metrics = step_metrics(&experience, &updates, &times, self.kl_controller.as_ref());
+        let mut metrics = step_metrics(&experience, &updates, &times, self.kl_coef);
         metrics.insert("num_tokens".into(), self.tokens_seen as f64);
-        if let (Some(controller), Some(&kl)) = (&mut self.kl_controller, metrics.get("kl")) {
-            controller.update(kl, experience.rollouts.len());
+        if let (Some(kl), Some(coef)) = (self.config.kl_in_reward, &mut self.kl_coef)
+            && let (Some(adaptive), Some(&measured)) = (kl.adaptive, metrics.get("kl"))
+        {
+            let mut controller = AdaptiveKl {
+                coef: *coef,
+                target: adaptive.target,
+                horizon: adaptive.horizon,
+            };
+            controller.update(measured, experience.rollouts.len());
+            *coef = controller.coef;
         }
         if let (Some(values), Some(returns)) = (&experience.values, &experience.advantages.returns)
             && let Some(explained) = explained_variance(values, returns)
@@ -219,11 +222,14 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
     /// Replaces the configured estimator by one of the caller's own.
     ///
     /// # Errors
-    /// If the estimator refuses its settings, or needs values where there is no critic.
+    /// If the estimator refuses its settings, or needs values where there is no critic, or leaves a critic unused.
     pub fn with_advantage(mut self, estimator: Arc<dyn AdvantageEstimator>) -> Result<Self> {
         estimator.validate()?;
-        if estimator.needs_values() && self.critic.is_none() {
-            let expected = "an estimator without values, or Trainer::with_critic";
+        if estimator.needs_values() != self.critic.is_some() {
+            let expected = match self.critic {
+                None => "an estimator without values, or Trainer::with_critic",
+                Some(_) => "an estimator that uses the critic, such as gae",
+            };
             return Err(Error::config("advantage", estimator.name(), expected));
         }
         self.advantage = estimator;
@@ -266,7 +272,7 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
     fn prepare(&self, rollouts: RolloutBuffer) -> Result<Experience> {
         let (config, rows) = (self.config.log_probs(), self.config.micro_batch);
         let several_updates = self.config.updates_per_step() > 1;
-        let old_log_probs = (several_updates || self.kl_controller.is_some())
+        let old_log_probs = (several_updates || self.kl_coef.is_some())
             .then(|| log_probs(&self.policy, &rollouts, rows, &config))
             .transpose()?;
         let reference = self.reference.as_ref();
@@ -277,11 +283,11 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
         let values = critic
             .map(|critic| values(&critic.model, &rollouts, rows))
             .transpose()?;
-        let token_rewards = match (&self.kl_controller, &old_log_probs, &ref_log_probs) {
-            (Some(controller), Some(old), Some(reference)) => {
+        let token_rewards = match (self.kl_coef, &old_log_probs, &ref_log_probs) {
+            (Some(coef), Some(old), Some(reference)) => {
                 let estimator = self.config.kl_in_reward.map(|kl| kl.penalty.estimator);
                 let penalty = |(&old, &reference): (&f64, &f64)| {
-                    estimator.map_or(0.0, |e| -controller.coef * e.value(old, reference))
+                    estimator.map_or(0.0, |e| -coef * e.value(old, reference))
                 };
                 let row = |(old, reference): (&Vec<f64>, &Vec<f64>)| {
                     old.iter().zip(reference).map(penalty).collect()

@@ -83,10 +83,10 @@ fn mini_batches(
         let mut rng = random::generator(&[config.seed, SHUFFLE, step, pass]);
         random::shuffle(&mut rng, &mut starts);
     }
-    let per_update = starts.len().div_ceil(config.updates_per_pass).max(1);
-    starts
-        .chunks(per_update)
-        .map(|groups| groups.iter().cloned().flatten().collect())
+    let (groups, parts) = (starts.len(), config.updates_per_pass);
+    (0..parts)
+        .map(|part| part * groups / parts..(part + 1) * groups / parts)
+        .map(|range| starts[range].iter().cloned().flatten().collect())
         .collect()
 }
 

@@ -130,7 +130,6 @@ fn wrong_settings_are_refused_with_their_name_and_value() {
 }
 
 #[test]
-#[ignore = "the field is called `chunk` in the message, which is not its name in the configuration"]
 fn the_logit_chunk_is_refused_under_its_own_name() {
     let config = TrainerConfig {
         logit_chunk: 0,
@@ -198,7 +197,6 @@ fn an_estimator_of_ones_own_is_held_to_the_same() {
 }
 
 #[test]
-#[ignore = "a critic whose estimator is replaced by one without values is only refused at the first step"]
 fn a_critic_does_not_lose_its_estimator() {
     let trainer = toy::trainer(&toy::ppo_config(), 0, &toy::device());
     let got = message(trainer.with_advantage(Arc::new(Group::default())));

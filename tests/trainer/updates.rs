@@ -132,7 +132,6 @@ fn a_step_makes_passes_times_updates_per_pass_updates() {
 }
 
 #[test]
-#[ignore = "an updates_per_pass that does not divide problems_per_step makes fewer updates than it says"]
 fn a_step_makes_as_many_updates_where_the_groups_do_not_divide_evenly() {
     for (problems_per_step, updates_per_pass) in [(4, 3), (5, 4), (7, 5)] {
         let config = TrainerConfig {
