@@ -325,6 +325,43 @@ fn chunked_log_probs_have_the_value_and_the_gradient_of_the_plain_formula() {
 }
 
 #[test]
+fn gradient_checkpointing_on_the_device_changes_nothing() {
+    let (backend, plain) = devices().remove(0);
+    let targets = ids(&[vec![2, 3, 4, 5]], &plain);
+    let gradients_on = |device: Device| {
+        let model = config(true).init(4, &device).unwrap();
+        let batch = TokenBatch::from_rows(&[[1u32, 2, 3, 4]], &model.device()).unwrap();
+        let hidden = model.forward(&batch, &mut model.empty_cache(1)).unwrap();
+        let config = LogProbConfig::default();
+        let scored =
+            ScoredTokens::new(hidden, model.unembedding(), targets.clone(), &config).unwrap();
+        let input = rlvr::loss::LossInput {
+            entropies: Some(scored.entropies.clone()),
+            ..rlvr::loss::LossInput::new(
+                scored.log_probs.clone(),
+                Tensor::ones([1, 4], &device),
+                Tensor::ones([1, 4], &device),
+            )
+        };
+        let objective = rlvr::loss::PolicyObjective::dapo().with_entropy_coef(0.01);
+        let counts = rlvr::loss::StepCounts::of(&[4]);
+        let loss = objective.loss(&input, counts).unwrap();
+        gradients(&model, &scored.backward(loss.loss, &model).unwrap())
+    };
+    let want = gradients_on(plain.clone().autodiff());
+    let got = gradients_on(plain.autodiff().gradient_checkpointing());
+    for ((name, got), (_, want)) in got.iter().zip(&want) {
+        assert!(
+            want.iter().any(|&g| g != 0.0) || name.contains("bias") || name.contains("norm"),
+            "{name}"
+        );
+        for (got, want) in got.iter().zip(want) {
+            assert_close(*got, *want, 1e-5, 1e-7, &format!("{backend} {name}"));
+        }
+    }
+}
+
+#[test]
 fn a_shared_prefix_has_the_gradient_of_reading_it_every_time() {
     let (backend, device) = devices().remove(0);
     let model = config(true).init(6, &device.clone().autodiff()).unwrap();

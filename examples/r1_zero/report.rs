@@ -84,7 +84,18 @@ pub fn side_by_side(before: &Evaluation, after: &Evaluation, count: usize) {
         let longest = order.iter().map(|&i| texts(i).chars().count()).max();
         longest.unwrap_or(0).clamp(8, most)
     };
-    let problem = |i: usize| before.greedy.groups[i].problem.prompt.replace('\n', " ");
+    // The end of a long question says more than its beginning.
+    let problem = |i: usize| {
+        let prompt = before.greedy.groups[i].problem.prompt.replace('\n', " ");
+        let length = prompt.chars().count();
+        match length > 34 {
+            true => ['…']
+                .into_iter()
+                .chain(prompt.chars().skip(length - 33))
+                .collect(),
+            false => prompt,
+        }
+    };
     let (first, second, third) = (
         width(&problem, 34),
         width(&|i| answer(before, i), 48),
@@ -95,7 +106,7 @@ pub fn side_by_side(before: &Evaluation, after: &Evaluation, count: usize) {
     for &i in &order {
         println!(
             "{:first$}  {:second$}  {}",
-            clip(&problem(i), first),
+            problem(i),
             clip(&answer(before, i), second),
             clip(&answer(after, i), third),
         );

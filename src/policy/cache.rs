@@ -2,7 +2,7 @@
 
 use burn::tensor::{Bool, Device, Tensor, TensorData, s};
 
-use super::model::TokenBatch;
+use super::tokens::TokenBatch;
 use crate::host;
 use crate::{Error, Result};
 

@@ -12,11 +12,13 @@ mod log_probs;
 mod model;
 mod reference;
 mod scored;
+mod tokens;
 mod value;
 
 pub use cache::{AttentionMask, KvCache, PolicyCache};
 pub use log_probs::{LogProbConfig, TokenScores, logits_log_probs, token_log_probs};
-pub use model::{PolicyModel, TokenBatch};
+pub use model::PolicyModel;
 pub use reference::{ReferencePolicy, ReferenceSync};
 pub use scored::ScoredTokens;
+pub use tokens::TokenBatch;
 pub use value::{ValueHead, ValueModel};

@@ -84,7 +84,7 @@ impl ScoredTokens {
             let pulled = |value: Tensor<1>, gradient: &Option<Tensor<1>>| {
                 gradient
                     .as_ref()
-                    .map(|g| (value * g.clone().slice(s![from..to]).autodiff()).sum())
+                    .map(|g| (value * g.clone().slice(s![from..to])).sum())
             };
             let surrogate = match (
                 pulled(scores.log_probs, &to_log_probs),
@@ -105,9 +105,10 @@ impl ScoredTokens {
         }
 
         let to_hidden = Tensor::cat(hidden_gradients, 0).reshape([rows, width, size]);
-        let mut surrogate = (self.hidden * to_hidden.autodiff()).sum();
+        // The gradients stay off the tape: plain constants go with any checkpointing strategy of the model's device.
+        let mut surrogate = (self.hidden * to_hidden).sum();
         if let Some(gradient) = unembedding_gradient {
-            surrogate = surrogate + (self.unembedding * gradient.autodiff()).sum();
+            surrogate = surrogate + (self.unembedding * gradient).sum();
         }
         Ok(GradientsParams::from_grads(surrogate.backward(), model))
     }
