@@ -169,3 +169,41 @@ fn rollouts_remember_what_was_sampled() {
         assert_eq!(samples, (0..8).collect::<Vec<_>>());
     }
 }
+
+#[test]
+fn every_completion_draws_from_a_stream_of_its_own() {
+    // So small a rate that nothing but the streams tells two steps apart.
+    let mut config = toy::config();
+    config.problems_per_step = 8;
+    config.optimizer = toy::optimizer(1e-12);
+    let spoken = |config: &TrainerConfig, steps: usize| {
+        let mut trainer = toy::trainer(config, 0, &toy::device());
+        toy::steps(&mut trainer, steps);
+        let mut groups: Vec<(String, Vec<Vec<u32>>)> = trainer
+            .last_rollouts()
+            .groups
+            .iter()
+            .map(|group| {
+                let tokens = group.rollouts.iter().map(|r| r.tokens.clone());
+                (group.problem.prompt.clone(), tokens.collect())
+            })
+            .collect();
+        groups.sort();
+        groups
+    };
+    let first = spoken(&config, 1);
+    // Each of the four problems comes twice, and is not answered twice the same.
+    for pair in first.chunks(2) {
+        assert_eq!(pair[0].0, pair[1].0);
+        assert_ne!(pair[0].1, pair[1].1);
+    }
+    let second = spoken(&config, 2);
+    for (a, b) in first.iter().zip(&second) {
+        assert_ne!(a.1, b.1, "{}: the second step repeats the first", a.0);
+    }
+    // What is generated beside a completion does not touch it; the seed does.
+    config.generation.max_rows = 8;
+    assert_eq!(spoken(&config, 1), first);
+    config.seed = 1;
+    assert_ne!(spoken(&config, 1), first);
+}
