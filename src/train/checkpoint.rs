@@ -91,10 +91,15 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
         sync_folder(&temporary)?;
 
         let place = folder.join(format!("{PREFIX}{name}"));
-        // Saving the same step twice: the state is the same, so losing the old copy loses nothing.
-        remove(&place)?;
+        // Another digit and it is still the checkpoint of this step: there is one at every moment.
+        let replaced = folder.join(format!("{PREFIX}0{name}"));
+        if place.exists() {
+            remove(&replaced)?;
+            fs::rename(&place, &replaced).map_err(|e| Error::io(&replaced, e))?;
+        }
         fs::rename(&temporary, &place).map_err(|e| Error::io(&place, e))?;
         sync(folder)?;
+        remove(&replaced)?;
         let all = folders(folder, PREFIX)?;
         let (own, later): (Vec<_>, Vec<_>) = all
             .into_iter()
@@ -233,11 +238,12 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
         Ok(())
     }
 
-    /// FNV-1a over prompts and answers: tells other problems, or another order of them, apart.
+    /// FNV-1a over the problems: tells other problems, or another order of them, apart.
     fn problems_fingerprint(&self) -> u64 {
         let mut hash = 0xcbf2_9ce4_8422_2325u64;
         for problem in &self.problems {
-            for text in [&problem.prompt, &problem.answer] {
+            let metadata = serde_json::Value::from(problem.metadata.clone()).to_string();
+            for text in [&problem.prompt, &problem.answer, &metadata] {
                 // 0xFF is no UTF-8 byte, so it separates texts.
                 for byte in text.bytes().chain([0xFF]) {
                     hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
