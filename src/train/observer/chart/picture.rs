@@ -152,7 +152,7 @@ fn draw(canvas: &Canvas, records: &[StepRecord], title: &str) -> Drawn {
     let below = TOP + 3 * PANEL + 2 * GAP + 42;
     text(
         canvas,
-        "optimizer step",
+        "step",
         (WIDTH / 2, below),
         12,
         MUTED,
@@ -265,7 +265,7 @@ mod tests {
             "1.88",
             "96.5%",
             "21.8",
-            "optimizer step",
+            "step",
         ] {
             assert!(texts.contains(&expected), "{expected:?} not in {texts:?}");
         }
