@@ -1,5 +1,5 @@
 //! What to change. Takes log-probs, advantages and a mask, all `[N, T]`, from whoever has them; gives a
-//! scalar and its metrics to [`train`](crate::train). It knows no model, no tokenizer, no optimizer.
+//! scalar and its metrics to `train`. It knows no model, no tokenizer, no optimizer.
 //!
 //! An objective is a composition: [`Surrogate`] x [`RatioLevel`] x [`Aggregation`] x optional [`KlPenalty`] x optional
 //! entropy bonus. Papers are presets of [`PolicyObjective`]. Denominators are counted over the whole

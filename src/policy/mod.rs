@@ -1,6 +1,5 @@
-//! Who answers. Takes token ids from [`prompt`](crate::prompt) tokenizers; gives hidden states, and from
-//! them log-probs and entropies, to [`rollout`](crate::rollout), [`loss`](crate::loss) and
-//! [`train`](crate::train).
+//! Who answers. Takes token ids from `prompt`'s tokenizers; gives hidden states, and from them log-probs and entropies, to
+//! `rollout`, `loss` and `train`.
 //!
 //! A [`PolicyModel`] ends at hidden states `[B, T, D]` and an unembedding `[D, V]`; logits are never
 //! its business. [`token_log_probs`] and [`ScoredTokens`] turn both into per-token log-probs and

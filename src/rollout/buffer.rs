@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::rollout::Rollout;
+use super::record::Rollout;
 use crate::prompt::Problem;
 use crate::{Error, Result};
 

@@ -6,7 +6,7 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use super::buffer::RolloutGroup;
-use super::rollout::{FinishReason, Rollout};
+use super::record::{FinishReason, Rollout};
 use super::sampling::{SamplingConfig, sample_token};
 use crate::host;
 use crate::policy::{PolicyCache, PolicyModel, TokenBatch};
