@@ -3,38 +3,27 @@
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
+use super::Denominators;
 use crate::{Error, Result};
 
-/// What one optimizer step consists of, over all of its micro-batches: the denominators of its loss.
+/// How per-token terms `x[b,t]` with mask `m` become a scalar; `n_b` is the row's number of tokens, and N, S and P are
+/// the tokens, sequences and prompts of the whole optimizer step ([`Denominators`]).
 ///
-/// Counted once and handed to every micro-batch, they make the sum of the micro-batch losses the loss of
-/// the whole, however it is split, padded or ordered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StepCounts {
-    /// Tokens that are learned from.
-    pub tokens: usize,
-    /// Completions. Whether one without a token counts is decided by who counts: TRL counts it, verl
-    /// does not.
-    pub sequences: usize,
-}
-
-impl StepCounts {
-    /// The counts of completions with the given numbers of tokens.
-    pub fn of(lengths: &[usize]) -> Self {
-        Self {
-            tokens: lengths.iter().sum(),
-            sequences: lengths.len(),
-        }
-    }
-}
-
-/// How per-token terms `x[b,t]` with mask `m` become a scalar; `n_b` is the row's number of tokens, N and S are
-/// the tokens and sequences of the whole optimizer step.
+/// | | weight of a token | TRL `loss_type` | verl `loss_agg_mode` |
+/// |---|---|---|---|
+/// | `TokenMean` | `1 / N` | `dapo`, `cispo`, `vespo`; `bnpo` with N of the micro-batch | `token-mean` |
+/// | `TokenSum` | 1 | - | `token-sum` |
+/// | `SequenceMeanTokenMean` | `1 / (n_b S)` | `grpo`, `sapo` | `seq-mean-token-mean` |
+/// | `SequenceMeanTokenSum` | `1 / S` | `luspo` | `seq-mean-token-sum` |
+/// | `Constant` | `1 / (S length)` | `dr_grpo` | `seq-mean-token-sum-norm` |
+/// | `PromptMean` | `1 / (N_p P)`, `N_p` the tokens of the prompt's whole group | - | - (SkyRL `prompt_mean`) |
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Aggregation {
     /// `sum x m / N`: every token weighs the same (DAPO, arXiv 2503.14476).
     TokenMean,
+    /// `sum x m`: the learning rate carries the scale.
+    TokenSum,
     /// `sum_b (sum_t x m / n_b) / S`: every completion weighs the same (GRPO, arXiv 2402.03300).
     SequenceMeanTokenMean,
     /// `sum_b (sum_t x m) / S`: long completions weigh more.
@@ -44,6 +33,8 @@ pub enum Aggregation {
         /// The constant, in tokens; usually the completion limit.
         length: usize,
     },
+    /// `sum_p (sum_{b in p} sum_t x m / N_p) / P`: every prompt weighs the same, and its tokens among themselves.
+    PromptMean,
 }
 
 impl Aggregation {
@@ -60,18 +51,39 @@ impl Aggregation {
     }
 
     /// The weight `[B, T]` of every token; 0 at padding. The scalar is the sum of terms times weights.
-    pub(super) fn weights(&self, mask: &Tensor<2>, counts: StepCounts) -> Tensor<2> {
+    ///
+    /// `prompt_tokens` `[B, 1]` says how many tokens the prompt of each row has in the step.
+    pub(super) fn weights(
+        &self,
+        mask: &Tensor<2>,
+        prompt_tokens: Option<&Tensor<2>>,
+        denominators: Denominators,
+    ) -> Result<Tensor<2>> {
         // A step without tokens has a loss of 0, not 0/0.
-        let tokens = counts.tokens.max(1) as f64;
-        let sequences = counts.sequences.max(1) as f64;
-        match *self {
-            Self::TokenMean => mask.clone().div_scalar(tokens),
+        let or_one = |count: f64| if count > 0.0 { count } else { 1.0 };
+        let tokens = or_one(denominators.tokens);
+        let sequences = or_one(denominators.sequences);
+        let mask = mask.clone();
+        Ok(match *self {
+            Self::TokenMean => mask.div_scalar(tokens),
+            Self::TokenSum => mask,
             Self::SequenceMeanTokenMean => {
                 let lengths = mask.clone().sum_dim(1).clamp_min(1.0);
-                (mask.clone() / lengths).div_scalar(sequences)
+                (mask / lengths).div_scalar(sequences)
             }
-            Self::SequenceMeanTokenSum => mask.clone().div_scalar(sequences),
-            Self::Constant { length } => mask.clone().div_scalar(sequences * length as f64),
-        }
+            Self::SequenceMeanTokenSum => mask.div_scalar(sequences),
+            Self::Constant { length } => mask.div_scalar(sequences * length as f64),
+            Self::PromptMean => {
+                let Some(lengths) = prompt_tokens else {
+                    return Err(Error::config(
+                        "prompt_tokens",
+                        "none",
+                        "given: the aggregation is prompt_mean, which divides by the tokens of each prompt's group",
+                    ));
+                };
+                let lengths = lengths.clone().inner().clamp_min(1.0);
+                (mask / lengths).div_scalar(or_one(denominators.prompts))
+            }
+        })
     }
 }

@@ -7,37 +7,82 @@ use burn::tensor::{Bool, Tensor};
 use crate::Result;
 use crate::host;
 
+/// How a number of a micro-batch joins that of another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Join {
+    Add,
+    Smallest,
+    Largest,
+}
+
 /// Sums over a micro-batch's tokens, still on the device: one read gets them all.
 #[derive(Clone, Debug)]
 pub struct LossSums {
-    names: Vec<&'static str>,
-    sums: Vec<Tensor<1>>,
+    names: Vec<(String, Join)>,
+    values: Vec<Tensor<1>>,
+    mask: Tensor<2>,
+    lengths: Tensor<2>,
 }
 
 impl LossSums {
     pub(super) fn new(mask: &Tensor<2>) -> Self {
-        Self {
-            names: vec!["tokens"],
-            sums: vec![mask.clone().inner().sum()],
-        }
+        let mask = mask.clone().inner();
+        let lengths = mask.clone().sum_dim(1);
+        let mut sums = Self {
+            names: Vec::new(),
+            values: Vec::new(),
+            mask,
+            lengths,
+        };
+        sums.put("tokens", Join::Add, sums.mask.clone().sum());
+        let rows = sums.lengths.full_like(1.0).sum();
+        sums.put("rows", Join::Add, rows);
+        sums
+    }
+
+    fn put(&mut self, name: impl Into<String>, join: Join, value: Tensor<1>) {
+        self.names.push((name.into(), join));
+        self.values.push(value);
     }
 
     /// Adds the masked sum of per-token values.
-    pub(super) fn add(&mut self, name: &'static str, values: Tensor<2>, mask: &Tensor<2>) {
-        self.names.push(name);
-        self.sums
-            .push((values.inner() * mask.clone().inner()).sum());
+    pub(super) fn add(&mut self, name: &str, values: Tensor<2>) {
+        let sum = (values.inner() * self.mask.clone()).sum();
+        self.put(name, Join::Add, sum);
     }
 
-    /// Adds the number of unmasked tokens that are marked.
-    pub(super) fn count(&mut self, name: &'static str, marked: Tensor<2, Bool>, mask: &Tensor<2>) {
-        self.add(name, marked.float(), mask);
+    /// Adds the masked sum of per-token values, and the sum over rows of their mean over the row's tokens, or over all places of a row
+    /// without a token, as `{name}/rows`.
+    pub(super) fn add_with_rows(&mut self, name: &str, values: Tensor<2>) {
+        let values = values.inner();
+        let means = self.row_means(&values);
+        let empty = self.lengths.clone().equal_scalar(0.0);
+        let means = means.mask_where(empty, values.clone().mean_dim(1));
+        self.put(format!("{name}/rows"), Join::Add, means.sum());
+        self.add(name, values);
+    }
+
+    fn row_means(&self, values: &Tensor<2>) -> Tensor<2> {
+        (values.clone() * self.mask.clone()).sum_dim(1) / self.lengths.clone().clamp_min(1.0)
+    }
+
+    /// Adds the number of tokens that are marked, the number of rows with a marked token as `{name}/rows`, and the
+    /// smallest and largest share of a row's tokens as `{name}/min` and `{name}/max`.
+    pub(super) fn count(&mut self, name: &str, marked: Tensor<2, Bool>) {
+        let marked = marked.float();
+        let shares = self.row_means(&marked);
+        let any = shares.clone().greater_scalar(0.0).float().sum();
+        self.put(format!("{name}/rows"), Join::Add, any);
+        let empty = self.lengths.clone().equal_scalar(0.0);
+        let smallest = shares.clone().mask_fill(empty, 1.0).min();
+        self.put(format!("{name}/min"), Join::Smallest, smallest);
+        self.put(format!("{name}/max"), Join::Largest, shares.max());
+        self.add(name, marked);
     }
 
     /// Adds a scalar.
-    pub(super) fn scalar(&mut self, name: &'static str, value: Tensor<1>) {
-        self.names.push(name);
-        self.sums.push(value.inner());
+    pub(super) fn scalar(&mut self, name: &str, value: Tensor<1>) {
+        self.put(name, Join::Add, value.inner());
     }
 
     /// Reads the sums from the device.
@@ -45,43 +90,68 @@ impl LossSums {
     /// # Errors
     /// If the device cannot give them back.
     pub fn read(self) -> Result<LossMetrics> {
-        let values = host::floats(Tensor::cat(self.sums, 0), "loss metrics")?;
+        let values = host::floats(Tensor::cat(self.values, 0), "loss metrics")?;
+        let values = values.into_iter().map(f64::from);
+        let sums = self.names.into_iter().zip(values);
         Ok(LossMetrics {
-            sums: self
-                .names
-                .into_iter()
-                .zip(values.into_iter().map(f64::from))
-                .collect(),
+            sums: sums.map(|((name, join), value)| (name, (join, value))).collect(),
         })
     }
 }
 
 /// Sums over tokens, to be added up over micro-batches and divided once.
 ///
-/// `tokens`; sums of `entropy`, `kl` (against the reference, in the objective's estimator), `approx_kl` (`e^d - 1 - d` of the log-ratio d to the
-/// old policy), `ratio`; counts `clip_low`, `clip_high`; scalars `loss`, `policy_loss`, `kl_loss`, `entropy_loss`, `value_loss`,
-/// each only where the objective has such a term.
+/// | name | |
+/// |---|---|
+/// | `tokens`, `rows` | how many; a row without a token is one |
+/// | `entropy`, `kl` | sums; `kl` as it is added to the loss, without its coefficient |
+/// | `approx_kl`, `ppo_kl` | sums of `e^d - 1 - d` and `-d`, d the log-ratio to the old policy |
+/// | `ratio` | sum, at the objective's level |
+/// | `clip_low`, `clip_high`, `clip`, `bounded` | counts; see [`SurrogateTerm`](super::SurrogateTerm) |
+/// | `selected`, `kept` | counts of tokens that a selection, or the off-policy mask, keeps |
+/// | `sampler_weight` | sum |
+/// | `loss`, `policy_loss`, `kl_loss`, `entropy_loss`, `value_loss` | scalars, without their coefficients but for `loss` |
+///
+/// and what a surrogate measures by itself. Each only where the objective has such a term. Counts also come as `{name}/rows` (rows with
+/// a counted token), `{name}/min` and `{name}/max` (the smallest and largest share of a row's tokens).
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct LossMetrics {
-    sums: BTreeMap<&'static str, f64>,
+    sums: BTreeMap<String, (Join, f64)>,
 }
 
 impl LossMetrics {
     /// Adds those of another micro-batch, or another step.
     pub fn merge(&mut self, other: &Self) {
-        for (name, sum) in &other.sums {
-            *self.sums.entry(name).or_default() += sum;
+        for (name, &(join, value)) in &other.sums {
+            let joined = self.sums.entry(name.clone()).or_insert(match join {
+                Join::Add => (join, 0.0),
+                _ => (join, value),
+            });
+            joined.1 = match join {
+                Join::Add => joined.1 + value,
+                Join::Smallest => joined.1.min(value),
+                Join::Largest => joined.1.max(value),
+            };
         }
     }
 
-    /// The sum called `name`.
+    /// The number called `name`: a sum, a smallest or a largest.
     pub fn sum(&self, name: &str) -> Option<f64> {
-        self.sums.get(name).copied()
+        self.sums.get(name).map(|&(_, value)| value)
     }
 
     /// The mean over tokens of what is called `name`; none without tokens.
     pub fn mean(&self, name: &str) -> Option<f64> {
-        let tokens = self.sum("tokens").filter(|&tokens| tokens > 0.0)?;
-        Some(self.sum(name)? / tokens)
+        self.over(name, "tokens")
+    }
+
+    /// The mean over rows, the empty ones included, of what is called `{name}/rows`; none without rows.
+    pub fn row_mean(&self, name: &str) -> Option<f64> {
+        self.over(&format!("{name}/rows"), "rows")
+    }
+
+    fn over(&self, name: &str, count: &str) -> Option<f64> {
+        let count = self.sum(count).filter(|&count| count > 0.0)?;
+        Some(self.sum(name)? / count)
     }
 }

@@ -1,9 +1,19 @@
 //! What to change. Takes log-probs, advantages and a mask, all `[N, T]`, from whoever has them; gives a
 //! scalar and its metrics to `train`. It knows no model, no tokenizer, no optimizer.
 //!
-//! An objective is a composition: [`Surrogate`] x [`RatioLevel`] x [`Aggregation`] x optional [`KlPenalty`] x optional
-//! entropy bonus. Papers are presets of [`PolicyObjective`]. Denominators are counted over the whole
-//! optimizer step and handed in as [`StepCounts`].
+//! An objective is a composition:
+//!
+//! | part | choices |
+//! |---|---|
+//! | [`Surrogate`] | PPO-clip, CISPO, SAPO, GMPO, VESPO, DPPO, DRO, Clip-Cov, KL-Cov, REINFORCE; or a [`SurrogateLoss`] of your own |
+//! | [`RatioLevel`] | token, mean of the completion, sum of the completion, mean with the token's gradient |
+//! | [`Aggregation`] | tokens, completions or prompts weigh the same, or a constant |
+//! | [`KlPenalty`] | k1, k2, k3, absolute; straight-through, clamped, importance-corrected |
+//! | [`SamplerCorrection`], [`OffPolicyMask`] | weights and rejection where generation and training disagree |
+//! | [`TopEntropy`], entropy bonus | which tokens, and how certain |
+//!
+//! Papers and frameworks are [`presets`] by name. What a micro-batch cannot see of its step is counted or gathered once and handed in
+//! ([`StepCounts`], [`StepStatistics`]), so that the result does not depend on how the step is split.
 //!
 //! ```
 //! use burn::tensor::Tensor;
@@ -25,18 +35,37 @@
 //! ```
 
 mod aggregation;
+mod correction;
+mod entropy;
+mod evaluate;
+mod gather;
+mod input;
 mod kl;
 mod metrics;
 mod objective;
-mod presets;
+pub mod presets;
 mod ratio;
+mod selection;
+mod step;
 mod surrogate;
 mod value;
 
-pub use aggregation::{Aggregation, StepCounts};
+pub use aggregation::Aggregation;
+pub use correction::{
+    Corrected, ImportanceWeights, Numerator, OffPolicyMask, Rejection, RejectionScope, RejectionStatistic,
+    SamplerCorrection, SamplerRows, WeightAction, WeightLevel, sampler_mismatch, sampling_difference,
+};
+pub use entropy::AdaptiveEntropy;
+pub use evaluate::{PolicyLoss, TokenTrace};
+pub use input::LossInput;
 pub use kl::{AdaptiveKl, KlEstimator, KlPenalty};
 pub use metrics::{LossMetrics, LossSums};
-pub use objective::{LossInput, PolicyLoss, PolicyObjective};
-pub use ratio::RatioLevel;
-pub use surrogate::{PpoClip, Reinforce, Surrogate, SurrogateInput, SurrogateTerm};
-pub use value::{ValueLossConfig, value_loss};
+pub use objective::PolicyObjective;
+pub use ratio::{LogRatioClamp, RatioLevel};
+pub use selection::TopEntropy;
+pub use step::{Denominators, StepCounts, StepStatistics};
+pub use surrogate::{
+    BinaryDivergence, Cispo, CispoBand, ClipCov, Dppo, Dro, Gmpo, KlCov, PpoClip, RatioUse, Reinforce,
+    Sapo, StepToken, Surrogate, SurrogateInput, SurrogateLoss, SurrogateTerm, Vespo,
+};
+pub use value::{ValueLoss, ValueLossConfig, value_loss};

@@ -3,7 +3,8 @@
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::{Aggregation, LossSums, PolicyLoss, StepCounts};
+use super::input::{Cleaner, check_shape};
+use super::{Aggregation, Denominators, LossSums};
 use crate::{Error, Result};
 
 /// The settings of [`value_loss`].
@@ -30,6 +31,13 @@ impl ValueLossConfig {
     /// Refuses a range that is not above 0.
     pub fn validate(&self) -> Result<()> {
         self.aggregation.validate()?;
+        if self.aggregation == Aggregation::PromptMean {
+            return Err(Error::config(
+                "value_loss.aggregation",
+                "prompt_mean",
+                "another: the critic's completions are not compared within their prompt",
+            ));
+        }
         match self.clip_range {
             Some(range) if !(range.is_finite() && range > 0.0) => Err(Error::config(
                 "value_loss.clip_range",
@@ -39,6 +47,15 @@ impl ValueLossConfig {
             _ => Ok(()),
         }
     }
+}
+
+/// The critic's scalar and what is known about it.
+#[derive(Clone, Debug)]
+pub struct ValueLoss {
+    /// This micro-batch's share of the step's loss; the shares add up.
+    pub loss: Tensor<1>,
+    /// Sums for metrics, off the gradient tape.
+    pub sums: LossSums,
 }
 
 /// PPO's clipped value loss.
@@ -59,44 +76,39 @@ pub fn value_loss(
     returns: &Tensor<2>,
     mask: &Tensor<2>,
     config: &ValueLossConfig,
-    counts: StepCounts,
-) -> Result<PolicyLoss> {
+    denominators: impl Into<Denominators>,
+) -> Result<ValueLoss> {
     config.validate()?;
     for (name, tensor) in [
         ("old_values", old_values),
         ("returns", returns),
         ("mask", mask),
     ] {
-        if tensor.dims() != values.dims() {
-            return Err(Error::shape(
-                name,
-                format!("{:?}", tensor.dims()),
-                format!("{:?}, as values", values.dims()),
-            ));
-        }
+        check_shape(name, Some(tensor), values.dims(), "as values")?;
     }
     let mask = mask.clone().inner();
-    let padding = mask.clone().equal_scalar(0.0);
-    let clean = |tensor: &Tensor<2>| tensor.clone().mask_fill(padding.clone(), 0.0);
-    let values = clean(values);
-    let returns = clean(&returns.clone().inner());
+    let cleaner = Cleaner::new(&mask);
+    let values = cleaner.clean(values);
+    let returns = cleaner.constant(returns);
     let mut sums = LossSums::new(&mask);
     let error = (values.clone() - returns.clone()).square();
     let error = match config.clip_range {
         Some(range) => {
-            let old = clean(&old_values.clone().inner());
+            let old = cleaner.constant(old_values);
             // Between the bounds this is the value itself, with no rounding from old + (V - old).
             let (low, high) = (old.clone().sub_scalar(range), old.add_scalar(range));
             let near = values.max_pair(low).min_pair(high);
             let clipped = (near - returns).square();
             let larger = clipped.clone().greater(error.clone());
-            sums.count("value_clip", larger, &mask);
+            sums.count("value_clip", larger);
             error.max_pair(clipped)
         }
         None => error,
     };
-    let weights = config.aggregation.weights(&mask, counts);
+    let weights = config
+        .aggregation
+        .weights(&mask, None, denominators.into())?;
     let loss = (error * weights).sum().mul_scalar(0.5);
     sums.scalar("value_loss", loss.clone());
-    Ok(PolicyLoss { loss, sums })
+    Ok(ValueLoss { loss, sums })
 }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::optimizer::{Optimizer, OptimizerConfig, UpdateReport};
-use crate::loss::{Aggregation, LossInput, PolicyObjective, Reinforce, StepCounts, Surrogate};
+use crate::loss::{LossInput, PolicyObjective, StepCounts};
 use crate::policy::{LogProbConfig, PolicyModel, ScoredTokens};
 use crate::prompt::{Problem, ProblemOrder, Tokenizer};
 use crate::rollout::{FinishReason, Rollout, RolloutBatch, RolloutBuffer, RolloutGroup};
@@ -85,13 +85,7 @@ pub fn supervise<M: PolicyModel>(
         return Err(Error::config("sft.batch_size", 0, "at least 1"));
     }
     let order = ProblemOrder::new(demonstrations.len(), config.seed)?;
-    let objective = PolicyObjective {
-        surrogate: Surrogate::Reinforce(Reinforce {}),
-        ratio_level: Default::default(),
-        aggregation: Aggregation::TokenMean,
-        kl: None,
-        entropy_coef: 0.0,
-    };
+    let objective = PolicyObjective::reinforce();
     let device = policy.device();
     for step in 0..config.steps {
         let mut buffer = RolloutBuffer::new();

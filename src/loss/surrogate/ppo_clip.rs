@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{SurrogateInput, SurrogateTerm};
+use super::{SurrogateInput, SurrogateLoss, SurrogateTerm, not_negative};
+use crate::loss::RatioLevel;
 use crate::{Error, Result};
 
 /// The clipped surrogate of PPO (Schulman et al., arXiv 1707.06347, eq. 7) with an asymmetric range
@@ -46,12 +47,16 @@ impl PpoClip {
         }
     }
 
-    pub(super) fn validate(&self) -> Result<()> {
-        for (field, value) in [("ppo_clip.low", self.low), ("ppo_clip.high", self.high)] {
-            if !(value.is_finite() && value >= 0.0) {
-                return Err(Error::config(field, value, "a finite number of at least 0"));
-            }
-        }
+}
+
+impl SurrogateLoss for PpoClip {
+    fn name(&self) -> &str {
+        "ppo_clip"
+    }
+
+    fn validate(&self, _level: RatioLevel) -> Result<()> {
+        not_negative("ppo_clip.low", self.low)?;
+        not_negative("ppo_clip.high", self.high)?;
         if let Some(delta) = self.delta
             && !(delta.is_finite() && delta > 1.0 + self.high)
         {
@@ -80,8 +85,8 @@ impl PpoClip {
         Ok(())
     }
 
-    pub(super) fn term(&self, input: &SurrogateInput) -> SurrogateTerm {
-        let ratio = input.log_ratio.clone().exp();
+    fn term(&self, input: &SurrogateInput) -> Result<SurrogateTerm> {
+        let ratio = input.ratio();
         let advantages = input.advantages.clone();
         let clipped = ratio.clone().clamp(1.0 - self.low, 1.0 + self.high);
         let unclipped = match self.delta {
@@ -89,20 +94,26 @@ impl PpoClip {
             None => ratio.clone(),
         };
         let gain = (unclipped * advantages.clone()).min_pair(clipped * advantages.clone());
+        let negative = advantages.clone().lower_scalar(0.0);
+        let mut bounded = None;
         let gain = match self.dual_clip {
             Some(c) => {
                 let floor = advantages.clone().mul_scalar(c);
-                let negative = advantages.clone().lower_scalar(0.0);
-                gain.clone().mask_where(negative, gain.max_pair(floor))
+                let below = gain.clone().inner().lower(floor.clone());
+                bounded = Some(below.bool_and(negative.clone()));
+                gain.clone()
+                    .mask_where(negative.clone(), gain.max_pair(floor))
             }
             None => gain,
         };
-        let fell = ratio.clone().lower_scalar(1.0 - self.low);
-        let rose = ratio.greater_scalar(1.0 + self.high);
-        SurrogateTerm {
-            loss: gain.neg(),
-            clipped_low: Some(fell.bool_and(advantages.clone().lower_scalar(0.0))),
+        let moved = ratio.inner();
+        let fell = moved.clone().lower_scalar(1.0 - self.low);
+        let rose = moved.greater_scalar(1.0 + self.high);
+        Ok(SurrogateTerm {
+            clipped_low: Some(fell.bool_and(negative)),
             clipped_high: Some(rose.bool_and(advantages.greater_scalar(0.0))),
-        }
+            bounded,
+            ..SurrogateTerm::new(gain.neg())
+        })
     }
 }

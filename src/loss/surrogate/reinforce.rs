@@ -2,33 +2,33 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{SurrogateInput, SurrogateTerm};
+use super::{RatioUse, SurrogateInput, SurrogateLoss, SurrogateTerm, only};
+use crate::Result;
 use crate::loss::RatioLevel;
-use crate::{Error, Result};
 
-/// REINFORCE (Williams, 1992): `L = -A ln pi(y_t)`. On-policy only: there is no ratio, so old log-probs are
-/// not read and a second pass over the same rollouts is biased.
+/// REINFORCE (Williams, 1992): `L = -A ln pi(y_t)`; with [`Gpg`](crate::advantage) advantages the objective of GPG
+/// (arXiv 2504.02546). On-policy only: there is no ratio, so a second pass over the same rollouts is biased, unless a
+/// [`SamplerCorrection`](crate::loss::SamplerCorrection) of the current policy weighs it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Reinforce {}
 
-impl Reinforce {
-    pub(super) fn validate(&self, level: RatioLevel) -> Result<()> {
-        match level {
-            RatioLevel::Token => Ok(()),
-            RatioLevel::Sequence => Err(Error::config(
-                "ratio_level",
-                "sequence",
-                "token (the default) with the reinforce surrogate, which has no ratio",
-            )),
-        }
+impl SurrogateLoss for Reinforce {
+    fn name(&self) -> &str {
+        "reinforce"
     }
 
-    pub(super) fn term(&self, input: &SurrogateInput) -> SurrogateTerm {
-        SurrogateTerm {
-            loss: (input.log_probs.clone() * input.advantages.clone()).neg(),
-            clipped_low: None,
-            clipped_high: None,
-        }
+    fn validate(&self, level: RatioLevel) -> Result<()> {
+        let reason = "it has no ratio";
+        only("reinforce", level, &[RatioLevel::Token], reason)
+    }
+
+    fn ratio_use(&self) -> RatioUse {
+        RatioUse::None
+    }
+
+    fn term(&self, input: &SurrogateInput) -> Result<SurrogateTerm> {
+        let gain = input.log_probs.clone() * input.advantages.clone();
+        Ok(SurrogateTerm::new(gain.neg()))
     }
 }

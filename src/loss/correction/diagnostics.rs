@@ -1,0 +1,293 @@
+//! Whether a correction is needed, and what it does. Names are verl's (there under `rollout_corr/`) and, for
+//! [`sampling_difference`], TRL's (there under `sampling/`).
+
+use super::rejection::BOUND;
+use super::{
+    ImportanceWeights, Rejection, RejectionScope, RejectionStatistic, SamplerRows, WeightLevel, WeightSum,
+};
+
+type Metrics = Vec<(String, f64)>;
+
+fn mean(values: impl IntoIterator<Item = f64>) -> f64 {
+    let (mut sum, mut count) = (0.0, 0usize);
+    for value in values {
+        sum += value;
+        count += 1;
+    }
+    sum / count.max(1) as f64
+}
+
+/// Mean, sample deviation, largest and smallest.
+struct Spread {
+    mean: f64,
+    std: f64,
+    max: f64,
+    min: f64,
+}
+
+impl Spread {
+    fn of(values: &[f64]) -> Self {
+        let centre = mean(values.iter().copied());
+        let squares: f64 = values.iter().map(|x| (x - centre).powi(2)).sum();
+        Self {
+            mean: centre,
+            std: match values.len() {
+                0 | 1 => 0.0,
+                n => (squares / (n - 1) as f64).sqrt(),
+            },
+            max: values.iter().copied().fold(f64::NEG_INFINITY, f64::max),
+            min: values.iter().copied().fold(f64::INFINITY, f64::min),
+        }
+    }
+}
+
+/// The share of `values` that `marked` marks.
+fn share(values: &[f64], marked: impl Fn(f64) -> bool) -> f64 {
+    mean(values.iter().map(|&x| if marked(x) { 1.0 } else { 0.0 }))
+}
+
+/// `sqrt(E[x^2] - E[x]^2)`.
+fn population_std(values: &[f64]) -> f64 {
+    let square = mean(values.iter().map(|x| x * x));
+    (square - mean(values.iter().copied()).powi(2)).max(0.0).sqrt()
+}
+
+/// The values at the tokens of all rows.
+fn at_tokens(rows: &SamplerRows, values: &[Vec<f64>]) -> Vec<f64> {
+    rows.rows()
+        .flat_map(|b| rows.tokens(b).map(move |t| values[b][t]))
+        .collect()
+}
+
+/// The mean of each row over its tokens; 0 for a row without one.
+fn row_means(rows: &SamplerRows, values: &[Vec<f64>]) -> Vec<f64> {
+    rows.rows()
+        .map(|b| mean(rows.tokens(b).map(|t| values[b][t])))
+        .collect()
+}
+
+/// How far sampler and policy are apart, whether or not anything is corrected: `kl` (`E[ln mu - ln pi]`), `k3_kl`, perplexities of both,
+/// their log-ratio, and the chi-square divergences `chi2_token` and `chi2_seq`. A `kl` of about 0.001 is what two numerically different
+/// engines with equal weights show.
+///
+/// Means are over tokens, or over rows of the mean over the row's tokens; a row without a token counts as 0 among them.
+pub fn sampler_mismatch(rows: &SamplerRows) -> Metrics {
+    let differences: Vec<f64> = rows
+        .rows()
+        .flat_map(|b| rows.log_ratios(b).map(|(_, d)| d))
+        .collect();
+    let policy: Vec<f64> = row_means(rows, &rows.policy).iter().map(|x| -x).collect();
+    // The sampler as the policy less their log-ratio, so that tokens it could not score count as agreement.
+    let row_differences: Vec<f64> = rows
+        .rows()
+        .map(|b| mean(rows.log_ratios(b).map(|(_, d)| d)))
+        .collect();
+    let sampler: Vec<f64> = policy.iter().zip(&row_differences).map(|(p, d)| p + d).collect();
+    // ln mu - ln pi of the row means.
+    let away: Vec<f64> = row_differences.iter().map(|d| -d).collect();
+    let away_spread = Spread::of(&away);
+    let whole = rows.rows().map(|b| {
+        let sum: f64 = rows.log_ratios(b).map(|(_, d)| d).sum();
+        (2.0 * sum.clamp(-BOUND, BOUND)).exp()
+    });
+    let chi2_seq = mean(whole) - 1.0;
+    let exp_mean = |values: &[f64]| mean(values.iter().map(|x| x.exp()));
+    let all_mean = |values: &[f64]| mean(values.iter().copied());
+    let token_square = |d: &f64| d.clamp(-BOUND, BOUND).exp().powi(2);
+    named([
+        ("training_ppl", exp_mean(&policy)),
+        ("training_log_ppl", all_mean(&policy)),
+        ("rollout_ppl", exp_mean(&sampler)),
+        ("rollout_log_ppl", all_mean(&sampler)),
+        ("kl", mean(differences.iter().map(|d| -d))),
+        ("k3_kl", mean(differences.iter().map(|d| d.exp() - d - 1.0))),
+        ("log_ppl_diff", away_spread.mean),
+        ("log_ppl_abs_diff", mean(away.iter().map(|x| x.abs()))),
+        ("log_ppl_diff_max", away_spread.max),
+        ("log_ppl_diff_min", away_spread.min),
+        ("ppl_ratio", exp_mean(&away)),
+        ("chi2_token", mean(differences.iter().map(token_square)) - 1.0),
+        ("chi2_seq", chi2_seq),
+    ])
+}
+
+fn named<const N: usize>(metrics: [(&str, f64); N]) -> Metrics {
+    metrics.map(|(name, value)| (name.to_string(), value)).to_vec()
+}
+
+/// Size and spread of the weights: `rollout_is_*`. `rollout_is_eff_sample_size` is the share of the tokens that an unweighted sample of the
+/// same variance would need.
+pub(super) fn of_weights(config: &ImportanceWeights, rows: &SamplerRows) -> Metrics {
+    let weights = config.weights(rows);
+    let kept = at_tokens(rows, &weights.kept);
+    let raw = at_tokens(rows, &weights.raw);
+    let high = config.max.unwrap_or(f64::INFINITY);
+    let low = config.min.unwrap_or(1.0 / high);
+    let sums: Vec<f64> = rows
+        .rows()
+        .map(|b| rows.log_ratios(b).map(|(_, d)| d).sum())
+        .collect();
+    let sum_spread = Spread::of(&sums);
+    let kept_spread = Spread::of(&kept);
+    let (max, min, too_high, too_low) = match config.level {
+        WeightLevel::Token => (
+            kept_spread.max,
+            kept_spread.min,
+            share(&raw, |w| w > high),
+            share(&raw, |w| w < low),
+        ),
+        WeightLevel::Sequence => (
+            sum_spread.max.min(BOUND).exp(),
+            sum_spread.min.exp(),
+            share(&sums, |sum| sum > high.ln()),
+            share(&sums, |sum| sum < low.ln()),
+        ),
+    };
+    let bounded: Vec<f64> = kept.iter().map(|w| w.clamp(0.0, high)).collect();
+    let centre = mean(bounded.iter().copied());
+    let spread_of_square = mean(bounded.iter().map(|w| (w / centre).powi(2)));
+    let row_kept = row_means(rows, &weights.kept);
+    let row_raw = row_means(rows, &weights.raw);
+    let row_spread = Spread::of(&row_kept);
+    let mut metrics = named([
+        ("rollout_is_mean", kept_spread.mean),
+        ("rollout_is_max", max),
+        ("rollout_is_min", min),
+        ("rollout_is_ratio_fraction_high", too_high),
+        ("rollout_is_ratio_fraction_low", too_low),
+        ("rollout_is_std", population_std(&bounded)),
+        ("rollout_is_eff_sample_size", 1.0 / spread_of_square),
+        ("rollout_is_seq_mean", row_spread.mean),
+        ("rollout_is_seq_std", row_spread.std),
+        ("rollout_is_seq_max", row_spread.max),
+        ("rollout_is_seq_min", row_spread.min),
+        (
+            "rollout_is_seq_max_deviation",
+            row_kept.iter().map(|w| (w - 1.0).abs()).fold(0.0, f64::max),
+        ),
+        ("rollout_is_seq_fraction_high", share(&row_raw, |w| w > high)),
+        ("rollout_is_seq_fraction_low", share(&row_raw, |w| w < low)),
+        (
+            "rollout_is_oob_ratio",
+            share(&raw, |w| w > high || config.min.is_some_and(|min| w < min)),
+        ),
+    ]);
+    if config.batch_normalize {
+        let factor = WeightSum::of(config, rows).mean();
+        metrics.push(("rollout_is_batch_norm_factor".into(), factor));
+    }
+    metrics
+}
+
+/// What each rejection saw and refused: `rollout_rs_{scope}_{statistic}_*`, and `rollout_rs_masked_fraction` of all together.
+pub(super) fn of_rejections(rejections: &[Rejection], rows: &SamplerRows) -> Metrics {
+    let mut metrics = Metrics::new();
+    let mut mask = rows.mask.clone();
+    for rejection in rejections {
+        of_rejection(rejection, rows, &mut metrics);
+        rejection.reject(rows, &mut mask);
+    }
+    if !rejections.is_empty() {
+        let rejected = |b: usize, t: usize| rows.mask[b][t] && !mask[b][t];
+        let tokens = rows.rows().flat_map(|b| rows.tokens(b).map(move |t| (b, t)));
+        let of_tokens = mean(tokens.map(|(b, t)| f64::from(u8::from(rejected(b, t)))));
+        let of_rows = mean(rows.rows().map(|b| {
+            let any = rows.tokens(b).any(|t| rejected(b, t));
+            f64::from(u8::from(any))
+        }));
+        metrics.push(("rollout_rs_masked_fraction".into(), of_tokens));
+        metrics.push(("rollout_rs_seq_masked_fraction".into(), of_rows));
+    }
+    metrics
+}
+
+fn of_rejection(rejection: &Rejection, rows: &SamplerRows, metrics: &mut Metrics) {
+    let scope = match rejection.scope {
+        RejectionScope::Token => "token",
+        RejectionScope::SequenceSum => "seq_sum",
+        RejectionScope::SequenceMean => "seq_mean",
+        RejectionScope::SequenceMax => "seq_max",
+    };
+    let prefix = format!("rollout_rs_{scope}_{}_", rejection.statistic.name());
+    let mut put = |name: &str, value: f64| metrics.push((format!("{prefix}{name}"), value));
+
+    let (lower, upper) = rejection.bounds();
+    let is_low = |x: f64| lower.is_some_and(|lower| x < lower);
+    let per_row: Vec<Vec<f64>> = rows
+        .rows()
+        .map(|b| rejection.statistics(rows, b).into_iter().map(|(_, x)| x).collect())
+        .collect();
+    let per_token = per_row.concat();
+    // Of the row, where it has a token: its statistic, or the mean of those of its tokens.
+    let sequences: Vec<f64> = per_row
+        .iter()
+        .filter(|row| !row.is_empty())
+        .map(|row| mean(row.iter().copied()))
+        .collect();
+    let extremes = match rejection.scope {
+        RejectionScope::Token => &per_token,
+        _ => &sequences,
+    };
+    let spread = Spread::of(extremes);
+    let floor = lower.unwrap_or(match rejection.statistic {
+        RejectionStatistic::K1 => f64::NEG_INFINITY,
+        RejectionStatistic::K2 | RejectionStatistic::K3 => 0.0,
+    });
+    let held: Vec<f64> = per_token.iter().map(|x| x.clamp(floor, upper)).collect();
+    put("mean", mean(per_token.iter().copied()));
+    put("max", spread.max);
+    put("min", spread.min);
+    put("fraction_high", share(extremes, |x| x > upper));
+    put("fraction_low", share(extremes, is_low));
+    put("std", population_std(&held));
+
+    let spread = Spread::of(&sequences);
+    put("seq_mean", spread.mean);
+    put("seq_std", spread.std);
+    put("seq_max", spread.max);
+    put("seq_min", spread.min);
+    put(
+        "seq_max_deviation",
+        sequences.iter().map(|x| x.abs()).fold(0.0, f64::max),
+    );
+    put("seq_fraction_high", share(&sequences, |x| x > upper));
+    if rejection.statistic == RejectionStatistic::K1 {
+        put("seq_fraction_low", share(&sequences, is_low));
+    }
+    put("masked_fraction", share(&per_token, |x| !rejection.passes(x)));
+    let any: Vec<f64> = per_row
+        .iter()
+        .filter(|row| !row.is_empty())
+        .map(|row| f64::from(u8::from(row.iter().any(|&x| !rejection.passes(x)))))
+        .collect();
+    put("seq_masked_fraction", mean(any));
+}
+
+/// TRL's two diagnostics: `sampling_logp_difference/{mean,max}` of `|ln pi - ln mu|` over the tokens that the sampler could score, and
+/// `importance_sampling_ratio/{min,mean,max}` of the bounded weights, over tokens or, for weights of whole completions, over all rows.
+pub fn sampling_difference(rows: &SamplerRows, weights: Option<&ImportanceWeights>) -> Metrics {
+    let scored = |b: usize| rows.log_ratios(b).filter(move |&(t, _)| !rows.sampler[b][t].is_nan());
+    let sizes: Vec<f64> = rows.rows().flat_map(|b| scored(b).map(|(_, d)| d.abs())).collect();
+    let mut metrics = named([
+        ("sampling_logp_difference/mean", mean(sizes.iter().copied())),
+        ("sampling_logp_difference/max", sizes.iter().copied().fold(0.0, f64::max)),
+    ]);
+    if let Some(config) = weights {
+        let kept = config.weights(rows).kept;
+        let ratios = match config.level {
+            WeightLevel::Token => at_tokens(rows, &kept),
+            // A completion without a token has an empty product: 1, before the bounds.
+            WeightLevel::Sequence => rows
+                .rows()
+                .map(|b| rows.tokens(b).next().map_or(1.0, |t| kept[b][t]))
+                .collect(),
+        };
+        let spread = Spread::of(&ratios);
+        metrics.extend(named([
+            ("importance_sampling_ratio/min", spread.min),
+            ("importance_sampling_ratio/mean", spread.mean),
+            ("importance_sampling_ratio/max", spread.max),
+        ]));
+    }
+    metrics
+}

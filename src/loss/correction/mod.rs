@@ -1,0 +1,238 @@
+//! When generation and training disagree: the engine that sampled (`mu`) and the policy as the trainer computes it (`pi_old`)
+//! give the same token different probabilities - other kernels, other precision, other weights. A correction weighs or rejects
+//! what was sampled, and its diagnostics tell whether one is needed.
+//!
+//! Everything here is host arithmetic in f64 on the rows of a step: a few numbers per token, none of which carries a gradient.
+
+mod diagnostics;
+mod off_policy;
+mod rejection;
+mod weights;
+
+use serde::{Deserialize, Serialize};
+
+pub use diagnostics::{sampler_mismatch, sampling_difference};
+pub use off_policy::OffPolicyMask;
+pub use rejection::{Rejection, RejectionScope, RejectionStatistic};
+pub use weights::{ImportanceWeights, WeightAction, WeightLevel};
+
+use crate::{Error, Result};
+
+/// Whose log-probs stand above those of the sampler.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Numerator {
+    /// `pi_old`: the usual, decoupled form with three policies. The ratio of the surrogate is `pi / pi_old`.
+    #[default]
+    Old,
+    /// `sg(pi)`: the bypass with two policies, where the sampler's log-probs serve as the old ones too.
+    Current,
+}
+
+/// The correction of a sampler that is not the policy: importance weights, rejection, or both.
+///
+/// With `d_t = ln pi_old(y_t) - ln mu(y_t)`:
+///
+/// - [weights](ImportanceWeights) multiply the surrogate of each token; the KL term and the entropy bonus are left alone;
+/// - tokens or completions that a [rejection](Rejection) refuses leave the mask, for every term. Their weights are computed before.
+///
+/// Sources: TIS (Yao et al., 2025), IcePop (Ling team, 2025), verl's `rollout_correction`, TRL's `vllm_importance_sampling_mode`.
+///
+/// ```
+/// use rlvr::loss::SamplerCorrection;
+///
+/// let tis = SamplerCorrection::token_truncate(2.0);
+/// let icepop = SamplerCorrection::token_mask(0.5, 5.0);
+/// let trl = SamplerCorrection::sequence_mask(None, 3.0);
+/// let geometric = SamplerCorrection::geometric_rejection(0.999, 1.001);
+/// assert!([tis, icepop, trl, geometric].iter().all(|one| one.validate().is_ok()));
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SamplerCorrection {
+    /// How terms are weighed. Default: not at all.
+    pub weights: Option<ImportanceWeights>,
+    /// What is refused; all must pass. Default: nothing.
+    pub rejection: Vec<Rejection>,
+    /// Whose log-probs the weights and rejections compare with the sampler's. Default: the old policy's.
+    pub numerator: Numerator,
+    /// Compute the weights for the metrics, but do not multiply by them. Rejection still acts. Default false.
+    pub measure_only: bool,
+}
+
+impl SamplerCorrection {
+    fn weighing(level: WeightLevel, action: WeightAction, min: Option<f64>, max: f64) -> Self {
+        Self {
+            weights: Some(ImportanceWeights {
+                min,
+                max: Some(max),
+                ..ImportanceWeights::new(level, action)
+            }),
+            ..Self::default()
+        }
+    }
+
+    /// Truncated importance sampling (TIS): `min(exp(d_t), max)`.
+    pub fn token_truncate(max: f64) -> Self {
+        Self::weighing(WeightLevel::Token, WeightAction::Truncate, None, max)
+    }
+
+    /// IcePop: `exp(d_t)` where it lies in `[min, max]`, else 0.
+    pub fn token_mask(min: f64, max: f64) -> Self {
+        Self::weighing(WeightLevel::Token, WeightAction::Mask, Some(min), max)
+    }
+
+    /// `min(exp(sum_t d_t), max)` for the whole completion.
+    pub fn sequence_truncate(max: f64) -> Self {
+        Self::weighing(WeightLevel::Sequence, WeightAction::Truncate, None, max)
+    }
+
+    /// `exp(sum_t d_t)` for the whole completion where it lies in the bounds, else 0. TRL's default, with a cap of 3.
+    pub fn sequence_mask(min: Option<f64>, max: f64) -> Self {
+        Self::weighing(WeightLevel::Sequence, WeightAction::Mask, min, max)
+    }
+
+    /// No weights; completions whose geometric mean of `mu / pi_old` lies outside of `[lower, upper]` are rejected.
+    pub fn geometric_rejection(lower: f64, upper: f64) -> Self {
+        Self {
+            rejection: vec![Rejection {
+                scope: RejectionScope::SequenceMean,
+                statistic: RejectionStatistic::K1,
+                lower: Some(lower),
+                upper,
+            }],
+            ..Self::default()
+        }
+    }
+
+    /// The same correction with one more rejection.
+    #[must_use]
+    pub fn with_rejection(mut self, rejection: Rejection) -> Self {
+        self.rejection.push(rejection);
+        self
+    }
+
+    /// Refuses a correction that does nothing, and bounds that cannot be meant.
+    pub fn validate(&self) -> Result<()> {
+        if self.weights.is_none() && self.rejection.is_empty() {
+            return Err(Error::config(
+                "sampler_correction",
+                "neither weights nor rejection",
+                "at least one of them, or no correction at all",
+            ));
+        }
+        if let Some(weights) = &self.weights {
+            weights.validate()?;
+        }
+        self.rejection.iter().try_for_each(Rejection::validate)
+    }
+
+    /// Weights and the mask that is left, for rows whose `policy` is the [numerator](Self::numerator).
+    ///
+    /// `weight_mean` is the mean of the whole step's weights, by which [normalised](ImportanceWeights::batch_normalize) weights are
+    /// divided; `None` takes that of these rows.
+    pub fn correct(&self, rows: &SamplerRows, weight_mean: Option<f64>) -> Corrected {
+        let weights = self.weights.map(|config| {
+            let mut weights = config.weights(rows).kept;
+            if config.batch_normalize {
+                let mean = weight_mean.unwrap_or_else(|| WeightSum::of(&config, rows).mean());
+                weights.iter_mut().flatten().for_each(|w| *w /= mean);
+            }
+            weights
+        });
+        let mut mask = rows.mask.clone();
+        for rejection in &self.rejection {
+            rejection.reject(rows, &mut mask);
+        }
+        Corrected { weights, mask }
+    }
+
+    /// What the weights and rejections did to the rows of a whole step, by the names that verl gives them.
+    pub fn diagnostics(&self, rows: &SamplerRows) -> Vec<(String, f64)> {
+        let mut metrics = sampler_mismatch(rows);
+        if let Some(weights) = &self.weights {
+            metrics.extend(diagnostics::of_weights(weights, rows));
+        }
+        metrics.extend(diagnostics::of_rejections(&self.rejection, rows));
+        metrics
+    }
+}
+
+/// What a correction says about some rows, as wide as they are.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Corrected {
+    /// The weight of every token, 0 at padding; none if the correction has no weights.
+    pub weights: Option<Vec<Vec<f64>>>,
+    /// The tokens that are left.
+    pub mask: Vec<Vec<bool>>,
+}
+
+/// The rows that a correction compares. All three are `[B][T]`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SamplerRows {
+    /// `ln pi(y_t)` of the policy that stands above the sampler.
+    pub policy: Vec<Vec<f64>>,
+    /// `ln mu(y_t)` of the sampler; NaN where it could not score the token, whose log-ratio then counts as 0.
+    pub sampler: Vec<Vec<f64>>,
+    /// The tokens.
+    pub mask: Vec<Vec<bool>>,
+}
+
+impl SamplerRows {
+    /// The log-ratio `ln pi - ln mu` of every token of row `b`, with its place.
+    fn log_ratios(&self, b: usize) -> impl Iterator<Item = (usize, f64)> + '_ {
+        self.tokens(b).map(move |t| {
+            let d = self.policy[b][t] - self.sampler[b][t];
+            (t, if self.sampler[b][t].is_nan() { 0.0 } else { d })
+        })
+    }
+
+    /// The places of the tokens of row `b`.
+    fn tokens(&self, b: usize) -> impl Iterator<Item = usize> + '_ {
+        let row = self.mask[b].iter().enumerate();
+        row.filter_map(|(t, &is_token)| is_token.then_some(t))
+    }
+
+
+    fn rows(&self) -> std::ops::Range<usize> {
+        0..self.mask.len()
+    }
+}
+
+/// The sum of some weights and their number, to be added up over micro-batches.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct WeightSum {
+    sum: f64,
+    count: usize,
+}
+
+impl WeightSum {
+    /// Over the tokens of `rows`, or over their completions that have a token.
+    pub(super) fn of(config: &ImportanceWeights, rows: &SamplerRows) -> Self {
+        let kept = config.weights(rows).kept;
+        let mut total = Self::default();
+        for b in rows.rows() {
+            let tokens = rows.tokens(b).map(|t| kept[b][t]);
+            let counted = match config.level {
+                WeightLevel::Token => usize::MAX,
+                WeightLevel::Sequence => 1,
+            };
+            for weight in tokens.take(counted) {
+                total.sum += weight;
+                total.count += 1;
+            }
+        }
+        total
+    }
+
+    pub(super) fn add(&mut self, other: Self) {
+        self.sum += other.sum;
+        self.count += other.count;
+    }
+
+    /// 1 where there is nothing to divide by.
+    pub(super) fn mean(&self) -> f64 {
+        let mean = self.sum / self.count.max(1) as f64;
+        if mean > 1e-8 { mean } else { 1.0 }
+    }
+}

@@ -1,0 +1,148 @@
+//! What is not learned from, because the sampler was too far away.
+
+use serde::{Deserialize, Serialize};
+
+use super::SamplerRows;
+use crate::{Error, Result};
+
+/// Over what a statistic is taken, and what is rejected with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RejectionScope {
+    /// Each token by itself.
+    Token,
+    /// The sum over the completion; rejects the completion.
+    SequenceSum,
+    /// The mean over the completion, a geometric mean of ratios; rejects the completion.
+    SequenceMean,
+    /// The largest of the completion; rejects the completion.
+    SequenceMax,
+}
+
+/// What is compared with the bounds, with `d = ln pi - ln mu` held within ±20.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RejectionStatistic {
+    /// `-d`, against the logarithms of the bounds: these are bounds on `mu / pi`, the inverse of the importance weight.
+    K1,
+    /// `d^2 / 2`, against the upper bound.
+    K2,
+    /// `exp(d) - 1 - d`, against the upper bound.
+    K3,
+}
+
+/// The largest log-ratio that a statistic sees.
+pub(super) const BOUND: f64 = 20.0;
+
+impl RejectionStatistic {
+    pub(super) fn of(&self, d: f64) -> f64 {
+        let d = d.clamp(-BOUND, BOUND);
+        match self {
+            Self::K1 => -d,
+            Self::K2 => 0.5 * d * d,
+            Self::K3 => d.exp() - 1.0 - d,
+        }
+    }
+
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::K1 => "k1",
+            Self::K2 => "k2",
+            Self::K3 => "k3",
+        }
+    }
+}
+
+/// One rule by which tokens or completions leave the mask.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rejection {
+    /// Over what the statistic is taken.
+    pub scope: RejectionScope,
+    /// What is compared.
+    pub statistic: RejectionStatistic,
+    /// The lower bound on `mu / pi`, above 0 and at most 1; for k1 alone. Default: none.
+    #[serde(default)]
+    pub lower: Option<f64>,
+    /// The upper bound: on `mu / pi`, at least 1, for k1; on the statistic, above 0, for k2 and k3.
+    pub upper: f64,
+}
+
+impl Rejection {
+    /// Refuses bounds that have no meaning with the statistic, and a maximum of signed numbers.
+    pub fn validate(&self) -> Result<()> {
+        let field = "sampler_correction.rejection";
+        let is_k1 = self.statistic == RejectionStatistic::K1;
+        if is_k1 && self.scope == RejectionScope::SequenceMax {
+            return Err(Error::config(
+                format!("{field}.scope"),
+                "sequence_max with the statistic k1",
+                "k2 or k3 with sequence_max: k1 has a sign, and its maximum says nothing of the other side",
+            ));
+        }
+        match self.lower {
+            Some(lower) if !is_k1 => {
+                return Err(Error::config(
+                    format!("{field}.lower"),
+                    lower,
+                    format!("none with the statistic {}, which is never negative", self.statistic.name()),
+                ));
+            }
+            Some(lower) if !(lower > 0.0 && lower <= 1.0) => {
+                return Err(Error::config(
+                    format!("{field}.lower"),
+                    lower,
+                    "a ratio above 0 and at most 1, or none",
+                ));
+            }
+            _ => {}
+        }
+        let least = if is_k1 { 1.0 } else { 0.0 };
+        if !(self.upper.is_finite() && self.upper >= least && self.upper > 0.0) {
+            let expected = match is_k1 {
+                true => "a finite ratio of at least 1",
+                false => "a finite number above 0",
+            };
+            return Err(Error::config(format!("{field}.upper"), self.upper, expected));
+        }
+        Ok(())
+    }
+
+    /// The bounds that the statistic itself must keep: the lower one, if it has any, and the upper one.
+    pub(super) fn bounds(&self) -> (Option<f64>, f64) {
+        match self.statistic {
+            RejectionStatistic::K1 => (self.lower.map(f64::ln), self.upper.ln()),
+            RejectionStatistic::K2 | RejectionStatistic::K3 => (None, self.upper),
+        }
+    }
+
+    pub(super) fn passes(&self, statistic: f64) -> bool {
+        let (lower, upper) = self.bounds();
+        statistic <= upper && lower.is_none_or(|lower| statistic >= lower)
+    }
+
+    /// The statistic of every token of row `b`; that of the completion stands at each of its tokens.
+    pub(super) fn statistics(&self, rows: &SamplerRows, b: usize) -> Vec<(usize, f64)> {
+        let tokens: Vec<(usize, f64)> = rows
+            .log_ratios(b)
+            .map(|(t, d)| (t, self.statistic.of(d)))
+            .collect();
+        let values = tokens.iter().map(|&(_, x)| x);
+        let whole = match self.scope {
+            RejectionScope::Token => return tokens,
+            RejectionScope::SequenceSum => values.sum(),
+            RejectionScope::SequenceMean => values.sum::<f64>() / tokens.len().max(1) as f64,
+            RejectionScope::SequenceMax => values.fold(f64::NEG_INFINITY, f64::max),
+        };
+        tokens.into_iter().map(|(t, _)| (t, whole)).collect()
+    }
+
+    /// Takes the rejected tokens of `rows` out of `mask`.
+    pub(super) fn reject(&self, rows: &SamplerRows, mask: &mut [Vec<bool>]) {
+        for b in rows.rows() {
+            for (t, statistic) in self.statistics(rows, b) {
+                mask[b][t] &= self.passes(statistic);
+            }
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! From an objective and a batch to a scalar.
+
+use burn::tensor::{Tensor, TensorData};
+
+use super::gather::sampler_rows;
+use super::input::{Cleaner, missing};
+use super::surrogate::{SurrogateInput, SurrogateLoss, SurrogateTerm};
+use super::{
+    Aggregation, Denominators, KlEstimator, LossInput, LossSums, PolicyObjective, RatioLevel,
+    StepStatistics,
+};
+use super::ratio::LARGEST_EXPONENT;
+use crate::Result;
+
+/// The scalar to minimise and what is known about it.
+#[derive(Clone, Debug)]
+pub struct PolicyLoss {
+    /// This micro-batch's share of the step's loss; the shares add up.
+    pub loss: Tensor<1>,
+    /// Sums for metrics, off the gradient tape.
+    pub sums: LossSums,
+    /// Which tokens counted, and how much.
+    pub tokens: TokenTrace,
+}
+
+/// Which tokens of a batch counted, and how much; all `[B, T]`, off the gradient tape, and of meaning only where the given mask is 1.
+#[derive(Clone, Debug)]
+pub struct TokenTrace {
+    /// The mask after rejection: 1 at tokens that are learned from.
+    pub mask: Tensor<2>,
+    /// 1 at tokens that the token selection chose, if there is one.
+    pub selected: Option<Tensor<2>>,
+    /// 1 at tokens that the off-policy mask keeps, if there is one.
+    pub kept: Option<Tensor<2>>,
+    /// The sampler's importance weights, if there are any.
+    pub weights: Option<Tensor<2>>,
+}
+
+impl<S: SurrogateLoss> PolicyObjective<S> {
+    /// The loss of one micro-batch of a step.
+    ///
+    /// `step` is what the micro-batch cannot see for itself: [`StepCounts`](super::StepCounts) for most objectives, what
+    /// [`statistics`](Self::statistics) gives for any. Detached: old, reference and sampler log-probs, advantages, mask.
+    ///
+    /// # Errors
+    /// If the objective is refused, shapes differ, an input that a term needs is missing, or the objective compares a token with its
+    /// whole step and `step` has only counts.
+    pub fn loss(&self, input: &LossInput, step: impl Into<StepStatistics>) -> Result<PolicyLoss> {
+        self.validate()?;
+        input.check_shapes()?;
+        let step = step.into();
+        let cleaner = Cleaner::new(&input.mask.clone().inner());
+        let log_probs = cleaner.clean(&input.log_probs);
+        let old = match &input.old_log_probs {
+            Some(old) => cleaner.constant(old),
+            None => log_probs.clone().inner(),
+        };
+        let (mask, weights) = self.correct(input, &step)?;
+
+        let difference = (log_probs.clone() - old.clone()) * mask.clone();
+        let log_ratio = self.ratio_level.log_ratio(difference.clone(), &mask);
+        let log_ratio = match &self.log_ratio_clamp {
+            Some(clamp) => clamp.apply(log_ratio),
+            None => log_ratio,
+        };
+        let log_ratio = log_ratio.clamp_max(LARGEST_EXPONENT);
+        let advantages = cleaner.constant(&input.advantages);
+        let multiplies = weights.clone().filter(|_| {
+            let measure_only = self.sampler_correction.as_ref().is_some_and(|c| c.measure_only);
+            !measure_only
+        });
+        let inside = self.surrogate.takes_sampler_weights();
+        let term = self.surrogate.term(&SurrogateInput {
+            log_probs: log_probs.clone(),
+            old_log_probs: old.clone(),
+            difference: difference.clone(),
+            log_ratio: log_ratio.clone(),
+            advantages: advantages.clone() * mask.clone(),
+            mask: mask.clone(),
+            sampler_weights: multiplies.clone().filter(|_| inside),
+            gathered: step.surrogate.clone(),
+        })?;
+
+        let mut sums = LossSums::new(&mask);
+        let mut terms = term.loss.clone();
+        let kept = match &self.off_policy_mask {
+            Some(off_policy) => {
+                let sampler = match &input.sampler_log_probs {
+                    Some(sampler) => cleaner.constant(sampler),
+                    None => old,
+                };
+                let constant = log_probs.clone().inner();
+                let kept = off_policy.keep(&constant, &sampler, &advantages, &mask);
+                sums.count("kept", kept.clone());
+                Some(kept.float())
+            }
+            None => None,
+        };
+        let selected = self.select(input, &step, &cleaner, &mut sums)?;
+        let factors = [kept.as_ref(), selected.as_ref(), multiplies.as_ref().filter(|_| !inside)];
+        for factor in factors.into_iter().flatten() {
+            terms = terms * factor.clone();
+        }
+
+        let aggregate = |values: Tensor<2>, how: Aggregation, by: Denominators| -> Result<Tensor<1>> {
+            Ok((values * how.weights(&mask, input.prompt_tokens.as_ref(), by)?).sum())
+        };
+        let policy_loss = aggregate(terms, self.aggregation, step.policy)?;
+        let mut loss = policy_loss.clone();
+        match (&self.kl, &input.ref_log_probs) {
+            (Some(penalty), Some(reference)) => {
+                let kl = penalty.per_token(log_probs, cleaner.constant(reference));
+                let kl = match penalty.importance_corrected {
+                    true => kl * log_ratio.clone().exp(),
+                    false => kl,
+                };
+                sums.add("kl", kl.clone());
+                let how = penalty.aggregation.unwrap_or(self.aggregation);
+                let kl_loss = aggregate(kl, how, step.kl)?;
+                sums.scalar("kl_loss", kl_loss.clone());
+                loss = loss + kl_loss.mul_scalar(penalty.coef);
+            }
+            (None, Some(reference)) => {
+                let kl = KlEstimator::K3.per_token(log_probs.inner(), cleaner.constant(reference));
+                sums.add("kl", kl);
+            }
+            (Some(_), None) => return Err(missing("ref_log_probs", "a KL term")),
+            (None, None) => {}
+        }
+        match &input.entropies {
+            Some(entropies) => {
+                let entropies = cleaner.clean(entropies);
+                sums.add("entropy", entropies.clone());
+                if self.entropy_coef != 0.0 {
+                    let chosen = match &selected {
+                        Some(selected) => entropies * selected.clone(),
+                        None => entropies,
+                    };
+                    let how = self.entropy_aggregation.unwrap_or(self.aggregation);
+                    let bonus = aggregate(chosen, how, step.entropy)?;
+                    sums.scalar("entropy_loss", bonus.clone());
+                    loss = loss - bonus.mul_scalar(self.entropy_coef);
+                }
+            }
+            None if self.entropy_coef != 0.0 => {
+                return Err(missing("entropies", "an entropy bonus"));
+            }
+            None => {}
+        }
+        self.measure(input, &mut sums, difference.inner(), log_ratio.inner(), term);
+        if let Some(weights) = &weights {
+            sums.add("sampler_weight", weights.clone());
+        }
+        sums.scalar("policy_loss", policy_loss);
+        sums.scalar("loss", loss.clone());
+        Ok(PolicyLoss {
+            loss,
+            sums,
+            tokens: TokenTrace {
+                mask,
+                selected,
+                kept,
+                weights,
+            },
+        })
+    }
+
+    /// The mask after rejection and the weights of the sampler correction.
+    fn correct(
+        &self,
+        input: &LossInput,
+        step: &StepStatistics,
+    ) -> Result<(Tensor<2>, Option<Tensor<2>>)> {
+        let mask = input.mask.clone().inner();
+        let Some(correction) = &self.sampler_correction else {
+            return Ok((mask, None));
+        };
+        let normalized = correction.weights.is_some_and(|weights| weights.batch_normalize);
+        if normalized && step.weight_mean.is_none() {
+            return Err(needs_statistics("weight_mean", "sampler weights divided by their mean"));
+        }
+        let shape = mask.dims();
+        let corrected = correction.correct(&sampler_rows(correction, input)?, step.weight_mean);
+        let upload = |rows: Vec<f32>| Tensor::from_data(TensorData::new(rows, shape), &mask.device());
+        let weights = corrected.weights.map(|weights| {
+            upload(weights.into_iter().flatten().map(|w| w as f32).collect())
+        });
+        let left = corrected.mask.into_iter().flatten();
+        let left = upload(left.map(|is_left| f32::from(u8::from(is_left))).collect());
+        Ok((left, weights))
+    }
+
+    /// The tokens of highest entropy, if the objective learns from them alone.
+    fn select(
+        &self,
+        input: &LossInput,
+        step: &StepStatistics,
+        cleaner: &Cleaner,
+        sums: &mut LossSums,
+    ) -> Result<Option<Tensor<2>>> {
+        if self.top_entropy.is_none() {
+            return Ok(None);
+        }
+        let Some(entropies) = &input.entropies else {
+            return Err(missing("entropies", "a selection by entropy"));
+        };
+        let Some(threshold) = step.entropy_threshold else {
+            return Err(needs_statistics("entropy_threshold", "a selection by entropy"));
+        };
+        let selected = cleaner.constant(entropies).greater_equal_scalar(threshold);
+        sums.count("selected", selected.clone());
+        Ok(Some(selected.float()))
+    }
+
+    fn measure(
+        &self,
+        input: &LossInput,
+        sums: &mut LossSums,
+        difference: Tensor<2>,
+        log_ratio: Tensor<2>,
+        term: SurrogateTerm,
+    ) {
+        if !input.is_on_policy() {
+            let moved = KlEstimator::K3.per_token(difference.zeros_like(), difference.clone());
+            sums.add("approx_kl", moved);
+        } else {
+            sums.add("approx_kl", difference.zeros_like());
+        }
+        let held = match (&self.log_ratio_clamp, self.ratio_level) {
+            (Some(_), RatioLevel::Token) => log_ratio.clone(),
+            _ => difference,
+        };
+        sums.add("ppo_kl", held.neg());
+        sums.add("ratio", log_ratio.exp());
+        let clipped = match (&term.clipped, &term.clipped_low, &term.clipped_high) {
+            (Some(clipped), ..) => Some(clipped.clone()),
+            (None, Some(low), Some(high)) => Some(low.clone().bool_or(high.clone())),
+            _ => None,
+        };
+        let counts = [
+            ("clip_low", term.clipped_low),
+            ("clip_high", term.clipped_high),
+            ("clip", clipped),
+            ("bounded", term.bounded),
+        ];
+        for (name, marked) in counts {
+            if let Some(marked) = marked {
+                sums.count(name, marked);
+            }
+        }
+        for (name, values) in term.measured {
+            sums.add_with_rows(name, values);
+        }
+    }
+}
+
+fn needs_statistics(field: &str, part: &str) -> crate::Error {
+    crate::Error::config(
+        format!("statistics.{field}"),
+        "none",
+        format!("what PolicyObjective::statistics gathers over the whole step: the objective has {part}"),
+    )
+}

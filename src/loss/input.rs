@@ -1,0 +1,113 @@
+//! What a policy loss reads.
+
+use burn::tensor::{Bool, Tensor};
+
+use crate::{Error, Result};
+
+/// What a policy loss reads. Every tensor is `[B, T]` unless said otherwise; what stands at padding is never looked at, not even
+/// NaN.
+#[derive(Clone, Debug)]
+pub struct LossInput {
+    /// `ln pi(y_t)` of the policy that is being trained; carries the gradient.
+    pub log_probs: Tensor<2>,
+    /// `ln pi_old(y_t)` of the policy before this step's updates; constant. `None`: the first update after
+    /// sampling, where it equals `log_probs` and the ratio is exactly 1.
+    pub old_log_probs: Option<Tensor<2>>,
+    /// `ln pi_ref(y_t)` of the reference; constant. Needed with a KL term; without one it is only measured.
+    pub ref_log_probs: Option<Tensor<2>>,
+    /// `ln mu(y_t)` of the engine that sampled; constant. NaN: the engine could not score the token, and its log-ratio counts
+    /// as 0. Needed with a [`SamplerCorrection`](super::SamplerCorrection); an [`OffPolicyMask`](super::OffPolicyMask) prefers it.
+    pub sampler_log_probs: Option<Tensor<2>>,
+    /// Entropy of the policy at each token, in nats; carries the gradient of an entropy bonus.
+    pub entropies: Option<Tensor<2>>,
+    /// `A_t`; constant.
+    pub advantages: Tensor<2>,
+    /// 1 at completion tokens, 0 elsewhere.
+    pub mask: Tensor<2>,
+    /// `[B, 1]`: how many tokens the prompt of each row has in the whole step, over its group. Needed by
+    /// [`Aggregation::PromptMean`](super::Aggregation::PromptMean).
+    pub prompt_tokens: Option<Tensor<2>>,
+}
+
+impl LossInput {
+    /// An on-policy input without reference, sampler and entropies.
+    pub fn new(log_probs: Tensor<2>, advantages: Tensor<2>, mask: Tensor<2>) -> Self {
+        Self {
+            log_probs,
+            old_log_probs: None,
+            ref_log_probs: None,
+            sampler_log_probs: None,
+            entropies: None,
+            advantages,
+            mask,
+            prompt_tokens: None,
+        }
+    }
+
+    pub(super) fn check_shapes(&self) -> Result<()> {
+        let [rows, width] = self.log_probs.dims();
+        let square = [
+            ("old_log_probs", self.old_log_probs.as_ref()),
+            ("ref_log_probs", self.ref_log_probs.as_ref()),
+            ("sampler_log_probs", self.sampler_log_probs.as_ref()),
+            ("entropies", self.entropies.as_ref()),
+            ("advantages", Some(&self.advantages)),
+            ("mask", Some(&self.mask)),
+        ];
+        let square = square.map(|(name, tensor)| (name, tensor, [rows, width], "as log_probs"));
+        let column = ("prompt_tokens", self.prompt_tokens.as_ref(), [rows, 1], "one for each row");
+        for (name, tensor, expected, why) in square.into_iter().chain([column]) {
+            check_shape(name, tensor, expected, why)?;
+        }
+        Ok(())
+    }
+
+    /// The token log-ratios to the old policy are all exactly zero.
+    pub(super) fn is_on_policy(&self) -> bool {
+        self.old_log_probs.is_none()
+    }
+}
+
+/// Refuses a tensor of another shape, naming it.
+pub(super) fn check_shape(
+    name: &str,
+    tensor: Option<&Tensor<2>>,
+    expected: [usize; 2],
+    why: &str,
+) -> Result<()> {
+    match tensor.map(Tensor::dims) {
+        Some(dims) if dims != expected => Err(Error::shape(
+            name,
+            format!("{dims:?}"),
+            format!("{expected:?}, {why}"),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// What is missing from the input of an objective that has `term`.
+pub(super) fn missing(field: &str, term: &str) -> Error {
+    Error::config(field, "none", format!("given: the objective has {term}"))
+}
+
+/// Zeroes padding before any arithmetic: 0 * NaN is NaN, forward and backward.
+pub(super) struct Cleaner {
+    padding: Tensor<2, Bool>,
+}
+
+impl Cleaner {
+    pub(super) fn new(mask: &Tensor<2>) -> Self {
+        Self {
+            padding: mask.clone().equal_scalar(0.0),
+        }
+    }
+
+    pub(super) fn clean(&self, tensor: &Tensor<2>) -> Tensor<2> {
+        tensor.clone().mask_fill(self.padding.clone(), 0.0)
+    }
+
+    /// The same off the gradient tape.
+    pub(super) fn constant(&self, tensor: &Tensor<2>) -> Tensor<2> {
+        self.clean(&tensor.clone().inner())
+    }
+}

@@ -1,0 +1,53 @@
+//! Which tokens are learned from.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result};
+
+/// Learn from the tokens of highest entropy alone ("beyond the 80/20 rule", arXiv 2506.01939): those at the forks of the reasoning.
+///
+/// ```text
+/// keep = H_t >= the (1 - share) quantile of H over all tokens of the step (linear interpolation)
+/// ```
+///
+/// Only the surrogate and the entropy bonus see the selection; the KL term and the denominator of the surrogate do not. 0.2 is
+/// what the paper recommends.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TopEntropy {
+    /// The share of tokens that is kept; above 0 and below 1.
+    pub share: f64,
+}
+
+impl TopEntropy {
+    /// Refuses a share that keeps nothing or everything.
+    pub fn validate(&self) -> Result<()> {
+        if self.share > 0.0 && self.share < 1.0 {
+            return Ok(());
+        }
+        Err(Error::config(
+            "top_entropy.share",
+            self.share,
+            "above 0 and below 1, or no selection",
+        ))
+    }
+
+    /// The smallest entropy that is kept, for the entropies of all tokens of a step, put halfway between the last one dropped and the first
+    /// one kept so that rounding moves no token across.
+    pub fn threshold(&self, entropies: &mut [f64]) -> f64 {
+        entropies.sort_unstable_by(f64::total_cmp);
+        let Some(last) = entropies.len().checked_sub(1) else {
+            return f64::NEG_INFINITY;
+        };
+        let place = (1.0 - self.share) * last as f64;
+        // A quantile that falls on an entropy keeps it; else the first above it is kept.
+        let rounded = place.round();
+        let on = (place - rounded).abs() < 1e-9;
+        let quantile = if on { rounded } else { place.ceil() } as usize;
+        let kept = entropies[quantile];
+        match entropies[..quantile].iter().rev().find(|&&h| h < kept) {
+            Some(dropped) => 0.5 * (dropped + kept),
+            None => f64::NEG_INFINITY,
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! `sampler_correction.jsonl`.
+
+use std::collections::BTreeMap;
+
+use rlvr::loss::{OffPolicyMask, SamplerRows, sampler_mismatch, sampling_difference};
+use serde_json::Value;
+
+use crate::common::{devices, floats, matrix, number, rows};
+use crate::expect::{DERIVED, check_selection, get, text};
+use crate::objective::correction;
+use crate::policy_loss::{bools, rows_with_gaps};
+
+pub fn check(case: &Value) -> Result<(), String> {
+    match text(case, "kind")? {
+        "off_policy_mask" => off_policy_mask(case),
+        _ => weights_and_rejection(case),
+    }
+}
+
+fn weights_and_rejection(case: &Value) -> Result<(), String> {
+    let (inputs, expected) = (&case["inputs"], &case["expected"]);
+    let mask = rows(&inputs["mask"]).ok_or("no mask")?;
+    let correction = correction(&case["params"]["sampler_correction"])?;
+    let rows = SamplerRows {
+        policy: rows(&inputs["old_log_probs"]).ok_or("no old_log_probs")?,
+        sampler: rows_with_gaps(&inputs["sampler_log_probs"]).ok_or("no sampler_log_probs")?,
+        mask: bools(&inputs["mask"]),
+    };
+    if let Some(correction) = &correction {
+        correction.validate().map_err(|error| error.to_string())?;
+        let corrected = correction.correct(&rows, None);
+        if !expected["weights"].is_null() {
+            let got = corrected.weights.ok_or("no weights")?.concat();
+            DERIVED.check_rows(&got, &expected["weights"], Some(&mask), "weights")?;
+        }
+        if !expected["mask"].is_null() {
+            let left = corrected.mask.concat();
+            let left: Vec<f64> = left.into_iter().map(|m| f64::from(u8::from(m))).collect();
+            check_selection(&left, &expected["mask"], &mask, "mask")?;
+        }
+    }
+    let mut metrics: BTreeMap<String, f64> = match &correction {
+        Some(correction) => correction.diagnostics(&rows),
+        None => sampler_mismatch(&rows),
+    }
+    .into_iter()
+    .map(|(name, value)| (format!("rollout_corr/{name}"), value))
+    .collect();
+    let weights = correction.as_ref().and_then(|correction| correction.weights);
+    let sampling = sampling_difference(&rows, weights.as_ref());
+    metrics.extend(sampling.into_iter().map(|(name, value)| (format!("sampling/{name}"), value)));
+    for (name, want) in expected["metrics"].as_object().ok_or("no metrics")? {
+        let got = metrics.get(name).ok_or(format!("unknown metric {name}"))?;
+        DERIVED.check(*got, number(want), name)?;
+    }
+    Ok(())
+}
+
+fn off_policy_mask(case: &Value) -> Result<(), String> {
+    let inputs = &case["inputs"];
+    let off_policy = OffPolicyMask {
+        threshold: get(&case["params"], "off_policy_mask_threshold")?,
+    };
+    off_policy.validate().map_err(|error| error.to_string())?;
+    let mask = rows(&inputs["mask"]).ok_or("no mask")?;
+    let width = mask[0].len();
+    let advantages = inputs["advantages"].as_array().ok_or("no advantages")?;
+    let advantages: Vec<Vec<f64>> = match advantages[0].is_array() {
+        true => rows(&inputs["advantages"]).unwrap(),
+        false => advantages.iter().map(|a| vec![number(a); width]).collect(),
+    };
+    for (backend, device) in devices() {
+        let sampler = rows_with_gaps(&inputs["sampler_log_probs"]).ok_or("no sampler_log_probs")?;
+        let keep = off_policy.keep(
+            &matrix(&rows(&inputs["log_probs"]).ok_or("no log_probs")?, &device),
+            &matrix(&sampler, &device),
+            &matrix(&advantages, &device),
+            &matrix(&mask, &device),
+        );
+        let got = floats(keep.float());
+        check_selection(&got, &case["expected"]["keep"], &mask, &format!("{backend} keep"))?;
+    }
+    Ok(())
+}
