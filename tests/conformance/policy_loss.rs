@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use burn::tensor::Tensor;
 use rlvr::loss::{
     LossInput, LossMetrics, PolicyLoss, PolicyObjective, RatioLevel, SamplerRows, StepStatistics,
-    Surrogate,
+    Surrogate, sampler_mismatch,
 };
 use serde_json::Value;
 
@@ -203,16 +203,20 @@ fn correction_metrics(
     case: &Value,
     objective: &PolicyObjective,
 ) -> Result<BTreeMap<String, f64>, String> {
-    let Some(correction) = &objective.sampler_correction else {
+    if case["inputs"]["sampler_log_probs"].is_null() {
         return Ok(BTreeMap::new());
-    };
+    }
     let inputs = &case["inputs"];
     let rows = SamplerRows {
         policy: rows(&inputs["log_probs"]).ok_or("no log_probs")?,
         sampler: rows_with_gaps(&inputs["sampler_log_probs"]).ok_or("no sampler_log_probs")?,
         mask: bools(&inputs["mask"]),
     };
-    Ok(correction.diagnostics(&rows).into_iter().collect())
+    let metrics = match &objective.sampler_correction {
+        Some(correction) => correction.diagnostics(&rows),
+        None => sampler_mismatch(&rows),
+    };
+    Ok(metrics.into_iter().collect())
 }
 
 pub fn bools(value: &Value) -> Vec<Vec<bool>> {
