@@ -299,6 +299,7 @@ fn every_estimator_and_schedule_has_its_word() {
         "pass_at_k",
         "gdpo",
         "optimal_token_baseline",
+        "max_rl",
     ];
     assert_eq!(words.len(), Estimator::all().len());
     for (word, advantage) in words.into_iter().zip(Estimator::all()) {

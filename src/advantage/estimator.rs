@@ -5,8 +5,8 @@ use std::fmt::Debug;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AdvantageInput, Batch, Gae, Gdpo, Gpg, Group, GroupMean, GroupStatistics, LeaveOneOut, Opo,
-    OptimalTokenBaseline, PassAtK, ReinforcePlusPlus, ReinforcePlusPlusBaseline, Remax,
+    AdvantageInput, Batch, Gae, Gdpo, Gpg, Group, GroupMean, GroupStatistics, LeaveOneOut, MaxRl,
+    Opo, OptimalTokenBaseline, PassAtK, ReinforcePlusPlus, ReinforcePlusPlusBaseline, Remax,
 };
 use crate::Result;
 
@@ -194,6 +194,8 @@ estimators! {
     Gdpo,
     /// A baseline for each token that minimises the variance.
     OptimalTokenBaseline,
+    /// Group mean, as baseline and as scale.
+    MaxRl,
 }
 
 impl Default for Estimator {

@@ -101,7 +101,10 @@ fn estimate(estimator: &Estimator, rows: &[Row]) -> crate::Result<Advantages> {
             .map(|row| row.tokens.iter().map(pick).collect())
             .collect()
     };
-    let rewards: Vec<_> = rows.iter().map(|row| row.reward).collect();
+    // Shares are not negative.
+    let share = matches!(estimator, Estimator::MaxRl(_));
+    let reward = |row: &Row| row.reward.map(|r| if share { r.abs() } else { r });
+    let rewards: Vec<_> = rows.iter().map(reward).collect();
     let groups: Vec<_> = rows.iter().map(|row| row.group).collect();
     let lengths: Vec<_> = rows.iter().map(|row| row.tokens.len()).collect();
     let parts: Vec<_> = rows.iter().map(|row| row.parts.clone()).collect();
@@ -118,7 +121,7 @@ fn estimate(estimator: &Estimator, rows: &[Row]) -> crate::Result<Advantages> {
             importance_weights: None,
             positions: None,
         });
-    if !estimator.needs_components() {
+    if !(estimator.needs_components() || share) {
         input = input.with_token_rewards(&token_rewards);
     }
     estimator.estimate(&input)
@@ -201,6 +204,7 @@ proptest! {
             Estimator::OptimalTokenBaseline(_) => false,
             // Its standard deviation is that of rewards around the mean of all groups.
             Estimator::Batch(_) => false,
+            Estimator::MaxRl(_) => false,
             Estimator::Gpg(gpg) => gpg.scale == GpgScale::Signal,
             other => other.needs_groups(),
         };

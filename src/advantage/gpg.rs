@@ -35,8 +35,8 @@ pub enum GpgScale {
     /// paper's, and the default.
     #[default]
     Signal,
-    /// The rollouts whose reward is not 0: verl's. It is the same for no reward in particular, and close to the former only
-    /// where wrong answers have exactly 0 and most groups disagree.
+    /// The rollouts whose reward is not 0: verl's. It depends on where the zero of the reward is: with 0 and 1 it counts right
+    /// answers, with -1 and 1 everything.
     NonzeroRewards,
 }
 

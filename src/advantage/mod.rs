@@ -9,6 +9,7 @@
 //! | [`GroupMean`] | mean of the group | - | groups of 2 or more | Dr. GRPO, arXiv 2503.20783 |
 //! | [`LeaveOneOut`] | mean of the *others* in the group | - | groups of 2 or more | RLOO, arXiv 2402.14740 |
 //! | [`Batch`] | mean of the group | std of the batch | groups of 2 or more | Lite PPO, arXiv 2508.08221 |
+//! | [`MaxRl`] | mean of the group | mean of the group | rewards of 0 and more | MaxRL, arXiv 2602.02710 |
 //! | [`PassAtK`] | for the best of a group the second best | std of the group | groups of 2 or more | arXiv 2503.19595 |
 //! | [`Gdpo`] | mean of the group, each reward by itself | std of the group, then of the batch | rewards one by one | GDPO, arXiv 2601.05242 |
 //! | [`Opo`] | mean of the group by length | - | groups of 2 or more | OPO, arXiv 2505.23585 |
@@ -41,6 +42,7 @@
 //! | verl `remax` | `remax` |
 //! | verl `optimal_token_baseline` | `optimal_token_baseline` with `singleton` `score` |
 //! | verl `tir_optimal_token_baseline` | the same with `align` `trained_token` |
+//! | SkyRL, prime-rl MaxRL | `max_rl` |
 //!
 //! # Dense rewards
 //!
@@ -108,6 +110,7 @@ mod group;
 mod group_mean;
 mod input;
 mod leave_one_out;
+mod max_rl;
 mod moments;
 mod opo;
 mod optimal_token_baseline;
@@ -140,6 +143,7 @@ pub use group::{Group, group_normalized};
 pub use group_mean::{GroupMean, group_centered};
 pub use input::{AdvantageInput, Components, Probabilities};
 pub use leave_one_out::{LeaveOneOut, leave_one_out};
+pub use max_rl::{MaxRl, mean_normalized};
 pub use opo::{Opo, length_weighted};
 pub use optimal_token_baseline::{Align, OptimalTokenBaseline};
 pub use pass_at_k::{PassAtK, lead};

@@ -325,3 +325,18 @@ fn equal_sums_of_unequal_parts_have_no_spread() {
         [false, false, true]
     );
 }
+
+#[test]
+fn max_rl_divides_by_the_mean() {
+    // (A4)
+    let got = mean_normalized(&[6.0, 3.0, 9.0, 12.0].map(Some), &[0, 0, 1, 1], 0.0).unwrap();
+    assert_close(&got, &[1.0 / 3.0, -1.0 / 3.0, -1.0 / 7.0, 1.0 / 7.0]);
+    let got = mean_normalized(&[0.0, 0.0].map(Some), &[0, 0], 0.0).unwrap();
+    assert_eq!(got, [0.0, 0.0]);
+    let error = mean_normalized(&[Some(1.0), Some(-0.5)], &[0, 0], 0.0).unwrap_err();
+    let text = error.to_string();
+    assert!(
+        text.contains("rewards[1]") && text.contains("max_rl"),
+        "{text}"
+    );
+}

@@ -60,7 +60,7 @@ impl AdvantageEstimator for PassAtK {
 
 /// `A_i = r_i - max_{j in g, j != i} r_j` for the best rollout of each group, 0 for the others.
 ///
-/// `rewards`, `groups` and the result are `[N]`. The marginal contribution to the maximum over the group (arXiv 2503.19595, section 3):
+/// `rewards`, `groups` and the result are `[N]`. The marginal contribution to the maximum over the group (arXiv 2503.19595):
 /// without the best rollout the group would have had its second best. Exactly 0 for `None`, where several are the best, and for a
 /// group with one scored rollout (verl raises an error there).
 ///

@@ -14,7 +14,7 @@ use crate::Result;
 /// A_t = (G_t - mean) / sqrt(var + whiten_epsilon)
 /// ```
 ///
-/// with the mean and the unbiased variance over all tokens of all scored rollouts. REINFORCE++ (arXiv 2501.03262, section 3), as
+/// with the mean and the unbiased variance over all tokens of all scored rollouts. REINFORCE++ (arXiv 2501.03262), as
 /// in verl: [`discounted_returns`] skips observations, where SkyRL starts anew after each. `returns` is `G` from before
 /// the whitening.
 ///

@@ -15,7 +15,7 @@ use crate::Result;
 /// ```
 ///
 /// with the mean and the unbiased variance over all *tokens* of all scored rollouts: a long rollout weighs more than a short
-/// one, and the mean need not be 0. REINFORCE++ (arXiv 2501.03262, section 3), as verl's `reinforce_plus_plus_baseline` (with `singleton`
+/// one, and the mean need not be 0. REINFORCE++ (arXiv 2501.03262), as verl's `reinforce_plus_plus_baseline` (with `singleton`
 /// `score`). [`Batch`](super::Batch) divides by the standard deviation of the rollouts' rewards instead.
 ///
 /// Because the whitening shifts by the mean over tokens, a group whose rewards are all equal gets the same small number on

@@ -48,23 +48,23 @@ pub trait TokenReward: Send + Sync + 'static {
 /// Gives every rollout that has a total its token rewards, and records their sum under the reward's name.
 ///
 /// A reward that fails, panics, or does not give one finite number per token is recorded as such, and its rollout loses its
-/// total: it is not learned from. A rollout without a total is left alone.
+/// total: it is not learned from. For a rollout without a total the reward is not asked, and abstains.
 pub fn score_tokens(reward: &dyn TokenReward, rollouts: &mut RolloutBuffer) {
     for group in &mut rollouts.groups {
         for rollout in &mut group.rollouts {
-            if rollout.reward.is_none() {
-                continue;
-            }
-            let outcome = match scores(reward, &group.problem, rollout) {
-                Ok(scores) => {
-                    let sum = scores.iter().sum();
-                    rollout.token_rewards = scores;
-                    RewardOutcome::Score(sum)
-                }
-                Err(outcome) => {
-                    rollout.reward = None;
-                    outcome
-                }
+            let outcome = match rollout.reward {
+                None => RewardOutcome::Abstained,
+                Some(_) => match scores(reward, &group.problem, rollout) {
+                    Ok(scores) => {
+                        let sum = scores.iter().sum();
+                        rollout.token_rewards = scores;
+                        RewardOutcome::Score(sum)
+                    }
+                    Err(outcome) => {
+                        rollout.reward = None;
+                        outcome
+                    }
+                },
             };
             rollout.rewards.push(RewardRecord {
                 name: reward.name().into(),
@@ -176,7 +176,8 @@ mod tests {
             (Some(1.0), Some(1.25))
         );
         // No total, no token rewards.
-        assert!(all[6].rewards.is_empty() && all[6].token_rewards.is_empty());
+        assert_eq!(outcome(6), &RewardOutcome::Abstained);
+        assert!(all[6].token_rewards.is_empty());
         let rows = buffer.token_rewards().unwrap();
         assert_eq!(rows[5..], [vec![0.5, -0.25], vec![0.0, 0.0]]);
         let plain = RolloutBuffer::new();

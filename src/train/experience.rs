@@ -56,7 +56,7 @@ pub(super) fn probabilities<M: PolicyModel>(
     rollouts: &RolloutBuffer,
     micro_batch: usize,
     config: &LogProbConfig,
-) -> Result<(Vec<Vec<f64>>, Vec<Vec<f64>>)> {
+) -> Result<[Vec<Vec<f64>>; 2]> {
     let model = model.valid();
     let all: Vec<usize> = (0..rollouts.len()).collect();
     let (mut log_probs, mut squares) = (Vec::new(), Vec::new());
@@ -69,7 +69,7 @@ pub(super) fn probabilities<M: PolicyModel>(
         let sums = squared_probabilities(hidden, model.unembedding(), config)?;
         squares.extend(batch.unpad(sums, "squared probabilities")?);
     }
-    Ok((log_probs, squares))
+    Ok([log_probs, squares])
 }
 
 /// The critic's value of every state.

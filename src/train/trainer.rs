@@ -271,7 +271,7 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
         let (config, rows) = (self.config.log_probs(), self.config.micro_batch);
         let several_updates = self.config.updates_per_step() > 1;
         let (old_log_probs, squares) = if self.advantage.needs_probabilities() {
-            let (old, squares) = probabilities(&self.policy, &rollouts, rows, &config)?;
+            let [old, squares] = probabilities(&self.policy, &rollouts, rows, &config)?;
             (Some(old), Some(squares))
         } else if several_updates || self.kl_coef.is_some() {
             let old = log_probs(&self.policy, &rollouts, rows, &config)?;
