@@ -74,6 +74,22 @@ pub enum Error {
         /// What usually helps.
         advice: String,
     },
+    /// Dynamic sampling found too few groups whose rewards differ.
+    #[error(
+        "step {step}: {kept} of {wanted} groups have rewards that differ, after {asked} problems; {advice}"
+    )]
+    NoSignal {
+        /// The step, counted from 0.
+        step: u64,
+        /// Groups that have a signal.
+        kept: usize,
+        /// Groups that a step needs.
+        wanted: usize,
+        /// Problems that were asked.
+        asked: usize,
+        /// What usually helps.
+        advice: String,
+    },
     /// The operating system refused a file operation.
     #[error("{}: {source}", path.display())]
     Io {

@@ -12,8 +12,8 @@ use rlvr::policy::ReferenceSync;
 use rlvr::policy::causal::CausalConfig;
 use rlvr::rollout::{GenerationConfig, SamplingConfig};
 use rlvr::train::{
-    AdaptiveTarget, CriticConfig, Decay, EvaluationConfig, KlInReward, OptimizerConfig, Schedule,
-    SftConfig, TrainerConfig,
+    AdaptiveTarget, CriticConfig, Decay, DynamicSampling, EvaluationConfig, Exhausted, KlInReward,
+    OptimizerConfig, Schedule, SftConfig, TrainerConfig,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -66,6 +66,8 @@ fn trainer_config() -> TrainerConfig {
             whiten: false,
             whiten_epsilon: 1e-6,
         }),
+        // Not in a file of 0.1.
+        dynamic_sampling: None,
         optimizer: OptimizerConfig {
             schedule: Schedule {
                 peak: 3e-5,
@@ -185,7 +187,17 @@ fn the_trainer_file_leaves_no_field_at_its_default() {
 
 #[test]
 fn an_empty_trainer_file_is_the_defaults_and_misspelt_fields_are_refused() {
-    holds(&trainer_config(), "{}", &TrainerConfig::default());
+    let later = TrainerConfig {
+        dynamic_sampling: Some(DynamicSampling::default()),
+        ..trainer_config()
+    };
+    holds(&later, "{}", &TrainerConfig::default());
+    let full = DynamicSampling {
+        reward: Some("accuracy".into()),
+        max_rounds: 4,
+        exhausted: Exhausted::KeepFlat,
+    };
+    holds(&full, "{}", &DynamicSampling::default());
 }
 
 #[test]
@@ -200,6 +212,7 @@ fn the_defaults_of_0_1_are_what_they_were() {
     assert_eq!((default.micro_batch, default.logit_chunk), (64, 1024));
     assert_eq!(default.objective, PolicyObjective::grpo());
     assert_eq!(default.advantage, Estimator::Group(Group::default()));
+    assert_eq!(default.dynamic_sampling, None);
     assert_eq!(default.reference_sync, ReferenceSync::Never);
     assert!(!default.measure_kl && !default.mask_truncated);
     assert_eq!(default.kl_in_reward, None);
@@ -272,10 +285,24 @@ fn a_misspelt_field_is_refused_however_deep_it_stands() {
 
 #[test]
 fn every_estimator_and_schedule_has_its_word() {
-    for (word, advantage) in ["group", "group_mean", "leave_one_out", "batch", "gae"]
-        .into_iter()
-        .zip(Estimator::all())
-    {
+    let words = [
+        "group",
+        "group_mean",
+        "leave_one_out",
+        "batch",
+        "gae",
+        "reinforce_plus_plus",
+        "reinforce_plus_plus_baseline",
+        "remax",
+        "opo",
+        "gpg",
+        "pass_at_k",
+        "gdpo",
+        "optimal_token_baseline",
+        "max_rl",
+    ];
+    assert_eq!(words.len(), Estimator::all().len());
+    for (word, advantage) in words.into_iter().zip(Estimator::all()) {
         let text = format!(r#"{{"advantage": {{"estimator": "{word}"}}}}"#);
         let read: TrainerConfig = serde_json::from_str(&text).unwrap();
         assert_eq!(read.advantage, advantage);

@@ -10,7 +10,7 @@ use common::{assert_close, devices, floats, ids};
 use rlvr::policy::causal::{CausalConfig, CausalModel};
 use rlvr::policy::{
     LogProbConfig, PolicyCache, PolicyModel, ReferencePolicy, ReferenceSync, ScoredTokens,
-    TokenBatch, ValueHead, ValueModel, logits_log_probs, token_log_probs,
+    TokenBatch, ValueHead, ValueModel, logits_log_probs, squared_probabilities, token_log_probs,
 };
 
 /// A small model with every optional part: grouped heads, biases, head norms.
@@ -471,4 +471,38 @@ fn a_fresh_critic_is_zero_and_its_gradient_reaches_the_trunk_once_the_head_moves
     let grads = GradientsParams::from_grads(loss.backward(), &critic);
     let head = grads.get::<2>(critic.head.weight.id).unwrap();
     assert!(floats(head).iter().any(|&g| g.abs() > 1e-6));
+}
+
+#[test]
+fn squared_probabilities_are_those_of_the_softmax_whatever_the_chunk() {
+    // Two rows of two tokens; the unembedding is the identity, so that hidden states are logits.
+    let logits = [
+        [0.0, 0.0, 0.0],
+        [1.0, -2.0, 0.5],
+        [1e4, 0.0, -1e4],
+        [-3.0, 1e4, 1e4],
+    ];
+    let flat: Vec<f32> = logits.concat().into_iter().map(|x: f64| x as f32).collect();
+    for (backend, device) in devices() {
+        let data = burn::tensor::TensorData::new(flat.clone(), [2, 2, 3]);
+        let hidden = Tensor::<3>::from_data(data, &device);
+        for temperature in [1.0, 0.5] {
+            for chunk in [1, 3, 100] {
+                let config = LogProbConfig { temperature, chunk };
+                let unembedding = Tensor::<2>::eye(3, &device);
+                let got = squared_probabilities(hidden.clone(), unembedding, &config).unwrap();
+                assert_eq!(got.dims(), [2, 2]);
+                for (got, row) in floats(got).into_iter().zip(logits) {
+                    let top = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+                    let p = row.map(|x| ((x - top) / temperature).exp());
+                    let sum: f64 = p.iter().sum();
+                    let want = p.iter().map(|p| (p / sum) * (p / sum)).sum();
+                    assert_close(got, want, 1e-5, 1e-7, backend);
+                }
+            }
+        }
+        let narrow = Tensor::<2>::eye(4, &device);
+        let error = squared_probabilities(hidden, narrow, &LogProbConfig::default());
+        assert!(error.unwrap_err().to_string().contains("unembedding"));
+    }
 }

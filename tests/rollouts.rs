@@ -78,6 +78,7 @@ fn rollout(tokens: &[u32]) -> Rollout {
         sample: 0,
         rewards: Vec::new(),
         reward: None,
+        token_rewards: Vec::new(),
     }
 }
 

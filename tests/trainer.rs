@@ -5,8 +5,12 @@ mod common;
 #[path = "common/toy.rs"]
 mod toy;
 
+#[path = "trainer/advantages.rs"]
+mod advantages;
 #[path = "trainer/broken_rewards.rs"]
 mod broken_rewards;
+#[path = "trainer/dynamic_sampling.rs"]
+mod dynamic_sampling;
 #[path = "trainer/evaluation.rs"]
 mod evaluation;
 #[path = "trainer/learning.rs"]

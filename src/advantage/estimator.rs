@@ -4,8 +4,10 @@ use std::fmt::Debug;
 
 use serde::{Deserialize, Serialize};
 
-use super::moments::{check_rewards, group_moments, members};
-use super::{AdvantageInput, Batch, Gae, Group, GroupMean, LeaveOneOut};
+use super::{
+    AdvantageInput, Batch, Gae, Gdpo, Gpg, Group, GroupMean, GroupStatistics, LeaveOneOut, MaxRl,
+    Opo, OptimalTokenBaseline, PassAtK, ReinforcePlusPlus, ReinforcePlusPlusBaseline, Remax,
+};
 use crate::Result;
 
 /// Turns the rewards of a batch into advantages.
@@ -53,6 +55,28 @@ pub trait AdvantageEstimator: Send + Sync + Debug {
         false
     }
 
+    /// Whether rollouts are compared within their group and nowhere else, so that a group of one teaches nothing.
+    ///
+    /// Default: unless there is a critic.
+    fn needs_groups(&self) -> bool {
+        !self.needs_values()
+    }
+
+    /// Whether [`AdvantageInput::components`] must be given: the rewards one by one, not only their sum.
+    fn needs_components(&self) -> bool {
+        false
+    }
+
+    /// Whether [`AdvantageInput::baselines`] must be given. The trainer then generates one greedy completion for each problem.
+    fn needs_baselines(&self) -> bool {
+        false
+    }
+
+    /// Whether [`AdvantageInput::probabilities`] must be given, which costs a forward pass before the update.
+    fn needs_probabilities(&self) -> bool {
+        false
+    }
+
     /// Refuses settings that cannot mean anything, naming field, value and range. The trainer calls it when it is built.
     fn validate(&self) -> Result<()> {
         Ok(())
@@ -64,7 +88,8 @@ pub trait AdvantageEstimator: Send + Sync + Debug {
 pub struct Advantages {
     /// `[N][lengths[i]]` The advantage of each trained token.
     pub per_token: Vec<Vec<f64>>,
-    /// `[N][lengths[i]]` What a critic is to predict; `None` from estimators that have no critic.
+    /// `[N][lengths[i]]` The reward still to come at each token, which is what a critic is to predict. `None` from estimators
+    /// that give one number to a whole rollout.
     pub returns: Option<Vec<Vec<f64>>>,
     /// How the scores were spread.
     pub statistics: GroupStatistics,
@@ -95,51 +120,6 @@ impl Advantages {
             returns: None,
             statistics: GroupStatistics::of(&scores, input.groups)?,
         })
-    }
-}
-
-/// How the scores of a batch were spread over its groups: is there anything to learn from?
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct GroupStatistics {
-    /// Groups in the batch, with or without a scored rollout.
-    pub groups: usize,
-    /// Groups with at least one scored rollout, all of whose scores are equal: they teach nothing. A group with a single
-    /// scored rollout is one of them.
-    pub zero_std_groups: usize,
-    /// Rollouts that could not be scored.
-    pub unscored: usize,
-    /// The unbiased standard deviation of the scores within a group, averaged over the groups with two or more scored
-    /// rollouts; 0 if there is no such group.
-    pub mean_std: f64,
-}
-
-impl GroupStatistics {
-    /// The statistics of `scores` `[N]` in `groups` `[N]`.
-    pub fn of(scores: &[Option<f64>], groups: &[usize]) -> Result<Self> {
-        check_rewards(scores, groups)?;
-        let members = members(groups);
-        let mut statistics = Self {
-            groups: members.len(),
-            unscored: scores.iter().filter(|score| score.is_none()).count(),
-            ..Self::default()
-        };
-        let mut spread = 0;
-        for (group, rollouts) in &members {
-            if let Some(moments) = group_moments(scores, *group, rollouts)? {
-                statistics.zero_std_groups += usize::from(moments.flat);
-                if moments.count > 1 {
-                    spread += 1;
-                    statistics.mean_std += moments.std;
-                }
-            }
-        }
-        statistics.mean_std /= f64::from(spread.max(1));
-        Ok(statistics)
-    }
-
-    /// `zero_std_groups / groups`, TRL's `frac_reward_zero_std`; 0 for an empty batch.
-    pub fn frac_zero_std(&self) -> f64 {
-        self.zero_std_groups as f64 / self.groups.max(1) as f64
     }
 }
 
@@ -198,6 +178,24 @@ estimators! {
     Batch,
     /// A critic.
     Gae,
+    /// No baseline; whitened over the batch.
+    ReinforcePlusPlus,
+    /// Group mean; whitened over the batch.
+    ReinforcePlusPlusBaseline,
+    /// The reward of the greedy completion.
+    Remax,
+    /// Group mean, weighted by length.
+    Opo,
+    /// Group mean, scaled by the share of the batch that has a signal.
+    Gpg,
+    /// Only the best of a group, compared with the second best.
+    PassAtK,
+    /// Each reward standardised by itself.
+    Gdpo,
+    /// A baseline for each token that minimises the variance.
+    OptimalTokenBaseline,
+    /// Group mean, as baseline and as scale.
+    MaxRl,
 }
 
 impl Default for Estimator {
@@ -218,6 +216,22 @@ impl AdvantageEstimator for Estimator {
 
     fn needs_values(&self) -> bool {
         self.inner().needs_values()
+    }
+
+    fn needs_groups(&self) -> bool {
+        self.inner().needs_groups()
+    }
+
+    fn needs_components(&self) -> bool {
+        self.inner().needs_components()
+    }
+
+    fn needs_baselines(&self) -> bool {
+        self.inner().needs_baselines()
+    }
+
+    fn needs_probabilities(&self) -> bool {
+        self.inner().needs_probabilities()
     }
 
     fn validate(&self) -> Result<()> {

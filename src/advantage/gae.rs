@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::moments::{check_epsilon, check_unit};
 use super::returns::{check_finite, check_tokens};
-use super::{AdvantageEstimator, AdvantageInput, Advantages, GroupStatistics, whiten};
+use super::whiten::whiten_scored;
+use super::{AdvantageEstimator, AdvantageInput, Advantages, GroupStatistics};
 use crate::{Error, Result};
 
 /// The advantage of PPO: a critic's surprise at each token, discounted, see [`gae()`].
@@ -24,7 +25,7 @@ pub struct Gae {
     pub gamma: f64,
     /// Trade of bias (0: trust the critic) against variance (1: trust the reward), in `[0, 1]`. Default 0.95, as in TRL; verl has 1.
     pub lambda: f64,
-    /// Whether the advantages are whitened over all tokens of the batch, see [`whiten()`]. Default true.
+    /// Whether the advantages are whitened over all tokens of the batch, see [`whiten()`](super::whiten()). Default true.
     pub whiten: bool,
     /// Added to the variance when whitening, 0 or more. Default 1e-8.
     pub whiten_epsilon: f64,
@@ -58,27 +59,19 @@ impl AdvantageEstimator for Gae {
         };
         let mut per_token = Vec::with_capacity(values.len());
         let mut returns = Vec::with_capacity(values.len());
-        let mut scored = Vec::with_capacity(values.len());
         for (i, values) in values.iter().enumerate() {
-            scored.push(vec![input.rewards[i].is_some(); values.len()]);
-            let Some(outcome) = input.rewards[i] else {
+            let Some(rewards) = input.paid(i) else {
                 per_token.push(vec![0.0; values.len()]);
                 returns.push(values.clone());
                 continue;
             };
-            let mut rewards = match input.token_rewards {
-                Some(rows) => rows[i].clone(),
-                None => vec![0.0; values.len()],
-            };
-            if let Some(last) = rewards.last_mut() {
-                *last += outcome;
-            }
-            let (row, row_returns) = gae(&rewards, values, &scored[i], self.gamma, self.lambda)?;
+            let all = vec![true; values.len()];
+            let (row, row_returns) = gae(&rewards, values, &all, self.gamma, self.lambda)?;
             per_token.push(row);
             returns.push(row_returns);
         }
         if self.whiten {
-            whiten(&mut per_token, Some(&scored), self.whiten_epsilon, true)?;
+            whiten_scored(&mut per_token, &scores, self.whiten_epsilon)?;
         }
         Ok(Advantages {
             per_token,

@@ -3,12 +3,13 @@
 use serde::{Deserialize, Serialize};
 
 use super::moments::{check_epsilon, check_floor, per_group};
-use super::{AdvantageEstimator, AdvantageInput, Advantages};
+use super::{AdvantageEstimator, AdvantageInput, Advantages, Singleton};
 use crate::Result;
 
 /// The advantage of GRPO: rewards standardised within their group, see [`group_normalized`].
 ///
-/// GRPO (arXiv 2402.03300, section 4.1.2). The defaults are TRL's `scale_rewards="group"`; verl's `grpo` has `epsilon` 1e-6.
+/// GRPO (arXiv 2402.03300, section 4.1.2). The defaults are TRL's `scale_rewards="group"`; verl's `grpo` has `epsilon` 1e-6 and
+/// `singleton` `score`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Group {
@@ -16,6 +17,8 @@ pub struct Group {
     pub epsilon: f64,
     /// The smallest standard deviation that is divided by, above 0. Default 1e-6.
     pub floor: f64,
+    /// What the only scored rollout of a group gets: 0, or its reward over `1 + epsilon`. Default 0.
+    pub singleton: Singleton,
 }
 
 impl Default for Group {
@@ -23,6 +26,7 @@ impl Default for Group {
         Self {
             epsilon: 1e-4,
             floor: 1e-6,
+            singleton: Singleton::Zero,
         }
     }
 }
@@ -34,8 +38,14 @@ impl AdvantageEstimator for Group {
 
     fn estimate(&self, input: &AdvantageInput) -> Result<Advantages> {
         Advantages::per_rollout(input, |scores, groups| {
-            group_normalized(scores, groups, self.epsilon, self.floor)
+            let advantages = group_normalized(scores, groups, self.epsilon, self.floor)?;
+            let scale = 1.0 / (self.floor.max(1.0) + self.epsilon);
+            self.singleton.apply(advantages, scores, groups, scale)
         })
+    }
+
+    fn needs_groups(&self) -> bool {
+        self.singleton == Singleton::Zero
     }
 
     fn validate(&self) -> Result<()> {
@@ -50,7 +60,7 @@ impl AdvantageEstimator for Group {
 /// `rewards`, `groups` and the result are `[N]`. GRPO (arXiv 2402.03300, section 4.1.2).
 ///
 /// - Exactly 0 for `None`, for a group whose scored rewards are all equal, and for a group with one scored rollout: it has
-///   nothing to be compared with. (TRL refuses groups of one; verl gives them the bare reward.)
+///   nothing to be compared with. (TRL refuses groups of one; verl gives them the bare reward: [`Singleton`].)
 /// - The floor bounds what an almost flat group can do: no difference `d` grows beyond `d / floor`. At the default of 1e-6
 ///   the rounding of rewards of order 1, about 1e-16, stays below 1e-9 even with `epsilon = 0`, while a real difference of
 ///   1e-5 is still standardised in full.

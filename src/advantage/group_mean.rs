@@ -3,16 +3,19 @@
 use serde::{Deserialize, Serialize};
 
 use super::moments::per_group;
-use super::{AdvantageEstimator, AdvantageInput, Advantages};
+use super::{AdvantageEstimator, AdvantageInput, Advantages, Singleton};
 use crate::Result;
 
 /// The advantage of Dr. GRPO: rewards minus the mean of their group, see [`group_centered`].
 ///
-/// Dr. GRPO (arXiv 2503.20783, section 3.2). TRL's `scale_rewards="none"`, verl's `norm_adv_by_std_in_grpo=False`. It has no
-/// settings: it is scaled as the rewards are, so that an easy or hard prompt weighs no more than its rewards differ.
+/// Dr. GRPO (arXiv 2503.20783, section 3.2). TRL's `scale_rewards="none"`, verl's `norm_adv_by_std_in_grpo=False` (with
+/// `singleton` `score`). It is scaled as the rewards are, so that an easy or hard prompt weighs no more than its rewards differ.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct GroupMean {}
+pub struct GroupMean {
+    /// What the only scored rollout of a group gets: 0, or its bare reward. Default 0.
+    pub singleton: Singleton,
+}
 
 impl AdvantageEstimator for GroupMean {
     fn name(&self) -> &'static str {
@@ -20,7 +23,14 @@ impl AdvantageEstimator for GroupMean {
     }
 
     fn estimate(&self, input: &AdvantageInput) -> Result<Advantages> {
-        Advantages::per_rollout(input, group_centered)
+        Advantages::per_rollout(input, |scores, groups| {
+            let advantages = group_centered(scores, groups)?;
+            self.singleton.apply(advantages, scores, groups, 1.0)
+        })
+    }
+
+    fn needs_groups(&self) -> bool {
+        self.singleton == Singleton::Zero
     }
 }
 
@@ -30,7 +40,7 @@ impl AdvantageEstimator for GroupMean {
 /// Dr. GRPO (arXiv 2503.20783, section 3.2).
 ///
 /// Exactly 0 for `None`, for a group whose scored rewards are all equal, and for a group with one scored rollout. (verl
-/// gives a group of one the bare reward.)
+/// gives a group of one the bare reward: [`Singleton`].)
 ///
 /// # Errors
 ///

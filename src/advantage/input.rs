@@ -1,6 +1,6 @@
 //! What an estimator reads: one batch of rollouts, as slices.
 
-use super::moments::{check_len, check_rewards};
+use super::moments::{check_len, check_numbers, check_rewards};
 use crate::{Error, Result};
 
 /// A batch of `N` rollouts, as an estimator sees it.
@@ -33,6 +33,36 @@ pub struct AdvantageInput<'a> {
     pub token_rewards: Option<&'a [Vec<f64>]>,
     /// `[N][lengths[i]]` A critic's value of the prefix before each token, from before the update.
     pub values: Option<&'a [Vec<f64>]>,
+    /// The parts of the outcome reward, for an estimator that compares each by itself ([`Gdpo`](super::Gdpo)).
+    pub components: Option<Components<'a>>,
+    /// `[N]` A reward to compare each rollout with that is not taken from its group, such as that of a greedy completion
+    /// of the same prompt ([`Remax`](super::Remax)); `None` where it could not be given.
+    pub baselines: Option<&'a [Option<f64>]>,
+    /// How sure the policy was of each token ([`OptimalTokenBaseline`](super::OptimalTokenBaseline)).
+    pub probabilities: Option<Probabilities<'a>>,
+}
+
+/// The parts of an outcome reward.
+#[derive(Clone, Copy, Debug)]
+pub struct Components<'a> {
+    /// `[N][K]` Each part of each rollout, before its weight; `None` for a part that could not be given.
+    pub rewards: &'a [Vec<Option<f64>>],
+    /// `[K]` What each part counts.
+    pub weights: &'a [f64],
+}
+
+/// What the optimal token baseline knows about the tokens.
+#[derive(Clone, Copy, Debug)]
+pub struct Probabilities<'a> {
+    /// `[N][lengths[i]]` Log-probs of the tokens under the policy before the update, in nats.
+    pub log_probs: &'a [Vec<f64>],
+    /// `[N][lengths[i]]` The sum over the vocabulary of the squared probabilities at each token.
+    pub sum_pi_squared: &'a [Vec<f64>],
+    /// `[N][lengths[i]]` Importance weights of the sampler correction, if there is one.
+    pub importance_weights: Option<&'a [Vec<f64>]>,
+    /// `[N][lengths[i]]` At which token of its completion each trained token stands, strictly increasing. `None`: every token
+    /// is trained, there are no observations in between.
+    pub positions: Option<&'a [Vec<usize>]>,
 }
 
 impl<'a> AdvantageInput<'a> {
@@ -44,6 +74,9 @@ impl<'a> AdvantageInput<'a> {
             lengths,
             token_rewards: None,
             values: None,
+            components: None,
+            baselines: None,
+            probabilities: None,
         }
     }
 
@@ -59,6 +92,24 @@ impl<'a> AdvantageInput<'a> {
         self
     }
 
+    /// Adds the parts of the outcome reward and their weights.
+    pub fn with_components(mut self, rewards: &'a [Vec<Option<f64>>], weights: &'a [f64]) -> Self {
+        self.components = Some(Components { rewards, weights });
+        self
+    }
+
+    /// Adds baselines from outside the group.
+    pub fn with_baselines(mut self, baselines: &'a [Option<f64>]) -> Self {
+        self.baselines = Some(baselines);
+        self
+    }
+
+    /// Adds what is known about the tokens' probabilities.
+    pub fn with_probabilities(mut self, probabilities: Probabilities<'a>) -> Self {
+        self.probabilities = Some(probabilities);
+        self
+    }
+
     /// Refuses slices that do not fit together ([`Error::Shape`]) and numbers that are not finite ([`Error::Config`]).
     ///
     /// Estimators call this first; [`AdvantageInput::scores`] includes it.
@@ -66,7 +117,21 @@ impl<'a> AdvantageInput<'a> {
         check_rewards(self.rewards, self.groups)?;
         check_len("lengths", self.lengths.len(), self.rewards.len())?;
         self.check_rows("token_rewards", self.token_rewards)?;
-        self.check_rows("values", self.values)
+        self.check_rows("values", self.values)?;
+        if let Some(components) = &self.components {
+            components.check(self.rewards.len())?;
+        }
+        if let Some(baselines) = self.baselines {
+            check_len("baselines", baselines.len(), self.rewards.len())?;
+            check_numbers("baselines", baselines)?;
+        }
+        if let Some(probabilities) = &self.probabilities {
+            self.check_rows("log_probs", Some(probabilities.log_probs))?;
+            self.check_rows("sum_pi_squared", Some(probabilities.sum_pi_squared))?;
+            self.check_rows("importance_weights", probabilities.importance_weights)?;
+            self.check_positions(probabilities.positions)?;
+        }
+        Ok(())
     }
 
     /// `[N]` What the group estimators compare: the outcome reward plus the sum of the rollout's token rewards.
@@ -86,6 +151,41 @@ impl<'a> AdvantageInput<'a> {
         // Finite numbers can have an infinite sum.
         check_rewards(&scores, self.groups)?;
         Ok(scores)
+    }
+
+    /// `[lengths[rollout]]` The rewards of a rollout as they are paid, token by token: its token rewards where they stand, and
+    /// the outcome on top at the last token. `None` where the outcome reward is `None`.
+    ///
+    /// A rollout without tokens has nowhere to be paid. Call [`check`](Self::check) first; a rollout that is not there has `None`.
+    pub fn paid(&self, rollout: usize) -> Option<Vec<f64>> {
+        let outcome = (*self.rewards.get(rollout)?)?;
+        let mut row = match self.token_rewards {
+            Some(rows) => rows.get(rollout)?.clone(),
+            None => vec![0.0; *self.lengths.get(rollout)?],
+        };
+        if let Some(last) = row.last_mut() {
+            *last += outcome;
+        }
+        Some(row)
+    }
+
+    fn check_positions(&self, rows: Option<&[Vec<usize>]>) -> Result<()> {
+        let Some(rows) = rows else {
+            return Ok(());
+        };
+        check_len("positions", rows.len(), self.rewards.len())?;
+        for (rollout, (row, length)) in rows.iter().zip(self.lengths).enumerate() {
+            if row.len() != *length || !row.is_sorted_by(|a, b| a < b) {
+                return Err(Error::shape(
+                    format!("`positions[{rollout}]`"),
+                    format!("{row:?}"),
+                    format!(
+                        "{length} positions, as `lengths[{rollout}]` says, strictly increasing"
+                    ),
+                ));
+            }
+        }
+        Ok(())
     }
 
     fn check_rows(&self, what: &str, rows: Option<&[Vec<f64>]>) -> Result<()> {
@@ -110,5 +210,30 @@ impl<'a> AdvantageInput<'a> {
             }
         }
         Ok(())
+    }
+}
+
+impl Components<'_> {
+    /// Refuses parts that do not fit `rollouts` rollouts, and numbers that are not finite.
+    pub(super) fn check(&self, rollouts: usize) -> Result<()> {
+        check_len("components", self.rewards.len(), rollouts)?;
+        for (rollout, row) in self.rewards.iter().enumerate() {
+            if row.len() != self.weights.len() {
+                return Err(Error::shape(
+                    format!("length of `components[{rollout}]`"),
+                    row.len(),
+                    format!("{}, one part per weight", self.weights.len()),
+                ));
+            }
+            check_numbers(&format!("components[{rollout}]"), row)?;
+        }
+        match self.weights.iter().position(|weight| !weight.is_finite()) {
+            None => Ok(()),
+            Some(k) => Err(Error::config(
+                format!("weights[{k}]"),
+                self.weights[k],
+                "a finite number",
+            )),
+        }
     }
 }

@@ -148,7 +148,7 @@ proptest! {
         let summed: Vec<_> = rewards.iter().zip(&lengths).map(|(r, n)| r.map(|r| r + penalty * *n as f64)).collect();
         let apart = AdvantageInput::new(&rewards, &groups, &lengths).with_token_rewards(&extra);
         let added = AdvantageInput::new(&summed, &groups, &lengths);
-        let (apart, added) = (LeaveOneOut {}.estimate(&apart).unwrap(), LeaveOneOut {}.estimate(&added).unwrap());
+        let (apart, added) = (LeaveOneOut::default().estimate(&apart).unwrap(), LeaveOneOut::default().estimate(&added).unwrap());
         close(&apart.per_token.concat(), &added.per_token.concat())?;
     }
 

@@ -3,16 +3,22 @@
 use serde::{Deserialize, Serialize};
 
 use super::moments::per_group;
-use super::{AdvantageEstimator, AdvantageInput, Advantages};
+use super::{AdvantageEstimator, AdvantageInput, Advantages, Singleton};
 use crate::Result;
 
 /// The advantage of RLOO: rewards minus the mean of the *other* rewards of their group, see [`leave_one_out`].
 ///
 /// RLOO (arXiv 2402.14740). The baseline does not depend on the rollout it is subtracted from, so that the
-/// gradient is unbiased on-policy; [`GroupMean`](super::GroupMean) is the same times `(n - 1) / n`. It has no settings.
+/// gradient is unbiased on-policy; [`GroupMean`](super::GroupMean) is the same times `(n - 1) / n`.
+///
+/// verl has both conventions for a group of one: its `rloo` is `singleton` `score`, its `rloo_vectorized` is `zero`. TRL's RLOO
+/// refuses such groups.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct LeaveOneOut {}
+pub struct LeaveOneOut {
+    /// What the only scored rollout of a group gets: 0, or its bare reward. Default 0.
+    pub singleton: Singleton,
+}
 
 impl AdvantageEstimator for LeaveOneOut {
     fn name(&self) -> &'static str {
@@ -20,7 +26,14 @@ impl AdvantageEstimator for LeaveOneOut {
     }
 
     fn estimate(&self, input: &AdvantageInput) -> Result<Advantages> {
-        Advantages::per_rollout(input, leave_one_out)
+        Advantages::per_rollout(input, |scores, groups| {
+            let advantages = leave_one_out(scores, groups)?;
+            self.singleton.apply(advantages, scores, groups, 1.0)
+        })
+    }
+
+    fn needs_groups(&self) -> bool {
+        self.singleton == Singleton::Zero
     }
 }
 

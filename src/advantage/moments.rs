@@ -107,18 +107,20 @@ pub(super) fn per_group(
 /// Refuses slices of different lengths and rewards that are not finite.
 pub(super) fn check_rewards(rewards: &[Option<f64>], groups: &[usize]) -> Result<()> {
     check_len("groups", groups.len(), rewards.len())?;
-    for (rollout, reward) in rewards.iter().enumerate() {
-        if let Some(reward) = reward
-            && !reward.is_finite()
-        {
-            return Err(Error::config(
-                format!("rewards[{rollout}]"),
-                reward,
-                "a finite number, or `None` for a reward that could not be given",
-            ));
-        }
+    check_numbers("rewards", rewards)
+}
+
+/// Refuses numbers that are not finite; `None` is not a number and passes.
+pub(super) fn check_numbers(what: &str, numbers: &[Option<f64>]) -> Result<()> {
+    let broken = |number: &Option<f64>| number.is_some_and(|number| !number.is_finite());
+    match numbers.iter().position(broken) {
+        None => Ok(()),
+        Some(i) => Err(Error::config(
+            format!("{what}[{i}]"),
+            numbers[i].unwrap_or(f64::NAN),
+            "a finite number, or `None` for a reward that could not be given",
+        )),
     }
-    Ok(())
 }
 
 /// Refuses a slice that has not one entry per rollout.

@@ -50,6 +50,198 @@ fn refusals_say_what_and_where() {
 }
 
 #[test]
+fn what_an_estimator_needs_and_does_not_get_is_named() {
+    let rewards = [Some(1.0), Some(0.0)];
+    let good = AdvantageInput::new(&rewards, &[0, 0], &[1, 2]);
+    let field = |estimator: Estimator, input: &AdvantageInput| match estimator.estimate(input) {
+        Err(Error::Config { field, .. }) => field,
+        Err(Error::Shape { what, .. }) => what,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(field(Remax {}.into(), &good), "baselines");
+    let otb: Estimator = OptimalTokenBaseline::default().into();
+    assert_eq!(field(otb.clone(), &good), "probabilities");
+
+    let (parts, short) = ([vec![Some(1.0)], vec![None]], [vec![Some(1.0)], vec![]]);
+    let gdpo: Estimator = Gdpo::default().into();
+    let dense = [vec![0.0], vec![0.0, 0.0]];
+    let both = good
+        .with_components(&parts, &[1.0])
+        .with_token_rewards(&dense);
+    assert_eq!(field(gdpo.clone(), &both), "token_rewards");
+    let bad = good.with_components(&short, &[1.0]);
+    assert_eq!(field(gdpo.clone(), &bad), "length of `components[1]`");
+    let bad = good.with_components(&parts, &[f64::NAN]);
+    assert_eq!(field(gdpo.clone(), &bad), "weights[0]");
+    let broken = [vec![Some(1.0)], vec![Some(f64::INFINITY)]];
+    assert_eq!(
+        field(gdpo, &good.with_components(&broken, &[1.0])),
+        "components[1][0]"
+    );
+
+    let bad = good.with_baselines(&[Some(1.0)]);
+    assert_eq!(field(Remax {}.into(), &bad), "length of `baselines`");
+    let bad = good.with_baselines(&[Some(1.0), Some(f64::NAN)]);
+    assert_eq!(field(Remax {}.into(), &bad), "baselines[1]");
+
+    let rows = [vec![-1.0], vec![-1.0, -1.0]];
+    let probabilities = Probabilities {
+        log_probs: &rows,
+        sum_pi_squared: &rows,
+        importance_weights: None,
+        positions: Some(&[]),
+    };
+    assert_eq!(
+        field(otb.clone(), &good.with_probabilities(probabilities)),
+        "length of `positions`"
+    );
+    let twice = [vec![0], vec![3, 3]];
+    let bad = Probabilities {
+        positions: Some(&twice),
+        ..probabilities
+    };
+    assert_eq!(
+        field(otb.clone(), &good.with_probabilities(bad)),
+        "`positions[1]`"
+    );
+    let bad = Probabilities {
+        sum_pi_squared: &rows[..1],
+        positions: None,
+        ..probabilities
+    };
+    assert_eq!(
+        field(otb, &good.with_probabilities(bad)),
+        "length of `sum_pi_squared`"
+    );
+}
+
+#[test]
+fn settings_of_the_whitening_and_scaling_estimators_are_refused() {
+    let refused: [(Estimator, &str); 8] = [
+        (
+            ReinforcePlusPlus {
+                gamma: 1.5,
+                ..ReinforcePlusPlus::default()
+            }
+            .into(),
+            "reinforce_plus_plus.gamma",
+        ),
+        (
+            ReinforcePlusPlus {
+                whiten_epsilon: -1.0,
+                ..ReinforcePlusPlus::default()
+            }
+            .into(),
+            "reinforce_plus_plus.whiten_epsilon",
+        ),
+        (
+            ReinforcePlusPlusBaseline {
+                whiten_epsilon: f64::NAN,
+                ..ReinforcePlusPlusBaseline::default()
+            }
+            .into(),
+            "reinforce_plus_plus_baseline.whiten_epsilon",
+        ),
+        (
+            Gpg {
+                norm: 0.0,
+                ..Gpg::default()
+            }
+            .into(),
+            "gpg.norm",
+        ),
+        (
+            PassAtK {
+                floor: 0.0,
+                ..PassAtK::default()
+            }
+            .into(),
+            "pass_at_k.floor",
+        ),
+        (
+            Gdpo {
+                epsilon: -1.0,
+                ..Gdpo::default()
+            }
+            .into(),
+            "gdpo.epsilon",
+        ),
+        (
+            Gdpo {
+                rescale: Rescale::Tokens { epsilon: -1.0 },
+                ..Gdpo::default()
+            }
+            .into(),
+            "gdpo.rescale.tokens.epsilon",
+        ),
+        (
+            OptimalTokenBaseline {
+                epsilon: -1.0,
+                ..OptimalTokenBaseline::default()
+            }
+            .into(),
+            "optimal_token_baseline.epsilon",
+        ),
+    ];
+    for (estimator, name) in refused {
+        let error = estimator.validate().unwrap_err();
+        assert!(
+            matches!(&error, Error::Config { field, .. } if field == name),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn the_verl_forms_read_from_a_configuration_file() {
+    let read = |text: &str| serde_json::from_str::<Estimator>(text).unwrap();
+    let singleton = Singleton::Score;
+    let gdpo = read(
+        r#"{"estimator": "gdpo", "epsilon": 1e-6, "singleton": "score", "rescale": {"tokens": {"epsilon": 1e-8}}}"#,
+    );
+    let rescale = Rescale::Tokens { epsilon: 1e-8 };
+    assert_eq!(
+        gdpo,
+        Gdpo {
+            epsilon: 1e-6,
+            singleton,
+            rescale,
+            ..Gdpo::default()
+        }
+        .into()
+    );
+    let gpg = read(r#"{"estimator": "gpg", "scale": "nonzero_rewards", "singleton": "score"}"#);
+    assert_eq!(
+        gpg,
+        Gpg {
+            scale: GpgScale::NonzeroRewards,
+            singleton,
+            ..Gpg::default()
+        }
+        .into()
+    );
+    let packed = read(r#"{"estimator": "optimal_token_baseline", "align": "trained_token"}"#);
+    let align = Align::TrainedToken;
+    assert_eq!(
+        packed,
+        OptimalTokenBaseline {
+            align,
+            ..OptimalTokenBaseline::default()
+        }
+        .into()
+    );
+    let unscaled = read(r#"{"estimator": "gdpo", "rescale": "none"}"#);
+    assert_eq!(
+        unscaled,
+        Gdpo {
+            rescale: Rescale::None,
+            ..Gdpo::default()
+        }
+        .into()
+    );
+}
+
+#[test]
 fn settings_out_of_range_are_refused() {
     let refused: [(Estimator, &str); 8] = [
         (
@@ -146,7 +338,17 @@ fn every_estimator_reads_by_its_name() {
         assert_eq!(estimator.needs_values(), name == "gae");
 
         // An empty batch is a batch.
-        let input = AdvantageInput::new(&[], &[], &[]).with_values(&[]);
+        let nothing = Probabilities {
+            log_probs: &[],
+            sum_pi_squared: &[],
+            importance_weights: None,
+            positions: None,
+        };
+        let input = AdvantageInput::new(&[], &[], &[])
+            .with_values(&[])
+            .with_baselines(&[])
+            .with_components(&[], &[1.0])
+            .with_probabilities(nothing);
         assert!(estimator.estimate(&input).unwrap().per_token.is_empty());
     }
     assert!(serde_json::from_str::<Estimator>(r#"{"estimator": "grpo"}"#).is_err());

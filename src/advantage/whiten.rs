@@ -68,6 +68,17 @@ pub fn whiten(
     Ok(())
 }
 
+/// [`whiten`] over the tokens of the rollouts that have a score.
+pub(super) fn whiten_scored(
+    per_token: &mut [Vec<f64>],
+    scores: &[Option<f64>],
+    epsilon: f64,
+) -> Result<()> {
+    let mask = |(row, score): (&Vec<f64>, &Option<f64>)| vec![score.is_some(); row.len()];
+    let masks: Vec<_> = per_token.iter().zip(scores).map(mask).collect();
+    whiten(per_token, Some(&masks), epsilon, true)
+}
+
 fn check_masks(rows: &[Vec<f64>], masks: &[Vec<bool>]) -> Result<()> {
     if masks.len() != rows.len() {
         return Err(Error::shape(

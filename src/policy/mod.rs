@@ -11,6 +11,7 @@ mod log_probs;
 mod model;
 mod reference;
 mod scored;
+mod squared;
 mod tokens;
 mod value;
 
@@ -19,5 +20,6 @@ pub use log_probs::{LogProbConfig, TokenScores, logits_log_probs, token_log_prob
 pub use model::PolicyModel;
 pub use reference::{ReferencePolicy, ReferenceSync};
 pub use scored::ScoredTokens;
+pub use squared::squared_probabilities;
 pub use tokens::TokenBatch;
 pub use value::{ValueHead, ValueModel};

@@ -45,6 +45,7 @@ mod number;
 mod pool;
 mod set;
 mod tags;
+mod token;
 
 pub use accuracy::{AccuracyReward, Comparison};
 pub use contract::{FnReward, Reward, RewardError};
@@ -53,3 +54,4 @@ pub use format::FormatReward;
 pub use input::RewardInput;
 pub use set::{RewardSet, RewardSetBuilder, Scored};
 pub use tags::{Extract, Tags};
+pub use token::{TokenReward, score_tokens};

@@ -80,6 +80,21 @@ impl RolloutBuffer {
         self.rollouts().map(|rollout| rollout.reward).collect()
     }
 
+    /// The rewards of the single tokens of every rollout, zeros where a rollout has none; `None` if no rollout has any.
+    pub fn token_rewards(&self) -> Option<Vec<Vec<f64>>> {
+        if self
+            .rollouts()
+            .all(|rollout| rollout.token_rewards.is_empty())
+        {
+            return None;
+        }
+        let row = |rollout: &Rollout| match rollout.token_rewards.is_empty() {
+            true => vec![0.0; rollout.tokens.len()],
+            false => rollout.token_rewards.clone(),
+        };
+        Some(self.rollouts().map(row).collect())
+    }
+
     /// The trained tokens of every rollout.
     pub fn lengths(&self) -> Vec<usize> {
         self.rollouts()

@@ -298,6 +298,7 @@ pub fn sample_group(
                 sample,
                 rewards: Vec::new(),
                 reward: None,
+                token_rewards: Vec::new(),
             })
         })
         .collect::<Result<Vec<_>>>()?;

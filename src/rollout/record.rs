@@ -81,9 +81,18 @@ pub struct Rollout {
     pub rewards: Vec<RewardRecord>,
     /// The weighted total; `None` if no reward could be given (such a rollout is not learned from).
     pub reward: Option<f64>,
+    /// Rewards of the single tokens on top of `reward`, as long as `tokens`; empty if there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub token_rewards: Vec<f64>,
 }
 
 impl Rollout {
+    /// The total and the rewards of the tokens together; `None` if no reward could be given.
+    pub fn total_reward(&self) -> Option<f64> {
+        self.reward
+            .map(|reward| reward + self.token_rewards.iter().sum::<f64>())
+    }
+
     /// The unweighted score of the reward called `name`, if it gave one.
     pub fn score(&self, name: &str) -> Option<f64> {
         self.rewards

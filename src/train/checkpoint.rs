@@ -29,6 +29,9 @@ struct Manifest {
     crate_version: String,
     steps_done: u64,
     tokens_seen: u64,
+    /// Absent before dynamic sampling: then every step had asked the same number.
+    #[serde(default)]
+    problems_asked: Option<u64>,
     policy_updates: u64,
     critic_updates: u64,
     has_reference: bool,
@@ -127,6 +130,7 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
             crate_version: env!("CARGO_PKG_VERSION").into(),
             steps_done: self.steps_done,
             tokens_seen: self.tokens_seen,
+            problems_asked: Some(self.problems_asked),
             policy_updates: self.optimizer.updates(),
             critic_updates: self.critic.as_ref().map_or(0, |c| c.optimizer.updates()),
             has_reference: self.reference.is_some(),
@@ -182,6 +186,8 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
         self.kl_coef = manifest.kl_coef;
         self.steps_done = manifest.steps_done;
         self.tokens_seen = manifest.tokens_seen;
+        let steps_of_old = manifest.steps_done * self.config.problems_per_step as u64;
+        self.problems_asked = manifest.problems_asked.unwrap_or(steps_of_old);
         Ok(())
     }
 

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::dynamic_sampling::DynamicSampling;
 use super::optimizer::OptimizerConfig;
 use super::schedule::Schedule;
 use crate::advantage::{AdvantageEstimator, Estimator};
@@ -30,6 +31,8 @@ pub struct TrainerConfig {
     pub objective: PolicyObjective,
     /// How rewards become advantages. Default: the group's mean and deviation.
     pub advantage: Estimator,
+    /// Ask other problems in place of those whose completions were all worth the same (DAPO). Default: none.
+    pub dynamic_sampling: Option<DynamicSampling>,
     /// How the policy is moved.
     pub optimizer: OptimizerConfig,
     /// How often each rollout is learned from. Default 1.
@@ -63,6 +66,7 @@ impl Default for TrainerConfig {
             generation: GenerationConfig::default(),
             objective: PolicyObjective::grpo(),
             advantage: Estimator::default(),
+            dynamic_sampling: None,
             optimizer: OptimizerConfig::default(),
             passes: 1,
             updates_per_pass: 1,
@@ -125,7 +129,6 @@ impl TrainerConfig {
     pub fn validate(&self) -> Result<()> {
         self.generation.validate()?;
         self.objective.validate()?;
-        self.advantage.validate()?;
         self.optimizer.validate()?;
         self.critic.optimizer.validate()?;
         self.critic.value_loss.validate()?;
@@ -143,12 +146,16 @@ impl TrainerConfig {
             }
         }
         self.log_probs().validate()?;
-        if self.group_size < 2 && !self.advantage.needs_values() {
-            return Err(Error::config(
-                "group_size",
-                self.group_size,
-                "at least 2: the completions of a group are compared with each other",
-            ));
+        self.check_estimator(&self.advantage)?;
+        if let Some(dynamic_sampling) = &self.dynamic_sampling {
+            dynamic_sampling.validate()?;
+            if self.group_size < 2 {
+                return Err(Error::config(
+                    "group_size",
+                    self.group_size,
+                    "at least 2 under dynamic_sampling: the rewards of a single completion never differ",
+                ));
+            }
         }
         if self.updates_per_pass > self.problems_per_step {
             return Err(Error::config(
@@ -188,6 +195,33 @@ impl TrainerConfig {
                     }
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Refuses an estimator that these settings leave without what it compares.
+    pub(super) fn check_estimator(&self, estimator: &dyn AdvantageEstimator) -> Result<()> {
+        estimator.validate()?;
+        if self.group_size < 2 && estimator.needs_groups() {
+            return Err(Error::config(
+                "group_size",
+                self.group_size,
+                format!(
+                    "at least 2: `{}` compares the completions of a group with each other",
+                    estimator.name()
+                ),
+            ));
+        }
+        if self.kl_in_reward.is_some() && estimator.needs_components() {
+            return Err(Error::config(
+                "kl_in_reward",
+                "given",
+                format!(
+                    "none with `{}`: it standardises each reward by itself, and the penalty belongs to none; \
+                     put the KL into the objective",
+                    estimator.name()
+                ),
+            ));
         }
         Ok(())
     }

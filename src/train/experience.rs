@@ -5,7 +5,9 @@ use burn::tensor::Device;
 
 use crate::Result;
 use crate::advantage::Advantages;
-use crate::policy::{LogProbConfig, PolicyModel, ValueModel};
+use crate::policy::{
+    LogProbConfig, PolicyModel, ValueModel, squared_probabilities, token_log_probs,
+};
 use crate::rollout::{RolloutBatch, RolloutBuffer};
 
 /// The rollouts of a step with their per-token numbers, each a vector per rollout.
@@ -46,6 +48,28 @@ pub(super) fn log_probs<M: PolicyModel>(
     in_micro_batches(rollouts, micro_batch, &model.device(), |batch| {
         batch.unpad(batch.score(model, config)?.log_probs, "log-probs")
     })
+}
+
+/// The log-prob of every token under `model`, and the sum of the squared probabilities of all it could have said there.
+pub(super) fn probabilities<M: PolicyModel>(
+    model: &M,
+    rollouts: &RolloutBuffer,
+    micro_batch: usize,
+    config: &LogProbConfig,
+) -> Result<[Vec<Vec<f64>>; 2]> {
+    let model = model.valid();
+    let all: Vec<usize> = (0..rollouts.len()).collect();
+    let (mut log_probs, mut squares) = (Vec::new(), Vec::new());
+    for part in all.chunks(micro_batch) {
+        let batch = RolloutBatch::new(rollouts, part, &model.device())?;
+        let hidden = batch.hidden_states(&model)?;
+        let targets = batch.targets.clone();
+        let scores = token_log_probs(hidden.clone(), model.unembedding(), targets, config)?;
+        log_probs.extend(batch.unpad(scores.log_probs, "log-probs")?);
+        let sums = squared_probabilities(hidden, model.unembedding(), config)?;
+        squares.extend(batch.unpad(sums, "squared probabilities")?);
+    }
+    Ok([log_probs, squares])
 }
 
 /// The critic's value of every state.

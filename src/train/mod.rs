@@ -4,8 +4,10 @@
 mod checkpoint;
 mod config;
 mod critic;
+mod dynamic_sampling;
 mod evaluate;
 mod experience;
+mod gather;
 pub mod observer;
 mod optimizer;
 mod run;
@@ -18,6 +20,7 @@ mod update;
 pub use checkpoint::latest_checkpoint;
 pub use config::{AdaptiveTarget, CriticConfig, KlInReward, TrainerConfig};
 pub use critic::Critic;
+pub use dynamic_sampling::{DynamicSampling, Exhausted};
 pub use evaluate::{Evaluation, EvaluationConfig, evaluate, pass_at_k};
 pub use optimizer::{Optimizer, OptimizerConfig, UpdateReport, global_norm};
 pub use run::{RunCheckpoints, RunConfig, RunEnd, RunEvaluation};

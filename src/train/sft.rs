@@ -137,6 +137,7 @@ fn as_group(demonstration: &Demonstration, tokenizer: &dyn Tokenizer) -> Result<
             sample: 0,
             rewards: Vec::new(),
             reward: None,
+            token_rewards: Vec::new(),
         }],
     })
 }

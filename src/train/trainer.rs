@@ -5,17 +5,18 @@ use std::sync::Arc;
 use super::config::TrainerConfig;
 use super::critic::{Critic, explained_variance};
 use super::evaluate::{Evaluation, EvaluationConfig, evaluate};
-use super::experience::{Experience, log_probs, values};
+use super::experience::{Experience, log_probs, probabilities, values};
+use super::gather::Gathered;
 use super::observer::StepRecord;
 use super::optimizer::Optimizer;
 use super::step_metrics::{StepTimes, step_metrics};
 use super::update::learn;
-use crate::advantage::{AdvantageEstimator, AdvantageInput, Advantages};
+use crate::advantage::{AdvantageEstimator, AdvantageInput, Advantages, Components, Probabilities};
 use crate::loss::AdaptiveKl;
 use crate::policy::{PolicyModel, ReferencePolicy, ValueHead, ValueModel};
 use crate::prompt::{Problem, ProblemOrder, Tokenizer};
-use crate::reward::RewardSet;
-use crate::rollout::{GenerationRequest, RolloutBuffer, generate, sample_group};
+use crate::reward::{RewardSet, TokenReward};
+use crate::rollout::RolloutBuffer;
 use crate::{Error, Result};
 
 /// Teaches a policy by reinforcement.
@@ -30,13 +31,16 @@ pub struct Trainer<M: PolicyModel, V: ValueModel = ValueHead<M>> {
     pub(super) rewards: Arc<RewardSet>,
     pub(super) problems: Vec<Problem>,
     pub(super) order: ProblemOrder,
-    advantage: Arc<dyn AdvantageEstimator>,
+    pub(super) advantage: Arc<dyn AdvantageEstimator>,
+    pub(super) token_rewards: Option<Arc<dyn TokenReward>>,
     pub(super) optimizer: Optimizer,
     pub(super) reference: Option<ReferencePolicy<M>>,
     pub(super) critic: Option<Critic<V>>,
     /// The coefficient of the KL in the reward, as its controller has left it.
     pub(super) kl_coef: Option<f64>,
     pub(super) steps_done: u64,
+    /// How far the order of problems has come.
+    pub(super) problems_asked: u64,
     pub(super) tokens_seen: u64,
     pub(super) last_rollouts: RolloutBuffer,
 }
@@ -96,6 +100,9 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
         critic: Option<Critic<V>>,
     ) -> Result<Self> {
         config.validate()?;
+        if let Some(dynamic_sampling) = &config.dynamic_sampling {
+            dynamic_sampling.check_reward(&rewards.names())?;
+        }
         if tokenizer.vocab_size() > policy.vocab_size() {
             return Err(Error::config(
                 "tokenizer.vocab_size",
@@ -112,6 +119,7 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
             optimizer: Optimizer::new(config.optimizer)?,
             kl_coef: config.kl_in_reward.map(|kl| kl.penalty.coef),
             advantage: Arc::new(config.advantage.clone()),
+            token_rewards: None,
             config,
             policy,
             tokenizer,
@@ -120,6 +128,7 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
             reference,
             critic,
             steps_done: 0,
+            problems_asked: 0,
             tokens_seen: 0,
             last_rollouts: RolloutBuffer::new(),
         })
@@ -169,15 +178,14 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
     /// one.
     ///
     /// # Errors
-    /// If generation fails, or a loss or gradient is not finite. The policy is then as it was after the last
-    /// whole update.
+    /// If generation fails, dynamic sampling finds too few groups to learn from, or a loss or gradient is not finite. The policy is
+    /// then as it was after the last whole update.
     pub fn step(&mut self) -> Result<StepRecord> {
         let mut times = StepTimes::start();
-        let mut rollouts = self.generate()?;
-        times.generate = times.lap();
-        self.rewards.score_rollouts(&mut rollouts);
-        times.reward = times.lap();
-        let experience = self.prepare(rollouts)?;
+        let gathered = self.gather(&mut times)?;
+        let (position, report) = (gathered.position, gathered.report.clone());
+        let greedy = mean_of(gathered.baselines.as_deref());
+        let experience = self.prepare(gathered)?;
         times.prepare = times.lap();
         let updates = learn(
             &self.config,
@@ -190,12 +198,15 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
         times.update = times.lap();
 
         self.steps_done += 1;
+        self.problems_asked = position;
         self.tokens_seen += experience.rollouts.tokens() as u64;
         if let Some(reference) = &mut self.reference {
             reference.after_step(self.steps_done, &self.policy);
         }
         let mut metrics = step_metrics(&experience, &updates, &times, self.kl_coef);
         metrics.insert("num_tokens".into(), self.tokens_seen as f64);
+        metrics.extend(report.iter().flat_map(|report| report.metrics()));
+        metrics.extend(greedy.map(|greedy| ("baseline/reward".to_string(), greedy)));
         if let (Some(kl), Some(coef)) = (self.config.kl_in_reward, &mut self.kl_coef)
             && let (Some(adaptive), Some(&measured)) = (kl.adaptive, metrics.get("kl"))
         {
@@ -224,7 +235,8 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
     /// # Errors
     /// If the estimator refuses its settings, or needs values where there is no critic, or leaves a critic unused.
     pub fn with_advantage(mut self, estimator: Arc<dyn AdvantageEstimator>) -> Result<Self> {
-        estimator.validate()?;
+        self.config.check_estimator(estimator.as_ref())?;
+        check_token_rewards(estimator.as_ref(), self.token_rewards.as_deref())?;
         if estimator.needs_values() != self.critic.is_some() {
             let expected = match self.critic {
                 None => "an estimator without values, or Trainer::with_critic",
@@ -236,45 +248,37 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
         Ok(self)
     }
 
-    /// Samples the groups of this step.
-    fn generate(&self) -> Result<RolloutBuffer> {
-        let count = self.config.problems_per_step;
-        let start = self.steps_done * count as u64;
-        let indices = self.order.indices(start, count);
-        let requests = indices
-            .iter()
-            .enumerate()
-            .map(|(offset, &index)| {
-                // A problem that comes twice in a step does so in two epochs.
-                let epoch = (start + offset as u64) / self.problems.len() as u64;
-                Ok(GenerationRequest::new(
-                    self.tokenizer.encode(&self.problems[index].prompt)?,
-                    self.config.group_size,
-                    [self.config.seed, self.steps_done, epoch, index as u64],
-                ))
-            })
-            .collect::<Result<Vec<_>>>()?;
-        let completions = generate(&self.policy.valid(), &requests, &self.config.generation)?;
-        let mut buffer = RolloutBuffer::new();
-        for ((index, request), completions) in indices.into_iter().zip(requests).zip(completions) {
-            buffer.push(sample_group(
-                self.problems[index].clone(),
-                request.prompt,
-                completions,
-                self.tokenizer.as_ref(),
-                self.optimizer.updates(),
-            )?);
+    /// Adds a reward for every token on top of the completions' totals.
+    ///
+    /// # Errors
+    /// If the set has a reward of that name, or the estimator has no place for rewards of tokens.
+    pub fn with_token_rewards(mut self, reward: Arc<dyn TokenReward>) -> Result<Self> {
+        check_token_rewards(self.advantage.as_ref(), Some(reward.as_ref()))?;
+        if self.rewards.names().contains(&reward.name()) {
+            return Err(Error::config(
+                "token_rewards.name",
+                reward.name(),
+                "a name that no reward of the set has",
+            ));
         }
-        Ok(buffer)
+        self.token_rewards = Some(reward);
+        Ok(self)
     }
 
     /// Everything that is computed once, before the first update.
-    fn prepare(&self, rollouts: RolloutBuffer) -> Result<Experience> {
+    fn prepare(&self, gathered: Gathered) -> Result<Experience> {
+        let rollouts = gathered.rollouts;
         let (config, rows) = (self.config.log_probs(), self.config.micro_batch);
         let several_updates = self.config.updates_per_step() > 1;
-        let old_log_probs = (several_updates || self.kl_coef.is_some())
-            .then(|| log_probs(&self.policy, &rollouts, rows, &config))
-            .transpose()?;
+        let (old_log_probs, squares) = if self.advantage.needs_probabilities() {
+            let [old, squares] = probabilities(&self.policy, &rollouts, rows, &config)?;
+            (Some(old), Some(squares))
+        } else if several_updates || self.kl_coef.is_some() {
+            let old = log_probs(&self.policy, &rollouts, rows, &config)?;
+            (Some(old), None)
+        } else {
+            (None, None)
+        };
         let reference = self.reference.as_ref();
         let ref_log_probs = reference
             .map(|reference| log_probs(reference.model(), &rollouts, rows, &config))
@@ -283,25 +287,32 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
         let values = critic
             .map(|critic| values(&critic.model, &rollouts, rows))
             .transpose()?;
-        let token_rewards = match (self.kl_coef, &old_log_probs, &ref_log_probs) {
-            (Some(coef), Some(old), Some(reference)) => {
-                let estimator = self.config.kl_in_reward.map(|kl| kl.penalty.estimator);
-                let penalty = |(&old, &reference): (&f64, &f64)| {
-                    estimator.map_or(0.0, |e| -coef * e.value(old, reference))
-                };
-                let row = |(old, reference): (&Vec<f64>, &Vec<f64>)| {
-                    old.iter().zip(reference).map(penalty).collect()
-                };
-                Some(
-                    old.iter()
-                        .zip(reference)
-                        .map(row)
-                        .collect::<Vec<Vec<f64>>>(),
-                )
-            }
+        let penalties = self.kl_penalties(old_log_probs.as_deref(), ref_log_probs.as_deref());
+        let token_rewards = added(penalties, rollouts.token_rewards());
+        let components = self.components(&rollouts);
+        let weights = self.rewards.weights();
+        let probabilities = match (&old_log_probs, &squares) {
+            (Some(log_probs), Some(sum_pi_squared)) => Some(Probabilities {
+                log_probs,
+                sum_pi_squared,
+                importance_weights: None,
+                positions: None,
+            }),
             _ => None,
         };
-        let advantages = self.advantages(&rollouts, token_rewards.as_deref(), values.as_deref())?;
+        let (scores, groups, lengths) =
+            (rollouts.rewards(), rollouts.group_ids(), rollouts.lengths());
+        let advantages: Advantages = self.advantage.estimate(&AdvantageInput {
+            token_rewards: token_rewards.as_deref(),
+            values: values.as_deref(),
+            components: components.as_deref().map(|rewards| Components {
+                rewards,
+                weights: &weights,
+            }),
+            baselines: gathered.baselines.as_deref(),
+            probabilities,
+            ..AdvantageInput::new(&scores, &groups, &lengths)
+        })?;
         Ok(Experience {
             rollouts,
             old_log_probs: old_log_probs.filter(|_| several_updates),
@@ -311,18 +322,65 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
         })
     }
 
-    fn advantages(
+    /// The KL penalty on every token's reward, if there is one.
+    fn kl_penalties(
         &self,
-        rollouts: &RolloutBuffer,
-        token_rewards: Option<&[Vec<f64>]>,
-        values: Option<&[Vec<f64>]>,
-    ) -> Result<Advantages> {
-        let (rewards, groups, lengths) =
-            (rollouts.rewards(), rollouts.group_ids(), rollouts.lengths());
-        self.advantage.estimate(&AdvantageInput {
-            token_rewards,
-            values,
-            ..AdvantageInput::new(&rewards, &groups, &lengths)
+        old: Option<&[Vec<f64>]>,
+        reference: Option<&[Vec<f64>]>,
+    ) -> Option<Vec<Vec<f64>>> {
+        let (coef, estimator) = (self.kl_coef?, self.config.kl_in_reward?.penalty.estimator);
+        let penalty = |(&old, &reference): (&f64, &f64)| -coef * estimator.value(old, reference);
+        let row = |(old, reference): (&Vec<f64>, &Vec<f64>)| {
+            old.iter().zip(reference).map(penalty).collect()
+        };
+        Some(old?.iter().zip(reference?).map(row).collect())
+    }
+
+    /// The score of every reward of the set on every rollout, if the estimator asks for them.
+    fn components(&self, rollouts: &RolloutBuffer) -> Option<Vec<Vec<Option<f64>>>> {
+        let names = self.rewards.names();
+        self.advantage.needs_components().then(|| {
+            let scores = rollouts.rollouts();
+            scores
+                .map(|rollout| names.iter().map(|name| rollout.score(name)).collect())
+                .collect()
         })
     }
+}
+
+/// Refuses rewards of tokens under an estimator that compares the rewards of the set one by one.
+fn check_token_rewards(
+    estimator: &dyn AdvantageEstimator,
+    reward: Option<&dyn TokenReward>,
+) -> Result<()> {
+    match reward {
+        Some(reward) if estimator.needs_components() => Err(Error::config(
+            "token_rewards",
+            reward.name(),
+            format!(
+                "none with `{}`: it standardises each reward by itself, and a token's belongs to none",
+                estimator.name()
+            ),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// The sum of two tables of which either may be absent.
+fn added(a: Option<Vec<Vec<f64>>>, b: Option<Vec<Vec<f64>>>) -> Option<Vec<Vec<f64>>> {
+    match (a, b) {
+        (Some(mut a), Some(b)) => {
+            for (row, other) in a.iter_mut().zip(b) {
+                row.iter_mut().zip(other).for_each(|(a, b)| *a += b);
+            }
+            Some(a)
+        }
+        (a, b) => a.or(b),
+    }
+}
+
+/// The mean of what is there.
+fn mean_of(numbers: Option<&[Option<f64>]>) -> Option<f64> {
+    let numbers: Vec<f64> = numbers?.iter().flatten().copied().collect();
+    (!numbers.is_empty()).then(|| numbers.iter().sum::<f64>() / numbers.len() as f64)
 }

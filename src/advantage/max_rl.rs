@@ -1,0 +1,84 @@
+//! Group mean as baseline and as scale: the advantage of MaxRL.
+
+use serde::{Deserialize, Serialize};
+
+use super::moments::{check_epsilon, per_group};
+use super::{AdvantageEstimator, AdvantageInput, Advantages};
+use crate::{Error, Result};
+
+/// The advantage of MaxRL: centred rewards, the larger the rarer a right answer is, see [`mean_normalized`].
+///
+/// MaxRL (arXiv 2602.02710), as in SkyRL and prime-rl: with rewards of 0 and 1 dividing by the share of right answers turns the
+/// gradient of the success probability into that of its logarithm, the likelihood, which does not give up on hard problems.
+///
+/// Token rewards are added to the outcome like elsewhere, but a total below 0 is refused: it is no share of anything.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MaxRl {
+    /// Added to the mean, 0 or more. Default 1e-6, as in SkyRL.
+    pub epsilon: f64,
+}
+
+impl Default for MaxRl {
+    fn default() -> Self {
+        Self { epsilon: 1e-6 }
+    }
+}
+
+impl AdvantageEstimator for MaxRl {
+    fn name(&self) -> &'static str {
+        "max_rl"
+    }
+
+    fn estimate(&self, input: &AdvantageInput) -> Result<Advantages> {
+        Advantages::per_rollout(input, |scores, groups| {
+            mean_normalized(scores, groups, self.epsilon)
+        })
+    }
+
+    fn validate(&self) -> Result<()> {
+        check_epsilon("max_rl.epsilon", self.epsilon)
+    }
+}
+
+/// `A_i = (r_i - mean_g) / (mean_g + epsilon)`
+///
+/// with the mean of the scored rewards of the group `g` of rollout `i`. `rewards`, `groups` and the result are `[N]`. MaxRL (arXiv
+/// 2602.02710).
+///
+/// Exactly 0 for `None`, for a group whose scored rewards are all equal (none right: nothing is known; all right: nothing is
+/// missing), and for a group with one scored rollout.
+///
+/// # Errors
+///
+/// Slices of different lengths, rewards that are not finite or below 0, a negative `epsilon`.
+///
+/// ```
+/// use rlvr::advantage::mean_normalized;
+///
+/// let advantages = mean_normalized(&[1.0, 0.0, 0.0, 0.0].map(Some), &[0; 4], 0.0)?;
+/// assert_eq!(advantages, [3.0, -1.0, -1.0, -1.0]);
+/// # Ok::<(), rlvr::Error>(())
+/// ```
+pub fn mean_normalized(
+    rewards: &[Option<f64>],
+    groups: &[usize],
+    epsilon: f64,
+) -> Result<Vec<f64>> {
+    check_epsilon("epsilon", epsilon)?;
+    let below = |reward: &Option<f64>| reward.is_some_and(|reward| reward < 0.0);
+    if let Some(rollout) = rewards.iter().position(below) {
+        return Err(Error::config(
+            format!("rewards[{rollout}]"),
+            rewards[rollout].unwrap_or(f64::NAN),
+            "0 or more: `max_rl` divides by the mean of the group",
+        ));
+    }
+    per_group(rewards, groups, |group, reward| {
+        if group.flat {
+            return 0.0;
+        }
+        // Rewards of 0 and more that are not all equal have a mean above 0.
+        group.centered(reward) / (group.mean + epsilon)
+    })
+}

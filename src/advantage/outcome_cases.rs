@@ -1,0 +1,342 @@
+//! Cases small enough to be checked with a pencil: the estimators beyond mean and standard deviation of a group.
+
+use super::*;
+
+const HALF: f64 = std::f64::consts::FRAC_1_SQRT_2;
+
+#[track_caller]
+fn assert_close(got: &[f64], want: &[f64]) {
+    assert_eq!(got.len(), want.len(), "{got:?} against {want:?}");
+    for (g, w) in got.iter().zip(want) {
+        assert!((g - w).abs() <= 1e-12, "{got:?} against {want:?}");
+    }
+}
+
+/// One token a rollout.
+fn run(estimator: impl Into<Estimator>, rewards: &[Option<f64>], groups: &[usize]) -> Vec<f64> {
+    let lengths = vec![1; rewards.len()];
+    let input = AdvantageInput::new(rewards, groups, &lengths);
+    estimator
+        .into()
+        .estimate(&input)
+        .unwrap()
+        .per_token
+        .concat()
+}
+
+#[test]
+fn a_group_of_one_by_both_conventions() {
+    let (rewards, groups) = ([Some(3.0), None, Some(1.0), Some(1.0)], [0, 0, 1, 1]);
+    let singleton = Singleton::Score;
+    assert_eq!(run(GroupMean::default(), &rewards, &groups), [0.0; 4]);
+    assert_eq!(
+        run(GroupMean { singleton }, &rewards, &groups),
+        [3.0, 0.0, 0.0, 0.0]
+    );
+    assert_eq!(
+        run(LeaveOneOut { singleton }, &rewards, &groups),
+        [3.0, 0.0, 0.0, 0.0]
+    );
+    assert_eq!(
+        run(Opo { singleton }, &rewards, &groups),
+        [3.0, 0.0, 0.0, 0.0]
+    );
+    // Mean 0, standard deviation 1.
+    let group = Group {
+        epsilon: 0.5,
+        singleton,
+        ..Group::default()
+    };
+    assert_eq!(run(group, &rewards, &groups), [2.0, 0.0, 0.0, 0.0]);
+    // Three scored rollouts, none with a signal: alpha is 3.
+    let gpg = Gpg {
+        singleton,
+        norm: 2.0,
+        ..Gpg::default()
+    };
+    assert_eq!(run(gpg, &rewards, &groups), [4.5, 0.0, 0.0, 0.0]);
+}
+
+#[test]
+fn gpg_has_two_scales() {
+    // Four rollouts: two in a group that agrees on 1, two that disagree.
+    let (rewards, groups) = ([1.0, 1.0, 1.0, 0.0].map(Some), [0, 0, 1, 1]);
+    assert_eq!(
+        run(Gpg::default(), &rewards, &groups),
+        [0.0, 0.0, 1.0, -1.0]
+    );
+    let verl = Gpg {
+        scale: GpgScale::NonzeroRewards,
+        ..Gpg::default()
+    };
+    assert_close(
+        &run(verl, &rewards, &groups),
+        &[0.0, 0.0, 2.0 / 3.0, -2.0 / 3.0],
+    );
+}
+
+#[test]
+fn only_the_leader_is_reinforced() {
+    // (A10)
+    let raw = PassAtK {
+        normalize: false,
+        ..PassAtK::default()
+    };
+    assert_eq!(
+        run(raw.clone(), &[3.0, 1.0, 2.0].map(Some), &[0; 3]),
+        [1.0, 0.0, 0.0]
+    );
+    assert_eq!(
+        run(raw.clone(), &[3.0, 3.0, 2.0].map(Some), &[0; 3]),
+        [0.0; 3]
+    );
+    assert_eq!(run(raw, &[Some(3.0), None], &[0; 2]), [0.0; 2]);
+    // The standard deviation of 3, 1, 2 is 1.
+    let scaled = PassAtK {
+        epsilon: 1.0,
+        ..PassAtK::default()
+    };
+    assert_eq!(
+        run(scaled, &[3.0, 1.0, 2.0].map(Some), &[0; 3]),
+        [0.5, 0.0, 0.0]
+    );
+}
+
+#[test]
+fn long_rollouts_weigh_more_in_the_baseline_of_opo() {
+    // (A9)
+    let got = length_weighted(&[Some(1.0), Some(0.0)], &[0; 2], &[10, 30]).unwrap();
+    assert_eq!(got, [0.75, -0.25]);
+    let got = length_weighted(&[Some(1.0), None, Some(0.0)], &[0; 3], &[10, 99, 0]).unwrap();
+    assert_eq!(got, [0.0, 0.0, -1.0]);
+    let got = length_weighted(&[Some(1.0), Some(0.0)], &[0; 2], &[0, 0]).unwrap();
+    assert_eq!(got, [0.0; 2]);
+}
+
+#[test]
+fn reinforce_plus_plus_whitens_over_tokens() {
+    // Tokens 3, 3, -3: mean 1, variance 12.
+    let (rewards, lengths) = ([Some(3.0), Some(-3.0), None], [2, 1, 2]);
+    let input = AdvantageInput::new(&rewards, &[0, 1, 1], &lengths);
+    let estimator = ReinforcePlusPlus {
+        whiten_epsilon: 4.0,
+        ..ReinforcePlusPlus::default()
+    };
+    let got = estimator.estimate(&input).unwrap();
+    assert_close(&got.per_token.concat(), &[0.5, 0.5, -1.0, 0.0, 0.0]);
+    let returns = [vec![3.0, 3.0], vec![-3.0], vec![0.0, 0.0]];
+    assert_eq!(got.returns.as_deref(), Some(&returns[..]));
+
+    // Against the group mean 0 of the two that can be compared the tokens are the same.
+    let estimator = ReinforcePlusPlusBaseline {
+        whiten_epsilon: 4.0,
+        ..ReinforcePlusPlusBaseline::default()
+    };
+    let input = AdvantageInput::new(&rewards, &[5; 3], &lengths);
+    assert_eq!(estimator.estimate(&input).unwrap().per_token, got.per_token);
+}
+
+#[test]
+fn remax_pays_token_rewards_where_they_stand() {
+    let (rewards, lengths) = ([Some(2.0), Some(1.0), None], [2, 1, 1]);
+    let penalty = [vec![-0.5, -0.25], vec![0.0], vec![0.0]];
+    let input = AdvantageInput::new(&rewards, &[0; 3], &lengths)
+        .with_token_rewards(&penalty)
+        .with_baselines(&[Some(1.0), None, Some(1.0)]);
+    let got = Remax {}.estimate(&input).unwrap();
+    assert_eq!(got.per_token, [vec![0.25, 0.75], vec![0.0], vec![0.0]]);
+    assert_eq!(got.returns.unwrap()[0], [1.25, 1.75]);
+}
+
+#[test]
+fn gdpo_keeps_what_a_sum_hides() {
+    // A correct answer in the wrong format and the reverse: sums of equal size, and yet the rare part is worth more.
+    let parts: Vec<Vec<Option<f64>>> = [[1.0, 0.0], [0.0, 1.0], [0.0, 1.0], [0.0, 1.0]]
+        .map(|row| row.map(Some).to_vec())
+        .to_vec();
+    let rewards = [Some(1.0); 4];
+    assert_eq!(run(Group::default(), &rewards, &[0; 4]), [0.0; 4]);
+    let exact = Gdpo {
+        epsilon: 0.0,
+        rescale: Rescale::None,
+        ..Gdpo::default()
+    };
+    let input =
+        AdvantageInput::new(&rewards, &[0; 4], &[1; 4]).with_components(&parts, &[1.0, 0.5]);
+    let got = exact.estimate(&input).unwrap().per_token.concat();
+    // Each part has standard deviation 1/2 and is 3/4 from its mean once: 1.5 - 0.5 * 1.5.
+    assert_close(&got, &[0.75, -0.25, -0.25, -0.25]);
+    let rescaled = Gdpo {
+        rescale: Rescale::Rollouts { epsilon: 0.0 },
+        ..exact.clone()
+    };
+    let got = rescaled.estimate(&input).unwrap().per_token.concat();
+    assert_close(&got, &[1.5, -0.5, -0.5, -0.5]);
+
+    // (A17) The unit of a reward does not matter.
+    let mut hundreds = parts.clone();
+    hundreds
+        .iter_mut()
+        .for_each(|row| row[1] = row[1].map(|part| part * 100.0));
+    let got = exact.sums(&hundreds, &[1.0, 0.5], &[0; 4]).unwrap();
+    assert_close(
+        &got.into_iter().flatten().collect::<Vec<_>>(),
+        &[0.75, -0.25, -0.25, -0.25],
+    );
+}
+
+#[test]
+fn gdpo_leaves_out_what_is_not_there() {
+    // The second part was given twice in the first group and once in the second.
+    let parts = [
+        vec![Some(0.0), Some(1.0)],
+        vec![Some(2.0), None],
+        vec![None, Some(3.0)],
+        vec![None, Some(7.0)],
+        vec![None, None],
+    ];
+    let exact = Gdpo {
+        epsilon: 0.0,
+        rescale: Rescale::None,
+        ..Gdpo::default()
+    };
+    let sums = exact.sums(&parts, &[1.0, 1.0], &[0, 0, 0, 1, 1]).unwrap();
+    assert_eq!(sums[4], None);
+    let sums: Vec<f64> = sums.into_iter().flatten().collect();
+    assert_close(&sums, &[-2.0 * HALF, HALF, HALF, 0.0]);
+    let score = Gdpo {
+        singleton: Singleton::Score,
+        ..exact.clone()
+    };
+    assert_eq!(
+        score.sums(&parts, &[1.0, 1.0], &[0, 0, 0, 1, 1]).unwrap()[3],
+        Some(7.0)
+    );
+
+    // A rollout whose total could not be given is out, whatever its parts say.
+    let rewards = [Some(1.0), Some(2.0), None, Some(7.0), None];
+    let input = AdvantageInput::new(&rewards, &[0, 0, 0, 1, 1], &[1; 5])
+        .with_components(&parts, &[1.0, 1.0]);
+    assert_close(
+        &exact.estimate(&input).unwrap().per_token.concat(),
+        &[-HALF, HALF, 0.0, 0.0, 0.0],
+    );
+}
+
+#[test]
+fn the_optimal_token_baseline_of_two_rollouts() {
+    // All squares are 0.5 and pi is 1/4: w = 1 in every column, W = 1, 2, 3.
+    let log_probs = [vec![0.25f64.ln(); 2], vec![0.25f64.ln(); 3]];
+    let squares = [vec![0.5; 2], vec![0.5; 3]];
+    let probabilities = Probabilities {
+        log_probs: &log_probs,
+        sum_pi_squared: &squares,
+        importance_weights: None,
+        positions: None,
+    };
+    let rewards = [Some(1.0), Some(0.0)];
+    let dense = [vec![0.0, 0.0], vec![2.0, 0.0, 3.0]];
+    let input = AdvantageInput::new(&rewards, &[0, 0], &[2, 3])
+        .with_token_rewards(&dense)
+        .with_probabilities(probabilities);
+    let exact = OptimalTokenBaseline {
+        epsilon: 0.0,
+        ..OptimalTokenBaseline::default()
+    };
+    // G is 1, 1 and 5, 3, 3; baselines 3 and 2; the third token has nothing beside it.
+    let got = exact.estimate(&input).unwrap();
+    assert_eq!(got.per_token, [vec![-2.0, -1.0], vec![2.0, 1.0, 3.0]]);
+    let compared = OptimalTokenBaseline {
+        zero_tail: false,
+        ..exact.clone()
+    };
+    assert_eq!(
+        compared.estimate(&input).unwrap().per_token[1],
+        [2.0, 1.0, 0.0]
+    );
+
+    // Importance weights count squared: 3 * 3 against 1.
+    let importance = [vec![1.0; 2], vec![3.0, 1.0, 1.0]];
+    let probabilities = Probabilities {
+        importance_weights: Some(&importance),
+        ..probabilities
+    };
+    let got = exact
+        .estimate(&input.with_probabilities(probabilities))
+        .unwrap();
+    assert_close(&got.per_token[0][..1], &[1.0 - 46.0 / 10.0]);
+
+    // The first rollout's second token comes after an observation: it stands beside the other's third.
+    let positions = [vec![0, 2], vec![0, 1, 2]];
+    let probabilities = Probabilities {
+        importance_weights: None,
+        positions: Some(&positions),
+        ..probabilities
+    };
+    let input = input.with_probabilities(probabilities);
+    let got = compared.estimate(&input).unwrap();
+    // W is 2 and 3 there: (2 * 1 + 3 * 3) / 5.
+    assert_close(&got.per_token[0], &[-2.0, 1.0 - 2.2]);
+    assert_close(&got.per_token[1], &[2.0, 0.0, 3.0 - 2.2]);
+    let packed = OptimalTokenBaseline {
+        align: Align::TrainedToken,
+        ..compared
+    };
+    assert_eq!(
+        packed.estimate(&input).unwrap().per_token,
+        [vec![-2.0, -1.0], vec![2.0, 1.0, 0.0]]
+    );
+}
+
+#[test]
+fn a_certain_policy_has_no_baseline_and_no_gradient() {
+    let (log_probs, squares) = ([vec![0.0], vec![0.0]], [vec![1.0], vec![1.0]]);
+    let input = AdvantageInput::new(&[Some(1.0), Some(2.0)], &[0, 0], &[1, 1]).with_probabilities(
+        Probabilities {
+            log_probs: &log_probs,
+            sum_pi_squared: &squares,
+            importance_weights: None,
+            positions: None,
+        },
+    );
+    for epsilon in [0.0, 1e-8] {
+        let estimator = OptimalTokenBaseline {
+            epsilon,
+            ..OptimalTokenBaseline::default()
+        };
+        assert_eq!(
+            estimator.estimate(&input).unwrap().per_token,
+            [[1.0], [2.0]]
+        );
+    }
+}
+
+#[test]
+fn equal_sums_of_unequal_parts_have_no_spread() {
+    // 0.1 + 0.2 is not 0.3.
+    let rewards = [Some(0.1 + 0.2), Some(0.3), Some(0.3), Some(0.3 + 1e-6)];
+    assert_eq!(
+        zero_std(&rewards, &[0, 0, 1, 1]).unwrap(),
+        [true, true, false, false]
+    );
+    assert_eq!(zero_std(&rewards, &[0; 4]).unwrap(), [false; 4]);
+    assert_eq!(
+        zero_std(&[Some(1.0), None, None], &[0, 0, 1]).unwrap(),
+        [false, false, true]
+    );
+}
+
+#[test]
+fn max_rl_divides_by_the_mean() {
+    // (A4)
+    let got = mean_normalized(&[6.0, 3.0, 9.0, 12.0].map(Some), &[0, 0, 1, 1], 0.0).unwrap();
+    assert_close(&got, &[1.0 / 3.0, -1.0 / 3.0, -1.0 / 7.0, 1.0 / 7.0]);
+    let got = mean_normalized(&[0.0, 0.0].map(Some), &[0, 0], 0.0).unwrap();
+    assert_eq!(got, [0.0, 0.0]);
+    let error = mean_normalized(&[Some(1.0), Some(-0.5)], &[0, 0], 0.0).unwrap_err();
+    let text = error.to_string();
+    assert!(
+        text.contains("rewards[1]") && text.contains("max_rl"),
+        "{text}"
+    );
+}

@@ -1,0 +1,68 @@
+//! The greedy completion as the baseline: the advantage of ReMax.
+
+use serde::{Deserialize, Serialize};
+
+use super::reinforce_plus_plus::returns_to_go;
+use super::{AdvantageEstimator, AdvantageInput, Advantages, GroupStatistics};
+use crate::{Error, Result};
+
+/// The advantage of ReMax: the reward still to come, minus what the greedy completion of the same prompt got.
+///
+/// ```text
+/// A_t = sum_{s >= t} r_s - b
+/// ```
+///
+/// with `b` the rollout's entry in [`AdvantageInput::baselines`]. ReMax (arXiv 2310.10505, algorithm 1); verl's `remax`. `returns` is
+/// the reward to go. It has no settings.
+///
+/// The baseline does not depend on the rollout, so the gradient is unbiased, and one completion of each prompt is enough: what it
+/// costs is one greedy completion more. Token rewards are paid where they stand, and are not in the baseline: a KL penalty on
+/// the tokens shifts all advantages down.
+///
+/// A rollout whose baseline could not be given gets 0, like one without a reward.
+///
+/// ```
+/// use rlvr::advantage::{AdvantageEstimator, AdvantageInput, Remax};
+///
+/// let input = AdvantageInput::new(&[Some(2.0)], &[0], &[3]).with_baselines(&[Some(0.5)]);
+/// assert_eq!(Remax {}.estimate(&input)?.per_token, [[1.5, 1.5, 1.5]]);
+/// # Ok::<(), rlvr::Error>(())
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Remax {}
+
+impl AdvantageEstimator for Remax {
+    fn name(&self) -> &'static str {
+        "remax"
+    }
+
+    fn estimate(&self, input: &AdvantageInput) -> Result<Advantages> {
+        let scores = input.scores()?;
+        let Some(baselines) = input.baselines else {
+            return Err(Error::config(
+                "baselines",
+                "absent",
+                "a reward of the greedy completion for each rollout: `remax` compares with it",
+            ));
+        };
+        let returns = returns_to_go(input, 1.0)?;
+        let row = |(i, row): (usize, &Vec<f64>)| match (scores[i], baselines[i]) {
+            (Some(_), Some(baseline)) => row.iter().map(|to_go| to_go - baseline).collect(),
+            _ => vec![0.0; row.len()],
+        };
+        Ok(Advantages {
+            per_token: returns.iter().enumerate().map(row).collect(),
+            returns: Some(returns),
+            statistics: GroupStatistics::of(&scores, input.groups)?,
+        })
+    }
+
+    fn needs_groups(&self) -> bool {
+        false
+    }
+
+    fn needs_baselines(&self) -> bool {
+        true
+    }
+}

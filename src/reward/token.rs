@@ -1,0 +1,186 @@
+//! A reward for every token, beside the one for the whole completion.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::RewardError;
+use crate::prompt::Problem;
+use crate::rollout::{RewardOutcome, RewardRecord, Rollout, RolloutBuffer};
+
+/// A rule that says how good each token of a completion is: a process reward, a penalty where it is earned.
+///
+/// The numbers come on top of the completion's total. Estimators of [`advantage`](crate::advantage) that know time pay them at
+/// their tokens, the others add their sum to the total.
+///
+/// The contract is that of [`Reward`](super::Reward) - pure, bounded, linear - but for the time limit: calls are made one after
+/// the other on the caller's thread, and one that hangs hangs the run.
+///
+/// ```
+/// use rlvr::prompt::Problem;
+/// use rlvr::reward::{RewardError, TokenReward};
+/// use rlvr::rollout::Rollout;
+///
+/// /// Takes a little for every token that was said before.
+/// struct NoEcho;
+///
+/// impl TokenReward for NoEcho {
+///     fn name(&self) -> &str {
+///         "no_echo"
+///     }
+///
+///     fn score(&self, _problem: &Problem, rollout: &Rollout) -> Result<Vec<f64>, RewardError> {
+///         let tokens = rollout.tokens.iter().enumerate();
+///         Ok(tokens.map(|(t, id)| if rollout.tokens[..t].contains(id) { -0.1 } else { 0.0 }).collect())
+///     }
+/// }
+/// ```
+pub trait TokenReward: Send + Sync + 'static {
+    /// The name under which the sums are recorded; not one of the reward set's.
+    fn name(&self) -> &str;
+
+    /// One finite number for each of the rollout's tokens, in their order.
+    ///
+    /// # Errors
+    /// If the reward could not do its work.
+    fn score(&self, problem: &Problem, rollout: &Rollout) -> Result<Vec<f64>, RewardError>;
+}
+
+/// Gives every rollout that has a total its token rewards, and records their sum under the reward's name.
+///
+/// A reward that fails, panics, or does not give one finite number per token is recorded as such, and its rollout loses its
+/// total: it is not learned from. For a rollout without a total the reward is not asked, and abstains.
+pub fn score_tokens(reward: &dyn TokenReward, rollouts: &mut RolloutBuffer) {
+    for group in &mut rollouts.groups {
+        for rollout in &mut group.rollouts {
+            let outcome = match rollout.reward {
+                None => RewardOutcome::Abstained,
+                Some(_) => match scores(reward, &group.problem, rollout) {
+                    Ok(scores) => {
+                        let sum = scores.iter().sum();
+                        rollout.token_rewards = scores;
+                        RewardOutcome::Score(sum)
+                    }
+                    Err(outcome) => {
+                        rollout.reward = None;
+                        outcome
+                    }
+                },
+            };
+            rollout.rewards.push(RewardRecord {
+                name: reward.name().into(),
+                weight: 1.0,
+                outcome,
+            });
+        }
+    }
+}
+
+fn scores(
+    reward: &dyn TokenReward,
+    problem: &Problem,
+    rollout: &Rollout,
+) -> Result<Vec<f64>, RewardOutcome> {
+    let call = AssertUnwindSafe(|| reward.score(problem, rollout));
+    let scores = match catch_unwind(call) {
+        Err(payload) => return Err(RewardOutcome::Panicked(message(&*payload))),
+        Ok(Err(error)) => return Err(RewardOutcome::Failed(error.to_string())),
+        Ok(Ok(scores)) => scores,
+    };
+    let (got, tokens) = (scores.len(), rollout.tokens.len());
+    if got != tokens {
+        return Err(RewardOutcome::Failed(format!(
+            "{got} numbers for {tokens} tokens; expected one for each"
+        )));
+    }
+    if !scores.iter().sum::<f64>().is_finite() {
+        return Err(RewardOutcome::Failed(
+            "a number is not finite, or their sum is not".into(),
+        ));
+    }
+    Ok(scores)
+}
+
+/// What a panic says, if it says it as text.
+fn message(payload: &(dyn Any + Send)) -> String {
+    let text = payload.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| payload.downcast_ref::<&str>().copied());
+    text.unwrap_or("a panic without a message").into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rollout::{FinishReason, RolloutGroup};
+
+    /// Breaks in its own way at each first token.
+    struct Fragile;
+
+    impl TokenReward for Fragile {
+        fn name(&self) -> &str {
+            "fragile"
+        }
+
+        fn score(&self, problem: &Problem, rollout: &Rollout) -> Result<Vec<f64>, RewardError> {
+            match rollout.tokens.first() {
+                Some(0) => Err(format!("not for {}", problem.prompt).into()),
+                Some(1) => panic!("no ones"),
+                Some(2) => Ok(vec![1.0]),
+                Some(3) => Ok(vec![f64::NAN, 0.0]),
+                Some(4) => Ok(vec![f64::MAX, f64::MAX]),
+                _ => Ok(vec![0.5, -0.25]),
+            }
+        }
+    }
+
+    fn rollout(first: u32, reward: Option<f64>) -> Rollout {
+        Rollout {
+            tokens: vec![first, 9],
+            log_probs: vec![-0.1; 2],
+            entropy: 0.0,
+            text: String::new(),
+            finish: FinishReason::Stop,
+            policy_version: 0,
+            sample: 0,
+            rewards: Vec::new(),
+            reward,
+            token_rewards: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_broken_token_reward_costs_its_own_rollout_and_no_other() {
+        let mut rollouts: Vec<_> = (0..6).map(|first| rollout(first, Some(1.0))).collect();
+        rollouts.push(rollout(5, None));
+        let mut buffer = RolloutBuffer::new();
+        buffer.push(RolloutGroup {
+            problem: Problem::new("x", ""),
+            prompt_tokens: vec![1],
+            rollouts,
+        });
+        score_tokens(&Fragile, &mut buffer);
+        let all: Vec<&Rollout> = buffer.rollouts().collect();
+        let outcome = |i: usize| &all[i].rewards[0].outcome;
+        assert_eq!(outcome(0), &RewardOutcome::Failed("not for x".into()));
+        assert_eq!(outcome(1), &RewardOutcome::Panicked("no ones".into()));
+        for (i, word) in [(2, "1 numbers for 2"), (3, "not finite"), (4, "not finite")] {
+            assert!(matches!(outcome(i), RewardOutcome::Failed(text) if text.contains(word)));
+        }
+        for broken in &all[..5] {
+            assert_eq!((broken.reward, broken.total_reward()), (None, None));
+            assert!(broken.token_rewards.is_empty());
+        }
+        assert_eq!(outcome(5), &RewardOutcome::Score(0.25));
+        assert_eq!(all[5].rewards[0].name, "fragile");
+        assert_eq!(
+            (all[5].reward, all[5].total_reward()),
+            (Some(1.0), Some(1.25))
+        );
+        // No total, no token rewards.
+        assert_eq!(outcome(6), &RewardOutcome::Abstained);
+        assert!(all[6].token_rewards.is_empty());
+        let rows = buffer.token_rewards().unwrap();
+        assert_eq!(rows[5..], [vec![0.5, -0.25], vec![0.0, 0.0]]);
+        let plain = RolloutBuffer::new();
+        assert_eq!(plain.token_rewards(), None);
+    }
+}

@@ -1,0 +1,145 @@
+//! Groups that carry no signal are dropped, and other problems asked in their place.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::advantage::zero_std;
+use crate::rollout::{Rollout, RolloutGroup};
+use crate::{Error, Result};
+
+/// How groups without a signal are replaced: the dynamic sampling of DAPO (arXiv 2503.14476, section 3.2).
+///
+/// A group has a signal if at least two of its completions are scored and their scores differ, by a standard deviation above 1e-8.
+/// Without it every advantage taken within the group is 0: the group only dilutes the step. It is dropped, and the next
+/// problems of the order are asked, until the step has its `problems_per_step` groups. How far the order has come is
+/// part of a checkpoint, so that a resumed run asks the same problems.
+///
+/// What is learned from is then no fair sample of the problems: the step's `reward` is that of the groups that were kept. Its
+/// metrics say what was left out:
+///
+/// | metric | |
+/// |---|---|
+/// | `dynamic_sampling/problems` | problems asked |
+/// | `dynamic_sampling/frac_zero_std` | share of them without a signal |
+/// | `dynamic_sampling/reward` | mean reward of all of them |
+/// | `dynamic_sampling/refills` | rounds of generation after the first |
+/// | `dynamic_sampling/unfilled` | places that were still without a signal at the bound |
+/// | `dynamic_sampling/dropped_tokens` | tokens that were generated and not trained on |
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DynamicSampling {
+    /// The reward whose scores must differ, by its name. Default: the total. A filter on the accuracy alone keeps groups from
+    /// passing because of their lengths or formats.
+    pub reward: Option<String>,
+    /// The most rounds of generation in a step, the first included; each asks as many problems as are missing. Default 10, as
+    /// in DAPO's recipe for verl (`max_num_gen_batches`).
+    pub max_rounds: usize,
+    /// What happens if groups are still missing then. Default: the step fails.
+    pub exhausted: Exhausted,
+}
+
+/// What happens when [`DynamicSampling::max_rounds`] did not suffice.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Exhausted {
+    /// The step is [`Error::NoSignal`]: the problems are too easy or too hard, and that is worth knowing. The default, as in verl.
+    #[default]
+    Fail,
+    /// The missing places are taken by the groups that were dropped first, as if there were no dynamic sampling.
+    KeepFlat,
+}
+
+impl Default for DynamicSampling {
+    fn default() -> Self {
+        Self {
+            reward: None,
+            max_rounds: 10,
+            exhausted: Exhausted::Fail,
+        }
+    }
+}
+
+impl DynamicSampling {
+    /// Refuses a bound of no rounds.
+    pub fn validate(&self) -> Result<()> {
+        if self.max_rounds == 0 {
+            return Err(Error::config(
+                "dynamic_sampling.max_rounds",
+                0,
+                "at least 1 round",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Refuses a reward that is not one of `names`.
+    pub(super) fn check_reward(&self, names: &[&str]) -> Result<()> {
+        match &self.reward {
+            Some(name) if !names.contains(&name.as_str()) => Err(Error::config(
+                "dynamic_sampling.reward",
+                name,
+                format!("one of {names:?}, or none for the total"),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether there is something to learn from `group`, which is scored.
+    ///
+    /// # Errors
+    /// If a score is not finite.
+    pub fn has_signal(&self, group: &RolloutGroup) -> Result<bool> {
+        let score = |rollout: &Rollout| match &self.reward {
+            // Without a total nothing is learned from it, whatever this reward says.
+            Some(name) => rollout.reward.and(rollout.score(name)),
+            None => rollout.total_reward(),
+        };
+        let scores: Vec<Option<f64>> = group.rollouts.iter().map(score).collect();
+        if scores.iter().flatten().count() < 2 {
+            return Ok(false);
+        }
+        Ok(!zero_std(&scores, &vec![0; scores.len()])?[0])
+    }
+}
+
+/// What dynamic sampling did in a step.
+#[derive(Clone, Debug, Default)]
+pub(super) struct SamplingReport {
+    pub problems: usize,
+    pub flat: usize,
+    pub rounds: usize,
+    pub unfilled: usize,
+    pub dropped_tokens: usize,
+    pub rewards: Vec<f64>,
+}
+
+impl SamplingReport {
+    /// Counts a group that was asked.
+    pub fn add(&mut self, group: &RolloutGroup, signal: bool) {
+        self.problems += 1;
+        self.flat += usize::from(!signal);
+        let rewards = group.rollouts.iter().filter_map(|rollout| rollout.reward);
+        self.rewards.extend(rewards);
+    }
+
+    pub fn metrics(&self) -> BTreeMap<String, f64> {
+        let mut metrics = BTreeMap::new();
+        let mut put = |name: &str, value: f64| {
+            metrics.insert(format!("dynamic_sampling/{name}"), value);
+        };
+        put("problems", self.problems as f64);
+        put(
+            "frac_zero_std",
+            self.flat as f64 / self.problems.max(1) as f64,
+        );
+        put("refills", self.rounds.saturating_sub(1) as f64);
+        put("unfilled", self.unfilled as f64);
+        put("dropped_tokens", self.dropped_tokens as f64);
+        if !self.rewards.is_empty() {
+            let sum: f64 = self.rewards.iter().sum();
+            put("reward", sum / self.rewards.len() as f64);
+        }
+        metrics
+    }
+}
