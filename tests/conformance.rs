@@ -3,9 +3,9 @@
 //! Reads each `*.jsonl` of the folder named by `RLVR_GOLDEN_DIR` (default `tests/golden`), on both CPU backends. A case that cannot be
 //! mapped is a failure. `tests/golden/README.md` says where the numbers come from.
 
-mod common;
 #[path = "conformance/advantages.rs"]
 mod advantages;
+mod common;
 #[path = "conformance/expect.rs"]
 mod expect;
 #[path = "conformance/kl.rs"]
@@ -44,15 +44,24 @@ fn cases(folder: &Path) -> Vec<Value> {
         .unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
         .map(|entry| entry.unwrap().path());
     let mut files: Vec<PathBuf> = files
-        .filter(|path| path.extension().is_some_and(|extension| extension == "jsonl"))
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "jsonl")
+        })
         .collect();
     files.sort();
     let mut cases = Vec::new();
     for file in files {
         let text = std::fs::read_to_string(&file).unwrap();
-        for (line, text) in text.lines().enumerate().filter(|(_, text)| !text.trim().is_empty()) {
+        for (line, text) in text
+            .lines()
+            .enumerate()
+            .filter(|(_, text)| !text.trim().is_empty())
+        {
             let case = serde_json::from_str(text);
-            cases.push(case.unwrap_or_else(|error| panic!("{}:{}: {error}", file.display(), line + 1)));
+            cases.push(
+                case.unwrap_or_else(|error| panic!("{}:{}: {error}", file.display(), line + 1)),
+            );
         }
     }
     cases
@@ -116,8 +125,17 @@ fn every_case_of_the_peers() {
     for failure in &failures {
         println!("FAILED {failure}");
     }
-    println!("{} passed, {} failed", cases.len() - failures.len(), failures.len());
-    assert!(failures.is_empty(), "{} of {} cases failed", failures.len(), cases.len());
+    println!(
+        "{} passed, {} failed",
+        cases.len() - failures.len(),
+        failures.len()
+    );
+    assert!(
+        failures.is_empty(),
+        "{} of {} cases failed",
+        failures.len(),
+        cases.len()
+    );
     assert!(!cases.is_empty(), "no case in {}", folder.display());
     if std::env::var_os("RLVR_GOLDEN_DIR").is_none() {
         assert_eq!(cases.len(), 824, "the shared set is complete");

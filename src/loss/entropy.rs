@@ -71,7 +71,11 @@ impl AdaptiveEntropy {
 
     /// Moves the coefficient after an update whose tokens had the mean entropy `entropy`.
     pub fn update(&mut self, entropy: f64) {
-        let step = if entropy <= self.target { self.step } else { -self.step };
+        let step = if entropy <= self.target {
+            self.step
+        } else {
+            -self.step
+        };
         self.coef = (self.coef + step).clamp(0.0, self.max);
         self.last = Some(entropy);
     }

@@ -4,12 +4,12 @@ use burn::tensor::{Tensor, TensorData};
 
 use super::gather::sampler_rows;
 use super::input::{Cleaner, missing};
+use super::ratio::LARGEST_EXPONENT;
 use super::surrogate::{SurrogateInput, SurrogateLoss, SurrogateTerm};
 use super::{
     Aggregation, Denominators, KlEstimator, LossInput, LossSums, PolicyObjective, RatioLevel,
     StepStatistics,
 };
-use super::ratio::LARGEST_EXPONENT;
 use crate::Result;
 
 /// The scalar to minimise and what is known about it.
@@ -66,7 +66,10 @@ impl<S: SurrogateLoss> PolicyObjective<S> {
         let log_ratio = log_ratio.clamp_max(LARGEST_EXPONENT);
         let advantages = cleaner.constant(&input.advantages);
         let multiplies = weights.clone().filter(|_| {
-            let measure_only = self.sampler_correction.as_ref().is_some_and(|c| c.measure_only);
+            let measure_only = self
+                .sampler_correction
+                .as_ref()
+                .is_some_and(|c| c.measure_only);
             !measure_only
         });
         let inside = self.surrogate.takes_sampler_weights();
@@ -97,14 +100,19 @@ impl<S: SurrogateLoss> PolicyObjective<S> {
             None => None,
         };
         let selected = self.select(input, &step, &cleaner, &mut sums)?;
-        let factors = [kept.as_ref(), selected.as_ref(), multiplies.as_ref().filter(|_| !inside)];
+        let factors = [
+            kept.as_ref(),
+            selected.as_ref(),
+            multiplies.as_ref().filter(|_| !inside),
+        ];
         for factor in factors.into_iter().flatten() {
             terms = terms * factor.clone();
         }
 
-        let aggregate = |values: Tensor<2>, how: Aggregation, by: Denominators| -> Result<Tensor<1>> {
-            Ok((values * how.weights(&mask, input.prompt_tokens.as_ref(), by)?).sum())
-        };
+        let aggregate =
+            |values: Tensor<2>, how: Aggregation, by: Denominators| -> Result<Tensor<1>> {
+                Ok((values * how.weights(&mask, input.prompt_tokens.as_ref(), by)?).sum())
+            };
         let policy_loss = aggregate(terms, self.aggregation, step.policy)?;
         let mut loss = policy_loss.clone();
         match (&self.kl, &input.ref_log_probs) {
@@ -147,7 +155,13 @@ impl<S: SurrogateLoss> PolicyObjective<S> {
             }
             None => {}
         }
-        self.measure(input, &mut sums, difference.inner(), log_ratio.inner(), term);
+        self.measure(
+            input,
+            &mut sums,
+            difference.inner(),
+            log_ratio.inner(),
+            term,
+        );
         if let Some(weights) = &weights {
             sums.add("sampler_weight", weights.clone());
         }
@@ -175,16 +189,22 @@ impl<S: SurrogateLoss> PolicyObjective<S> {
         let Some(correction) = &self.sampler_correction else {
             return Ok((mask, None));
         };
-        let normalized = correction.weights.is_some_and(|weights| weights.batch_normalize);
+        let normalized = correction
+            .weights
+            .is_some_and(|weights| weights.batch_normalize);
         if normalized && step.weight_mean.is_none() {
-            return Err(needs_statistics("weight_mean", "sampler weights divided by their mean"));
+            return Err(needs_statistics(
+                "weight_mean",
+                "sampler weights divided by their mean",
+            ));
         }
         let shape = mask.dims();
         let corrected = correction.correct(&sampler_rows(correction, input)?, step.weight_mean);
-        let upload = |rows: Vec<f32>| Tensor::from_data(TensorData::new(rows, shape), &mask.device());
-        let weights = corrected.weights.map(|weights| {
-            upload(weights.into_iter().flatten().map(|w| w as f32).collect())
-        });
+        let upload =
+            |rows: Vec<f32>| Tensor::from_data(TensorData::new(rows, shape), &mask.device());
+        let weights = corrected
+            .weights
+            .map(|weights| upload(weights.into_iter().flatten().map(|w| w as f32).collect()));
         let left = corrected.mask.into_iter().flatten();
         let left = upload(left.map(|is_left| f32::from(u8::from(is_left))).collect());
         Ok((left, weights))
@@ -205,7 +225,10 @@ impl<S: SurrogateLoss> PolicyObjective<S> {
             return Err(missing("entropies", "a selection by entropy"));
         };
         let Some(threshold) = step.entropy_threshold else {
-            return Err(needs_statistics("entropy_threshold", "a selection by entropy"));
+            return Err(needs_statistics(
+                "entropy_threshold",
+                "a selection by entropy",
+            ));
         };
         let selected = cleaner.constant(entropies).greater_equal_scalar(threshold);
         sums.count("selected", selected.clone());
@@ -258,6 +281,8 @@ fn needs_statistics(field: &str, part: &str) -> crate::Error {
     crate::Error::config(
         format!("statistics.{field}"),
         "none",
-        format!("what PolicyObjective::statistics gathers over the whole step: the objective has {part}"),
+        format!(
+            "what PolicyObjective::statistics gathers over the whole step: the objective has {part}"
+        ),
     )
 }

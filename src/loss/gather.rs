@@ -6,8 +6,8 @@ use super::correction::WeightSum;
 use super::input::missing;
 use super::surrogate::{StepToken, SurrogateLoss};
 use super::{
-    Denominators, LossInput, Numerator, PolicyObjective, SamplerCorrection, SamplerRows, StepCounts,
-    StepStatistics,
+    Denominators, LossInput, Numerator, PolicyObjective, SamplerCorrection, SamplerRows,
+    StepCounts, StepStatistics,
 };
 use crate::Result;
 use crate::host;
@@ -115,7 +115,10 @@ impl<S: SurrogateLoss> PolicyObjective<S> {
             .and_then(|correction| correction.weights)
             .is_some_and(|weights| weights.batch_normalize);
         statistics.weight_mean = normalized.then(|| weights.mean());
-        statistics.surrogate = self.surrogate.gathers().then(|| self.surrogate.gather(&tokens));
+        statistics.surrogate = self
+            .surrogate
+            .gathers()
+            .then(|| self.surrogate.gather(&tokens));
         Ok(statistics)
     }
 }
@@ -125,7 +128,9 @@ pub(super) fn padded_to_rows(tensor: &Tensor<2>, what: &str) -> Result<Vec<Vec<f
     let width = tensor.dims()[1].max(1);
     let flat = host::floats(tensor.clone().inner(), what)?;
     let rows = flat.chunks(width);
-    Ok(rows.map(|row| row.iter().map(|&x| f64::from(x)).collect()).collect())
+    Ok(rows
+        .map(|row| row.iter().map(|&x| f64::from(x)).collect())
+        .collect())
 }
 
 fn mask_rows(mask: &Tensor<2>) -> Result<Vec<Vec<bool>>> {

@@ -55,7 +55,12 @@ impl LossInput {
             ("mask", Some(&self.mask)),
         ];
         let square = square.map(|(name, tensor)| (name, tensor, [rows, width], "as log_probs"));
-        let column = ("prompt_tokens", self.prompt_tokens.as_ref(), [rows, 1], "one for each row");
+        let column = (
+            "prompt_tokens",
+            self.prompt_tokens.as_ref(),
+            [rows, 1],
+            "one for each row",
+        );
         for (name, tensor, expected, why) in square.into_iter().chain([column]) {
             check_shape(name, tensor, expected, why)?;
         }

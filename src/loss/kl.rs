@@ -120,7 +120,11 @@ impl KlPenalty {
             ("kl.value_clamp", self.value_clamp),
         ] {
             if let Some(clamp) = clamp.filter(|clamp| !(clamp.is_finite() && *clamp > 0.0)) {
-                return Err(Error::config(field, clamp, "a finite number above 0, or none"));
+                return Err(Error::config(
+                    field,
+                    clamp,
+                    "a finite number above 0, or none",
+                ));
             }
         }
         if self.straight_through && self.importance_corrected {

@@ -94,7 +94,9 @@ impl LossSums {
         let values = values.into_iter().map(f64::from);
         let sums = self.names.into_iter().zip(values);
         Ok(LossMetrics {
-            sums: sums.map(|((name, join), value)| (name, (join, value))).collect(),
+            sums: sums
+                .map(|((name, join), value)| (name, (join, value)))
+                .collect(),
         })
     }
 }

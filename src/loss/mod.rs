@@ -52,8 +52,9 @@ mod value;
 
 pub use aggregation::Aggregation;
 pub use correction::{
-    Corrected, ImportanceWeights, Numerator, OffPolicyMask, Rejection, RejectionScope, RejectionStatistic,
-    SamplerCorrection, SamplerRows, WeightAction, WeightLevel, sampler_mismatch, sampling_difference,
+    Corrected, ImportanceWeights, Numerator, OffPolicyMask, Rejection, RejectionScope,
+    RejectionStatistic, SamplerCorrection, SamplerRows, WeightAction, WeightLevel,
+    sampler_mismatch, sampling_difference,
 };
 pub use entropy::AdaptiveEntropy;
 pub use evaluate::{PolicyLoss, TokenTrace};
@@ -65,7 +66,7 @@ pub use ratio::{LogRatioClamp, RatioLevel};
 pub use selection::TopEntropy;
 pub use step::{Denominators, StepCounts, StepStatistics};
 pub use surrogate::{
-    BinaryDivergence, Cispo, CispoBand, ClipCov, Dppo, Dro, Gmpo, KlCov, PpoClip, RatioUse, Reinforce,
-    Sapo, StepToken, Surrogate, SurrogateInput, SurrogateLoss, SurrogateTerm, Vespo,
+    BinaryDivergence, Cispo, CispoBand, ClipCov, Dppo, Dro, Gmpo, KlCov, PpoClip, RatioUse,
+    Reinforce, Sapo, StepToken, Surrogate, SurrogateInput, SurrogateLoss, SurrogateTerm, Vespo,
 };
 pub use value::{ValueLoss, ValueLossConfig, value_loss};

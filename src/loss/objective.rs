@@ -143,7 +143,9 @@ impl<S> PolicyObjective<S> {
         S: SurrogateLoss,
     {
         let current = self.sampler_correction.as_ref().is_some_and(|correction| {
-            let normalized = correction.weights.is_some_and(|weights| weights.batch_normalize);
+            let normalized = correction
+                .weights
+                .is_some_and(|weights| weights.batch_normalize);
             let rejects = !correction.rejection.is_empty();
             correction.numerator == Numerator::Current && (normalized || rejects)
         });
@@ -181,7 +183,9 @@ impl<S: SurrogateLoss> PolicyObjective<S> {
                 return Err(Error::config(
                     "log_ratio_clamp",
                     "set",
-                    format!("none with the {surrogate} surrogate: it does not read the objective's ratio"),
+                    format!(
+                        "none with the {surrogate} surrogate: it does not read the objective's ratio"
+                    ),
                 ));
             }
         }
@@ -191,7 +195,9 @@ impl<S: SurrogateLoss> PolicyObjective<S> {
                 return Err(Error::config(
                     "top_entropy",
                     "set",
-                    format!("none with the {surrogate} surrogate: it has one term for the whole completion, no tokens to select"),
+                    format!(
+                        "none with the {surrogate} surrogate: it has one term for the whole completion, no tokens to select"
+                    ),
                 ));
             }
         }

@@ -6,9 +6,9 @@
 #![doc = include_str!("presets.md")]
 
 use super::{
-    Aggregation, BinaryDivergence, Cispo, CispoBand, ClipCov, Dppo, Dro, Gmpo, KlCov, KlEstimator, KlPenalty,
-    LogRatioClamp, OffPolicyMask, PolicyObjective, PpoClip, RatioLevel, Reinforce, Sapo, Surrogate,
-    Vespo,
+    Aggregation, BinaryDivergence, Cispo, CispoBand, ClipCov, Dppo, Dro, Gmpo, KlCov, KlEstimator,
+    KlPenalty, LogRatioClamp, OffPolicyMask, PolicyObjective, PpoClip, RatioLevel, Reinforce, Sapo,
+    Surrogate, Vespo,
 };
 use crate::{Error, Result};
 

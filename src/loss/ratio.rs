@@ -45,10 +45,18 @@ impl LogRatioClamp {
     /// Refuses bounds that would cut the ratio of an unchanged policy.
     pub fn validate(&self) -> Result<()> {
         if let Some(min) = self.min.filter(|min| !(min.is_finite() && *min < 0.0)) {
-            return Err(Error::config("log_ratio_clamp.min", min, "a finite number below 0, or none"));
+            return Err(Error::config(
+                "log_ratio_clamp.min",
+                min,
+                "a finite number below 0, or none",
+            ));
         }
         if let Some(max) = self.max.filter(|max| !(max.is_finite() && *max > 0.0)) {
-            return Err(Error::config("log_ratio_clamp.max", max, "a finite number above 0, or none"));
+            return Err(Error::config(
+                "log_ratio_clamp.max",
+                max,
+                "a finite number above 0, or none",
+            ));
         }
         Ok(())
     }

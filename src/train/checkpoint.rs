@@ -12,6 +12,7 @@ use burn::module::Module;
 use serde::{Deserialize, Serialize};
 
 use super::config::TrainerConfig;
+use super::controllers::Controllers;
 use super::trainer::Trainer;
 use crate::policy::{PolicyModel, ValueModel};
 use crate::rollout::RolloutBuffer;
@@ -37,6 +38,9 @@ struct Manifest {
     has_reference: bool,
     has_critic: bool,
     kl_coef: Option<f64>,
+    /// Absent before there were other controllers than that of `kl_coef`.
+    #[serde(default)]
+    controllers: Option<Controllers>,
     rollout_groups: usize,
     problems: usize,
     problems_fingerprint: u64,
@@ -135,7 +139,8 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
             critic_updates: self.critic.as_ref().map_or(0, |c| c.optimizer.updates()),
             has_reference: self.reference.is_some(),
             has_critic: self.critic.is_some(),
-            kl_coef: self.kl_coef,
+            kl_coef: self.controllers.kl_in_reward,
+            controllers: Some(self.controllers.clone()),
             rollout_groups: self.last_rollouts.groups.len(),
             problems: self.problems.len(),
             problems_fingerprint: self.problems_fingerprint(),
@@ -183,7 +188,10 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
             let reason = format!("rollouts.jsonl has {found} groups, its manifest says {groups}");
             return Err(Error::checkpoint(path, reason));
         }
-        self.kl_coef = manifest.kl_coef;
+        self.controllers = manifest.controllers.unwrap_or(Controllers {
+            kl_in_reward: manifest.kl_coef,
+            ..Controllers::new(&self.config)
+        });
         self.steps_done = manifest.steps_done;
         self.tokens_seen = manifest.tokens_seen;
         let steps_of_old = manifest.steps_done * self.config.problems_per_step as u64;
@@ -223,6 +231,8 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
                 return refuse(what, theirs.to_string(), ours.to_string());
             }
         }
+        let theirs = manifest.controllers.as_ref();
+        let adaptive_entropy = theirs.is_some_and(|controllers| controllers.entropy.is_some());
         for (what, theirs, ours) in [
             (
                 "reference policy",
@@ -233,7 +243,12 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
             (
                 "KL in the reward",
                 manifest.kl_coef.is_some(),
-                self.kl_coef.is_some(),
+                self.controllers.kl_in_reward.is_some(),
+            ),
+            (
+                "adaptive entropy bonus",
+                adaptive_entropy,
+                self.controllers.entropy.is_some(),
             ),
         ] {
             let word = |there| if there { "present" } else { "absent" }.to_string();

@@ -6,7 +6,7 @@ use super::dynamic_sampling::DynamicSampling;
 use super::optimizer::OptimizerConfig;
 use super::schedule::Schedule;
 use crate::advantage::{AdvantageEstimator, Estimator};
-use crate::loss::{KlPenalty, PolicyObjective, ValueLossConfig};
+use crate::loss::{AdaptiveEntropy, KlPenalty, PolicyObjective, ValueLossConfig};
 use crate::policy::{LogProbConfig, ReferenceSync};
 use crate::rollout::GenerationConfig;
 use crate::{Error, Result};
@@ -50,6 +50,10 @@ pub struct TrainerConfig {
     pub measure_kl: bool,
     /// A KL penalty on every token's reward, as in PPO from human feedback. Default: none.
     pub kl_in_reward: Option<KlInReward>,
+    /// Moves the coefficient of the objective's KL term towards a target KL. Default: it stays.
+    pub adaptive_kl: Option<AdaptiveTarget>,
+    /// An entropy bonus whose coefficient moves by itself, in place of the objective's `entropy_coef`. Default: none.
+    pub adaptive_entropy: Option<AdaptiveEntropy>,
     /// Leave completions that hit the length limit out of the update (DAPO's overlong filtering). Default
     /// false.
     pub mask_truncated: bool,
@@ -75,6 +79,8 @@ impl Default for TrainerConfig {
             reference_sync: ReferenceSync::Never,
             measure_kl: false,
             kl_in_reward: None,
+            adaptive_kl: None,
+            adaptive_entropy: None,
             mask_truncated: false,
             critic: CriticConfig::default(),
         }
@@ -100,6 +106,18 @@ pub struct AdaptiveTarget {
     pub target: f64,
     /// Rollouts over which a full correction of 20 % is made.
     pub horizon: f64,
+}
+
+impl AdaptiveTarget {
+    fn validate(&self, place: &str) -> Result<()> {
+        for (field, value) in [("target", self.target), ("horizon", self.horizon)] {
+            if !(value.is_finite() && value > 0.0) {
+                let field = format!("{place}.{field}");
+                return Err(Error::config(field, value, "a finite number above 0"));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// How the critic of PPO learns.
@@ -182,18 +200,35 @@ impl TrainerConfig {
                 "at least one token, usually the tokenizer's stop_tokens()",
             ));
         }
+        self.check_controllers()
+    }
+
+    /// Refuses coefficients that are to move where there is nothing to multiply.
+    fn check_controllers(&self) -> Result<()> {
         if let Some(kl) = &self.kl_in_reward {
-            kl.penalty.validate()?;
+            kl.penalty.validate_in_reward()?;
             if let Some(adaptive) = kl.adaptive {
-                for (field, value) in [("target", adaptive.target), ("horizon", adaptive.horizon)] {
-                    if !(value.is_finite() && value > 0.0) {
-                        return Err(Error::config(
-                            format!("kl_in_reward.adaptive.{field}"),
-                            value,
-                            "a finite number above 0",
-                        ));
-                    }
-                }
+                adaptive.validate("kl_in_reward.adaptive")?;
+            }
+        }
+        if let Some(adaptive) = self.adaptive_kl {
+            adaptive.validate("adaptive_kl")?;
+            if self.objective.kl.is_none() {
+                return Err(Error::config(
+                    "adaptive_kl",
+                    "given",
+                    "none without objective.kl, whose coefficient it would move",
+                ));
+            }
+        }
+        if let Some(adaptive) = &self.adaptive_entropy {
+            adaptive.validate()?;
+            if self.objective.entropy_coef != 0.0 {
+                return Err(Error::config(
+                    "objective.entropy_coef",
+                    self.objective.entropy_coef,
+                    "0 with adaptive_entropy, which sets the coefficient itself",
+                ));
             }
         }
         Ok(())

@@ -38,6 +38,15 @@ fn in_micro_batches(
     Ok(rows)
 }
 
+/// The log-prob of every token under the distribution that it was sampled from.
+pub(super) fn sampler_log_probs(rollouts: &RolloutBuffer) -> Vec<Vec<f64>> {
+    let row = |log_probs: &Vec<f32>| log_probs.iter().map(|&x| f64::from(x)).collect();
+    rollouts
+        .rollouts()
+        .map(|rollout| row(&rollout.log_probs))
+        .collect()
+}
+
 /// The log-prob of every token under `model`.
 pub(super) fn log_probs<M: PolicyModel>(
     model: &M,

@@ -3,6 +3,7 @@
 
 mod checkpoint;
 mod config;
+mod controllers;
 mod critic;
 mod dynamic_sampling;
 mod evaluate;
@@ -11,6 +12,7 @@ mod gather;
 pub mod observer;
 mod optimizer;
 mod run;
+mod sampler_metrics;
 mod schedule;
 mod sft;
 mod step_metrics;

@@ -44,7 +44,6 @@ pub(super) fn step_metrics(
     experience: &Experience,
     updates: &Updates,
     times: &StepTimes,
-    kl_coef: Option<f64>,
 ) -> BTreeMap<String, f64> {
     let mut metrics = BTreeMap::new();
     let mut put = |name: &str, value: Option<f64>| {
@@ -95,7 +94,6 @@ pub(super) fn step_metrics(
     put("entropy", Some(entropy / tokens.max(1.0)));
 
     put("kl", kl_to_reference(experience));
-    put("kl_coef", kl_coef);
     let update_count = updates.policy.len().max(1) as f64;
     let loss = &updates.metrics;
     for (name, sum) in [
@@ -109,8 +107,16 @@ pub(super) fn step_metrics(
     let (low, high) = (loss.mean("clip_low"), loss.mean("clip_high"));
     put("clip_ratio/low_mean", Some(low.unwrap_or(0.0)));
     put("clip_ratio/high_mean", Some(high.unwrap_or(0.0)));
-    let region = low.unwrap_or(0.0) + high.unwrap_or(0.0);
-    put("clip_ratio/region_mean", Some(region));
+    put(
+        "clip_ratio/region_mean",
+        Some(loss.mean("clip").unwrap_or(0.0)),
+    );
+    put("clip_ratio/low_min", loss.sum("clip_low/min"));
+    put("clip_ratio/high_max", loss.sum("clip_high/max"));
+    put("clip_ratio/bounded_mean", loss.mean("bounded"));
+    put("vespo/phi_mean", loss.mean("phi"));
+    put("frac_selected_tokens", loss.mean("selected"));
+    put("frac_off_policy_kept", loss.mean("kept"));
     put("policy/approx_kl", loss.mean("approx_kl"));
     put("policy/ratio_mean", loss.mean("ratio"));
     let norms: Vec<f64> = updates

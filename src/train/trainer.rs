@@ -3,16 +3,18 @@
 use std::sync::Arc;
 
 use super::config::TrainerConfig;
+use super::controllers::Controllers;
 use super::critic::{Critic, explained_variance};
 use super::evaluate::{Evaluation, EvaluationConfig, evaluate};
-use super::experience::{Experience, log_probs, probabilities, values};
+use super::experience::{Experience, log_probs, probabilities, sampler_log_probs, values};
 use super::gather::Gathered;
 use super::observer::StepRecord;
 use super::optimizer::Optimizer;
+use super::sampler_metrics::sampler_metrics;
 use super::step_metrics::{StepTimes, step_metrics};
 use super::update::learn;
 use crate::advantage::{AdvantageEstimator, AdvantageInput, Advantages, Components, Probabilities};
-use crate::loss::AdaptiveKl;
+use crate::loss::{Numerator, PolicyObjective, SurrogateLoss};
 use crate::policy::{PolicyModel, ReferencePolicy, ValueHead, ValueModel};
 use crate::prompt::{Problem, ProblemOrder, Tokenizer};
 use crate::reward::{RewardSet, TokenReward};
@@ -36,8 +38,9 @@ pub struct Trainer<M: PolicyModel, V: ValueModel = ValueHead<M>> {
     pub(super) optimizer: Optimizer,
     pub(super) reference: Option<ReferencePolicy<M>>,
     pub(super) critic: Option<Critic<V>>,
-    /// The coefficient of the KL in the reward, as its controller has left it.
-    pub(super) kl_coef: Option<f64>,
+    /// What is minimised, with the coefficients that it was configured with.
+    objective: PolicyObjective<Arc<dyn SurrogateLoss>>,
+    pub(super) controllers: Controllers,
     pub(super) steps_done: u64,
     /// How far the order of problems has come.
     pub(super) problems_asked: u64,
@@ -117,7 +120,8 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
         Ok(Self {
             order: ProblemOrder::new(problems.len(), config.seed)?,
             optimizer: Optimizer::new(config.optimizer)?,
-            kl_coef: config.kl_in_reward.map(|kl| kl.penalty.coef),
+            objective: shared(&config.objective, Arc::new(config.objective.surrogate)),
+            controllers: Controllers::new(&config),
             advantage: Arc::new(config.advantage.clone()),
             token_rewards: None,
             config,
@@ -189,6 +193,8 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
         times.prepare = times.lap();
         let updates = learn(
             &self.config,
+            &self.objective,
+            &mut self.controllers,
             self.steps_done,
             &experience,
             &mut self.policy,
@@ -203,20 +209,15 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
         if let Some(reference) = &mut self.reference {
             reference.after_step(self.steps_done, &self.policy);
         }
-        let mut metrics = step_metrics(&experience, &updates, &times, self.kl_coef);
+        let mut metrics = step_metrics(&experience, &updates, &times);
+        metrics.extend(self.coefficients());
+        metrics.extend(sampler_metrics(&self.objective, &experience));
         metrics.insert("num_tokens".into(), self.tokens_seen as f64);
         metrics.extend(report.iter().flat_map(|report| report.metrics()));
         metrics.extend(greedy.map(|greedy| ("baseline/reward".to_string(), greedy)));
-        if let (Some(kl), Some(coef)) = (self.config.kl_in_reward, &mut self.kl_coef)
-            && let (Some(adaptive), Some(&measured)) = (kl.adaptive, metrics.get("kl"))
-        {
-            let mut controller = AdaptiveKl {
-                coef: *coef,
-                target: adaptive.target,
-                horizon: adaptive.horizon,
-            };
-            controller.update(measured, experience.rollouts.len());
-            *coef = controller.coef;
+        if let Some(&kl) = metrics.get("kl") {
+            let rollouts = experience.rollouts.len();
+            self.controllers.after_step(&self.config, kl, rollouts);
         }
         if let (Some(values), Some(returns)) = (&experience.values, &experience.advantages.returns)
             && let Some(explained) = explained_variance(values, returns)
@@ -248,6 +249,34 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
         Ok(self)
     }
 
+    /// Replaces the configured surrogate by one of the caller's own; the other parts of the objective stay.
+    ///
+    /// # Errors
+    /// If the surrogate refuses its settings, or does not go with the other parts.
+    pub fn with_surrogate(mut self, surrogate: Arc<dyn SurrogateLoss>) -> Result<Self> {
+        let objective = shared(&self.config.objective, surrogate);
+        objective.validate()?;
+        self.objective = objective;
+        Ok(self)
+    }
+
+    /// The coefficients as they stand, by the names of their metrics.
+    fn coefficients(&self) -> Vec<(String, f64)> {
+        let controllers = &self.controllers;
+        let entropy = controllers.entropy.map(|entropy| entropy.bonus());
+        let fixed = Some(self.objective.entropy_coef).filter(|&coef| coef != 0.0);
+        [
+            (
+                "kl_coef",
+                controllers.kl_in_reward.or(controllers.kl_in_loss),
+            ),
+            ("entropy_coef", entropy.or(fixed)),
+        ]
+        .into_iter()
+        .filter_map(|(name, coef)| Some((name.to_string(), coef?)))
+        .collect()
+    }
+
     /// Adds a reward for every token on top of the completions' totals.
     ///
     /// # Errors
@@ -270,10 +299,13 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
         let rollouts = gathered.rollouts;
         let (config, rows) = (self.config.log_probs(), self.config.micro_batch);
         let several_updates = self.config.updates_per_step() > 1;
+        let correction = self.objective.sampler_correction.as_ref();
+        let bypass = correction.is_some_and(|one| one.numerator == Numerator::Current);
         let (old_log_probs, squares) = if self.advantage.needs_probabilities() {
             let [old, squares] = probabilities(&self.policy, &rollouts, rows, &config)?;
             (Some(old), Some(squares))
-        } else if several_updates || self.kl_coef.is_some() {
+        } else if several_updates || self.controllers.kl_in_reward.is_some() || correction.is_some()
+        {
             let old = log_probs(&self.policy, &rollouts, rows, &config)?;
             (Some(old), None)
         } else {
@@ -313,9 +345,15 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
             probabilities,
             ..AdvantageInput::new(&scores, &groups, &lengths)
         })?;
+        // With a single update the old policy is the current one; but a correction compares it with the sampler. In the bypass the
+        // sampler takes its place.
+        let old_log_probs = match bypass {
+            true => Some(sampler_log_probs(&rollouts)),
+            false => old_log_probs.filter(|_| several_updates || correction.is_some()),
+        };
         Ok(Experience {
             rollouts,
-            old_log_probs: old_log_probs.filter(|_| several_updates),
+            old_log_probs,
             ref_log_probs,
             values,
             advantages,
@@ -328,8 +366,8 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
         old: Option<&[Vec<f64>]>,
         reference: Option<&[Vec<f64>]>,
     ) -> Option<Vec<Vec<f64>>> {
-        let (coef, estimator) = (self.kl_coef?, self.config.kl_in_reward?.penalty.estimator);
-        let penalty = |(&old, &reference): (&f64, &f64)| -coef * estimator.value(old, reference);
+        let (coef, kl) = (self.controllers.kl_in_reward?, self.config.kl_in_reward?);
+        let penalty = |(&old, &reference): (&f64, &f64)| -coef * kl.penalty.value(old, reference);
         let row = |(old, reference): (&Vec<f64>, &Vec<f64>)| {
             old.iter().zip(reference).map(penalty).collect()
         };
@@ -346,6 +384,14 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
                 .collect()
         })
     }
+}
+
+/// `objective` around `surrogate`.
+fn shared(
+    objective: &PolicyObjective,
+    surrogate: Arc<dyn SurrogateLoss>,
+) -> PolicyObjective<Arc<dyn SurrogateLoss>> {
+    objective.clone().with_surrogate(surrogate)
 }
 
 /// Refuses rewards of tokens under an estimator that compares the rewards of the set one by one.

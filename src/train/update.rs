@@ -1,13 +1,21 @@
 //! From experience to updates: passes, mini-batches of whole groups, micro-batches.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
 use burn::optim::{GradientsAccumulator, GradientsParams};
 
 use super::config::TrainerConfig;
+use super::controllers::Controllers;
 use super::critic::Critic;
-use super::experience::Experience;
+use super::experience::{Experience, sampler_log_probs};
 use super::optimizer::{Optimizer, UpdateReport};
-use crate::loss::{LossInput, LossMetrics, StepCounts, value_loss};
-use crate::policy::{PolicyModel, ScoredTokens, ValueModel};
+use crate::host;
+use crate::loss::{
+    Denominators, LossInput, LossMetrics, PolicyObjective, StepCounts, StepStatistics,
+    SurrogateLoss, value_loss,
+};
+use crate::policy::{PolicyModel, ScoredTokens, TokenScores, ValueModel};
 use crate::random;
 use crate::rollout::RolloutBatch;
 use crate::{Error, Result};
@@ -25,8 +33,11 @@ pub(super) struct Updates {
 }
 
 /// Makes all updates of step `step` (counted from 0).
+#[allow(clippy::too_many_arguments)] // the trainer's own parts, each for a reason
 pub(super) fn learn<M: PolicyModel, V: ValueModel>(
     config: &TrainerConfig,
+    objective: &PolicyObjective<Arc<dyn SurrogateLoss>>,
+    controllers: &mut Controllers,
     step: u64,
     experience: &Experience,
     policy: &mut M,
@@ -37,6 +48,8 @@ pub(super) fn learn<M: PolicyModel, V: ValueModel>(
     let policy_learns = critic
         .as_ref()
         .is_none_or(|critic| step >= critic.config.warmup_steps);
+    let lengths = experience.rollouts.lengths();
+    let sampler = sampler_log_probs(&experience.rollouts);
     for pass in 0..config.passes {
         for rows in mini_batches(config, step, pass, experience) {
             let rollouts: Vec<_> = experience.rollouts.rollouts().collect();
@@ -44,26 +57,52 @@ pub(super) fn learn<M: PolicyModel, V: ValueModel>(
                 .into_iter()
                 .filter(|&row| !(config.mask_truncated && rollouts[row].is_truncated()))
                 .collect();
-            let lengths: Vec<usize> = kept.iter().map(|&row| rollouts[row].tokens.len()).collect();
-            let counts = StepCounts::of(&lengths);
             if let Some(critic) = critic.as_deref_mut() {
+                let kept_lengths: Vec<usize> = kept.iter().map(|&row| lengths[row]).collect();
+                let counts = StepCounts::of(&kept_lengths);
                 critic_update(config, experience, &kept, counts, critic, &mut updates)?;
             }
             if policy_learns {
-                let report = policy_update(
+                let objective = controllers.apply(objective);
+                let update = Update {
                     config,
+                    objective: &objective,
+                    adaptive_entropy: controllers.entropy.is_some(),
                     experience,
-                    &kept,
-                    counts,
-                    policy,
-                    optimizer,
-                    &mut updates,
-                )?;
+                    sampler: &sampler,
+                    prompt_tokens: tokens_of_prompts(
+                        &experience.rollouts.group_ids(),
+                        &lengths,
+                        &kept,
+                    ),
+                    lengths: &lengths,
+                    rows: &kept,
+                };
+                let (report, metrics) = update.apply(policy, optimizer)?;
+                if let (Some(entropy), Some(mean)) =
+                    (&mut controllers.entropy, metrics.mean("entropy"))
+                {
+                    entropy.update(mean);
+                }
+                updates.metrics.merge(&metrics);
                 updates.policy.push(report);
             }
         }
     }
     Ok(updates)
+}
+
+/// `[N, 1]` How many tokens the group of each rollout has among `rows`.
+fn tokens_of_prompts(groups: &[usize], lengths: &[usize], rows: &[usize]) -> Vec<Vec<f64>> {
+    let mut totals: BTreeMap<usize, usize> = BTreeMap::new();
+    for &row in rows {
+        *totals.entry(groups[row]).or_default() += lengths[row];
+    }
+    let total = |group| totals.get(group).copied().unwrap_or(0);
+    groups
+        .iter()
+        .map(|group| vec![total(group) as f64])
+        .collect()
 }
 
 /// The rollouts of each update of a pass: whole groups, in an order of their own for each pass.
@@ -90,63 +129,141 @@ fn mini_batches(
         .collect()
 }
 
-fn policy_update<M: PolicyModel>(
-    config: &TrainerConfig,
-    experience: &Experience,
-    rows: &[usize],
-    counts: StepCounts,
-    policy: &mut M,
-    optimizer: &mut Optimizer,
-    updates: &mut Updates,
-) -> Result<UpdateReport> {
-    // A rollout without an advantage has no gradient: the denominators still count it, so leaving it
-    // out changes nothing but the time.
-    let advantages = &experience.advantages.per_token;
-    let moving: Vec<usize> = if config.objective.ignores_zero_advantages() {
+/// One update of the policy: the rollouts that it learns from and everything that is known about them.
+struct Update<'a> {
+    config: &'a TrainerConfig,
+    objective: &'a PolicyObjective<Arc<dyn SurrogateLoss>>,
+    /// A controller wants to know the entropy of all rows, whether or not a bonus is paid now.
+    adaptive_entropy: bool,
+    experience: &'a Experience,
+    /// Log-probs of the sampler, a row for each rollout.
+    sampler: &'a [Vec<f64>],
+    /// Tokens of each rollout's prompt in this update.
+    prompt_tokens: Vec<Vec<f64>>,
+    lengths: &'a [usize],
+    rows: &'a [usize],
+}
+
+impl Update<'_> {
+    fn apply<M: PolicyModel>(
+        &self,
+        policy: &mut M,
+        optimizer: &mut Optimizer,
+    ) -> Result<(UpdateReport, LossMetrics)> {
+        let statistics = self.statistics(policy)?;
+        let device = policy.device();
+        let mut sums = LossMetrics::default();
+        let mut gradients = GradientsAccumulator::<M>::new();
+        for part in self.moving().chunks(self.config.micro_batch) {
+            let batch = RolloutBatch::new(&self.experience.rollouts, part, &device)?;
+            let scored = ScoredTokens::new(
+                batch.hidden_states(policy)?,
+                policy.unembedding(),
+                batch.targets.clone(),
+                &self.config.log_probs(),
+            )?;
+            let scores = TokenScores {
+                log_probs: scored.log_probs.clone(),
+                entropies: scored.entropies.clone(),
+            };
+            let loss = self
+                .objective
+                .loss(&self.input(&batch, part, scores)?, &statistics)?;
+            let metrics = loss.sums.read()?;
+            let value = metrics.sum("loss").unwrap_or(f64::NAN);
+            if !value.is_finite() {
+                return Err(Error::NonFinite {
+                    what: "the policy loss".into(),
+                    value,
+                    step: optimizer.updates(),
+                    advice: "look for log-probs of -inf, or lower the learning rate".into(),
+                });
+            }
+            sums.merge(&metrics);
+            gradients.accumulate(policy, scored.backward(loss.loss, policy)?);
+        }
+        Ok((optimizer.step(policy, gradients.grads())?, sums))
+    }
+
+    /// The rows that have a gradient. A rollout without an advantage has none: the denominators still count it, so leaving it
+    /// out changes nothing but the time.
+    fn moving(&self) -> Vec<usize> {
+        let advantages = &self.experience.advantages.per_token;
         let moves = |row: &usize| advantages[*row].iter().any(|&a| a != 0.0);
-        rows.iter().copied().filter(moves).collect()
-    } else {
-        rows.to_vec()
-    };
-    let device = policy.device();
-    let mut gradients = GradientsAccumulator::<M>::new();
-    for part in moving.chunks(config.micro_batch) {
-        let batch = RolloutBatch::new(&experience.rollouts, part, &device)?;
+        let all = !self.objective.ignores_zero_advantages() || self.adaptive_entropy;
+        self.rows
+            .iter()
+            .copied()
+            .filter(|row| all || moves(row))
+            .collect()
+    }
+
+    /// What the micro-batches have to know of each other.
+    fn statistics<M: PolicyModel>(&self, policy: &M) -> Result<StepStatistics> {
+        let lengths: Vec<usize> = self.rows.iter().map(|&row| self.lengths[row]).collect();
+        let mut statistics = StepStatistics::from(StepCounts::of(&lengths));
+        let whole_step = self.objective.needs_whole_step();
+        if whole_step || self.objective.sampler_correction.is_some() {
+            let model = policy.valid();
+            let mut inputs = Vec::new();
+            for part in self.rows.chunks(self.config.micro_batch) {
+                let batch = RolloutBatch::new(&self.experience.rollouts, part, &model.device())?;
+                let scores = match whole_step {
+                    true => batch.score(&model, &self.config.log_probs())?,
+                    // Only what was known before the update is compared.
+                    false => TokenScores {
+                        log_probs: batch.per_token(self.sampler, "sampler log-probs")?,
+                        entropies: batch.mask.clone(),
+                    },
+                };
+                inputs.push(self.input(&batch, part, scores)?);
+            }
+            statistics = self.objective.statistics(&inputs)?;
+        }
+        let group_ids = self.experience.rollouts.group_ids();
+        let prompts: BTreeSet<usize> = self.rows.iter().map(|&row| group_ids[row]).collect();
+        let with_prompts = |denominators| Denominators {
+            prompts: prompts.len() as f64,
+            ..denominators
+        };
+        statistics.policy = with_prompts(statistics.policy);
+        statistics.kl = with_prompts(statistics.kl);
+        statistics.entropy = with_prompts(statistics.entropy);
+        Ok(statistics)
+    }
+
+    /// What the loss reads of a micro-batch of the rollouts `part`.
+    fn input(
+        &self,
+        batch: &RolloutBatch,
+        part: &[usize],
+        scores: TokenScores,
+    ) -> Result<LossInput> {
         let optional = |rows: &Option<Vec<Vec<f64>>>, what: &str| {
             let rows = rows.as_ref();
             rows.map(|rows| batch.per_token(rows, what)).transpose()
         };
-        let scored = ScoredTokens::new(
-            batch.hidden_states(policy)?,
-            policy.unembedding(),
-            batch.targets.clone(),
-            &config.log_probs(),
-        )?;
-        let input = LossInput {
-            old_log_probs: optional(&experience.old_log_probs, "old log-probs")?,
-            ref_log_probs: optional(&experience.ref_log_probs, "reference log-probs")?,
-            entropies: Some(scored.entropies.clone()),
+        let objective = self.objective;
+        let corrects =
+            objective.sampler_correction.is_some() || objective.off_policy_mask.is_some();
+        let sampler = corrects.then(|| batch.per_token(self.sampler, "sampler log-probs"));
+        let tokens: Vec<&[f64]> = part
+            .iter()
+            .map(|&row| self.prompt_tokens[row].as_slice())
+            .collect();
+        Ok(LossInput {
+            old_log_probs: optional(&self.experience.old_log_probs, "old log-probs")?,
+            ref_log_probs: optional(&self.experience.ref_log_probs, "reference log-probs")?,
+            sampler_log_probs: sampler.transpose()?,
+            entropies: Some(scores.entropies),
+            prompt_tokens: Some(host::float_rows(&tokens, 1, &batch.mask.device())),
             ..LossInput::new(
-                scored.log_probs.clone(),
-                batch.per_token(advantages, "advantages")?,
+                scores.log_probs,
+                batch.per_token(&self.experience.advantages.per_token, "advantages")?,
                 batch.mask.clone(),
             )
-        };
-        let loss = config.objective.loss(&input, counts)?;
-        let metrics = loss.sums.read()?;
-        let value = metrics.sum("loss").unwrap_or(f64::NAN);
-        if !value.is_finite() {
-            return Err(Error::NonFinite {
-                what: "the policy loss".into(),
-                value,
-                step: optimizer.updates(),
-                advice: "look for log-probs of -inf, or lower the learning rate".into(),
-            });
-        }
-        updates.metrics.merge(&metrics);
-        gradients.accumulate(policy, scored.backward(loss.loss, policy)?);
+        })
     }
-    optimizer.step(policy, gradients.grads())
 }
 
 fn critic_update<V: ValueModel>(

@@ -48,7 +48,11 @@ impl Tolerance {
         let width = want[0].len();
         let want = want.concat();
         if got.len() != want.len() {
-            return Err(format!("{what}: {} numbers, want {}", got.len(), want.len()));
+            return Err(format!(
+                "{what}: {} numbers, want {}",
+                got.len(),
+                want.len()
+            ));
         }
         for (i, (&got, &want)) in got.iter().zip(&want).enumerate() {
             let (row, column) = (i / width, i % width);
@@ -76,7 +80,9 @@ pub fn check_selection(
 
 /// The text of a field that must be there.
 pub fn text<'a>(value: &'a Value, field: &str) -> Result<&'a str, String> {
-    value[field].as_str().ok_or(format!("no text in `{field}`: {}", value[field]))
+    value[field]
+        .as_str()
+        .ok_or(format!("no text in `{field}`: {}", value[field]))
 }
 
 /// The number of a field that must be there.

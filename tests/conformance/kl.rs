@@ -16,7 +16,8 @@ pub fn check(case: &Value) -> Result<(), String> {
 
 fn controller(case: &Value) -> Result<(), String> {
     let (params, inputs) = (&case["params"], &case["inputs"]);
-    let list = |value: &Value| -> Vec<f64> { value.as_array().unwrap().iter().map(number).collect() };
+    let list =
+        |value: &Value| -> Vec<f64> { value.as_array().unwrap().iter().map(number).collect() };
     let mut coef = get(params, "init_kl_coef")?;
     let mut controller = match text(params, "type")? {
         "fixed" => None,
@@ -27,7 +28,9 @@ fn controller(case: &Value) -> Result<(), String> {
         }),
         other => return Err(format!("unknown controller {other}")),
     };
-    let updates = list(&inputs["current_kl"]).into_iter().zip(list(&inputs["n_steps"]));
+    let updates = list(&inputs["current_kl"])
+        .into_iter()
+        .zip(list(&inputs["n_steps"]));
     for ((kl, samples), want) in updates.zip(list(&case["expected"]["coef"])) {
         if let Some(controller) = &mut controller {
             controller.update(kl, samples as usize);

@@ -178,25 +178,29 @@ pub fn correction(case: &Value) -> Result<Option<SamplerCorrection>, String> {
         })
     });
     let none = Vec::new();
-    let rejection = case["rejection"].as_array().unwrap_or(&none).iter().map(|one| {
-        Ok(Rejection {
-            scope: match text(one, "scope")? {
-                "token" => RejectionScope::Token,
-                "seq_sum" => RejectionScope::SequenceSum,
-                "seq_mean" => RejectionScope::SequenceMean,
-                "seq_max" => RejectionScope::SequenceMax,
-                other => return Err(format!("unknown rejection scope {other}")),
-            },
-            statistic: match text(one, "statistic")? {
-                "k1" => RejectionStatistic::K1,
-                "k2" => RejectionStatistic::K2,
-                "k3" => RejectionStatistic::K3,
-                other => return Err(format!("unknown rejection statistic {other}")),
-            },
-            lower: one["lower"].as_f64(),
-            upper: get(one, "upper")?,
-        })
-    });
+    let rejection = case["rejection"]
+        .as_array()
+        .unwrap_or(&none)
+        .iter()
+        .map(|one| {
+            Ok(Rejection {
+                scope: match text(one, "scope")? {
+                    "token" => RejectionScope::Token,
+                    "seq_sum" => RejectionScope::SequenceSum,
+                    "seq_mean" => RejectionScope::SequenceMean,
+                    "seq_max" => RejectionScope::SequenceMax,
+                    other => return Err(format!("unknown rejection scope {other}")),
+                },
+                statistic: match text(one, "statistic")? {
+                    "k1" => RejectionStatistic::K1,
+                    "k2" => RejectionStatistic::K2,
+                    "k3" => RejectionStatistic::K3,
+                    other => return Err(format!("unknown rejection statistic {other}")),
+                },
+                lower: one["lower"].as_f64(),
+                upper: get(one, "upper")?,
+            })
+        });
     let correction = SamplerCorrection {
         weights: weights.transpose()?,
         rejection: rejection.collect::<Result<_, String>>()?,
@@ -247,7 +251,9 @@ pub fn objective(case: &Value) -> Result<PolicyObjective, String> {
             (_, Some(other)) => return Err(format!("unknown ratio level {other}")),
         },
         log_ratio_clamp: (!own_clamp).then_some(clamp),
-        aggregation: aggregation(&case["aggregation"])?.ok_or("no aggregation")?.how,
+        aggregation: aggregation(&case["aggregation"])?
+            .ok_or("no aggregation")?
+            .how,
         kl,
         entropy_coef: get(case, "entropy_coef")?,
         entropy_aggregation: aggregation(&case["entropy_aggregation"])?.map(|one| one.how),

@@ -24,9 +24,18 @@ fn advantages(value: &Value, width: usize) -> Vec<Vec<f64>> {
 
 /// A matrix whose nulls are NaN.
 pub fn rows_with_gaps(value: &Value) -> Option<Vec<Vec<f64>>> {
-    let gap = |entry: &Value| if entry.is_null() { f64::NAN } else { number(entry) };
+    let gap = |entry: &Value| {
+        if entry.is_null() {
+            f64::NAN
+        } else {
+            number(entry)
+        }
+    };
     let rows = value.as_array()?.iter();
-    Some(rows.map(|row| row.as_array().unwrap().iter().map(gap).collect()).collect())
+    Some(
+        rows.map(|row| row.as_array().unwrap().iter().map(gap).collect())
+            .collect(),
+    )
 }
 
 pub fn check(case: &Value) -> Result<(), String> {
@@ -62,7 +71,9 @@ fn check_on(
     };
     let gathered = objective.statistics(std::slice::from_ref(&input));
     let (step, scale) = statistics(case, gathered.map_err(|error| error.to_string())?)?;
-    let loss = objective.loss(&input, &step).map_err(|error| error.to_string())?;
+    let loss = objective
+        .loss(&input, &step)
+        .map_err(|error| error.to_string())?;
 
     let value = floats(loss.loss.clone())[0] * scale;
     LOSS.check(value, get(expected, "loss")?, "loss")?;
@@ -91,7 +102,10 @@ fn statistics(case: &Value, gathered: StepStatistics) -> Result<(StepStatistics,
     let kl = aggregation(&case["kl_aggregation"])?;
     let entropy = aggregation(&case["entropy_aggregation"])?;
     let all = [Some(&policy), kl.as_ref(), entropy.as_ref()];
-    let sum = all.into_iter().flatten().find(|one| one.how == rlvr::loss::Aggregation::TokenSum);
+    let sum = all
+        .into_iter()
+        .flatten()
+        .find(|one| one.how == rlvr::loss::Aggregation::TokenSum);
     let scale = sum.map_or(policy.scale, |sum| sum.scale);
     let counted = gathered.entropy.tokens;
     let selects = gathered.entropy_threshold.is_some();
@@ -139,7 +153,9 @@ fn check_metrics(
     scale: f64,
 ) -> Result<(), String> {
     let no_metrics = serde_json::Map::new();
-    let wanted = case["expected"]["metrics"].as_object().unwrap_or(&no_metrics);
+    let wanted = case["expected"]["metrics"]
+        .as_object()
+        .unwrap_or(&no_metrics);
     let correction = correction_metrics(case, objective)?;
     // A peer with one ratio and one advantage for the completion counts completions.
     let per_row = objective.ratio_level == RatioLevel::Sequence
@@ -170,7 +186,11 @@ fn check_metrics(
                     + beta * scalar("kl_loss").unwrap_or(0.0);
                 let by = &case["objective"]["aggregation"];
                 let scaled = by["mode"] == "batch_tokens";
-                Some(if scaled { whole } else { whole / get(by, "scale")? })
+                Some(if scaled {
+                    whole
+                } else {
+                    whole / get(by, "scale")?
+                })
             }
             "entropy_coef" => Some(objective.entropy_coef),
             "actor/ppo_kl" => match objective.surrogate {
@@ -221,5 +241,7 @@ fn correction_metrics(
 
 pub fn bools(value: &Value) -> Vec<Vec<bool>> {
     let rows = rows(value).unwrap();
-    rows.into_iter().map(|row| row.into_iter().map(|m| m != 0.0).collect()).collect()
+    rows.into_iter()
+        .map(|row| row.into_iter().map(|m| m != 0.0).collect())
+        .collect()
 }

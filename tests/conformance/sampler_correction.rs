@@ -46,9 +46,15 @@ fn weights_and_rejection(case: &Value) -> Result<(), String> {
     .into_iter()
     .map(|(name, value)| (format!("rollout_corr/{name}"), value))
     .collect();
-    let weights = correction.as_ref().and_then(|correction| correction.weights);
+    let weights = correction
+        .as_ref()
+        .and_then(|correction| correction.weights);
     let sampling = sampling_difference(&rows, weights.as_ref());
-    metrics.extend(sampling.into_iter().map(|(name, value)| (format!("sampling/{name}"), value)));
+    metrics.extend(
+        sampling
+            .into_iter()
+            .map(|(name, value)| (format!("sampling/{name}"), value)),
+    );
     for (name, want) in expected["metrics"].as_object().ok_or("no metrics")? {
         let got = metrics.get(name).ok_or(format!("unknown metric {name}"))?;
         DERIVED.check(*got, number(want), name)?;
@@ -78,7 +84,12 @@ fn off_policy_mask(case: &Value) -> Result<(), String> {
             &matrix(&mask, &device),
         );
         let got = floats(keep.float());
-        check_selection(&got, &case["expected"]["keep"], &mask, &format!("{backend} keep"))?;
+        check_selection(
+            &got,
+            &case["expected"]["keep"],
+            &mask,
+            &format!("{backend} keep"),
+        )?;
     }
     Ok(())
 }

@@ -11,7 +11,10 @@ pub fn check(case: &Value) -> Result<(), String> {
     let (params, inputs, expected) = (&case["params"], &case["inputs"], &case["expected"]);
     let by = aggregation(&params["aggregation"])?.ok_or("no aggregation")?;
     if get(params, "loss_factor")? != 0.5 {
-        return Err(format!("another factor than 0.5: {}", params["loss_factor"]));
+        return Err(format!(
+            "another factor than 0.5: {}",
+            params["loss_factor"]
+        ));
     }
     let config = ValueLossConfig {
         clip_range: params["cliprange_value"].as_f64(),

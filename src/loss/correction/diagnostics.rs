@@ -3,7 +3,8 @@
 
 use super::rejection::BOUND;
 use super::{
-    ImportanceWeights, Rejection, RejectionScope, RejectionStatistic, SamplerRows, WeightLevel, WeightSum,
+    ImportanceWeights, Rejection, RejectionScope, RejectionStatistic, SamplerRows, WeightLevel,
+    WeightSum,
 };
 
 type Metrics = Vec<(String, f64)>;
@@ -49,7 +50,9 @@ fn share(values: &[f64], marked: impl Fn(f64) -> bool) -> f64 {
 /// `sqrt(E[x^2] - E[x]^2)`.
 fn population_std(values: &[f64]) -> f64 {
     let square = mean(values.iter().map(|x| x * x));
-    (square - mean(values.iter().copied()).powi(2)).max(0.0).sqrt()
+    (square - mean(values.iter().copied()).powi(2))
+        .max(0.0)
+        .sqrt()
 }
 
 /// The values at the tokens of all rows.
@@ -82,7 +85,11 @@ pub fn sampler_mismatch(rows: &SamplerRows) -> Metrics {
         .rows()
         .map(|b| mean(rows.log_ratios(b).map(|(_, d)| d)))
         .collect();
-    let sampler: Vec<f64> = policy.iter().zip(&row_differences).map(|(p, d)| p + d).collect();
+    let sampler: Vec<f64> = policy
+        .iter()
+        .zip(&row_differences)
+        .map(|(p, d)| p + d)
+        .collect();
     // ln mu - ln pi of the row means.
     let away: Vec<f64> = row_differences.iter().map(|d| -d).collect();
     let away_spread = Spread::of(&away);
@@ -106,13 +113,18 @@ pub fn sampler_mismatch(rows: &SamplerRows) -> Metrics {
         ("log_ppl_diff_max", away_spread.max),
         ("log_ppl_diff_min", away_spread.min),
         ("ppl_ratio", exp_mean(&away)),
-        ("chi2_token", mean(differences.iter().map(token_square)) - 1.0),
+        (
+            "chi2_token",
+            mean(differences.iter().map(token_square)) - 1.0,
+        ),
         ("chi2_seq", chi2_seq),
     ])
 }
 
 fn named<const N: usize>(metrics: [(&str, f64); N]) -> Metrics {
-    metrics.map(|(name, value)| (name.to_string(), value)).to_vec()
+    metrics
+        .map(|(name, value)| (name.to_string(), value))
+        .to_vec()
 }
 
 /// Size and spread of the weights: `rollout_is_*`. `rollout_is_eff_sample_size` is the share of the tokens that an unweighted sample of the
@@ -165,7 +177,10 @@ pub(super) fn of_weights(config: &ImportanceWeights, rows: &SamplerRows) -> Metr
             "rollout_is_seq_max_deviation",
             row_kept.iter().map(|w| (w - 1.0).abs()).fold(0.0, f64::max),
         ),
-        ("rollout_is_seq_fraction_high", share(&row_raw, |w| w > high)),
+        (
+            "rollout_is_seq_fraction_high",
+            share(&row_raw, |w| w > high),
+        ),
         ("rollout_is_seq_fraction_low", share(&row_raw, |w| w < low)),
         (
             "rollout_is_oob_ratio",
@@ -189,7 +204,9 @@ pub(super) fn of_rejections(rejections: &[Rejection], rows: &SamplerRows) -> Met
     }
     if !rejections.is_empty() {
         let rejected = |b: usize, t: usize| rows.mask[b][t] && !mask[b][t];
-        let tokens = rows.rows().flat_map(|b| rows.tokens(b).map(move |t| (b, t)));
+        let tokens = rows
+            .rows()
+            .flat_map(|b| rows.tokens(b).map(move |t| (b, t)));
         let of_tokens = mean(tokens.map(|(b, t)| f64::from(u8::from(rejected(b, t)))));
         let of_rows = mean(rows.rows().map(|b| {
             let any = rows.tokens(b).any(|t| rejected(b, t));
@@ -215,7 +232,13 @@ fn of_rejection(rejection: &Rejection, rows: &SamplerRows, metrics: &mut Metrics
     let is_low = |x: f64| lower.is_some_and(|lower| x < lower);
     let per_row: Vec<Vec<f64>> = rows
         .rows()
-        .map(|b| rejection.statistics(rows, b).into_iter().map(|(_, x)| x).collect())
+        .map(|b| {
+            rejection
+                .statistics(rows, b)
+                .into_iter()
+                .map(|(_, x)| x)
+                .collect()
+        })
         .collect();
     let per_token = per_row.concat();
     // Of the row, where it has a token: its statistic, or the mean of those of its tokens.
@@ -254,7 +277,10 @@ fn of_rejection(rejection: &Rejection, rows: &SamplerRows, metrics: &mut Metrics
     if rejection.statistic == RejectionStatistic::K1 {
         put("seq_fraction_low", share(&sequences, is_low));
     }
-    put("masked_fraction", share(&per_token, |x| !rejection.passes(x)));
+    put(
+        "masked_fraction",
+        share(&per_token, |x| !rejection.passes(x)),
+    );
     let any: Vec<f64> = per_row
         .iter()
         .filter(|row| !row.is_empty())
@@ -266,11 +292,20 @@ fn of_rejection(rejection: &Rejection, rows: &SamplerRows, metrics: &mut Metrics
 /// TRL's two diagnostics: `sampling_logp_difference/{mean,max}` of `|ln pi - ln mu|` over the tokens that the sampler could score, and
 /// `importance_sampling_ratio/{min,mean,max}` of the bounded weights, over tokens or, for weights of whole completions, over all rows.
 pub fn sampling_difference(rows: &SamplerRows, weights: Option<&ImportanceWeights>) -> Metrics {
-    let scored = |b: usize| rows.log_ratios(b).filter(move |&(t, _)| !rows.sampler[b][t].is_nan());
-    let sizes: Vec<f64> = rows.rows().flat_map(|b| scored(b).map(|(_, d)| d.abs())).collect();
+    let scored = |b: usize| {
+        rows.log_ratios(b)
+            .filter(move |&(t, _)| !rows.sampler[b][t].is_nan())
+    };
+    let sizes: Vec<f64> = rows
+        .rows()
+        .flat_map(|b| scored(b).map(|(_, d)| d.abs()))
+        .collect();
     let mut metrics = named([
         ("sampling_logp_difference/mean", mean(sizes.iter().copied())),
-        ("sampling_logp_difference/max", sizes.iter().copied().fold(0.0, f64::max)),
+        (
+            "sampling_logp_difference/max",
+            sizes.iter().copied().fold(0.0, f64::max),
+        ),
     ]);
     if let Some(config) = weights {
         let kept = config.weights(rows).kept;

@@ -193,7 +193,6 @@ impl SamplerRows {
         row.filter_map(|(t, &is_token)| is_token.then_some(t))
     }
 
-
     fn rows(&self) -> std::ops::Range<usize> {
         0..self.mask.len()
     }

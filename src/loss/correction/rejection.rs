@@ -85,7 +85,10 @@ impl Rejection {
                 return Err(Error::config(
                     format!("{field}.lower"),
                     lower,
-                    format!("none with the statistic {}, which is never negative", self.statistic.name()),
+                    format!(
+                        "none with the statistic {}, which is never negative",
+                        self.statistic.name()
+                    ),
                 ));
             }
             Some(lower) if !(lower > 0.0 && lower <= 1.0) => {
@@ -103,7 +106,11 @@ impl Rejection {
                 true => "a finite ratio of at least 1",
                 false => "a finite number above 0",
             };
-            return Err(Error::config(format!("{field}.upper"), self.upper, expected));
+            return Err(Error::config(
+                format!("{field}.upper"),
+                self.upper,
+                expected,
+            ));
         }
         Ok(())
     }

@@ -71,10 +71,18 @@ impl ImportanceWeights {
         let (min, max) = (self.min.unwrap_or(0.0), self.max.unwrap_or(f64::INFINITY));
         let field = "sampler_correction.weights";
         if !(0.0..=1.0).contains(&min) {
-            return Err(Error::config(format!("{field}.min"), min, "between 0 and 1, or none"));
+            return Err(Error::config(
+                format!("{field}.min"),
+                min,
+                "between 0 and 1, or none",
+            ));
         }
         if max.is_nan() || max < 1.0 {
-            return Err(Error::config(format!("{field}.max"), max, "at least 1, or none"));
+            return Err(Error::config(
+                format!("{field}.max"),
+                max,
+                "at least 1, or none",
+            ));
         }
         if self.action == WeightAction::Mask && self.min.is_none() && self.max.is_none() {
             return Err(Error::config(
@@ -113,7 +121,10 @@ impl ImportanceWeights {
     }
 
     fn raw(&self, rows: &SamplerRows, b: usize) -> Vec<f64> {
-        let hold = |d: f64| self.log_ratio_clamp.map_or(d, |bound| d.clamp(-bound, bound));
+        let hold = |d: f64| {
+            self.log_ratio_clamp
+                .map_or(d, |bound| d.clamp(-bound, bound))
+        };
         let mut weights = vec![0.0; rows.mask[b].len()];
         let whole: f64 = rows.log_ratios(b).map(|(_, d)| d).sum();
         for (t, d) in rows.log_ratios(b) {

@@ -35,7 +35,11 @@ impl SurrogateLoss for Dro {
 
     fn term(&self, input: &SurrogateInput) -> Result<SurrogateTerm> {
         let gain = input.log_probs.clone() * input.advantages.clone();
-        let penalty = input.difference.clone().square().mul_scalar(0.5 * self.beta);
+        let penalty = input
+            .difference
+            .clone()
+            .square()
+            .mul_scalar(0.5 * self.beta);
         Ok(SurrogateTerm::new(penalty - gain))
     }
 }

@@ -53,7 +53,10 @@ impl SurrogateLoss for KlCov {
     /// The two means and the covariance between the last chosen token and the next.
     fn gather(&self, tokens: &[StepToken]) -> Vec<f64> {
         let centre = Centre::of(tokens);
-        let mut falling: Vec<f64> = tokens.iter().map(|token| -centre.covariance(token)).collect();
+        let mut falling: Vec<f64> = tokens
+            .iter()
+            .map(|token| -centre.covariance(token))
+            .collect();
         let chosen = ((tokens.len() as f64 * self.ratio) as usize).max(1);
         let threshold = -rank_threshold(&mut falling, chosen);
         vec![centre.advantage, centre.log_prob, threshold]
@@ -61,8 +64,8 @@ impl SurrogateLoss for KlCov {
 
     fn term(&self, input: &SurrogateInput) -> Result<SurrogateTerm> {
         let [advantage, log_prob, threshold] = input.gathered()?;
-        let covariance = (input.advantages.clone() - advantage)
-            * (input.log_probs.clone().inner() - log_prob);
+        let covariance =
+            (input.advantages.clone() - advantage) * (input.log_probs.clone().inner() - log_prob);
         let chosen = covariance.greater_equal_scalar(threshold);
         let moved = input.difference.clone().abs();
         let paid = moved.clone().mul_scalar(self.coef) * chosen.clone().float();
@@ -80,5 +83,9 @@ pub(super) fn share(field: &str, value: f64) -> Result<()> {
     if value > 0.0 && value <= 1.0 {
         return Ok(());
     }
-    Err(Error::config(field, value, "a share of tokens, above 0 and at most 1"))
+    Err(Error::config(
+        field,
+        value,
+        "a share of tokens, above 0 and at most 1",
+    ))
 }

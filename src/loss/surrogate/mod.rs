@@ -326,7 +326,10 @@ fn only(surrogate: &str, level: RatioLevel, allowed: &[RatioLevel], reason: &str
     Err(Error::config(
         "ratio_level",
         format!("{level:?}"),
-        format!("{} with the {surrogate} surrogate: {reason}", names.join(" or ")),
+        format!(
+            "{} with the {surrogate} surrogate: {reason}",
+            names.join(" or ")
+        ),
     ))
 }
 

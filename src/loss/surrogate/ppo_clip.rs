@@ -46,7 +46,6 @@ impl PpoClip {
             dual_clip: None,
         }
     }
-
 }
 
 impl SurrogateLoss for PpoClip {

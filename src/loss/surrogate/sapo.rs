@@ -44,7 +44,10 @@ impl SurrogateLoss for Sapo {
 
     fn term(&self, input: &SurrogateInput) -> Result<SurrogateTerm> {
         let up = input.advantages.clone().greater_scalar(0.0);
-        let tau = input.advantages.full_like(self.tau_neg).mask_fill(up, self.tau_pos);
+        let tau = input
+            .advantages
+            .full_like(self.tau_neg)
+            .mask_fill(up, self.tau_pos);
         let gate = sigmoid(tau.clone() * (input.ratio() - 1.0)) * tau.recip().mul_scalar(4.0);
         Ok(SurrogateTerm::new((gate * input.advantages.clone()).neg()))
     }

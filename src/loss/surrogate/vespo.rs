@@ -63,7 +63,12 @@ impl SurrogateLoss for Vespo {
             positive(field, value)?;
         }
         let reason = "it sums log-ratios itself, and the level is only that of a corrected KL";
-        only("vespo", level, &[RatioLevel::Token, RatioLevel::Sequence], reason)
+        only(
+            "vespo",
+            level,
+            &[RatioLevel::Token, RatioLevel::Sequence],
+            reason,
+        )
     }
 
     fn ratio_use(&self) -> RatioUse {
@@ -83,13 +88,14 @@ impl SurrogateLoss for Vespo {
             let logarithms = weights.clone().clamp_min(SMALLEST_WEIGHT).log();
             total = total + sum(logarithms.clamp_max(TOKEN_BOUND));
         }
-        let total = total
-            .clamp(SMALLEST_WEIGHT.ln(), TOKEN_BOUND)
-            .expand(shape);
+        let total = total.clamp(SMALLEST_WEIGHT.ln(), TOKEN_BOUND).expand(shape);
 
         let down = input.advantages.clone().lower_scalar(0.0);
         let by_sign = |up: f64, other: f64| {
-            input.advantages.full_like(up).mask_fill(down.clone(), other)
+            input
+                .advantages
+                .full_like(up)
+                .mask_fill(down.clone(), other)
         };
         let k = by_sign(self.k_pos, self.k_neg);
         let lambda = by_sign(self.lambda_pos, self.lambda_neg);
