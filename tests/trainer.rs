@@ -17,6 +17,8 @@ mod evaluation;
 mod learning;
 #[path = "trainer/metrics.rs"]
 mod metrics;
+#[path = "trainer/objectives.rs"]
+mod objectives;
 #[path = "trainer/optimizer.rs"]
 mod optimizer;
 #[path = "trainer/reference.rs"]

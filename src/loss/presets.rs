@@ -106,9 +106,10 @@ impl PolicyObjective {
             .with_kl(Some(KlPenalty::new(0.001, KlEstimator::K3)))
     }
 
-    /// DeepSeek-V3.2 (arXiv 2512.02556, sec. 3.1): GRPO with a KL that the ratio makes unbiased and the off-policy sequence mask.
+    /// DeepSeek-V3.2 (arXiv 2512.02556, sec. 3.1): GRPO with a KL that the ratio makes unbiased and the off-policy sequence mask. With
+    /// [`GroupMean`](crate::advantage::GroupMean) advantages: the paper leaves the deviation out.
     ///
-    /// The paper prints no numbers for clip range, beta and mask threshold. Taken here: 0.2, R1's 0.001, and 0.5 nats a token.
+    /// Clip range, beta and mask threshold are not stated. Taken here: 0.2, R1's 0.001, and 0.5 nats a token.
     pub fn deepseek_v32() -> Self {
         Self {
             kl: Some(KlPenalty {

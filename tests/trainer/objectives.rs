@@ -1,0 +1,283 @@
+//! Every objective through the trainer: presets learn, what compares a token with its whole step does not depend on how the step is
+//! cut, and coefficients move by themselves and survive a checkpoint.
+
+use std::sync::Arc;
+
+use rlvr::Result;
+use rlvr::loss::{
+    AdaptiveEntropy, Aggregation, ClipCov, KlCov, KlEstimator, KlPenalty, Numerator, PolicyObjective,
+    Reinforce, SamplerCorrection, Surrogate, SurrogateInput, SurrogateLoss, SurrogateTerm, TopEntropy,
+    presets,
+};
+use rlvr::train::observer::StepRecord;
+use rlvr::train::{AdaptiveTarget, OptimizerConfig, TrainerConfig};
+
+use crate::common::{assert_close, devices};
+use crate::toy;
+
+fn with(objective: PolicyObjective) -> TrainerConfig {
+    TrainerConfig {
+        objective,
+        ..toy::config()
+    }
+}
+
+#[test]
+fn every_preset_learns() {
+    for name in presets::NAMES {
+        let objective = PolicyObjective::named(name, 4).unwrap();
+        let mut trainer = toy::trainer(&with(objective), 1, &toy::device());
+        let records = toy::steps(&mut trainer, 25);
+        let mean = |records: &[StepRecord]| {
+            records.iter().map(|r| toy::metric(r, "reward")).sum::<f64>() / records.len() as f64
+        };
+        let (before, after) = (mean(&records[..5]), mean(&records[20..]));
+        assert!(after > before + 0.1, "{name}: {before} -> {after}");
+    }
+}
+
+/// Objectives that cannot be computed from a micro-batch alone.
+fn of_the_whole_step() -> Vec<(&'static str, PolicyObjective)> {
+    let dapo = PolicyObjective::dapo;
+    let normalized = |mut correction: SamplerCorrection| {
+        let weights = correction.weights.as_mut().unwrap();
+        weights.batch_normalize = true;
+        Some(correction)
+    };
+    vec![
+        (
+            "top entropy",
+            PolicyObjective {
+                top_entropy: Some(TopEntropy { share: 0.3 }),
+                entropy_coef: 0.01,
+                ..dapo()
+            },
+        ),
+        (
+            "clip_cov",
+            PolicyObjective::new(
+                Surrogate::ClipCov(ClipCov {
+                    ratio: 0.2,
+                    lower: 0.01,
+                    ..ClipCov::default()
+                }),
+                Aggregation::TokenMean,
+            ),
+        ),
+        (
+            "kl_cov",
+            PolicyObjective::new(
+                Surrogate::KlCov(KlCov {
+                    ratio: 0.2,
+                    ..KlCov::default()
+                }),
+                Aggregation::TokenMean,
+            ),
+        ),
+        (
+            "normalised weights",
+            dapo().with_sampler_correction(normalized(SamplerCorrection::token_truncate(2.0))),
+        ),
+        (
+            "rejection",
+            dapo().with_sampler_correction(Some(SamplerCorrection::geometric_rejection(0.9, 1.1))),
+        ),
+        (
+            "bypass",
+            PolicyObjective::new(Surrogate::Reinforce(Reinforce {}), Aggregation::TokenMean)
+                .with_sampler_correction(normalized(SamplerCorrection {
+                    numerator: Numerator::Current,
+                    ..SamplerCorrection::token_truncate(2.0)
+                })),
+        ),
+        (
+            "prompt mean",
+            PolicyObjective {
+                aggregation: Aggregation::PromptMean,
+                ..dapo()
+            },
+        ),
+    ]
+}
+
+#[test]
+fn what_compares_with_the_whole_step_does_not_depend_on_how_it_is_cut() {
+    for (backend, device) in devices() {
+        for (name, objective) in of_the_whole_step() {
+            let cut = |micro_batch| {
+                let config = TrainerConfig {
+                    micro_batch,
+                    passes: 2,
+                    optimizer: OptimizerConfig {
+                        epsilon: 1e-3,
+                        ..toy::config().optimizer
+                    },
+                    ..with(objective.clone())
+                };
+                let mut trainer = toy::trainer(&config, 3, &device);
+                let record = trainer.step().unwrap();
+                (toy::weights(trainer.policy()), toy::metric(&record, "loss"))
+            };
+            let (want, loss) = cut(1000);
+            let start = toy::weights(&toy::policy(3, &device));
+            assert!(toy::distance(&want, &start) > 1e-3, "{name}: the step moved nothing");
+            for micro_batch in [1, 5] {
+                let what = format!("{backend} {name} micro-batch {micro_batch}");
+                let (got, other) = cut(micro_batch);
+                let apart = toy::distance(&got, &want);
+                assert!(apart < 2e-5, "{what}: {apart}");
+                assert_close(other, loss, 1e-4, 1e-5, &what);
+            }
+        }
+    }
+}
+
+#[test]
+fn generation_and_training_agree_and_the_metrics_say_so() {
+    let objective =
+        PolicyObjective::dapo().with_sampler_correction(Some(SamplerCorrection::token_truncate(2.0)));
+    let mut trainer = toy::trainer(&with(objective), 5, &toy::device());
+    let record = trainer.step().unwrap();
+    let near = |name: &str, want: f64| {
+        assert_close(toy::metric(&record, name), want, 0.0, 1e-5, name);
+    };
+    near("sampling/sampling_logp_difference/max", 0.0);
+    near("sampling/importance_sampling_ratio/min", 1.0);
+    near("sampling/importance_sampling_ratio/max", 1.0);
+    near("rollout_corr/kl", 0.0);
+    near("rollout_corr/rollout_is_eff_sample_size", 1.0);
+    // Nobody asked, and nothing was computed for it.
+    let mut plain = toy::trainer(&with(PolicyObjective::dapo()), 5, &toy::device());
+    assert_eq!(plain.step().unwrap().get("rollout_corr/kl"), None);
+}
+
+#[test]
+fn the_kl_coefficient_of_the_loss_moves_towards_its_target() {
+    let kl = KlPenalty::new(0.1, KlEstimator::K3);
+    let config = TrainerConfig {
+        adaptive_kl: Some(AdaptiveTarget {
+            target: 1e-4,
+            horizon: 320.0,
+        }),
+        ..with(PolicyObjective::dapo().with_kl(Some(kl)))
+    };
+    let mut trainer = toy::trainer(&config, 1, &toy::device());
+    let records = toy::steps(&mut trainer, 4);
+    let coefs: Vec<f64> = records.iter().map(|r| toy::metric(r, "kl_coef")).collect();
+    let measured: Vec<f64> = records.iter().map(|r| toy::metric(r, "kl")).collect();
+    assert_eq!(coefs[0], 0.1);
+    for step in 1..4 {
+        let error = (measured[step - 1] / 1e-4 - 1.0).clamp(-0.2, 0.2);
+        let want = coefs[step - 1] * (1.0 + error * 32.0 / 320.0);
+        assert_close(coefs[step], want, 1e-9, 0.0, "coefficient");
+    }
+    assert!(coefs[3] > coefs[1], "the policy moves away, so the pull grows: {coefs:?}");
+
+    let folder = tempfile::tempdir().unwrap();
+    let saved = trainer.save_checkpoint(folder.path(), 1).unwrap();
+    let want = toy::steps(&mut trainer, 2);
+    let mut resumed = toy::trainer(&config, 1, &toy::device());
+    resumed.load_checkpoint(saved).unwrap();
+    for (got, want) in toy::steps(&mut resumed, 2).iter().zip(&want) {
+        for name in ["kl_coef", "loss", "reward"] {
+            assert_eq!(toy::metric(got, name), toy::metric(want, name), "{name}");
+        }
+    }
+}
+
+#[test]
+fn the_entropy_bonus_is_paid_while_the_policy_is_too_certain() {
+    let adaptive = AdaptiveEntropy {
+        target: 10.0, // more than six tokens can have: always too certain
+        step: 0.01,
+        max: 0.025,
+        ..AdaptiveEntropy::default()
+    };
+    let config = TrainerConfig {
+        adaptive_entropy: Some(adaptive),
+        passes: 2,
+        ..with(PolicyObjective::dapo())
+    };
+    let mut trainer = toy::trainer(&config, 1, &toy::device());
+    let first = trainer.step().unwrap();
+    assert_close(toy::metric(&first, "entropy_coef"), 0.02, 1e-12, 0.0, "after two updates");
+    let folder = tempfile::tempdir().unwrap();
+    let saved = trainer.save_checkpoint(folder.path(), 1).unwrap();
+    let want = trainer.step().unwrap();
+    assert_eq!(toy::metric(&want, "entropy_coef"), 0.025, "held at its largest");
+
+    let mut resumed = toy::trainer(&config, 1, &toy::device());
+    resumed.load_checkpoint(saved).unwrap();
+    let got = resumed.step().unwrap();
+    for name in ["entropy_coef", "loss", "grad_norm"] {
+        assert_eq!(toy::metric(&got, name), toy::metric(&want, name), "{name}");
+    }
+
+    let certain = TrainerConfig {
+        adaptive_entropy: Some(AdaptiveEntropy {
+            target: 0.001,
+            ..adaptive
+        }),
+        ..config
+    };
+    let mut trainer = toy::trainer(&certain, 1, &toy::device());
+    assert_eq!(toy::metric(&trainer.step().unwrap(), "entropy_coef"), 0.0);
+}
+
+/// `L = -r A`, unclipped.
+#[derive(Debug)]
+struct Unclipped;
+
+impl SurrogateLoss for Unclipped {
+    fn name(&self) -> &str {
+        "unclipped"
+    }
+    fn term(&self, input: &SurrogateInput) -> Result<SurrogateTerm> {
+        Ok(SurrogateTerm::new((input.ratio() * input.advantages.clone()).neg()))
+    }
+}
+
+#[test]
+fn a_surrogate_of_the_users_own_takes_the_place_of_the_configured_one() {
+    // On-policy the unclipped ratio has the gradient of the clipped one.
+    let config = with(PolicyObjective::dapo());
+    let mut plain = toy::trainer(&config, 2, &toy::device());
+    let mut own = toy::trainer(&config, 2, &toy::device())
+        .with_surrogate(Arc::new(Unclipped))
+        .unwrap();
+    let (want, got) = (plain.step().unwrap(), own.step().unwrap());
+    assert_close(toy::metric(&got, "loss"), toy::metric(&want, "loss"), 1e-6, 1e-7, "loss");
+    let apart = toy::distance(&toy::weights(own.policy()), &toy::weights(plain.policy()));
+    assert!(apart < 1e-5, "{apart}");
+
+    // Two passes are off-policy: now it does what PPO would not.
+    let twice = TrainerConfig { passes: 6, ..config };
+    let mut plain = toy::trainer(&twice, 2, &toy::device());
+    let mut own = toy::trainer(&twice, 2, &toy::device())
+        .with_surrogate(Arc::new(Unclipped))
+        .unwrap();
+    plain.step().unwrap();
+    own.step().unwrap();
+    let apart = toy::distance(&toy::weights(own.policy()), &toy::weights(plain.policy()));
+    assert!(apart > 1e-4, "{apart}");
+}
+
+#[test]
+fn coefficients_without_anything_to_multiply_are_refused() {
+    let refusal = |config: TrainerConfig| config.validate().unwrap_err().to_string();
+    let target = AdaptiveTarget {
+        target: 0.1,
+        horizon: 100.0,
+    };
+    let without_kl = TrainerConfig {
+        adaptive_kl: Some(target),
+        ..with(PolicyObjective::dapo())
+    };
+    assert!(refusal(without_kl).contains("adaptive_kl"));
+    let twice = TrainerConfig {
+        adaptive_entropy: Some(AdaptiveEntropy::default()),
+        ..with(PolicyObjective::dapo().with_entropy_coef(0.1))
+    };
+    let message = refusal(twice);
+    assert!(message.contains("entropy_coef") && message.contains("adaptive_entropy"), "{message}");
+}
