@@ -57,8 +57,20 @@ fn trainer_config() -> TrainerConfig {
             kl: Some(KlPenalty {
                 coef: 0.02,
                 estimator: KlEstimator::K2,
+                // From here on not in a file of 0.1.
+                straight_through: false,
+                log_ratio_clamp: None,
+                value_clamp: None,
+                importance_corrected: false,
+                aggregation: None,
             }),
             entropy_coef: 0.01,
+            // Not in a file of 0.1.
+            log_ratio_clamp: None,
+            entropy_aggregation: None,
+            top_entropy: None,
+            off_policy_mask: None,
+            sampler_correction: None,
         },
         advantage: Estimator::Gae(Gae {
             gamma: 0.99,
@@ -93,10 +105,7 @@ fn trainer_config() -> TrainerConfig {
         },
         measure_kl: true,
         kl_in_reward: Some(KlInReward {
-            penalty: KlPenalty {
-                coef: 0.05,
-                estimator: KlEstimator::K1,
-            },
+            penalty: KlPenalty::new(0.05, KlEstimator::K1),
             adaptive: Some(AdaptiveTarget {
                 target: 0.1,
                 horizon: 10_000.0,

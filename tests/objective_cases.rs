@@ -300,10 +300,7 @@ fn combinations_that_make_no_sense_are_refused_with_field_and_reason() {
     let ppo = PolicyObjective::ppo();
     let part = PpoClip::default();
     let kl = |coef| {
-        ppo.with_kl(Some(KlPenalty {
-            coef,
-            estimator: KlEstimator::K3,
-        }))
+        ppo.with_kl(Some(KlPenalty::new(coef, KlEstimator::K3)))
     };
     let delta = |delta| {
         clip(PpoClip {

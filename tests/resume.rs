@@ -51,10 +51,7 @@ fn ppo() -> TrainerConfig {
         passes: 2,
         updates_per_pass: 2,
         kl_in_reward: Some(KlInReward {
-            penalty: KlPenalty {
-                coef: 0.1,
-                estimator: KlEstimator::K1,
-            },
+            penalty: KlPenalty::new(0.1, KlEstimator::K1),
             adaptive: Some(AdaptiveTarget {
                 target: 0.01,
                 horizon: 100.0,

@@ -24,6 +24,7 @@ const RANGE: f64 = 0.25;
 fn every_config() -> Vec<ValueLossConfig> {
     let aggregations = [
         Aggregation::TokenMean,
+        Aggregation::TokenSum,
         Aggregation::SequenceMeanTokenMean,
         Aggregation::SequenceMeanTokenSum,
         Aggregation::Constant { length: 7 },
@@ -131,9 +132,11 @@ fn formula(config: &ValueLossConfig, rows: &Rows, counts: StepCounts) -> f64 {
             loss += 0.5 * error * error
                 / match config.aggregation {
                     Aggregation::TokenMean => tokens,
+                    Aggregation::TokenSum => 1.0,
                     Aggregation::SequenceMeanTokenMean => own.len() as f64 * sequences,
                     Aggregation::SequenceMeanTokenSum => sequences,
                     Aggregation::Constant { length } => sequences * length as f64,
+                    Aggregation::PromptMean => unreachable!("refused for a critic"),
                 };
         }
     }
@@ -275,6 +278,14 @@ fn settings_and_shapes_that_cannot_be_meant_are_refused() {
     };
     let message = refusal(&config, [2; 4]);
     assert!(message.contains("aggregation.constant.length"), "{message}");
+    let config = ValueLossConfig {
+        aggregation: Aggregation::PromptMean,
+        ..ValueLossConfig::default()
+    };
+    let message = refusal(&config, [2; 4]);
+    for part in ["value_loss.aggregation`: prompt_mean", "critic's completions"] {
+        assert!(message.contains(part), "{message}");
+    }
     for (widths, field) in [
         ([2, 3, 2, 2], "old_values"),
         ([2, 2, 3, 2], "returns"),

@@ -276,10 +276,7 @@ fn what_has_no_place_among_components_is_refused_by_both_names() {
     };
     let penalised = TrainerConfig {
         kl_in_reward: Some(KlInReward {
-            penalty: KlPenalty {
-                coef: 0.1,
-                estimator: KlEstimator::K1,
-            },
+            penalty: KlPenalty::new(0.1, KlEstimator::K1),
             adaptive: None,
         }),
         ..config(Gdpo::default())

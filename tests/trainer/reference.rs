@@ -101,10 +101,7 @@ fn with_kl_in_reward(coef: f64, adaptive: Option<AdaptiveTarget>) -> TrainerConf
         objective: PolicyObjective::dapo(),
         measure_kl: true,
         kl_in_reward: Some(KlInReward {
-            penalty: KlPenalty {
-                coef,
-                estimator: KlEstimator::K1,
-            },
+            penalty: KlPenalty::new(coef, KlEstimator::K1),
             adaptive,
         }),
         ..toy::config()

@@ -23,10 +23,7 @@ fn message(result: rlvr::Result<Rl>) -> String {
 fn wrong_settings_are_refused_with_their_name_and_value() {
     type Change = fn(&mut TrainerConfig);
     let kl = |coef, target, horizon| KlInReward {
-        penalty: KlPenalty {
-            coef,
-            estimator: KlEstimator::K1,
-        },
+        penalty: KlPenalty::new(coef, KlEstimator::K1),
         adaptive: Some(AdaptiveTarget { target, horizon }),
     };
     let cases: Vec<(&str, &str, Change)> = vec![
@@ -68,10 +65,7 @@ fn wrong_settings_are_refused_with_their_name_and_value() {
             c.optimizer.max_grad_norm = Some(0.0);
         }),
         ("kl.coef", "0", |c| {
-            c.objective = PolicyObjective::grpo().with_kl(Some(KlPenalty {
-                coef: 0.0,
-                estimator: KlEstimator::K3,
-            }));
+            c.objective = PolicyObjective::grpo().with_kl(Some(KlPenalty::new(0.0, KlEstimator::K3)));
         }),
         ("entropy_coef", "NaN", |c| {
             c.objective.entropy_coef = f64::NAN;

@@ -14,10 +14,7 @@ fn objectives() -> Vec<(&'static str, TrainerConfig)> {
         objective,
         ..toy::config()
     };
-    let k2 = KlPenalty {
-        coef: 0.1,
-        estimator: KlEstimator::K2,
-    };
+    let k2 = KlPenalty::new(0.1, KlEstimator::K2);
     vec![
         ("grpo", with(PolicyObjective::grpo())),
         ("dapo", with(PolicyObjective::dapo())),
