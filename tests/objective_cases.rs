@@ -299,9 +299,7 @@ fn combinations_that_make_no_sense_are_refused_with_field_and_reason() {
     let (_, device) = devices().remove(0);
     let ppo = PolicyObjective::ppo();
     let part = PpoClip::default();
-    let kl = |coef| {
-        ppo.with_kl(Some(KlPenalty::new(coef, KlEstimator::K3)))
-    };
+    let kl = |coef| ppo.with_kl(Some(KlPenalty::new(coef, KlEstimator::K3)));
     let delta = |delta| {
         clip(PpoClip {
             delta: Some(delta),

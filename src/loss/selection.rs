@@ -44,10 +44,16 @@ impl TopEntropy {
         let rounded = place.round();
         let on = (place - rounded).abs() < 1e-9;
         let quantile = if on { rounded } else { place.ceil() } as usize;
-        let kept = entropies[quantile];
-        match entropies[..quantile].iter().rev().find(|&&h| h < kept) {
-            Some(dropped) => 0.5 * (dropped + kept),
-            None => f64::NEG_INFINITY,
-        }
+        let first = (1..=quantile)
+            .rev()
+            .find(|&i| !is_tie(entropies[i - 1], entropies[i]));
+        first.map_or(f64::NEG_INFINITY, |i| {
+            0.5 * (entropies[i - 1] + entropies[i])
+        })
     }
+}
+
+/// Whether only the rounding of another split of the step tells two ascending numbers apart.
+pub(super) fn is_tie(a: f64, b: f64) -> bool {
+    b - a <= 2e-6 * (1.0 + b.abs())
 }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use rlvr::Result;
 use rlvr::loss::{
-    AdaptiveEntropy, Aggregation, ClipCov, KlCov, KlEstimator, KlPenalty, Numerator, PolicyObjective,
-    Reinforce, SamplerCorrection, Surrogate, SurrogateInput, SurrogateLoss, SurrogateTerm, TopEntropy,
-    presets,
+    AdaptiveEntropy, Aggregation, ClipCov, KlCov, KlEstimator, KlPenalty, Numerator,
+    PolicyObjective, Reinforce, SamplerCorrection, Surrogate, SurrogateInput, SurrogateLoss,
+    SurrogateTerm, TopEntropy, presets,
 };
 use rlvr::train::observer::StepRecord;
 use rlvr::train::{AdaptiveTarget, OptimizerConfig, TrainerConfig};
@@ -29,7 +29,11 @@ fn every_preset_learns() {
         let mut trainer = toy::trainer(&with(objective), 1, &toy::device());
         let records = toy::steps(&mut trainer, 25);
         let mean = |records: &[StepRecord]| {
-            records.iter().map(|r| toy::metric(r, "reward")).sum::<f64>() / records.len() as f64
+            records
+                .iter()
+                .map(|r| toy::metric(r, "reward"))
+                .sum::<f64>()
+                / records.len() as f64
         };
         let (before, after) = (mean(&records[..5]), mean(&records[20..]));
         assert!(after > before + 0.1, "{name}: {before} -> {after}");
@@ -120,7 +124,10 @@ fn what_compares_with_the_whole_step_does_not_depend_on_how_it_is_cut() {
             };
             let (want, loss) = cut(1000);
             let start = toy::weights(&toy::policy(3, &device));
-            assert!(toy::distance(&want, &start) > 1e-3, "{name}: the step moved nothing");
+            assert!(
+                toy::distance(&want, &start) > 1e-3,
+                "{name}: the step moved nothing"
+            );
             for micro_batch in [1, 5] {
                 let what = format!("{backend} {name} micro-batch {micro_batch}");
                 let (got, other) = cut(micro_batch);
@@ -134,8 +141,8 @@ fn what_compares_with_the_whole_step_does_not_depend_on_how_it_is_cut() {
 
 #[test]
 fn generation_and_training_agree_and_the_metrics_say_so() {
-    let objective =
-        PolicyObjective::dapo().with_sampler_correction(Some(SamplerCorrection::token_truncate(2.0)));
+    let objective = PolicyObjective::dapo()
+        .with_sampler_correction(Some(SamplerCorrection::token_truncate(2.0)));
     let mut trainer = toy::trainer(&with(objective), 5, &toy::device());
     let record = trainer.step().unwrap();
     let near = |name: &str, want: f64| {
@@ -171,7 +178,10 @@ fn the_kl_coefficient_of_the_loss_moves_towards_its_target() {
         let want = coefs[step - 1] * (1.0 + error * 32.0 / 320.0);
         assert_close(coefs[step], want, 1e-9, 0.0, "coefficient");
     }
-    assert!(coefs[3] > coefs[1], "the policy moves away, so the pull grows: {coefs:?}");
+    assert!(
+        coefs[3] > coefs[1],
+        "the policy moves away, so the pull grows: {coefs:?}"
+    );
 
     let folder = tempfile::tempdir().unwrap();
     let saved = trainer.save_checkpoint(folder.path(), 1).unwrap();
@@ -200,11 +210,21 @@ fn the_entropy_bonus_is_paid_while_the_policy_is_too_certain() {
     };
     let mut trainer = toy::trainer(&config, 1, &toy::device());
     let first = trainer.step().unwrap();
-    assert_close(toy::metric(&first, "entropy_coef"), 0.02, 1e-12, 0.0, "after two updates");
+    assert_close(
+        toy::metric(&first, "entropy_coef"),
+        0.02,
+        1e-12,
+        0.0,
+        "after two updates",
+    );
     let folder = tempfile::tempdir().unwrap();
     let saved = trainer.save_checkpoint(folder.path(), 1).unwrap();
     let want = trainer.step().unwrap();
-    assert_eq!(toy::metric(&want, "entropy_coef"), 0.025, "held at its largest");
+    assert_eq!(
+        toy::metric(&want, "entropy_coef"),
+        0.025,
+        "held at its largest"
+    );
 
     let mut resumed = toy::trainer(&config, 1, &toy::device());
     resumed.load_checkpoint(saved).unwrap();
@@ -233,7 +253,9 @@ impl SurrogateLoss for Unclipped {
         "unclipped"
     }
     fn term(&self, input: &SurrogateInput) -> Result<SurrogateTerm> {
-        Ok(SurrogateTerm::new((input.ratio() * input.advantages.clone()).neg()))
+        Ok(SurrogateTerm::new(
+            (input.ratio() * input.advantages.clone()).neg(),
+        ))
     }
 }
 
@@ -246,12 +268,21 @@ fn a_surrogate_of_the_users_own_takes_the_place_of_the_configured_one() {
         .with_surrogate(Arc::new(Unclipped))
         .unwrap();
     let (want, got) = (plain.step().unwrap(), own.step().unwrap());
-    assert_close(toy::metric(&got, "loss"), toy::metric(&want, "loss"), 1e-6, 1e-7, "loss");
+    assert_close(
+        toy::metric(&got, "loss"),
+        toy::metric(&want, "loss"),
+        1e-6,
+        1e-7,
+        "loss",
+    );
     let apart = toy::distance(&toy::weights(own.policy()), &toy::weights(plain.policy()));
     assert!(apart < 1e-5, "{apart}");
 
     // Two passes are off-policy: now it does what PPO would not.
-    let twice = TrainerConfig { passes: 6, ..config };
+    let twice = TrainerConfig {
+        passes: 6,
+        ..config
+    };
     let mut plain = toy::trainer(&twice, 2, &toy::device());
     let mut own = toy::trainer(&twice, 2, &toy::device())
         .with_surrogate(Arc::new(Unclipped))
@@ -279,5 +310,8 @@ fn coefficients_without_anything_to_multiply_are_refused() {
         ..with(PolicyObjective::dapo().with_entropy_coef(0.1))
     };
     let message = refusal(twice);
-    assert!(message.contains("entropy_coef") && message.contains("adaptive_entropy"), "{message}");
+    assert!(
+        message.contains("entropy_coef") && message.contains("adaptive_entropy"),
+        "{message}"
+    );
 }

@@ -7,6 +7,7 @@ use super::kl_cov::share;
 use super::{StepToken, SurrogateInput, SurrogateLoss, SurrogateTerm, not_negative, only};
 use crate::host;
 use crate::loss::RatioLevel;
+use crate::loss::selection::is_tie;
 use crate::{Error, Result};
 
 /// Clip-Cov (arXiv 2505.22617, eq. 11): of the tokens whose log-prob and advantage vary together strongly a few lose their gradient, so
@@ -137,11 +138,14 @@ impl ClipCov {
     }
 }
 
+/// Old log-probs are told apart on this grid only: another split of the step rounds them differently.
+const GRID: f64 = 1024.0;
+
 /// A number in [0, 1) that looks random: the token's numbers through the finaliser of SplitMix64. 24 bits, exact as f32.
 fn ticket(token: &StepToken) -> f64 {
     let words = [
         token.position as u64,
-        (token.old_log_prob as f32).to_bits().into(),
+        (token.old_log_prob * GRID).round() as i64 as u64,
         (token.advantage as f32).to_bits().into(),
     ];
     let hash = words.into_iter().fold(0u64, |state, word| {
@@ -175,12 +179,12 @@ impl Centre {
     }
 }
 
-/// A number that the `rank` smallest values do not exceed, halfway to the next so that rounding moves nobody across; ties go together. Infinite
-/// if there are no more.
+/// A number that the `rank` smallest values do not exceed, halfway to the next so that rounding moves nobody across. Values that only
+/// rounding tells apart go together. Infinite if there are no more.
 pub(super) fn rank_threshold(values: &mut [f64], rank: usize) -> f64 {
-    if values.len() <= rank {
-        return f64::INFINITY;
-    }
     values.sort_unstable_by(f64::total_cmp);
-    0.5 * (values[rank - 1] + values[rank])
+    let after = (rank..values.len()).find(|&next| !is_tie(values[next - 1], values[next]));
+    after.map_or(f64::INFINITY, |next| {
+        0.5 * (values[next - 1] + values[next])
+    })
 }
