@@ -104,6 +104,9 @@ fn trainer_config() -> TrainerConfig {
             alpha: 0.6,
         },
         measure_kl: true,
+        // Not in a file of 0.1.
+        adaptive_kl: None,
+        adaptive_entropy: None,
         kl_in_reward: Some(KlInReward {
             penalty: KlPenalty::new(0.05, KlEstimator::K1),
             adaptive: Some(AdaptiveTarget {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use burn::tensor::Device;
 use clap::{Parser, ValueEnum};
+use rlvr::train::TrainerConfig;
 
 /// DeepSeek-R1-Zero in miniature: a small transformer that mostly blurts answers is rewarded when it is right, and finds
 /// out that thinking pays.
@@ -33,9 +34,10 @@ pub struct Args {
     /// Problems from a JSON Lines file with the fields `question` and `answer` instead of generated ones
     #[arg(long, value_name = "FILE.jsonl")]
     pub data: Option<PathBuf>,
-    /// How the policy is taught
-    #[arg(long, value_enum, default_value_t = Algorithm::Grpo)]
-    pub algorithm: Algorithm,
+    /// How the policy is taught: `grpo` (answers of a group are compared with each other; token mean, no KL), `ppo` (each answer is
+    /// compared with what a critic expected), or any other method by name, as dapo, gspo, cispo, rloo; a wrong name lists them
+    #[arg(long, default_value = "grpo", value_parser = algorithm)]
+    pub algorithm: String,
     /// Go on from the last checkpoint in the output folder
     #[arg(long)]
     pub resume: bool,
@@ -50,13 +52,10 @@ pub enum TaskName {
     Countdown,
 }
 
-/// The ways to teach.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Algorithm {
-    /// Compare the answers of a group with each other
-    Grpo,
-    /// Compare each answer with what a critic expected
-    Ppo,
+/// A method that the library knows.
+fn algorithm(name: &str) -> rlvr::Result<String> {
+    TrainerConfig::default().with_recipe(name)?;
+    Ok(name.into())
 }
 
 /// The backends that this build has.

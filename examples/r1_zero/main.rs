@@ -11,12 +11,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use args::{Algorithm, Args};
+use args::Args;
 use burn::module::Module;
 use clap::Parser;
 use indicatif::{ProgressBar as Bar, ProgressStyle};
 use report::{Before, Summary, pass_at, read_json, side_by_side, write_json};
-use rlvr::advantage::{Gae, Group};
+use rlvr::advantage::{AdvantageEstimator, Group};
 use rlvr::loss::PolicyObjective;
 use rlvr::policy::ValueHead;
 use rlvr::policy::causal::{CausalConfig, CausalModel};
@@ -71,7 +71,7 @@ fn run(args: &Args) -> Result<()> {
     println!(
         "{} | {} | seed {} | {parameters} parameters | {} problems, {} held out",
         task.name,
-        format!("{:?}", args.algorithm).to_lowercase(),
+        args.algorithm.clone(),
         args.seed,
         task.train.len(),
         task.held_out.len(),
@@ -138,7 +138,7 @@ fn run(args: &Args) -> Result<()> {
     let after = trainer.evaluate(&task.held_out, &evaluation)?;
     let summary = Summary {
         task: task.name.clone(),
-        algorithm: format!("{:?}", args.algorithm).to_lowercase(),
+        algorithm: args.algorithm.clone(),
         seed: args.seed,
         steps: trainer.steps_done(),
         parameters,
@@ -263,19 +263,19 @@ fn trainer(args: &Args, task: &Task, policy: CausalModel) -> Result<Trainer<Caus
     };
     let (tokenizer, rewards) = (task.tokenizer.clone(), task.rewards.clone());
     let problems = task.train.clone();
-    match args.algorithm {
-        Algorithm::Grpo => Trainer::new(config, policy, tokenizer, rewards, problems),
-        Algorithm::Ppo => {
-            let config = TrainerConfig {
-                objective: PolicyObjective::ppo(),
-                advantage: Gae::default().into(),
-                passes: 2,
-                ..config
-            };
-            let critic = ValueHead::new(policy.clone());
-            Trainer::with_critic(config, policy, critic, tokenizer, rewards, problems)
-        }
+    let config = match args.algorithm.as_str() {
+        "grpo" => config,
+        "ppo" => TrainerConfig {
+            passes: 2,
+            ..config.with_recipe("ppo")?
+        },
+        name => config.with_recipe(name)?,
+    };
+    if !config.advantage.needs_values() {
+        return Trainer::new(config, policy, tokenizer, rewards, problems);
     }
+    let critic = ValueHead::new(policy.clone());
+    Trainer::with_critic(config, policy, critic, tokenizer, rewards, problems)
 }
 
 /// Progress bar, metrics file and chart, continuing what a resumed run left.

@@ -11,6 +11,7 @@ mod experience;
 mod gather;
 pub mod observer;
 mod optimizer;
+mod recipe;
 mod run;
 mod sampler_metrics;
 mod schedule;
