@@ -3,8 +3,9 @@
 use super::experience::{Experience, sampler_log_probs};
 use crate::loss::{
     ImportanceWeights, Numerator, PolicyObjective, SamplerRows, WeightAction, WeightLevel,
-    sampler_mismatch, sampling_difference,
+    sampling_difference,
 };
+use crate::rollout::RolloutBuffer;
 
 /// TRL's names under `sampling/`, verl's under `rollout_corr/`. Nothing where the policy's own log-probs of the rollouts were not computed.
 pub(super) fn sampler_metrics<S>(
@@ -13,21 +14,16 @@ pub(super) fn sampler_metrics<S>(
 ) -> Vec<(String, f64)> {
     let correction = objective.sampler_correction.as_ref();
     let bypass = correction.is_some_and(|one| one.numerator == Numerator::Current);
-    let Some(policy) = experience.old_log_probs.clone().filter(|_| !bypass) else {
+    let Some(policy) = experience.old_log_probs.as_ref().filter(|_| !bypass) else {
         return Vec::new();
     };
-    let rows = SamplerRows {
-        mask: policy.iter().map(|row| vec![true; row.len()]).collect(),
-        sampler: sampler_log_probs(&experience.rollouts),
-        policy,
-    };
-    // Without weights in the objective the plain ones are measured: their range is what tells whether some are needed.
+    let rows = sampler_rows(&experience.rollouts, policy);
+    // Without weights in the objective the plain ones are measured: their range and their effective sample size tell whether some
+    // are needed.
+    let mut measured = correction.cloned().unwrap_or_default();
     let plain = ImportanceWeights::new(WeightLevel::Token, WeightAction::Truncate);
-    let weights = correction.and_then(|one| one.weights).unwrap_or(plain);
-    let mismatch = match correction {
-        Some(correction) => correction.diagnostics(&rows),
-        None => sampler_mismatch(&rows),
-    };
+    let weights = *measured.weights.get_or_insert(plain);
+    let mismatch = measured.diagnostics(&rows);
     let mismatch = mismatch
         .into_iter()
         .map(|(name, value)| (format!("rollout_corr/{name}"), value));
@@ -36,4 +32,13 @@ pub(super) fn sampler_metrics<S>(
         .into_iter()
         .map(|(name, value)| (format!("sampling/{name}"), value));
     mismatch.chain(sampling).collect()
+}
+
+/// What a correction compares: every token of `rollouts`, under `policy` and as it was sampled.
+pub(super) fn sampler_rows(rollouts: &RolloutBuffer, policy: &[Vec<f64>]) -> SamplerRows {
+    SamplerRows {
+        mask: policy.iter().map(|row| vec![true; row.len()]).collect(),
+        sampler: sampler_log_probs(rollouts),
+        policy: policy.to_vec(),
+    }
 }

@@ -10,7 +10,7 @@ use super::experience::{Experience, log_probs, probabilities, sampler_log_probs,
 use super::gather::Gathered;
 use super::observer::StepRecord;
 use super::optimizer::Optimizer;
-use super::sampler_metrics::sampler_metrics;
+use super::sampler_metrics::{sampler_metrics, sampler_rows};
 use super::step_metrics::{StepTimes, step_metrics};
 use super::update::learn;
 use crate::advantage::{AdvantageEstimator, AdvantageInput, Advantages, Components, Probabilities};
@@ -323,11 +323,19 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
         let token_rewards = added(penalties, rollouts.token_rewards());
         let components = self.components(&rollouts);
         let weights = self.rewards.weights();
+        let sampler_weights = match (correction, &old_log_probs) {
+            (Some(correction), Some(old)) if squares.is_some() => {
+                correction
+                    .correct(&sampler_rows(&rollouts, old), None)
+                    .weights
+            }
+            _ => None,
+        };
         let probabilities = match (&old_log_probs, &squares) {
             (Some(log_probs), Some(sum_pi_squared)) => Some(Probabilities {
                 log_probs,
                 sum_pi_squared,
-                importance_weights: None,
+                importance_weights: sampler_weights.as_deref(),
                 positions: None,
             }),
             _ => None,
