@@ -8,6 +8,7 @@ mod evaluate;
 mod experience;
 pub mod observer;
 mod optimizer;
+mod reward_metrics;
 mod run;
 mod schedule;
 mod sft;

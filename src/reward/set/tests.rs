@@ -2,12 +2,13 @@
 
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
+use std::thread;
 use std::time::Instant;
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::reward::FnReward;
+use crate::reward::{FnReward, Reward};
 
 /// A reward that does what the completion says.
 fn obedient(name: &str) -> impl Reward {
