@@ -9,11 +9,26 @@ mod laws;
 #[path = "reward_sets/totals.rs"]
 mod totals;
 
+use std::sync::Once;
 use std::thread;
 
 use rlvr::reward::{
     FnReward, GroupInput, GroupReward, Reward, RewardError, RewardInput, RewardSetBuilder,
 };
+
+/// The default hook would write every panic that is expected, with a backtrace where one is asked for: seconds, in a large
+/// program, of which the reward is not to be blamed.
+pub fn quiet_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let default = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if thread::current().name() != Some("rlvr-reward") {
+                default(info);
+            }
+        }));
+    });
+}
 
 /// A reward that does what the completion says at its place: `1.5 abstain error`.
 pub fn word(name: &str, place: usize) -> impl Reward {

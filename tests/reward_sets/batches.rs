@@ -10,7 +10,7 @@ use rlvr::reward::{
 };
 use rlvr::rollout::RewardOutcome;
 
-use crate::{inputs, totals, word};
+use crate::{inputs, quiet_panics, totals, word};
 
 /// A reward with a batch call of its own that says what it was given.
 struct Batched {
@@ -81,6 +81,7 @@ fn batches_are_as_large_as_asked_for_and_keep_their_order() {
 
 #[test]
 fn what_breaks_a_batch_breaks_its_completions_and_no_others() {
+    quiet_panics();
     let reward = Batched {
         calls: Arc::default(),
         size: 2,

@@ -9,7 +9,7 @@ use rlvr::reward::{
 };
 use rlvr::rollout::{FinishReason, RewardOutcome, Rollout, RolloutBuffer, RolloutGroup};
 
-use crate::{OfGroup, inputs, word};
+use crate::{OfGroup, inputs, quiet_panics, word};
 
 #[test]
 fn a_group_reward_is_given_its_own_group_and_the_scores_that_it_reads() {
@@ -68,6 +68,7 @@ fn a_group_reward_is_given_its_own_group_and_the_scores_that_it_reads() {
 
 #[test]
 fn a_group_reward_that_breaks_costs_its_group() {
+    quiet_panics();
     let fragile = OfGroup {
         name: "fragile",
         reads: vec![],

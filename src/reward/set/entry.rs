@@ -43,22 +43,29 @@ impl Entry {
         self.reads.iter().copied().chain(gate)
     }
 
+    /// Calls the reward for one input; `None` if it is a reward of groups.
+    pub(super) fn call_for_one(&self, input: &RewardInput) -> Option<RewardOutcome> {
+        match &self.scorer {
+            Scorer::Each(reward) => Some(outcome(reward.score(input))),
+            Scorer::Group(_) => None,
+        }
+    }
+
     /// Calls the reward for `inputs`, with `scores` of the rewards that it reads; one outcome for each input.
     pub(super) fn call(
         &self,
         inputs: Vec<&RewardInput>,
         scores: impl Iterator<Item = (String, Vec<Option<f64>>)>,
     ) -> Vec<RewardOutcome> {
-        match (&self.scorer, &*inputs) {
-            (Scorer::Each(reward), [input]) => vec![outcome(reward.score(input))],
-            (Scorer::Each(reward), inputs) => {
-                let found = reward.score_batch(inputs);
+        match &self.scorer {
+            Scorer::Each(reward) => {
+                let found = reward.score_batch(&inputs);
                 if found.len() != inputs.len() {
                     return miscounted(found.len(), inputs.len());
                 }
                 found.into_iter().map(outcome).collect()
             }
-            (Scorer::Group(reward), _) => {
+            Scorer::Group(reward) => {
                 let count = inputs.len();
                 let mut group = GroupInput::new(inputs);
                 for (name, scores) in scores {

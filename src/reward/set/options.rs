@@ -14,8 +14,8 @@ pub enum Missing {
     /// The rollout has no total: it leaves the statistics and nothing is learned from it. The default for failures: the sum
     /// without the reward would be on another scale, and a broken reward should neither punish nor spare.
     DropRollout,
-    /// The reward is left out of the sum, as a NaN is in TRL's `nansum`. The same total as with a score of 0. The default
-    /// for abstaining.
+    /// The reward is left out of the sum, as a NaN is in TRL's `nansum`. The same total as with a score of 0,
+    /// unless no reward gave a number. The default for abstaining.
     LeaveOut,
     /// The reward is left out and the weights of the others grow, in proportion, so that the sum of their absolute values is
     /// that of all rewards: `total = sum(w_i s_i) * sum_all |w| / sum_counted |w|`. The total stays on its scale.

@@ -53,6 +53,13 @@ enum Inputs {
     Many(Vec<usize>),
 }
 
+/// What one call has found, in the order of its inputs.
+enum Found {
+    /// The usual case, without a list.
+    One(RewardOutcome),
+    Many(Vec<RewardOutcome>),
+}
+
 impl Inputs {
     fn as_slice(&self) -> &[usize] {
         match self {
@@ -158,20 +165,31 @@ impl Outcomes {
             let inputs = Arc::clone(&batch.inputs);
             move |index: usize| {
                 let call = &calls[index];
+                let entry = &entries[call.reward];
+                if let Inputs::One(input) = call.inputs
+                    && let Some(outcome) = entry.call_for_one(&inputs[input])
+                {
+                    return Found::One(outcome);
+                }
                 let given = call.inputs.as_slice().iter().map(|&input| &inputs[input]);
                 let named = |(read, scores): &(usize, Vec<Option<f64>>)| {
                     (entries[*read].name.clone(), scores.clone())
                 };
-                entries[call.reward].call(given.collect(), call.scores.iter().map(named))
+                Found::Many(entry.call(given.collect(), call.scores.iter().map(named)))
             }
         };
         let done = pool.run(plan, Arc::new(job));
         for (call, done) in calls.iter().zip(done) {
             let inputs = call.inputs.as_slice();
-            let found = done
-                .result
-                .unwrap_or_else(|broken| vec![broken; inputs.len()]);
             let seconds = done.seconds / inputs.len() as f64;
+            let found = match done.result {
+                Ok(Found::Many(found)) => found,
+                Ok(Found::One(outcome)) => {
+                    self.cells[inputs[0] * self.width + call.reward] = (outcome, seconds);
+                    continue;
+                }
+                Err(broken) => vec![broken; inputs.len()],
+            };
             for (&input, outcome) in inputs.iter().zip(found) {
                 self.cells[input * self.width + call.reward] = (outcome, seconds);
             }
