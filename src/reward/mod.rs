@@ -1,4 +1,5 @@
-//! Takes completions with their references and metadata from `rollout` and `prompt`; gives weighted, recorded rewards to `advantage`.
+//! Takes completions with their references from `rollout` and `prompt`, and reward models from `policy`; gives weighted,
+//! recorded rewards to `advantage`.
 //!
 //! A [`Reward`] looks at one completion ([`RewardInput`]) and gives a number, abstains or fails; a [`GroupReward`] looks at all
 //! completions of a problem and at what other rewards said of them. A [`RewardSet`] runs several of both over a batch, in

@@ -21,8 +21,8 @@ type Template = dyn Fn(&RewardInput) -> String + Send + Sync;
 /// reward = V(x_1 .. x_T),   x = tokens of prompt + completion, and the stop token if the completion stopped
 /// ```
 ///
-/// The model is any [`ValueModel`], such as a [`ValueHead`](crate::policy::ValueHead) that was trained on preferences, with its own
-/// tokenizer, which need not be the policy's. Completions are read in batches of 16, padded to the longest; what a
+/// The model is any [`ValueModel`], such as a [`ValueHead`](crate::policy::ValueHead) that was trained on preferences, with
+/// its own tokenizer, which need not be the policy's. Completions are read in batches of 16, padded to the longest; what a
 /// completion gets does not depend on the others beyond float rounding. No gradient is recorded. One forward runs at a time:
 /// the device would not be faster with more.
 ///
@@ -57,8 +57,8 @@ type Template = dyn Fn(&RewardInput) -> String + Send + Sync;
 ///
 /// # Errors
 /// Scoring fails if the tokenizer cannot spell the text, if there is nothing to read, or if it is longer than
-/// [`max_tokens`](Self::max_tokens); each on its own rollout. A forward pass that fails, fails for its whole batch. Use a tokenizer
-/// that spells every text: what the policy can make fail, it can keep from being learned from.
+/// [`max_tokens`](Self::max_tokens); each on its own rollout. A forward pass that fails, fails for its whole batch. Use a
+/// tokenizer that spells every text: what the policy can make fail, it can keep from being learned from.
 pub struct ModelReward<V: ValueModel> {
     name: String,
     model: Mutex<V>,
