@@ -377,6 +377,7 @@ fn scored() -> RolloutBuffer {
         name: name.into(),
         weight,
         outcome,
+        seconds: 0.1 + weight.abs(),
     };
     let mut buffer = buffer();
     let first = &mut buffer.groups[0];
@@ -392,6 +393,7 @@ fn scored() -> RolloutBuffer {
         record("tests", 0.3, RewardOutcome::Failed("no \"answer\"".into())),
         record("judge", 1e-300, RewardOutcome::Panicked("at 3".into())),
         record("code", 2.0, RewardOutcome::TimedOut(2.5)),
+        record("short", 0.1, RewardOutcome::Gated(-0.1)),
     ];
     first.rollouts[0].reward = Some(1.0 / 3.0);
     first.rollouts[1].sample = 1;
@@ -416,7 +418,13 @@ fn what_was_written_is_what_is_read() {
 
     let rollout = &read.groups[0].rollouts[0];
     assert_eq!(rollout.score("accuracy"), Some(1.0 / 3.0));
-    for name in ["format", "tests", "judge", "code", "absent"] {
+    let seconds: Vec<f64> = rollout
+        .rewards
+        .iter()
+        .map(|record| record.seconds)
+        .collect();
+    assert_eq!(seconds, [1.1, 0.1, 0.4, 0.1 + 1e-300, 2.1, 0.2]);
+    for name in ["format", "tests", "judge", "code", "short", "absent"] {
         assert_eq!(rollout.score(name), None, "{name}");
     }
     let failed: Vec<bool> = rollout
@@ -424,7 +432,7 @@ fn what_was_written_is_what_is_read() {
         .iter()
         .map(|record| record.outcome.is_failure())
         .collect();
-    assert_eq!(failed, [false, false, true, true, true]);
+    assert_eq!(failed, [false, false, true, true, true, false]);
 
     // Writing again replaces; an empty buffer is an empty file.
     RolloutBuffer::new().write(&path).unwrap();

@@ -74,6 +74,88 @@ use super::RewardInput;
 /// # }
 /// # assert!(Closeness.score(&RewardInput::new("2+2=", "4", "four")).is_err());
 /// ```
+///
+/// # Slow rewards
+///
+/// A reward is an ordinary function on a thread. One that waits - for a service, a subprocess, a device - needs three
+/// things, and no runtime in this crate:
+///
+/// - **Room.** Threads that wait cost little. In a set, [`RewardOptions::concurrency`](super::RewardOptions::concurrency)
+///   gives the reward workers of its own, so that nothing else waits for it.
+/// - **A limit** of its own, [`RewardOptions::time_limit`](super::RewardOptions::time_limit), and a shorter one inside: the
+///   client's. A client that gives up returns an error with a reason and frees its thread; the set can only walk away.
+/// - **Batches**, where one call for many costs less than many calls: [`score_batch`](Self::score_batch), and
+///   [`batch_size`](Self::batch_size) to be given more than one.
+///
+/// An async client lives inside the reward with its runtime, and `score` blocks on the call: with tokio, keep a
+/// `tokio::runtime::Handle` and return `self.handle.block_on(self.client.judge(input))`. The worker threads are not the
+/// runtime's, so blocking them is allowed, and all calls share the runtime's connections. Without a runtime, any `block_on`
+/// does:
+///
+/// ```
+/// use std::pin::pin;
+/// use std::sync::Arc;
+/// use std::task::{Context, Poll, Wake, Waker};
+/// use std::thread::{self, Thread};
+/// use std::time::Duration;
+///
+/// use rlvr::reward::{Reward, RewardError, RewardInput, RewardOptions, RewardSet};
+///
+/// struct Unpark(Thread);
+/// impl Wake for Unpark {
+///     fn wake(self: Arc<Self>) {
+///         self.0.unpark();
+///     }
+/// }
+///
+/// fn block_on<F: Future>(future: F) -> F::Output {
+///     let mut future = pin!(future);
+///     let waker = Waker::from(Arc::new(Unpark(thread::current())));
+///     loop {
+///         match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+///             Poll::Ready(output) => return output,
+///             Poll::Pending => thread::park(),
+///         }
+///     }
+/// }
+///
+/// struct Judge;
+/// impl Judge {
+///     /// Stands for a request to a service.
+///     async fn ask(&self, texts: &[&str]) -> Result<Vec<f64>, std::io::Error> {
+///         Ok(texts.iter().map(|text| text.len() as f64).collect())
+///     }
+/// }
+///
+/// impl Reward for Judge {
+///     fn name(&self) -> &str {
+///         "judge"
+///     }
+///
+///     fn score(&self, input: &RewardInput) -> Result<Option<f64>, RewardError> {
+///         Ok(Some(block_on(self.ask(&[&input.completion]))?[0]))
+///     }
+///
+///     fn score_batch(&self, inputs: &[&RewardInput]) -> Vec<Result<Option<f64>, RewardError>> {
+///         let texts: Vec<&str> = inputs.iter().map(|input| &*input.completion).collect();
+///         match block_on(self.ask(&texts)) {
+///             Ok(scores) => scores.into_iter().map(|score| Ok(Some(score))).collect(),
+///             Err(error) => inputs.iter().map(|_| Err(error.to_string().into())).collect(),
+///         }
+///     }
+///
+///     fn batch_size(&self) -> usize {
+///         32
+///     }
+/// }
+///
+/// let patient = RewardOptions::new().concurrency(16).time_limit(Duration::from_secs(60));
+/// let rewards = RewardSet::builder().add_with(1.0, Judge, patient).build()?;
+/// let inputs = ["a", "bcd"].map(|text| RewardInput::new("", "", text)).to_vec();
+/// let totals: Vec<_> = rewards.score(inputs).iter().map(|one| one.total).collect();
+/// assert_eq!(totals, [Some(1.0), Some(3.0)]);
+/// # Ok::<(), rlvr::Error>(())
+/// ```
 pub trait Reward: Send + Sync + 'static {
     /// The name under which scores are recorded; unique in a set, the same on every call.
     fn name(&self) -> &str;
@@ -83,6 +165,20 @@ pub trait Reward: Send + Sync + 'static {
     /// # Errors
     /// If the reward could not do its work: the reference or the metadata are not what it needs, or a resource is missing.
     fn score(&self, input: &RewardInput) -> Result<Option<f64>, RewardError>;
+
+    /// Scores several completions, in order, one result for each. By default one by one.
+    ///
+    /// It gives what [`score`](Self::score) gives for each of them, whatever they are together with. In a set all of them
+    /// share one time limit and one panic, and a list that is shorter or longer than the inputs fails them all.
+    fn score_batch(&self, inputs: &[&RewardInput]) -> Vec<Result<Option<f64>, RewardError>> {
+        inputs.iter().map(|input| self.score(input)).collect()
+    }
+
+    /// The most completions that [`score_batch`](Self::score_batch) wants at once, at least 1. Default 1: every completion
+    /// has a time limit of its own, and no other can break it.
+    fn batch_size(&self) -> usize {
+        1
+    }
 }
 
 impl<R: Reward + ?Sized> Reward for Arc<R> {
@@ -93,6 +189,14 @@ impl<R: Reward + ?Sized> Reward for Arc<R> {
     fn score(&self, input: &RewardInput) -> Result<Option<f64>, RewardError> {
         (**self).score(input)
     }
+
+    fn score_batch(&self, inputs: &[&RewardInput]) -> Vec<Result<Option<f64>, RewardError>> {
+        (**self).score_batch(inputs)
+    }
+
+    fn batch_size(&self) -> usize {
+        (**self).batch_size()
+    }
 }
 
 impl<R: Reward + ?Sized> Reward for Box<R> {
@@ -102,6 +206,14 @@ impl<R: Reward + ?Sized> Reward for Box<R> {
 
     fn score(&self, input: &RewardInput) -> Result<Option<f64>, RewardError> {
         (**self).score(input)
+    }
+
+    fn score_batch(&self, inputs: &[&RewardInput]) -> Vec<Result<Option<f64>, RewardError>> {
+        (**self).score_batch(inputs)
+    }
+
+    fn batch_size(&self) -> usize {
+        (**self).batch_size()
     }
 }
 
@@ -226,5 +338,35 @@ mod tests {
         assert_eq!(Reward::name(&one), "one");
         assert_eq!(Reward::name(&boxed), "one");
         assert_eq!(Reward::score(&boxed, &input).unwrap(), Some(1.0));
+        assert_eq!(Reward::batch_size(&boxed), 1);
+        assert_eq!(Reward::score_batch(&boxed, &[&input, &input]).len(), 2);
+    }
+
+    #[test]
+    fn a_batch_of_ones_own_is_reached_through_every_pointer() {
+        struct Pairs;
+        impl Reward for Pairs {
+            fn name(&self) -> &str {
+                "pairs"
+            }
+            fn score(&self, _: &RewardInput) -> Result<Option<f64>, RewardError> {
+                Ok(Some(1.0))
+            }
+            fn score_batch(
+                &self,
+                inputs: &[&RewardInput],
+            ) -> Vec<Result<Option<f64>, RewardError>> {
+                inputs.iter().map(|_| Ok(Some(2.0))).collect()
+            }
+            fn batch_size(&self) -> usize {
+                2
+            }
+        }
+        let shared: Arc<dyn Reward> = Arc::new(Pairs);
+        let boxed: Box<dyn Reward> = Box::new(shared);
+        let input = RewardInput::new("", "", "");
+        assert_eq!(Reward::batch_size(&boxed), 2);
+        let scores = Reward::score_batch(&boxed, &[&input]);
+        assert_eq!(scores[0].as_ref().unwrap(), &Some(2.0));
     }
 }

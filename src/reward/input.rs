@@ -15,6 +15,9 @@ pub struct RewardInput {
     pub completion: String,
     /// The length of the completion in tokens, as sampled: the stop token counts.
     pub tokens: usize,
+    /// The tokens themselves, as sampled; empty where only the text is known. A [`RewardSet`](super::RewardSet) that scores
+    /// rollouts fills them in.
+    pub token_ids: Vec<u32>,
     /// Why the completion ended.
     pub finish: FinishReason,
     /// Anything else the problem carries, by name.
@@ -42,6 +45,7 @@ impl RewardInput {
             answer: answer.into(),
             tokens: completion.chars().count() + 1,
             completion,
+            token_ids: Vec::new(),
             finish: FinishReason::Stop,
             metadata: Map::new(),
         }
@@ -51,6 +55,21 @@ impl RewardInput {
     #[must_use]
     pub fn with_metadata(mut self, key: impl Into<String>, value: impl Into<Value>) -> Self {
         self.metadata.insert(key.into(), value.into());
+        self
+    }
+
+    /// The same input with these tokens, and their number as its length.
+    ///
+    /// ```
+    /// use rlvr::reward::RewardInput;
+    ///
+    /// let input = RewardInput::new("2+2=", "4", "4").with_tokens(vec![17, 1]);
+    /// assert_eq!((input.tokens, input.token_ids), (2, vec![17, 1]));
+    /// ```
+    #[must_use]
+    pub fn with_tokens(mut self, ids: Vec<u32>) -> Self {
+        self.tokens = ids.len();
+        self.token_ids = ids;
         self
     }
 }

@@ -12,26 +12,64 @@ use std::time::{Duration, Instant};
 use crate::rollout::RewardOutcome;
 
 /// What a batch does for each of its indices.
-pub(super) type Job = Arc<dyn Fn(usize) -> RewardOutcome + Send + Sync>;
+pub(super) type Job<T> = Arc<dyn Fn(usize) -> T + Send + Sync>;
+
+/// Which jobs a batch has, and who runs them.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Plan {
+    /// How long each job may run; as long as there are jobs.
+    pub(super) limits: Vec<Duration>,
+    /// Every job, in one lane each.
+    pub(super) lanes: Vec<Lane>,
+}
+
+/// Jobs that share workers, so that slow ones keep nobody else waiting.
+#[derive(Clone, Debug)]
+pub(super) struct Lane {
+    /// The jobs, in the order in which they are started.
+    pub(super) jobs: Vec<usize>,
+    /// The most of them that run at once.
+    pub(super) threads: usize,
+}
+
+/// What became of one job.
+#[derive(Clone, Debug)]
+pub(super) struct Done<T> {
+    /// Its result, or why there is none.
+    pub(super) result: Result<T, RewardOutcome>,
+    /// How long it ran; the limit if it passed it.
+    pub(super) seconds: f64,
+}
+
+impl<T> Done<T> {
+    fn broken(outcome: RewardOutcome) -> Self {
+        Self {
+            result: Err(outcome),
+            seconds: 0.0,
+        }
+    }
+
+    fn overdue(limit: Duration) -> Self {
+        let seconds = limit.as_secs_f64();
+        Self {
+            result: Err(RewardOutcome::TimedOut(seconds)),
+            seconds,
+        }
+    }
+}
 
 /// How jobs are run. Threads live for one batch: there is nothing to shut down, and batches do not wait for each other.
 #[derive(Clone, Debug)]
 pub(super) struct Pool {
-    /// How long a job may run.
-    pub(super) limit: Duration,
-    /// The most jobs of one batch that run at once.
-    pub(super) threads: usize,
     /// The most abandoned threads with which a new job is still started.
-    pub(super) most_abandoned: usize,
+    most_abandoned: usize,
     /// Threads whose job passed its limit and has not returned, of all batches.
     abandoned: Arc<AtomicUsize>,
 }
 
 impl Pool {
-    pub(super) fn new(limit: Duration, threads: usize, most_abandoned: usize) -> Self {
+    pub(super) fn new(most_abandoned: usize) -> Self {
         Self {
-            limit,
-            threads,
             most_abandoned,
             abandoned: Arc::default(),
         }
@@ -41,63 +79,89 @@ impl Pool {
         self.abandoned.load(Ordering::Relaxed)
     }
 
-    /// The outcomes of `job(0) .. job(jobs - 1)`, in this order.
+    /// What became of `job(0)`, `job(1)` and so on, in this order; the plan has as many limits as there are jobs.
     ///
     /// The calling thread supervises: it sleeps until a worker has found no more jobs, or until a job is overdue.
-    pub(super) fn run(&self, jobs: usize, job: Job) -> Vec<RewardOutcome> {
+    pub(super) fn run<T: Send + 'static>(&self, plan: Plan, job: Job<T>) -> Vec<Done<T>> {
+        let jobs = plan.limits.len();
         let batch = Arc::new(Batch {
             pool: self.clone(),
-            jobs,
+            shortest: plan.limits.iter().copied().min().unwrap_or(Duration::MAX),
+            limits: plan.limits,
+            lanes: plan.lanes.into_iter().map(Queue::new).collect(),
             job,
-            next: AtomicUsize::new(0),
         });
         let (exit, exits) = mpsc::channel();
         let mut crew = Crew {
             seats: Vec::new(),
             working: 0,
             exit,
-            outcomes: vec![None; jobs],
+            done: (0..jobs).map(|_| None).collect(),
             trouble: None,
         };
         // Cheap jobs may be done before the last worker has started, and then it need not.
-        while crew.working < self.threads && crew.hire(&batch) {}
+        for (index, queue) in batch.lanes.iter().enumerate() {
+            let mut hired = 0;
+            while hired < queue.lane.threads && crew.hire(&batch, index) {
+                hired += 1;
+            }
+        }
         while crew.working > 0 {
-            match exits.recv_timeout(crew.patience(self.limit)) {
+            match exits.recv_timeout(crew.patience(&batch)) {
                 Ok(seat) => crew.collect(seat),
                 Err(_) => crew.relieve(&batch),
             }
         }
         // Nobody is left to run what is left over.
-        while let Some(job) = batch.claim() {
-            let trouble = crew.trouble.clone();
-            crew.outcomes[job] = Some(trouble.unwrap_or_else(|| batch.refusal()));
+        for queue in &batch.lanes {
+            while let Some(job) = queue.claim() {
+                let trouble = crew.trouble.clone();
+                crew.done[job] = Some(Done::broken(trouble.unwrap_or_else(|| batch.refusal())));
+            }
         }
-        let lost = || RewardOutcome::Failed("the result was lost".into());
-        let outcomes = crew.outcomes.into_iter();
-        outcomes.map(|found| found.unwrap_or_else(lost)).collect()
+        let lost = || Done::broken(RewardOutcome::Failed("the result was lost".into()));
+        let done = crew.done.into_iter();
+        done.map(|found| found.unwrap_or_else(lost)).collect()
     }
 }
 
-/// What the workers of one call share. It outlives the call as long as an abandoned worker holds on to it.
-struct Batch {
-    pool: Pool,
-    jobs: usize,
-    job: Job,
-    /// The first job that nobody has claimed.
+/// A lane and how far it has got.
+struct Queue {
+    lane: Lane,
+    /// The place of the first job that nobody has claimed.
     next: AtomicUsize,
 }
 
-impl Batch {
+impl Queue {
+    fn new(lane: Lane) -> Self {
+        Self {
+            lane,
+            next: AtomicUsize::new(0),
+        }
+    }
+
     fn has_jobs(&self) -> bool {
-        self.next.load(Ordering::Relaxed) < self.jobs
+        self.next.load(Ordering::Relaxed) < self.lane.jobs.len()
     }
 
     fn claim(&self) -> Option<usize> {
         // Workers stop at their first failure, so the counter cannot wrap.
-        let job = self.next.fetch_add(1, Ordering::Relaxed);
-        (job < self.jobs).then_some(job)
+        let place = self.next.fetch_add(1, Ordering::Relaxed);
+        self.lane.jobs.get(place).copied()
     }
+}
 
+/// What the workers of one call share. It outlives the call as long as an abandoned worker holds on to it.
+struct Batch<T> {
+    pool: Pool,
+    limits: Vec<Duration>,
+    /// The shortest of the limits.
+    shortest: Duration,
+    lanes: Vec<Queue>,
+    job: Job<T>,
+}
+
+impl<T> Batch<T> {
     fn is_full(&self) -> bool {
         self.pool.abandoned() >= self.pool.most_abandoned
     }
@@ -109,12 +173,8 @@ impl Batch {
         ))
     }
 
-    fn overdue(&self) -> RewardOutcome {
-        RewardOutcome::TimedOut(self.pool.limit.as_secs_f64())
-    }
-
     /// One worker's life: claim, run, hand in, until there are no more jobs or it has been abandoned.
-    fn work(&self, seat: &Seat) -> Exit {
+    fn work(&self, seat: &Seat<T>) -> Exit {
         let mut result = None;
         loop {
             let (job, start) = {
@@ -125,24 +185,27 @@ impl Batch {
                     return Exit::Abandoned;
                 }
                 state.results.extend(result.take());
-                state.running = self.claim().map(|job| (job, Instant::now()));
+                let claimed = self.lanes[seat.lane].claim();
+                state.running = claimed.map(|job| (job, Instant::now()));
                 match state.running {
                     Some(running) => running,
                     None => return Exit::Done,
                 }
             };
-            let outcome = if self.is_full() {
-                self.refusal()
+            let done = if self.is_full() {
+                Done::broken(self.refusal())
             } else {
-                let outcome = guarded(|| (self.job)(job));
+                let result = guarded(|| (self.job)(job));
+                let (taken, limit) = (start.elapsed(), self.limits[job]);
                 // Whether the supervisor looked in time must not decide what is recorded.
-                if start.elapsed() < self.pool.limit {
-                    outcome
+                if taken < limit {
+                    let seconds = taken.as_secs_f64();
+                    Done { result, seconds }
                 } else {
-                    self.overdue()
+                    Done::overdue(limit)
                 }
             };
-            result = Some((job, outcome));
+            result = Some((job, done));
         }
     }
 }
@@ -154,43 +217,54 @@ enum Exit {
 }
 
 /// Where a worker and the supervisor meet.
-#[derive(Default)]
-struct Seat(Mutex<SeatState>);
+struct Seat<T> {
+    /// Which lane's jobs are run here.
+    lane: usize,
+    state: Mutex<SeatState<T>>,
+}
 
-#[derive(Default)]
-struct SeatState {
+struct SeatState<T> {
     /// The job and when it started.
     running: Option<(usize, Instant)>,
-    results: Vec<(usize, RewardOutcome)>,
+    results: Vec<(usize, Done<T>)>,
     abandoned: bool,
 }
 
-impl Seat {
-    fn lock(&self) -> MutexGuard<'_, SeatState> {
+impl<T> Seat<T> {
+    fn new(lane: usize) -> Self {
+        let state = Mutex::new(SeatState {
+            running: None,
+            results: Vec::new(),
+            abandoned: false,
+        });
+        Self { lane, state }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, SeatState<T>> {
         // No job runs under the lock, and whatever a panic left behind is whole.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// The supervisor's view of a batch.
-struct Crew {
+struct Crew<T> {
     /// By worker; empty where the worker has left or was abandoned.
-    seats: Vec<Option<Arc<Seat>>>,
+    seats: Vec<Option<Arc<Seat<T>>>>,
     working: usize,
     /// On which a worker that found no more jobs says which seat it leaves.
     exit: Sender<usize>,
-    outcomes: Vec<Option<RewardOutcome>>,
+    done: Vec<Option<Done<T>>>,
     /// Why no thread could be started.
     trouble: Option<RewardOutcome>,
 }
 
-impl Crew {
-    /// Starts one more worker if there is something to do for it.
-    fn hire(&mut self, batch: &Arc<Batch>) -> bool {
-        if !batch.has_jobs() || batch.is_full() {
+impl<T: Send + 'static> Crew<T> {
+    /// Starts one more worker for a lane if there is something to do for it.
+    fn hire(&mut self, batch: &Arc<Batch<T>>, lane: usize) -> bool {
+        if !batch.lanes[lane].has_jobs() || batch.is_full() {
             return false;
         }
-        let seat = Arc::new(Seat::default());
+        let seat = Arc::new(Seat::new(lane));
         match start(batch, &seat, self.seats.len(), &self.exit) {
             Ok(()) => {
                 self.seats.push(Some(seat));
@@ -205,13 +279,14 @@ impl Crew {
         }
     }
 
-    /// How long nobody can become overdue; a job that starts later than now has the whole limit.
-    fn patience(&self, limit: Duration) -> Duration {
+    /// How long nobody can become overdue; a job that starts later than now has its whole limit, which is no shorter than
+    /// the shortest.
+    fn patience(&self, batch: &Batch<T>) -> Duration {
         let left = self.seats.iter().flatten().filter_map(|seat| {
-            let (_, start) = seat.lock().running?;
-            Some(limit.saturating_sub(start.elapsed()))
+            let (job, start) = seat.lock().running?;
+            Some(batch.limits[job].saturating_sub(start.elapsed()))
         });
-        left.min().unwrap_or(limit)
+        left.fold(batch.shortest, Duration::min)
     }
 
     /// Takes the results of a worker that has left.
@@ -224,14 +299,15 @@ impl Crew {
     }
 
     /// Abandons the workers whose job is overdue and puts fresh ones in their place.
-    fn relieve(&mut self, batch: &Arc<Batch>) {
+    fn relieve(&mut self, batch: &Arc<Batch<T>>) {
         for i in 0..self.seats.len() {
             let Some(seat) = &self.seats[i] else { continue };
+            let lane = seat.lane;
             let mut state = seat.lock();
             let Some((job, start)) = state.running else {
                 continue;
             };
-            if start.elapsed() < batch.pool.limit {
+            if start.elapsed() < batch.limits[job] {
                 continue;
             }
             state.abandoned = true;
@@ -242,21 +318,21 @@ impl Crew {
             self.seats[i] = None;
             self.working -= 1;
             self.keep(results);
-            self.outcomes[job] = Some(batch.overdue());
-            self.hire(batch);
+            self.done[job] = Some(Done::overdue(batch.limits[job]));
+            self.hire(batch, lane);
         }
     }
 
-    fn keep(&mut self, results: Vec<(usize, RewardOutcome)>) {
-        for (job, outcome) in results {
-            self.outcomes[job] = Some(outcome);
+    fn keep(&mut self, results: Vec<(usize, Done<T>)>) {
+        for (job, done) in results {
+            self.done[job] = Some(done);
         }
     }
 }
 
-fn start(
-    batch: &Arc<Batch>,
-    seat: &Arc<Seat>,
+fn start<T: Send + 'static>(
+    batch: &Arc<Batch<T>>,
+    seat: &Arc<Seat<T>>,
     index: usize,
     exit: &Sender<usize>,
 ) -> io::Result<()> {
@@ -274,10 +350,9 @@ fn start(
 }
 
 /// Runs `job` and turns a panic into its message.
-fn guarded(job: impl FnOnce() -> RewardOutcome) -> RewardOutcome {
+fn guarded<T>(job: impl FnOnce() -> T) -> Result<T, RewardOutcome> {
     // What a panic leaves half done is the reward's own state; the trait asks it to have none.
-    catch_unwind(AssertUnwindSafe(job))
-        .unwrap_or_else(|payload| RewardOutcome::Panicked(message(payload)))
+    catch_unwind(AssertUnwindSafe(job)).map_err(|payload| RewardOutcome::Panicked(message(payload)))
 }
 
 fn message(payload: Box<dyn Any + Send>) -> String {

@@ -1,15 +1,24 @@
 //! Several rewards over a batch of completions, and what they come to.
 
-use std::collections::HashSet;
+mod builder;
+mod entry;
+mod options;
+mod schedule;
+mod total;
+
 use std::fmt;
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
+pub use builder::RewardSetBuilder;
+pub use options::{Gate, Missing, RewardOptions};
+
+use self::entry::Entry;
+use self::schedule::{Batch, Outcomes};
+use self::total::Total;
+use super::RewardInput;
 use super::pool::Pool;
-use super::{Reward, RewardInput};
 use crate::rollout::{RewardOutcome, RewardRecord, RolloutBuffer};
-use crate::{Error, Result};
 
 /// The default of [`RewardSetBuilder::time_limit`].
 const TIME_LIMIT: Duration = Duration::from_secs(5);
@@ -19,8 +28,8 @@ const MAX_ABANDONED: usize = 64;
 /// Weighted rewards that are run together.
 ///
 /// [`score`](Self::score) runs every reward on every input. Each of these pairs is one job on a worker thread, and whatever it
-/// does becomes one [`RewardOutcome`]: a number, an abstention, an error, a panic, or a time-out. No reward can end the
-/// run, delay the others by more than the time limit, or have its failure taken for a 0.
+/// does becomes one [`RewardOutcome`]: a number, an abstention, an error, a panic, or a
+/// time-out. No reward can end the run, delay the others by more than the time limit, or have its failure taken for a 0.
 ///
 /// ```
 /// use rlvr::reward::{AccuracyReward, FnReward, RewardInput, RewardSet};
@@ -54,36 +63,44 @@ const MAX_ABANDONED: usize = 64;
 ///
 /// # The total
 ///
-/// The sum of weight times score over the rewards that gave a number. A reward that abstains is left out, as a NaN is in TRL's
-/// `nansum`. The total is `None`
-/// - if all rewards abstain,
-/// - if any reward fails, panics or times out: the sum without it would compare this rollout with others on another scale, so
-///   it leaves the statistics instead of being punished, or spared, for a broken reward,
-/// - if the sum is too large for an `f64`.
+/// The sum of weight times score over the rewards that gave a number. What counts where one gave none is said by its
+/// [`RewardOptions`]. By default
+/// - a reward that abstains is left out ([`Missing::LeaveOut`]), as a NaN is in TRL's `nansum`,
+/// - a rollout on which any reward fails, panics or times out has no total ([`Missing::DropRollout`]): the sum without it would
+///   compare this rollout with others on another scale, so it leaves the statistics instead of being punished, or spared,
+///   for a broken reward.
+///
+/// The order is: a reward behind a shut [`Gate`] counts as the gate says; where the gate of the total is shut, the total is
+/// what that gate says, and otherwise the sum; the clamp is last. There is no total either if no reward gave a number, or
+/// if the sum is too large for an `f64`.
 ///
 /// A weight of 0 records a reward without paying for it. It still counts as above when it breaks.
 ///
+/// # The order of work
+///
+/// A reward runs at once, unless it has a gate or is a [`GroupReward`](super::GroupReward) that reads scores: then it runs when
+/// all rewards that somebody waits for have been run. Rewards share the set's threads; one with a
+/// [`concurrency`](RewardOptions::concurrency) has workers of its own, so that a slow service and quick arithmetic do not
+/// wait for each other. Results are in the order of the inputs whatever ran first.
+///
 /// # The time limit
 ///
-/// It is wall-clock time, counted from the moment the job starts to run. A job that passes it is recorded as
+/// It is wall-clock time of one call, counted from the moment it starts to run. A call that passes it is recorded as
 /// [`RewardOutcome::TimedOut`], and what it returns later is dropped. Safe Rust cannot kill its thread: the thread is
 /// *abandoned*, a fresh one takes its place, and it ends when the job returns, if ever. Up to 64 such threads are put up
 /// with (a few more if jobs that already run pass the limit as well). With more, jobs are not started but recorded as
 /// [`RewardOutcome::Failed`], until some of the threads come back.
 ///
 /// A time-out therefore costs memory, and a core if the job spins, and near the limit it depends on the machine's load. Rewards
-/// that bound their own work, see [`Reward`], never meet it. Nothing here helps against a reward that overflows its
-/// stack, exhausts the memory or exits the process, nor against panics in a program built with `panic = "abort"`.
+/// that bound their own work, see [`Reward`](super::Reward), never meet it. Nothing here helps against a reward that overflows
+/// its stack, exhausts the memory or exits the process, nor against panics in a program built with `panic = "abort"`.
 #[derive(Clone)]
 pub struct RewardSet {
     rewards: Arc<[Entry]>,
+    total: Arc<Total>,
     pool: Pool,
-}
-
-struct Entry {
-    name: String,
-    weight: f64,
-    reward: Box<dyn Reward>,
+    /// The workers of the rewards that have none of their own.
+    threads: usize,
 }
 
 /// What a [`RewardSet`] says about one input.
@@ -91,21 +108,20 @@ struct Entry {
 pub struct Scored {
     /// One record for each reward, in the order of the set.
     pub records: Vec<RewardRecord>,
-    /// The weighted sum, or `None`; see [`RewardSet`].
+    /// What they come to, or `None`; see [`RewardSet`].
     pub total: Option<f64>,
 }
 
 impl RewardSet {
     /// A set to be filled: at least one [`add`](RewardSetBuilder::add), then [`build`](RewardSetBuilder::build).
     pub fn builder() -> RewardSetBuilder {
-        RewardSetBuilder {
-            rewards: Vec::new(),
-            time_limit: TIME_LIMIT,
-            threads: None,
-        }
+        RewardSetBuilder::new()
     }
 
     /// Scores every input with every reward; the results are in the order of the inputs.
+    ///
+    /// To a [`GroupReward`](super::GroupReward) the inputs are one group: completions of one problem. For several problems
+    /// there is [`score_groups`](Self::score_groups).
     ///
     /// For pure rewards that stay within the time limit the result does not depend on the threads or their timing. The call
     /// blocks until every job has an outcome: with `n` hanging jobs on `t` threads about `n / t` time limits. It may be called
@@ -114,16 +130,20 @@ impl RewardSet {
     /// Failures are logged as one `tracing` warning for each reward that had any. The default panic hook, which writes
     /// to the standard error, is left as it is.
     pub fn score(&self, inputs: Vec<RewardInput>) -> Vec<Scored> {
-        let width = self.rewards.len();
-        let jobs = inputs.len() * width;
-        let rewards = Arc::clone(&self.rewards);
-        let job = move |i: usize| outcome(&*rewards[i % width].reward, &inputs[i / width]);
-        let mut outcomes = self.pool.run(jobs, Arc::new(job)).into_iter();
-        let scored: Vec<Scored> = (0..jobs / width)
-            .map(|_| self.record(outcomes.by_ref().take(width)))
-            .collect();
-        self.report(&scored);
-        scored
+        let group = 0..inputs.len();
+        self.run(Batch {
+            inputs: Arc::new(inputs),
+            groups: vec![group],
+        })
+    }
+
+    /// Scores several groups in one go, as [`score`](Self::score) does one.
+    pub fn score_groups(&self, groups: Vec<Vec<RewardInput>>) -> Vec<Vec<Scored>> {
+        let sizes: Vec<usize> = groups.iter().map(Vec::len).collect();
+        let inputs = groups.into_iter().flatten().collect();
+        let mut scored = self.run(Batch::new(inputs, &sizes)).into_iter();
+        let take = |size| scored.by_ref().take(size).collect();
+        sizes.into_iter().map(take).collect()
     }
 
     /// Scores every rollout of a buffer and writes records and total into it.
@@ -135,11 +155,14 @@ impl RewardSet {
                 answer: group.problem.answer.clone(),
                 completion: rollout.text.clone(),
                 tokens: rollout.tokens.len(),
+                token_ids: rollout.tokens.clone(),
                 finish: rollout.finish,
                 metadata: group.problem.metadata.clone(),
             }));
         }
-        for (rollout, scored) in rollouts.rollouts_mut().zip(self.score(inputs)) {
+        let sizes = rollouts.groups.iter().map(|group| group.rollouts.len());
+        let batch = Batch::new(inputs, &sizes.collect::<Vec<_>>());
+        for (rollout, scored) in rollouts.rollouts_mut().zip(self.run(batch)) {
             rollout.rewards = scored.records;
             rollout.reward = scored.total;
         }
@@ -160,19 +183,27 @@ impl RewardSet {
         self.pool.abandoned()
     }
 
-    fn record(&self, outcomes: impl Iterator<Item = RewardOutcome>) -> Scored {
-        let records: Vec<RewardRecord> = self
-            .rewards
-            .iter()
-            .zip(outcomes)
-            .map(|(entry, outcome)| RewardRecord {
+    fn run(&self, batch: Batch) -> Vec<Scored> {
+        let outcomes = Outcomes::find(&self.rewards, &self.pool, self.threads, &batch);
+        let scored = |input| {
+            let found = outcomes.of(input);
+            let of = self
+                .total
+                .of(&self.rewards, found.iter().map(|(outcome, _)| outcome));
+            let record = |(entry, (outcome, seconds)): (&Entry, &(_, f64))| RewardRecord {
                 name: entry.name.clone(),
                 weight: entry.weight,
-                outcome,
-            })
-            .collect();
-        let total = total(&records);
-        Scored { records, total }
+                outcome: RewardOutcome::clone(outcome),
+                seconds: *seconds,
+            };
+            Scored {
+                records: self.rewards.iter().zip(found).map(record).collect(),
+                total: of,
+            }
+        };
+        let scored: Vec<Scored> = (0..batch.inputs.len()).map(scored).collect();
+        self.report(&scored);
+        scored
     }
 
     fn report(&self, scored: &[Scored]) {
@@ -186,7 +217,7 @@ impl RewardSet {
                     rollouts = scored.len(),
                     abandoned_threads = self.abandoned_threads(),
                     ?first,
-                    "a reward broke; its rollouts have no total"
+                    "a reward broke"
                 );
             }
         }
@@ -198,128 +229,8 @@ impl fmt::Debug for RewardSet {
         f.debug_struct("RewardSet")
             .field("names", &self.names())
             .field("weights", &self.weights())
-            .field("time_limit", &self.pool.limit)
-            .field("threads", &self.pool.threads)
-            .finish_non_exhaustive()
-    }
-}
-
-fn outcome(reward: &dyn Reward, input: &RewardInput) -> RewardOutcome {
-    match reward.score(input) {
-        Ok(Some(score)) if score.is_finite() => RewardOutcome::Score(score),
-        Ok(Some(score)) => {
-            RewardOutcome::Failed(format!("the score is {score}; expected a finite number"))
-        }
-        Ok(None) => RewardOutcome::Abstained,
-        Err(error) => RewardOutcome::Failed(error.to_string()),
-    }
-}
-
-fn total(records: &[RewardRecord]) -> Option<f64> {
-    if records.iter().any(|record| record.outcome.is_failure()) {
-        return None;
-    }
-    let terms = records.iter().filter_map(|record| {
-        let score = record.outcome.score()?;
-        Some(record.weight * score)
-    });
-    terms
-        .reduce(|sum, term| sum + term)
-        .filter(|total| total.is_finite())
-}
-
-/// Collects the rewards and the settings of a [`RewardSet`].
-#[must_use]
-pub struct RewardSetBuilder {
-    rewards: Vec<(f64, Box<dyn Reward>)>,
-    time_limit: Duration,
-    threads: Option<usize>,
-}
-
-impl RewardSetBuilder {
-    /// One more reward and its weight in the total, any finite number. `Arc<dyn Reward>` and `Box<dyn Reward>` are rewards too.
-    pub fn add(mut self, weight: f64, reward: impl Reward) -> Self {
-        self.rewards.push((weight, Box::new(reward)));
-        self
-    }
-
-    /// How long one reward may take for one input, more than zero. Default: 5 seconds.
-    pub fn time_limit(mut self, limit: Duration) -> Self {
-        self.time_limit = limit;
-        self
-    }
-
-    /// How many jobs of one batch run at once, at least 1. Default: [`std::thread::available_parallelism`].
-    ///
-    /// Rewards that wait - for a subprocess, for a service - may want more.
-    pub fn threads(mut self, threads: usize) -> Self {
-        self.threads = Some(threads);
-        self
-    }
-
-    /// The set.
-    ///
-    /// # Errors
-    /// [`Error::Config`], naming the field: no reward at all, an empty name or one that occurs twice, a weight that is not
-    /// finite, a time limit of zero, no threads.
-    pub fn build(self) -> Result<RewardSet> {
-        if self.rewards.is_empty() {
-            return Err(Error::config("rewards", "none", "at least one reward"));
-        }
-        if self.time_limit.is_zero() {
-            return Err(Error::config("time_limit", "0 s", "more than zero"));
-        }
-        let threads = match self.threads {
-            Some(0) => return Err(Error::config("threads", 0, "1 or more")),
-            Some(threads) => threads,
-            None => thread::available_parallelism().map_or(1, usize::from),
-        };
-        let mut names = HashSet::new();
-        let mut rewards = Vec::new();
-        for (i, (weight, reward)) in self.rewards.into_iter().enumerate() {
-            // Asked once, so that no later answer can make records disagree.
-            let name = reward.name().to_string();
-            if name.is_empty() || !names.insert(name.clone()) {
-                let expected = "a name that no other reward of the set has, not empty";
-                return Err(Error::config(
-                    format!("rewards[{i}].name"),
-                    format!("{name:?}"),
-                    expected,
-                ));
-            }
-            if !weight.is_finite() {
-                let field = format!("rewards[{i}].weight");
-                return Err(Error::config(
-                    field,
-                    weight,
-                    format!("a finite weight for `{name}`"),
-                ));
-            }
-            rewards.push(Entry {
-                name,
-                weight,
-                reward,
-            });
-        }
-        Ok(RewardSet {
-            rewards: rewards.into(),
-            pool: Pool::new(self.time_limit, threads, MAX_ABANDONED),
-        })
-    }
-}
-
-impl fmt::Debug for RewardSetBuilder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let rewards: Vec<_> = self
-            .rewards
-            .iter()
-            .map(|(weight, reward)| (reward.name(), weight))
-            .collect();
-        f.debug_struct("RewardSetBuilder")
-            .field("rewards", &rewards)
-            .field("time_limit", &self.time_limit)
             .field("threads", &self.threads)
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 

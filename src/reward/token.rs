@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
 
 use super::RewardError;
 use crate::prompt::Problem;
@@ -52,6 +53,7 @@ pub trait TokenReward: Send + Sync + 'static {
 pub fn score_tokens(reward: &dyn TokenReward, rollouts: &mut RolloutBuffer) {
     for group in &mut rollouts.groups {
         for rollout in &mut group.rollouts {
+            let started = Instant::now();
             let outcome = match rollout.reward {
                 None => RewardOutcome::Abstained,
                 Some(_) => match scores(reward, &group.problem, rollout) {
@@ -70,6 +72,7 @@ pub fn score_tokens(reward: &dyn TokenReward, rollouts: &mut RolloutBuffer) {
                 name: reward.name().into(),
                 weight: 1.0,
                 outcome,
+                seconds: started.elapsed().as_secs_f64(),
             });
         }
     }

@@ -26,10 +26,12 @@ pub enum RewardOutcome {
     Panicked(String),
     /// The reward took longer than the limit, in seconds.
     TimedOut(f64),
+    /// The reward was not run, since its gate was shut; it counts as this number, before its weight.
+    Gated(f64),
 }
 
 impl RewardOutcome {
-    /// The number, if one was given.
+    /// The number, if the reward gave one. What a shut gate counts as is no score.
     pub fn score(&self) -> Option<f64> {
         match self {
             Self::Score(score) => Some(*score),
@@ -37,14 +39,20 @@ impl RewardOutcome {
         }
     }
 
-    /// Whether the reward broke: an error, a panic or a time-out. Abstaining is not a failure.
+    /// Whether the reward broke: an error, a panic or a time-out. Abstaining is not a failure, and neither is a shut gate.
     pub fn is_failure(&self) -> bool {
-        !matches!(self, Self::Score(_) | Self::Abstained)
+        match self {
+            Self::Failed(_) | Self::Panicked(_) | Self::TimedOut(_) => true,
+            Self::Score(_) | Self::Abstained | Self::Gated(_) => false,
+        }
     }
 }
 
 /// One named reward of one rollout.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+///
+/// Two records are equal if they say the same; [`seconds`](Self::seconds) is the machine's and is not compared. A run that
+/// is done again has equal rollouts, and never equal times.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RewardRecord {
     /// The reward's name, unique in its set.
@@ -53,6 +61,16 @@ pub struct RewardRecord {
     pub weight: f64,
     /// What became of it.
     pub outcome: RewardOutcome,
+    /// How long the reward took for this rollout, in wall-clock seconds. A call for several rollouts is divided evenly; what
+    /// was not run took none, and neither did records of a release that did not measure it.
+    #[serde(default)]
+    pub seconds: f64,
+}
+
+impl PartialEq for RewardRecord {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name && self.weight == other.weight && self.outcome == other.outcome
+    }
 }
 
 /// One sampled completion, as it was when it was sampled.
@@ -104,5 +122,56 @@ impl Rollout {
     /// Whether the length limit cut the completion off.
     pub fn is_truncated(&self) -> bool {
         self.finish == FinishReason::Length
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_of_earlier_releases_are_read() {
+        let text = r#"{"name":"format","weight":0.2,"outcome":{"score":1.0}}"#;
+        let record: RewardRecord = serde_json::from_str(text).unwrap();
+        assert_eq!((record.outcome.score(), record.seconds), (Some(1.0), 0.0));
+        let text = text.replace("outcome", "outcum");
+        assert!(serde_json::from_str::<RewardRecord>(&text).is_err());
+    }
+
+    #[test]
+    fn records_are_compared_by_what_they_say_and_written_with_their_time() {
+        let record = |seconds| RewardRecord {
+            name: "format".into(),
+            weight: 1.0,
+            outcome: RewardOutcome::Gated(-0.5),
+            seconds,
+        };
+        assert_eq!(record(0.25), record(7.0));
+        let other = RewardRecord {
+            outcome: RewardOutcome::Abstained,
+            ..record(0.25)
+        };
+        assert_ne!(record(0.25), other);
+        let text = serde_json::to_string(&record(0.25)).unwrap();
+        assert_eq!(
+            text,
+            r#"{"name":"format","weight":1.0,"outcome":{"gated":-0.5},"seconds":0.25}"#
+        );
+        let read: RewardRecord = serde_json::from_str(&text).unwrap();
+        assert_eq!((read.seconds, read), (0.25, record(0.25)));
+    }
+
+    #[test]
+    fn only_what_broke_is_a_failure() {
+        for (outcome, failure, score) in [
+            (RewardOutcome::Score(0.5), false, Some(0.5)),
+            (RewardOutcome::Abstained, false, None),
+            (RewardOutcome::Gated(1.0), false, None),
+            (RewardOutcome::Failed(String::new()), true, None),
+            (RewardOutcome::Panicked(String::new()), true, None),
+            (RewardOutcome::TimedOut(1.0), true, None),
+        ] {
+            assert_eq!((outcome.is_failure(), outcome.score()), (failure, score));
+        }
     }
 }

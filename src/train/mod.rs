@@ -12,6 +12,7 @@ mod gather;
 pub mod observer;
 mod optimizer;
 mod recipe;
+mod reward_metrics;
 mod run;
 mod sampler_metrics;
 mod schedule;

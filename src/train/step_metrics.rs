@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::experience::Experience;
+use super::reward_metrics::reward_metrics;
 use super::update::Updates;
 use crate::loss::KlEstimator;
 use crate::rollout::Rollout;
@@ -60,14 +61,8 @@ pub(super) fn step_metrics(
     put("reward_std", Some(statistics.mean_std));
     put("frac_reward_zero_std", Some(statistics.frac_zero_std()));
     put("rewards/unscored", Some(statistics.unscored as f64));
-    if let Some(first) = rollouts.first() {
-        for record in &first.rewards {
-            let scores: Vec<f64> = rollouts
-                .iter()
-                .filter_map(|r| r.score(&record.name))
-                .collect();
-            put(&format!("rewards/{}/mean", record.name), mean(&scores));
-        }
+    for (name, value) in reward_metrics(&rollouts) {
+        put(&name, Some(value));
     }
     let records = rollouts.iter().flat_map(|r| &r.rewards);
     let failures = records.filter(|record| record.outcome.is_failure()).count();

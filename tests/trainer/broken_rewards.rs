@@ -54,10 +54,10 @@ fn a_reward_that_panics_errs_is_nan_or_hangs_costs_its_rollouts_and_not_the_run(
         ..toy::config()
     };
     let mut trainer = toy::build(&config, 0, &toy::device(), fragile(), toy::problems()).unwrap();
-    let mut kinds = [0; 5];
+    let mut kinds = [0u32; 5];
     for _ in 0..2 {
         let record = trainer.step().unwrap();
-        let mut broken = 0.0;
+        let (mut broken, late_before) = (0.0, f64::from(kinds[3]));
         for rollout in trainer.last_rollouts().rollouts() {
             assert_eq!(rollout.score("sound"), Some(rollout.tokens.len() as f64));
             let outcome = &rollout.rewards[1].outcome;
@@ -85,6 +85,13 @@ fn a_reward_that_panics_errs_is_nan_or_hangs_costs_its_rollouts_and_not_the_run(
         assert_eq!(toy::metric(&record, "rewards/unscored"), broken);
         // The means are over what was scored.
         assert_eq!(record.get("rewards/fragile/mean"), Some(1.0));
+        assert_eq!(toy::metric(&record, "rewards/fragile/std"), 0.0);
+        assert_eq!(toy::metric(&record, "rewards/fragile/failed"), broken);
+        assert_eq!(toy::metric(&record, "rewards/sound/failed"), 0.0);
+        let late = f64::from(kinds[3]) - late_before;
+        assert_eq!(toy::metric(&record, "rewards/fragile/timed_out"), late);
+        // Those that were too late took the whole limit.
+        assert!(toy::metric(&record, "time/reward/fragile") >= late * LIMIT.as_secs_f64());
     }
     assert!(kinds.iter().all(|&seen| seen > 0), "{kinds:?}");
     let weights = toy::weights(trainer.policy());
@@ -149,5 +156,7 @@ fn abstaining_is_not_a_failure() {
     let mut trainer = toy::build(&toy::config(), 0, &toy::device(), set, toy::problems()).unwrap();
     let record = trainer.step().unwrap();
     assert_eq!(toy::metric(&record, "rewards/failures"), 0.0);
+    assert_eq!(toy::metric(&record, "rewards/accuracy/abstained"), 32.0);
+    assert_eq!(record.get("rewards/accuracy/mean"), None);
     assert_eq!(toy::metric(&record, "rewards/unscored"), 32.0);
 }

@@ -7,7 +7,7 @@ use crate::common::assert_close;
 use crate::toy;
 
 /// What a dashboard may count on at every step.
-const PROMISED: [&str; 16] = [
+const PROMISED: [&str; 22] = [
     "reward",
     "reward_std",
     "frac_reward_zero_std",
@@ -23,6 +23,12 @@ const PROMISED: [&str; 16] = [
     "time/update",
     "rewards/accuracy/mean",
     "rewards/short/mean",
+    "rewards/short/std",
+    "rewards/short/abstained",
+    "rewards/short/gated",
+    "rewards/short/failed",
+    "rewards/short/timed_out",
+    "time/reward/short",
     "num_tokens",
 ];
 
@@ -99,6 +105,14 @@ fn metrics_are_what_the_rollouts_say() {
         );
         let stopped = |r: &Rollout| f64::from(r.finish == FinishReason::Stop);
         check("rewards/short/mean", mean(&stopped));
+        let share = mean(&stopped);
+        let spread = (share * (1.0 - share) * count / (count - 1.0)).sqrt();
+        check("rewards/short/std", spread);
+        let seconds = |r: &Rollout| r.rewards[1].seconds;
+        check(
+            "time/reward/short",
+            rollouts.iter().map(|r| seconds(r)).sum(),
+        );
         check("completions/clipped_ratio", 1.0 - mean(&stopped));
         let lengths = rollouts.iter().map(|r| r.tokens.len());
         check("completions/mean_length", mean(&|r| r.tokens.len() as f64));

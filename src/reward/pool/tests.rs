@@ -4,8 +4,45 @@ use std::sync::Condvar;
 
 use super::*;
 
-fn pool(limit_ms: u64, threads: usize, most_abandoned: usize) -> Pool {
-    Pool::new(Duration::from_millis(limit_ms), threads, most_abandoned)
+/// A pool that runs all jobs in one lane, with one limit for all.
+struct One {
+    pool: Pool,
+    limit: Duration,
+    threads: usize,
+}
+
+fn pool(limit_ms: u64, threads: usize, most_abandoned: usize) -> One {
+    One {
+        pool: Pool::new(most_abandoned),
+        limit: Duration::from_millis(limit_ms),
+        threads,
+    }
+}
+
+impl One {
+    fn plan(&self, jobs: usize) -> Plan {
+        let lane = Lane {
+            jobs: (0..jobs).collect(),
+            threads: self.threads,
+        };
+        Plan {
+            limits: vec![self.limit; jobs],
+            lanes: vec![lane],
+        }
+    }
+
+    fn run(&self, jobs: usize, job: Job<RewardOutcome>) -> Vec<RewardOutcome> {
+        outcomes(self.pool.run(self.plan(jobs), job))
+    }
+
+    fn abandoned(&self) -> usize {
+        self.pool.abandoned()
+    }
+}
+
+fn outcomes(done: Vec<Done<RewardOutcome>>) -> Vec<RewardOutcome> {
+    let each = |done: Done<RewardOutcome>| done.result.unwrap_or_else(|broken| broken);
+    done.into_iter().map(each).collect()
 }
 
 /// A door that jobs wait at until it is opened.
@@ -25,7 +62,7 @@ impl Door {
     }
 }
 
-fn settles_at(pool: &Pool, abandoned: usize) -> bool {
+fn settles_at(pool: &One, abandoned: usize) -> bool {
     let start = Instant::now();
     while pool.abandoned() != abandoned && start.elapsed() < Duration::from_secs(20) {
         thread::sleep(Duration::from_millis(1));
@@ -102,7 +139,7 @@ fn late_results_reach_neither_this_batch_nor_the_next() {
     let door = Door::default();
     let wait = door.clone();
     let pool = pool(300, 2, 64);
-    let job: Job = Arc::new(move |i| {
+    let job: Job<RewardOutcome> = Arc::new(move |i| {
         if i == 1 {
             wait.wait();
         }
@@ -140,7 +177,7 @@ fn abandoned_threads_are_capped_and_come_back() {
     let door = Door::default();
     let wait = door.clone();
     let pool = pool(100, 2, 3);
-    let job: Job = Arc::new(move |i| {
+    let job: Job<RewardOutcome> = Arc::new(move |i| {
         wait.wait();
         index(i)
     });
@@ -178,6 +215,95 @@ fn inputs_are_freed_when_the_call_returns() {
 
 #[test]
 fn an_endless_limit_is_no_overflow() {
-    let outcomes = Pool::new(Duration::MAX, 2, 64).run(10, Arc::new(index));
-    assert_eq!(outcomes[9], index(9));
+    let pool = One {
+        limit: Duration::MAX,
+        ..pool(1, 2, 64)
+    };
+    assert_eq!(pool.run(10, Arc::new(index))[9], index(9));
+}
+
+#[test]
+fn lanes_do_not_wait_for_each_other_and_limits_are_by_job() {
+    // Four jobs hang: two for 100 ms, one after the other, two beside each other for 400 ms. Ten are quick.
+    let door = Door::default();
+    let wait = door.clone();
+    let ms = Duration::from_millis;
+    let mut limits = vec![ms(20_000); 10];
+    limits.extend([ms(100), ms(100), ms(400), ms(400)]);
+    let lane = |jobs: std::ops::Range<usize>, threads| Lane {
+        jobs: jobs.collect(),
+        threads,
+    };
+    let plan = Plan {
+        limits,
+        lanes: vec![lane(0..10, 1), lane(10..12, 1), lane(12..14, 2)],
+    };
+    let job = move |i| {
+        if i >= 10 {
+            wait.wait();
+        }
+        index(i)
+    };
+    let pool = Pool::new(64);
+    let start = Instant::now();
+    let done = pool.run(plan, Arc::new(job));
+    // Not the sum of all, 1 s.
+    assert!(start.elapsed() >= ms(400) && start.elapsed() < ms(900));
+    let seconds: Vec<f64> = done.iter().map(|done| done.seconds).collect();
+    assert_eq!(seconds[10..], [0.1, 0.1, 0.4, 0.4]);
+    assert!(seconds[..10].iter().all(|&seconds| seconds < 0.1));
+    let late = |limit| RewardOutcome::TimedOut(limit);
+    let mut expected: Vec<RewardOutcome> = (0..10).map(index).collect();
+    expected.extend([late(0.1), late(0.1), late(0.4), late(0.4)]);
+    assert_eq!(outcomes(done), expected);
+    assert_eq!(pool.abandoned(), 4);
+    door.open();
+}
+
+#[test]
+fn a_short_limit_is_kept_beside_a_long_one() {
+    // The short job starts after the supervisor has begun to wait for the long one.
+    let door = Door::default();
+    let wait = door.clone();
+    let ms = Duration::from_millis;
+    let plan = Plan {
+        limits: vec![ms(60_000), ms(60_000), ms(100)],
+        lanes: vec![
+            Lane {
+                jobs: vec![0],
+                threads: 1,
+            },
+            Lane {
+                jobs: vec![1, 2],
+                threads: 1,
+            },
+        ],
+    };
+    let done = Arc::new(AtomicUsize::new(0));
+    let seen = Arc::clone(&done);
+    let job = move |i| {
+        match i {
+            0 => {
+                // Longer than the short one is allowed to take, and no end of it in sight.
+                while seen.load(Ordering::Relaxed) == 0 {
+                    thread::sleep(ms(1));
+                }
+            }
+            1 => thread::sleep(ms(50)),
+            _ => {
+                let seen = Arc::clone(&seen);
+                thread::spawn(move || {
+                    thread::sleep(ms(1000));
+                    seen.store(1, Ordering::Relaxed);
+                });
+                wait.wait();
+            }
+        }
+        index(i)
+    };
+    let start = Instant::now();
+    let found = outcomes(Pool::new(64).run(plan, Arc::new(job)));
+    assert!(start.elapsed() < ms(20_000));
+    assert_eq!(found, [index(0), index(1), RewardOutcome::TimedOut(0.1)]);
+    door.open();
 }

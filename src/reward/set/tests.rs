@@ -1,13 +1,28 @@
 //! What rewards do to each other: nothing.
 
 use std::sync::mpsc;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Once};
+use std::thread;
 use std::time::Instant;
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::reward::FnReward;
+use crate::reward::{FnReward, Reward};
+
+/// The default hook would write every panic that is expected, with a backtrace where one is asked for: seconds, in a large
+/// program, of which the reward is not to be blamed.
+fn quiet_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let default = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if thread::current().name() != Some("rlvr-reward") {
+                default(info);
+            }
+        }));
+    });
+}
 
 /// A reward that does what the completion says.
 fn obedient(name: &str) -> impl Reward {
@@ -54,6 +69,7 @@ fn meaningless_sets_are_refused() {
 
 #[test]
 fn every_kind_of_outcome_is_recorded_and_only_the_broken_lose_their_total() {
+    quiet_panics();
     let set = RewardSet::builder()
         .add(2.0, obedient("a"))
         .add(-0.5, constant("b", Some(3.0)))

@@ -16,7 +16,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// | name | what | unit |
 /// |---|---|---|
 /// | `reward`, `reward_std` | mean and standard deviation of the weighted total reward | reward |
-/// | `rewards/<name>/mean` | mean of one reward of the set | reward |
+/// | `rewards/<name>/mean`, `/std` | one reward of the set, over the rollouts that it scored | reward |
+/// | `rewards/<name>/abstained`, `/gated`, `/failed`, `/timed_out` | what it did not score; failed counts all that broke | rollouts |
+/// | `rewards/unscored`, `rewards/failures` | without a total; outcomes that broke, of all rewards | rollouts, outcomes |
+/// | `time/reward/<name>` | work of one reward, summed over its threads | s |
 /// | `frac_reward_zero_std` | groups whose rewards are all equal, which teach nothing | fraction |
 /// | `completions/mean_length` | completion length | tokens |
 /// | `completions/clipped_ratio` | completions cut off at the length limit | fraction |

@@ -1,12 +1,14 @@
 //! Whether a completion has the form it was asked for.
 
-use super::{Reward, RewardError, RewardInput, Tags};
+use crate::reward::{Reward, RewardError, RewardInput, Tags};
 
 /// 1 if the completion is exactly `<think>...</think><answer>...</answer>`, else 0.
 ///
 /// Each tag occurs exactly once, in this order. Between the pairs and around them there is nothing but whitespace. The answer
 /// is not blank. The thinking may be, unless [`require_thinking`](Self::require_thinking) is set. The time is linear in
-/// the text. It is the format of DeepSeek-R1 (arXiv 2501.12948, table 1).
+/// the text. It is the format of DeepSeek-R1 (arXiv 2501.12948, table 1), read strictly: of the peers' forms,
+/// [`LineFormatReward`](super::LineFormatReward) lets further tags and further lines pass and
+/// [`ThinkFormatReward`](super::ThinkFormatReward) asks for the thinking only.
 ///
 /// A prompt that ends with the opening tag leaves it out of the completion, and no completion then has the format: leave
 /// the tag to the policy. A tag *quoted* in the thinking counts like any other; what is rewarded is a text that a

@@ -1,0 +1,41 @@
+//! Takes a completion's text; says whether it is written as it was asked to be, whatever it says.
+
+mod code_block;
+mod language;
+mod lines;
+mod prose;
+mod repetition;
+mod steps;
+mod strict;
+mod tag_count;
+mod think;
+
+pub use code_block::CodeFormatReward;
+pub use language::LanguageReward;
+pub use lines::LineFormatReward;
+pub use repetition::{RepetitionReward, RepetitionUnit, repeated_share};
+pub use steps::ReasoningStepsReward;
+pub use strict::FormatReward;
+pub use tag_count::TagCountReward;
+pub use think::ThinkFormatReward;
+
+/// 1 for yes, 0 for no.
+fn verdict(yes: bool) -> Option<f64> {
+    Some(if yes { 1.0 } else { 0.0 })
+}
+
+/// What stands behind each of `pieces`, found one after the other from the left; `None` if one is missing. Every text
+/// that holds the pieces in this order is found so: an earlier place leaves more behind it.
+fn behind<'a>(text: &'a str, pieces: &[&str]) -> Option<&'a str> {
+    pieces.iter().try_fold(text, |rest, piece| {
+        rest.split_once(piece).map(|(_, behind)| behind)
+    })
+}
+
+/// Whether `piece` ends a line of `text`.
+fn ends_a_line(text: &str, piece: &str) -> bool {
+    let ends = |(at, _): (usize, &str)| {
+        matches!(text.as_bytes().get(at + piece.len()), None | Some(b'\n'))
+    };
+    text.match_indices(piece).any(ends)
+}

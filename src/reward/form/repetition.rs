@@ -1,0 +1,226 @@
+//! Whether the completion says the same again and again.
+
+use std::collections::{HashMap, HashSet};
+use std::hash::Hash;
+
+use crate::reward::{Reward, RewardError, RewardInput};
+use crate::{Error, Result};
+
+/// What an n-gram is made of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RepetitionUnit {
+    /// Words: what stands between whitespace, in lower case. The default, and open-r1's.
+    #[default]
+    Words,
+    /// Characters, in lower case, without whitespace: for languages that are written without spaces between words.
+    Characters,
+    /// Tokens as sampled: TRL's. Scoring fails where the input has none but was sampled.
+    Tokens,
+}
+
+/// The share of the n-grams of `units` that repeat an earlier one: `1 - unique / total`; 0 if there are none.
+///
+/// It takes time and memory in proportion to `n` times the number of units.
+///
+/// ```
+/// use rlvr::reward::repeated_share;
+///
+/// // ab bc cb bc: four, of which three are different.
+/// assert_eq!(repeated_share(&["a", "b", "c", "b", "c"], 2), 0.25);
+/// assert_eq!(repeated_share(&[1], 2), 0.0);
+/// ```
+pub fn repeated_share<T: Hash + Eq>(units: &[T], n: usize) -> f64 {
+    if n == 0 || units.len() < n {
+        return 0.0;
+    }
+    let total = units.len() - n + 1;
+    let unique: HashSet<&[T]> = units.windows(n).collect();
+    // Not `1 - unique / total`, which rounds twice.
+    (total - unique.len()) as f64 / total as f64
+}
+
+/// A penalty for repeated n-grams, 0 at best.
+///
+/// ```text
+/// reward = (1 - unique / total) * max_penalty       over the n-grams of the completion; 0 if it has fewer than n units
+/// ```
+///
+/// With [`RepetitionUnit::Words`] it is open-r1's `repetition_penalty`, with [`RepetitionUnit::Tokens`] TRL's. Both take
+/// n = 3 and a penalty of -1. For `language="zh"` open-r1 cuts Chinese into words with a dictionary;
+/// [`RepetitionUnit::Characters`] needs none.
+///
+/// Sources: Yeo et al., Demystifying Long Chain-of-Thought Reasoning (arXiv 2502.03373), appendix C.2, where it is subtracted
+/// at the repeated tokens instead of once; huggingface/open-r1, `src/open_r1/rewards.py`; huggingface/trl, `trl/rewards`.
+///
+/// ```
+/// use rlvr::reward::{RepetitionReward, RepetitionUnit, Reward, RewardInput};
+///
+/// let words = RepetitionReward::new(2, -1.0)?;
+/// let score = |completion| words.score(&RewardInput::new("", "", completion)).unwrap().unwrap();
+/// assert_eq!(score("so so so so so"), -0.75);
+/// assert_eq!(score("A wait, a b"), 0.0);
+///
+/// let tokens = RepetitionReward::new(2, -1.0)?.unit(RepetitionUnit::Tokens);
+/// let input = RewardInput::new("", "", "so so so").with_tokens(vec![7, 7, 7]);
+/// assert_eq!(tokens.score(&input).unwrap(), Some(-0.5));
+/// # Ok::<(), rlvr::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct RepetitionReward {
+    name: String,
+    n: usize,
+    max_penalty: f64,
+    unit: RepetitionUnit,
+}
+
+impl RepetitionReward {
+    /// The reward called `repetition`, over the n-grams of `n` words.
+    ///
+    /// # Errors
+    /// [`Error::Config`] unless `n` is at least 1 and the penalty is finite and at most 0.
+    pub fn new(n: usize, max_penalty: f64) -> Result<Self> {
+        if n == 0 {
+            return Err(Error::config("n", 0, "1 or more"));
+        }
+        if !(max_penalty.is_finite() && max_penalty <= 0.0) {
+            return Err(Error::config(
+                "max_penalty",
+                max_penalty,
+                "a finite number, at most 0",
+            ));
+        }
+        Ok(Self {
+            name: "repetition".into(),
+            n,
+            max_penalty,
+            unit: RepetitionUnit::default(),
+        })
+    }
+
+    /// The same reward under another name.
+    #[must_use]
+    pub fn named(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// The same reward over n-grams of something else.
+    #[must_use]
+    pub fn unit(mut self, unit: RepetitionUnit) -> Self {
+        self.unit = unit;
+        self
+    }
+}
+
+/// What Python's `str.split` splits at: Unicode's whitespace and four control characters.
+fn is_blank(character: char) -> bool {
+    character.is_whitespace() || matches!(character, '\u{1c}'..='\u{1f}')
+}
+
+/// The words by number: a word is hashed once, not n times.
+fn word_numbers(text: &str) -> Vec<usize> {
+    let mut numbers = HashMap::new();
+    text.split(is_blank)
+        .filter(|word| !word.is_empty())
+        .map(|word| {
+            let next = numbers.len();
+            *numbers.entry(word).or_insert(next)
+        })
+        .collect()
+}
+
+impl Reward for RepetitionReward {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn score(&self, input: &RewardInput) -> Result<Option<f64>, RewardError> {
+        let share = match self.unit {
+            RepetitionUnit::Words => {
+                repeated_share(&word_numbers(&input.completion.to_lowercase()), self.n)
+            }
+            RepetitionUnit::Characters => {
+                let lower = input.completion.to_lowercase();
+                let characters: Vec<char> = lower.chars().filter(|&c| !is_blank(c)).collect();
+                repeated_share(&characters, self.n)
+            }
+            RepetitionUnit::Tokens => {
+                if input.token_ids.len() != input.tokens {
+                    let (got, wanted) = (input.token_ids.len(), input.tokens);
+                    let message = format!("{got} token ids for a completion of {wanted} tokens");
+                    return Err(message.into());
+                }
+                repeated_share(&input.token_ids, self.n)
+            }
+        };
+        // Adding 0 turns -0 into 0.
+        Ok(Some(share * self.max_penalty + 0.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn score(reward: &RepetitionReward, completion: &str) -> f64 {
+        let input = RewardInput::new("", "", completion);
+        reward.score(&input).unwrap().unwrap()
+    }
+
+    #[test]
+    fn words_are_what_python_splits() {
+        let one = RepetitionReward::new(1, -1.0).unwrap();
+        for (text, expected) in [
+            ("a\u{1c}A\u{a0}a\u{3000}a", -0.75),
+            ("a a, (a) A", -0.25),
+            ("\u{200b}a a", 0.0),
+            ("ΑΣ ας", -0.5),
+            ("  ", 0.0),
+        ] {
+            assert_eq!(score(&one, text), expected, "{text:?}");
+        }
+        assert!(score(&one, "a b").is_sign_positive());
+    }
+
+    #[test]
+    fn characters_and_tokens() {
+        let characters = RepetitionReward::new(2, -1.0)
+            .unwrap()
+            .unit(RepetitionUnit::Characters);
+        assert_eq!(score(&characters, "好 的好\n的"), -1.0 / 3.0);
+        let tokens = characters.unit(RepetitionUnit::Tokens).named("loops");
+        assert_eq!(tokens.name(), "loops");
+        let error = tokens.score(&RewardInput::new("", "", "ab")).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "0 token ids for a completion of 3 tokens"
+        );
+        let nothing = RewardInput::new("", "", "").with_tokens(vec![]);
+        assert_eq!(tokens.score(&nothing).unwrap(), Some(0.0));
+    }
+
+    #[test]
+    fn meaningless_penalties_are_refused() {
+        for (n, penalty, start) in [
+            (0, -1.0, "invalid `n`: 0"),
+            (3, 0.1, "invalid `max_penalty`: 0.1"),
+            (3, f64::NAN, "invalid `max_penalty`: NaN"),
+            (3, f64::NEG_INFINITY, "invalid `max_penalty`: -inf"),
+        ] {
+            let error = RepetitionReward::new(n, penalty).unwrap_err().to_string();
+            assert!(error.starts_with(start), "{error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn agrees_with_counting(units in prop::collection::vec(0u8..4, 0..30), n in 1usize..5) {
+            let grams: Vec<Vec<u8>> = (0..(units.len() + 1).saturating_sub(n)).map(|i| units[i..i + n].to_vec()).collect();
+            let repeats = (0..grams.len()).filter(|&i| grams[..i].contains(&grams[i])).count();
+            let expected = if grams.is_empty() { 0.0 } else { repeats as f64 / grams.len() as f64 };
+            prop_assert!((repeated_share(&units, n) - expected).abs() < 1e-12);
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! The form in which only the thinking has tags.
+
+use super::verdict;
+use crate::reward::{Reward, RewardError, RewardInput, Tags};
+
+/// 1 if the completion begins with thinking that ends, and no second thinking begins, else 0: TRL's `think_format_reward`.
+///
+/// ```text
+/// ^<think>(?!.*<think>)(.*?)</think>.*$      `.` is any character
+/// ```
+///
+/// What follows the thinking is not looked at, and neither is a second `</think>`. The time is linear in the text.
+///
+/// Source: huggingface/trl, `trl/rewards/format_rewards.py`.
+///
+/// ```
+/// use rlvr::reward::{Reward, RewardInput, ThinkFormatReward};
+///
+/// let format = ThinkFormatReward::new();
+/// let score = |completion| format.score(&RewardInput::new("", "", completion)).unwrap().unwrap();
+/// assert_eq!(score("<think>2+2</think>4"), 1.0);
+/// assert_eq!(score("4"), 0.0);
+/// assert_eq!(score("<think>2+2</think><think>again</think>4"), 0.0);
+/// ```
+#[derive(Clone, Debug)]
+pub struct ThinkFormatReward {
+    name: String,
+    tags: Tags,
+}
+
+impl Default for ThinkFormatReward {
+    fn default() -> Self {
+        Self {
+            name: "think_format".into(),
+            tags: Tags::default(),
+        }
+    }
+}
+
+impl ThinkFormatReward {
+    /// The reward called `think_format`, with the default [`Tags`].
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The same reward under another name.
+    #[must_use]
+    pub fn named(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// The same reward with other tags.
+    #[must_use]
+    pub fn tags(mut self, tags: Tags) -> Self {
+        self.tags = tags;
+        self
+    }
+}
+
+impl Reward for ThinkFormatReward {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn score(&self, input: &RewardInput) -> Result<Option<f64>, RewardError> {
+        let rest = input.completion.strip_prefix(&self.tags.think_open);
+        Ok(verdict(rest.is_some_and(|rest| {
+            !rest.contains(&self.tags.think_open) && rest.contains(&self.tags.think_close)
+        })))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_thinking_at_the_start() {
+        let tagged = ThinkFormatReward::new().tags(Tags::new("(", ")", "[", "]").unwrap());
+        for (completion, expected) in [
+            ("()", 1.0),
+            ("(a)\nb)", 1.0),
+            ("(a\n", 0.0),
+            (" (a)", 0.0),
+            ("(a)(", 0.0),
+            ("((a)", 0.0),
+            (")(", 0.0),
+            ("", 0.0),
+        ] {
+            let input = RewardInput::new("", "", completion);
+            assert_eq!(
+                tagged.score(&input).unwrap(),
+                Some(expected),
+                "{completion}"
+            );
+        }
+        assert_eq!(tagged.named("form").name(), "form");
+    }
+}

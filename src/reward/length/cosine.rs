@@ -1,0 +1,240 @@
+//! Short when right, long when wrong: a cosine between the two.
+
+use std::f64::consts::PI;
+
+use super::{LengthUnit, Verdict};
+use crate::reward::{GroupInput, GroupReward, RewardError};
+use crate::{Error, Result};
+
+/// The cosine-scaled length reward: right answers are worth more when they are short, wrong ones cost less when they are long.
+///
+/// ```text
+/// p      = min(n / L, 1)
+/// reward = end + (start - end) / 2 * (1 + cos(pi p))        start at length 0, end at length L and beyond
+///
+/// right:  start = max_correct = 1     end = min_correct = 0.5
+/// wrong:  start = min_wrong  = -1     end = max_wrong  = -0.5
+/// ```
+///
+/// Whether an answer is right is what another reward of the set says, `accuracy` by default: right is a score of at least 1.
+/// It therefore is a [`GroupReward`], though it compares nothing. Where that reward gave no number it abstains, as in TRL
+/// (open-r1 gives 1).
+///
+/// TRL counts tokens. open-r1 counts characters and does not stop at L, so that a right answer of length 2L is worth as
+/// much as an empty one; [`periodic`](Self::periodic) is that form, for comparison. Yeo et al. have 1 to 2 for right and -10 to 0
+/// for wrong, and -10 at the limit: [`at_limit`](Self::at_limit).
+///
+/// Sources: Yeo et al., Demystifying Long Chain-of-Thought Reasoning (arXiv 2502.03373);
+/// huggingface/trl, `get_cosine_scaled_reward`; huggingface/open-r1, `src/open_r1/rewards.py`.
+///
+/// ```
+/// use rlvr::reward::{AccuracyReward, CosineLengthReward, RewardInput, RewardSet};
+///
+/// let rewards = RewardSet::builder()
+///     .add(0.0, AccuracyReward::new())
+///     .add_group(1.0, CosineLengthReward::new(100)?)
+///     .build()?;
+/// let answer = |text, tokens| RewardInput { tokens, ..RewardInput::new("2+2=", "4", text) };
+/// let scored = rewards.score(vec![
+///     answer("<answer>4</answer>", 0),
+///     answer("<answer>4</answer>", 50),
+///     answer("<answer>5</answer>", 0),
+///     answer("<answer>5</answer>", 200),
+/// ]);
+/// let totals: Vec<_> = scored.iter().map(|one| one.total).collect();
+/// assert_eq!(totals, [Some(1.0), Some(0.75), Some(-1.0), Some(-0.5)]);
+/// # Ok::<(), rlvr::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct CosineLengthReward {
+    name: String,
+    max_length: usize,
+    /// From `max_correct` at length 0 to `min_correct`.
+    correct: (f64, f64),
+    /// From `min_wrong` at length 0 to `max_wrong`.
+    wrong: (f64, f64),
+    at_limit: Option<f64>,
+    unit: LengthUnit,
+    periodic: bool,
+    verdict: Verdict,
+}
+
+impl CosineLengthReward {
+    /// The reward called `cosine_length`, in tokens: `max_length` is L, and the values are those above.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if L is 0.
+    pub fn new(max_length: usize) -> Result<Self> {
+        if max_length == 0 {
+            return Err(Error::config("max_length", 0, "1 or more"));
+        }
+        Ok(Self {
+            name: "cosine_length".into(),
+            max_length,
+            correct: (1.0, 0.5),
+            wrong: (-1.0, -0.5),
+            at_limit: None,
+            unit: LengthUnit::default(),
+            periodic: false,
+            verdict: Verdict::default(),
+        })
+    }
+
+    /// The same reward under another name.
+    #[must_use]
+    pub fn named(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// What a right answer is worth: `min` at the length L, `max` at the length 0.
+    ///
+    /// # Errors
+    /// [`Error::Config`] unless both are finite and `min <= max`.
+    pub fn correct(mut self, min: f64, max: f64) -> Result<Self> {
+        self.correct = (max, min);
+        range("correct", min, max).map(|()| self)
+    }
+
+    /// What a wrong answer is worth: `min` at the length 0, `max` at the length L.
+    ///
+    /// # Errors
+    /// [`Error::Config`] unless both are finite and `min <= max`.
+    pub fn wrong(mut self, min: f64, max: f64) -> Result<Self> {
+        self.wrong = (min, max);
+        range("wrong", min, max).map(|()| self)
+    }
+
+    /// What a completion of length L or more is worth, right or wrong: the paper's penalty for exceeding the length.
+    ///
+    /// # Errors
+    /// [`Error::Config`] unless it is finite.
+    pub fn at_limit(mut self, value: f64) -> Result<Self> {
+        self.at_limit = Some(value);
+        range("at_limit", value, value).map(|()| self)
+    }
+
+    /// The same reward with lengths counted in something else.
+    #[must_use]
+    pub fn unit(mut self, unit: LengthUnit) -> Self {
+        self.unit = unit;
+        self
+    }
+
+    /// Whether the cosine goes on beyond L and comes back (`true`, open-r1) or not (`false`, the default).
+    #[must_use]
+    pub fn periodic(mut self, periodic: bool) -> Self {
+        self.periodic = periodic;
+        self
+    }
+
+    /// An answer is right if the reward called `reward` gave it at least `at_least`.
+    #[must_use]
+    pub fn judged_by(mut self, reward: impl Into<String>, at_least: f64) -> Self {
+        self.verdict = Verdict {
+            reward: reward.into(),
+            at_least,
+        };
+        self
+    }
+
+    fn value(&self, right: bool, length: usize) -> f64 {
+        if let Some(value) = self.at_limit.filter(|_| length >= self.max_length) {
+            return value;
+        }
+        let (start, end) = if right { self.correct } else { self.wrong };
+        let progress = length as f64 / self.max_length as f64;
+        let progress = if self.periodic {
+            progress
+        } else {
+            progress.min(1.0)
+        };
+        end + 0.5 * (start - end) * (1.0 + (PI * progress).cos())
+    }
+}
+
+fn range(field: &str, min: f64, max: f64) -> Result<()> {
+    if min.is_finite() && max.is_finite() && min <= max {
+        return Ok(());
+    }
+    let expected = "finite numbers, the smaller one first";
+    Err(Error::config(field, format!("{min} to {max}"), expected))
+}
+
+impl GroupReward for CosineLengthReward {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn reads(&self) -> Vec<&str> {
+        vec![&self.verdict.reward]
+    }
+
+    fn score_group(&self, group: &GroupInput) -> Result<Vec<Option<f64>>, RewardError> {
+        let right = self.verdict.of(group)?;
+        let score = |(input, right): (&&_, Option<bool>)| {
+            right.map(|right| self.value(right, self.unit.of(input)))
+        };
+        Ok(group.inputs().iter().zip(right).map(score).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reward::RewardInput;
+
+    #[test]
+    fn the_values_of_the_paper() {
+        let paper = CosineLengthReward::new(100).unwrap();
+        let paper = paper.correct(1.0, 2.0).unwrap().wrong(-10.0, 0.0).unwrap();
+        let paper = paper.at_limit(-10.0).unwrap();
+        for (right, length, expected) in [
+            (true, 0, 2.0),
+            (true, 50, 1.5),
+            (false, 0, -10.0),
+            (false, 50, -5.0),
+            (true, 100, -10.0),
+            (false, 101, -10.0),
+        ] {
+            assert!((paper.value(right, length) - expected).abs() < 1e-12);
+        }
+        // Just below the limit: the ends of the cosine.
+        assert!((paper.value(true, 99) - 1.0).abs() < 1e-3);
+        assert!(paper.value(false, 99).abs() < 3e-3);
+    }
+
+    #[test]
+    fn the_judge_decides_and_without_a_verdict_there_is_no_score() {
+        let reward = CosineLengthReward::new(10)
+            .unwrap()
+            .judged_by("tests", 0.5)
+            .named("cosine");
+        assert_eq!((reward.name(), reward.reads()), ("cosine", vec!["tests"]));
+        let inputs = vec![
+            RewardInput {
+                tokens: 10,
+                ..RewardInput::new("", "", "")
+            };
+            3
+        ];
+        let group = GroupInput::new(&inputs).with_scores("tests", vec![Some(0.5), Some(0.4), None]);
+        let scores = reward.score_group(&group).unwrap();
+        assert_eq!(scores, [Some(0.5), Some(-0.5), None]);
+        assert!(reward.score_group(&GroupInput::new(&inputs)).is_err());
+    }
+
+    #[test]
+    fn meaningless_values_are_refused() {
+        let of = || CosineLengthReward::new(10).unwrap();
+        for (result, start) in [
+            (CosineLengthReward::new(0), "invalid `max_length`: 0"),
+            (of().correct(1.0, 0.5), "invalid `correct`: 1 to 0.5"),
+            (of().wrong(f64::NAN, 0.0), "invalid `wrong`: NaN to 0"),
+            (of().at_limit(f64::INFINITY), "invalid `at_limit`: inf"),
+        ] {
+            let text = result.unwrap_err().to_string();
+            assert!(text.starts_with(start), "{text}");
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! From what was said about rewards to a set in which it holds together.
+
+use std::fmt;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use super::entry::{BoundGate, Entry, Scorer};
+use super::options::{Gate, RewardOptions};
+use super::total::Total;
+use super::{MAX_ABANDONED, RewardSet, TIME_LIMIT};
+use crate::reward::pool::Pool;
+use crate::reward::{GroupReward, Reward};
+use crate::{Error, Result};
+
+/// Collects the rewards and the settings of a [`RewardSet`].
+#[must_use]
+pub struct RewardSetBuilder {
+    rewards: Vec<Added>,
+    time_limit: Duration,
+    threads: Option<usize>,
+    gate: Option<Gate>,
+    clamp: Option<(f64, f64)>,
+}
+
+struct Added {
+    weight: f64,
+    scorer: Scorer,
+    options: RewardOptions,
+}
+
+impl Added {
+    fn name(&self) -> &str {
+        match &self.scorer {
+            Scorer::Each(reward) => reward.name(),
+            Scorer::Group(reward) => reward.name(),
+        }
+    }
+}
+
+impl RewardSetBuilder {
+    pub(super) fn new() -> Self {
+        Self {
+            rewards: Vec::new(),
+            time_limit: TIME_LIMIT,
+            threads: None,
+            gate: None,
+            clamp: None,
+        }
+    }
+
+    /// One more reward and its weight in the total, any finite number. `Arc<dyn Reward>` and `Box<dyn Reward>` are rewards too.
+    pub fn add(self, weight: f64, reward: impl Reward) -> Self {
+        self.add_with(weight, reward, RewardOptions::new())
+    }
+
+    /// The same with a gate, limits or a policy of its own for scores that are missing.
+    pub fn add_with(mut self, weight: f64, reward: impl Reward, options: RewardOptions) -> Self {
+        let scorer = Scorer::Each(Box::new(reward));
+        self.rewards.push(Added {
+            weight,
+            scorer,
+            options,
+        });
+        self
+    }
+
+    /// One more reward that looks at whole groups, and its weight. It runs after the rewards that it reads.
+    pub fn add_group(self, weight: f64, reward: impl GroupReward) -> Self {
+        self.add_group_with(weight, reward, RewardOptions::new())
+    }
+
+    /// The same with options.
+    pub fn add_group_with(
+        mut self,
+        weight: f64,
+        reward: impl GroupReward,
+        options: RewardOptions,
+    ) -> Self {
+        let scorer = Scorer::Group(Box::new(reward));
+        self.rewards.push(Added {
+            weight,
+            scorer,
+            options,
+        });
+        self
+    }
+
+    /// How long one call of a reward may take, more than zero, where its options do not say otherwise. Default: 5 seconds.
+    pub fn time_limit(mut self, limit: Duration) -> Self {
+        self.time_limit = limit;
+        self
+    }
+
+    /// How many calls of one batch run at once, at least 1, of the rewards without a
+    /// [`concurrency`](RewardOptions::concurrency) of their own. Default: [`std::thread::available_parallelism`].
+    pub fn threads(mut self, threads: usize) -> Self {
+        self.threads = Some(threads);
+        self
+    }
+
+    /// A gate in front of the total: where it is shut, the total is [`Gate::otherwise`], whatever the other rewards say.
+    pub fn gate_total(mut self, gate: Gate) -> Self {
+        self.gate = Some(gate);
+        self
+    }
+
+    /// Keeps the total between `low` and `high`; the last thing that is done to it. Either may be infinite.
+    pub fn clamp(mut self, low: f64, high: f64) -> Self {
+        self.clamp = Some((low, high));
+        self
+    }
+
+    /// The set.
+    ///
+    /// # Errors
+    /// [`Error::Config`], naming the field: no reward at all, an empty name or one that occurs twice, a weight or a value that is
+    /// not finite, a time limit of zero, no threads, a gate or a group reward that asks for a reward which is not there, or
+    /// that waits for itself.
+    pub fn build(self) -> Result<RewardSet> {
+        if self.rewards.is_empty() {
+            return Err(Error::config("rewards", "none", "at least one reward"));
+        }
+        if self.time_limit.is_zero() {
+            return Err(Error::config("time_limit", "0 s", "more than zero"));
+        }
+        let threads = match self.threads {
+            Some(0) => return Err(Error::config("threads", 0, "1 or more")),
+            Some(threads) => threads,
+            None => thread::available_parallelism().map_or(1, usize::from),
+        };
+        if let Some((low, high)) = self.clamp
+            && (low.is_nan() || high.is_nan() || low > high)
+        {
+            let value = format!("{low} to {high}");
+            return Err(Error::config("clamp", value, "low <= high, and no NaN"));
+        }
+        // Asked once, so that no later answer can make records disagree.
+        let names: Vec<String> = self.rewards.iter().map(|a| a.name().to_string()).collect();
+        let gate = self.gate.map(|gate| bind(gate, "gate_total", &names));
+        let total = Total {
+            gate: gate.transpose()?,
+            clamp: self.clamp,
+        };
+        let mut entries = Vec::new();
+        for (place, added) in self.rewards.into_iter().enumerate() {
+            entries.push(entry(added, place, &names, self.time_limit)?);
+        }
+        order(&mut entries)?;
+        Ok(RewardSet {
+            rewards: entries.into(),
+            total: Arc::new(total),
+            pool: Pool::new(MAX_ABANDONED),
+            threads,
+        })
+    }
+}
+
+fn entry(added: Added, place: usize, names: &[String], time_limit: Duration) -> Result<Entry> {
+    let field = |part: &str| format!("rewards[{place}]{part}");
+    let name = &names[place];
+    if name.is_empty() || names[..place].contains(name) {
+        let expected = "a name that no other reward of the set has, not empty";
+        return Err(Error::config(field(".name"), format!("{name:?}"), expected));
+    }
+    let (weight, options) = (added.weight, added.options);
+    if !weight.is_finite() {
+        let expected = format!("a finite weight for `{name}`");
+        return Err(Error::config(field(".weight"), weight, expected));
+    }
+    options.validate(&field(""))?;
+    let mut reads = Vec::new();
+    let batch = match &added.scorer {
+        Scorer::Each(reward) => options.batch.unwrap_or_else(|| reward.batch_size()),
+        Scorer::Group(reward) => {
+            if let Some(batch) = options.batch {
+                let expected = format!("none: `{name}` is given whole groups");
+                return Err(Error::config(field(".batch"), batch, expected));
+            }
+            for read in reward.reads() {
+                reads.push(find(read, &field(".reads"), names)?);
+            }
+            1
+        }
+    };
+    if batch == 0 {
+        return Err(Error::config(field(".batch_size"), 0, "1 or more"));
+    }
+    let gate = options.gate.map(|gate| bind(gate, &field(".gate"), names));
+    Ok(Entry {
+        name: name.clone(),
+        weight,
+        scorer: added.scorer,
+        time_limit: options.time_limit.unwrap_or(time_limit),
+        concurrency: options.concurrency,
+        batch,
+        gate: gate.transpose()?,
+        reads,
+        wave: 0,
+        on_abstain: options.on_abstain,
+        on_failure: options.on_failure,
+    })
+}
+
+fn bind(gate: Gate, field: &str, names: &[String]) -> Result<BoundGate> {
+    gate.validate(field)?;
+    Ok(BoundGate {
+        reward: find(&gate.reward, &format!("{field}.reward"), names)?,
+        at_least: gate.at_least,
+        otherwise: gate.otherwise,
+    })
+}
+
+fn find(name: &str, field: &str, names: &[String]) -> Result<usize> {
+    let place = names.iter().position(|known| known == name);
+    place.ok_or_else(|| Error::config(field, format!("{name:?}"), format!("one of {names:?}")))
+}
+
+/// Gives every reward the first wave in which all that it waits for has run.
+fn order(entries: &mut [Entry]) -> Result<()> {
+    let mut waves: Vec<Option<usize>> = vec![None; entries.len()];
+    // Each round finds at least one more wave, or there is a circle.
+    for _ in 0..entries.len() {
+        for (place, entry) in entries.iter().enumerate() {
+            let before: Option<Vec<usize>> = entry.after().map(|before| waves[before]).collect();
+            if let Some(before) = before {
+                waves[place] = Some(before.into_iter().map(|wave| wave + 1).max().unwrap_or(0));
+            }
+        }
+    }
+    for (place, wave) in waves.into_iter().enumerate() {
+        let Some(wave) = wave else {
+            return Err(Error::config(
+                format!("rewards[{place}]"),
+                format!("{:?}", entries[place].name),
+                "a reward that does not, by gates and group rewards, wait for itself",
+            ));
+        };
+        entries[place].wave = wave;
+    }
+    Ok(())
+}
+
+impl fmt::Debug for RewardSetBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rewards: Vec<_> = self
+            .rewards
+            .iter()
+            .map(|added| (added.name(), added.weight, &added.options))
+            .collect();
+        f.debug_struct("RewardSetBuilder")
+            .field("rewards", &rewards)
+            .field("time_limit", &self.time_limit)
+            .field("threads", &self.threads)
+            .field("gate", &self.gate)
+            .field("clamp", &self.clamp)
+            .finish()
+    }
+}

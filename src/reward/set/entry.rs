@@ -1,0 +1,98 @@
+//! One reward in a set, with everything about it that was said or asked when the set was built.
+
+use std::time::Duration;
+
+use super::options::Missing;
+use crate::reward::{GroupInput, GroupReward, Reward, RewardError, RewardInput};
+use crate::rollout::RewardOutcome;
+
+/// The reward itself.
+pub(super) enum Scorer {
+    Each(Box<dyn Reward>),
+    Group(Box<dyn GroupReward>),
+}
+
+/// A gate whose reward is known by its place in the set.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BoundGate {
+    pub(super) reward: usize,
+    pub(super) at_least: f64,
+    pub(super) otherwise: f64,
+}
+
+pub(super) struct Entry {
+    pub(super) name: String,
+    pub(super) weight: f64,
+    pub(super) scorer: Scorer,
+    pub(super) time_limit: Duration,
+    pub(super) concurrency: Option<usize>,
+    pub(super) batch: usize,
+    pub(super) gate: Option<BoundGate>,
+    /// The rewards whose scores it reads.
+    pub(super) reads: Vec<usize>,
+    /// When it runs: after all rewards of a lower wave.
+    pub(super) wave: usize,
+    pub(super) on_abstain: Missing,
+    pub(super) on_failure: Missing,
+}
+
+impl Entry {
+    /// The rewards that must have run before this one.
+    pub(super) fn after(&self) -> impl Iterator<Item = usize> {
+        let gate = self.gate.map(|gate| gate.reward);
+        self.reads.iter().copied().chain(gate)
+    }
+
+    /// Calls the reward for one input; `None` if it is a reward of groups.
+    pub(super) fn call_for_one(&self, input: &RewardInput) -> Option<RewardOutcome> {
+        match &self.scorer {
+            Scorer::Each(reward) => Some(outcome(reward.score(input))),
+            Scorer::Group(_) => None,
+        }
+    }
+
+    /// Calls the reward for `inputs`, with `scores` of the rewards that it reads; one outcome for each input.
+    pub(super) fn call(
+        &self,
+        inputs: Vec<&RewardInput>,
+        scores: impl Iterator<Item = (String, Vec<Option<f64>>)>,
+    ) -> Vec<RewardOutcome> {
+        match &self.scorer {
+            Scorer::Each(reward) => {
+                let found = reward.score_batch(&inputs);
+                if found.len() != inputs.len() {
+                    return miscounted(found.len(), inputs.len());
+                }
+                found.into_iter().map(outcome).collect()
+            }
+            Scorer::Group(reward) => {
+                let count = inputs.len();
+                let mut group = GroupInput::new(inputs);
+                for (name, scores) in scores {
+                    group = group.with_scores(name, scores);
+                }
+                match reward.score_group(&group) {
+                    Ok(found) if found.len() != count => miscounted(found.len(), count),
+                    Ok(found) => found.into_iter().map(|one| outcome(Ok(one))).collect(),
+                    Err(error) => vec![RewardOutcome::Failed(error.to_string()); count],
+                }
+            }
+        }
+    }
+}
+
+fn miscounted(got: usize, wanted: usize) -> Vec<RewardOutcome> {
+    let message = format!("{got} results for {wanted} completions; expected one for each");
+    vec![RewardOutcome::Failed(message); wanted]
+}
+
+fn outcome(result: Result<Option<f64>, RewardError>) -> RewardOutcome {
+    match result {
+        Ok(Some(score)) if score.is_finite() => RewardOutcome::Score(score),
+        Ok(Some(score)) => {
+            RewardOutcome::Failed(format!("the score is {score}; expected a finite number"))
+        }
+        Ok(None) => RewardOutcome::Abstained,
+        Err(error) => RewardOutcome::Failed(error.to_string()),
+    }
+}

@@ -1,0 +1,84 @@
+//! What a set of rewards promises: composition, groups, batches, limits, order and times.
+
+#[path = "reward_sets/batches.rs"]
+mod batches;
+#[path = "reward_sets/groups.rs"]
+mod groups;
+#[path = "reward_sets/laws.rs"]
+mod laws;
+#[path = "reward_sets/totals.rs"]
+mod totals;
+
+use std::sync::Once;
+use std::thread;
+
+use rlvr::reward::{
+    FnReward, GroupInput, GroupReward, Reward, RewardError, RewardInput, RewardSetBuilder,
+};
+
+/// The default hook would write every panic that is expected, with a backtrace where one is asked for: seconds, in a large
+/// program, of which the reward is not to be blamed.
+pub fn quiet_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let default = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if thread::current().name() != Some("rlvr-reward") {
+                default(info);
+            }
+        }));
+    });
+}
+
+/// A reward that does what the completion says at its place: `1.5 abstain error`.
+pub fn word(name: &str, place: usize) -> impl Reward {
+    FnReward::new(name, move |input: &RewardInput| {
+        match input.completion.split_whitespace().nth(place) {
+            Some("abstain") | None => Ok(None),
+            Some("error") => Err("told to".into()),
+            Some("panic") => panic!("told to panic"),
+            Some("hang") => loop {
+                thread::park();
+            },
+            Some(number) => Ok(Some(number.parse()?)),
+        }
+    })
+}
+
+pub fn inputs(texts: &[&str]) -> Vec<RewardInput> {
+    let input = |text: &&str| RewardInput::new("", "", *text);
+    texts.iter().map(input).collect()
+}
+
+pub fn totals(set: RewardSetBuilder, texts: &[&str]) -> Vec<Option<f64>> {
+    let scored = set.build().unwrap().score(inputs(texts));
+    scored.into_iter().map(|one| one.total).collect()
+}
+
+pub fn message(set: RewardSetBuilder) -> String {
+    set.build().unwrap_err().to_string()
+}
+
+/// A group reward of a closure.
+pub struct OfGroup<F> {
+    pub name: &'static str,
+    pub reads: Vec<&'static str>,
+    pub score: F,
+}
+
+impl<F> GroupReward for OfGroup<F>
+where
+    F: Fn(&GroupInput) -> Result<Vec<Option<f64>>, RewardError> + Send + Sync + 'static,
+{
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    fn reads(&self) -> Vec<&str> {
+        self.reads.clone()
+    }
+
+    fn score_group(&self, group: &GroupInput) -> Result<Vec<Option<f64>>, RewardError> {
+        (self.score)(group)
+    }
+}

@@ -1,0 +1,184 @@
+//! Rewards that look at whole groups.
+
+use std::thread;
+use std::time::Duration;
+
+use rlvr::prompt::Problem;
+use rlvr::reward::{
+    FnReward, Gate, GroupInput, KimiLengthReward, RewardInput, RewardOptions, RewardSet,
+};
+use rlvr::rollout::{FinishReason, RewardOutcome, Rollout, RolloutBuffer, RolloutGroup};
+
+use crate::{OfGroup, inputs, quiet_panics, word};
+
+#[test]
+fn a_group_reward_is_given_its_own_group_and_the_scores_that_it_reads() {
+    // The score less the mean of the group; what has no score abstains.
+    let centred = OfGroup {
+        name: "centred",
+        reads: vec!["a"],
+        score: |group: &GroupInput| {
+            let scores = group.scores("a")?;
+            let known: Vec<f64> = scores.iter().flatten().copied().collect();
+            let mean = known.iter().sum::<f64>() / known.len() as f64;
+            assert!(group.scores("b").is_err());
+            Ok(scores.iter().map(|score| score.map(|s| s - mean)).collect())
+        },
+    };
+    // Reads a group reward in turn, and is added before it.
+    let doubled = OfGroup {
+        name: "doubled",
+        reads: vec!["centred"],
+        score: |group: &GroupInput| {
+            let scores = group.scores("centred")?.iter();
+            Ok(scores.map(|score| score.map(|s| 2.0 * s)).collect())
+        },
+    };
+    let set = RewardSet::builder()
+        .add_group(1.0, doubled)
+        .add(0.0, word("a", 0))
+        .add(0.0, word("b", 1))
+        .add_group(0.0, centred)
+        .build()
+        .unwrap();
+    let groups = vec![
+        inputs(&["1", "3"]),
+        vec![],
+        inputs(&["10"]),
+        inputs(&["1", "abstain", "4", "4"]),
+    ];
+    let scored = set.score_groups(groups);
+    let found: Vec<Vec<Option<f64>>> = scored
+        .iter()
+        .map(|group| {
+            group
+                .iter()
+                .map(|one| one.records[0].outcome.score())
+                .collect()
+        })
+        .collect();
+    let expected = [
+        vec![Some(-2.0), Some(2.0)],
+        vec![],
+        vec![Some(0.0)],
+        vec![Some(-4.0), None, Some(2.0), Some(2.0)],
+    ];
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn a_group_reward_that_breaks_costs_its_group() {
+    quiet_panics();
+    let fragile = OfGroup {
+        name: "fragile",
+        reads: vec![],
+        score: |group: &GroupInput| match &*group.inputs()[0].completion {
+            "1 error" => Err("told to".into()),
+            "1 panic" => panic!("told to panic"),
+            "1 short" => Ok(vec![Some(1.0)]),
+            "1 NaN" => Ok(vec![Some(f64::NAN), Some(1.0)]),
+            "1 hang" => loop {
+                thread::park();
+            },
+            _ => Ok(vec![Some(1.0); group.inputs().len()]),
+        },
+    };
+    let options = RewardOptions::new().time_limit(Duration::from_millis(100));
+    let set = RewardSet::builder()
+        .add(1.0, word("a", 0))
+        .add_group_with(1.0, fragile, options)
+        .build()
+        .unwrap();
+    let kinds = ["1 error", "1 panic", "1 short", "1 NaN", "1 hang", "1"];
+    let groups = kinds.map(|kind| inputs(&[kind, "1"])).to_vec();
+    let scored = set.score_groups(groups);
+    let failed = |text: &str| RewardOutcome::Failed(text.into());
+    let twice = |outcome: RewardOutcome| [outcome.clone(), outcome];
+    let expected = [
+        twice(failed("told to")),
+        twice(RewardOutcome::Panicked("told to panic".into())),
+        twice(failed("1 results for 2 completions; expected one for each")),
+        [
+            failed("the score is NaN; expected a finite number"),
+            RewardOutcome::Score(1.0),
+        ],
+        twice(RewardOutcome::TimedOut(0.1)),
+        twice(RewardOutcome::Score(1.0)),
+    ];
+    for (group, expected) in scored.iter().zip(expected) {
+        for (one, expected) in group.iter().zip(expected) {
+            assert_eq!(one.records[1].outcome, expected);
+            assert_eq!(one.records[0].outcome, RewardOutcome::Score(1.0));
+            assert_eq!(one.total, expected.score().map(|score| 1.0 + score));
+        }
+    }
+}
+
+#[test]
+fn a_gated_group_reward_sees_those_whose_gate_is_open() {
+    let set = RewardSet::builder()
+        .add(0.0, word("accuracy", 0))
+        .add(0.0, word("format", 1))
+        .add_group_with(
+            1.0,
+            KimiLengthReward::new(),
+            RewardOptions::new().gate(Gate::on("format").otherwise(-0.75)),
+        );
+    let set = set.build().unwrap();
+    let input = |text: &str, tokens| RewardInput {
+        tokens,
+        ..RewardInput::new("", "", text)
+    };
+    let scored = set.score_groups(vec![
+        vec![
+            input("1 1", 10),
+            input("1 0", 1),
+            input("1 1", 30),
+            input("1 1", 20),
+        ],
+        vec![input("1 0", 10), input("1 0", 20)],
+    ]);
+    let totals: Vec<_> = scored.iter().flatten().map(|one| one.total).collect();
+    let expected = [0.5, -0.75, -0.5, 0.0, -0.75, -0.75].map(Some);
+    assert_eq!(totals, expected);
+}
+
+#[test]
+fn rollouts_are_scored_by_their_groups_and_tokens() {
+    let rollout = |text: &str, tokens: Vec<u32>| Rollout {
+        log_probs: vec![-0.5; tokens.len()],
+        tokens,
+        entropy: 0.0,
+        text: text.into(),
+        finish: FinishReason::Stop,
+        policy_version: 0,
+        sample: 0,
+        rewards: vec![],
+        reward: None,
+    };
+    let group = |rollouts| RolloutGroup {
+        problem: Problem::new("?", "!"),
+        prompt_tokens: vec![3],
+        rollouts,
+    };
+    let mut buffer = RolloutBuffer {
+        groups: vec![
+            group(vec![rollout("1", vec![7, 7, 1]), rollout("1", vec![1])]),
+            group(vec![rollout("1", vec![9; 40]), rollout("0", vec![9; 60])]),
+        ],
+    };
+    let first = FnReward::new("first", |input: &RewardInput| {
+        assert_eq!((&*input.prompt, &*input.answer), ("?", "!"));
+        assert_eq!(input.tokens, input.token_ids.len());
+        Ok(input.token_ids.first().map(|&id| f64::from(id)))
+    });
+    let set = RewardSet::builder()
+        .add(1.0, word("accuracy", 0))
+        .add(0.0, first)
+        .add_group(1.0, KimiLengthReward::new());
+    set.build().unwrap().score_rollouts(&mut buffer);
+    let scores = |name: &str| buffer.rollouts().map(|r| r.score(name)).collect::<Vec<_>>();
+    assert_eq!(scores("first"), [7.0, 1.0, 9.0, 9.0].map(Some));
+    assert_eq!(scores("length"), [-0.5, 0.5, 0.5, -0.5].map(Some));
+    assert_eq!(buffer.rewards(), [0.5, 1.5, 1.5, -0.5].map(Some));
+}

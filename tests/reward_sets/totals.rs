@@ -1,0 +1,231 @@
+//! What counts where there is no score, behind a gate, and beyond a clamp.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use rlvr::reward::{FnReward, Gate, GroupInput, Missing, RewardOptions, RewardSet};
+use rlvr::rollout::RewardOutcome;
+
+use crate::{OfGroup, inputs, message, totals, word};
+
+#[test]
+fn a_missing_score_counts_as_it_was_said() {
+    let texts = ["1 1", "1 abstain", "1 error", "abstain abstain"];
+    for (missing, without) in [
+        (Missing::LeaveOut, Some(1.0)),
+        (Missing::DropRollout, None),
+        // 1 * (1 + 3) / 1
+        (Missing::Renormalise, Some(4.0)),
+        (Missing::Value(-0.5), Some(-0.5)),
+    ] {
+        let nothing = match missing {
+            Missing::Value(_) => Some(-1.5),
+            _ => None,
+        };
+        let set = |options| {
+            let set = RewardSet::builder().add(1.0, word("a", 0));
+            set.add_with(3.0, word("b", 1), options)
+        };
+        // The defaults of the other kind stay what they are.
+        let found = totals(set(RewardOptions::new().on_abstain(missing)), &texts);
+        assert_eq!(found, [Some(4.0), without, None, nothing], "{missing:?}");
+        let found = totals(set(RewardOptions::new().on_failure(missing)), &texts);
+        assert_eq!(found, [Some(4.0), Some(1.0), without, None], "{missing:?}");
+    }
+}
+
+#[test]
+fn renormalising_keeps_the_scale() {
+    // Weights 1, -2 and 5; what is left out is made up for by the absolute values of the others.
+    let made_up = || RewardOptions::new().on_abstain(Missing::Renormalise);
+    let set = RewardSet::builder()
+        .add_with(1.0, word("a", 0), made_up())
+        .add_with(-2.0, word("b", 1), made_up())
+        .add_with(5.0, word("c", 2), made_up());
+    let found = totals(
+        set,
+        &[
+            "1 1 1",
+            "1 1 abstain",
+            "abstain abstain 0.1",
+            "",
+            "1 abstain 1",
+        ],
+    );
+    let expected = [Some(4.0), Some(-8.0 / 3.0), Some(0.8), None, Some(8.0)];
+    for (found, expected) in found.iter().zip(expected) {
+        match (found, expected) {
+            (Some(a), Some(b)) => assert!((a - b).abs() < 1e-12, "{a} {b}"),
+            (a, b) => assert_eq!(*a, b),
+        }
+    }
+    // Only a weight of 0 is left: there is nothing to grow.
+    let set = RewardSet::builder()
+        .add(0.0, word("a", 0))
+        .add_with(5.0, word("c", 1), made_up());
+    assert_eq!(totals(set, &["1 abstain"]), [Some(0.0)]);
+}
+
+#[test]
+fn a_gated_reward_is_not_run_and_counts_as_its_gate_says() {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let seen = Arc::clone(&calls);
+    let accuracy = FnReward::new("accuracy", move |_| {
+        seen.fetch_add(1, Ordering::Relaxed);
+        Ok(Some(1.0))
+    });
+    let gate = Gate::on("format").at_least(0.5).otherwise(-2.0);
+    // Added before its gate: the order of adding is only the order of the records.
+    let set = RewardSet::builder()
+        .add_with(1.0, accuracy, RewardOptions::new().gate(gate))
+        .add(0.25, word("format", 0))
+        .build()
+        .unwrap();
+    let scored = set.score(inputs(&["1", "0.5", "0.4", "abstain", "error", "NaN"]));
+    let outcome = |i: usize| scored[i].records[0].outcome.clone();
+    let found: Vec<_> = scored.iter().map(|one| one.total).collect();
+    let expected = [Some(1.25), Some(1.125), Some(-1.9), Some(1.0), None, None];
+    assert_eq!(found, expected);
+    assert_eq!(outcome(1), RewardOutcome::Score(1.0));
+    assert_eq!(outcome(2), RewardOutcome::Gated(-2.0));
+    assert_eq!(outcome(3), RewardOutcome::Score(1.0));
+    let broken = "not run: the reward at its gate, `format`, broke";
+    assert_eq!(outcome(4), RewardOutcome::Failed(broken.into()));
+    assert_eq!(outcome(5), RewardOutcome::Failed(broken.into()));
+    assert_eq!(calls.load(Ordering::Relaxed), 3);
+    assert_eq!(scored[2].records[0].seconds, 0.0);
+}
+
+#[test]
+fn a_gate_looks_at_what_a_missing_score_counts_as() {
+    let options = || RewardOptions::new().gate(Gate::on("format").otherwise(-1.0));
+    let format = RewardOptions::new()
+        .on_abstain(Missing::Value(0.0))
+        .on_failure(Missing::Value(1.0));
+    let set = RewardSet::builder()
+        .add_with(0.0, word("format", 0), format)
+        .add_with(1.0, word("a", 1), options());
+    assert_eq!(
+        totals(set, &["abstain 5", "error 5"]),
+        [Some(-1.0), Some(5.0)]
+    );
+    // A broken gate that is left out of the sum leaves what is behind it without a score, to its own policy.
+    let set = RewardSet::builder()
+        .add_with(
+            0.0,
+            word("format", 0),
+            RewardOptions::new().on_failure(Missing::LeaveOut),
+        )
+        .add_with(
+            1.0,
+            word("a", 1),
+            options().on_failure(Missing::Value(-3.0)),
+        );
+    assert_eq!(totals(set, &["error 5"]), [Some(-3.0)]);
+}
+
+#[test]
+fn gates_stand_behind_gates() {
+    let behind = |name: &str| RewardOptions::new().gate(Gate::on(name));
+    let set = RewardSet::builder()
+        .add_with(100.0, word("c", 2), behind("b"))
+        .add_with(10.0, word("b", 1), behind("a"))
+        .add(1.0, word("a", 0));
+    let found = totals(set, &["1 1 1", "1 0 1", "0 1 1"]);
+    assert_eq!(found, [Some(111.0), Some(1.0), Some(0.0)]);
+}
+
+#[test]
+fn the_gate_of_the_total_decides_alone_and_the_clamp_is_last() {
+    let set = RewardSet::builder()
+        .add(1.0, word("format", 0))
+        .add(1.0, word("a", 1))
+        .gate_total(Gate::on("format").otherwise(-9.0))
+        .clamp(-2.0, 3.0);
+    // The second: what the others did, and that they broke, does not matter.
+    let texts = [
+        "1 1",
+        "0 error",
+        "1 5",
+        "1 -5",
+        "abstain 1",
+        "error 1",
+        "1 error",
+    ];
+    let expected = [
+        Some(2.0),
+        Some(-2.0),
+        Some(3.0),
+        Some(-2.0),
+        Some(1.0),
+        None,
+        None,
+    ];
+    assert_eq!(totals(set, &texts), expected);
+    let half = RewardSet::builder()
+        .add(1.0, word("a", 0))
+        .clamp(0.0, f64::INFINITY);
+    assert_eq!(totals(half, &["-1", "7"]), [Some(0.0), Some(7.0)]);
+}
+
+#[test]
+fn sets_that_cannot_be_meant_are_refused() {
+    let a = || RewardSet::builder().add(1.0, word("a", 0));
+    let with = |options: RewardOptions| a().add_with(1.0, word("b", 1), options);
+    let new = RewardOptions::new;
+    let reads = |name: &'static str, read: &'static str| OfGroup {
+        name,
+        reads: vec![read],
+        score: |_: &GroupInput| Ok(vec![]),
+    };
+    for (set, start) in [
+        (
+            with(new().time_limit(Duration::ZERO)),
+            "rewards[1].time_limit`: 0 s",
+        ),
+        (with(new().concurrency(0)), "rewards[1].concurrency`: 0"),
+        (with(new().batch(0)), "rewards[1].batch`: 0"),
+        (
+            with(new().on_abstain(Missing::Value(f64::NAN))),
+            "rewards[1].on_abstain`: NaN",
+        ),
+        (
+            with(new().on_failure(Missing::Value(f64::INFINITY))),
+            "rewards[1].on_failure`: inf",
+        ),
+        (
+            with(new().gate(Gate::on("c"))),
+            "rewards[1].gate.reward`: \"c\"; expected one of [\"a\", \"b\"]",
+        ),
+        (
+            with(new().gate(Gate::on("a").at_least(f64::NAN))),
+            "rewards[1].gate.at_least`: NaN",
+        ),
+        (
+            with(new().gate(Gate::on("a").otherwise(f64::NAN))),
+            "rewards[1].gate.otherwise`: NaN",
+        ),
+        (with(new().gate(Gate::on("b"))), "rewards[1]`: \"b\""),
+        (
+            a().add_group(1.0, reads("b", "c")),
+            "rewards[1].reads`: \"c\"",
+        ),
+        (a().add_group(1.0, reads("b", "b")), "rewards[1]`: \"b\""),
+        (
+            a().add_group(1.0, reads("b", "c"))
+                .add_group(1.0, reads("c", "b")),
+            "rewards[1]`: \"b\"",
+        ),
+        (
+            a().add_group_with(1.0, reads("b", "a"), new().batch(2)),
+            "rewards[1].batch`: 2",
+        ),
+        (a().gate_total(Gate::on("x")), "gate_total.reward`: \"x\""),
+        (a().clamp(1.0, 0.0), "clamp`: 1 to 0"),
+        (a().clamp(f64::NAN, 0.0), "clamp`: NaN to 0"),
+    ] {
+        let text = message(set);
+        assert!(text.starts_with(&format!("invalid `{start}")), "{text}");
+    }
+}
