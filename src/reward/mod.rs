@@ -37,6 +37,8 @@
 //! One file with a type that implements [`Reward`], and its line below.
 
 mod accuracy;
+#[cfg(feature = "code")]
+pub mod code;
 mod contract;
 mod countdown;
 mod format;
