@@ -2,6 +2,7 @@
 # values, and every comparison is made here. The suite is read from descriptor 3, and a verdict written on 4 for each test.
 import ast
 import builtins
+import importlib
 
 
 class Dead(BaseException):
@@ -99,13 +100,26 @@ class Thing:
         answer = self._program.ask(request)
         inside = answer.get("v")
         if isinstance(inside, dict) and inside.get("call") is True and "h" in inside:
-            return lambda *args, **named: invoke(self._program, request, args, named)
+            return Method(self._program, request)
         return read(self._program, answer)
+
+
+class Method:
+    """A method of something of the program's."""
+
+    def __init__(self, program, request):
+        self.__dict__.update(_program=program, _request=request)
+
+    def __call__(self, *args, **named):
+        return invoke(self._program, dict(self._request), args, named)
 
 
 def unsendable(value):
     if isinstance(value, Thing):
         return value._reference
+    if isinstance(value, Method):
+        # Not the test's fault: the program made it a method.
+        raise TypeError("a method is no value")
     raise Broken(f"the test hands over a value of type {type(value).__name__}")
 
 
@@ -144,14 +158,32 @@ def update(program, arg, new):
 class Names(dict):
     """The names of the tests: their own, then Python's, then the program's."""
 
-    def __init__(self, program, tested):
+    def __init__(self, program, entry_point):
         super().__init__(__name__="tests", __builtins__=builtins)
-        self.program, self.tested = program, tested
+        self.program, self.entry_point = program, entry_point
+        self.tested, self.modules = set(), set()
 
     def __missing__(self, name):
+        if name == self.entry_point:
+            return self.program.look_up(name)
         if name not in self.tested and hasattr(builtins, name):
             raise KeyError(name)
+        if name in self.modules:
+            # Not the program's: it could have put anything there.
+            self[name] = importlib.import_module(MODULES.get(name, name))
+            return self[name]
+        if self.entry_point is not None:
+            raise Broken(f"the tests use {name!r}, which neither they nor Python define; put it into `prelude` or `setup`")
         return self.program.look_up(name)
+
+
+MODULES = {name: name for name in getattr(sys, "stdlib_module_names", ())} | {"np": "numpy", "numpy": "numpy"}
+
+
+def modules(tree):
+    """Names that stand before a dot, as modules do."""
+    bases = (node.value for node in ast.walk(tree) if isinstance(node, ast.Attribute))
+    return {base.id for base in bases if isinstance(base, ast.Name) and base.id in MODULES}
 
 
 def called(tree):
@@ -177,36 +209,56 @@ def run(code, names):
     return None
 
 
+def verdict_of(text, tree, names):
+    try:
+        # A test that calls nothing but names of Python's own means the program's function of that name.
+        foreign = [name for name in called(tree) if not hasattr(builtins, name)]
+        names.tested = set() if foreign else called(tree)
+        why = run(compile(text, "<test>", "exec"), names)
+        return {"pass": why is None, "why": why}
+    except Broken as error:
+        return {"broken": f"{error}"}
+    except RecursionError:
+        return {"pass": False, "why": "RecursionError"}
+
+
 def main():
     with os.fdopen(3, "rb") as file:
         suite = json.loads(file.read())
     verdicts = os.fdopen(4, "wb")
+    write_line(verdicts, {"started": True})
     program = Program()
-    names = Names(program, set())
+    names = Names(program, suite["entry_point"])
     try:
-        for part in suite["setup"]:
-            exec(compile(part, "<setup>", "exec"), names)
-        if suite["candidate"]:
-            names.pop(suite["candidate"], None)
-            names["candidate"] = Thing(program, {"name": suite["candidate"]}, {"g": suite["candidate"]})
         tests = [(text, ast.parse(text)) for text in suite["tests"]]
+        setup = [(text, ast.parse(text)) for text in suite["setup"]]
+        for _, tree in tests + setup:
+            names.modules |= modules(tree)
+    except Exception as error:
+        write_line(verdicts, {"broken": f"the tests cannot be read: {type(error).__name__}: {error}"})
+        os._exit(0)
+    # Answered when the program has been loaded.
+    try:
+        program.ask({"name": "__name__"})
+    except Dead:
+        write_line(verdicts, {"loaded": False})
+        os._exit(0)
+    write_line(verdicts, {"loaded": True})
+    program.asked = 0
+    try:
+        for text, _ in setup:
+            exec(compile(text, "<setup>", "exec"), names)
+        names.pop(suite["entry_point"], None)
     except BaseException as error:
-        if not program.asked:
-            write_line(verdicts, {"broken": f"setup: {type(error).__name__}: {error}"})
-            os._exit(0)
-        tests = [("raise RuntimeError('the setup failed')", None) for _ in suite["tests"]]
+        if program.asked and not isinstance(error, Broken):
+            why = f"the setup failed: {type(error).__name__}: {error}"
+            for _ in tests:
+                write_line(verdicts, {"pass": False, "why": why})
+        else:
+            write_line(verdicts, {"broken": f"the setup failed: {type(error).__name__}: {error}"})
+        os._exit(0)
     for text, tree in tests:
-        try:
-            # A test that calls nothing but names of Python's own means the program's function of that name.
-            foreign = [name for name in called(tree) if not hasattr(builtins, name)] if tree else [1]
-            names.tested = set() if foreign else called(tree)
-            why = run(compile(text, "<test>", "exec"), names)
-            verdict = {"pass": why is None, "why": why}
-        except Broken as error:
-            verdict = {"broken": f"{error}"}
-        except RecursionError:
-            verdict = {"pass": False, "why": "RecursionError"}
-        write_line(verdicts, verdict)
+        write_line(verdicts, dict(verdict_of(text, tree, names), dead=program.dead))
         if program.dead:
             break
     os._exit(0)

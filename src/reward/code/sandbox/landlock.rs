@@ -50,13 +50,18 @@ impl Landlock {
         Ok(Self { version, abi })
     }
 
+    /// Whether it stops signals to processes outside.
+    pub(super) fn holds_signals(self) -> bool {
+        self.version >= 6
+    }
+
     /// What it amounts to.
     pub(super) fn describe(self) -> String {
         let mut holds = vec!["files"];
         if self.version >= 4 {
             holds.push("TCP");
         }
-        if self.version >= 6 {
+        if self.holds_signals() {
             holds.push("signals");
         }
         format!("version {}: {}", self.version, holds.join(", "))
@@ -72,7 +77,7 @@ impl Landlock {
             if self.version >= 4 {
                 ruleset = ruleset.handle_access(AccessNet::from_all(self.abi))?;
             }
-            if self.version >= 6 {
+            if self.holds_signals() {
                 ruleset = ruleset.scope(Scope::from_all(self.abi))?;
             }
             ruleset.create()

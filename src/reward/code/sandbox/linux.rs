@@ -90,6 +90,7 @@ impl Place {
         ];
         let patience = Patience {
             wall: self.config.wall(),
+            total: self.config.wall(),
             progress: None,
         };
         let started = Instant::now();

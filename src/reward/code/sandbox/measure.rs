@@ -44,6 +44,14 @@ impl Measure {
         Self::ResourceLimits,
     ];
 
+    /// Whether it is a namespace.
+    pub fn is_namespace(self) -> bool {
+        matches!(
+            self,
+            Self::PidNamespace | Self::NetworkNamespace | Self::MountNamespace | Self::IpcNamespace
+        )
+    }
+
     /// The name as it is written in a file.
     pub fn name(self) -> &'static str {
         match self {

@@ -224,7 +224,10 @@ impl Command {
 pub enum Ended {
     /// By itself, with this status.
     Exit(i32),
-    /// By this signal: its own fault (SIGSEGV), or a limit of the kernel (SIGXCPU).
+    /// By this signal: its own fault (SIGSEGV, 11), or the limit of CPU time (SIGKILL, 9, or without a pid namespace SIGXCPU, 24).
+    ///
+    /// In a pid namespace the program is the first process, to which the kernel delivers only signals that it has a handler
+    /// for, or cannot go on with.
     Signal(i32),
     /// It was killed when its time by the clock was over.
     WallLimit,

@@ -74,6 +74,7 @@ pub(in crate::reward::code) enum Wire {
 #[allow(dead_code)]
 pub(in crate::reward::code) struct Patience {
     pub(in crate::reward::code) wall: Duration,
+    pub(in crate::reward::code) total: Duration,
     pub(in crate::reward::code) progress: Option<(i32, usize)>,
 }
 

@@ -146,12 +146,17 @@ impl Confinement {
         }
         steps.push(Step::CloseOthers);
         if self.has(Measure::ResourceLimits) {
-            steps.extend(limits(config, process.cpu_seconds));
+            steps.extend(limits(config, process.cpu_seconds, self.is_group()));
         }
         if self.has(Measure::Seccomp) {
             let filters = seccomp::filters(seccomp::Needs {
-                keep_group: self.is_group(),
+                keep_processes: self.is_group(),
+                keep_signals: self.is_group()
+                    && process.user.is_none()
+                    && !(self.has(Measure::Landlock)
+                        && self.landlock.is_some_and(Landlock::holds_signals)),
                 keep_attributes: !own_view && process.user.is_none() && !process.may_write_files,
+                keep_sockets: !own_view,
             })?;
             steps.extend(filters.into_iter().map(Step::Seccomp));
         }
@@ -181,11 +186,13 @@ fn user_map() -> [Step; 3] {
 }
 
 /// The kernel's limits for one process.
-fn limits(config: &SandboxConfig, cpu_seconds: u64) -> Vec<Step> {
+fn limits(config: &SandboxConfig, cpu_seconds: u64, warns: bool) -> Vec<Step> {
+    // SIGXCPU at the limit can be caught; SIGKILL a second later cannot. The first process of a namespace is only ended by the
+    // latter.
+    let last_cpu_second = cpu_seconds + u64::from(warns);
     // The constants' type is another one in every C library.
     let limits = [
-        // SIGXCPU at the limit can be caught; SIGKILL a second later cannot.
-        (libc::RLIMIT_CPU as c_int, cpu_seconds, cpu_seconds + 1),
+        (libc::RLIMIT_CPU as c_int, cpu_seconds, last_cpu_second),
         (libc::RLIMIT_AS as c_int, config.memory_bytes, config.memory_bytes),
         (libc::RLIMIT_DATA as c_int, config.memory_bytes, config.memory_bytes),
         // What a program may raise by itself for deep recursion.

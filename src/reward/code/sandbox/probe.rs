@@ -158,7 +158,13 @@ impl Probe<'_> {
                 {
                     return Err("the limit on processes does not bind root".into());
                 }
-                Ok("for each process".into())
+                // The kernel counts processes by user, and in each user namespace apart.
+                let counts_apart = rustix::process::geteuid().is_root()
+                    || self.found.measures.iter().any(|measure| measure.is_namespace());
+                Ok(match counts_apart {
+                    true => "for each process".into(),
+                    false => "for each process; other processes of this user count".into(),
+                })
             }
         }
     }
@@ -224,5 +230,44 @@ impl Probe<'_> {
             super::Ended::Exit(0) => Ok(()),
             other => Err(format!("a trial process ended with {other:?}")),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A kernel without landlock and namespaces.
+    fn poor() -> SandboxReport {
+        let measures = Measure::ALL.map(|measure| {
+            let state = match measure {
+                Measure::Landlock => InForce::No("Function not implemented".into()),
+                measure if measure.is_namespace() => InForce::No("not permitted".into()),
+                _ => InForce::Yes("here".into()),
+            };
+            (measure, state)
+        });
+        SandboxReport {
+            measures: measures.into(),
+        }
+    }
+
+    #[test]
+    fn less_than_is_asked_for_is_an_error_with_every_reason() {
+        let config = SandboxConfig::default();
+        let error = refuse_less(&config, &poor()).unwrap_err().to_string();
+        assert!(error.starts_with("invalid `measures.pid_namespace`: required"), "{error}");
+        assert!(error.contains("mount_namespace: not permitted"), "{error}");
+        assert!(error.contains("landlock: Function not implemented"), "{error}");
+        assert!(!error.contains("seccomp"), "{error}");
+
+        let mut some = config.clone();
+        for measure in Measure::ALL.into_iter().filter(|one| one.is_namespace()) {
+            some = some.with(measure, Need::IfAvailable);
+        }
+        let error = refuse_less(&some, &poor()).unwrap_err().to_string();
+        assert!(error.starts_with("invalid `measures.landlock`"), "{error}");
+        refuse_less(&some.with(Measure::Landlock, Need::Off), &poor()).unwrap();
+        refuse_less(&config.allow_less(), &poor()).unwrap();
     }
 }

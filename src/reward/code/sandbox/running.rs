@@ -10,7 +10,7 @@ use rustix::fs::{Mode, OFlags, fcntl_setfl};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{
-    Signal, WaitOptions, kill_process_group, pidfd_send_signal, waitpid,
+    Signal, WaitOptions, kill_process_group, pidfd_send_signal, test_kill_process_group, waitpid,
 };
 
 use super::launch::{Child, SAFE_FD};
@@ -78,6 +78,8 @@ pub(super) struct Finished {
 pub(in crate::reward::code) struct Patience {
     /// How long it may take, and how long again after each sign of progress.
     pub(in crate::reward::code) wall: Duration,
+    /// How long it may take in all.
+    pub(in crate::reward::code) total: Duration,
     /// The descriptor whose lines are signs of progress, and how many of them count.
     pub(in crate::reward::code) progress: Option<(RawFd, usize)>,
 }
@@ -155,7 +157,8 @@ impl Running {
 
     /// Feeds and listens until the program ends or has to be ended, and leaves nothing of it behind.
     pub(super) fn finish(mut self, patience: Patience) -> io::Result<Finished> {
-        let mut deadline = Instant::now() + patience.wall;
+        let last = Instant::now() + patience.total;
+        let mut deadline = last.min(Instant::now() + patience.wall);
         let mut lines = 0;
         let forced = loop {
             let now = Instant::now();
@@ -174,7 +177,7 @@ impl Running {
                 };
                 if number == keep.number && found > 0 && lines < most {
                     lines += found;
-                    deadline = Instant::now() + patience.wall;
+                    deadline = last.min(Instant::now() + patience.wall);
                     for feed in self.feeds.iter_mut().filter(|feed| feed.is_dialog) {
                         feed.open += found;
                     }
@@ -237,7 +240,17 @@ impl Running {
             }
         }
         self.reaped = true;
-        reap(&self.child)
+        let ended = reap(&self.child)?;
+        if self.is_group {
+            // Killed is not yet gone. Orphans are reaped by others, so not for ever.
+            for _ in 0..200 {
+                if test_kill_process_group(self.child.pid).is_err() {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+        Ok(ended)
     }
 
     fn kill_user(&self, user: u32) {

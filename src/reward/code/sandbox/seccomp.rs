@@ -125,13 +125,46 @@ fn attributes() -> Vec<c_long> {
     calls
 }
 
+/// Where other processes can be named: what changes them, and what leaves the group of processes that is killed.
+fn processes() -> Vec<c_long> {
+    vec![
+        libc::SYS_setsid,
+        libc::SYS_setpgid,
+        libc::SYS_setpriority,
+        libc::SYS_ioprio_set,
+        libc::SYS_sched_setaffinity,
+        libc::SYS_sched_setattr,
+        libc::SYS_sched_setparam,
+        libc::SYS_sched_setscheduler,
+        libc::SYS_migrate_pages,
+        libc::SYS_move_pages,
+        448, // process_mrelease
+    ]
+}
+
+/// Where signals to others are stopped by nothing else.
+fn signals() -> Vec<c_long> {
+    vec![
+        libc::SYS_kill,
+        libc::SYS_tkill,
+        libc::SYS_tgkill,
+        libc::SYS_rt_sigqueueinfo,
+        libc::SYS_rt_tgsigqueueinfo,
+        libc::SYS_pidfd_send_signal,
+    ]
+}
+
 /// What the other measures leave to this one.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Needs {
-    /// The run is killed as a process group, which must not be left.
-    pub keep_group: bool,
+    /// There is no pid namespace: other processes can be named, and the run is killed as a group that must not be left.
+    pub keep_processes: bool,
+    /// Signals to others of the same user are stopped by nothing else.
+    pub keep_signals: bool,
     /// Attributes of files outside are protected by nothing else.
     pub keep_attributes: bool,
+    /// Sockets that others have put into the file system can be named.
+    pub keep_sockets: bool,
 }
 
 /// The filters, to be installed in this order; all of them are asked, and the strictest answer counts.
@@ -150,8 +183,11 @@ pub(super) fn filters(needs: Needs) -> Result<Vec<BpfProgram>, String> {
     let always = |calls: Vec<c_long>| calls.into_iter().map(|call| (call, Vec::new()));
 
     let mut forbidden: BTreeMap<c_long, Vec<SeccompRule>> = always(refused()).collect();
-    if needs.keep_group {
-        forbidden.extend(always(vec![libc::SYS_setsid, libc::SYS_setpgid]));
+    if needs.keep_processes {
+        forbidden.extend(always(processes()));
+    }
+    if needs.keep_signals {
+        forbidden.extend(always(signals()));
     }
     if needs.keep_attributes {
         forbidden.extend(always(attributes()));
@@ -161,11 +197,20 @@ pub(super) fn filters(needs: Needs) -> Result<Vec<BpfProgram>, String> {
             .and_then(|condition| SeccompRule::new(vec![condition]))
             .map_err(|error| format!("{error}"))
     };
-    // Sockets of this machine only, and those cannot leave the folder: landlock or the view holds their paths.
-    let local = libc::AF_UNIX as u64;
-    let other_socket = condition(0, SeccompCmpOp::Ne, local)?;
-    forbidden.insert(libc::SYS_socket, vec![other_socket.clone()]);
-    forbidden.insert(libc::SYS_socketpair, vec![other_socket]);
+    if needs.keep_processes {
+        // Its own limits only.
+        let another = condition(0, SeccompCmpOp::Ne, 0)?;
+        forbidden.insert(libc::SYS_prlimit64, vec![another]);
+    }
+    // Sockets of this machine only; those of others are not in the program's view, or it gets none but pairs.
+    let other_socket = vec![condition(0, SeccompCmpOp::Ne, libc::AF_UNIX as u64)?];
+    let any_socket = Vec::new();
+    let sockets = match needs.keep_sockets {
+        true => any_socket,
+        false => other_socket.clone(),
+    };
+    forbidden.insert(libc::SYS_socket, sockets);
+    forbidden.insert(libc::SYS_socketpair, other_socket);
     // Threads and processes, but no namespaces.
     let namespaces = [
         libc::CLONE_NEWUSER,
@@ -223,10 +268,12 @@ mod tests {
 
     #[test]
     fn every_need_compiles_to_three_filters() {
-        for (keep_group, keep_attributes) in [(false, false), (true, true)] {
+        for more in [false, true] {
             let needs = Needs {
-                keep_group,
-                keep_attributes,
+                keep_processes: more,
+                keep_signals: more,
+                keep_attributes: more,
+                keep_sockets: more,
             };
             let filters = filters(needs).unwrap();
             assert_eq!(filters.len(), 3);
