@@ -82,7 +82,10 @@ fn streams_are_compared_line_by_line_and_scored() {
     assert_eq!(score(reward(), &right, tests.clone()), Ok(Some(1.0)));
     assert_eq!(score(reward(), &quarter, tests.clone()), Ok(Some(0.25)));
     assert_eq!(score(reward(), "no program", tests.clone()), Ok(Some(0.0)));
-    assert_eq!(score(reward(), "```cpp\nint main(){}\n```", tests.clone()), Ok(Some(0.0)));
+    assert_eq!(
+        score(reward(), "```cpp\nint main(){}\n```", tests.clone()),
+        Ok(Some(0.0))
+    );
     let strict = CodeReward::new(CodeConfig {
         scoring: Scoring::AllOrNothing,
         ..config()
@@ -94,9 +97,21 @@ fn streams_are_compared_line_by_line_and_scored() {
     assert_eq!(score(&strict, &quarter, tests.clone()), Ok(Some(0.0)));
     // Right output and then a failure is a failure; so is the right output of a program that is killed.
     let one = json!({"tests": [{"input": "", "output": "1"}]});
-    assert_eq!(passes("print(1)\nraise SystemExit(3)", one.clone()), [false]);
-    assert_eq!(passes("print(1, flush=True)\nimport ctypes\nctypes.string_at(0)", one.clone()), [false]);
-    assert_eq!(passes("import sys\nsys.stdout.buffer.write(b'\\xff')", one), [false]);
+    assert_eq!(
+        passes("print(1)\nraise SystemExit(3)", one.clone()),
+        [false]
+    );
+    assert_eq!(
+        passes(
+            "print(1, flush=True)\nimport ctypes\nctypes.string_at(0)",
+            one.clone()
+        ),
+        [false]
+    );
+    assert_eq!(
+        passes("import sys\nsys.stdout.buffer.write(b'\\xff')", one),
+        [false]
+    );
     // An expected output that is empty is not met by failing.
     let empty = json!({"tests": [{"input": "", "output": ""}]});
     assert_eq!(passes("raise ValueError", empty.clone()), [false]);
@@ -114,29 +129,52 @@ fn broken_tests_are_errors_and_never_a_score() {
     }
     for (tests, reason) in [
         (json!([{"assert": "assert add(1, 2"}]), "cannot be read"),
-        (json!([{"assert": "assert True"}]), "without asking the program"),
-        (json!([{"assert": "assert add(object(), 1)"}]), "hands over a value of type object"),
+        (
+            json!([{"assert": "assert True"}]),
+            "without asking the program",
+        ),
+        (
+            json!([{"assert": "assert add(object(), 1)"}]),
+            "hands over a value of type object",
+        ),
     ] {
         let error = score(reward(), &right, tests).unwrap_err();
         assert!(error.contains(reason), "{error}");
     }
-    let metadata = json!({"tests": [{"assert": "assert add(1, 2) == 3"}], "setup": "import no_such_module"});
-    let error = reward().judge("def add(a, b): return a + b", &suite(metadata)).unwrap_err();
+    let metadata =
+        json!({"tests": [{"assert": "assert add(1, 2) == 3"}], "setup": "import no_such_module"});
+    let error = reward()
+        .judge("def add(a, b): return a + b", &suite(metadata))
+        .unwrap_err();
     assert!(error.to_string().contains("no_such_module"), "{error}");
 }
 
 #[test]
 fn calls_are_compared_out_here() {
-    let tests = |name: &str| json!({"tests": [
-        {"function": name, "args": [[3, 1, 2]], "expected": [1, 2, 3]},
-        {"function": name, "args": [[]], "expected": []},
-        {"function": name, "args": [["b", "a"]], "kwargs": {"reverse": true}, "expected": ["b", "a"]},
-    ]});
+    let tests = |name: &str| {
+        json!({"tests": [
+            {"function": name, "args": [[3, 1, 2]], "expected": [1, 2, 3]},
+            {"function": name, "args": [[]], "expected": []},
+            {"function": name, "args": [["b", "a"]], "kwargs": {"reverse": true}, "expected": ["b", "a"]},
+        ]})
+    };
     let right = "def order(a, reverse=False): return sorted(a, reverse=reverse)";
     assert_eq!(passes(right, tests("order")), [true; 3]);
-    assert_eq!(passes("def order(a, **k): return tuple(sorted(a))", tests("order")), [true, true, false]);
-    assert_eq!(passes("class Solution:\n    def order(self, a, reverse=False): return sorted(a, reverse=reverse)", tests("order")), [true; 3]);
-    assert_eq!(passes("def order(a, **k): print('[1, 2, 3]')", tests("order")), [false; 3]);
+    assert_eq!(
+        passes("def order(a, **k): return tuple(sorted(a))", tests("order")),
+        [true, true, false]
+    );
+    assert_eq!(
+        passes(
+            "class Solution:\n    def order(self, a, reverse=False): return sorted(a, reverse=reverse)",
+            tests("order")
+        ),
+        [true; 3]
+    );
+    assert_eq!(
+        passes("def order(a, **k): print('[1, 2, 3]')", tests("order")),
+        [false; 3]
+    );
     assert_eq!(passes("", tests("order")), [false; 3]);
     assert_eq!(judge("", tests("order"))[0].reason, "it has no \"order\"");
     assert_eq!(passes("raise SystemExit", tests("order")), [false; 3]);
@@ -145,9 +183,13 @@ fn calls_are_compared_out_here() {
     assert_eq!(passes(dies, tests("order")), [true, false, true]);
     let raises = "def order(a, reverse=False): return sorted(a, reverse=reverse) if a else 1 / 0";
     let cases = judge(raises, tests("order"));
-    assert_eq!(cases[1].reason, "\"ZeroDivisionError\": \"division by zero\"");
+    assert_eq!(
+        cases[1].reason,
+        "\"ZeroDivisionError\": \"division by zero\""
+    );
     assert!(cases[0].passed && cases[2].passed);
-    let big = json!({"tests": [{"function": "f", "args": [], "expected": 18446744073709551615u64}]});
+    let big =
+        json!({"tests": [{"function": "f", "args": [], "expected": 18446744073709551615u64}]});
     assert_eq!(passes("def f(): return 2 ** 64 - 1", big.clone()), [true]);
     assert_eq!(passes("def f(): return 2 ** 64", big), [false]);
 }
@@ -365,8 +407,12 @@ fn time_is_by_test_and_in_all() {
     short.total_seconds = 2.0;
     let reward = CodeReward::new(short).unwrap();
     let naps = "import time\ntime.sleep(0.9)\nprint(1)";
-    let streams: Vec<Value> = (0..8).map(|_| json!({"input": "", "output": "1"})).collect();
-    let cases = reward.judge(naps, &suite(json!({"tests": streams}))).unwrap();
+    let streams: Vec<Value> = (0..8)
+        .map(|_| json!({"input": "", "output": "1"}))
+        .collect();
+    let cases = reward
+        .judge(naps, &suite(json!({"tests": streams})))
+        .unwrap();
     let passed = cases.iter().filter(|case| case.passed).count();
     assert!((1..4).contains(&passed) && cases.len() == 8, "{cases:?}");
     assert!(cases[7].reason.contains("not run"), "{cases:?}");
@@ -387,13 +433,20 @@ fn other_languages_by_their_commands() {
     let completion = "```bash\nread a b\necho $((a + b))\n```";
     assert_eq!(score(&reward, completion, tests), Ok(Some(1.0)));
     let calls = json!([{"function": "f", "args": [], "expected": 1}]);
-    assert!(score(&reward, completion, calls).unwrap_err().contains("not Python"));
+    assert!(
+        score(&reward, completion, calls)
+            .unwrap_err()
+            .contains("not Python")
+    );
 
     let c = json!({
         "fences": ["c"], "file": "main.c", "compile": ["cc", "-O1", "-o", "{folder}/main", "{file}"], "run": ["{folder}/main"],
         "trial": "#include <stdio.h>\nint main(void) { puts(\"ok\"); }",
     });
-    if !["/usr/bin/cc", "/usr/local/bin/cc"].iter().any(|path| Path::new(path).exists()) {
+    if !["/usr/bin/cc", "/usr/local/bin/cc"]
+        .iter()
+        .any(|path| Path::new(path).exists())
+    {
         eprintln!("there is no C compiler here: the compiled language is not tried");
         return;
     }
@@ -405,14 +458,30 @@ fn other_languages_by_their_commands() {
     let tests = json!([{"input": "2 3", "output": "5"}, {"input": "20 30", "output": "50"}]);
     let right = "```c\n#include <stdio.h>\nint main(void) { int a, b; scanf(\"%d %d\", &a, &b); printf(\"%d\\n\", a + b); }\n```";
     assert_eq!(score(&reward, right, tests.clone()), Ok(Some(1.0)));
-    assert_eq!(score(&reward, "```c\nint main(void) { return *(int *)0; }\n```", tests.clone()), Ok(Some(0.0)));
-    assert_eq!(score(&reward, "```c\nint main(\n```", tests.clone()), Ok(Some(0.0)));
+    assert_eq!(
+        score(
+            &reward,
+            "```c\nint main(void) { return *(int *)0; }\n```",
+            tests.clone()
+        ),
+        Ok(Some(0.0))
+    );
+    assert_eq!(
+        score(&reward, "```c\nint main(\n```", tests.clone()),
+        Ok(Some(0.0))
+    );
     // A compiler is confined as well.
     let include = "```c\n#include </etc/passwd>\nint main(void) {}\n```";
     let suite = suite(json!({"tests": tests}));
-    let cases = reward.judge(include.trim_matches('`').trim_start_matches('c'), &suite).unwrap();
-    let held = reward.report().has(Measure::Landlock) || reward.report().has(Measure::MountNamespace);
-    assert!(!held || cases[0].reason.starts_with("it does not compile"), "{cases:?}");
+    let cases = reward
+        .judge(include.trim_matches('`').trim_start_matches('c'), &suite)
+        .unwrap();
+    let held =
+        reward.report().has(Measure::Landlock) || reward.report().has(Measure::MountNamespace);
+    assert!(
+        !held || cases[0].reason.starts_with("it does not compile"),
+        "{cases:?}"
+    );
 }
 
 #[test]
@@ -437,7 +506,10 @@ fn what_cannot_work_is_refused_when_it_is_made() {
     std::fs::copy("/bin/sh", &interpreter).unwrap();
     let path = interpreter.display().to_string();
     let error = refused(&|config| config.language.run[0] = path.clone());
-    assert!(error.contains(&path) && error.contains("read_only"), "{error}");
+    assert!(
+        error.contains(&path) && error.contains("read_only"),
+        "{error}"
+    );
     // Made readable, it works if its folder can be entered, or is put into the view by root.
     let mut open = config();
     open.language.run[0] = path;
@@ -482,9 +554,15 @@ fn the_settings_are_read_from_a_file() {
     }))
     .unwrap();
     assert_eq!(config.scoring, Scoring::Fraction);
-    assert_eq!(config.sandbox.need(Measure::IpcNamespace), Need::IfAvailable);
+    assert_eq!(
+        config.sandbox.need(Measure::IpcNamespace),
+        Need::IfAvailable
+    );
     assert_eq!(config.language, Language::python());
     assert!(serde_json::from_value::<CodeConfig>(json!({"scorin": "fraction"})).is_err());
     let written = serde_json::to_value(&config).unwrap();
-    assert_eq!(serde_json::from_value::<CodeConfig>(written).unwrap(), config);
+    assert_eq!(
+        serde_json::from_value::<CodeConfig>(written).unwrap(),
+        config
+    );
 }

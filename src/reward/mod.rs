@@ -9,6 +9,7 @@
 //! | [`AccuracyReward`] | the answer equals the reference | the reference |
 //! | [`FormatReward`] | the completion is thinking, then an answer, and nothing else | - |
 //! | [`CountdownReward`] | the expression uses the numbers once each and is worth the target | `numbers`, `target` |
+//! | [`CodeReward`](code::CodeReward) | the program passes its tests (feature `code`) | the tests |
 //! | [`FnReward`] | a closure says so | - |
 //!
 //! ```

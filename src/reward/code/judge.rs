@@ -11,9 +11,15 @@ use super::{Cases, Command, Ended, Folder, Language, Sandbox, Suite};
 use crate::reward::RewardError;
 
 /// Loads the program and calls its functions.
-const DRIVER: &str = concat!(include_str!("python/values.py"), include_str!("python/driver.py"));
+const DRIVER: &str = concat!(
+    include_str!("python/values.py"),
+    include_str!("python/driver.py")
+);
 /// Runs assertions, whose calls it sends to a driver.
-const CHECKER: &str = concat!(include_str!("python/values.py"), include_str!("python/checker.py"));
+const CHECKER: &str = concat!(
+    include_str!("python/values.py"),
+    include_str!("python/checker.py")
+);
 const DRIVER_FILE: &str = "driver.py";
 const CHECKER_FILE: &str = "checker.py";
 
@@ -89,7 +95,9 @@ impl Judge<'_> {
 
     fn environment(&self, command: Command) -> Command {
         let variables = self.language.environment.iter();
-        variables.fold(command, |command, (name, value)| command.variable(name, value))
+        variables.fold(command, |command, (name, value)| {
+            command.variable(name, value)
+        })
     }
 
     /// Why the program does not compile; `None` if it does, or need not.
@@ -175,7 +183,8 @@ impl Judge<'_> {
             let answers = lines(&written, 4);
             if answers.is_empty() {
                 let reason = format!("it was not loaded: {}", ended(how, b""));
-                return Ok(vec![Case::failed(reason); calls.len()]);
+                cases.resize(calls.len(), Case::failed(reason));
+                break;
             }
             for (call, answer) in left.iter().zip(&answers[1..]) {
                 cases.push(self.compare(call, answer));
@@ -217,8 +226,9 @@ impl Judge<'_> {
             let left = &asserts.tests[cases.len()..];
             let tests = json!({"setup": setup, "tests": left, "entry_point": asserts.entry_point});
             let Some(verdicts) = self.check(folder, &apart, &tests, left.len())? else {
-                let reason = "it was not loaded, or not in time";
-                return Ok(vec![Case::failed(reason); asserts.tests.len()]);
+                let reason = Case::failed("it was not loaded, or not in time");
+                cases.resize(asserts.tests.len(), reason);
+                break;
             };
             for verdict in &verdicts {
                 if let Some(reason) = verdict.get("broken") {
@@ -261,7 +271,13 @@ impl Judge<'_> {
         let wires = vec![
             (0, Wire::Null),
             (1, Wire::Null),
-            (2, Wire::Keep { most: 4096, kill: false }),
+            (
+                2,
+                Wire::Keep {
+                    most: 4096,
+                    kill: false,
+                },
+            ),
             (3, Wire::Feed(line(tests))),
             (4, Wire::Keep { most, kill: true }),
             (5, Wire::Given(asks)),
@@ -272,6 +288,9 @@ impl Judge<'_> {
         drop(program);
         let mut found = lines(&written, 4).into_iter();
         if found.next().is_none() {
+            if Instant::now() >= self.deadline {
+                return Ok(None);
+            }
             let errors = written.iter().find(|(number, _)| *number == 2);
             let errors = errors.map_or(&b""[..], |(_, errors)| errors);
             return Err(format!("the checker did not start: {}", ended(how, errors)).into());

@@ -113,15 +113,27 @@ impl Language {
     pub(super) fn resolved(mut self) -> Result<Self> {
         let fences = self.fences.iter();
         if self.fences.is_empty()
-            || fences.clone().any(|fence| fence.is_empty() || fence.contains(char::is_whitespace))
+            || fences
+                .clone()
+                .any(|fence| fence.is_empty() || fence.contains(char::is_whitespace))
         {
             let expected = "at least one name, without whitespace";
-            return Err(Error::config("language.fences", format!("{fences:?}"), expected));
+            return Err(Error::config(
+                "language.fences",
+                format!("{fences:?}"),
+                expected,
+            ));
         }
-        let plain = !self.file.is_empty() && !self.file.starts_with('.') && !self.file.contains(['/', '\0']);
+        let plain = !self.file.is_empty()
+            && !self.file.starts_with('.')
+            && !self.file.contains(['/', '\0']);
         if !plain {
             let expected = "a plain file name";
-            return Err(Error::config("language.file", format!("{:?}", self.file), expected));
+            return Err(Error::config(
+                "language.file",
+                format!("{:?}", self.file),
+                expected,
+            ));
         }
         if let Some(compile) = &mut self.compile {
             resolve("language.compile", compile)?;
@@ -178,7 +190,10 @@ mod tests {
     fn names_become_paths_and_the_systems_come_first() {
         let mut command = ["sh".to_string(), "sh".to_string()];
         resolve("run", &mut command).unwrap();
-        assert!(["/usr/bin/sh", "/bin/sh"].contains(&&*command[0]), "{command:?}");
+        assert!(
+            ["/usr/bin/sh", "/bin/sh"].contains(&&*command[0]),
+            "{command:?}"
+        );
         assert_eq!(command[1], "sh");
         let mut own = ["{folder}/main".to_string()];
         resolve("run", &mut own).unwrap();

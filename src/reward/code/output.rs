@@ -122,7 +122,9 @@ pub(super) fn same_value(expected: &Value, got: &Value, tolerance: f64) -> bool 
                     let (Some(key), Some(got)) = (pair.get(0), pair.get(1)) else {
                         return false;
                     };
-                    let key = key.as_str().or_else(|| key.get("i").and_then(Value::as_str));
+                    let key = key
+                        .as_str()
+                        .or_else(|| key.get("i").and_then(Value::as_str));
                     let expected = key.and_then(|key| expected.get(key));
                     expected.is_some_and(|expected| same_value(expected, got, tolerance))
                 })
@@ -140,7 +142,11 @@ fn same_number(expected: &Value, got: &Value, tolerance: f64) -> bool {
     let got = match got {
         Value::Bool(one) => u8::from(*one).to_string(),
         Value::Object(tagged) if tagged.len() == 1 => {
-            match tagged.get("i").or_else(|| tagged.get("f")).and_then(Value::as_str) {
+            match tagged
+                .get("i")
+                .or_else(|| tagged.get("f"))
+                .and_then(Value::as_str)
+            {
                 Some(got) => got.to_string(),
                 None => return false,
             }
@@ -182,15 +188,27 @@ mod tests {
             ("", "0", false),
             ("1", "", false),
             ("A", "a", false),
-            ("100000000000000000000000001", "100000000000000000000000002", false),
+            (
+                "100000000000000000000000001",
+                "100000000000000000000000002",
+                false,
+            ),
             (".", ".", true),
             (".", "0", false),
         ] {
-            assert_eq!(same_output(expected, got, 0.0), same, "{expected:?} {got:?}");
+            assert_eq!(
+                same_output(expected, got, 0.0),
+                same,
+                "{expected:?} {got:?}"
+            );
         }
         assert!(same_output("0.3333333", "0.3333334", 1e-6));
-        assert!(same_output("x 0.3333333", "x 0.3333334", 1e-6) && !same_output("x 1", "y 1", 1e-6));
-        assert!(same_output("1000000", "1000001", 1e-6) && !same_output("1000000", "1000003", 1e-6));
+        assert!(
+            same_output("x 0.3333333", "x 0.3333334", 1e-6) && !same_output("x 1", "y 1", 1e-6)
+        );
+        assert!(
+            same_output("1000000", "1000001", 1e-6) && !same_output("1000000", "1000003", 1e-6)
+        );
         assert!(!same_output("1", "nan", 1e9) && !same_output("1", "inf", 1e9));
     }
 
@@ -207,8 +225,16 @@ mod tests {
             (json!(null), json!(null), true),
             (json!(0.1), json!({"f": "0.1"}), true),
             (json!(0.1), json!({"f": "0.1000001"}), false),
-            (json!(18446744073709551615u64), json!({"i": "18446744073709551615"}), true),
-            (json!(18446744073709551615u64), json!({"i": "18446744073709551616"}), false),
+            (
+                json!(18446744073709551615u64),
+                json!({"i": "18446744073709551615"}),
+                true,
+            ),
+            (
+                json!(18446744073709551615u64),
+                json!({"i": "18446744073709551616"}),
+                false,
+            ),
             (json!(1e22), json!({"f": "1e+22"}), true),
             (json!(-2.5e-7), json!({"f": "-2.5e-07"}), true),
             (json!(1), json!({"f": "nan"}), false),
@@ -218,10 +244,18 @@ mod tests {
             (json!([1]), json!([{"i": "1"}, {"i": "1"}]), false),
             (json!([]), json!([]), true),
             (json!({"a": 1}), json!({"d": [["a", {"i": "1"}]]}), true),
-            (json!({"1": 1}), json!({"d": [[{"i": "1"}, {"i": "1"}]]}), true),
+            (
+                json!({"1": 1}),
+                json!({"d": [[{"i": "1"}, {"i": "1"}]]}),
+                true,
+            ),
             (json!({"a": 1}), json!({"d": [["b", {"i": "1"}]]}), false),
             (json!({}), json!({"h": 0, "k": "Always"}), false),
-            (json!(5), json!({"h": 0, "k": "Always", "call": false}), false),
+            (
+                json!(5),
+                json!({"h": 0, "k": "Always", "call": false}),
+                false,
+            ),
             (json!({"i": "1"}), json!({"i": "1"}), false),
         ] {
             assert_eq!(same_value(&expected, &got, 0.0), same, "{expected} {got}");

@@ -93,7 +93,11 @@ impl CodeReward {
         }
         if !(config.total_seconds > 0.0 && config.total_seconds <= 86_400.0) {
             let expected = "more than 0 and at most 86,400 (a day)";
-            return Err(Error::config("total_seconds", config.total_seconds, expected));
+            return Err(Error::config(
+                "total_seconds",
+                config.total_seconds,
+                expected,
+            ));
         }
         let language = config.language.clone().resolved()?;
         let mut limits = config.sandbox.clone();

@@ -191,10 +191,7 @@ fn check_call(name: &str) -> String {
 }
 
 /// The tests of this crate's own form; all of the kind of the first.
-fn own(
-    tests: &Value,
-    asserts: impl FnOnce(Vec<String>) -> Cases,
-) -> Result<Cases, RewardError> {
+fn own(tests: &Value, asserts: impl FnOnce(Vec<String>) -> Cases) -> Result<Cases, RewardError> {
     let list = tests.as_array().ok_or("`tests` is no list")?;
     let first = list.first().ok_or("`tests` is empty")?;
     let broken = |error: serde_json::Error| RewardError::from(format!("`tests`: {error}"));
@@ -245,7 +242,8 @@ fn lines(value: Value) -> Result<String, RewardError> {
     match value {
         Value::String(text) => Ok(text),
         Value::Array(lines) => {
-            let lines: Result<Vec<String>, RewardError> = lines.into_iter().map(self::lines).collect();
+            let lines: Result<Vec<String>, RewardError> =
+                lines.into_iter().map(self::lines).collect();
             Ok(lines?.join("\n"))
         }
         Value::Number(number) => Ok(number.to_string()),
@@ -292,7 +290,8 @@ mod tests {
             output: "2".into(),
         };
         assert_eq!(streams.cases, Cases::Streams(vec![stream]));
-        let calls = suite(json!({"tests": [{"function": "f", "args": [1], "expected": null}]})).unwrap();
+        let calls =
+            suite(json!({"tests": [{"function": "f", "args": [1], "expected": null}]})).unwrap();
         assert!(matches!(calls.cases, Cases::Calls(calls) if calls[0].args == [json!(1)]));
         let asserts = json!({"tests": [{"assert": "a"}, {"assert": "b"}], "setup": "s", "entry_point": "f", "prelude": "p"});
         let asserts = suite(asserts).unwrap();
@@ -311,7 +310,13 @@ mod tests {
         let Cases::Asserts(mbpp) = suite(mbpp).unwrap().cases else {
             panic!()
         };
-        assert_eq!((mbpp.setup, mbpp.tests), (vec!["import math".to_string(), "x".into()], vec!["assert f()".into()]));
+        assert_eq!(
+            (mbpp.setup, mbpp.tests),
+            (
+                vec!["import math".to_string(), "x".into()],
+                vec!["assert f()".into()]
+            )
+        );
         let human = json!({"test": "def check(candidate): pass", "entry_point": "f"});
         let Cases::Asserts(human) = suite(human).unwrap().cases else {
             panic!()
@@ -327,7 +332,10 @@ mod tests {
             panic!()
         };
         assert_eq!(live[0].args, [json!([1, 2]), json!(3)]);
-        assert_eq!((&live[0].expected, &live[1].expected), (&json!([3]), &json!(9)));
+        assert_eq!(
+            (&live[0].expected, &live[1].expected),
+            (&json!([3]), &json!(9))
+        );
     }
 
     #[test]
@@ -336,15 +344,30 @@ mod tests {
             (json!({}), "no tests"),
             (json!({"tests": []}), "`tests` is empty"),
             (json!({"tests": {}}), "`tests` is no list"),
-            (json!({"tests": [{"input": "1", "output": "1", "x": 1}]}), "unknown field `x`"),
+            (
+                json!({"tests": [{"input": "1", "output": "1", "x": 1}]}),
+                "unknown field `x`",
+            ),
             (json!({"tests": [{"input": "1"}]}), "missing field `output`"),
-            (json!({"tests": [{"function": "f"}]}), "missing field `expected`"),
-            (json!({"tests": [{"assert": "a"}, {"input": "1", "output": "1"}]}), "`tests`"),
+            (
+                json!({"tests": [{"function": "f"}]}),
+                "missing field `expected`",
+            ),
+            (
+                json!({"tests": [{"assert": "a"}, {"input": "1", "output": "1"}]}),
+                "`tests`",
+            ),
             (json!({"test_list": []}), "the list is empty"),
             (json!({"test_list": [1]}), "`test_list`"),
             (json!({"input_output": "{"}), "`input_output`"),
-            (json!({"input_output": {"inputs": ["1"], "outputs": []}}), "1 inputs and 0 outputs"),
-            (json!({"tests": [{"assert": "a"}], "prelude": 1}), "`prelude`"),
+            (
+                json!({"input_output": {"inputs": ["1"], "outputs": []}}),
+                "1 inputs and 0 outputs",
+            ),
+            (
+                json!({"tests": [{"assert": "a"}], "prelude": 1}),
+                "`prelude`",
+            ),
         ] {
             let error = suite(metadata.clone()).unwrap_err();
             assert!(error.contains(reason), "{metadata}: {error}");

@@ -168,13 +168,18 @@ mod tests {
 
     #[test]
     fn the_written_form_is_stable() {
-        let written = r#"{"cpu_seconds":2,"measures":{"pid_namespace":"off","seccomp":"if_available"}}"#;
+        let written =
+            r#"{"cpu_seconds":2,"measures":{"pid_namespace":"off","seccomp":"if_available"}}"#;
         let config: SandboxConfig = serde_json::from_str(written).unwrap();
         assert_eq!(config.cpu_seconds, 2);
         assert_eq!(config.need(Measure::PidNamespace), Need::Off);
         assert_eq!(config.need(Measure::Seccomp), Need::IfAvailable);
         assert_eq!(config.wall_seconds, 10.0);
         let less = SandboxConfig::default().allow_less();
-        assert!(Measure::ALL.iter().all(|m| less.need(*m) == Need::IfAvailable));
+        assert!(
+            Measure::ALL
+                .iter()
+                .all(|m| less.need(*m) == Need::IfAvailable)
+        );
     }
 }

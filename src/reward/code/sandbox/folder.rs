@@ -187,10 +187,14 @@ mod tests {
         let locked = scratch.join("locked");
         fs::create_dir_all(locked.join("inner/most")).unwrap();
         fs::write(locked.join("inner/file"), "x").unwrap();
-        fs::set_permissions(locked.join("inner"), Permissions::from_mode(0)).unwrap();
-        fs::set_permissions(&locked, Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(locked.join("inner"), Permissions::from_mode(0o000)).unwrap();
+        fs::set_permissions(&locked, Permissions::from_mode(0o000)).unwrap();
         // The program's file is a link to elsewhere: it is replaced, not written through.
-        symlink(outside.path().join("kept"), folder.place.files.join("main.py")).unwrap();
+        symlink(
+            outside.path().join("kept"),
+            folder.place.files.join("main.py"),
+        )
+        .unwrap();
         folder.write("main.py", b"pass").unwrap();
 
         folder.empty_scratch().unwrap();

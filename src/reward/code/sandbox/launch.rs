@@ -154,10 +154,7 @@ const AT_EXEC: u32 = u32::MAX - 1;
 ///
 /// `given` are the program's descriptors: (its number there, what it is here). Numbers are below [`MAX_FD`], and what it is
 /// here is at [`SAFE_FD`] or above.
-pub(super) fn launch(
-    plan: &Plan,
-    given: &[(RawFd, BorrowedFd<'_>)],
-) -> Result<Child, LaunchError> {
+pub(super) fn launch(plan: &Plan, given: &[(RawFd, BorrowedFd<'_>)]) -> Result<Child, LaunchError> {
     let pipe = |what: &str, error| LaunchError::new(what.to_string(), error);
     let (report, low) = pipe_with(PipeFlags::CLOEXEC).map_err(|error| pipe("a pipe", error))?;
     let reporter = rustix::io::fcntl_dupfd_cloexec(&low, SAFE_FD)
@@ -168,8 +165,14 @@ pub(super) fn launch(
         .iter()
         .map(|(target, source)| (*target, source.as_raw_fd()))
         .collect();
-    if wiring.iter().any(|(target, source)| *target >= MAX_FD || *source < SAFE_FD) {
-        return Err(LaunchError::new("its descriptors", io::ErrorKind::InvalidInput));
+    if wiring
+        .iter()
+        .any(|(target, source)| *target >= MAX_FD || *source < SAFE_FD)
+    {
+        return Err(LaunchError::new(
+            "its descriptors",
+            io::ErrorKind::InvalidInput,
+        ));
     }
     let pointers = |texts: &[CString]| -> Vec<*const c_char> {
         texts
@@ -255,8 +258,14 @@ fn name(plan: &Plan, step: u32) -> String {
 /// The landlock ABI of this kernel; the error says that there is none.
 pub(super) fn landlock_abi() -> io::Result<i32> {
     // SAFETY: with no attributes, size 0 and the flag LANDLOCK_CREATE_RULESET_VERSION the call only returns a number.
-    let abi =
-        unsafe { libc::syscall(LANDLOCK_CREATE_RULESET, null::<c_void>(), 0usize, 1 as c_uint) };
+    let abi = unsafe {
+        libc::syscall(
+            LANDLOCK_CREATE_RULESET,
+            null::<c_void>(),
+            0usize,
+            1 as c_uint,
+        )
+    };
     if abi < 0 {
         return Err(io::Error::last_os_error());
     }
@@ -355,8 +364,7 @@ unsafe fn take(step: &Step, wiring: &[(RawFd, RawFd)], reporter: RawFd) -> bool 
         match step {
             Step::Write(path, bytes) => {
                 let file = libc::open(path.as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
-                let wrote =
-                    file >= 0 && libc::write(file, bytes.as_ptr().cast(), bytes.len()) >= 0;
+                let wrote = file >= 0 && libc::write(file, bytes.as_ptr().cast(), bytes.len()) >= 0;
                 // Not closed on failure, so that `errno` stays: the process ends.
                 wrote && libc::close(file) == 0
             }
@@ -490,7 +498,9 @@ unsafe fn take(step: &Step, wiring: &[(RawFd, RawFd)], reporter: RawFd) -> bool 
                 let filter = libc::SECCOMP_MODE_FILTER as c_ulong;
                 libc::prctl(libc::PR_SET_SECCOMP, filter, &program, 0, 0) == 0
             }
-            Step::KillAll => libc::kill(-1, libc::SIGKILL) == 0 || *libc::__errno_location() == libc::ESRCH,
+            Step::KillAll => {
+                libc::kill(-1, libc::SIGKILL) == 0 || *libc::__errno_location() == libc::ESRCH
+            }
             Step::Check(check) => holds(*check),
         }
     }

@@ -9,7 +9,7 @@ use super::plan::{Confinement, Process, exec};
 use super::running::Running;
 pub(in crate::reward::code) use super::running::{Patience, Wire, pipes};
 use super::users::{User, Users};
-use super::{Command, Measure, Ran, SandboxConfig, SandboxReport, probe, view};
+use super::{Command, Measure, Ran, SandboxConfig, SandboxReport, Written, probe, view};
 use crate::reward::RewardError;
 use crate::reward::code::Ended;
 use crate::{Error, Result};
@@ -40,8 +40,8 @@ impl Confined {
     }
 
     pub(super) fn folder(&self) -> Result<Place, RewardError> {
-        let other_user = self.confinement.has(Measure::UnprivilegedUser)
-            && rustix::process::geteuid().is_root();
+        let other_user =
+            self.confinement.has(Measure::UnprivilegedUser) && rustix::process::geteuid().is_root();
         let user = match other_user {
             true => Some(Users::get().ok_or("no users to run programs as")?.take()),
             false => None,
@@ -157,7 +157,7 @@ impl Started {
     pub(in crate::reward::code) fn finish(
         self,
         patience: Patience,
-    ) -> Result<(Ended, Vec<(i32, Vec<u8>)>), RewardError> {
+    ) -> Result<(Ended, Written), RewardError> {
         let finished = self.0.finish(patience)?;
         Ok((finished.ended, finished.written))
     }

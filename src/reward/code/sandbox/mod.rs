@@ -43,6 +43,9 @@ use crate::Result;
 use crate::reward::RewardError;
 pub(super) use system::{Patience, Started, Wire, pipes};
 
+/// What a program wrote, by descriptor.
+pub(super) type Written = Vec<(i32, Vec<u8>)>;
+
 /// Runs programs that nobody trusts.
 ///
 /// What holds them is tried out when it is made. It is cheap to clone, and may be used from many threads at once.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Command, Ended, Ran, SandboxConfig, SandboxReport};
+use super::{Command, Ended, Ran, SandboxConfig, SandboxReport, Written};
 use crate::reward::RewardError;
 use crate::{Error, Result};
 
@@ -55,7 +55,7 @@ impl Started {
     pub(in crate::reward::code) fn finish(
         self,
         _: Patience,
-    ) -> Result<(Ended, Vec<(i32, Vec<u8>)>), RewardError> {
+    ) -> Result<(Ended, Written), RewardError> {
         match self {}
     }
 }

@@ -176,8 +176,7 @@ fn user_map() -> [Step; 3] {
         rustix::process::geteuid().as_raw(),
         rustix::process::getegid().as_raw(),
     );
-    let write =
-        |path: &str, text: String| Step::Write(view::text(path), text.into_bytes());
+    let write = |path: &str, text: String| Step::Write(view::text(path), text.into_bytes());
     [
         write("/proc/self/setgroups", "deny".into()),
         write("/proc/self/uid_map", format!("{uid} {uid} 1")),
@@ -193,13 +192,33 @@ fn limits(config: &SandboxConfig, cpu_seconds: u64, warns: bool) -> Vec<Step> {
     // The constants' type is another one in every C library.
     let limits = [
         (libc::RLIMIT_CPU as c_int, cpu_seconds, last_cpu_second),
-        (libc::RLIMIT_AS as c_int, config.memory_bytes, config.memory_bytes),
-        (libc::RLIMIT_DATA as c_int, config.memory_bytes, config.memory_bytes),
+        (
+            libc::RLIMIT_AS as c_int,
+            config.memory_bytes,
+            config.memory_bytes,
+        ),
+        (
+            libc::RLIMIT_DATA as c_int,
+            config.memory_bytes,
+            config.memory_bytes,
+        ),
         // What a program may raise by itself for deep recursion.
         (libc::RLIMIT_STACK as c_int, 8 << 20, config.memory_bytes),
-        (libc::RLIMIT_FSIZE as c_int, config.file_bytes, config.file_bytes),
-        (libc::RLIMIT_NOFILE as c_int, config.open_files, config.open_files),
-        (libc::RLIMIT_NPROC as c_int, config.processes, config.processes),
+        (
+            libc::RLIMIT_FSIZE as c_int,
+            config.file_bytes,
+            config.file_bytes,
+        ),
+        (
+            libc::RLIMIT_NOFILE as c_int,
+            config.open_files,
+            config.open_files,
+        ),
+        (
+            libc::RLIMIT_NPROC as c_int,
+            config.processes,
+            config.processes,
+        ),
         (libc::RLIMIT_CORE as c_int, 0, 0),
         (libc::RLIMIT_MEMLOCK as c_int, 0, 0),
         (libc::RLIMIT_MSGQUEUE as c_int, 0, 0),
@@ -234,9 +253,7 @@ pub(super) fn exec(
     arguments: &[String],
     environment: &[(String, String)],
 ) -> Result<Then, String> {
-    let text = |text: &str| {
-        CString::new(text).map_err(|_| format!("{text:?} has a NUL character"))
-    };
+    let text = |text: &str| CString::new(text).map_err(|_| format!("{text:?} has a NUL character"));
     let mut argv = vec![text(path)?];
     for argument in arguments {
         argv.push(text(argument)?);

@@ -17,10 +17,7 @@ use crate::{Error, Result};
 const NOT_FOR_PROGRAMS: &CStr = c"/etc/passwd";
 
 /// What is in force, and what was found.
-pub(super) fn probe(
-    config: &SandboxConfig,
-    parent: &Path,
-) -> Result<(Confinement, SandboxReport)> {
+pub(super) fn probe(config: &SandboxConfig, parent: &Path) -> Result<(Confinement, SandboxReport)> {
     let folder = RunFolder::new(parent, None).map_err(|error| Error::io(parent, error))?;
     let mut probe = Probe {
         config,
@@ -109,8 +106,7 @@ impl Probe<'_> {
                 if !own.is_root() {
                     return Ok(format!("user {} starts it", own.as_raw()));
                 }
-                let users = Users::get()
-                    .ok_or("root is the only user in this user namespace")?;
+                let users = Users::get().ok_or("root is the only user in this user namespace")?;
                 self.with(&alone, vec![Step::Check(Check::NotRoot)])?;
                 Ok(format!("each run is another user, from {} on", users.first))
             }
@@ -160,7 +156,11 @@ impl Probe<'_> {
                 }
                 // The kernel counts processes by user, and in each user namespace apart.
                 let counts_apart = rustix::process::geteuid().is_root()
-                    || self.found.measures.iter().any(|measure| measure.is_namespace());
+                    || self
+                        .found
+                        .measures
+                        .iter()
+                        .any(|measure| measure.is_namespace());
                 Ok(match counts_apart {
                     true => "for each process".into(),
                     false => "for each process; other processes of this user count".into(),
@@ -199,8 +199,8 @@ impl Probe<'_> {
 
     /// Runs a process that is held by these measures, does `more`, and ends.
     fn with(&self, confinement: &Confinement, more: Vec<Step>) -> Result<(), String> {
-        let wants_user = confinement.has(Measure::UnprivilegedUser)
-            && rustix::process::geteuid().is_root();
+        let wants_user =
+            confinement.has(Measure::UnprivilegedUser) && rustix::process::geteuid().is_root();
         let user = match wants_user {
             true => Users::get().map(Users::take),
             false => None,
@@ -256,9 +256,15 @@ mod tests {
     fn less_than_is_asked_for_is_an_error_with_every_reason() {
         let config = SandboxConfig::default();
         let error = refuse_less(&config, &poor()).unwrap_err().to_string();
-        assert!(error.starts_with("invalid `measures.pid_namespace`: required"), "{error}");
+        assert!(
+            error.starts_with("invalid `measures.pid_namespace`: required"),
+            "{error}"
+        );
         assert!(error.contains("mount_namespace: not permitted"), "{error}");
-        assert!(error.contains("landlock: Function not implemented"), "{error}");
+        assert!(
+            error.contains("landlock: Function not implemented"),
+            "{error}"
+        );
         assert!(!error.contains("seccomp"), "{error}");
 
         let mut some = config.clone();

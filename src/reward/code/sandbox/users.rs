@@ -72,7 +72,8 @@ fn first_user(map: &str, process: u32) -> Option<u32> {
     let mut end = 0;
     for line in map.lines() {
         let mut numbers = line.split_whitespace().map(str::parse::<u64>);
-        let (Some(Ok(first)), _, Some(Ok(count))) = (numbers.next(), numbers.next(), numbers.next())
+        let (Some(Ok(first)), _, Some(Ok(count))) =
+            (numbers.next(), numbers.next(), numbers.next())
         else {
             continue;
         };
