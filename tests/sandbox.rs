@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::net::TcpListener;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process;
@@ -40,6 +40,12 @@ struct Held {
 impl Held {
     fn has(&self, measure: Measure) -> bool {
         self.sandbox.report().has(measure)
+    }
+
+    /// Whether the run has a user of its own, as when root starts it.
+    fn has_own_user(&self) -> bool {
+        let is_root = fs::metadata("/proc/self").unwrap().uid() == 0;
+        is_root && self.has(Measure::UnprivilegedUser)
     }
 
     /// Whether anything holds the files outside.
@@ -547,11 +553,8 @@ print("left")
 "#;
     for held in all() {
         // Without a namespace, seccomp keeps the group together, or the user is the run's alone.
-        let is_root = fs::metadata("/proc/self")
-            .map(|m| std::os::unix::fs::MetadataExt::uid(&m) == 0)
-            .unwrap();
-        let own_user = is_root && held.has(Measure::UnprivilegedUser);
-        if !(held.has(Measure::PidNamespace) || held.has(Measure::Seccomp) || own_user) {
+        if !(held.has(Measure::PidNamespace) || held.has(Measure::Seccomp) || held.has_own_user()) {
+            eprintln!("{}: nothing keeps the run together here", held.name);
             continue;
         }
         let name = marker();
@@ -620,6 +623,17 @@ print("end")
     let own = process::id().to_string();
     let other = bystander.id().to_string();
     for held in all() {
+        // With nothing of all this, an ordinary user's program may end everything of that user's: as the report says.
+        let report = held.sandbox.report().to_string();
+        let scoped = held.has(Measure::Landlock) && report.contains("signals");
+        if !(held.has(Measure::PidNamespace)
+            || held.has(Measure::Seccomp)
+            || scoped
+            || held.has_own_user())
+        {
+            eprintln!("{}: nothing holds signals here", held.name);
+            continue;
+        }
         let ran = held.python_as("attack.py", program, &[&own, &other]);
         // Its own signal to everyone may end it.
         let output = text(&ran.output);
