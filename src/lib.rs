@@ -86,9 +86,11 @@
 //! | `wgpu` | | WebGPU: Vulkan, Metal, DirectX 12 |
 //! | `progress` | yes | the progress bar ([`indicatif`](https://docs.rs/indicatif)) |
 //! | `chart` | yes | the SVG chart ([`plotters`](https://docs.rs/plotters)) |
+//! | `code` | yes | the reward for programs, run confined ([`reward::code`]; on Linux) |
 
 #![warn(missing_docs)]
-#![forbid(unsafe_code)]
+// Allowed in one file, which starts confined processes: `reward/code/sandbox/launch.rs`.
+#![deny(unsafe_code)]
 
 pub mod advantage;
 pub mod error;

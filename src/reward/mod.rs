@@ -13,6 +13,7 @@
 //! | [`AccuracyReward`] | the answer equals the reference | the reference |
 //! | [`CountdownReward`] | the expression uses the numbers once each and is worth the target | `numbers`, `target` |
 //! | [`ModelReward`] | a reward model says so: any number | a [`ValueModel`](crate::policy::ValueModel) |
+//! | [`CodeReward`](code::CodeReward) | 1 if the program passes its tests, or their share (feature `code`) | the tests |
 //! | [`FnReward`] | a closure says so: any number | - |
 //!
 //! **Is it written as it should be?**
@@ -84,8 +85,11 @@
 //! One file with a type that implements [`Reward`], and its line below. The trait says what a slow one does.
 
 mod accuracy;
+#[cfg(feature = "code")]
+pub mod code;
 mod contract;
 mod countdown;
+mod extract;
 mod form;
 mod group;
 mod input;
@@ -100,6 +104,7 @@ mod token;
 pub use accuracy::{AccuracyReward, Comparison};
 pub use contract::{FnReward, Reward, RewardError};
 pub use countdown::CountdownReward;
+pub use extract::{ExtractConfig, Extracted, Extractor, Rule, Thinking};
 pub use form::{
     CodeFormatReward, FormatReward, LanguageReward, LineFormatReward, ReasoningStepsReward,
     RepetitionReward, RepetitionUnit, TagCountReward, ThinkFormatReward, repeated_share,
@@ -109,5 +114,5 @@ pub use input::RewardInput;
 pub use length::{CosineLengthReward, KimiLengthReward, LengthUnit, SoftOverlongReward};
 pub use model::ModelReward;
 pub use set::{Gate, Missing, RewardOptions, RewardSet, RewardSetBuilder, Scored};
-pub use tags::{Extract, Tags};
+pub use tags::Tags;
 pub use token::{TokenReward, score_tokens};

@@ -1,0 +1,381 @@
+//! Runs a program against its tests, and compares: out here, or in a process that the program is not in.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::output::{same_output, same_value};
+use super::sandbox::{Patience, Wire, pipes};
+use super::suite::{Asserts, Call, Stream};
+use super::{Cases, Command, Ended, Folder, Language, Sandbox, Suite};
+use crate::reward::RewardError;
+
+/// Loads the program and calls its functions.
+const DRIVER: &str = concat!(
+    include_str!("python/values.py"),
+    include_str!("python/driver.py")
+);
+/// Runs assertions, whose calls it sends to a driver.
+const CHECKER: &str = concat!(
+    include_str!("python/values.py"),
+    include_str!("python/checker.py")
+);
+const DRIVER_FILE: &str = "driver.py";
+const CHECKER_FILE: &str = "checker.py";
+
+/// What became of one test.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Case {
+    /// Whether the program passed it.
+    pub passed: bool,
+    /// Why not, for a person; empty if it did.
+    pub reason: String,
+}
+
+impl Case {
+    fn new(passed: bool, reason: impl FnOnce() -> String) -> Self {
+        Self {
+            passed,
+            reason: if passed { String::new() } else { reason() },
+        }
+    }
+
+    fn failed(reason: impl Into<String>) -> Self {
+        Self::new(false, || reason.into())
+    }
+}
+
+/// A program's tests under way.
+pub(super) struct Judge<'a> {
+    pub(super) sandbox: &'a Sandbox,
+    pub(super) language: &'a Language,
+    pub(super) tolerance: f64,
+    /// Whether one failure decides.
+    pub(super) stops: bool,
+    /// When the time for all tests is over.
+    pub(super) deadline: Instant,
+}
+
+impl Judge<'_> {
+    /// One case for each test, in order.
+    pub(super) fn judge(&self, program: &str, suite: &Suite) -> Result<Vec<Case>, RewardError> {
+        let folder = self.sandbox.folder()?;
+        let source = match suite.prelude.is_empty() {
+            true => program.to_string(),
+            false => format!("{}\n{program}", suite.prelude),
+        };
+        folder.write(&self.language.file, source.as_bytes())?;
+        let mut cases = match self.compile(&folder)? {
+            Some(reason) => vec![Case::failed(reason); suite.len()],
+            None => match &suite.cases {
+                Cases::Streams(streams) => self.streams(&folder, streams)?,
+                Cases::Calls(calls) => self.calls(&folder, calls)?,
+                Cases::Asserts(asserts) => self.asserts(&folder, suite, asserts)?,
+            },
+        };
+        let reason = match cases.iter().all(|case| case.passed) {
+            true => "not run: the time for all tests was over",
+            false => "not run",
+        };
+        cases.resize(suite.len(), Case::failed(reason));
+        Ok(cases)
+    }
+
+    /// A command of the language.
+    fn command(&self, words: &[String], folder: &Folder) -> Command {
+        let (file, inside) = (folder.path(&self.language.file), folder.path(""));
+        let inside = inside.trim_end_matches('/');
+        let mut words = words
+            .iter()
+            .map(|word| word.replace("{file}", &file).replace("{folder}", inside));
+        let command = Command::new(words.next().unwrap_or_default());
+        let command = words.fold(command, Command::argument);
+        self.environment(command)
+    }
+
+    fn environment(&self, command: Command) -> Command {
+        let variables = self.language.environment.iter();
+        variables.fold(command, |command, (name, value)| {
+            command.variable(name, value)
+        })
+    }
+
+    /// Why the program does not compile; `None` if it does, or need not.
+    fn compile(&self, folder: &Folder) -> Result<Option<String>, RewardError> {
+        let Some(words) = &self.language.compile else {
+            return Ok(None);
+        };
+        let command = self.command(words, folder).may_write_files();
+        let ran = folder.run(&command)?;
+        if ran.ended == Ended::Exit(0) {
+            return Ok(None);
+        }
+        let reason = ended(ran.ended, &ran.errors);
+        Ok(Some(format!("it does not compile: {reason}")))
+    }
+
+    fn is_over(&self, cases: &[Case]) -> bool {
+        let decided = self.stops && cases.iter().any(|case| !case.passed);
+        decided || Instant::now() >= self.deadline
+    }
+
+    fn streams(&self, folder: &Folder, streams: &[Stream]) -> Result<Vec<Case>, RewardError> {
+        let mut cases = Vec::new();
+        let command = self.command(&self.language.run, folder);
+        for stream in streams {
+            if self.is_over(&cases) {
+                break;
+            }
+            let ran = folder.run(&command.clone().input(stream.input.as_bytes()))?;
+            cases.push(match (ran.ended, std::str::from_utf8(&ran.output)) {
+                (Ended::Exit(0), Ok(output)) => {
+                    let same = same_output(&stream.output, output, self.tolerance);
+                    Case::new(same, || "another output".into())
+                }
+                (Ended::Exit(0), Err(_)) => Case::failed("the output is no text"),
+                (other, _) => Case::failed(ended(other, &ran.errors)),
+            });
+        }
+        Ok(cases)
+    }
+
+    /// The interpreter on one of this crate's scripts.
+    fn script(&self, folder: &Folder, script: &str, argument: &str, tests: usize) -> Command {
+        let interpreter = self.language.run.first().cloned().unwrap_or_default();
+        let command = Command::new(interpreter)
+            .argument(folder.path(script))
+            .argument(argument);
+        Command {
+            cpu_factor: tests as u64 + 1,
+            ..self.environment(command)
+        }
+    }
+
+    fn patience(&self, lines: usize) -> Patience {
+        Patience {
+            wall: self.sandbox.config().wall(),
+            total: self.deadline.saturating_duration_since(Instant::now()),
+            progress: Some((4, lines)),
+        }
+    }
+
+    fn calls(&self, folder: &Folder, calls: &[Call]) -> Result<Vec<Case>, RewardError> {
+        self.needs_functions()?;
+        folder.write(DRIVER_FILE, DRIVER.as_bytes())?;
+        let most = self.sandbox.config().output_bytes as usize;
+        let mut cases: Vec<Case> = Vec::new();
+        while cases.len() < calls.len() && !self.is_over(&cases) {
+            let left = &calls[cases.len()..];
+            // The first is answered when the program has been loaded, and each call is sent after the answer to the one before.
+            let mut requests = vec![line(&json!({"name": "__name__"}))];
+            requests.extend(left.iter().map(request));
+            let file = folder.path(&self.language.file);
+            let command = self.script(folder, DRIVER_FILE, &file, left.len());
+            let wires = vec![
+                (0, Wire::Null),
+                (1, Wire::Null),
+                (2, Wire::Null),
+                (3, Wire::Dialog(requests)),
+                (4, Wire::Keep { most, kill: true }),
+            ];
+            let started = folder.start(&command, wires)?;
+            let (how, written) = started.finish(self.patience(left.len() + 1))?;
+            let answers = lines(&written, 4);
+            if answers.is_empty() {
+                let reason = format!("it was not loaded: {}", ended(how, b""));
+                cases.resize(calls.len(), Case::failed(reason));
+                break;
+            }
+            for (call, answer) in left.iter().zip(&answers[1..]) {
+                cases.push(self.compare(call, answer));
+            }
+            if cases.len() < calls.len() && answers.len() <= left.len() {
+                cases.push(Case::failed(format!("no value: {}", ended(how, b""))));
+            }
+        }
+        Ok(cases)
+    }
+
+    fn compare(&self, call: &Call, answer: &Value) -> Case {
+        if let Some(value) = answer.get("v") {
+            let same = same_value(&call.expected, value, self.tolerance);
+            return Case::new(same, || "another value".into());
+        }
+        Case::failed(match (answer.get("x"), answer.get("e"), answer.get("a")) {
+            (Some(name), ..) => format!("it has no {name}"),
+            (_, Some(kind), Some(text)) => format!("{kind}: {text}"),
+            _ => "no value".into(),
+        })
+    }
+
+    fn asserts(
+        &self,
+        folder: &Folder,
+        suite: &Suite,
+        asserts: &Asserts,
+    ) -> Result<Vec<Case>, RewardError> {
+        self.needs_functions()?;
+        folder.write(DRIVER_FILE, DRIVER.as_bytes())?;
+        // A folder, and for root a user, of its own: the program cannot reach the tests.
+        let apart = self.sandbox.folder()?;
+        apart.write(CHECKER_FILE, CHECKER.as_bytes())?;
+        let mut setup = vec![suite.prelude.clone()];
+        setup.extend(asserts.setup.iter().cloned());
+        let mut cases: Vec<Case> = Vec::new();
+        while cases.len() < asserts.tests.len() && !self.is_over(&cases) {
+            let left = &asserts.tests[cases.len()..];
+            let tests = json!({"setup": setup, "tests": left, "entry_point": asserts.entry_point});
+            let Some(verdicts) = self.check(folder, &apart, &tests, left.len())? else {
+                let reason = Case::failed("it was not loaded, or not in time");
+                cases.resize(asserts.tests.len(), reason);
+                break;
+            };
+            for verdict in &verdicts {
+                if let Some(reason) = verdict.get("broken") {
+                    return Err(format!("the tests are broken: {reason}").into());
+                }
+                let why = || verdict["why"].as_str().unwrap_or_default().to_string();
+                cases.push(Case::new(verdict["pass"] == Value::Bool(true), why));
+            }
+            // With a program that ends, the verdict on the test that ended it is the last one, and another process goes on.
+            let ended = verdicts.last().is_some_and(|last| last["dead"] == true);
+            if verdicts.len() < left.len() && !ended {
+                cases.push(Case::failed("not in time"));
+            }
+        }
+        cases.truncate(asserts.tests.len());
+        Ok(cases)
+    }
+
+    /// The verdicts on the first of the tests, at least those before the program ended; `None` if it was not loaded.
+    fn check(
+        &self,
+        folder: &Folder,
+        apart: &Folder,
+        tests: &Value,
+        count: usize,
+    ) -> Result<Option<Vec<Value>>, RewardError> {
+        let most = self.sandbox.config().output_bytes as usize;
+        let [answers, asks, asked, answered] = pipes()?;
+        let file = folder.path(&self.language.file);
+        let program = self.script(folder, DRIVER_FILE, &file, count);
+        let wires = vec![
+            (0, Wire::Null),
+            (1, Wire::Null),
+            (2, Wire::Null),
+            (3, Wire::Given(asked)),
+            (4, Wire::Given(answered)),
+        ];
+        let program = folder.start(&program, wires)?;
+        let checker = self.script(apart, CHECKER_FILE, "", count);
+        let wires = vec![
+            (0, Wire::Null),
+            (1, Wire::Null),
+            (
+                2,
+                Wire::Keep {
+                    most: 4096,
+                    kill: false,
+                },
+            ),
+            (3, Wire::Feed(line(tests))),
+            (4, Wire::Keep { most, kill: true }),
+            (5, Wire::Given(asks)),
+            (6, Wire::Given(answers)),
+        ];
+        let checker = apart.start(&checker, wires)?;
+        let (how, written) = checker.finish(self.patience(count + 2))?;
+        drop(program);
+        let mut found = lines(&written, 4).into_iter();
+        if found.next().is_none() {
+            if Instant::now() >= self.deadline {
+                return Ok(None);
+            }
+            let errors = written.iter().find(|(number, _)| *number == 2);
+            let errors = errors.map_or(&b""[..], |(_, errors)| errors);
+            return Err(format!("the checker did not start: {}", ended(how, errors)).into());
+        }
+        match found.next() {
+            Some(broken) if broken.get("broken").is_some() => Ok(Some(vec![broken])),
+            Some(loaded) if loaded["loaded"] == true => Ok(Some(found.collect())),
+            _ => Ok(None),
+        }
+    }
+
+    fn needs_functions(&self) -> Result<(), RewardError> {
+        match self.language.functions {
+            true => Ok(()),
+            false => Err("the tests call functions, and the language is not Python".into()),
+        }
+    }
+}
+
+fn line(value: &Value) -> Vec<u8> {
+    let mut text = value.to_string().into_bytes();
+    text.push(b'\n');
+    text
+}
+
+/// A call as the driver reads it.
+fn request(call: &Call) -> Vec<u8> {
+    let args: Vec<Value> = call.args.iter().map(tagged).collect();
+    let kwargs: Vec<Value> = call
+        .kwargs
+        .iter()
+        .map(|(name, value)| json!([name, tagged(value)]))
+        .collect();
+    line(&json!({"name": call.function, "args": args, "kwargs": kwargs}))
+}
+
+/// A JSON value in the form of `python/values.py`; its depth is that of parsed JSON.
+fn tagged(value: &Value) -> Value {
+    match value {
+        Value::Number(number) if number.is_f64() => json!({"f": number.to_string()}),
+        Value::Number(number) => json!({"i": number.to_string()}),
+        Value::Array(list) => list.iter().map(tagged).collect(),
+        Value::Object(map) => {
+            let pairs: Vec<Value> = map
+                .iter()
+                .map(|(key, value)| json!([key, tagged(value)]))
+                .collect();
+            json!({"d": pairs})
+        }
+        other => other.clone(),
+    }
+}
+
+/// The whole lines that were written on a descriptor, each a JSON value, or null if it is none.
+fn lines(written: &[(i32, Vec<u8>)], number: i32) -> Vec<Value> {
+    let Some((_, bytes)) = written.iter().find(|(other, _)| *other == number) else {
+        return Vec::new();
+    };
+    let mut lines: Vec<&[u8]> = bytes.split(|byte| *byte == b'\n').collect();
+    // What comes after the last line's end is no line.
+    lines.pop();
+    lines
+        .into_iter()
+        .map(|line| serde_json::from_slice(line).unwrap_or(Value::Null))
+        .collect()
+}
+
+/// How a program ended, for a person, with the last line of its errors.
+fn ended(how: Ended, errors: &[u8]) -> String {
+    let text = String::from_utf8_lossy(errors);
+    let last = text.trim().lines().next_back().unwrap_or_default();
+    let last: String = last.chars().take(200).collect();
+    let how = match how {
+        Ended::Exit(status) => format!("status {status}"),
+        Ended::Signal(signal) => format!("killed by signal {signal}"),
+        Ended::WallLimit => "not in time".into(),
+        Ended::OutputLimit => "too much output".into(),
+    };
+    match last.is_empty() {
+        true => how,
+        false => format!("{how}: {last}"),
+    }
+}
+
+/// When tests that may take `total` have to be over.
+pub(super) fn deadline(total: f64) -> Instant {
+    Instant::now() + Duration::from_secs_f64(total)
+}

@@ -1,0 +1,267 @@
+# Runs the tests. The program is in another process (requests on descriptor 5, answers on 6): what comes from there are plain
+# values, and every comparison is made here. The suite is read from descriptor 3, and a verdict written on 4 for each test.
+import ast
+import builtins
+import importlib
+
+
+class Dead(BaseException):
+    """The program's process has ended, or answers nonsense."""
+
+
+class Broken(Exception):
+    """The test itself cannot be run, whatever the program does."""
+
+
+class ProgramError(Exception):
+    """The program raised something that is no exception of Python's own."""
+
+
+class Program:
+    """The other process."""
+
+    def __init__(self):
+        self.requests, self.answers = os.fdopen(5, "wb"), os.fdopen(6, "rb")
+        self.dead = False
+        self.asked = 0
+
+    def ask(self, request):
+        self.asked += 1
+        try:
+            if self.dead:
+                raise Dead("the program has ended")
+            write_line(self.requests, request)
+            line = self.answers.readline(1 << 26)
+            if not line.endswith(b"\n"):
+                raise Dead("the program has ended")
+            answer = json.loads(line)
+            if not isinstance(answer, dict):
+                raise Dead("not an answer")
+            return answer
+        except Exception as error:
+            self.dead = True
+            raise Dead(type(error).__name__)
+        except Dead:
+            self.dead = True
+            raise
+
+    def value(self, answer):
+        if "x" in answer:
+            raise NameError(f"the program has no {answer['x']!r}")
+        if "e" in answer:
+            kind = getattr(builtins, str(answer["e"]), None)
+            message = str(answer.get("a"))
+            if isinstance(kind, type) and issubclass(kind, Exception):
+                try:
+                    error = kind(message)
+                except Exception:
+                    error = ProgramError(message)
+                raise error
+            raise ProgramError(f"{answer['e']}: {message}")
+        try:
+            return decode(answer["v"], self.thing)
+        except (Exception, RecursionError) as error:
+            self.dead = True
+            raise Dead(type(error).__name__)
+
+    def thing(self, tag, inside):
+        raise ValueError(tag)
+
+    def look_up(self, name):
+        answer = self.ask({"name": name})
+        inside = answer.get("v")
+        if isinstance(inside, dict) and "h" in inside:
+            return Thing(self, {"name": name}, {"g": name}) if inside.get("call") else thing_of(self, inside)
+        return self.value(answer)
+
+
+def thing_of(program, inside):
+    number = int(inside["h"])
+    return Thing(program, {"id": number}, {"h": number})
+
+
+class Thing:
+    """Something of the program's that is no plain value: it can be called, and its attributes read. It equals only itself."""
+
+    def __init__(self, program, place, reference):
+        self.__dict__.update(_program=program, _place=place, _reference=reference)
+
+    def __call__(self, *args, **named):
+        request = dict(self._place) if "name" in self._place else dict(self._place, attribute="__call__")
+        return invoke(self._program, request, args, named)
+
+    def __getattr__(self, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        if "name" in self._place:
+            request = {"name": f"{self._place['name']}.{name}"}
+        else:
+            request = dict(self._place, attribute=name)
+        answer = self._program.ask(request)
+        inside = answer.get("v")
+        if isinstance(inside, dict) and inside.get("call") is True and "h" in inside:
+            return Method(self._program, request)
+        return read(self._program, answer)
+
+
+class Method:
+    """A method of something of the program's."""
+
+    def __init__(self, program, request):
+        self.__dict__.update(_program=program, _request=request)
+
+    def __call__(self, *args, **named):
+        return invoke(self._program, dict(self._request), args, named)
+
+
+def unsendable(value):
+    if isinstance(value, Thing):
+        return value._reference
+    if isinstance(value, Method):
+        # Not the test's fault: the program made it a method.
+        raise TypeError("a method is no value")
+    raise Broken(f"the test hands over a value of type {type(value).__name__}")
+
+
+def read(program, answer):
+    inside = answer.get("v")
+    if isinstance(inside, dict) and "h" in inside:
+        return thing_of(program, inside)
+    return program.value(answer)
+
+
+def invoke(program, request, args, named):
+    request["args"] = [encode(one, unsendable) for one in args]
+    request["kwargs"] = [[name, encode(one, unsendable)] for name, one in named.items()]
+    answer = program.ask(request)
+    value = read(program, answer)
+    changed = answer.get("m")
+    if isinstance(changed, list) and len(changed) == len(args):
+        for arg, new in zip(args, changed):
+            update(program, arg, new)
+    return value
+
+
+def update(program, arg, new):
+    """What the program did to a list, dict or set that it was given."""
+    if new is None or type(arg) not in (list, dict, set):
+        return
+    try:
+        new = decode(new, program.thing)
+    except Exception:
+        return
+    if type(new) is type(arg):
+        arg.clear()
+        arg.extend(new) if type(arg) is list else arg.update(new)
+
+
+class Names(dict):
+    """The names of the tests: their own, then Python's, then the program's."""
+
+    def __init__(self, program, entry_point):
+        super().__init__(__name__="tests", __builtins__=builtins)
+        self.program, self.entry_point = program, entry_point
+        self.tested, self.modules = set(), set()
+
+    def __missing__(self, name):
+        if name == self.entry_point:
+            return self.program.look_up(name)
+        if name not in self.tested and hasattr(builtins, name):
+            raise KeyError(name)
+        if name in self.modules:
+            # Not the program's: it could have put anything there.
+            self[name] = importlib.import_module(MODULES.get(name, name))
+            return self[name]
+        if self.entry_point is not None:
+            raise Broken(f"the tests use {name!r}, which neither they nor Python define; put it into `prelude` or `setup`")
+        return self.program.look_up(name)
+
+
+MODULES = {name: name for name in getattr(sys, "stdlib_module_names", ())} | {"np": "numpy", "numpy": "numpy"}
+
+
+def modules(tree):
+    """Names that stand before a dot, as modules do."""
+    bases = (node.value for node in ast.walk(tree) if isinstance(node, ast.Attribute))
+    return {base.id for base in bases if isinstance(base, ast.Name) and base.id in MODULES}
+
+
+def called(tree):
+    return {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
+
+
+def run(code, names):
+    """None if the test passes, else why not."""
+    program = names.program
+    asked = program.asked
+    try:
+        exec(code, names)
+    except Broken:
+        raise
+    except Dead as error:
+        return f"{error}"
+    except BaseException as error:
+        return f"{type(error).__name__}: {str(error)[:200]}"
+    if program.dead:
+        return "the program has ended"
+    if program.asked == asked:
+        raise Broken("the test passes without asking the program")
+    return None
+
+
+def verdict_of(text, tree, names):
+    try:
+        # A test that calls nothing but names of Python's own means the program's function of that name.
+        foreign = [name for name in called(tree) if not hasattr(builtins, name)]
+        names.tested = set() if foreign else called(tree)
+        why = run(compile(text, "<test>", "exec"), names)
+        return {"pass": why is None, "why": why}
+    except Broken as error:
+        return {"broken": f"{error}"}
+    except RecursionError:
+        return {"pass": False, "why": "RecursionError"}
+
+
+def main():
+    with os.fdopen(3, "rb") as file:
+        suite = json.loads(file.read())
+    verdicts = os.fdopen(4, "wb")
+    write_line(verdicts, {"started": True})
+    program = Program()
+    names = Names(program, suite["entry_point"])
+    try:
+        tests = [(text, ast.parse(text)) for text in suite["tests"]]
+        setup = [(text, ast.parse(text)) for text in suite["setup"]]
+        for _, tree in tests + setup:
+            names.modules |= modules(tree)
+    except Exception as error:
+        write_line(verdicts, {"broken": f"the tests cannot be read: {type(error).__name__}: {error}"})
+        os._exit(0)
+    # Answered when the program has been loaded.
+    try:
+        program.ask({"name": "__name__"})
+    except Dead:
+        write_line(verdicts, {"loaded": False})
+        os._exit(0)
+    write_line(verdicts, {"loaded": True})
+    program.asked = 0
+    try:
+        for text, _ in setup:
+            exec(compile(text, "<setup>", "exec"), names)
+        names.pop(suite["entry_point"], None)
+    except BaseException as error:
+        if program.asked and not isinstance(error, Broken):
+            why = f"the setup failed: {type(error).__name__}: {error}"
+            for _ in tests:
+                write_line(verdicts, {"pass": False, "why": why})
+        else:
+            write_line(verdicts, {"broken": f"the setup failed: {type(error).__name__}: {error}"})
+        os._exit(0)
+    for text, tree in tests:
+        write_line(verdicts, dict(verdict_of(text, tree, names), dead=program.dead))
+        if program.dead:
+            break
+    os._exit(0)
+
+
+main()

@@ -1,0 +1,185 @@
+//! What a program may use, and which measures hold it to that.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Measure, Need};
+use crate::{Error, Result};
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+
+/// The limits of every run, and the measures of confinement.
+///
+/// Limits on CPU time and memory are the kernel's, and count for each *process*. What a whole run can use at most is
+/// `memory_bytes * processes + folder_bytes` of memory and `wall_seconds` on as many cores as it has processes.
+///
+/// ```
+/// use rlvr::reward::code::{Measure, Need, SandboxConfig};
+///
+/// // From a file: what is not written has its default, what is misspelt is refused.
+/// let config: SandboxConfig = serde_json::from_str(
+///     r#"{"wall_seconds": 4.0, "measures": {"landlock": "if_available"}}"#,
+/// ).unwrap();
+/// assert_eq!(config.need(Measure::Landlock), Need::IfAvailable);
+/// assert_eq!(config.need(Measure::Seccomp), Need::Required);
+/// assert!(serde_json::from_str::<SandboxConfig>(r#"{"wall": 4.0}"#).is_err());
+/// ```
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SandboxConfig {
+    /// Seconds of CPU time, at least 1; a process that uses more is killed. Default: 10.
+    pub cpu_seconds: u64,
+    /// Seconds by the clock, more than 0 and at most a day; a run that takes longer is killed. Default: 10.
+    pub wall_seconds: f64,
+    /// Bytes of address space, at least 16 MiB. Default: 1 GiB. It is an upper bound of memory; runtimes that reserve far more
+    /// than they use (Java, Go, node, CUDA) want a large number here.
+    pub memory_bytes: u64,
+    /// Processes and threads at once, at least 1. Default: 8.
+    pub processes: u64,
+    /// Open files and pipes, 16 to 65,536. Default: 64.
+    pub open_files: u64,
+    /// Bytes of one file, at least 4 KiB. Default: 16 MiB.
+    pub file_bytes: u64,
+    /// Bytes of all files together, at least 64 KiB. Default: 64 MiB. Held by the mount namespace only.
+    pub folder_bytes: u64,
+    /// Files and folders together, at least 16. Default: 1,024. Held by the mount namespace only.
+    pub folder_files: u64,
+    /// Bytes of the standard output, and of the standard error, at least 1 KiB. Default: 4 MiB. A program that writes more
+    /// on its standard output is killed; on its standard error the rest is dropped.
+    pub output_bytes: u64,
+    /// Where the folders of the runs are made, and removed again. Default: the system's folder for temporary files.
+    pub folder: Option<PathBuf>,
+    /// What a program may read beside `/usr`, `/bin`, `/sbin` and `/lib*`: an interpreter or a compiler that is not
+    /// there. Default: nothing.
+    pub read_only: Vec<PathBuf>,
+    /// How much each measure is asked for. Default: every one is [required](Need::Required).
+    pub measures: BTreeMap<Measure, Need>,
+}
+
+impl Default for SandboxConfig {
+    fn default() -> Self {
+        Self {
+            cpu_seconds: 10,
+            wall_seconds: 10.0,
+            memory_bytes: 1024 * MIB,
+            processes: 8,
+            open_files: 64,
+            file_bytes: 16 * MIB,
+            folder_bytes: 64 * MIB,
+            folder_files: 1024,
+            output_bytes: 4 * MIB,
+            folder: None,
+            read_only: Vec::new(),
+            measures: BTreeMap::new(),
+        }
+    }
+}
+
+impl SandboxConfig {
+    /// How much a measure is asked for.
+    pub fn need(&self, measure: Measure) -> Need {
+        self.measures.get(&measure).copied().unwrap_or_default()
+    }
+
+    /// The same limits with another need for one measure.
+    #[must_use]
+    pub fn with(mut self, measure: Measure, need: Need) -> Self {
+        self.measures.insert(measure, need);
+        self
+    }
+
+    /// The same limits with whatever confinement there is: every measure is [`Need::IfAvailable`].
+    ///
+    /// For programs that are trusted. Look at the [report](super::Sandbox::report) before anything else is run.
+    #[must_use]
+    pub fn allow_less(mut self) -> Self {
+        for measure in Measure::ALL {
+            self.measures.insert(measure, Need::IfAvailable);
+        }
+        self
+    }
+
+    /// The limit by the clock.
+    pub(in crate::reward::code) fn wall(&self) -> Duration {
+        Duration::from_secs_f64(self.wall_seconds)
+    }
+
+    /// Refuses what cannot be meant.
+    pub(super) fn check(&self) -> Result<()> {
+        if !(self.wall_seconds > 0.0 && self.wall_seconds <= 86_400.0) {
+            let expected = "more than 0 and at most 86,400 (a day)";
+            return Err(Error::config("wall_seconds", self.wall_seconds, expected));
+        }
+        let bounds = [
+            ("cpu_seconds", self.cpu_seconds, 1, 86_400),
+            ("memory_bytes", self.memory_bytes, 16 * MIB, 1 << 50),
+            ("processes", self.processes, 1, 1 << 20),
+            ("open_files", self.open_files, 16, 1 << 16),
+            ("file_bytes", self.file_bytes, 4 * KIB, 1 << 50),
+            ("folder_bytes", self.folder_bytes, 64 * KIB, 1 << 50),
+            ("folder_files", self.folder_files, 16, 1 << 32),
+            ("output_bytes", self.output_bytes, KIB, 1 << 32),
+        ];
+        for (field, value, least, most) in bounds {
+            if !(least..=most).contains(&value) {
+                return Err(Error::config(field, value, format!("{least} to {most}")));
+            }
+        }
+        for (i, path) in self.read_only.iter().enumerate() {
+            if !path.is_absolute() || path.parent().is_none() || !path.exists() {
+                return Err(Error::config(
+                    format!("read_only[{i}]"),
+                    path.display(),
+                    "an absolute path that exists, not the root",
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_meant_is_refused_by_name() {
+        let bad = |change: fn(&mut SandboxConfig)| {
+            let mut config = SandboxConfig::default();
+            change(&mut config);
+            config.check().unwrap_err().to_string()
+        };
+        assert!(bad(|c| c.wall_seconds = 0.0).starts_with("invalid `wall_seconds`: 0;"));
+        assert!(bad(|c| c.wall_seconds = f64::NAN).starts_with("invalid `wall_seconds`: NaN;"));
+        assert!(bad(|c| c.wall_seconds = f64::INFINITY).contains("wall_seconds"));
+        assert!(bad(|c| c.cpu_seconds = 0).starts_with("invalid `cpu_seconds`: 0; expected 1 to"));
+        assert!(bad(|c| c.memory_bytes = 1).contains("`memory_bytes`"));
+        assert!(bad(|c| c.processes = 0).contains("`processes`"));
+        assert!(bad(|c| c.open_files = 15).contains("`open_files`"));
+        assert!(bad(|c| c.folder_files = 0).contains("`folder_files`"));
+        assert!(bad(|c| c.read_only = vec!["/".into()]).contains("`read_only[0]`"));
+        assert!(bad(|c| c.read_only = vec!["/usr".into(), "x".into()]).contains("`read_only[1]`"));
+        SandboxConfig::default().check().unwrap();
+    }
+
+    #[test]
+    fn the_written_form_is_stable() {
+        let written =
+            r#"{"cpu_seconds":2,"measures":{"pid_namespace":"off","seccomp":"if_available"}}"#;
+        let config: SandboxConfig = serde_json::from_str(written).unwrap();
+        assert_eq!(config.cpu_seconds, 2);
+        assert_eq!(config.need(Measure::PidNamespace), Need::Off);
+        assert_eq!(config.need(Measure::Seccomp), Need::IfAvailable);
+        assert_eq!(config.wall_seconds, 10.0);
+        let less = SandboxConfig::default().allow_less();
+        assert!(
+            Measure::ALL
+                .iter()
+                .all(|m| less.need(*m) == Need::IfAvailable)
+        );
+    }
+}

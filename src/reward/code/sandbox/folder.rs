@@ -1,0 +1,208 @@
+//! The folder of a run: made private, given to the run's user, and removed whatever was put into it.
+
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use rustix::fs::{AtFlags, Dir, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::view::Place;
+
+/// A folder that is removed with everything in it.
+#[derive(Debug)]
+pub(super) struct RunFolder {
+    top: Option<tempfile::TempDir>,
+    pub(super) place: Place,
+    owner: Option<u32>,
+}
+
+impl RunFolder {
+    /// A folder below `parent`, for the user `owner` or else for this one.
+    pub(super) fn new(parent: &Path, owner: Option<u32>) -> io::Result<Self> {
+        let top = tempfile::Builder::new()
+            .prefix("rlvr-")
+            .permissions(Permissions::from_mode(0o700))
+            .tempdir_in(parent)?;
+        let place = Place::below(top.path());
+        for folder in [&place.files, &place.scratch, &place.root] {
+            fs::create_dir(folder)?;
+            fs::set_permissions(folder, Permissions::from_mode(0o700))?;
+        }
+        let folder = Self {
+            top: Some(top),
+            place,
+            owner,
+        };
+        for path in [&folder.place.files, &folder.place.scratch] {
+            folder.give(path)?;
+        }
+        if let Some(top) = &folder.top {
+            folder.give(top.path())?;
+        }
+        Ok(folder)
+    }
+
+    fn give(&self, path: &Path) -> io::Result<()> {
+        match self.owner {
+            Some(owner) => std::os::unix::fs::lchown(path, Some(owner), Some(owner)),
+            None => Ok(()),
+        }
+    }
+
+    /// Writes one of the program's files. Not through a link, should an earlier run have left one there.
+    pub(super) fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let path = self.place.files.join(name);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(&path)?;
+        io::Write::write_all(&mut file, bytes)?;
+        file.set_permissions(Permissions::from_mode(0o600))?;
+        self.give(&path)
+    }
+
+    /// Empties what a program may have written, so that the next run does not find it.
+    pub(super) fn empty_scratch(&self) -> io::Result<()> {
+        empty(&self.place.scratch)
+    }
+}
+
+impl Drop for RunFolder {
+    fn drop(&mut self) {
+        // The ways of removing folders that recurse, or keep a descriptor for each level, can be stopped by deep nesting.
+        for folder in [&self.place.scratch, &self.place.files] {
+            if let Err(error) = empty(folder) {
+                tracing::warn!(folder = %folder.display(), %error, "a run's folder was not emptied");
+            }
+        }
+        if let Some(top) = self.top.take()
+            && let Err(error) = top.close()
+        {
+            tracing::warn!(%error, "a run's folder was not removed");
+        }
+    }
+}
+
+/// Removes what is in a folder without following links, without recursion and with two descriptors at most.
+///
+/// Folders that are not empty are moved up one by one, so that it never has to go down further than one level.
+fn empty(folder: &Path) -> io::Result<()> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let top = rustix::fs::open(folder, flags, Mode::empty())?;
+    let mut moved = 0u64;
+    // A round removes every file and every empty folder, and replaces the others by what is in them.
+    loop {
+        let names = names(&top)?;
+        if names.is_empty() {
+            return Ok(());
+        }
+        for name in names {
+            let name = name.as_c_str();
+            match rustix::fs::unlinkat(&top, name, AtFlags::empty()) {
+                Ok(()) => continue,
+                Err(Errno::ISDIR | Errno::PERM) => {}
+                Err(error) => return Err(error.into()),
+            }
+            // It is a folder; whoever made it may have locked it. Nothing of the run is alive to exchange it for a link.
+            match rustix::fs::unlinkat(&top, name, AtFlags::REMOVEDIR) {
+                Ok(()) => continue,
+                Err(Errno::NOTEMPTY | Errno::EXIST) => {}
+                Err(error) => return Err(error.into()),
+            }
+            rustix::fs::chmodat(&top, name, Mode::RWXU, AtFlags::empty())?;
+            let inner = rustix::fs::openat(&top, name, flags, Mode::empty())?;
+            for child in self::names(&inner)? {
+                let child = child.as_c_str();
+                match rustix::fs::unlinkat(&inner, child, AtFlags::empty()) {
+                    Ok(()) => continue,
+                    Err(Errno::ISDIR | Errno::PERM) => {}
+                    Err(error) => return Err(error.into()),
+                }
+                // Moving a folder changes its `..`, for which it must be writable.
+                rustix::fs::chmodat(&inner, child, Mode::RWXU, AtFlags::empty())?;
+                loop {
+                    let free = format!(".moved-{moved}");
+                    moved += 1;
+                    match rustix::fs::renameat(&inner, child, &top, &free) {
+                        Ok(()) => break,
+                        // A name that the run has used, perhaps to be in the way.
+                        Err(Errno::NOTEMPTY | Errno::EXIST | Errno::NOTDIR) => {}
+                        Err(error) => return Err(error.into()),
+                    }
+                }
+            }
+            rustix::fs::unlinkat(&top, name, AtFlags::REMOVEDIR)?;
+        }
+    }
+}
+
+fn names(folder: &OwnedFd) -> io::Result<Vec<std::ffi::CString>> {
+    let mut names = Vec::new();
+    for entry in Dir::read_from(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if name != c"." && name != c".." {
+            names.push(name.to_owned());
+        }
+    }
+    Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn nothing_of_a_run_is_left_and_nothing_outside_is_touched() {
+        let outside = tempfile::tempdir().unwrap();
+        fs::write(outside.path().join("kept"), "kept").unwrap();
+        let parent = tempfile::tempdir().unwrap();
+        let folder = RunFolder::new(parent.path(), None).unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(folder.place.files.parent().unwrap()), 0o700);
+        assert_eq!(mode(&folder.place.files), 0o700);
+
+        let scratch = folder.place.scratch.clone();
+        symlink(outside.path(), scratch.join("folder")).unwrap();
+        symlink(outside.path().join("kept"), scratch.join("file")).unwrap();
+        fs::create_dir(scratch.join(".moved-0")).unwrap();
+        fs::write(scratch.join(".moved-1"), "in the way").unwrap();
+        // Deeper than a process may have files open, made from inside out.
+        let deep = scratch.join("deep");
+        fs::create_dir(&deep).unwrap();
+        for _ in 0..1200 {
+            let up = scratch.join("up");
+            fs::create_dir(&up).unwrap();
+            fs::rename(&deep, up.join("d")).unwrap();
+            fs::rename(&up, &deep).unwrap();
+        }
+        let locked = scratch.join("locked");
+        fs::create_dir_all(locked.join("inner/most")).unwrap();
+        fs::write(locked.join("inner/file"), "x").unwrap();
+        fs::set_permissions(locked.join("inner"), Permissions::from_mode(0o000)).unwrap();
+        fs::set_permissions(&locked, Permissions::from_mode(0o000)).unwrap();
+        // The program's file is a link to elsewhere: it is replaced, not written through.
+        symlink(
+            outside.path().join("kept"),
+            folder.place.files.join("main.py"),
+        )
+        .unwrap();
+        folder.write("main.py", b"pass").unwrap();
+
+        folder.empty_scratch().unwrap();
+        assert_eq!(fs::read_dir(&scratch).unwrap().count(), 0);
+        symlink(outside.path(), folder.place.files.join("again")).unwrap();
+        drop(folder);
+        assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 0);
+        let kept = fs::read_to_string(outside.path().join("kept")).unwrap();
+        assert_eq!(kept, "kept");
+    }
+}

@@ -1,0 +1,571 @@
+//! The one place with unsafe code: starts a process that takes a list of prepared steps and then becomes the program.
+//!
+//! # Why it is safe
+//!
+//! The new process is a copy of a program that may have many threads, of which only the calling one exists in the copy. Any
+//! lock - of the allocator, of the standard library - may be held by a thread that is not there. So between `clone` and
+//! `execve` the copy makes system calls and nothing else: no allocation, no lock, no panic, no destructor. Everything they
+//! need (texts, filters, descriptors) is made before and only read after. A step that fails is written to a pipe as its number
+//! and the system's error number, and the copy ends with `_exit`.
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, CString, c_char, c_int, c_long, c_uint, c_ulong, c_void};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::ptr::{null, null_mut};
+
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Pid, PidfdFlags, WaitOptions, pidfd_open, waitpid};
+use seccompiler::sock_filter;
+
+/// Descriptors that the launcher works with are moved up to here, so that none is in the way of the program's own.
+pub(super) const SAFE_FD: RawFd = 64;
+/// The program's descriptors stay below this.
+pub(super) const MAX_FD: RawFd = 16;
+
+/// The numbers of landlock's system calls are the same on every architecture.
+const LANDLOCK_CREATE_RULESET: c_long = 444;
+const LANDLOCK_ADD_RULE: c_long = 445;
+const LANDLOCK_RESTRICT_SELF: c_long = 446;
+/// As is that of this one, which the C library's bindings lack on some targets.
+const MOUNT_SETATTR: c_long = 442;
+
+/// One thing that the new process does to itself.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// Writes a file, such as a user map.
+    Write(CString, Vec<u8>),
+    Mkdir(CString),
+    /// Makes an empty file.
+    Touch(CString),
+    Symlink {
+        target: CString,
+        link: CString,
+    },
+    Mount {
+        source: Option<CString>,
+        target: CString,
+        kind: Option<CString>,
+        flags: c_ulong,
+        data: Option<CString>,
+        /// Whether the program may do without it.
+        optional: bool,
+    },
+    /// Makes everything mounted at and below a path read-only and deaf to setuid bits.
+    ReadOnly(CString),
+    Chdir(CString),
+    /// The working folder becomes the root, and the old root goes away.
+    PivotHere,
+    Limit {
+        resource: c_int,
+        soft: u64,
+        hard: u64,
+    },
+    /// Another user, for good: no groups, no way back.
+    Become {
+        uid: u32,
+        gid: u32,
+    },
+    DropCapabilities,
+    NoNewPrivileges,
+    /// Dies when the thread that started it dies; the descriptor is a pidfd of this process, to see if that has happened.
+    DieWithParent(RawFd),
+    LandlockAllow {
+        ruleset: RawFd,
+        path: CString,
+        access: u64,
+        optional: bool,
+    },
+    LandlockRestrict(RawFd),
+    /// Closes every descriptor that the program is not given.
+    CloseOthers,
+    Seccomp(Vec<sock_filter>),
+    /// Kills every process that this one may signal.
+    KillAll,
+    /// Fails unless these checks hold; see [`Check`].
+    Check(Check),
+}
+
+/// What a probe looks at, from inside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Check {
+    /// The process is not root and cannot become it.
+    NotRoot,
+    /// This file cannot be opened.
+    Unreadable(&'static CStr),
+    /// No socket of the internet can be made.
+    NoInternetSocket,
+    /// It is the first process of its namespace.
+    FirstProcess,
+}
+
+/// What the new process does after its steps.
+pub(super) enum Then {
+    Exec {
+        path: CString,
+        arguments: Vec<CString>,
+        environment: Vec<CString>,
+    },
+    /// Ends with status 0.
+    Exit,
+}
+
+/// Everything that a new process will do.
+pub(super) struct Plan {
+    /// `CLONE_NEW*`.
+    pub namespaces: c_int,
+    pub steps: Vec<Step>,
+    pub then: Then,
+}
+
+/// A process that has become the program. Whoever holds it kills and reaps it.
+pub(super) struct Child {
+    pub pid: Pid,
+    pub pidfd: OwnedFd,
+}
+
+/// Why a process was not started.
+#[derive(Debug)]
+pub(super) struct LaunchError {
+    pub what: String,
+    pub source: io::Error,
+}
+
+impl LaunchError {
+    fn new(what: impl Into<String>, source: impl Into<io::Error>) -> Self {
+        Self {
+            what: what.into(),
+            source: source.into(),
+        }
+    }
+}
+
+impl std::fmt::Display for LaunchError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.what, self.source)
+    }
+}
+
+/// The number of a step that is none of the plan's.
+const AT_DESCRIPTORS: u32 = u32::MAX;
+const AT_EXEC: u32 = u32::MAX - 1;
+
+/// Starts a process, waits until it has become the program, and returns it.
+///
+/// `given` are the program's descriptors: (its number there, what it is here). Numbers are below [`MAX_FD`], and what it is
+/// here is at [`SAFE_FD`] or above.
+pub(super) fn launch(plan: &Plan, given: &[(RawFd, BorrowedFd<'_>)]) -> Result<Child, LaunchError> {
+    let pipe = |what: &str, error| LaunchError::new(what.to_string(), error);
+    let (report, low) = pipe_with(PipeFlags::CLOEXEC).map_err(|error| pipe("a pipe", error))?;
+    let reporter = rustix::io::fcntl_dupfd_cloexec(&low, SAFE_FD)
+        .map_err(|error| pipe("a descriptor", error))?;
+    // The report ends when its last writer is gone: it must not be this process.
+    drop(low);
+    let wiring: Vec<(RawFd, RawFd)> = given
+        .iter()
+        .map(|(target, source)| (*target, source.as_raw_fd()))
+        .collect();
+    if wiring
+        .iter()
+        .any(|(target, source)| *target >= MAX_FD || *source < SAFE_FD)
+    {
+        return Err(LaunchError::new(
+            "its descriptors",
+            io::ErrorKind::InvalidInput,
+        ));
+    }
+    let pointers = |texts: &[CString]| -> Vec<*const c_char> {
+        texts
+            .iter()
+            .map(|text| text.as_ptr())
+            .chain([null()])
+            .collect()
+    };
+    let (argv, envp) = match &plan.then {
+        Then::Exec {
+            arguments,
+            environment,
+            ..
+        } => (pointers(arguments), pointers(environment)),
+        Then::Exit => (Vec::new(), Vec::new()),
+    };
+
+    // SAFETY: without CLONE_VM and with no stack of its own this is a fork: the child continues here on a copy of this stack
+    // and of all memory. It only makes system calls, see the head of this file, and never returns from `become_program`.
+    let pid = unsafe { clone(plan.namespaces) };
+    if pid == 0 {
+        // SAFETY: this is the child, and what `become_program` reads was made above.
+        unsafe { become_program(plan, &wiring, &argv, &envp, reporter.as_raw_fd()) }
+    }
+    if pid < 0 {
+        return Err(LaunchError::new(
+            "a new process",
+            io::Error::last_os_error(),
+        ));
+    }
+    drop(reporter);
+    let pid = Pid::from_raw(pid as i32)
+        .ok_or_else(|| LaunchError::new("a new process", io::ErrorKind::Other))?;
+    let mut code = [0; 8];
+    let mut read = 0;
+    while read < code.len() {
+        match rustix::io::read(&report, &mut code[read..]) {
+            Ok(0) => break,
+            Ok(more) => read += more,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(_) => break,
+        }
+    }
+    // A process that has not reported is alive, or dead without being reaped: its number is its own until `waitpid`.
+    let failed = if read == code.len() {
+        let step = u32::from_ne_bytes([code[0], code[1], code[2], code[3]]);
+        let errno = i32::from_ne_bytes([code[4], code[5], code[6], code[7]]);
+        Some(LaunchError::new(
+            name(plan, step),
+            io::Error::from_raw_os_error(errno),
+        ))
+    } else {
+        None
+    };
+    let pidfd = match failed {
+        None => pidfd_open(pid, PidfdFlags::empty())
+            .and_then(|pidfd| rustix::io::fcntl_dupfd_cloexec(pidfd, SAFE_FD))
+            .map_err(|error| LaunchError::new("a pidfd", error)),
+        Some(error) => Err(error),
+    };
+    pidfd.map(|pidfd| Child { pid, pidfd }).inspect_err(|_| {
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        while let Err(rustix::io::Errno::INTR) = waitpid(Some(pid), WaitOptions::empty()) {}
+    })
+}
+
+/// What a step was about, for a message.
+fn name(plan: &Plan, step: u32) -> String {
+    match step {
+        AT_DESCRIPTORS => "its descriptors".into(),
+        AT_EXEC => match &plan.then {
+            Then::Exec { path, .. } => format!("execute {}", path.to_string_lossy()),
+            Then::Exit => "exit".into(),
+        },
+        step => match plan.steps.get(step as usize) {
+            Some(Step::Seccomp(_)) => "Seccomp".into(),
+            Some(step) => format!("{step:?}"),
+            None => format!("step {step}"),
+        },
+    }
+}
+
+/// The landlock ABI of this kernel; the error says that there is none.
+pub(super) fn landlock_abi() -> io::Result<i32> {
+    // SAFETY: with no attributes, size 0 and the flag LANDLOCK_CREATE_RULESET_VERSION the call only returns a number.
+    let abi = unsafe {
+        libc::syscall(
+            LANDLOCK_CREATE_RULESET,
+            null::<c_void>(),
+            0usize,
+            1 as c_uint,
+        )
+    };
+    if abi < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(abi as i32)
+}
+
+/// `fork` with namespaces: 0 in the child, its number in the parent, negative on error.
+///
+/// # Safety
+/// The child must only make async-signal-safe calls.
+unsafe fn clone(namespaces: c_int) -> c_long {
+    let flags = (namespaces | libc::SIGCHLD) as c_ulong;
+    // SAFETY: no pointer is handed over. (On s390 the first two arguments change places: the kernel then refuses the stack.)
+    unsafe { libc::syscall(libc::SYS_clone, flags, 0usize, 0usize, 0usize, 0usize) }
+}
+
+/// The child's life before the program: never returns.
+///
+/// # Safety
+/// To be called in a process that `clone` made, with null-terminated lists of pointers that are alive.
+unsafe fn become_program(
+    plan: &Plan,
+    wiring: &[(RawFd, RawFd)],
+    argv: &[*const c_char],
+    envp: &[*const c_char],
+    reporter: RawFd,
+) -> ! {
+    // SAFETY: only system calls on numbers and on memory prepared by the parent; see each function.
+    unsafe {
+        reset_signals();
+        libc::setsid();
+        libc::umask(0o077);
+        for (target, source) in wiring {
+            if libc::dup2(*source, *target) < 0 {
+                give_up(reporter, AT_DESCRIPTORS);
+            }
+        }
+        for (number, step) in plan.steps.iter().enumerate() {
+            if !take(step, wiring, reporter) {
+                give_up(reporter, number as u32);
+            }
+        }
+        match &plan.then {
+            Then::Exec { path, .. } => {
+                libc::execve(path.as_ptr(), argv.as_ptr(), envp.as_ptr());
+                give_up(reporter, AT_EXEC)
+            }
+            Then::Exit => libc::_exit(0),
+        }
+    }
+}
+
+/// Writes the step and `errno` to the parent, and ends.
+///
+/// # Safety
+/// As [`become_program`].
+unsafe fn give_up(reporter: RawFd, step: u32) -> ! {
+    // SAFETY: `errno` is this thread's, the buffer is on the stack, and `_exit` runs nothing of the parent's.
+    unsafe {
+        let errno = *libc::__errno_location();
+        let (step, errno) = (step.to_ne_bytes(), errno.to_ne_bytes());
+        let code = [
+            step[0], step[1], step[2], step[3], errno[0], errno[1], errno[2], errno[3],
+        ];
+        libc::write(reporter, code.as_ptr().cast(), code.len());
+        libc::_exit(1)
+    }
+}
+
+/// No handler, nothing ignored (Rust programs ignore SIGPIPE), nothing blocked.
+///
+/// # Safety
+/// As [`become_program`].
+unsafe fn reset_signals() {
+    // SAFETY: an all-zero `sigaction` is the default action with an empty mask; the sets are on the stack.
+    unsafe {
+        let default: libc::sigaction = std::mem::zeroed();
+        for signal in 1..=64 {
+            // SIGKILL, SIGSTOP and the C library's own refuse, as they should.
+            libc::sigaction(signal, &default, null_mut());
+        }
+        let mut none: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&mut none);
+        libc::sigprocmask(libc::SIG_SETMASK, &none, null_mut());
+    }
+}
+
+/// One step; `false` leaves the reason in `errno`.
+///
+/// # Safety
+/// As [`become_program`].
+unsafe fn take(step: &Step, wiring: &[(RawFd, RawFd)], reporter: RawFd) -> bool {
+    let text = |text: &Option<CString>| text.as_ref().map_or(null(), |text| text.as_ptr());
+    // SAFETY: system calls whose pointers are to `CString`s and vectors of the parent, copied with its memory, or to the stack.
+    unsafe {
+        match step {
+            Step::Write(path, bytes) => {
+                let file = libc::open(path.as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
+                let wrote = file >= 0 && libc::write(file, bytes.as_ptr().cast(), bytes.len()) >= 0;
+                // Not closed on failure, so that `errno` stays: the process ends.
+                wrote && libc::close(file) == 0
+            }
+            // The umask is for the program; a folder of the view must be passable.
+            Step::Mkdir(path) => {
+                let made = libc::mkdir(path.as_ptr(), 0o755) == 0;
+                (made && libc::chmod(path.as_ptr(), 0o755) == 0)
+                    || (!made && *libc::__errno_location() == libc::EEXIST)
+            }
+            Step::Touch(path) => {
+                let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_CLOEXEC;
+                let file = libc::open(path.as_ptr(), flags, 0o644 as c_uint);
+                file >= 0 && libc::close(file) == 0
+            }
+            Step::Symlink { target, link } => {
+                libc::symlink(target.as_ptr(), link.as_ptr()) == 0
+                    || *libc::__errno_location() == libc::EEXIST
+            }
+            Step::Mount {
+                source,
+                target,
+                kind,
+                flags,
+                data,
+                optional,
+            } => {
+                let data = text(data).cast();
+                let (source, kind) = (text(source), text(kind));
+                libc::mount(source, target.as_ptr(), kind, *flags, data) == 0 || *optional
+            }
+            Step::ReadOnly(path) => {
+                // struct mount_attr: set, clear, propagation, user namespace. MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID.
+                let attributes: [u64; 4] = [1 | 2, 0, 0, 0];
+                libc::syscall(
+                    MOUNT_SETATTR,
+                    libc::AT_FDCWD,
+                    path.as_ptr(),
+                    libc::AT_RECURSIVE as c_uint,
+                    attributes.as_ptr(),
+                    size_of_val(&attributes),
+                ) == 0
+            }
+            Step::Chdir(path) => libc::chdir(path.as_ptr()) == 0,
+            Step::PivotHere => {
+                // The old root is stacked on the new one, and taken off.
+                let here = c".".as_ptr();
+                libc::syscall(libc::SYS_pivot_root, here, here) == 0
+                    && libc::umount2(here, libc::MNT_DETACH) == 0
+                    && libc::chdir(c"/".as_ptr()) == 0
+            }
+            Step::Limit {
+                resource,
+                soft,
+                hard,
+            } => {
+                let mut limit: libc::rlimit = std::mem::zeroed();
+                // By the raw calls, since the type of `resource` is another one in every C library.
+                let no_new: *const libc::rlimit = null();
+                let kind = *resource;
+                if libc::syscall(libc::SYS_prlimit64, 0, kind, no_new, &mut limit) != 0 {
+                    return false;
+                }
+                limit.rlim_max = limit.rlim_max.min(*hard);
+                limit.rlim_cur = limit.rlim_max.min(*soft);
+                let no_old: *mut libc::rlimit = null_mut();
+                libc::syscall(libc::SYS_prlimit64, 0, kind, &limit, no_old) == 0
+            }
+            // Raw calls: those of the C library try to reach all threads, which are not here.
+            Step::Become { uid, gid } => {
+                let (uid, gid) = (*uid, *gid);
+                libc::syscall(libc::SYS_setgroups, 0usize, null::<c_void>()) == 0
+                    && libc::syscall(libc::SYS_setresgid, gid, gid, gid) == 0
+                    && libc::syscall(libc::SYS_setresuid, uid, uid, uid) == 0
+            }
+            Step::DropCapabilities => {
+                for capability in 0..64 {
+                    // Refused without CAP_SETPCAP and above the last capability: then there is nothing to drop.
+                    libc::prctl(libc::PR_CAPBSET_DROP, capability as c_ulong, 0, 0, 0);
+                }
+                // _LINUX_CAPABILITY_VERSION_3, this process; effective, permitted and inheritable, twice.
+                let header: [u32; 2] = [0x2008_0522, 0];
+                let none = [0u32; 6];
+                libc::syscall(libc::SYS_capset, header.as_ptr(), none.as_ptr()) == 0
+            }
+            Step::NoNewPrivileges => libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0,
+            Step::DieWithParent(parent) => {
+                let signal = libc::SIGKILL as c_ulong;
+                if libc::prctl(libc::PR_SET_PDEATHSIG, signal, 0, 0, 0) != 0 {
+                    return false;
+                }
+                let mut end = libc::pollfd {
+                    fd: *parent,
+                    events: libc::POLLIN,
+                    revents: 0,
+                };
+                // A pidfd becomes readable when its process ends, which may have been before the line above.
+                libc::poll(&mut end, 1, 0) == 0
+            }
+            Step::LandlockAllow {
+                ruleset,
+                path,
+                access,
+                optional,
+            } => {
+                let file = libc::open(path.as_ptr(), libc::O_PATH | libc::O_CLOEXEC);
+                if file < 0 {
+                    return *optional;
+                }
+                // struct landlock_path_beneath_attr, packed: u64 access, i32 descriptor.
+                let (access, number) = (access.to_ne_bytes(), file.to_ne_bytes());
+                let mut rule = [0u8; 12];
+                let mut at = 0;
+                while at < 12 {
+                    rule[at] = if at < 8 { access[at] } else { number[at - 8] };
+                    at += 1;
+                }
+                let rule = rule.as_ptr();
+                libc::syscall(LANDLOCK_ADD_RULE, *ruleset, 1 as c_uint, rule, 0 as c_uint) == 0
+                    && libc::close(file) == 0
+            }
+            Step::LandlockRestrict(ruleset) => {
+                libc::syscall(LANDLOCK_RESTRICT_SELF, *ruleset, 0 as c_uint) == 0
+            }
+            Step::CloseOthers => close_others(wiring, reporter),
+            Step::Seccomp(filter) => {
+                let program = libc::sock_fprog {
+                    len: filter.len() as u16,
+                    // The kernel's structure, by its other name.
+                    filter: filter.as_ptr().cast_mut().cast(),
+                };
+                let filter = libc::SECCOMP_MODE_FILTER as c_ulong;
+                libc::prctl(libc::PR_SET_SECCOMP, filter, &program, 0, 0) == 0
+            }
+            Step::KillAll => {
+                libc::kill(-1, libc::SIGKILL) == 0 || *libc::__errno_location() == libc::ESRCH
+            }
+            Step::Check(check) => holds(*check),
+        }
+    }
+}
+
+/// Closes everything but the program's descriptors and the report, which closes itself.
+///
+/// # Safety
+/// As [`become_program`].
+unsafe fn close_others(wiring: &[(RawFd, RawFd)], reporter: RawFd) -> bool {
+    // SAFETY: the descriptors are this process's copies; closing them touches nothing of the parent's.
+    unsafe {
+        for number in 0..SAFE_FD {
+            if !wiring.iter().any(|(target, _)| *target == number) {
+                libc::close(number);
+            }
+        }
+        let close = |from: c_uint, to: c_uint| -> bool {
+            from > to || libc::syscall(libc::SYS_close_range, from, to, 0 as c_uint) == 0
+        };
+        let report = reporter as c_uint;
+        if close(SAFE_FD as c_uint, report - 1) && close(report + 1, c_uint::MAX) {
+            return true;
+        }
+        // Before Linux 5.9: one by one.
+        let mut limit: libc::rlimit = std::mem::zeroed();
+        let no_new: *const libc::rlimit = null();
+        libc::syscall(libc::SYS_prlimit64, 0, 7, no_new, &mut limit);
+        let most = limit.rlim_cur.min(1 << 20) as RawFd;
+        for number in SAFE_FD..most {
+            if number != reporter {
+                libc::close(number);
+            }
+        }
+        true
+    }
+}
+
+/// Whether a check holds; `errno` is EPERM if not.
+///
+/// # Safety
+/// As [`become_program`].
+unsafe fn holds(check: Check) -> bool {
+    // SAFETY: system calls on numbers and static text.
+    unsafe {
+        let good = match check {
+            Check::NotRoot => libc::geteuid() != 0 && libc::syscall(libc::SYS_setuid, 0) != 0,
+            Check::Unreadable(path) => {
+                libc::open(path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) < 0
+            }
+            Check::NoInternetSocket => {
+                libc::socket(libc::AF_INET, libc::SOCK_DGRAM, 0) < 0
+                    && libc::socket(libc::AF_INET6, libc::SOCK_STREAM, 0) < 0
+            }
+            Check::FirstProcess => libc::getpid() == 1,
+        };
+        if !good {
+            *libc::__errno_location() = libc::EPERM;
+        }
+        good
+    }
+}
+
+/// A pidfd of this process, at [`SAFE_FD`] or above.
+pub(super) fn own_pidfd() -> io::Result<OwnedFd> {
+    let own = pidfd_open(rustix::process::getpid(), PidfdFlags::empty())?;
+    Ok(rustix::io::fcntl_dupfd_cloexec(own.as_fd(), SAFE_FD)?)
+}

@@ -1,0 +1,360 @@
+//! A process under way: fed, listened to, and ended at its limits.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Mode, OFlags, fcntl_setfl};
+use rustix::io::Errno;
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{
+    Signal, WaitOptions, kill_process_group, pidfd_send_signal, test_kill_process_group, waitpid,
+};
+
+use super::launch::{Child, SAFE_FD};
+use super::plan::{Prepared, kill_all_of};
+use super::{Ended, launch};
+
+/// What one descriptor of a program is connected to.
+#[derive(Debug)]
+pub(in crate::reward::code) enum Wire {
+    /// `/dev/null`.
+    Null,
+    /// It reads these bytes, then the end.
+    Feed(Vec<u8>),
+    /// It reads the first of these, and each other after one more line on the descriptor that shows progress.
+    Dialog(Vec<Vec<u8>>),
+    /// What it writes is kept, up to a number of bytes; then it is killed, or the rest is dropped.
+    Keep { most: usize, kill: bool },
+    /// A pipe to another program.
+    Given(OwnedFd),
+}
+
+/// Bytes on their way to the program.
+struct Feed {
+    pipe: OwnedFd,
+    /// What is still to be sent.
+    parts: VecDeque<Vec<u8>>,
+    /// How much of the first part has been.
+    done: usize,
+    /// How many parts may be sent now.
+    open: usize,
+    /// Whether each part waits for an answer to the one before.
+    is_dialog: bool,
+}
+
+/// Bytes from the program.
+struct Keep {
+    number: RawFd,
+    pipe: Option<OwnedFd>,
+    bytes: Vec<u8>,
+    most: usize,
+    kill: bool,
+    overflowed: bool,
+}
+
+/// A program that has been started. It does not outlive this value, nor does anything that it has started.
+pub(super) struct Running {
+    child: Child,
+    reaped: bool,
+    /// Whether it is to be killed as a group.
+    is_group: bool,
+    /// The user whose every process belongs to this run.
+    user: Option<u32>,
+    feeds: Vec<Feed>,
+    keeps: Vec<Keep>,
+}
+
+/// How a program ended, and what it wrote by descriptor.
+pub(super) struct Finished {
+    pub(super) ended: Ended,
+    pub(super) written: Vec<(RawFd, Vec<u8>)>,
+}
+
+/// When a program has had its time.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::reward::code) struct Patience {
+    /// How long it may take, and how long again after each sign of progress.
+    pub(in crate::reward::code) wall: Duration,
+    /// How long it may take in all.
+    pub(in crate::reward::code) total: Duration,
+    /// The descriptor whose lines are signs of progress, and how many of them count.
+    pub(in crate::reward::code) progress: Option<(RawFd, usize)>,
+}
+
+/// Moves a descriptor out of the way of the program's own.
+fn away(pipe: OwnedFd) -> io::Result<OwnedFd> {
+    Ok(rustix::io::fcntl_dupfd_cloexec(pipe, SAFE_FD)?)
+}
+
+impl Running {
+    /// Starts a process with its descriptors connected.
+    pub(super) fn start(
+        prepared: &Prepared,
+        wires: Vec<(RawFd, Wire)>,
+        is_group: bool,
+        user: Option<u32>,
+    ) -> Result<Self, launch::LaunchError> {
+        let failed = |source: io::Error| launch::LaunchError {
+            what: "a pipe".into(),
+            source,
+        };
+        let mut theirs: Vec<(RawFd, OwnedFd)> = Vec::new();
+        let (mut feeds, mut keeps) = (Vec::new(), Vec::new());
+        let mut connect = |number: RawFd, wire: Wire| -> io::Result<()> {
+            let end = match wire {
+                Wire::Null => {
+                    let flags = OFlags::RDWR | OFlags::CLOEXEC;
+                    rustix::fs::open(c"/dev/null", flags, Mode::empty())?
+                }
+                Wire::Given(end) => end,
+                Wire::Feed(bytes) => {
+                    let (read, feed) = Feed::new(vec![bytes], false)?;
+                    feeds.push(feed);
+                    read
+                }
+                Wire::Dialog(parts) => {
+                    let (read, feed) = Feed::new(parts, true)?;
+                    feeds.push(feed);
+                    read
+                }
+                Wire::Keep { most, kill } => {
+                    let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
+                    fcntl_setfl(&read, OFlags::NONBLOCK)?;
+                    keeps.push(Keep {
+                        number,
+                        pipe: Some(read),
+                        bytes: Vec::new(),
+                        most,
+                        kill,
+                        overflowed: false,
+                    });
+                    write
+                }
+            };
+            theirs.push((number, away(end)?));
+            Ok(())
+        };
+        for (number, wire) in wires {
+            connect(number, wire).map_err(failed)?;
+        }
+        let given: Vec<_> = theirs
+            .iter()
+            .map(|(number, end)| (*number, end.as_fd()))
+            .collect();
+        let child = prepared.launch(&given)?;
+        Ok(Self {
+            child,
+            reaped: false,
+            is_group,
+            user,
+            feeds,
+            keeps,
+        })
+    }
+
+    /// Feeds and listens until the program ends or has to be ended, and leaves nothing of it behind.
+    pub(super) fn finish(mut self, patience: Patience) -> io::Result<Finished> {
+        let last = Instant::now() + patience.total;
+        let mut deadline = last.min(Instant::now() + patience.wall);
+        let mut lines = 0;
+        let forced = loop {
+            let now = Instant::now();
+            if now >= deadline {
+                break Some(Ended::WallLimit);
+            }
+            let exited = self.wait(deadline - now)?;
+            self.feeds.retain_mut(|feed| {
+                feed.push();
+                !feed.parts.is_empty()
+            });
+            for keep in &mut self.keeps {
+                let found = keep.pull();
+                let Some((number, most)) = patience.progress else {
+                    continue;
+                };
+                if number == keep.number && found > 0 && lines < most {
+                    lines += found;
+                    deadline = last.min(Instant::now() + patience.wall);
+                    for feed in self.feeds.iter_mut().filter(|feed| feed.is_dialog) {
+                        feed.open += found;
+                    }
+                }
+            }
+            if self.keeps.iter().any(|keep| keep.overflowed && keep.kill) {
+                break Some(Ended::OutputLimit);
+            }
+            if exited {
+                break None;
+            }
+        };
+        let status = self.end()?;
+        // Nobody is left to write: what is in the pipes is all there will be.
+        let mut overflowed = false;
+        for keep in &mut self.keeps {
+            keep.pull();
+            overflowed |= keep.overflowed && keep.kill;
+        }
+        let ended = match forced {
+            Some(forced) => forced,
+            None if overflowed => Ended::OutputLimit,
+            None => status,
+        };
+        let written = self.keeps.drain(..).map(|keep| (keep.number, keep.bytes));
+        Ok(Finished {
+            ended,
+            written: written.collect(),
+        })
+    }
+
+    /// Waits until something can be done; whether the program has ended.
+    fn wait(&self, most: Duration) -> io::Result<bool> {
+        let mut all = vec![PollFd::new(&self.child.pidfd, PollFlags::IN)];
+        for feed in self.feeds.iter().filter(|feed| feed.open > 0) {
+            all.push(PollFd::new(&feed.pipe, PollFlags::OUT));
+        }
+        for pipe in self.keeps.iter().filter_map(|keep| keep.pipe.as_ref()) {
+            all.push(PollFd::new(pipe, PollFlags::IN));
+        }
+        let most = Timespec {
+            tv_sec: most.as_secs() as i64,
+            tv_nsec: i64::from(most.subsec_nanos()) as _,
+        };
+        match poll(&mut all, Some(&most)) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        Ok(!all[0].revents().is_empty())
+    }
+
+    /// Kills whatever is left of the run, and tells how the program itself ended.
+    fn end(&mut self) -> io::Result<Ended> {
+        // Before it is reaped: until then its number, and that of its group, are nobody else's.
+        let _ = pidfd_send_signal(&self.child.pidfd, Signal::KILL);
+        if self.is_group {
+            let _ = kill_process_group(self.child.pid, Signal::KILL);
+            if let Some(user) = self.user {
+                self.kill_user(user);
+            }
+        }
+        self.reaped = true;
+        let ended = reap(&self.child)?;
+        if self.is_group {
+            // Killed is not yet gone. Orphans are reaped by others, so not for ever.
+            for _ in 0..200 {
+                if test_kill_process_group(self.child.pid).is_err() {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+        Ok(ended)
+    }
+
+    fn kill_user(&self, user: u32) {
+        if let Ok(killer) = launch::launch(&kill_all_of(user), &[]) {
+            let _ = waitpid(Some(killer.pid), WaitOptions::empty());
+        }
+    }
+}
+
+/// Waits for a process to end, and tells how it did.
+pub(super) fn reap(child: &Child) -> io::Result<Ended> {
+    loop {
+        match waitpid(Some(child.pid), WaitOptions::empty()) {
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+            Ok(Some((_, status))) => {
+                return Ok(match (status.exit_status(), status.terminating_signal()) {
+                    (Some(code), _) => Ended::Exit(code),
+                    (_, signal) => Ended::Signal(signal.unwrap_or_default()),
+                });
+            }
+            Ok(None) => return Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if !self.reaped {
+            let _ = self.end();
+        }
+    }
+}
+
+impl Feed {
+    /// The end to read from, and the feed.
+    fn new(parts: Vec<Vec<u8>>, is_dialog: bool) -> io::Result<(OwnedFd, Self)> {
+        let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
+        // The flag is of this end alone: the program's end waits as it is used to.
+        fcntl_setfl(&write, OFlags::NONBLOCK)?;
+        let feed = Self {
+            pipe: write,
+            parts: parts.into(),
+            done: 0,
+            open: 1,
+            is_dialog,
+        };
+        Ok((read, feed))
+    }
+
+    /// Sends what may be sent and is taken.
+    fn push(&mut self) {
+        while self.open > 0
+            && let Some(part) = self.parts.front()
+        {
+            if self.done >= part.len() {
+                self.parts.pop_front();
+                (self.done, self.open) = (0, self.open - 1);
+                continue;
+            }
+            match rustix::io::write(&self.pipe, &part[self.done..]) {
+                Ok(wrote) => self.done += wrote,
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return,
+                // The program has closed its end: it wants no more.
+                Err(_) => self.parts.clear(),
+            }
+        }
+    }
+}
+
+impl Keep {
+    /// Takes what is there; the number of lines in it.
+    fn pull(&mut self) -> usize {
+        let mut buffer = [0; 1 << 16];
+        let mut lines = 0;
+        // Not for ever: a program may write as fast as it is listened to. A pipe holds at most a megabyte, so that after the
+        // program's end everything is read.
+        for _ in 0..=16 {
+            let Some(pipe) = &self.pipe else { break };
+            match rustix::io::read(pipe, &mut buffer) {
+                Ok(0) => self.pipe = None,
+                Ok(count) => {
+                    let room = self.most - self.bytes.len();
+                    self.overflowed |= count > room;
+                    let taken = &buffer[..count.min(room)];
+                    lines += taken.iter().filter(|byte| **byte == b'\n').count();
+                    self.bytes.extend_from_slice(taken);
+                    if self.overflowed && self.kill {
+                        return lines;
+                    }
+                }
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return lines,
+                Err(_) => self.pipe = None,
+            }
+        }
+        lines
+    }
+}
+
+/// Two pipes, there and back: (this end's read and write, the other end's read and write).
+pub(in crate::reward::code) fn pipes() -> io::Result<[OwnedFd; 4]> {
+    let (their_read, our_write) = pipe_with(PipeFlags::CLOEXEC)?;
+    let (our_read, their_write) = pipe_with(PipeFlags::CLOEXEC)?;
+    Ok([our_read, our_write, their_read, their_write])
+}
