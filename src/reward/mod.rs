@@ -41,6 +41,7 @@ mod contract;
 mod countdown;
 mod format;
 mod input;
+pub mod math;
 mod number;
 mod pool;
 mod set;
