@@ -1,7 +1,7 @@
 //! Whether the answer is the reference.
 
 use super::number::read_number;
-use super::{Extract, Reward, RewardError, RewardInput, Tags};
+use super::{Extractor, Reward, RewardError, RewardInput, Rule};
 use crate::prompt::Rational;
 
 /// When two answers are the same.
@@ -18,11 +18,11 @@ pub enum Comparison {
 
 /// 1 if the answer in the completion equals the reference, else 0. It never abstains.
 ///
-/// By default the answer is the text inside the last `<answer>` tags after the thinking ([`Extract::AnswerTag`]), and it is
+/// By default the answer is the text inside the last `<answer>` tags after the thinking ([`Rule::AnswerTag`]), and it is
 /// compared as a number ([`Comparison::Number`]). A completion without an answer scores 0.
 ///
 /// ```
-/// use rlvr::reward::{AccuracyReward, Comparison, Extract, Reward, RewardInput};
+/// use rlvr::reward::{AccuracyReward, Comparison, Reward, RewardInput, Rule};
 ///
 /// let accuracy = AccuracyReward::new();
 /// let score = |completion| accuracy.score(&RewardInput::new("37+48=", "85", completion)).unwrap().unwrap();
@@ -30,7 +30,7 @@ pub enum Comparison {
 /// assert_eq!(score("<answer>84</answer>"), 0.0);
 /// assert_eq!(score("85"), 0.0);
 ///
-/// let whole = AccuracyReward::new().extract(Extract::Whole).comparison(Comparison::Text);
+/// let whole = AccuracyReward::new().extract(Rule::Whole).comparison(Comparison::Text);
 /// let score = |completion| whole.score(&RewardInput::new("", "New York", completion)).unwrap().unwrap();
 /// assert_eq!(score(" New\nYork"), 1.0);
 /// assert_eq!(score("new york"), 0.0);
@@ -47,8 +47,7 @@ pub enum Comparison {
 #[derive(Clone, Debug)]
 pub struct AccuracyReward {
     name: String,
-    tags: Tags,
-    extract: Extract,
+    extractor: Extractor,
     comparison: Comparison,
 }
 
@@ -56,15 +55,14 @@ impl Default for AccuracyReward {
     fn default() -> Self {
         Self {
             name: "accuracy".into(),
-            tags: Tags::default(),
-            extract: Extract::default(),
+            extractor: Rule::AnswerTag.into(),
             comparison: Comparison::default(),
         }
     }
 }
 
 impl AccuracyReward {
-    /// The reward called `accuracy`: [`Extract::AnswerTag`] with the default [`Tags`], [`Comparison::Number`].
+    /// The reward called `accuracy`: [`Rule::AnswerTag`] with the default [`Tags`](super::Tags), [`Comparison::Number`].
     pub fn new() -> Self {
         Self::default()
     }
@@ -76,17 +74,10 @@ impl AccuracyReward {
         self
     }
 
-    /// The same reward with other tags; [`Extract::Whole`] does not look at them.
+    /// The same reward with the answer taken from elsewhere: by one [`Rule`], or by an [`Extractor`].
     #[must_use]
-    pub fn tags(mut self, tags: Tags) -> Self {
-        self.tags = tags;
-        self
-    }
-
-    /// The same reward with the answer taken from elsewhere.
-    #[must_use]
-    pub fn extract(mut self, extract: Extract) -> Self {
-        self.extract = extract;
+    pub fn extract(mut self, extractor: impl Into<Extractor>) -> Self {
+        self.extractor = extractor.into();
         self
     }
 
@@ -108,9 +99,10 @@ impl Reward for AccuracyReward {
         if reference.is_empty() {
             return Err("the reference `answer` is empty; expected the right answer".into());
         }
-        let answer = self.extract.read(&self.tags, &input.completion);
-        let equal = answer
-            .is_some_and(|answer| self.comparison.form(answer) == self.comparison.form(reference));
+        let answer = self.extractor.extract(&input.completion);
+        let equal = answer.is_some_and(|answer| {
+            self.comparison.form(answer.all()) == self.comparison.form(reference)
+        });
         Ok(Some(if equal { 1.0 } else { 0.0 }))
     }
 }
@@ -138,11 +130,12 @@ impl Comparison {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::reward::Tags;
     use proptest::prelude::*;
 
     fn equal(comparison: Comparison, answer: &str, reference: &str) -> bool {
         let reward = AccuracyReward::new()
-            .extract(Extract::Whole)
+            .extract(Rule::Whole)
             .comparison(comparison);
         let input = RewardInput::new("", reference, answer);
         reward.score(&input).unwrap() == Some(1.0)
@@ -193,7 +186,8 @@ mod tests {
         assert_eq!(score(tagged(), "<answer>5 or 4</answer>"), 0.0);
         assert_eq!(score(tagged(), "<think><answer>5</answer>"), 0.0);
         let other = Tags::new("(", ")", "[", "]").unwrap();
-        assert_eq!(score(tagged().tags(other), "(4) [5]"), 1.0);
+        let other = Extractor::from(Rule::AnswerTag).tags(other);
+        assert_eq!(score(tagged().extract(other), "(4) [5]"), 1.0);
         assert_eq!(tagged().name(), "accuracy");
         assert_eq!(tagged().named("sum").name(), "sum");
     }

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Extract, Reward, RewardError, RewardInput, Tags};
+use super::{Extractor, Reward, RewardError, RewardInput, Rule};
 use crate::prompt::{Rational, evaluate_expression};
 
 /// 1 if the answer is an expression that uses each number exactly once and is worth exactly the target, else 0.
@@ -34,22 +34,20 @@ use crate::prompt::{Rational, evaluate_expression};
 #[derive(Clone, Debug)]
 pub struct CountdownReward {
     name: String,
-    tags: Tags,
-    extract: Extract,
+    extractor: Extractor,
 }
 
 impl Default for CountdownReward {
     fn default() -> Self {
         Self {
             name: "accuracy".into(),
-            tags: Tags::default(),
-            extract: Extract::default(),
+            extractor: Rule::AnswerTag.into(),
         }
     }
 }
 
 impl CountdownReward {
-    /// The reward called `accuracy`: [`Extract::AnswerTag`] with the default [`Tags`].
+    /// The reward called `accuracy`: [`Rule::AnswerTag`] with the default [`Tags`](super::Tags).
     pub fn new() -> Self {
         Self::default()
     }
@@ -61,17 +59,10 @@ impl CountdownReward {
         self
     }
 
-    /// The same reward with other tags; [`Extract::Whole`] does not look at them.
+    /// The same reward with the expression taken from elsewhere: by one [`Rule`], or by an [`Extractor`].
     #[must_use]
-    pub fn tags(mut self, tags: Tags) -> Self {
-        self.tags = tags;
-        self
-    }
-
-    /// The same reward with the expression taken from elsewhere.
-    #[must_use]
-    pub fn extract(mut self, extract: Extract) -> Self {
-        self.extract = extract;
+    pub fn extract(mut self, extractor: impl Into<Extractor>) -> Self {
+        self.extractor = extractor.into();
         self
     }
 }
@@ -86,9 +77,9 @@ impl Reward for CountdownReward {
         let mut numbers = numbers(input.metadata.get("numbers"))?;
         let target = target(input.metadata.get("target"))?;
         let solved = self
-            .extract
-            .read(&self.tags, &input.completion)
-            .and_then(|text| evaluate_expression(text).ok())
+            .extractor
+            .extract(&input.completion)
+            .and_then(|answer| evaluate_expression(answer.all()).ok())
             .is_some_and(|mut found| {
                 numbers.sort_unstable();
                 found.numbers.sort_unstable();
@@ -136,7 +127,7 @@ mod tests {
 
     #[test]
     fn every_number_once_and_the_exact_target() {
-        let whole = CountdownReward::new().extract(Extract::Whole);
+        let whole = CountdownReward::new().extract(Rule::Whole);
         for (numbers, target, completion, expected) in [
             (json!([3, 5, 7]), json!(15), "3+5+7", 1.0),
             (json!([3, 5, 7]), json!(15), " 7+3 + 5\n", 1.0),

@@ -39,6 +39,7 @@
 mod accuracy;
 mod contract;
 mod countdown;
+mod extract;
 mod format;
 mod input;
 pub mod math;
@@ -50,7 +51,8 @@ mod tags;
 pub use accuracy::{AccuracyReward, Comparison};
 pub use contract::{FnReward, Reward, RewardError};
 pub use countdown::CountdownReward;
+pub use extract::{ExtractConfig, Extracted, Extractor, Rule, Thinking};
 pub use format::FormatReward;
 pub use input::RewardInput;
 pub use set::{RewardSet, RewardSetBuilder, Scored};
-pub use tags::{Extract, Tags};
+pub use tags::Tags;

@@ -1,4 +1,6 @@
-//! Where the answer stands in a completion: the four tags, and the text inside the last pair.
+//! The four tags of a completion, and the text inside the last pair.
+
+use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
@@ -15,12 +17,56 @@ use crate::{Error, Result};
 /// assert_eq!(tags.answer("<think><answer>4</answer></think>"), None);
 /// assert_eq!(tags.answer("<think><answer>4</answer>"), None);
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+///
+/// In files the tags are fields of their own, and one that is left out is the default:
+/// `{"answer_open": "[ANSWER]", "answer_close": "[/ANSWER]"}`. Reading checks what [`new`](Self::new) checks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Fields", into = "Fields")]
 pub struct Tags {
     pub(super) think_open: String,
     pub(super) think_close: String,
     pub(super) answer_open: String,
     pub(super) answer_close: String,
+}
+
+/// The tags as they stand in a file, not yet checked.
+#[derive(Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Fields {
+    think_open: String,
+    think_close: String,
+    answer_open: String,
+    answer_close: String,
+}
+
+impl Default for Fields {
+    fn default() -> Self {
+        Tags::default().into()
+    }
+}
+
+impl From<Tags> for Fields {
+    fn from(tags: Tags) -> Self {
+        Self {
+            think_open: tags.think_open,
+            think_close: tags.think_close,
+            answer_open: tags.answer_open,
+            answer_close: tags.answer_close,
+        }
+    }
+}
+
+impl TryFrom<Fields> for Tags {
+    type Error = Error;
+
+    fn try_from(fields: Fields) -> Result<Self> {
+        Self::new(
+            fields.think_open,
+            fields.think_close,
+            fields.answer_open,
+            fields.answer_close,
+        )
+    }
 }
 
 impl Default for Tags {
@@ -82,20 +128,32 @@ impl Tags {
     /// After the thinking is after the last closing think tag, and up to an opening one that is never closed. Without
     /// think tags it is everything. Of nested pairs the innermost counts. The time is linear in the text.
     pub fn answer<'a>(&self, completion: &'a str) -> Option<&'a str> {
-        let spoken = match completion.rfind(&self.think_close) {
+        self.last_pair(self.spoken(completion))
+    }
+
+    /// What is said after the thinking: after the last closing think tag, and up to an opening one that is never closed.
+    pub(super) fn spoken<'a>(&self, completion: &'a str) -> &'a str {
+        let after = match completion.rfind(&self.think_close) {
             Some(end) => &completion[end + self.think_close.len()..],
             None => completion,
         };
-        let spoken = spoken
-            .split_once(&self.think_open)
-            .map_or(spoken, |(before, _)| before);
-        let last_close = spoken.rfind(&self.answer_close)?;
-        let open = spoken[..last_close].rfind(&self.answer_open)?;
-        let inside = &spoken[open + self.answer_open.len()..];
+        let before = after.split_once(&self.think_open);
+        before.map_or(after, |(before, _)| before)
+    }
+
+    /// Whether some thinking ends.
+    pub(super) fn ends_thinking(&self, completion: &str) -> bool {
+        completion.contains(&self.think_close)
+    }
+
+    /// The text inside the last complete pair of answer tags of a text without thinking.
+    pub(super) fn last_pair<'a>(&self, text: &'a str) -> Option<&'a str> {
+        let last_close = text.rfind(&self.answer_close)?;
+        let open = text[..last_close].rfind(&self.answer_open)?;
+        let inside = &text[open + self.answer_open.len()..];
         // Not `last_close`: a second closing tag belongs to another pair, or to none.
-        inside
-            .split_once(&self.answer_close)
-            .map(|(answer, _)| answer)
+        let pair = inside.split_once(&self.answer_close);
+        pair.map(|(answer, _)| answer)
     }
 
     /// The tags with the names of their fields.
@@ -106,27 +164,6 @@ impl Tags {
             ("answer_open", &self.answer_open),
             ("answer_close", &self.answer_close),
         ]
-    }
-}
-
-/// Which part of a completion is the answer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Extract {
-    /// The text inside the last answer tags after the thinking, see [`Tags::answer`]. The default.
-    #[default]
-    AnswerTag,
-    /// The whole completion.
-    Whole,
-}
-
-impl Extract {
-    /// The answer without surrounding whitespace, if there is one.
-    pub(super) fn read<'a>(self, tags: &Tags, completion: &'a str) -> Option<&'a str> {
-        match self {
-            Self::AnswerTag => tags.answer(completion).map(str::trim),
-            Self::Whole => Some(completion.trim()),
-        }
     }
 }
 
@@ -182,6 +219,22 @@ mod tests {
         }
         let default = Tags::new("<think>", "</think>", "<answer>", "</answer>").unwrap();
         assert_eq!(default, Tags::default());
+        let read = |text| serde_json::from_str::<Tags>(text).map_err(|error| error.to_string());
+        let short = r#"{"answer_open": "[", "answer_close": "]"}"#;
+        assert_eq!(
+            read(short).unwrap().answer("<answer>4</answer> [5]"),
+            Some("5")
+        );
+        assert!(
+            read(r#"{"answer_open": ""}"#)
+                .unwrap_err()
+                .contains("`answer_open`")
+        );
+        assert!(
+            read(r#"{"open": "["}"#)
+                .unwrap_err()
+                .contains("unknown field")
+        );
     }
 
     proptest! {

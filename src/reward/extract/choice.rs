@@ -1,0 +1,192 @@
+//! The letter of a multiple-choice answer.
+
+use super::boxed::last_box;
+use super::formulas::Formula;
+use super::line;
+
+/// The letter: of the last box, else after the last "answer is", else at the very start, else the last letter standing alone
+/// that is not refused ("not A", "B is wrong").
+///
+/// Small letters count only where nothing but the letter stands. `A` and `I` before a small word are the article and the
+/// pronoun.
+pub(super) fn choice(text: &str, choices: &str, formulas: &[Formula]) -> Option<char> {
+    let boxed = last_box(text).map(|boxes| boxes.last);
+    if let Some(content) = boxed {
+        return alone(content, choices)
+            .or_else(|| standing(content, choices, false).next().map(|(_, c)| c));
+    }
+    if let Some(letter) = alone(text, choices) {
+        return Some(letter);
+    }
+    if let Some(region) = line::region(text, formulas) {
+        let announced = alone(region, choices)
+            .or_else(|| label(region, choices))
+            .or_else(|| accepted(region, choices, true, false));
+        if announced.is_some() {
+            return announced;
+        }
+    }
+    let options = text
+        .lines()
+        .filter(|line| label(line.trim_start(), choices).is_some());
+    let lists = options.take(2).count() == 2;
+    let first = (!lists)
+        .then(|| label(text.trim_start(), choices))
+        .flatten();
+    first.or_else(|| accepted(text, choices, false, true))
+}
+
+/// The letter if nothing else is there but brackets, marks and markup: `(b)`, `\text{B}.`, `$C$`.
+fn alone(text: &str, choices: &str) -> Option<char> {
+    const LONGEST: usize = 40;
+    let mut rest = text.trim();
+    if rest.len() > LONGEST {
+        return None;
+    }
+    let mut letter = None;
+    while let Some(c) = rest.chars().next() {
+        let command = rest
+            .strip_prefix('\\')
+            .map(|rest| rest.bytes().take_while(u8::is_ascii_alphabetic).count());
+        match command {
+            Some(length) if length > 0 => {
+                rest = &rest[1 + length..];
+                continue;
+            }
+            _ if c.is_alphanumeric() => {
+                let capital = c.to_ascii_uppercase();
+                if letter.is_some() || !choices.contains(capital) {
+                    return None;
+                }
+                letter = Some(capital);
+            }
+            _ => {}
+        }
+        rest = &rest[c.len_utf8()..];
+    }
+    letter
+}
+
+/// The letter at the start, as of an option: `A.`, `(A)`, `A)`, `A:`, `**A**`, `A` and the end or a capitalised word.
+fn label(text: &str, choices: &str) -> Option<char> {
+    let marks = ['(', '[', '*', '"', '$'];
+    let rest = text.trim_start_matches(marks);
+    let marked = rest.len() < text.len();
+    let letter = rest.chars().next().filter(|c| choices.contains(*c))?;
+    let after = &rest[1..];
+    let next = after.trim_start();
+    let labels = match after.chars().next() {
+        None => true,
+        Some('.' | ')' | ':' | ']' | ',' | '*' | '\n' | ';') => true,
+        Some('$') => marked,
+        Some(c) if c.is_whitespace() => next.is_empty() || next.starts_with(char::is_uppercase),
+        _ => false,
+    };
+    labels.then_some(letter)
+}
+
+/// The first or last letter standing alone that is not refused.
+fn accepted(text: &str, choices: &str, announced: bool, last: bool) -> Option<char> {
+    let mut found = standing(text, choices, announced).filter(|(at, _)| !refused(text, *at));
+    let one = if last { found.last() } else { found.next() };
+    one.map(|(_, letter)| letter)
+}
+
+/// The capital letters that stand alone, with their places.
+fn standing(text: &str, choices: &str, announced: bool) -> impl Iterator<Item = (usize, char)> {
+    let mut previous = ' ';
+    text.char_indices().filter_map(move |(at, c)| {
+        let before = std::mem::replace(&mut previous, c);
+        if !choices.contains(c)
+            || before.is_alphanumeric()
+            || matches!(before, '\\' | '\'' | '’' | '_')
+        {
+            return None;
+        }
+        let after = &text[at + 1..];
+        let next = after.chars().next().unwrap_or(' ');
+        let joined = next.is_alphanumeric() || matches!(next, '\'' | '’' | '_' | '^');
+        let dashed = next == '-' && after[1..].starts_with(char::is_alphabetic);
+        (!joined && !dashed && !(matches!(c, 'A' | 'I') && article(after, announced)))
+            .then_some((at, c))
+    })
+}
+
+/// Whether a small word follows, so that `A` or `I` is no choice; after "the answer is" some words may ("A because").
+fn article(after: &str, announced: bool) -> bool {
+    const VERBS: [&str; 15] = [
+        "because", "since", "as", "and", "or", "but", "is", "which", "not", "for", "due", "with",
+        "in", "are", "was",
+    ];
+    let blanks = after.len() - after.trim_start_matches(' ').len();
+    let word = after[blanks..].split(|c: char| !c.is_alphanumeric()).next();
+    let word = word.unwrap_or("");
+    let small = blanks > 0 && word.starts_with(char::is_lowercase);
+    small && !(VERBS.contains(&word) && (announced || !matches!(word, "as" | "in" | "for")))
+}
+
+/// Whether the words before the letter or after it say that it is not the one.
+fn refused(text: &str, at: usize) -> bool {
+    const REACH: usize = 24;
+    let from = text.ceil_char_boundary(at.saturating_sub(REACH));
+    let clause = text[from..at]
+        .rsplit(['.', ',', ';', '\n', '!', '?'])
+        .next();
+    let before = clause.unwrap_or("").to_lowercase();
+    let negative = |word: &str| {
+        matches!(
+            word,
+            "not" | "cannot" | "neither" | "nor" | "eliminate" | "exclude" | "unlike"
+        ) || word.ends_with("n't")
+            || word.ends_with("n’t")
+    };
+    let words = before.split(|c: char| !c.is_alphanumeric() && c != '\'' && c != '’');
+    if words.into_iter().any(negative) {
+        return true;
+    }
+    let to = text.floor_char_boundary((at + 1 + REACH).min(text.len()));
+    let after = text[at + 1..to]
+        .trim_start_matches([')', '*', ']'])
+        .trim_start()
+        .to_lowercase();
+    const REFUSALS: [&str; 8] = [
+        "is not",
+        "isn't",
+        "is wrong",
+        "is incorrect",
+        "cannot",
+        "can't",
+        "is invalid",
+        "is false",
+    ];
+    REFUSALS.iter().any(|words| after.starts_with(words))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_letter_that_is_meant() {
+        for (text, expected) in [
+            ("C", Some('C')),
+            ("b", Some('B')),
+            ("(b)", Some('B')),
+            ("**C**", Some('C')),
+            ("$\\text{D}$", Some('D')),
+            ("\\boxed{c}", Some('C')),
+            ("It could be A. \\boxed{\\text{(B) } 12}", Some('B')),
+            ("The answer is A because B is too small", Some('A')),
+            ("The answer is a matter of taste, so C", Some('C')),
+            ("Not A and not B, so C. D is wrong.", Some('C')),
+            ("A. 5\nB. 6\nC. 7\nI take B", Some('B')),
+            ("I think it's B", Some('B')),
+            ("A good answer", None),
+            ("K", None),
+            ("ABC", None),
+            ("", None),
+        ] {
+            assert_eq!(choice(text, "ABCDEFGHIJ", &[]), expected, "{text}");
+        }
+    }
+}
