@@ -125,6 +125,9 @@ fn connected(arena: &mut Arena, text: &[char], tokens: &[Tok]) -> Res<Option<Id>
 
 /// `a = b`, `a < b <= c`, `x \in S`, or no relation at all.
 fn relation(arena: &mut Arena, text: &[char], tokens: &[Tok]) -> Res<Id> {
+    if !tokens.iter().any(|t| matches!(t, Tok::Rel(_) | Tok::To)) {
+        return operations(arena, text, tokens);
+    }
     let mut ops = Vec::new();
     let mut sides: Vec<Id> = Vec::new();
     let mut start = 0;

@@ -27,7 +27,7 @@ pub(super) fn candidates(text: &str) -> Vec<String> {
 
 /// Undoes what transport did to the text: special tokens, markdown, doubled backslashes, escapes read too early.
 pub(super) fn clean(text: &str) -> String {
-    let mut out = text.replace('\u{c}', "\\f").replace("\\\\f", "\\f").replace("**", "").replace("\r", "");
+    let mut out = text.replace("\\\u{c}", "\\f").replace('\u{c}', "\\f").replace("**", "").replace("\r", "");
     while let Some(start) = out.find("<|") {
         let Some(length) = out[start..].find("|>") else { break };
         out.replace_range(start..start + length + 2, " ");
@@ -169,7 +169,11 @@ pub(super) fn strip_delimiters(text: &str) -> &str {
     let mut text = text.trim();
     for _ in 0..4 {
         let before = text;
-        text = text.trim().trim_end_matches(['.', ',']).trim();
+        text = text.trim();
+        // A full stop ends the sentence, an ellipsis belongs to the number.
+        if !text.ends_with("..") {
+            text = text.trim_end_matches(['.', ',']).trim();
+        }
         for (open, close) in [("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("`", "`"), ("__", "__")] {
             if let Some(inner) = text.strip_prefix(open).and_then(|t| t.strip_suffix(close))
                 && !inner.contains(open)
