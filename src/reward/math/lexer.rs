@@ -541,7 +541,7 @@ impl Lexer<'_, '_> {
                     _ => Ok(()),
                 }
             }
-            "hspace" | "vspace" | "hskip" | "phantom" | "label" | "tag" => {
+            "hspace" | "vspace" | "hskip" | "phantom" | "label" | "tag" | "color" | "textcolor" => {
                 self.at = end;
                 if self.peek(0) == Some('{') {
                     let close = self.text[end..].iter().position(|c| *c == '}').unwrap_or(0);

@@ -111,6 +111,10 @@ fn same_name(arena: &Arena, a: Id, b: Id) -> bool {
             let symbols = |args: &[Id]| args.iter().all(|&id| matches!(arena.node(id), Node::Sym(_)));
             f == g && x.len() == y.len() && symbols(x) && symbols(y)
         }
+        // y = f(x)
+        (Node::App(_, x), Node::Sym(y)) | (Node::Sym(y), Node::App(_, x)) => {
+            arena.name(*y) == "y" && x.iter().all(|&id| matches!(arena.node(id), Node::Sym(n) if arena.name(*n) == "x"))
+        }
         _ => false,
     }
 }

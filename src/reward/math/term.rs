@@ -466,6 +466,16 @@ impl Cursor<'_, '_, '_> {
             let name = self.arena.intern(&name);
             return self.arena.add_node(Node::App(name, args));
         }
+        // `A(1,2)`: a point by its name.
+        if name.len() == 1
+            && name.starts_with(|c: char| c.is_ascii_uppercase())
+            && let Some(tok @ Tok::Group { open: Bracket::Paren, id: Some(id), spaced: false, .. }) = self.peek()
+            && matches!(self.arena.node(*id), Node::List(_))
+        {
+            let tok = tok.clone();
+            self.at += 1;
+            return self.group(&tok);
+        }
         self.arena.symbol(&name)
     }
 
@@ -526,6 +536,14 @@ impl Cursor<'_, '_, '_> {
             } else {
                 break;
             }
+        }
+        if f == Func::Det
+            && let Some(Tok::Group { id: Some(id), .. }) = self.peek()
+            && matches!(self.arena.node(*id), Node::Matrix(..))
+        {
+            let id = *id;
+            self.at += 1;
+            return matrix::determinant(self.arena, id);
         }
         let args = match self.peek().cloned() {
             Some(Tok::Group { open: Bracket::Paren | Bracket::Brace | Bracket::Square, id: Some(id), .. }) => {
