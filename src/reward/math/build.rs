@@ -94,6 +94,9 @@ impl Arena<'_> {
                 _ => rest.push(id),
             }
         }
+        if matrices && rest.len() == 1 && total == RBig::ZERO {
+            return Ok(rest[0]);
+        }
         if matrices {
             if total != RBig::ZERO {
                 let constant = self.literal(total, decimal)?;
@@ -141,6 +144,9 @@ impl Arena<'_> {
                 }
                 _ => rest.push(id),
             }
+        }
+        if matrices && rest.len() == 1 && total == RBig::ONE {
+            return Ok(rest[0]);
         }
         if matrices {
             let constant = self.literal(total, decimal)?;

@@ -200,7 +200,14 @@ fn operations(arena: &mut Arena, text: &[char], tokens: &[Tok]) -> Res<Id> {
                 parts.push(next);
                 arena.add_node(Node::Union(parts))?
             }
-            Some((left, Tok::Intersection)) => arena.add_node(Node::Intersection(vec![left, next]))?,
+            Some((left, Tok::Intersection)) => {
+                let mut parts = match arena.node(left) {
+                    Node::Intersection(parts) => parts.clone(),
+                    _ => vec![left],
+                };
+                parts.push(next);
+                arena.add_node(Node::Intersection(parts))?
+            }
             Some((left, _)) => arena.add_node(Node::Without(left, next))?,
         };
         match tokens.get(at) {
@@ -288,6 +295,9 @@ pub(super) fn matrix(arena: &mut Arena, text: &[char], tokens: Vec<Tok>) -> Res<
         let mut count = 0;
         for cell in row.split(|t| *t == Tok::Ampersand) {
             let Some(id) = sequence(arena, text, cell.to_vec())? else { return Err(Stop::Syntax("an empty cell")) };
+            if matches!(arena.node(id), Node::Matrix(..)) {
+                return Err(Stop::Syntax("a matrix in a matrix"));
+            }
             cells.push(id);
             count += 1;
         }
