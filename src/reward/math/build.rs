@@ -94,6 +94,9 @@ impl Arena<'_> {
                 _ => rest.push(id),
             }
         }
+        if matrices && rest.len() == 1 && total == RBig::ZERO {
+            return Ok(rest[0]);
+        }
         if matrices {
             if total != RBig::ZERO {
                 let constant = self.literal(total, decimal)?;
@@ -141,6 +144,9 @@ impl Arena<'_> {
                 }
                 _ => rest.push(id),
             }
+        }
+        if matrices && rest.len() == 1 && total == RBig::ONE {
+            return Ok(rest[0]);
         }
         if matrices {
             let constant = self.literal(total, decimal)?;
@@ -340,7 +346,7 @@ impl Arena<'_> {
         }
         let Ok(e) = i64::try_from(exponent) else { return Ok(None) };
         let size = (bits(base) as u64).saturating_mul(e.unsigned_abs());
-        if size > self.budget.max_bits as u64 {
+        if size > self.budget.max_bits as u64 / 8 {
             return Ok(None);
         }
         self.budget.spend_bits(size as usize)?;
@@ -408,7 +414,24 @@ impl Arena<'_> {
 
     /// `base^(a + c) = base^a base^c` for a small integer c, so that 2^(n+1) and 2 2^n are one node.
     fn split_exponent(&mut self, base: Id, exponent: Id) -> Res<Option<Id>> {
-        let Node::Add(terms) = self.node(exponent) else { return Ok(None) };
+        let terms = match self.node(exponent).clone() {
+            Node::Add(terms) => terms,
+            // c (a + b), as in 1/2^(n+1)
+            Node::Mul(factors) if factors.len() == 2 => {
+                let pair = match (self.exact(factors[0]).is_some(), self.node(factors[0]), self.node(factors[1])) {
+                    (true, _, Node::Add(terms)) => Some((factors[0], terms.clone())),
+                    (false, Node::Add(terms), _) if self.exact(factors[1]).is_some() => Some((factors[1], terms.clone())),
+                    _ => None,
+                };
+                let Some((factor, terms)) = pair else { return Ok(None) };
+                let mut scaled = Vec::with_capacity(terms.len());
+                for term in terms {
+                    scaled.push(self.product(vec![factor, term])?);
+                }
+                scaled
+            }
+            _ => return Ok(None),
+        };
         let Some(&literal) = terms.iter().find(|t| self.small_int(**t).is_some_and(|c| c.abs() <= 64)) else {
             return Ok(None);
         };

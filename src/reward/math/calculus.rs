@@ -84,8 +84,59 @@ pub(super) fn series(arena: &mut Arena, product: bool, variable: Id, from: Id, t
     {
         return Ok(value);
     }
+    if !product
+        && !matches!(arena.node(to), Node::Infinity)
+        && let Some(value) = polynomial_sum(arena, variable, from, to, body)?
+    {
+        return Ok(value);
+    }
     let (bound, body) = bind(arena, variable, body)?;
     arena.add_node(Node::Big(if product { BigOp::Product } else { BigOp::Sum }, vec![bound, from, to, body]))
+}
+
+/// The sum of a polynomial p by Newton's forward differences: sum over j of D^j p(from) * binom(to - from + 1, j + 1).
+fn polynomial_sum(arena: &mut Arena, k: Id, from: Id, to: Id, body: Id) -> Res<Option<Id>> {
+    let zero = arena.int(0)?;
+    let Some(degree) = degree(arena, k, body)? else { return Ok(None) };
+    let mut values = Vec::new();
+    for i in 0..=degree {
+        let i = arena.int(i as i64)?;
+        let at = arena.sum(vec![from, i])?;
+        values.push(substitute(arena, body, k, at)?);
+    }
+    let one = arena.int(1)?;
+    let below = arena.subtract(to, from)?;
+    let count = arena.sum(vec![below, one])?;
+    let mut terms = vec![zero];
+    for j in 0..=degree {
+        let j = arena.int(j as i64 + 1)?;
+        let choose = arena.function(Func::Binom, vec![count, j])?;
+        terms.push(arena.product(vec![values[0], choose])?);
+        for i in 0..values.len() - 1 {
+            values[i] = arena.subtract(values[i + 1], values[i])?;
+        }
+        values.pop();
+        if values.is_empty() {
+            break;
+        }
+    }
+    arena.sum(terms).map(Some)
+}
+
+/// The degree of `body` as a polynomial in `x`, up to 8: the first derivative that vanishes tells.
+fn degree(arena: &mut Arena, x: Id, body: Id) -> Res<Option<usize>> {
+    let zero = arena.int(0)?;
+    let mut next = body;
+    for degree in 0..=8 {
+        next = derivative(arena, x, next)?;
+        if matches!(arena.node(next), Node::Big(..)) {
+            return Ok(None);
+        }
+        if same(arena, next, zero)? {
+            return Ok(Some(degree));
+        }
+    }
+    Ok(None)
 }
 
 /// Geometric series, c/k^2, c/k^4 and c/k!.
@@ -156,6 +207,23 @@ fn antiderivative(arena: &mut Arena, x: Id, body: Id) -> Res<Option<Id>> {
         Node::Add(terms) => terms.clone(),
         _ => vec![body],
     };
+    if let Some(degree) = degree(arena, x, body)? {
+        // Taylor's polynomial, integrated.
+        let zero = arena.int(0)?;
+        let mut out = Vec::new();
+        let mut next = body;
+        let mut factorial = RBig::ONE;
+        for n in 0..=degree {
+            let coefficient = substitute(arena, next, x, zero)?;
+            factorial = factorial * RBig::from(n as u64 + 1);
+            let scale = arena.num(RBig::ONE / &factorial)?;
+            let e = arena.int(n as i64 + 1)?;
+            let power = arena.power(x, e)?;
+            out.push(arena.product(vec![coefficient, scale, power])?);
+            next = derivative(arena, x, next)?;
+        }
+        return arena.sum(out).map(Some);
+    }
     let mut out = Vec::new();
     for term in terms {
         let factors = match arena.node(term) {
@@ -236,6 +304,9 @@ pub(super) fn derivative(arena: &mut Arena, variable: Id, body: Id) -> Res<Id> {
                     arena.budget.spend((factors.len() * factors.len()) as u64)?;
                     let mut terms = Vec::new();
                     for (at, &factor) in factors.iter().enumerate() {
+                        if of(factor) == zero {
+                            continue;
+                        }
                         let mut product = factors.clone();
                         product[at] = of(factor);
                         terms.push(arena.product(product)?);

@@ -34,9 +34,9 @@ pub struct MathConfig {
     pub max_depth: usize,
     /// The largest exact number, in bits of numerator or denominator. Default 200,000.
     pub max_bits: usize,
-    /// The number of expression nodes of one comparison. Default 200,000.
+    /// The number of expression nodes of one comparison. Default 50,000.
     pub max_nodes: usize,
-    /// The work of one comparison, in steps of about a hundred nanoseconds. Default 5,000,000.
+    /// The work of one comparison, in steps of about a hundred nanoseconds. Default 2,000,000.
     pub fuel: u64,
 }
 
@@ -55,8 +55,8 @@ impl Default for MathConfig {
             max_bytes: 20_000,
             max_depth: 1_000,
             max_bits: 200_000,
-            max_nodes: 200_000,
-            fuel: 5_000_000,
+            max_nodes: 50_000,
+            fuel: 2_000_000,
         }
     }
 }

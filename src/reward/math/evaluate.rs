@@ -221,7 +221,7 @@ fn function<R: Real>(arena: &Arena, field: &Field<R::Context>, f: Func, args: &[
                 let whole = real(q.re.floor(field.cx).ok_or(Missing::Unknown)?);
                 field.add(x, &field.neg(&field.mul(&args[1], &whole)?))
             }
-            Factorial | DoubleFactorial | Binom | Gcd | Lcm => Err(Missing::Unknown),
+            Factorial | DoubleFactorial | Binom | Gcd | Lcm | Det => Err(Missing::Unknown),
         }
     })())
 }

@@ -125,6 +125,9 @@ fn connected(arena: &mut Arena, text: &[char], tokens: &[Tok]) -> Res<Option<Id>
 
 /// `a = b`, `a < b <= c`, `x \in S`, or no relation at all.
 fn relation(arena: &mut Arena, text: &[char], tokens: &[Tok]) -> Res<Id> {
+    if !tokens.iter().any(|t| matches!(t, Tok::Rel(_) | Tok::To)) {
+        return operations(arena, text, tokens);
+    }
     let mut ops = Vec::new();
     let mut sides: Vec<Id> = Vec::new();
     let mut start = 0;
@@ -197,7 +200,14 @@ fn operations(arena: &mut Arena, text: &[char], tokens: &[Tok]) -> Res<Id> {
                 parts.push(next);
                 arena.add_node(Node::Union(parts))?
             }
-            Some((left, Tok::Intersection)) => arena.add_node(Node::Intersection(vec![left, next]))?,
+            Some((left, Tok::Intersection)) => {
+                let mut parts = match arena.node(left) {
+                    Node::Intersection(parts) => parts.clone(),
+                    _ => vec![left],
+                };
+                parts.push(next);
+                arena.add_node(Node::Intersection(parts))?
+            }
             Some((left, _)) => arena.add_node(Node::Without(left, next))?,
         };
         match tokens.get(at) {
@@ -285,6 +295,9 @@ pub(super) fn matrix(arena: &mut Arena, text: &[char], tokens: Vec<Tok>) -> Res<
         let mut count = 0;
         for cell in row.split(|t| *t == Tok::Ampersand) {
             let Some(id) = sequence(arena, text, cell.to_vec())? else { return Err(Stop::Syntax("an empty cell")) };
+            if matches!(arena.node(id), Node::Matrix(..)) {
+                return Err(Stop::Syntax("a matrix in a matrix"));
+            }
             cells.push(id);
             count += 1;
         }

@@ -27,6 +27,9 @@ struct Piece {
     high: End,
 }
 
+/// The deepest nesting of set operations that is followed.
+const MAX_DEPTH: usize = 24;
+
 const INFINITE: End = End { value: None, closed: false };
 
 /// A set of reals, and the name of what lies in it if there is one.
@@ -57,7 +60,7 @@ pub(super) fn compare(c: &mut Comparer, gold: Id, answer: Id, depth: usize) -> R
         let right = c.arena.add_node(Node::Tuple(cells))?;
         return c.compare(left, right, depth + 1);
     }
-    let regions = (region(c, gold)?, region(c, answer)?);
+    let regions = (region(c, gold, 0)?, region(c, answer, 0)?);
     if let (Some(g), Some(a)) = regions {
         if let (Some(g), Some(a)) = (g.name, a.name)
             && g != a
@@ -121,7 +124,10 @@ fn same_pieces(c: &mut Comparer, g: Vec<Piece>, a: Vec<Piece>) -> Res<Comparison
 }
 
 /// The set that `id` denotes, if it can be brought to pieces.
-fn region(c: &mut Comparer, id: Id) -> Res<Option<Region>> {
+fn region(c: &mut Comparer, id: Id, depth: usize) -> Res<Option<Region>> {
+    if depth > MAX_DEPTH {
+        return Ok(None);
+    }
     let unnamed = |pieces: Option<Vec<Piece>>| pieces.map(|pieces| Region { name: None, pieces });
     c.arena.budget.spend(4)?;
     Ok(match c.arena.node(id).clone() {
@@ -140,13 +146,13 @@ fn region(c: &mut Comparer, id: Id) -> Res<Option<Region>> {
         }
         Node::Numbers('R') => unnamed(Some(vec![Piece { low: INFINITE, high: INFINITE }])),
         Node::Union(parts) | Node::Or(parts) => {
-            let Some(parts) = regions(c, parts)? else { return Ok(None) };
+            let Some(parts) = regions(c, parts, depth)? else { return Ok(None) };
             let name = parts.iter().find_map(|p| p.name);
             let pieces = parts.into_iter().flat_map(|p| p.pieces).collect();
             merge(c, pieces)?.map(|pieces| Region { name, pieces })
         }
         Node::Intersection(parts) | Node::And(parts) => {
-            let Some(parts) = regions(c, parts)? else { return Ok(None) };
+            let Some(parts) = regions(c, parts, depth)? else { return Ok(None) };
             let name = parts.iter().find_map(|p| p.name);
             let mut total = vec![Piece { low: INFINITE, high: INFINITE }];
             for part in parts {
@@ -156,31 +162,31 @@ fn region(c: &mut Comparer, id: Id) -> Res<Option<Region>> {
             Some(Region { name, pieces: total })
         }
         Node::Without(whole, part) => {
-            let Some(parts) = regions(c, vec![whole, part])? else { return Ok(None) };
+            let Some(parts) = regions(c, vec![whole, part], depth)? else { return Ok(None) };
             let rest = complement(&parts[1].pieces);
             let Some(pieces) = intersect(c, &parts[0].pieces, &rest)? else { return Ok(None) };
             Some(Region { name: parts[0].name, pieces })
         }
         Node::Builder(variable, condition) => {
             let bound = member_of(c, variable);
-            let Some(mut inner) = region(c, condition)? else { return Ok(None) };
+            let Some(mut inner) = region(c, condition, depth + 1)? else { return Ok(None) };
             if let Some(outer) = bound {
-                let Some(outer) = region(c, outer)? else { return Ok(None) };
+                let Some(outer) = region(c, outer, depth + 1)? else { return Ok(None) };
                 let Some(pieces) = intersect(c, &inner.pieces, &outer.pieces)? else { return Ok(None) };
                 inner.pieces = pieces;
             }
             Some(Region { name: None, pieces: inner.pieces })
         }
-        Node::Rel(ops, sides) => solve_chain(c, &ops, &sides)?,
+        Node::Rel(ops, sides) => solve_chain(c, &ops, &sides, depth)?,
         _ => None,
     })
 }
 
 /// All regions, if they speak of one name.
-fn regions(c: &mut Comparer, ids: Vec<Id>) -> Res<Option<Vec<Region>>> {
+fn regions(c: &mut Comparer, ids: Vec<Id>, depth: usize) -> Res<Option<Vec<Region>>> {
     let mut out: Vec<Region> = Vec::with_capacity(ids.len());
     for id in ids {
-        let Some(next) = region(c, id)? else { return Ok(None) };
+        let Some(next) = region(c, id, depth + 1)? else { return Ok(None) };
         if let (Some(a), Some(b)) = (out.iter().find_map(|r| r.name), next.name)
             && a != b
         {
@@ -319,10 +325,10 @@ fn complement(pieces: &[Piece]) -> Vec<Piece> {
 }
 
 /// `a < x <= b`: all its links.
-fn solve_chain(c: &mut Comparer, ops: &[RelOp], sides: &[Id]) -> Res<Option<Region>> {
+fn solve_chain(c: &mut Comparer, ops: &[RelOp], sides: &[Id], depth: usize) -> Res<Option<Region>> {
     let mut total = Region { name: None, pieces: vec![Piece { low: INFINITE, high: INFINITE }] };
     for (place, &op) in ops.iter().enumerate() {
-        let Some(link) = solve(c, op, sides[place], sides[place + 1])? else { return Ok(None) };
+        let Some(link) = solve(c, op, sides[place], sides[place + 1], depth)? else { return Ok(None) };
         if let (Some(a), Some(b)) = (total.name, link.name)
             && a != b
         {
@@ -336,9 +342,9 @@ fn solve_chain(c: &mut Comparer, ops: &[RelOp], sides: &[Id]) -> Res<Option<Regi
 }
 
 /// The reals that satisfy `left op right` in its only unknown.
-fn solve(c: &mut Comparer, op: RelOp, left: Id, right: Id) -> Res<Option<Region>> {
+fn solve(c: &mut Comparer, op: RelOp, left: Id, right: Id, depth: usize) -> Res<Option<Region>> {
     if op == RelOp::In {
-        let Some(mut inner) = region(c, right)? else { return Ok(None) };
+        let Some(mut inner) = region(c, right, depth + 1)? else { return Ok(None) };
         inner.name = Some(left);
         return Ok(Some(inner));
     }

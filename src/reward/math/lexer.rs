@@ -278,6 +278,13 @@ impl Lexer<'_, '_> {
         let spaced = self.spaced;
         let operand_before = self.after_operand();
         if word.len() > 1 {
+            // `60 min`, `30 sec` and `5 in`: units that are also functions or relations, where nothing follows.
+            let last = self.text[end..].iter().all(|c| c.is_whitespace() || "$.}^23".contains(*c));
+            if operand_before && last && matches!(word.as_str(), "min" | "sec" | "in") {
+                self.at = end;
+                self.push(Tok::Unit(word));
+                return Ok(());
+            }
             if let Some(known) = vocabulary::plain(&word) {
                 self.at = end;
                 return self.known(known, spaced);
@@ -286,6 +293,14 @@ impl Lexer<'_, '_> {
                 self.at = end;
                 self.push(Tok::Unit(word));
                 return Ok(());
+            }
+            // `x=1orx=-1`
+            for (connective, tok) in [("or", Tok::Or), ("and", Tok::And)] {
+                if operand_before && word.starts_with(connective) && word.len() <= connective.len() + 2 {
+                    self.at = start + connective.len();
+                    self.push(tok);
+                    return Ok(());
+                }
             }
             // `sinx`, `lnx`: a function glued to its argument.
             for prefix in ["sin", "cos", "tan", "log", "ln", "sqrt", "pi"] {
@@ -526,7 +541,7 @@ impl Lexer<'_, '_> {
                     _ => Ok(()),
                 }
             }
-            "hspace" | "vspace" | "hskip" | "phantom" | "label" | "tag" => {
+            "hspace" | "vspace" | "hskip" | "phantom" | "label" | "tag" | "color" | "textcolor" => {
                 self.at = end;
                 if self.peek(0) == Some('{') {
                     let close = self.text[end..].iter().position(|c| *c == '}').unwrap_or(0);
@@ -625,6 +640,11 @@ impl Lexer<'_, '_> {
         let letters = bare.chars().filter(|c| c.is_alphabetic()).count();
         let math = matches!(name, "boldsymbol" | "bm" | "mathbf" | "mathit" | "mathcal" | "mathscr" | "mathfrak" | "mathnormal" | "pmb");
         if letters > 1 && !bare.contains('\\') {
+            if matches!(bare.as_str(), "min" | "sec" | "in") && self.after_operand() {
+                self.at = close + 1;
+                self.push(Tok::Unit(bare));
+                return Ok(());
+            }
             if let Some(known) = vocabulary::plain(&bare).or_else(|| vocabulary::command(&bare).filter(|_| name == "operatorname")) {
                 if !matches!(known, Word::Symbol(_)) || name == "operatorname" {
                     self.at = close + 1;

@@ -34,6 +34,8 @@ pub(super) enum Func {
     /// `Root(x, n)`: the real root for odd n.
     Root,
     Re, Im, Conj, Arg, Norm,
+    /// The determinant of something that is no matrix here.
+    Det,
 }
 
 /// Relations between two sides.

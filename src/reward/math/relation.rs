@@ -30,7 +30,7 @@ pub(super) fn compare(c: &mut Comparer, gold: Id, answer: Id, depth: usize) -> R
                     _ => return c.compare(g_value, a_value, depth + 1),
                 }
             }
-            equations(c, gold, answer)
+            equations(c, gold, answer, depth)
         }
         (true, false) => match g {
             Some(g) if c.config.assignment_as_value => c.compare(g.value, answer, depth + 1),
@@ -111,6 +111,10 @@ fn same_name(arena: &Arena, a: Id, b: Id) -> bool {
             let symbols = |args: &[Id]| args.iter().all(|&id| matches!(arena.node(id), Node::Sym(_)));
             f == g && x.len() == y.len() && symbols(x) && symbols(y)
         }
+        // y = f(x)
+        (Node::App(_, x), Node::Sym(y)) | (Node::Sym(y), Node::App(_, x)) => {
+            arena.name(*y) == "y" && x.iter().all(|&id| matches!(arena.node(id), Node::Sym(n) if arena.name(*n) == "x"))
+        }
         _ => false,
     }
 }
@@ -126,7 +130,7 @@ fn difference(c: &mut Comparer, id: Id) -> Res<Option<Id>> {
 }
 
 /// Whether two equations have proportional differences.
-fn equations(c: &mut Comparer, gold: Id, answer: Id) -> Res<Comparison> {
+fn equations(c: &mut Comparer, gold: Id, answer: Id, depth: usize) -> Res<Comparison> {
     let (Some(f), Some(g)) = (difference(c, gold)?, difference(c, answer)?) else {
         let (Node::Rel(_, g), Node::Rel(_, a)) = (c.arena.node(gold).clone(), c.arena.node(answer).clone()) else {
             return Ok(Comparison::undecided("equations of different form"));
@@ -135,7 +139,7 @@ fn equations(c: &mut Comparer, gold: Id, answer: Id) -> Res<Comparison> {
             return Ok(Comparison::undecided("chains of equations of different length"));
         }
         for (g, a) in g.into_iter().zip(a) {
-            let part = c.compare(g, a, 8)?;
+            let part = c.compare(g, a, depth + 1)?;
             if part.verdict != Verdict::Equal {
                 return Ok(part);
             }

@@ -27,11 +27,16 @@ pub(super) fn candidates(text: &str) -> Vec<String> {
 
 /// Undoes what transport did to the text: special tokens, markdown, doubled backslashes, escapes read too early.
 pub(super) fn clean(text: &str) -> String {
-    let mut out = text.replace('\u{c}', "\\f").replace("\\\\f", "\\f").replace("**", "").replace("\r", "");
-    while let Some(start) = out.find("<|") {
-        let Some(length) = out[start..].find("|>") else { break };
-        out.replace_range(start..start + length + 2, " ");
+    let text = text.replace("\\\u{c}", "\\f").replace('\u{c}', "\\f").replace("**", "").replace('\r', "");
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text.as_str();
+    while let Some(start) = rest.find("<|") {
+        let Some(length) = rest[start..].find("|>") else { break };
+        out.push_str(&rest[..start]);
+        out.push(' ');
+        rest = &rest[start + length + 2..];
     }
+    out.push_str(rest);
     // `\\frac` where no matrix needs `\\`.
     if out.contains("\\\\") && (!out.contains("\\begin{") || out.contains("\\\\begin{")) {
         let chars: Vec<char> = out.chars().collect();
@@ -112,19 +117,13 @@ fn find_boxes(text: &str) -> Vec<(usize, usize, String)> {
 
 /// The place of the next `\boxed` or `\fbox` and of its brace.
 fn next_box(text: &str, from: usize) -> Option<(usize, usize)> {
-    let mut at = from;
-    loop {
-        let (start, length) = ["\\boxed", "\\fbox"]
-            .iter()
-            .filter_map(|name| text[at..].find(name).map(|place| (at + place, name.len())))
-            .min()?;
-        let rest = &text[start + length..];
+    text[from..].match_indices('\\').find_map(|(place, _)| {
+        let start = from + place;
+        let name = ["\\boxed", "\\fbox"].into_iter().find(|name| text[start..].starts_with(name))?;
+        let rest = &text[start + name.len()..];
         let blank = rest.len() - rest.trim_start().len();
-        if rest.trim_start().starts_with('{') {
-            return Some((start, start + length + blank));
-        }
-        at = start + length;
-    }
+        (blank < 64 && rest[blank..].starts_with('{')).then_some((start, start + name.len() + blank))
+    })
 }
 
 /// The brace that closes the one at byte `open`.
@@ -169,7 +168,11 @@ pub(super) fn strip_delimiters(text: &str) -> &str {
     let mut text = text.trim();
     for _ in 0..4 {
         let before = text;
-        text = text.trim().trim_end_matches(['.', ',']).trim();
+        text = text.trim();
+        // A full stop ends the sentence, an ellipsis belongs to the number.
+        if !text.ends_with("..") {
+            text = text.trim_end_matches(['.', ',']).trim();
+        }
         for (open, close) in [("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("`", "`"), ("__", "__")] {
             if let Some(inner) = text.strip_prefix(open).and_then(|t| t.strip_suffix(close))
                 && !inner.contains(open)

@@ -360,6 +360,13 @@ impl Cursor<'_, '_, '_> {
             Tok::Num { id, digits, .. } => self.number(id, digits),
             Tok::Value(id) => Ok(id),
             Tok::Ident { name, .. } => self.identifier(name),
+            // `(101)_2`
+            Tok::Group { open: Bracket::Paren, id: Some(id), span, .. }
+                if self.next_is(&Tok::Underscore) && self.text[span.0..span.1].iter().all(char::is_ascii_digit) =>
+            {
+                let digits = self.text[span.0..span.1].iter().collect();
+                self.number(id, Some(digits))
+            }
             Tok::Group { .. } => self.group(&tok),
             Tok::Func(f) => self.function(f, None, chain),
             Tok::Log(base) => self.function(Func::Ln, Some(base), chain),
@@ -431,7 +438,13 @@ impl Cursor<'_, '_, '_> {
             name.push('_');
             match self.peek().cloned() {
                 Some(Tok::Group { span, .. }) => {
-                    name.extend(self.text[span.0..span.1].iter().filter(|c| !c.is_whitespace() && !"{}".contains(**c)));
+                    let written: String =
+                        self.text[span.0..span.1].iter().filter(|c| !c.is_whitespace() && !"{}".contains(**c)).collect();
+                    // `h_\theta` and `h_{\theta}` are one name.
+                    match written.strip_prefix('\\').and_then(super::vocabulary::greek) {
+                        Some(letter) => name.push_str(letter),
+                        None => name.push_str(&written),
+                    }
                 }
                 Some(Tok::Num { digits: Some(digits), .. }) => name.push_str(&digits),
                 Some(Tok::Ident { name: sub, .. }) => name.push_str(&sub),
@@ -452,6 +465,16 @@ impl Cursor<'_, '_, '_> {
             self.at += 1;
             let name = self.arena.intern(&name);
             return self.arena.add_node(Node::App(name, args));
+        }
+        // `A(1,2)`: a point by its name.
+        if name.len() == 1
+            && name.starts_with(|c: char| c.is_ascii_uppercase())
+            && let Some(tok @ Tok::Group { open: Bracket::Paren, id: Some(id), spaced: false, .. }) = self.peek()
+            && matches!(self.arena.node(*id), Node::List(_))
+        {
+            let tok = tok.clone();
+            self.at += 1;
+            return self.group(&tok);
         }
         self.arena.symbol(&name)
     }
@@ -513,6 +536,14 @@ impl Cursor<'_, '_, '_> {
             } else {
                 break;
             }
+        }
+        if f == Func::Det
+            && let Some(Tok::Group { id: Some(id), .. }) = self.peek()
+            && matches!(self.arena.node(*id), Node::Matrix(..))
+        {
+            let id = *id;
+            self.at += 1;
+            return matrix::determinant(self.arena, id);
         }
         let args = match self.peek().cloned() {
             Some(Tok::Group { open: Bracket::Paren | Bracket::Brace | Bracket::Square, id: Some(id), .. }) => {
@@ -740,6 +771,15 @@ impl Cursor<'_, '_, '_> {
                 Some(Tok::Group { open: Bracket::Brace, id, .. }) => {
                     self.at += 1;
                     id
+                }
+                // Without braces one token, for `\sum^n_k` has two bounds and no subscript.
+                Some(Tok::Num { id, .. } | Tok::Value(id)) => {
+                    self.at += 1;
+                    Some(id)
+                }
+                Some(Tok::Ident { name, .. }) => {
+                    self.at += 1;
+                    Some(self.arena.symbol(&name)?)
                 }
                 Some(Tok::Minus) => Some(self.exponent(MAX_CHAIN)?),
                 _ => Some(self.primary(MAX_CHAIN)?),

@@ -86,8 +86,11 @@ pub(super) fn same(a: &Words, b: &Words) -> bool {
     if symbol(a) && symbol(b) {
         return a.written == b.written;
     }
-    let capitals = |w: &Words| w.written.chars().count() < 4 && w.written.chars().all(char::is_uppercase);
-    a.key == b.key && capitals(a) == capitals(b) || (a.key == b.key && a.key.len() > 1 && (a.key.starts_with('\u{2205}')))
+    // `ABC` may be a triangle and `abc` a product.
+    let capitals = |w: &Words| {
+        w.written.chars().count() < 4 && w.written.chars().all(char::is_uppercase) && !SHORT.contains(&w.key.as_str())
+    };
+    a.key == b.key && capitals(a) == capitals(b)
 }
 
 /// Removes fonts, markdown and delimiters around words; whether there was a font command.

@@ -70,6 +70,9 @@ impl MathVerifier {
         if gold.is_empty() || answer.is_empty() {
             return Comparison::different("nothing to compare");
         }
+        if matches!(gold.trim_matches('$').to_lowercase().as_str(), "nan" | "zoo") {
+            return Comparison::different("nothing equals a gold that is no number");
+        }
         if gold == answer {
             return Comparison::equal("the same text");
         }

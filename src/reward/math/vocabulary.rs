@@ -80,6 +80,7 @@ pub(super) fn function(name: &str) -> Option<Word> {
         "cbrt" => func(Root),
         "binom" => Word::Tok(Tok::Command(Command::Binom)),
         "factorial" => func(Factorial),
+        "det" => func(Det),
         _ => return None,
     })
 }
@@ -175,8 +176,8 @@ pub(super) fn command(name: &str) -> Option<Word> {
         "text" | "textbf" | "textit" | "textrm" | "textnormal" | "textsf" | "texttt" | "textup" | "mbox" | "hbox" | "mathrm"
         | "mathbf" | "mathit" | "mathsf" | "mathtt" | "mathcal" | "mathscr" | "mathfrak" | "mathnormal" | "boldsymbol"
         | "bm" | "bf" | "rm" | "it" | "pmb" | "operatorname" | "emph" | "mathbb" | "Bbb" | "unit" => Font,
-        "overline" | "underline" | "underbrace" | "overbrace" | "widebar" | "overarc" | "boxed" | "fbox" | "color" | "cancel"
-        | "phantom" | "angle" | "triangle" | "measuredangle" | "bigtriangleup" | "odot" | "square" => Drop,
+        "overline" | "underline" | "underbrace" | "overbrace" | "widebar" | "overarc" | "boxed" | "fbox" | "cancel"
+        | "angle" | "triangle" | "measuredangle" | "bigtriangleup" | "odot" | "square" => Drop,
         "displaystyle" | "textstyle" | "scriptstyle" | "limits" | "nolimits" | "quad" | "qquad" | "left" | "right" | "big"
         | "Big" | "bigg" | "Bigg" | "bigl" | "bigr" | "Bigl" | "Bigr" | "biggl" | "biggr" | "Biggl" | "Biggr" | "middle"
         | "hline" | "thinspace" | "enspace" | "space" | "nobreak" | "protect" | "hfill" | "newline" | "noindent" | "therefore"
