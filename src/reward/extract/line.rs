@@ -85,9 +85,8 @@ fn connector(text: &str, from: usize) -> Option<(usize, bool)> {
     const REACH: usize = 60;
     let window = text[from..].floor_char_boundary(REACH);
     let rest = &text[from..from + window];
-    let mut chars = rest.char_indices().peekable();
     let mut previous = ' ';
-    while let Some((i, c)) = chars.next() {
+    for (i, c) in rest.char_indices() {
         let at = from + i;
         match c {
             ':' | '：' => {
