@@ -159,6 +159,21 @@ fn repeated_pieces_are_read_in_linear_time() {
 }
 
 #[test]
+fn what_was_once_quadratic_is_linear() {
+    for (start, piece) in [
+        ("The answer is ", "-.5{"),
+        ("The answer is ", "-.5A"),
+        ("", "\\boxed\\"),
+        ("", "\\\\boxed"),
+    ] {
+        let text = format!("{start}{}", piece.repeat(2_000_000 / piece.len()));
+        for rule in RULES {
+            let _ = Extractor::from(rule).extract(&text);
+        }
+    }
+}
+
+#[test]
 fn every_pair_of_pieces_is_read_in_linear_time() {
     const BYTES: usize = 60_000;
     let mut config = ExtractConfig::with_rules(RULES);

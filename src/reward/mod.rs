@@ -10,7 +10,8 @@
 //!
 //! | reward | 1 if | needs |
 //! |---|---|---|
-//! | [`AccuracyReward`] | the answer equals the reference | the reference |
+//! | [`AccuracyReward`] | the answer equals the reference, as a number or by its characters | the reference |
+//! | [`MathReward`] | the answer equals the reference as mathematics | the reference |
 //! | [`CountdownReward`] | the expression uses the numbers once each and is worth the target | `numbers`, `target` |
 //! | [`ModelReward`] | a reward model says so: any number | a [`ValueModel`](crate::policy::ValueModel) |
 //! | [`CodeReward`](code::CodeReward) | 1 if the program passes its tests, or their share (feature `code`) | the tests |
@@ -94,6 +95,8 @@ mod form;
 mod group;
 mod input;
 mod length;
+pub mod math;
+mod math_reward;
 mod model;
 mod number;
 mod pool;
@@ -112,6 +115,7 @@ pub use form::{
 pub use group::{GroupInput, GroupReward};
 pub use input::RewardInput;
 pub use length::{CosineLengthReward, KimiLengthReward, LengthUnit, SoftOverlongReward};
+pub use math_reward::{Judged, MathReward, MathRewardConfig, Undecided};
 pub use model::ModelReward;
 pub use set::{Gate, Missing, RewardOptions, RewardSet, RewardSetBuilder, Scored};
 pub use tags::Tags;

@@ -52,10 +52,10 @@ pub(super) fn last_expression(text: &str, formulas: &[Formula]) -> Option<String
     if formulas.is_empty() && !whole.is_empty() {
         let words = prose(whole, 3, &[]);
         let digits = whole.contains(|c: char| c.is_ascii_digit());
-        let lines = whole.lines().map(trim).filter(|line| !line.is_empty());
+        let mut lines = whole.lines().map(trim).filter(|line| !line.is_empty());
         if words == 0 {
             let read = |line: &&str| line.contains(char::is_alphanumeric);
-            return lines.last().filter(read).map(String::from);
+            return lines.next_back().filter(read).map(String::from);
         }
         if words <= 3 && !digits && lines.count() == 1 {
             return Some(whole.into());

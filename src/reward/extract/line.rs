@@ -85,9 +85,8 @@ fn connector(text: &str, from: usize) -> Option<(usize, bool)> {
     const REACH: usize = 60;
     let window = text[from..].floor_char_boundary(REACH);
     let rest = &text[from..from + window];
-    let mut chars = rest.char_indices().peekable();
     let mut previous = ' ';
-    while let Some((i, c)) = chars.next() {
+    for (i, c) in rest.char_indices() {
         let at = from + i;
         match c {
             ':' | '：' => {
@@ -182,14 +181,7 @@ fn sentence_end(text: &str, start: usize, formulas: &[Formula]) -> usize {
         let rest = &text[i + c.len_utf8()..];
         let ends = match c {
             '\n' | '。' => true,
-            '.' | '?' => {
-                let word = text[start..i]
-                    .rsplit(char::is_whitespace)
-                    .next()
-                    .unwrap_or("");
-                let short = c == '.' && ABBREVIATIONS.contains(&word.to_ascii_lowercase().as_str());
-                !short && new_sentence(rest)
-            }
+            '.' | '?' => !(c == '.' && abbreviated(&text[start..i])) && new_sentence(rest),
             // After a number it is a factorial.
             '!' => previous.is_alphabetic() && new_sentence(rest),
             '<' => rest.starts_with('|') || rest.starts_with("/"),
@@ -207,6 +199,14 @@ fn sentence_end(text: &str, start: usize, formulas: &[Formula]) -> usize {
         i += c.len_utf8();
     }
     text.len()
+}
+
+/// Whether the last word of a text is one that is written with a point. Only its end is looked at.
+fn abbreviated(text: &str) -> bool {
+    const LONGEST: usize = 8;
+    let tail = &text[text.ceil_char_boundary(text.len().saturating_sub(LONGEST + 1))..];
+    let word = tail.rsplit(char::is_whitespace).next().unwrap_or("");
+    ABBREVIATIONS.contains(&word.to_ascii_lowercase().as_str())
 }
 
 /// Whether a sentence begins after a point: blanks (and marks), then anything but a small letter.

@@ -1,0 +1,508 @@
+//! Sums, integrals, limits and derivatives: their value where a rule gives it, otherwise a node that is equal to itself up to
+//! the name of its bound variable.
+
+use super::budget::{Res, Stop};
+use super::modular::{self, Formal};
+use super::node::{Arena, BigOp, Func, Id, Node};
+use dashu_int::IBig;
+use dashu_ratio::RBig;
+
+/// The most terms that are written out.
+const MAX_TERMS: i64 = 10_000;
+
+/// Rounds of l'Hôpital's rule.
+const ROUNDS: usize = 6;
+
+/// Primes for the side conditions of the rules below (two of the largest below 2^61).
+const PRIMES: [u64; 2] = [2_305_843_009_213_693_951, 2_305_843_009_213_693_921];
+
+fn same(arena: &Arena, a: Id, b: Id) -> Res<bool> {
+    Ok(a == b || modular::compare(arena, a, b, PRIMES, 0x5eed)? == Formal::Same)
+}
+
+fn depends(arena: &Arena, id: Id, variable: Id) -> bool {
+    id == variable || arena.reachable(&[id]).contains(&variable)
+}
+
+/// `root` with `value` for `variable`.
+pub(super) fn substitute(arena: &mut Arena, root: Id, variable: Id, value: Id) -> Res<Id> {
+    let order = arena.reachable(&[root]);
+    let mut map = std::collections::HashMap::with_capacity(order.len());
+    for id in order {
+        arena.budget.spend(2)?;
+        let new = if id == variable {
+            value
+        } else {
+            let node = arena.node(id);
+            let mut changed = false;
+            node.each_child(|c| changed |= map.get(&c).is_some_and(|m| *m != c));
+            if changed {
+                let node = node.with_children(|c| map.get(&c).copied().unwrap_or(c));
+                arena.remake(node)?
+            } else {
+                id
+            }
+        };
+        map.insert(id, new);
+    }
+    Ok(map.get(&root).copied().unwrap_or(root))
+}
+
+/// `body` with its variable bound: numbered from the inside, so that names do not matter.
+fn bind(arena: &mut Arena, variable: Id, body: Id) -> Res<(Id, Id)> {
+    let deepest = arena
+        .reachable(&[body])
+        .into_iter()
+        .filter_map(|id| match arena.node(id) {
+            Node::Bound(n) => Some(*n + 1),
+            _ => None,
+        })
+        .max()
+        .unwrap_or(0);
+    let bound = arena.add_node(Node::Bound(deepest))?;
+    let body = substitute(arena, body, variable, bound)?;
+    Ok((bound, body))
+}
+
+/// `\sum` or `\prod` of `body` for `variable` from `from` to `to`.
+pub(super) fn series(arena: &mut Arena, product: bool, variable: Id, from: Id, to: Id, body: Id) -> Res<Id> {
+    if let (Some(low), Some(high)) = (arena.small_int(from), arena.small_int(to)) {
+        if high.saturating_sub(low) > MAX_TERMS {
+            return Err(Stop::Limit("terms of a sum"));
+        }
+        let mut parts = Vec::new();
+        for k in low..=high {
+            let k = arena.int(k)?;
+            parts.push(substitute(arena, body, variable, k)?);
+        }
+        return if product { arena.product(parts) } else { arena.sum(parts) };
+    }
+    if !product
+        && matches!(arena.node(to), Node::Infinity)
+        && let Some(start) = arena.small_int(from)
+        && let Some(value) = infinite_sum(arena, variable, start, body)?
+    {
+        return Ok(value);
+    }
+    if !product
+        && !matches!(arena.node(to), Node::Infinity)
+        && let Some(value) = polynomial_sum(arena, variable, from, to, body)?
+    {
+        return Ok(value);
+    }
+    let (bound, body) = bind(arena, variable, body)?;
+    arena.add_node(Node::Big(if product { BigOp::Product } else { BigOp::Sum }, vec![bound, from, to, body]))
+}
+
+/// The sum of a polynomial p by Newton's forward differences: sum over j of D^j p(from) * binom(to - from + 1, j + 1).
+fn polynomial_sum(arena: &mut Arena, k: Id, from: Id, to: Id, body: Id) -> Res<Option<Id>> {
+    let zero = arena.int(0)?;
+    let Some(degree) = degree(arena, k, body)? else { return Ok(None) };
+    let mut values = Vec::new();
+    for i in 0..=degree {
+        let i = arena.int(i as i64)?;
+        let at = arena.sum(vec![from, i])?;
+        values.push(substitute(arena, body, k, at)?);
+    }
+    let one = arena.int(1)?;
+    let below = arena.subtract(to, from)?;
+    let count = arena.sum(vec![below, one])?;
+    let mut terms = vec![zero];
+    for j in 0..=degree {
+        let j = arena.int(j as i64 + 1)?;
+        let choose = arena.function(Func::Binom, vec![count, j])?;
+        terms.push(arena.product(vec![values[0], choose])?);
+        for i in 0..values.len() - 1 {
+            values[i] = arena.subtract(values[i + 1], values[i])?;
+        }
+        values.pop();
+        if values.is_empty() {
+            break;
+        }
+    }
+    arena.sum(terms).map(Some)
+}
+
+/// The degree of `body` as a polynomial in `x`, up to 8: the first derivative that vanishes tells.
+fn degree(arena: &mut Arena, x: Id, body: Id) -> Res<Option<usize>> {
+    let zero = arena.int(0)?;
+    let mut next = body;
+    for degree in 0..=8 {
+        next = derivative(arena, x, next)?;
+        if matches!(arena.node(next), Node::Big(..)) {
+            return Ok(None);
+        }
+        if same(arena, next, zero)? {
+            return Ok(Some(degree));
+        }
+    }
+    Ok(None)
+}
+
+/// Geometric series, c/k^2, c/k^4 and c/k!.
+fn infinite_sum(arena: &mut Arena, k: Id, start: i64, body: Id) -> Res<Option<Id>> {
+    let one = arena.int(1)?;
+    let first_k = arena.int(start)?;
+    let second_k = arena.int(start + 1)?;
+    let next_k = arena.sum(vec![k, one])?;
+    let next = substitute(arena, body, k, next_k)?;
+    let first = substitute(arena, body, k, first_k)?;
+    let second = substitute(arena, body, k, second_k)?;
+    let left = arena.product(vec![next, first])?;
+    let right = arena.product(vec![body, second])?;
+    if !matches!(arena.node(first), Node::Undefined) && same(arena, left, right)? {
+        let ratio = arena.divide(second, first)?;
+        if arena.exact(ratio).is_none_or(|r| *r < RBig::ONE && *r > -RBig::ONE) {
+            let rest = arena.subtract(one, ratio)?;
+            return arena.divide(first, rest).map(Some);
+        }
+        return Ok(None);
+    }
+    let factorial = arena.function(Func::Factorial, vec![k])?;
+    let scaled = arena.product(vec![body, factorial])?;
+    if !depends(arena, scaled, k) && (0..=1).contains(&start) {
+        let e = arena.add_node(Node::Euler)?;
+        let shift = arena.int(-start)?;
+        let value = arena.sum(vec![e, shift])?;
+        return arena.product(vec![scaled, value]).map(Some);
+    }
+    for (power, divisor) in [(2, 6), (4, 90)] {
+        let p = arena.int(power)?;
+        let k_power = arena.power(k, p)?;
+        let scaled = arena.product(vec![body, k_power])?;
+        if !depends(arena, scaled, k) && start == 1 {
+            let pi = arena.add_node(Node::Pi)?;
+            let pi = arena.power(pi, p)?;
+            let divisor = arena.num(RBig::from_parts(1.into(), (divisor as u32).into()))?;
+            return arena.product(vec![scaled, pi, divisor]).map(Some);
+        }
+    }
+    Ok(None)
+}
+
+/// `\int_low^high body d(variable)`.
+pub(super) fn integral(arena: &mut Arena, variable: Id, low: Option<Id>, high: Option<Id>, body: Id) -> Res<Id> {
+    let (Some(low), Some(high)) = (low, high) else {
+        return arena.add_node(Node::Big(BigOp::Integral, vec![variable, body]));
+    };
+    let finite = |arena: &Arena, id: Id| !arena.any(id, |n| matches!(n, Node::Infinity));
+    if finite(arena, low)
+        && finite(arena, high)
+        && let Some(primitive) = antiderivative(arena, variable, body)?
+    {
+        let top = substitute(arena, primitive, variable, high)?;
+        let bottom = substitute(arena, primitive, variable, low)?;
+        let value = arena.subtract(top, bottom)?;
+        if !matches!(arena.node(value), Node::Undefined) {
+            return Ok(value);
+        }
+    }
+    let (bound, body) = bind(arena, variable, body)?;
+    arena.add_node(Node::Big(BigOp::Integral, vec![bound, low, high, body]))
+}
+
+/// An antiderivative of sums of c x^n, c e^(ax), c sin(ax), c cos(ax).
+fn antiderivative(arena: &mut Arena, x: Id, body: Id) -> Res<Option<Id>> {
+    let terms = match arena.node(body) {
+        Node::Add(terms) => terms.clone(),
+        _ => vec![body],
+    };
+    if let Some(degree) = degree(arena, x, body)? {
+        // Taylor's polynomial, integrated.
+        let zero = arena.int(0)?;
+        let mut out = Vec::new();
+        let mut next = body;
+        let mut factorial = RBig::ONE;
+        for n in 0..=degree {
+            let coefficient = substitute(arena, next, x, zero)?;
+            factorial = factorial * RBig::from(n as u64 + 1);
+            let scale = arena.num(RBig::ONE / &factorial)?;
+            let e = arena.int(n as i64 + 1)?;
+            let power = arena.power(x, e)?;
+            out.push(arena.product(vec![coefficient, scale, power])?);
+            next = derivative(arena, x, next)?;
+        }
+        return arena.sum(out).map(Some);
+    }
+    let mut out = Vec::new();
+    for term in terms {
+        let factors = match arena.node(term) {
+            Node::Mul(factors) => factors.clone(),
+            _ => vec![term],
+        };
+        let (inner, outer): (Vec<Id>, Vec<Id>) = factors.into_iter().partition(|f| depends(arena, *f, x));
+        let primitive = match inner[..] {
+            [] => x,
+            [f] => match primitive(arena, x, f)? {
+                Some(id) => id,
+                None => return Ok(None),
+            },
+            _ => return Ok(None),
+        };
+        let mut factors = outer;
+        factors.push(primitive);
+        out.push(arena.product(factors)?);
+    }
+    arena.sum(out).map(Some)
+}
+
+fn primitive(arena: &mut Arena, x: Id, f: Id) -> Res<Option<Id>> {
+    let one = arena.int(1)?;
+    if f == x {
+        let two = arena.int(2)?;
+        let square = arena.power(x, two)?;
+        return arena.divide(square, two).map(Some);
+    }
+    match arena.node(f).clone() {
+        Node::Pow(base, n) if base == x && arena.exact(n).is_some() => {
+            let next = arena.sum(vec![n, one])?;
+            if arena.exact(next) == Some(&RBig::ZERO) {
+                let size = arena.function(Func::Abs, vec![x])?;
+                return arena.function(Func::Ln, vec![size]).map(Some);
+            }
+            let power = arena.power(x, next)?;
+            arena.divide(power, next).map(Some)
+        }
+        Node::Pow(base, n) if matches!(arena.node(base), Node::Euler) => {
+            let Some(slope) = slope(arena, x, n)? else { return Ok(None) };
+            arena.divide(f, slope).map(Some)
+        }
+        Node::Fn(kind @ (Func::Sin | Func::Cos), args) => {
+            let Some(slope) = slope(arena, x, args[0])? else { return Ok(None) };
+            let other = arena.function(if kind == Func::Sin { Func::Cos } else { Func::Sin }, args)?;
+            let value = arena.divide(other, slope)?;
+            if kind == Func::Sin { arena.negate(value).map(Some) } else { Ok(Some(value)) }
+        }
+        _ => Ok(None),
+    }
+}
+
+/// The a of `a x + b`, if `id` is that.
+fn slope(arena: &mut Arena, x: Id, id: Id) -> Res<Option<Id>> {
+    let slope = derivative(arena, x, id)?;
+    Ok((!depends(arena, slope, x) && arena.exact(slope) != Some(&RBig::ZERO)).then_some(slope))
+}
+
+/// The derivative of `body`, one node at a time.
+pub(super) fn derivative(arena: &mut Arena, variable: Id, body: Id) -> Res<Id> {
+    let zero = arena.int(0)?;
+    let order = arena.reachable(&[body]);
+    let mut map: std::collections::HashMap<Id, Id> = std::collections::HashMap::with_capacity(order.len());
+    for id in order {
+        arena.budget.spend(4)?;
+        let of = |child: Id| map.get(&child).copied().unwrap_or(zero);
+        let mut constant = id != variable;
+        arena.node(id).each_child(|c| constant &= of(c) == zero);
+        let value = if id == variable {
+            arena.int(1)?
+        } else if constant {
+            zero
+        } else {
+            match arena.node(id).clone() {
+                Node::Add(terms) => arena.sum(terms.iter().map(|t| of(*t)).collect())?,
+                Node::Mul(factors) => {
+                    arena.budget.spend((factors.len() * factors.len()) as u64)?;
+                    let mut terms = Vec::new();
+                    for (at, &factor) in factors.iter().enumerate() {
+                        if of(factor) == zero {
+                            continue;
+                        }
+                        let mut product = factors.clone();
+                        product[at] = of(factor);
+                        terms.push(arena.product(product)?);
+                    }
+                    arena.sum(terms)?
+                }
+                Node::Pow(base, exponent) => {
+                    // (b^e)' = b^e (e' ln b + e b'/b)
+                    let mut terms = Vec::new();
+                    if of(exponent) != zero {
+                        let log = if matches!(arena.node(base), Node::Euler) {
+                            arena.int(1)?
+                        } else {
+                            arena.function(Func::Ln, vec![base])?
+                        };
+                        terms.push(arena.product(vec![of(exponent), log, id])?);
+                    }
+                    if of(base) != zero {
+                        let minus = arena.int(-1)?;
+                        let lower = arena.sum(vec![exponent, minus])?;
+                        let power = arena.power(base, lower)?;
+                        terms.push(arena.product(vec![exponent, power, of(base)])?);
+                    }
+                    arena.sum(terms)?
+                }
+                Node::Fn(f, args) if args.len() == 1 => match outer_derivative(arena, f, args[0])? {
+                    Some(outer) => arena.product(vec![outer, of(args[0])])?,
+                    None => return arena.add_node(Node::Big(BigOp::Derivative, vec![variable, body])),
+                },
+                _ => return arena.add_node(Node::Big(BigOp::Derivative, vec![variable, body])),
+            }
+        };
+        map.insert(id, value);
+    }
+    Ok(map.get(&body).copied().unwrap_or(zero))
+}
+
+/// f'(x)
+fn outer_derivative(arena: &mut Arena, f: Func, x: Id) -> Res<Option<Id>> {
+    use Func::*;
+    let one = arena.int(1)?;
+    let minus = arena.int(-1)?;
+    let two = arena.int(2)?;
+    Ok(Some(match f {
+        Sin => arena.function(Cos, vec![x])?,
+        Cos => {
+            let s = arena.function(Sin, vec![x])?;
+            arena.negate(s)?
+        }
+        Tan => {
+            let c = arena.function(Cos, vec![x])?;
+            let minus_two = arena.int(-2)?;
+            arena.power(c, minus_two)?
+        }
+        Sinh => arena.function(Cosh, vec![x])?,
+        Cosh => arena.function(Sinh, vec![x])?,
+        Ln => arena.power(x, minus)?,
+        Atan | Asin | Acos => {
+            let square = arena.power(x, two)?;
+            if f == Atan {
+                let below = arena.sum(vec![one, square])?;
+                arena.power(below, minus)?
+            } else {
+                let rest = arena.subtract(one, square)?;
+                let root = arena.sqrt(rest)?;
+                let value = arena.power(root, minus)?;
+                if f == Acos { arena.negate(value)? } else { value }
+            }
+        }
+        _ => return Ok(None),
+    }))
+}
+
+/// `\lim_{variable \to target} body`; a target `a^+` or `a^-` has a direction.
+pub(super) fn limit(arena: &mut Arena, variable: Id, target: Id, body: Id) -> Res<Id> {
+    let point = match *arena.node(target) {
+        Node::Pow(point, direction) if matches!(arena.node(direction), Node::Sym(n) if matches!(arena.name(*n), "＋" | "−")) => point,
+        _ => target,
+    };
+    if !depends(arena, body, variable) {
+        return Ok(body);
+    }
+    if let Some(value) = limit_value(arena, variable, point, body)? {
+        return Ok(value);
+    }
+    let (bound, body) = bind(arena, variable, body)?;
+    arena.add_node(Node::Big(BigOp::Limit, vec![bound, target, body]))
+}
+
+fn limit_value(arena: &mut Arena, x: Id, point: Id, body: Id) -> Res<Option<Id>> {
+    let (top, bottom) = fraction(arena, body)?;
+    if matches!(arena.node(point), Node::Infinity) {
+        // (1 + u)^v with u -> 0 and v -> oo tends to e^(lim u v).
+        if let Node::Pow(base, exponent) = *arena.node(body)
+            && depends(arena, base, x)
+            && depends(arena, exponent, x)
+        {
+            let one = arena.int(1)?;
+            let excess = arena.subtract(base, one)?;
+            let product = arena.product(vec![excess, exponent])?;
+            let inner = if depends(arena, product, x) { limit_at_infinity(arena, x, product)? } else { Some(product) };
+            let vanishing = limit_at_infinity(arena, x, excess)?;
+            if let (Some(inner), Some(vanishing)) = (inner, vanishing)
+                && arena.exact(vanishing) == Some(&RBig::ZERO)
+            {
+                let e = arena.add_node(Node::Euler)?;
+                return arena.power(e, inner).map(Some);
+            }
+            return Ok(None);
+        }
+        return limit_at_infinity(arena, x, body);
+    }
+    // Only functions that are continuous where they are defined.
+    let jumps = |n: &Node| matches!(n, Node::Fn(Func::Floor | Func::Ceil | Func::Sign | Func::Mod | Func::Factorial, _) | Node::Big(..) | Node::App(..));
+    if arena.any(body, jumps) || arena.any(point, |n| matches!(n, Node::Infinity)) {
+        return Ok(None);
+    }
+    let (mut top, mut bottom) = (top, bottom);
+    for _ in 0..ROUNDS {
+        let below = substitute(arena, bottom, x, point)?;
+        let above = substitute(arena, top, x, point)?;
+        if matches!(arena.node(below), Node::Undefined) || matches!(arena.node(above), Node::Undefined) {
+            return Ok(None);
+        }
+        let zero = arena.int(0)?;
+        if !same(arena, below, zero)? {
+            return match arena.exact(below).is_some() || !arena.symbols(&[below]).is_empty() || below != zero {
+                true => arena.divide(above, below).map(Some),
+                false => Ok(None),
+            };
+        }
+        if !same(arena, above, zero)? {
+            return Ok(None);
+        }
+        top = derivative(arena, x, top)?;
+        bottom = derivative(arena, x, bottom)?;
+    }
+    Ok(None)
+}
+
+/// The limit of a quotient of polynomials.
+fn limit_at_infinity(arena: &mut Arena, x: Id, body: Id) -> Res<Option<Id>> {
+    let (mut top, mut bottom) = fraction(arena, body)?;
+    let polynomial = |arena: &Arena, root: Id| {
+        arena.reachable(&[root]).into_iter().all(|id| match arena.node(id) {
+            Node::Add(_) | Node::Mul(_) => true,
+            Node::Pow(base, e) => !depends(arena, id, x) || (arena.small_int(*e).is_some_and(|e| (0..=64).contains(&e)) && depends(arena, *base, x)),
+            _ => id == x || !depends(arena, id, x),
+        })
+    };
+    if !polynomial(arena, top) || !polynomial(arena, bottom) {
+        return Ok(None);
+    }
+    for _ in 0..=64 {
+        if !depends(arena, bottom, x) {
+            return if depends(arena, top, x) { Ok(None) } else { arena.divide(top, bottom).map(Some) };
+        }
+        if !depends(arena, top, x) {
+            return arena.int(0).map(Some);
+        }
+        top = derivative(arena, x, top)?;
+        bottom = derivative(arena, x, bottom)?;
+    }
+    Ok(None)
+}
+
+/// Numerator and denominator of a product or a sum of such, over the least obvious common denominator.
+pub(super) fn fraction(arena: &mut Arena, body: Id) -> Res<(Id, Id)> {
+    let terms = match arena.node(body) {
+        Node::Add(terms) => terms.clone(),
+        _ => vec![body],
+    };
+    let mut tops: Vec<(Id, Id)> = Vec::new();
+    for term in terms {
+        let factors = match arena.node(term) {
+            Node::Mul(factors) => factors.clone(),
+            _ => vec![term],
+        };
+        let (mut top, mut bottom) = (Vec::new(), Vec::new());
+        for factor in factors {
+            match *arena.node(factor) {
+                Node::Pow(base, e) if arena.exact(e).is_some_and(|e| *e.numerator() < IBig::ZERO) => {
+                    let e = arena.negate(e)?;
+                    bottom.push(arena.power(base, e)?);
+                }
+                _ => top.push(factor),
+            }
+        }
+        tops.push((arena.product(top)?, arena.product(bottom)?));
+    }
+    let (mut top, mut bottom) = tops[0];
+    for &(t, b) in &tops[1..] {
+        let left = arena.product(vec![top, b])?;
+        let right = arena.product(vec![t, bottom])?;
+        top = arena.sum(vec![left, right])?;
+        bottom = arena.product(vec![bottom, b])?;
+    }
+    Ok((top, bottom))
+}

@@ -1,0 +1,731 @@
+//! Text to tokens, and brackets to groups, in one pass from left to right.
+//!
+//! Open brackets wait on an explicit stack. A group is parsed by `grammar` at the moment it closes, when everything inside
+//! it is parsed already: nesting costs a stack entry, not a call.
+
+use super::budget::{Res, Stop};
+use super::grammar;
+use super::node::{Arena, Id, Node, RelOp};
+use super::numeral::{self, Comma};
+use super::token::{Bracket, Command, LogBase, Tok};
+use super::unit;
+use super::vocabulary::{self, Constant, Word};
+use dashu_ratio::RBig;
+
+/// How a text is read where it can be read in several ways.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Mode {
+    pub comma: Comma,
+    /// Whether a single letter after a space, as in `5 m`, is a unit.
+    pub letter_units: bool,
+    /// Whether a bar after an operand opens where an operand follows: `||x||y||`.
+    pub bars_open: bool,
+}
+
+/// An open bracket.
+struct Frame {
+    bracket: Bracket,
+    tokens: Vec<Tok>,
+    start: usize,
+    spaced: bool,
+}
+
+struct Lexer<'a, 'b> {
+    arena: &'a mut Arena<'b>,
+    text: &'a [char],
+    at: usize,
+    spaced: bool,
+    frames: Vec<Frame>,
+    mode: Mode,
+}
+
+/// Reads a whole text into one node.
+pub(super) fn read(arena: &mut Arena, text: &[char], mode: Mode) -> Res<Id> {
+    let mut lexer = Lexer {
+        arena,
+        text,
+        at: 0,
+        spaced: false,
+        frames: vec![Frame { bracket: Bracket::Plain, tokens: Vec::new(), start: 0, spaced: false }],
+        mode,
+    };
+    while lexer.at < text.len() {
+        lexer.arena.budget.spend(1)?;
+        lexer.step()?;
+    }
+    // What is left open is closed at the end.
+    while lexer.frames.len() > 1 {
+        let bracket = lexer.top().bracket;
+        if matches!(bracket, Bracket::Abs | Bracket::Norm) && !mode.bars_open {
+            return Err(Stop::Syntax("a bar without its pair"));
+        }
+        lexer.close(true)?;
+    }
+    let tokens = lexer.frames.pop().map(|f| f.tokens).unwrap_or_default();
+    grammar::sequence(lexer.arena, text, tokens)?.ok_or(Stop::Syntax("empty"))
+}
+
+impl Lexer<'_, '_> {
+    fn top(&mut self) -> &mut Frame {
+        // The bottom frame is never popped while lexing.
+        let last = self.frames.len() - 1;
+        &mut self.frames[last]
+    }
+
+    fn peek(&self, ahead: usize) -> Option<char> {
+        self.text.get(self.at + ahead).copied()
+    }
+
+    fn push(&mut self, tok: Tok) {
+        self.spaced = false;
+        self.top().tokens.push(tok);
+    }
+
+    fn previous(&mut self) -> Option<&Tok> {
+        self.top().tokens.last()
+    }
+
+    fn after_operand(&mut self) -> bool {
+        self.previous().is_some_and(Tok::ends_operand)
+    }
+
+    fn open(&mut self, bracket: Bracket, length: usize) -> Res<()> {
+        if self.frames.len() > self.arena.budget.max_depth {
+            return Err(Stop::Limit("depth"));
+        }
+        self.at += length;
+        let frame = Frame { bracket, tokens: Vec::new(), start: self.at, spaced: self.spaced };
+        self.spaced = false;
+        self.frames.push(frame);
+        Ok(())
+    }
+
+    /// Closes the innermost bracket; `closed_high` is whether an interval would include its upper end.
+    fn close(&mut self, closed_high: bool) -> Res<()> {
+        let Some(frame) = self.frames.pop() else { return Err(Stop::Syntax("bracket")) };
+        let span = (frame.start, self.at.min(self.text.len()));
+        let id = match frame.bracket {
+            Bracket::Matrix | Bracket::Determinant => Some(grammar::matrix(self.arena, self.text, frame.tokens)?),
+            Bracket::Set => grammar::set(self.arena, self.text, frame.tokens)?,
+            _ => grammar::sequence(self.arena, self.text, frame.tokens)?,
+        };
+        let tok = Tok::Group {
+            open: frame.bracket,
+            closed_low: frame.bracket == Bracket::Square,
+            closed_high,
+            id,
+            span,
+            spaced: frame.spaced,
+        };
+        self.spaced = false;
+        self.top().tokens.push(tok);
+        Ok(())
+    }
+
+    /// Closes the innermost bracket that `fits`, and what is open inside it; a stray closing bracket is dropped.
+    fn close_matching(&mut self, fits: impl Fn(Bracket) -> bool, closed_high: bool, length: usize) -> Res<()> {
+        if self.frames[1..].iter().any(|f| fits(f.bracket)) {
+            while !fits(self.top().bracket) {
+                self.close(false)?;
+            }
+            self.close(closed_high)?;
+        }
+        self.at += length;
+        Ok(())
+    }
+
+    fn step(&mut self) -> Res<()> {
+        let c = self.text[self.at];
+        let interval = |b| matches!(b, Bracket::Paren | Bracket::Square | Bracket::French);
+        match c {
+            ' ' | '\t' | '\n' | '\r' | '~' | '\u{a0}' | '\u{2009}' | '\u{202f}' | '\u{2005}' => {
+                self.at += 1;
+                self.spaced = true;
+                Ok(())
+            }
+            '$' | '`' | '"' | '\u{200b}' | '\u{feff}' => {
+                self.at += 1;
+                Ok(())
+            }
+            '0'..='9' => self.number(),
+            '.' if self.peek(1).is_some_and(|d| d.is_ascii_digit()) => self.number(),
+            '.' if self.peek(1) == Some('.') => {
+                while self.peek(0) == Some('.') {
+                    self.at += 1;
+                }
+                self.push(Tok::Ellipsis);
+                Ok(())
+            }
+            '.' => {
+                self.at += 1;
+                Ok(())
+            }
+            '(' => self.open(Bracket::Paren, 1),
+            ')' => self.close_matching(interval, false, 1),
+            '[' => {
+                // `]0,1[` and `[0,1[`: an opening bracket that closes.
+                let comma = self.top().tokens.contains(&Tok::Comma) || self.top().tokens.contains(&Tok::Semicolon);
+                if comma && matches!(self.top().bracket, Bracket::French | Bracket::Square) && self.after_operand() {
+                    self.at += 1;
+                    return self.close(false);
+                }
+                self.open(Bracket::Square, 1)
+            }
+            ']' => {
+                if self.frames[1..].iter().any(|f| interval(f.bracket)) {
+                    self.close_matching(interval, true, 1)
+                } else {
+                    self.open(Bracket::French, 1)
+                }
+            }
+            '{' => self.open(Bracket::Brace, 1),
+            '}' => self.close_matching(|b| b == Bracket::Brace, true, 1),
+            '⟨' => self.open(Bracket::Angle, 1),
+            '⟩' => self.close_matching(|b| b == Bracket::Angle, false, 1),
+            '⌊' => self.open(Bracket::Floor, 1),
+            '⌋' => self.close_matching(|b| b == Bracket::Floor, false, 1),
+            '⌈' => self.open(Bracket::Ceil, 1),
+            '⌉' => self.close_matching(|b| b == Bracket::Ceil, false, 1),
+            '|' => self.bar(Bracket::Abs, 1),
+            '\\' => self.command(),
+            '&' => self.single(Tok::Ampersand),
+            '+' => self.single(Tok::Plus),
+            '-' => self.single(Tok::Minus),
+            '*' if self.peek(1) == Some('*') => {
+                self.at += 2;
+                self.push(Tok::Caret);
+                Ok(())
+            }
+            '*' => self.single(Tok::Times),
+            '/' => self.single(Tok::Slash),
+            '^' => self.single(Tok::Caret),
+            '_' => self.single(Tok::Underscore),
+            '!' if self.peek(1) == Some('=') => {
+                self.at += 2;
+                self.push(Tok::Rel(RelOp::Ne));
+                Ok(())
+            }
+            '!' => self.single(Tok::Bang),
+            '%' => self.single(Tok::Percent),
+            '\'' => self.single(Tok::Prime),
+            ',' => self.single(Tok::Comma),
+            ';' => self.single(Tok::Semicolon),
+            ':' => self.single(Tok::Colon),
+            '<' | '>' | '=' => self.relation(c),
+            _ if c.is_ascii_alphabetic() => self.word(),
+            _ => self.sign(c),
+        }
+    }
+
+    fn single(&mut self, tok: Tok) -> Res<()> {
+        self.at += 1;
+        self.push(tok);
+        Ok(())
+    }
+
+    fn relation(&mut self, c: char) -> Res<()> {
+        let equals = self.peek(1) == Some('=');
+        let (tok, length) = match (c, equals, self.peek(1)) {
+            ('<', true, _) => (RelOp::Le, 2),
+            ('>', true, _) => (RelOp::Ge, 2),
+            ('<', _, Some('>')) => (RelOp::Ne, 2),
+            ('<', ..) => (RelOp::Lt, 1),
+            ('>', ..) => (RelOp::Gt, 1),
+            ('=', true, _) => (RelOp::Eq, 2),
+            ('=', _, Some('<')) => (RelOp::Le, 2),
+            _ => (RelOp::Eq, 1),
+        };
+        self.at += length;
+        self.push(Tok::Rel(tok));
+        Ok(())
+    }
+
+    fn number(&mut self) -> Res<()> {
+        let outside = self.frames.len() == 1;
+        let numeral = numeral::read(self.arena, self.text, self.at, self.mode.comma, outside)?;
+        self.at = numeral.end;
+        let spaced = self.spaced;
+        self.push(Tok::Num { id: numeral.id, digits: numeral.digits, spaced });
+        Ok(())
+    }
+
+    /// A bar opens after an operator and closes after an operand, unless it separates a set from its condition.
+    fn bar(&mut self, bracket: Bracket, length: usize) -> Res<()> {
+        let after = self.after_operand();
+        let open_bar = self.top().bracket == bracket;
+        if after && !open_bar && matches!(self.top().bracket, Bracket::Set | Bracket::Brace) && !self.top().tokens.contains(&Tok::Mid) {
+            return self.single(Tok::Mid);
+        }
+        let operand_follows = self.text[self.at + length..]
+            .iter()
+            .find(|c| !c.is_whitespace())
+            .is_some_and(|c| c.is_alphanumeric() || matches!(c, '\\' | '('));
+        if after && open_bar && !(self.mode.bars_open && operand_follows) {
+            self.at += length;
+            return self.close(true);
+        }
+        self.open(bracket, length)
+    }
+
+    /// A run of letters: a word that is known, a unit, or letters that multiply.
+    fn word(&mut self) -> Res<()> {
+        let start = self.at;
+        let mut end = start;
+        while self.text.get(end).is_some_and(char::is_ascii_alphabetic) {
+            end += 1;
+        }
+        let word: String = self.text[start..end].iter().collect();
+        let spaced = self.spaced;
+        let operand_before = self.after_operand();
+        if word.len() > 1 {
+            // `60 min`, `30 sec` and `5 in`: units that are also functions or relations, where nothing follows.
+            let last = self.text[end..].iter().all(|c| c.is_whitespace() || "$.}^23".contains(*c));
+            if operand_before && last && matches!(word.as_str(), "min" | "sec" | "in") {
+                self.at = end;
+                self.push(Tok::Unit(word));
+                return Ok(());
+            }
+            if let Some(known) = vocabulary::plain(&word) {
+                self.at = end;
+                return self.known(known, spaced);
+            }
+            if operand_before && unit::is_word(&word) {
+                self.at = end;
+                self.push(Tok::Unit(word));
+                return Ok(());
+            }
+            // `x=1orx=-1`
+            for (connective, tok) in [("or", Tok::Or), ("and", Tok::And)] {
+                if operand_before && word.starts_with(connective) && word.len() <= connective.len() + 2 {
+                    self.at = start + connective.len();
+                    self.push(tok);
+                    return Ok(());
+                }
+            }
+            // `sinx`, `lnx`: a function glued to its argument.
+            for prefix in ["sin", "cos", "tan", "log", "ln", "sqrt", "pi"] {
+                if word.starts_with(prefix) && word.len() <= prefix.len() + 2 {
+                    if let Some(known) = vocabulary::plain(prefix) {
+                        self.at = start + prefix.len();
+                        return self.known(known, spaced);
+                    }
+                }
+            }
+        } else if operand_before
+            && spaced
+            && self.mode.letter_units
+            && unit::is_letter(&word)
+            && self.text[end..].iter().all(|c| c.is_whitespace() || "^/23{}$.*".contains(*c) || c.is_ascii_alphabetic())
+        {
+            self.at = end;
+            self.push(Tok::Unit(word));
+            return Ok(());
+        }
+        if word.len() == 1 {
+            self.at = end;
+            return self.letter(&word, spaced);
+        }
+        // Letters that multiply, one at a time.
+        self.at = start + 1;
+        let first = word[..1].to_owned();
+        self.letter(&first, spaced)
+    }
+
+    fn letter(&mut self, letter: &str, spaced: bool) -> Res<()> {
+        // A letter with a subscript is a name, whatever it would mean alone.
+        let subscript = self.peek(0) == Some('_');
+        match letter {
+            "e" if !subscript => {
+                let id = self.arena.add_node(Node::Euler)?;
+                self.push(Tok::Value(id));
+            }
+            "i" if !subscript => {
+                let id = self.arena.add_node(Node::Imaginary)?;
+                self.push(Tok::Value(id));
+            }
+            _ => self.push(Tok::Ident { name: letter.to_owned(), spaced }),
+        }
+        Ok(())
+    }
+
+    fn known(&mut self, word: Word, spaced: bool) -> Res<()> {
+        match word {
+            Word::Tok(tok) => self.push(tok),
+            Word::Symbol("exp") => {
+                let id = self.arena.add_node(Node::Euler)?;
+                self.push(Tok::Value(id));
+                self.push(Tok::Caret);
+            }
+            Word::Symbol(name) => self.push(Tok::Ident { name: name.to_owned(), spaced }),
+            Word::Constant(constant) => {
+                let node = match constant {
+                    Constant::Pi => Node::Pi,
+                    Constant::Euler => Node::Euler,
+                    Constant::Imaginary => Node::Imaginary,
+                    Constant::Infinity => Node::Infinity,
+                    Constant::Empty => Node::Set(Vec::new()),
+                    Constant::Numbers(set) => Node::Numbers(set),
+                    Constant::Undefined => Node::Undefined,
+                };
+                let id = self.arena.add_node(node)?;
+                self.push(Tok::Value(id));
+            }
+            Word::Nothing | Word::Drop => self.spaced = true,
+            Word::Font => {}
+        }
+        Ok(())
+    }
+
+    /// A sign beyond ASCII.
+    fn sign(&mut self, c: char) -> Res<()> {
+        let spaced = self.spaced;
+        self.at += 1;
+        if let Some((up, digit)) = vocabulary::raised(c) {
+            let mut digits = String::from(digit);
+            while let Some((same, digit)) = self.peek(0).and_then(vocabulary::raised) {
+                if same != up {
+                    break;
+                }
+                digits.push(digit);
+                self.at += 1;
+            }
+            let value: i64 = digits.parse().map_err(|_| Stop::Syntax("superscript"))?;
+            let id = self.arena.int(value)?;
+            self.push(if up { Tok::Caret } else { Tok::Underscore });
+            self.push(Tok::Num { id, digits: Some(digits), spaced: false });
+            return Ok(());
+        }
+        if let Some((n, d)) = vocabulary::vulgar(c) {
+            let id = self.arena.num(RBig::from_parts(n.into(), (d as u64).into()))?;
+            if let Some(Tok::Num { id: whole, digits: Some(_), .. }) = self.previous() {
+                let whole = *whole;
+                self.top().tokens.pop();
+                let sum = self.arena.sum(vec![whole, id])?;
+                self.push(Tok::Value(sum));
+            } else {
+                self.push(Tok::Value(id));
+            }
+            return Ok(());
+        }
+        match vocabulary::unicode(c) {
+            Some(word) => self.known(word, spaced),
+            None if matches!(c, '€' | '£' | '¥' | '₹' | '¢') => Ok(()),
+            None if c.is_alphabetic() => {
+                self.push(Tok::Ident { name: c.to_string(), spaced });
+                Ok(())
+            }
+            None => Err(Stop::Syntax("a sign that is no mathematics")),
+        }
+    }
+
+    /// What a backslash begins.
+    fn command(&mut self) -> Res<()> {
+        let Some(next) = self.peek(1) else {
+            self.at += 1;
+            return Ok(());
+        };
+        if !next.is_ascii_alphabetic() {
+            return match next {
+                '{' => self.open(Bracket::Set, 2),
+                '}' => self.close_matching(|b| b == Bracket::Set, true, 2),
+                '|' => {
+                    self.bar(Bracket::Norm, 2)
+                }
+                '\\' => {
+                    self.at += 2;
+                    if self.frames.iter().any(|f| matches!(f.bracket, Bracket::Matrix | Bracket::Determinant)) {
+                        self.push(Tok::Row);
+                        // `\\[2pt]`
+                        if self.peek(0) == Some('[')
+                            && let Some(close) = self.text[self.at..].iter().take(12).position(|c| *c == ']')
+                            && self.text[self.at..self.at + close].windows(2).any(|w| matches!(w, ['p', 't'] | ['e', 'x'] | ['e', 'm']))
+                        {
+                            self.at += close + 1;
+                        }
+                    } else {
+                        self.spaced = true;
+                    }
+                    Ok(())
+                }
+                '%' => {
+                    self.at += 2;
+                    self.push(Tok::Percent);
+                    Ok(())
+                }
+                // Spacing, `\$`, `\(` and `\[`: nothing.
+                _ => {
+                    self.at += 2;
+                    self.spaced = true;
+                    Ok(())
+                }
+            };
+        }
+        let start = self.at + 1;
+        let mut end = start;
+        while self.text.get(end).is_some_and(char::is_ascii_alphabetic) {
+            end += 1;
+        }
+        let mut name: String = self.text[start..end].iter().collect();
+        let spaced = self.spaced;
+        if let Some(handled) = self.structure(&name, end) {
+            return handled;
+        }
+        let mut word = vocabulary::command(&name);
+        if word.is_none() {
+            // `\quadx` and `\cdotx`: the longest command at the beginning.
+            for length in (2..name.len()).rev() {
+                if let Some(known) = vocabulary::command(&name[..length]) {
+                    word = Some(known);
+                    name.truncate(length);
+                    end = start + length;
+                    break;
+                }
+            }
+        }
+        self.at = end;
+        match word {
+            Some(Word::Font) => self.font(&name),
+            Some(Word::Tok(Tok::Mid)) => self.vertical(&name),
+            Some(Word::Tok(Tok::Command(command))) => {
+                self.push(Tok::Command(command));
+                Ok(())
+            }
+            Some(word) => self.known(word, spaced),
+            None => {
+                self.push(Tok::Ident { name: format!("\\{name}"), spaced });
+                Ok(())
+            }
+        }
+    }
+
+    /// Commands that are brackets.
+    fn structure(&mut self, name: &str, end: usize) -> Option<Res<()>> {
+        let length = end - self.at;
+        Some(match name {
+            "begin" | "end" => {
+                let close = self.text[end..].iter().take(24).position(|c| *c == '}')?;
+                let environment: String = self.text[end..end + close].iter().filter(|c| **c != '{' && **c != ' ').collect();
+                self.environment(name == "begin", environment.trim_end_matches('*'), end + close + 1)
+            }
+            "lbrace" => self.open(Bracket::Set, length),
+            "rbrace" => self.close_matching(|b| b == Bracket::Set, true, length),
+            "lfloor" => self.open(Bracket::Floor, length),
+            "rfloor" => self.close_matching(|b| b == Bracket::Floor, false, length),
+            "lceil" => self.open(Bracket::Ceil, length),
+            "rceil" => self.close_matching(|b| b == Bracket::Ceil, false, length),
+            "langle" => self.open(Bracket::Angle, length),
+            "rangle" => self.close_matching(|b| b == Bracket::Angle, false, length),
+            "lbrack" => self.open(Bracket::Square, length),
+            "rbrack" => self.close_matching(|b| matches!(b, Bracket::Square | Bracket::Paren), true, length),
+            "lvert" => self.open(Bracket::Abs, length),
+            "rvert" => self.close_matching(|b| b == Bracket::Abs, true, length),
+            "lVert" => self.open(Bracket::Norm, length),
+            "rVert" => self.close_matching(|b| b == Bracket::Norm, true, length),
+            "Vert" => self.bar(Bracket::Norm, length),
+            "left" | "right" => {
+                let mut at = end;
+                while self.text.get(at) == Some(&' ') {
+                    at += 1;
+                }
+                self.at = at;
+                match self.text.get(at) {
+                    Some('.') => {
+                        self.at += 1;
+                        Ok(())
+                    }
+                    // `\left{` is often written for `\left\{`, and means braces that group.
+                    Some('|') if name == "left" => self.open(Bracket::Abs, 1),
+                    Some('|') => self.close_matching(|b| b == Bracket::Abs, true, 1),
+                    Some('[') if name == "right" => self.close_matching(|b| matches!(b, Bracket::French | Bracket::Square | Bracket::Paren), false, 1),
+                    Some(']') if name == "left" => self.open(Bracket::French, 1),
+                    _ => Ok(()),
+                }
+            }
+            "hspace" | "vspace" | "hskip" | "phantom" | "label" | "tag" | "color" | "textcolor" => {
+                self.at = end;
+                if self.peek(0) == Some('{') {
+                    let close = self.text[end..].iter().position(|c| *c == '}').unwrap_or(0);
+                    self.at = end + close + 1;
+                }
+                Ok(())
+            }
+            "pmod" => {
+                self.at = end;
+                self.push(Tok::Mod);
+                Ok(())
+            }
+            _ => return None,
+        })
+    }
+
+    fn environment(&mut self, begin: bool, name: &str, end: usize) -> Res<()> {
+        let bracket = match name {
+            "matrix" | "pmatrix" | "bmatrix" | "Bmatrix" | "smallmatrix" | "psmallmatrix" | "bsmallmatrix" | "array" | "tabular"
+            | "cases" | "Vmatrix" => Bracket::Matrix,
+            "vmatrix" => Bracket::Determinant,
+            _ => Bracket::Plain,
+        };
+        let length = end - self.at;
+        if !begin {
+            return if bracket == Bracket::Plain {
+                self.at = end;
+                Ok(())
+            } else {
+                self.close_matching(|b| matches!(b, Bracket::Matrix | Bracket::Determinant), true, length)
+            };
+        }
+        if bracket == Bracket::Plain {
+            self.at = end;
+            return Ok(());
+        }
+        self.open(bracket, length)?;
+        // The columns of an array: `{cc|c}`.
+        if matches!(name, "array" | "tabular")
+            && self.peek(0) == Some('{')
+            && let Some(close) = self.text[self.at..].iter().position(|c| *c == '}')
+        {
+            self.at += close + 1;
+        }
+        Ok(())
+    }
+
+    /// `\vert` and `\mid`: a bar, or the mark of a condition.
+    fn vertical(&mut self, name: &str) -> Res<()> {
+        if name == "mid" {
+            self.push(Tok::Mid);
+            return Ok(());
+        }
+        self.bar(Bracket::Abs, 0)
+    }
+
+    /// `\text{...}`, `\mathrm{...}` and the like: a connective, a unit, a name, words, or mathematics in another font.
+    fn font(&mut self, name: &str) -> Res<()> {
+        while self.peek(0) == Some(' ') {
+            self.at += 1;
+        }
+        if self.peek(0) != Some('{') {
+            return Ok(());
+        }
+        let Some(close) = matching_brace(self.text, self.at) else { return Ok(()) };
+        self.arena.budget.spend((close - self.at) as u64 / 8)?;
+        let inner: String = self.text[self.at + 1..close].iter().collect();
+        let content = inner.trim().trim_matches(|c| matches!(c, '~' | '.' | '\\')).trim();
+        let spaced = self.spaced;
+        if matches!(name, "mathbb" | "Bbb") || (name.starts_with("math") && content == "R") {
+            if let [set @ ('R' | 'Z' | 'N' | 'Q' | 'C')] = content.chars().collect::<Vec<_>>()[..] {
+                self.at = close + 1;
+                let id = self.arena.add_node(Node::Numbers(set))?;
+                self.push(Tok::Value(id));
+                return Ok(());
+            }
+        }
+        if content.is_empty() {
+            self.at = close + 1;
+            self.spaced = true;
+            return Ok(());
+        }
+        let bare = content.trim_matches(|c| matches!(c, ',' | ' ')).to_owned();
+        let lower = bare.to_lowercase();
+        if lower == "and" || lower == "or" || lower == "and/or" {
+            self.at = close + 1;
+            self.push(if lower == "or" { Tok::Or } else { Tok::And });
+            return Ok(());
+        }
+        // More than a word around the connective: `\text{ for part (a) and }` still separates.
+        if lower.ends_with(" and") || lower.starts_with("and ") || lower.ends_with(" or") {
+            self.at = close + 1;
+            self.push(Tok::And);
+            return Ok(());
+        }
+        let letters = bare.chars().filter(|c| c.is_alphabetic()).count();
+        let math = matches!(name, "boldsymbol" | "bm" | "mathbf" | "mathit" | "mathcal" | "mathscr" | "mathfrak" | "mathnormal" | "pmb");
+        if letters > 1 && !bare.contains('\\') {
+            if matches!(bare.as_str(), "min" | "sec" | "in") && self.after_operand() {
+                self.at = close + 1;
+                self.push(Tok::Unit(bare));
+                return Ok(());
+            }
+            if let Some(known) = vocabulary::plain(&bare).or_else(|| vocabulary::command(&bare).filter(|_| name == "operatorname")) {
+                if !matches!(known, Word::Symbol(_)) || name == "operatorname" {
+                    self.at = close + 1;
+                    return self.known(known, spaced);
+                }
+            }
+            if matches!(lower.as_str(), "percent" | "per cent") {
+                self.at = close + 1;
+                self.push(Tok::Percent);
+                return Ok(());
+            }
+            if !bare.chars().any(|c| c.is_ascii_digit() || matches!(c, '=' | '+' | '(')) || unit::canonical(&bare).is_some() {
+                self.at = close + 1;
+                if self.after_operand() {
+                    self.push(Tok::Unit(bare));
+                } else {
+                    self.push(Tok::Text(bare));
+                }
+                return Ok(());
+            }
+        }
+        // One letter in an upright font after a number is a unit: `5\,\mathrm{m}`.
+        if letters == 1 && bare.chars().count() == 1 && !math && unit::is_letter(&bare) && self.after_operand() && name != "operatorname" {
+            self.at = close + 1;
+            self.push(Tok::Unit(bare));
+            return Ok(());
+        }
+        if bare == "T" || bare == "d" {
+            self.at = close + 1;
+            self.push(Tok::Ident { name: bare, spaced });
+            return Ok(());
+        }
+        // Mathematics: the braces that follow are an ordinary group.
+        Ok(())
+    }
+}
+
+/// The brace that closes the one at `open`.
+fn matching_brace(text: &[char], open: usize) -> Option<usize> {
+    let mut depth = 0usize;
+    let mut at = open;
+    while at < text.len() {
+        match text[at] {
+            '\\' => at += 1,
+            '{' => depth += 1,
+            '}' => {
+                depth -= 1;
+                if depth == 0 {
+                    return Some(at);
+                }
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    None
+}
+
+/// The logarithm of `x` where no base is written.
+pub(super) fn bare_log(arena: &mut Arena, base: LogBase, x: Id) -> Res<Id> {
+    use super::node::Func;
+    let ten = arena.int(10)?;
+    match base {
+        LogBase::Natural => arena.function(Func::Ln, vec![x]),
+        LogBase::Ten => arena.function(Func::Log, vec![x, ten]),
+        LogBase::Two => {
+            let two = arena.int(2)?;
+            arena.function(Func::Log, vec![x, two])
+        }
+        LogBase::Convention => {
+            if let Some(value) = arena.exact(x).cloned()
+                && let Some(log) = super::fold::rational_log(arena, &value, &RBig::from(10))?
+            {
+                return arena.num(log);
+            }
+            arena.function(Func::Ln, vec![x])
+        }
+    }
+}
+
+/// Whether a command takes its arguments in braces and nothing else.
+pub(super) fn is_operator(command: Command) -> bool {
+    matches!(command, Command::Sum | Command::Product | Command::Integral | Command::Limit)
+}
