@@ -97,8 +97,63 @@ pub(super) fn integral(
             return Ok(value);
         }
     }
+    if let Some(value) = improper(arena, variable, low, high, body)? {
+        return Ok(value);
+    }
     let (bound, body) = bind(arena, variable, body)?;
     arena.add_node(Node::Big(BigOp::Integral, vec![bound, low, high, body]))
+}
+
+/// Integrals up to infinity whose antiderivative vanishes there term by term, and the Gaussian integral.
+fn improper(arena: &mut Arena, x: Id, low: Id, high: Id, body: Id) -> Res<Option<Id>> {
+    if !matches!(arena.node(high), Node::Infinity) {
+        return Ok(None);
+    }
+    if arena.any(low, |n| matches!(n, Node::Infinity)) {
+        let two = arena.int(2)?;
+        let square = arena.power(x, two)?;
+        let exponent = arena.negate(square)?;
+        let e = arena.add_node(Node::Euler)?;
+        if body != arena.power(e, exponent)? {
+            return Ok(None);
+        }
+        let pi = arena.add_node(Node::Pi)?;
+        return arena.sqrt(pi).map(Some);
+    }
+    let Some(primitive) = antiderivative(arena, x, body)? else {
+        return Ok(None);
+    };
+    let terms = match arena.node(primitive) {
+        Node::Add(terms) => terms.clone(),
+        _ => vec![primitive],
+    };
+    for term in terms {
+        let factors = match arena.node(term) {
+            Node::Mul(factors) => factors.clone(),
+            _ => vec![term],
+        };
+        let mut vanishes = false;
+        for factor in factors
+            .into_iter()
+            .filter(|f| depends(arena, *f, x))
+            .collect::<Vec<_>>()
+        {
+            let negative = |arena: &Arena, id: Id| arena.exact(id).is_some_and(|v| *v < RBig::ZERO);
+            vanishes = match *arena.node(factor) {
+                Node::Pow(base, e) if base == x => negative(arena, e),
+                Node::Pow(base, e) if matches!(arena.node(base), Node::Euler) => {
+                    let slope = derivative(arena, x, e)?;
+                    negative(arena, slope)
+                }
+                _ => false,
+            };
+        }
+        if !vanishes {
+            return Ok(None);
+        }
+    }
+    let at_low = substitute(arena, primitive, x, low)?;
+    arena.negate(at_low).map(Some)
 }
 
 /// An antiderivative of sums of c x^n, c e^(ax), c sin(ax), c cos(ax).

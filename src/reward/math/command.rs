@@ -246,6 +246,23 @@ impl Lexer<'_, '_> {
             self.spaced = true;
             return Ok(());
         }
+        // `\operatorname{h_{\theta}}`: a name, whatever it looks like.
+        if name == "operatorname" && content.contains('_') {
+            self.at = close + 1;
+            let written: String = content
+                .chars()
+                .filter(|c| !c.is_whitespace() && !"{}".contains(*c))
+                .collect();
+            let name = match written
+                .split_once("_\\")
+                .map(|(n, sub)| (n, vocabulary::greek(sub)))
+            {
+                Some((base, Some(letter))) => format!("{base}_{letter}"),
+                _ => written,
+            };
+            self.push(Tok::Ident { name, spaced });
+            return Ok(());
+        }
         let bare = content.trim_matches(|c| matches!(c, ',' | ' ')).to_owned();
         let lower = bare.to_lowercase();
         if lower == "and" || lower == "or" || lower == "and/or" {

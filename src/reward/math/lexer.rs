@@ -20,6 +20,8 @@ pub(super) struct Mode {
     pub letter_units: bool,
     /// Whether a bar after an operand opens where an operand follows: `||x||y||`.
     pub bars_open: bool,
+    /// Whether `I` is the imaginary unit, as some systems print it.
+    pub upper_i: bool,
 }
 
 /// An open bracket.
@@ -376,6 +378,10 @@ impl Lexer<'_, '_> {
         match letter {
             "e" if !subscript => {
                 let id = self.arena.add_node(Node::Euler)?;
+                self.push(Tok::Value(id));
+            }
+            "I" if !subscript && self.mode.upper_i => {
+                let id = self.arena.add_node(Node::Imaginary)?;
                 self.push(Tok::Value(id));
             }
             "i" if !subscript => {

@@ -149,13 +149,18 @@ impl Cursor<'_, '_, '_> {
             name.trim_end_matches('′'),
             "f" | "g" | "h" | "F" | "G" | "H"
         ) || name.ends_with('′');
-        if function
-            && let Some(Tok::Group {
-                open: Bracket::Paren,
-                id: Some(id),
-                spaced: false,
-                ..
-            }) = self.peek()
+        // `f(x)`, and `f{\left(x \right)}` as SymPy prints it. Several arguments make any name a function.
+        let several = |id: Id| {
+            matches!(self.arena.node(id), Node::List(_) | Node::Tuple(_))
+                && !name.starts_with(|c: char| c.is_ascii_uppercase())
+        };
+        if let Some(Tok::Group {
+            open: Bracket::Paren | Bracket::Brace,
+            id: Some(id),
+            spaced: false,
+            ..
+        }) = self.peek()
+            && (function || several(*id))
         {
             let args = arguments(self.arena, *id);
             self.at += 1;

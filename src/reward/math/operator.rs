@@ -37,11 +37,24 @@ pub(super) fn integrals(arena: &mut Arena, text: &[char], mut tokens: Vec<Tok>) 
             }
             None => (&rest[..], arena.symbol("x")?, rest.len()),
         };
-        let body = if body.is_empty() {
+        let mut variable = variable;
+        let mut body = if body.is_empty() {
             arena.int(1)?
         } else {
             sum(arena, text, body)?
         };
+        // `\int \frac{dz}{z}`: the differential is a factor above.
+        if place.is_none()
+            && let Some(name) = inner_differential(arena, text, &rest)?
+        {
+            variable = arena.symbol(&name)?;
+            let d = arena.symbol("d")?;
+            let minus = arena.int(-1)?;
+            let differential = arena.product(vec![d, variable])?;
+            let inverse = arena.power(differential, minus)?;
+            body = arena.product(vec![body, d, inverse])?;
+            body = arena.divide(body, d)?;
+        }
         let id = calculus::integral(arena, variable, low, high, body)?;
         tokens.truncate(at);
         tokens.push(Tok::Value(id));
@@ -187,6 +200,35 @@ impl Cursor<'_, '_, '_> {
             }
         }
     }
+}
+
+/// The name after a `d` inside the groups of an integrand.
+fn inner_differential(arena: &Arena, text: &[char], tokens: &[Tok]) -> Res<Option<String>> {
+    for tok in tokens {
+        let Tok::Group { span, .. } = tok else {
+            continue;
+        };
+        let inner = &text[span.0..span.1];
+        arena.budget.spend(inner.len() as u64 / 4)?;
+        for (place, _) in inner.iter().enumerate().filter(|(_, c)| **c == 'd') {
+            if place > 0 && inner[place - 1].is_ascii_alphabetic() {
+                continue;
+            }
+            let after: String = inner[place + 1..]
+                .iter()
+                .skip_while(|c| **c == ' ')
+                .take_while(|c| c.is_ascii_alphabetic() || **c == '\\')
+                .collect();
+            let name = after
+                .strip_prefix('\\')
+                .and_then(super::vocabulary::greek)
+                .unwrap_or(&after);
+            if name.chars().count() == 1 {
+                return Ok(Some(name.to_owned()));
+            }
+        }
+    }
+    Ok(None)
 }
 
 /// Whether a command takes its arguments in braces and nothing else.

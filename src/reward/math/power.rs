@@ -48,6 +48,11 @@ impl Arena<'_> {
                 return self.negate(root);
             }
         }
+        if self.exact(n).is_none() {
+            let minus = self.int(-1)?;
+            let e = self.power(n, minus)?;
+            return self.power(id, e);
+        }
         self.add_node(Node::Fn(Func::Root, vec![id, n]))
     }
 

@@ -20,6 +20,7 @@ pub(super) fn readings(arena: &mut Arena, config: &MathConfig, text: &str) -> Re
         comma: Comma::Thousands,
         letter_units: false,
         bars_open: false,
+        upper_i: false,
     };
     let mut out: Vec<Reading> = Vec::new();
     let mut failure = None;
@@ -88,6 +89,17 @@ pub(super) fn readings(arena: &mut Arena, config: &MathConfig, text: &str) -> Re
             &chars,
             Mode {
                 letter_units: true,
+                ..plain
+            },
+        );
+        push(arena, id, true)?;
+    }
+    if chars.contains(&'I') {
+        let id = lexer::read(
+            arena,
+            &chars,
+            Mode {
+                upper_i: true,
                 ..plain
             },
         );

@@ -12,7 +12,9 @@ pub(super) const MAX_CHAIN: usize = 60;
 /// The elements of a group used as arguments.
 pub(super) fn arguments(arena: &Arena, id: Id) -> Vec<Id> {
     match arena.node(id) {
-        Node::List(items) => items.clone(),
+        Node::List(items) | Node::Tuple(items) => items.clone(),
+        // `\ln\left\{x\right\}`: braces that only group.
+        Node::Set(items) if items.len() == 1 => items.clone(),
         _ => vec![id],
     }
 }
@@ -260,12 +262,23 @@ impl Cursor<'_, '_, '_> {
                     id = self.raise(id, chain)?;
                 }
                 Tok::Bang => {
-                    self.at += 1;
-                    let f = if self.take(&Tok::Bang) {
+                    // `n!!` is the double factorial, any other number of marks nests.
+                    let marks = self.tokens[self.at..]
+                        .iter()
+                        .take_while(|t| **t == Tok::Bang)
+                        .count();
+                    self.at += if marks == 2 { 2 } else { 1 };
+                    let f = if marks == 2 {
                         Func::DoubleFactorial
                     } else {
                         Func::Factorial
                     };
+                    if marks > 2 {
+                        for _ in 1..marks {
+                            self.at += 1;
+                            id = self.arena.function(f, vec![id])?;
+                        }
+                    }
                     id = self.arena.function(f, vec![id])?;
                 }
                 Tok::Percent => {
@@ -280,6 +293,14 @@ impl Cursor<'_, '_, '_> {
                     self.at += 1;
                     let name = self.arena.intern("′");
                     id = self.arena.add_node(Node::App(name, vec![id]))?;
+                }
+                // `\overline{x}_n`
+                Tok::Underscore if matches!(self.arena.node(id), Node::Sym(_)) => {
+                    let Node::Sym(name) = *self.arena.node(id) else {
+                        break;
+                    };
+                    let name = self.arena.name(name).to_owned();
+                    id = self.identifier(name)?;
                 }
                 _ => break,
             }

@@ -168,7 +168,7 @@ pub(super) fn command(name: &str) -> Option<Word> {
         "lim" => Tok(super::token::Tok::Command(Command::Limit)),
         "vec" | "overrightarrow" => Tok(super::token::Tok::Command(Command::Decorate("vec"))),
         "hat" | "widehat" => Tok(super::token::Tok::Command(Command::Decorate("hat"))),
-        "bar" => Tok(super::token::Tok::Command(Command::Decorate("bar"))),
+        "bar" | "overline" | "widebar" => Tok(super::token::Tok::Command(Command::Decorate("bar"))),
         "tilde" | "widetilde" => Tok(super::token::Tok::Command(Command::Decorate("tilde"))),
         "dot" => Tok(super::token::Tok::Command(Command::Decorate("dot"))),
         "cdot" | "times" | "ast" | "bullet" | "star" => Tok(super::token::Tok::Times),
@@ -183,7 +183,9 @@ pub(super) fn command(name: &str) -> Option<Word> {
         "approx" | "simeq" | "sim" | "cong" | "doteq" => Tok(super::token::Tok::Rel(RelOp::Approx)),
         "equiv" => Tok(super::token::Tok::Rel(RelOp::Equiv)),
         "in" | "isin" => Tok(super::token::Tok::Rel(RelOp::In)),
-        "to" | "rightarrow" | "longrightarrow" | "mapsto" => Tok(super::token::Tok::To),
+        "to" | "rightarrow" | "longrightarrow" | "Rightarrow" | "Longrightarrow" | "mapsto" => {
+            Tok(super::token::Tok::To)
+        }
         "cup" | "bigcup" => Tok(super::token::Tok::Union),
         "cap" | "bigcap" => Tok(super::token::Tok::Intersection),
         "setminus" | "backslash" | "smallsetminus" => Tok(super::token::Tok::Without),
@@ -212,15 +214,14 @@ pub(super) fn command(name: &str) -> Option<Word> {
         | "mbox" | "hbox" | "mathrm" | "mathbf" | "mathit" | "mathsf" | "mathtt" | "mathcal"
         | "mathscr" | "mathfrak" | "mathnormal" | "boldsymbol" | "bm" | "bf" | "rm" | "it"
         | "pmb" | "operatorname" | "emph" | "mathbb" | "Bbb" | "unit" => Font,
-        "overline" | "underline" | "underbrace" | "overbrace" | "widebar" | "overarc" | "boxed"
-        | "fbox" | "cancel" | "angle" | "triangle" | "measuredangle" | "bigtriangleup" | "odot"
-        | "square" => Drop,
+        "underline" | "underbrace" | "overbrace" | "overarc" | "boxed" | "fbox" | "cancel"
+        | "angle" | "triangle" | "measuredangle" | "bigtriangleup" | "odot" | "square" => Drop,
         "displaystyle" | "textstyle" | "scriptstyle" | "limits" | "nolimits" | "quad" | "qquad"
         | "left" | "right" | "big" | "Big" | "bigg" | "Bigg" | "bigl" | "bigr" | "Bigl"
         | "Bigr" | "biggl" | "biggr" | "Biggl" | "Biggr" | "middle" | "hline" | "thinspace"
         | "enspace" | "space" | "nobreak" | "protect" | "hfill" | "newline" | "noindent"
-        | "therefore" | "implies" | "Rightarrow" | "smash" | "tiny" | "small" | "large"
-        | "Large" | "mathstrut" | "strut" => Nothing,
+        | "therefore" | "implies" | "smash" | "tiny" | "small" | "large" | "Large"
+        | "mathstrut" | "strut" => Nothing,
         _ => return function(name),
     })
 }
