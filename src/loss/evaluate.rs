@@ -205,6 +205,9 @@ impl<S: SurrogateLoss> PolicyObjective<S> {
         let weights = corrected
             .weights
             .map(|weights| upload(weights.into_iter().flatten().map(|w| w as f32).collect()));
+        if correction.rejection.is_empty() {
+            return Ok((mask, weights));
+        }
         let left = corrected.mask.into_iter().flatten();
         let left = upload(left.map(|is_left| f32::from(u8::from(is_left))).collect());
         Ok((left, weights))

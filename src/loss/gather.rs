@@ -54,6 +54,12 @@ impl<S: SurrogateLoss> PolicyObjective<S> {
             tokens: 0,
             sequences: 0,
         };
+        let correction = self.sampler_correction.as_ref();
+        let rejects = correction.is_some_and(|one| !one.rejection.is_empty());
+        let normalized = correction
+            .and_then(|one| one.weights)
+            .filter(|weights| weights.batch_normalize);
+        let compares = rejects || normalized.is_some();
         let mut weights = WeightSum::default();
         let mut entropies = Vec::new();
         let mut tokens = Vec::new();
@@ -61,12 +67,12 @@ impl<S: SurrogateLoss> PolicyObjective<S> {
             input.check_shapes()?;
             let width = input.mask.dims()[1];
             let mut mask = mask_rows(&input.mask)?;
-            if let Some(correction) = &self.sampler_correction {
+            if let Some(correction) = self.sampler_correction.as_ref().filter(|_| compares) {
                 let rows = sampler_rows(correction, input)?;
-                if let Some(config) = &correction.weights {
-                    weights.add(WeightSum::of(config, &rows));
+                if let Some(config) = normalized {
+                    weights.add(WeightSum::of(&config, &rows));
                 }
-                mask = correction.correct(&rows, Some(1.0)).mask;
+                correction.reject(&rows, &mut mask);
             }
             let lengths = mask.iter().map(|row| row.iter().filter(|&&m| m).count());
             for length in lengths.filter(|&length| length > 0) {
@@ -109,12 +115,7 @@ impl<S: SurrogateLoss> PolicyObjective<S> {
                 ..statistics.entropy
             };
         }
-        let normalized = self
-            .sampler_correction
-            .as_ref()
-            .and_then(|correction| correction.weights)
-            .is_some_and(|weights| weights.batch_normalize);
-        statistics.weight_mean = normalized.then(|| weights.mean());
+        statistics.weight_mean = normalized.map(|_| weights.mean());
         statistics.surrogate = self
             .surrogate
             .gathers()

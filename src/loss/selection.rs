@@ -35,7 +35,6 @@ impl TopEntropy {
     /// The smallest entropy that is kept, for the entropies of all tokens of a step, put halfway between the last one dropped and the first
     /// one kept so that rounding moves no token across.
     pub fn threshold(&self, entropies: &mut [f64]) -> f64 {
-        entropies.sort_unstable_by(f64::total_cmp);
         let Some(last) = entropies.len().checked_sub(1) else {
             return f64::NEG_INFINITY;
         };
@@ -44,16 +43,30 @@ impl TopEntropy {
         let rounded = place.round();
         let on = (place - rounded).abs() < 1e-9;
         let quantile = if on { rounded } else { place.ceil() } as usize;
-        let first = (1..=quantile)
-            .rev()
-            .find(|&i| !is_tie(entropies[i - 1], entropies[i]));
-        first.map_or(f64::NEG_INFINITY, |i| {
-            0.5 * (entropies[i - 1] + entropies[i])
-        })
+        let (_, &mut first, _) = entropies.select_nth_unstable_by(quantile, f64::total_cmp);
+        let (dropped, kept) = around(entropies, |value| value < first && !is_tie(value, first));
+        if dropped.is_finite() {
+            0.5 * (dropped + kept)
+        } else {
+            dropped
+        }
     }
 }
 
-/// Whether only the rounding of another split of the step tells two ascending numbers apart.
+/// Whether only the rounding of another split of the step tells `b` apart from the smaller `a`.
 pub(super) fn is_tie(a: f64, b: f64) -> bool {
     b - a <= 2e-6 * (1.0 + b.abs())
+}
+
+/// The largest of the values that are `below` a border, and the smallest of the others; infinite where there are none.
+pub(super) fn around(values: &[f64], below: impl Fn(f64) -> bool) -> (f64, f64) {
+    let mut border = (f64::NEG_INFINITY, f64::INFINITY);
+    for &value in values {
+        if below(value) {
+            border.0 = border.0.max(value);
+        } else {
+            border.1 = border.1.min(value);
+        }
+    }
+    border
 }

@@ -154,6 +154,7 @@ fn rollouts_are_scored_by_their_groups_and_tokens() {
         policy_version: 0,
         sample: 0,
         rewards: vec![],
+        token_rewards: Vec::new(),
         reward: None,
     };
     let group = |rollouts| RolloutGroup {

@@ -141,10 +141,15 @@ impl SamplerCorrection {
             weights
         });
         let mut mask = rows.mask.clone();
-        for rejection in &self.rejection {
-            rejection.reject(rows, &mut mask);
-        }
+        self.reject(rows, &mut mask);
         Corrected { weights, mask }
+    }
+
+    /// Takes the tokens of `rows` that are rejected out of `mask`.
+    pub(super) fn reject(&self, rows: &SamplerRows, mask: &mut [Vec<bool>]) {
+        for rejection in &self.rejection {
+            rejection.reject(rows, mask);
+        }
     }
 
     /// What the weights and rejections did to the rows of a whole step, by the names that verl gives them.

@@ -7,7 +7,7 @@ use super::kl_cov::share;
 use super::{StepToken, SurrogateInput, SurrogateLoss, SurrogateTerm, not_negative, only};
 use crate::host;
 use crate::loss::RatioLevel;
-use crate::loss::selection::is_tie;
+use crate::loss::selection::{around, is_tie};
 use crate::{Error, Result};
 
 /// Clip-Cov (arXiv 2505.22617, eq. 11): of the tokens whose log-prob and advantage vary together strongly a few lose their gradient, so
@@ -76,13 +76,14 @@ impl SurrogateLoss for ClipCov {
     /// The two means and the lottery number between the last picked candidate and the next; infinite if all are picked.
     fn gather(&self, tokens: &[StepToken]) -> Vec<f64> {
         let centre = Centre::of(tokens);
-        let is_candidate = |token: &&StepToken| {
+        let is_free = |token: &StepToken| {
             let ratio = (token.log_prob - token.old_log_prob).exp();
             let clipped = ratio.clamp(1.0 - self.low, 1.0 + self.high);
-            let covariance = centre.covariance(token);
             ratio * token.advantage <= clipped * token.advantage
-                && self.lower < covariance
-                && covariance < self.upper
+        };
+        let is_candidate = |token: &&StepToken| {
+            let covariance = centre.covariance(token);
+            self.lower < covariance && covariance < self.upper && is_free(token)
         };
         let mut tickets: Vec<f64> = tokens.iter().filter(is_candidate).map(ticket).collect();
         let picked = ((tokens.len() as f64 * self.ratio) as usize).max(1);
@@ -182,9 +183,14 @@ impl Centre {
 /// A number that the `rank` smallest values do not exceed, halfway to the next so that rounding moves nobody across. Values that only
 /// rounding tells apart go together. Infinite if there are no more.
 pub(super) fn rank_threshold(values: &mut [f64], rank: usize) -> f64 {
-    values.sort_unstable_by(f64::total_cmp);
-    let after = (rank..values.len()).find(|&next| !is_tie(values[next - 1], values[next]));
-    after.map_or(f64::INFINITY, |next| {
-        0.5 * (values[next - 1] + values[next])
-    })
+    if values.len() <= rank {
+        return f64::INFINITY;
+    }
+    let (_, &mut last, _) = values.select_nth_unstable_by(rank - 1, f64::total_cmp);
+    let (with, after): (f64, f64) = around(values, |value| is_tie(last, value));
+    if after.is_finite() {
+        0.5 * (with + after)
+    } else {
+        after
+    }
 }
