@@ -5,6 +5,8 @@ mod common;
 
 #[path = "objectives/batch.rs"]
 mod batch;
+#[path = "objectives/covering.rs"]
+mod covering;
 #[path = "objectives/formula.rs"]
 mod formula;
 #[path = "objectives/parts.rs"]

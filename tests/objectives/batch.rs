@@ -177,7 +177,11 @@ impl Outcome {
     /// The largest number in it: what rounding is relative to.
     pub fn scale(&self) -> f64 {
         let gradients = self.log_probs.iter().chain(&self.entropies).flatten();
-        gradients.map(|g| g.abs()).sum::<f64>().max(self.loss.abs()).max(1.0)
+        gradients
+            .map(|g| g.abs())
+            .sum::<f64>()
+            .max(self.loss.abs())
+            .max(1.0)
     }
 }
 

@@ -59,7 +59,11 @@ impl<'a> Formula<'a> {
                 formula.reject(rejection, correction.numerator);
             }
         }
-        let lengths = formula.mask.iter().map(|row| count(row)).collect::<Vec<_>>();
+        let lengths = formula
+            .mask
+            .iter()
+            .map(|row| count(row))
+            .collect::<Vec<_>>();
         formula.tokens = lengths.iter().sum::<usize>() as f64;
         formula.sequences = lengths.iter().filter(|&&n| n > 0).count() as f64;
         formula.keep();
@@ -70,7 +74,9 @@ impl<'a> Formula<'a> {
 
     /// The places of the tokens of row `b` that are left.
     fn own(&self, b: usize) -> Vec<usize> {
-        (0..self.mask[b].len()).filter(|&t| self.mask[b][t]).collect()
+        (0..self.mask[b].len())
+            .filter(|&t| self.mask[b][t])
+            .collect()
     }
 
     fn all(&self) -> Vec<(usize, usize)> {
@@ -85,7 +91,10 @@ impl<'a> Formula<'a> {
             RejectionStatistic::K3 => d.exp() - 1.0 - d,
         };
         let (low, high) = match rule.statistic {
-            RejectionStatistic::K1 => (rule.lower.map_or(f64::NEG_INFINITY, f64::ln), rule.upper.ln()),
+            RejectionStatistic::K1 => (
+                rule.lower.map_or(f64::NEG_INFINITY, f64::ln),
+                rule.upper.ln(),
+            ),
             _ => (f64::NEG_INFINITY, rule.upper),
         };
         for (b, row) in self.held.iter().enumerate() {
@@ -138,7 +147,10 @@ impl<'a> Formula<'a> {
             Some(low) => low + (place - place.floor()) * (sorted[above] - low),
             None => 0.0,
         };
-        let chosen: Vec<bool> = all.iter().map(|at| entropy(at) >= quantile - 1e-9).collect();
+        let chosen: Vec<bool> = all
+            .iter()
+            .map(|at| entropy(at) >= quantile - 1e-9)
+            .collect();
         for (&(b, t), &chosen) in all.iter().zip(&chosen) {
             self.selected[b][t] = chosen;
         }
@@ -166,9 +178,7 @@ impl<'a> Formula<'a> {
                 };
                 let inside = |&c: &f64| config.lower < c && c < config.upper;
                 let candidates = all.iter().zip(&covariances);
-                let picked: Vec<bool> = candidates
-                    .map(|(at, c)| free(at) && inside(c))
-                    .collect();
+                let picked: Vec<bool> = candidates.map(|(at, c)| free(at) && inside(c)).collect();
                 // Which of them are picked is a lottery, unless it is all of them.
                 assert!(config.ratio == 1.0 || count(&picked) == 0);
                 picked
@@ -208,7 +218,10 @@ impl<'a> Formula<'a> {
             let correction = objective.sampler_correction.as_ref().unwrap();
             !correction.measure_only
         });
-        let takes_weights = matches!(objective.surrogate, Surrogate::Gmpo(_) | Surrogate::Vespo(_));
+        let takes_weights = matches!(
+            objective.surrogate,
+            Surrogate::Gmpo(_) | Surrogate::Vespo(_)
+        );
         let mut sum = 0.0;
         for t in self.own(b) {
             let mut term = self.surrogate(b, live, t, weights.map(|weights| &weights[b]));
@@ -225,7 +238,9 @@ impl<'a> Formula<'a> {
                 let how = kl.aggregation.unwrap_or(objective.aggregation);
                 sum += kl.coef * value * self.weight(how, b, self.tokens);
             }
-            let how = objective.entropy_aggregation.unwrap_or(objective.aggregation);
+            let how = objective
+                .entropy_aggregation
+                .unwrap_or(objective.aggregation);
             let bonus = live[t].entropy * f64::from(self.selected[b][t]);
             sum -= objective.entropy_coef * bonus * self.weight(how, b, self.selected_tokens);
         }
@@ -248,7 +263,9 @@ impl<'a> Formula<'a> {
 
     fn differences(&self, b: usize, cells: &[Cell]) -> Vec<f64> {
         let own = self.own(b);
-        own.iter().map(|&t| cells[t].log_prob - cells[t].old).collect()
+        own.iter()
+            .map(|&t| cells[t].log_prob - cells[t].old)
+            .collect()
     }
 
     fn log_ratio(&self, b: usize, live: &[Cell], t: usize) -> f64 {
@@ -286,7 +303,11 @@ impl<'a> Formula<'a> {
             Surrogate::ClipCov(_) if self.picked[b][t] => 0.0,
             Surrogate::ClipCov(config) => clip(config.low, config.high, f64::INFINITY),
             Surrogate::KlCov(config) => {
-                let paid = if self.picked[b][t] { config.coef * moved.abs() } else { 0.0 };
+                let paid = if self.picked[b][t] {
+                    config.coef * moved.abs()
+                } else {
+                    0.0
+                };
                 -a * ratio + paid
             }
             Surrogate::Reinforce(_) => -a * log_prob,
@@ -299,7 +320,11 @@ impl<'a> Formula<'a> {
                 -constant.max(low).min(high) * a * log_prob
             }
             Surrogate::Sapo(config) => {
-                let tau = if a > 0.0 { config.tau_pos } else { config.tau_neg };
+                let tau = if a > 0.0 {
+                    config.tau_pos
+                } else {
+                    config.tau_neg
+                };
                 -a * 4.0 / tau / (1.0 + (-tau * (ratio - 1.0)).exp())
             }
             Surrogate::Gmpo(config) => {
@@ -358,7 +383,11 @@ fn away_from_sampler(cell: &Cell, numerator: Numerator) -> f64 {
         Numerator::Old => cell.old,
         Numerator::Current => cell.log_prob,
     };
-    if cell.sampler.is_nan() { 0.0 } else { policy - cell.sampler }
+    if cell.sampler.is_nan() {
+        0.0
+    } else {
+        policy - cell.sampler
+    }
 }
 
 fn formula_weights(objective: &PolicyObjective, rows: &[Row]) -> Option<Vec<Vec<f64>>> {
@@ -376,7 +405,10 @@ fn formula_weights(objective: &PolicyObjective, rows: &[Row]) -> Option<Vec<Vec<
             WeightLevel::Sequence => rows[b].tokens().map(|(_, cell)| away(cell)).sum(),
         };
         let w = d.max(-bound).min(bound).exp();
-        let (min, max) = (config.min.unwrap_or(0.0), config.max.unwrap_or(f64::INFINITY));
+        let (min, max) = (
+            config.min.unwrap_or(0.0),
+            config.max.unwrap_or(f64::INFINITY),
+        );
         match config.action {
             WeightAction::Truncate => w.max(min).min(max),
             WeightAction::Mask => w * f64::from(min <= w && w <= max),

@@ -88,7 +88,10 @@ fn ppo_points() -> Vec<(PpoClip, Vec<[Point; 2]>)> {
     let all = plain.clone();
     plain.pop();
     // The cap of a runaway loss, whichever it is.
-    plain.extend([around(cap, -1.0, [down, still]), around(cap, 1.0, [still, still])]);
+    plain.extend([
+        around(cap, -1.0, [down, still]),
+        around(cap, 1.0, [still, still]),
+    ]);
     let higher = vec![
         around(1.28f64.ln(), 1.0, [up, still]),
         around(high, 1.0, [up, up]),
@@ -136,7 +139,11 @@ fn where_apart(distance: impl Fn(f64) -> f64, bound: f64, side: f64) -> f64 {
     let (mut near, mut far) = (0.0, 0.99 * side);
     for _ in 0..60 {
         let middle = (near + far) / 2.0;
-        if distance(middle) > bound { far = middle } else { near = middle }
+        if distance(middle) > bound {
+            far = middle
+        } else {
+            near = middle
+        }
     }
     near
 }
@@ -181,17 +188,28 @@ fn dppo_points() -> Vec<(Dppo, Vec<[Point; 2]>)> {
 /// Every surrogate with the points around its kinks.
 fn points() -> Vec<(Surrogate, Vec<[Point; 2]>)> {
     let mut all = Vec::new();
-    all.extend(ppo_points().into_iter().map(|(c, points)| (Surrogate::PpoClip(c), points)));
+    all.extend(
+        ppo_points()
+            .into_iter()
+            .map(|(c, points)| (Surrogate::PpoClip(c), points)),
+    );
     let cispo = cispo_points().into_iter();
     all.extend(cispo.map(|(band, points)| (Surrogate::Cispo(Cispo { band }), points)));
-    all.extend(dppo_points().into_iter().map(|(c, points)| (Surrogate::Dppo(c), points)));
+    all.extend(
+        dppo_points()
+            .into_iter()
+            .map(|(c, points)| (Surrogate::Dppo(c), points)),
+    );
     // The temperature changes with the sign of the advantage.
     let gate = |tau: f64, r: f64| {
         let sigmoid = 1.0 / (1.0 + (-tau * (r - 1.0)).exp());
         4.0 * sigmoid * (1.0 - sigmoid) * r
     };
     let (d, a) = (0.75f64, 0.01);
-    let switch = [(-1.0, d, -a, a * gate(1.5, d.exp())), (-1.0, d, a, -a * gate(1.0, d.exp()))];
+    let switch = [
+        (-1.0, d, -a, a * gate(1.5, d.exp())),
+        (-1.0, d, a, -a * gate(1.0, d.exp())),
+    ];
     let sapo = Sapo {
         tau_neg: 1.5,
         ..Sapo::default()
@@ -228,7 +246,10 @@ fn points() -> Vec<(Surrogate, Vec<[Point; 2]>)> {
     };
     all.push((Surrogate::Gmpo(config), gmpo));
     // A parabola around the old policy: no kink.
-    let dro = [(-1.0, -NEAR, 1.0, -1.0 - 2.0 * NEAR), (-1.0, NEAR, 1.0, -1.0 + 2.0 * NEAR)];
+    let dro = [
+        (-1.0, -NEAR, 1.0, -1.0 - 2.0 * NEAR),
+        (-1.0, NEAR, 1.0, -1.0 + 2.0 * NEAR),
+    ];
     all.push((Surrogate::Dro(Dro { beta: 2.0 }), vec![dro]));
     // The only token is the first in every ranking; its penalty turns where the policy has not moved.
     let kl_cov = KlCov {
@@ -257,13 +278,22 @@ fn each_side_of_a_kink_has_the_gradient_of_the_paper() {
             let rows = [Row::alone(vec![cell(log_prob, moved, advantage)])];
             for (backend, device) in devices() {
                 let got = Outcome::whole(&objective, &rows, &device);
-                assert_close(got.log_probs[0][0], want, 2e-5, 1e-6, &format!("{backend} {what}"));
+                assert_close(
+                    got.log_probs[0][0],
+                    want,
+                    2e-5,
+                    1e-6,
+                    &format!("{backend} {what}"),
+                );
                 assert_formula(&objective, &rows, &device, &what);
                 checked += 1;
             }
         }
     }
-    assert_eq!(checked, 2 * devices().len() * (5 + 4 + 6 + 6 + 4 + 4 + 6 + 6 + 1 + 1 + 1 + 4 + 1 + 1 + 5 + 1));
+    assert_eq!(
+        checked,
+        2 * devices().len() * (5 + 4 + 6 + 6 + 4 + 4 + 6 + 6 + 1 + 1 + 1 + 4 + 1 + 1 + 5 + 1)
+    );
 }
 
 #[test]
@@ -336,7 +366,10 @@ fn a_covariance_inside_the_band_loses_its_gradient() {
 fn the_bound_on_a_single_token_of_vespo_is_within_the_sum() {
     // -25 counts as -20: the sum is 0 and phi is 1.
     let objective = objective(Surrogate::Vespo(Vespo::default()));
-    let rows = [Row::alone(vec![cell(-26.0, -25.0, 1.0), cell(-1.0, 20.0, -2.0)])];
+    let rows = [Row::alone(vec![
+        cell(-26.0, -25.0, 1.0),
+        cell(-1.0, 20.0, -2.0),
+    ])];
     for (_, device) in devices() {
         let got = Outcome::whole(&objective, &rows, &device);
         assert_close(got.log_probs[0][0], -1.0, 1e-5, 0.0, "up");

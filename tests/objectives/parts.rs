@@ -377,6 +377,49 @@ impl Parts {
         }
     }
 
+    /// The parts that contradict each other: how the refusal calls them.
+    pub fn contradictions(&self, places: Places) -> Vec<(&'static str, &'static str)> {
+        let [surrogate, level, _, kl, correction, _, selection, _, clamp] = self.names(places);
+        let name = match surrogate {
+            "ppo" | "ppo_high" | "ppo_delta" | "ppo_dual" => "ppo_clip",
+            "cispo_cap" | "cispo_band" => "cispo",
+            "dppo_tv" | "dppo_kl" => "dppo",
+            other => other,
+        };
+        let levels: &[&str] = match name {
+            "reinforce" | "dro" | "dppo" | "clip_cov" | "kl_cov" => &["token"],
+            "gmpo" => &["sequence"],
+            "vespo" => &["token", "sequence"],
+            _ => &["token", "sequence", "sequence_sum", "sequence_token"],
+        };
+        let has_no_ratio = ["reinforce", "dro"].contains(&name);
+        let reads_no_level = has_no_ratio || ["gmpo", "vespo"].contains(&name);
+        let mut found = Vec::new();
+        if !levels.contains(&level) {
+            found.push(("`ratio_level`", name));
+        }
+        if kl == "corrected_straight_through" {
+            found.push(("`kl.straight_through`", "kl.importance_corrected"));
+        }
+        if clamp == "clamp" && reads_no_level && kl != "corrected" {
+            found.push(("`log_ratio_clamp`", name));
+        }
+        if selection == "top_entropy" && name == "gmpo" {
+            found.push(("`top_entropy`", name));
+        }
+        if correction == "max_k1" {
+            found.push(("`sampler_correction.rejection.scope`", "k1"));
+        }
+        if correction == "current_weights" && !has_no_ratio {
+            found.push(("`sampler_correction.numerator`", name));
+        }
+        let whole = ["sequence_truncate", "sequence_mask", "sequence_normalized"];
+        if name == "vespo" && whole.contains(&correction) {
+            found.push(("`sampler_correction.weights.level`", name));
+        }
+        found
+    }
+
     /// Every valid objective that differs from a surrogate at its first valid level in one part, or in its level.
     pub fn one_by_one(&self) -> Vec<Places> {
         let mut all = Vec::new();
