@@ -1,9 +1,7 @@
 //! A step of rollouts as plain numbers, and what the crate makes of it.
 
 use burn::tensor::{Device, Tensor};
-use rlvr::loss::{
-    Denominators, LossInput, LossMetrics, PolicyObjective, StepStatistics, TokenTrace,
-};
+use rlvr::loss::{Denominators, LossInput, LossMetrics, PolicyObjective, StepStatistics};
 
 use crate::common::{floats, matrix};
 
@@ -139,13 +137,12 @@ pub fn statistics(
     step
 }
 
-/// Loss, gradients row by row, metrics and trace of a micro-batch.
+/// Loss, gradients row by row and metrics of a micro-batch.
 pub struct Outcome {
     pub loss: f64,
     pub log_probs: Vec<Vec<f64>>,
     pub entropies: Vec<Vec<f64>>,
     pub metrics: LossMetrics,
-    pub trace: TokenTrace,
 }
 
 impl Outcome {
@@ -163,7 +160,6 @@ impl Outcome {
             log_probs: gradient(&input.log_probs),
             entropies: gradient(input.entropies.as_ref().unwrap()),
             metrics: loss.sums.read().unwrap(),
-            trace: loss.tokens,
         }
     }
 

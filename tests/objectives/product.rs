@@ -31,7 +31,13 @@ pub fn assert_formula(parts: &Parts, places: Places, rows: &[Row], device: &Devi
         .grad(&gradients)
         .map_or(zeros, floats);
     let width = input.mask.dims()[1];
-    let mask = floats(loss.tokens.mask);
+    let trace = [
+        Some(loss.tokens.mask),
+        loss.tokens.kept,
+        loss.tokens.selected,
+    ];
+    let [mask, kept, selected] = trace.map(|tensor| tensor.map(floats));
+    let weights = loss.tokens.weights.map(floats);
     assert_close(floats(loss.loss)[0], formula.loss(rows), 1e-5, 1e-5, &names);
     for (b, row) in rows.iter().enumerate() {
         for (t, cell) in row.cells.iter().enumerate() {
@@ -40,7 +46,22 @@ pub fn assert_formula(parts: &Parts, places: Places, rows: &[Row], device: &Devi
                 assert_eq!((log_probs[at], entropies[at]), (0.0, 0.0), "{names}");
                 continue;
             }
-            assert_eq!(mask[at], f64::from(formula.mask[b][t]), "mask of {names}");
+            let is_left = formula.mask[b][t];
+            let marks = [
+                (&mask, is_left),
+                (&kept, formula.kept[b][t]),
+                (&selected, formula.selected[b][t]),
+            ];
+            for (got, want) in marks {
+                // What happens to a rejected token does not matter.
+                if let Some(got) = got.as_ref().filter(|_| is_left || !want) {
+                    assert_eq!(got[at], f64::from(want), "trace of {names}");
+                }
+            }
+            if let Some(weights) = &weights {
+                let want = formula.weights.as_ref().unwrap()[b][t];
+                assert_close(weights[at], want, 1e-6, 0.0, &names);
+            }
             let want = formula.slope(b, t, |cell, by| cell.log_prob += by);
             assert_close(log_probs[at], want, 1e-4, 1e-5, &names);
             let want = formula.slope(b, t, |cell, by| cell.entropy += by);

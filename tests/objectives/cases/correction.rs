@@ -1,5 +1,7 @@
 //! Weights and rejections where sampler and policy disagree.
 
+use std::f64::consts::E;
+
 use rlvr::loss::{
     ImportanceWeights, Rejection, RejectionScope, RejectionStatistic, SamplerCorrection,
     SamplerRows, WeightAction, WeightLevel,
@@ -66,13 +68,13 @@ fn weights_are_truncated_or_masked_by_token_or_by_completion() {
     assert_all(&weights(&token, &one), &[1.648_721, 0.606_531, 2.0]);
     assert_all(&weights(&token, &holed), &[1.648_721, 0.0, 2.0]);
     let whole = SamplerCorrection::sequence_truncate(5.0);
-    assert_all(&weights(&whole, &one), &[2.718_282; 3]);
+    assert_all(&weights(&whole, &one), &[E; 3]);
     assert_all(&weights(&whole, &holed), &[4.481_689, 0.0, 4.481_689]);
     assert_all(&weights(&whole, &rows(&[&[1.0, 1.0, 1.0]])), &[5.0; 3]);
     // TRL's default: the whole completion or nothing of it.
     let trl = SamplerCorrection::sequence_mask(None, 3.0);
     assert_all(&weights(&trl, &rows(&[&[0.7, 0.5]])), &[0.0; 2]);
-    assert_all(&weights(&trl, &rows(&[&[0.7, 0.3]])), &[2.718_282; 2]);
+    assert_all(&weights(&trl, &rows(&[&[0.7, 0.3]])), &[E; 2]);
     // AReaL's clamp leaves the mask alone.
     let clamp = SamplerCorrection::token_truncate(5.0);
     assert_all(&weights(&clamp, &rows(&[&[0.0, 2.0]])), &[1.0, 5.0]);
