@@ -119,7 +119,11 @@ impl<S: SurrogateLoss> PolicyObjective<S> {
             (Some(penalty), Some(reference)) => {
                 let kl = penalty.per_token(log_probs, cleaner.constant(reference));
                 let kl = match penalty.importance_corrected {
-                    true => kl * log_ratio.clone().exp(),
+                    true => {
+                        // Each factor may reach e^80, but not both: their product has to fit f32.
+                        let half = 0.5 * LARGEST_EXPONENT;
+                        kl.clamp_max(half.exp()) * log_ratio.clone().clamp_max(half).exp()
+                    }
                     false => kl,
                 };
                 sums.add("kl", kl.clone());
