@@ -283,7 +283,10 @@ fn settings_and_shapes_that_cannot_be_meant_are_refused() {
         ..ValueLossConfig::default()
     };
     let message = refusal(&config, [2; 4]);
-    for part in ["value_loss.aggregation`: prompt_mean", "critic's completions"] {
+    for part in [
+        "value_loss.aggregation`: prompt_mean",
+        "critic's completions",
+    ] {
         assert!(message.contains(part), "{message}");
     }
     for (widths, field) in [

@@ -65,7 +65,8 @@ fn wrong_settings_are_refused_with_their_name_and_value() {
             c.optimizer.max_grad_norm = Some(0.0);
         }),
         ("kl.coef", "0", |c| {
-            c.objective = PolicyObjective::grpo().with_kl(Some(KlPenalty::new(0.0, KlEstimator::K3)));
+            c.objective =
+                PolicyObjective::grpo().with_kl(Some(KlPenalty::new(0.0, KlEstimator::K3)));
         }),
         ("entropy_coef", "NaN", |c| {
             c.objective.entropy_coef = f64::NAN;
