@@ -320,6 +320,23 @@ impl Parts {
         }
     }
 
+    /// One choice of each kind of KL, correction, bonus and clamp, all of the other parts: few enough to run every one.
+    pub fn kinds() -> Self {
+        fn keep<T>(choices: &mut Choices<T>, names: &[&str]) {
+            choices.retain(|(name, _)| names.contains(name));
+            assert_eq!(choices.len(), names.len(), "{names:?}");
+        }
+        let mut parts = Self::all();
+        keep(&mut parts.kls, &["no_kl", "k3", "corrected"]);
+        keep(
+            &mut parts.corrections,
+            &["no_correction", "token_truncate", "token_k1"],
+        );
+        parts.bonuses.truncate(2);
+        parts.clamps.truncate(2);
+        parts
+    }
+
     pub fn sizes(&self) -> Places {
         [
             self.surrogates.len(),

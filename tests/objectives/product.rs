@@ -123,6 +123,32 @@ fn every_valid_combination_of_parts_is_the_formula_value_and_gradient() {
 }
 
 #[test]
+fn every_valid_combination_of_the_kinds_of_parts_runs_forward_and_backward() {
+    let (parts, rows) = (Parts::kinds(), small_batch());
+    let (_, device) = devices().remove(0);
+    let mut ran = 0;
+    for index in 0..parts.count() {
+        let places = parts.places(index);
+        let objective = parts.objective(places);
+        if objective.validate().is_err() {
+            continue;
+        }
+        let outcome = Outcome::whole(&objective, &rows, &device);
+        let gradients = outcome.log_probs.iter().chain(&outcome.entropies).flatten();
+        let finite = gradients.fold(outcome.loss.is_finite(), |all, g| all && g.is_finite());
+        assert!(finite, "{:?}", parts.names(places));
+        assert!(
+            outcome.log_probs.iter().flatten().any(|&g| g != 0.0),
+            "no gradient: {:?}",
+            parts.names(places)
+        );
+        ran += 1;
+    }
+    println!("{ran} of {} combinations ran", parts.count());
+    assert!(ran > 20_000, "{ran}");
+}
+
+#[test]
 fn every_part_makes_a_difference_on_this_batch() {
     // A part that is ignored would pass for its absence.
     let (parts, rows) = (Parts::all(), small_batch());
