@@ -109,6 +109,7 @@ mod judge;
 mod language;
 mod output;
 mod reward;
+#[cfg_attr(not(target_os = "linux"), allow(dead_code))]
 mod sandbox;
 mod suite;
 
