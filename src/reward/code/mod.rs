@@ -102,8 +102,7 @@
 //! # Time
 //!
 //! A run costs the start of the interpreter and a few milliseconds for the namespaces. A suite of calls or assertions starts one
-//! process, or two, for all its tests; streams start one for each. The process that starts programs is copied for a moment, which
-//! takes time in proportion to the memory it uses.
+//! process, or two, for all its tests; streams start one for each. How much memory the trainer uses does not matter.
 
 mod judge;
 mod language;
