@@ -204,6 +204,10 @@ def squares(n): return (i * i for i in range(n))
 def divide(a, b): return a / b
 def pairs(): return {(1, 2): {3}, 'x': frozenset([1.5]), None: b'y'}
 def sum(a, b): return a + b
+def exact():
+    from decimal import Decimal
+    from fractions import Fraction
+    return Decimal('0.10'), Fraction(2, 6)
 class Stack:
     def __init__(self): self.items = []
     def push(self, x): self.items.append(x)
@@ -221,6 +225,7 @@ class Stack:
         "assert all(divide(x, 2) == x / 2 for x in range(100))",
         "for r in (1, 2):\n    assert round(area(r), 2) == {1: 3.14, 2: 12.57}[r], 'message'",
         "assert sum(2 ** 70, 1) == 2 ** 70 + 1",
+        "import decimal, fractions\nassert exact() == (decimal.Decimal('0.1'), fractions.Fraction(1, 3))",
     ]});
     let cases = judge(right, tests.clone());
     assert!(cases.iter().all(|case| case.passed), "{cases:#?}");

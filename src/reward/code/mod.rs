@@ -67,7 +67,7 @@
 //! - sees only the system's programs and libraries (`/usr`, `/bin`, `/sbin`, `/lib*`), what `read_only` adds, its own files - all
 //!   of that read-only - its own processes in `/proc`, five harmless devices, and an empty `/tmp` in memory;
 //! - writes only to that `/tmp`, up to a size and a number of files, and all of it is gone with the run;
-//! - has no network, no socket but pairs with itself, no memory or queue shared with others;
+//! - has no network, no sockets but local ones of its own, no memory or queue shared with others;
 //! - is an ordinary user without capabilities, and cannot become another; started by root, a user that nobody else is;
 //! - cannot signal, trace, or see a process outside;
 //! - is held to CPU time, memory, open files and the size of a file by process, to processes, to the clock and to the size
@@ -102,13 +102,13 @@
 //! # Time
 //!
 //! A run costs the start of the interpreter and a few milliseconds for the namespaces. A suite of calls or assertions starts one
-//! process, or two, for all its tests; streams start one for each. The process that starts programs is copied for a moment, which
-//! takes time in proportion to the memory it uses.
+//! process, or two, for all its tests; streams start one for each. How much memory the trainer uses does not matter.
 
 mod judge;
 mod language;
 mod output;
 mod reward;
+#[cfg_attr(not(target_os = "linux"), allow(dead_code))]
 mod sandbox;
 mod suite;
 

@@ -1,8 +1,6 @@
 # Plain values as text, so that two processes can exchange them without either trusting the other: what is read back is made
 # of Python's own types and of nothing else, whatever the other side has written.
 import collections
-import decimal
-import fractions
 import json
 import os
 import sys
@@ -38,9 +36,10 @@ def encode(value, other):
         return {"b": bytes(value).hex()}
     if kind is range:
         return {"r": [str(value.start), str(value.stop), str(value.step)]}
-    if kind is decimal.Decimal:
+    # By their names: loading these modules takes longer than most programs run.
+    if (kind.__module__, kind.__name__) == ("decimal", "Decimal"):
         return {"D": str(value)}
-    if kind is fractions.Fraction:
+    if (kind.__module__, kind.__name__) == ("fractions", "Fraction"):
         return {"F": [str(value.numerator), str(value.denominator)]}
     if isinstance(value, ITERATORS) or kind in (type({}.keys()), type({}.values()), type({}.items())):
         found = []
@@ -74,8 +73,10 @@ def decode(text, other):
     if tag == "r":
         return range(*map(int, inside))
     if tag == "D":
+        import decimal
         return decimal.Decimal(inside)
     if tag == "F":
+        import fractions
         return fractions.Fraction(int(inside[0]), int(inside[1]))
     if tag == "d":
         return {decode(k, other): decode(v, other) for k, v in inside}

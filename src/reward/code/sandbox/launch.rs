@@ -2,26 +2,31 @@
 //!
 //! # Why it is safe
 //!
-//! The new process is a copy of a program that may have many threads, of which only the calling one exists in the copy. Any
-//! lock - of the allocator, of the standard library - may be held by a thread that is not there. So between `clone` and
-//! `execve` the copy makes system calls and nothing else: no allocation, no lock, no panic, no destructor. Everything they
-//! need (texts, filters, descriptors) is made before and only read after. A step that fails is written to a pipe as its number
-//! and the system's error number, and the copy ends with `_exit`.
+//! The new process shares this one's memory until it is the program, as with `posix_spawn`: copying the page tables of a
+//! process with gigabytes takes longer than any program. The thread that starts it stands still until then (`CLONE_VFORK`), and
+//! the others go on. So the new process has a stack of its own, makes system calls and nothing else - no allocation, no lock,
+//! no panic, no destructor - and writes to nothing but its stack and the `errno` of the thread that stands still. What it
+//! reads (texts, filters, descriptors) is made before and borrowed until it is done. Signals are blocked from before it starts
+//! until it has no handlers, so that no handler of this process runs in it. Descriptors, the working folder, signal handlers,
+//! limits and credentials are copies. A step that fails is written to a pipe as its number and the system's error number, and
+//! the process ends with `_exit`.
+//!
+//! One thing is shared that should not be: becoming another user makes the memory "not dumpable" (no core dumps, no
+//! debuggers), which is undone afterwards.
 #![allow(unsafe_code)]
 
-use std::ffi::{CStr, CString, c_char, c_int, c_long, c_uint, c_ulong, c_void};
+use std::ffi::{CString, c_char, c_int, c_long, c_uint, c_ulong, c_void};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::ptr::{null, null_mut};
+use std::sync::OnceLock;
 
+use super::step::{Check, LaunchError, MAX_FD, Plan, SAFE_FD, Step, Then};
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{Pid, PidfdFlags, WaitOptions, pidfd_open, waitpid};
-use seccompiler::sock_filter;
-
-/// Descriptors that the launcher works with are moved up to here, so that none is in the way of the program's own.
-pub(super) const SAFE_FD: RawFd = 64;
-/// The program's descriptors stay below this.
-pub(super) const MAX_FD: RawFd = 16;
+use rustix::process::{
+    DumpableBehavior, Pid, PidfdFlags, WaitOptions, dumpable_behavior, pidfd_open,
+    set_dumpable_behavior, waitpid,
+};
 
 /// The numbers of landlock's system calls are the same on every architecture.
 const LANDLOCK_CREATE_RULESET: c_long = 444;
@@ -30,120 +35,10 @@ const LANDLOCK_RESTRICT_SELF: c_long = 446;
 /// As is that of this one, which the C library's bindings lack on some targets.
 const MOUNT_SETATTR: c_long = 442;
 
-/// One thing that the new process does to itself.
-#[derive(Debug)]
-pub(super) enum Step {
-    /// Writes a file, such as a user map.
-    Write(CString, Vec<u8>),
-    Mkdir(CString),
-    /// Makes an empty file.
-    Touch(CString),
-    Symlink {
-        target: CString,
-        link: CString,
-    },
-    Mount {
-        source: Option<CString>,
-        target: CString,
-        kind: Option<CString>,
-        flags: c_ulong,
-        data: Option<CString>,
-        /// Whether the program may do without it.
-        optional: bool,
-    },
-    /// Makes everything mounted at and below a path read-only and deaf to setuid bits.
-    ReadOnly(CString),
-    Chdir(CString),
-    /// The working folder becomes the root, and the old root goes away.
-    PivotHere,
-    Limit {
-        resource: c_int,
-        soft: u64,
-        hard: u64,
-    },
-    /// Another user, for good: no groups, no way back.
-    Become {
-        uid: u32,
-        gid: u32,
-    },
-    DropCapabilities,
-    NoNewPrivileges,
-    /// Dies when the thread that started it dies; the descriptor is a pidfd of this process, to see if that has happened.
-    DieWithParent(RawFd),
-    LandlockAllow {
-        ruleset: RawFd,
-        path: CString,
-        access: u64,
-        optional: bool,
-    },
-    LandlockRestrict(RawFd),
-    /// Closes every descriptor that the program is not given.
-    CloseOthers,
-    Seccomp(Vec<sock_filter>),
-    /// Kills every process that this one may signal.
-    KillAll,
-    /// Fails unless these checks hold; see [`Check`].
-    Check(Check),
-}
-
-/// What a probe looks at, from inside.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Check {
-    /// The process is not root and cannot become it.
-    NotRoot,
-    /// This file cannot be opened.
-    Unreadable(&'static CStr),
-    /// No socket of the internet can be made.
-    NoInternetSocket,
-    /// It is the first process of its namespace.
-    FirstProcess,
-}
-
-/// What the new process does after its steps.
-pub(super) enum Then {
-    Exec {
-        path: CString,
-        arguments: Vec<CString>,
-        environment: Vec<CString>,
-    },
-    /// Ends with status 0.
-    Exit,
-}
-
-/// Everything that a new process will do.
-pub(super) struct Plan {
-    /// `CLONE_NEW*`.
-    pub namespaces: c_int,
-    pub steps: Vec<Step>,
-    pub then: Then,
-}
-
 /// A process that has become the program. Whoever holds it kills and reaps it.
 pub(super) struct Child {
     pub pid: Pid,
     pub pidfd: OwnedFd,
-}
-
-/// Why a process was not started.
-#[derive(Debug)]
-pub(super) struct LaunchError {
-    pub what: String,
-    pub source: io::Error,
-}
-
-impl LaunchError {
-    fn new(what: impl Into<String>, source: impl Into<io::Error>) -> Self {
-        Self {
-            what: what.into(),
-            source: source.into(),
-        }
-    }
-}
-
-impl std::fmt::Display for LaunchError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}: {}", self.what, self.source)
-    }
 }
 
 /// The number of a step that is none of the plan's.
@@ -190,21 +85,23 @@ pub(super) fn launch(plan: &Plan, given: &[(RawFd, BorrowedFd<'_>)]) -> Result<C
         Then::Exit => (Vec::new(), Vec::new()),
     };
 
-    // SAFETY: without CLONE_VM and with no stack of its own this is a fork: the child continues here on a copy of this stack
-    // and of all memory. It only makes system calls, see the head of this file, and never returns from `become_program`.
-    let pid = unsafe { clone(plan.namespaces) };
-    if pid == 0 {
-        // SAFETY: this is the child, and what `become_program` reads was made above.
-        unsafe { become_program(plan, &wiring, &argv, &envp, reporter.as_raw_fd()) }
-    }
+    let dumpable = dumpable();
+    let start = Start {
+        plan,
+        wiring: &wiring,
+        argv: &argv,
+        envp: &envp,
+        reporter: reporter.as_raw_fd(),
+    };
+    // SAFETY: `start` and what it refers to live until the new process no longer shares this memory.
+    let pid = unsafe { clone(&start) };
+    let failure = io::Error::last_os_error();
+    restore_dumpable(dumpable);
     if pid < 0 {
-        return Err(LaunchError::new(
-            "a new process",
-            io::Error::last_os_error(),
-        ));
+        return Err(LaunchError::new("a new process", failure));
     }
     drop(reporter);
-    let pid = Pid::from_raw(pid as i32)
+    let pid = Pid::from_raw(pid)
         .ok_or_else(|| LaunchError::new("a new process", io::ErrorKind::Other))?;
     let mut code = [0; 8];
     let mut read = 0;
@@ -272,14 +169,69 @@ pub(super) fn landlock_abi() -> io::Result<i32> {
     Ok(abi as i32)
 }
 
-/// `fork` with namespaces: 0 in the child, its number in the parent, negative on error.
+/// What a new process needs.
+struct Start<'a> {
+    plan: &'a Plan,
+    wiring: &'a [(RawFd, RawFd)],
+    argv: &'a [*const c_char],
+    envp: &'a [*const c_char],
+    reporter: RawFd,
+}
+
+/// Enough for the frames of this file, unoptimised.
+const STACK: usize = 256 << 10;
+
+/// Starts a process in the plan's namespaces; returns when it has become the program or ended. Its number, or negative.
 ///
 /// # Safety
-/// The child must only make async-signal-safe calls.
-unsafe fn clone(namespaces: c_int) -> c_long {
-    let flags = (namespaces | libc::SIGCHLD) as c_ulong;
-    // SAFETY: no pointer is handed over. (On s390 the first two arguments change places: the kernel then refuses the stack.)
-    unsafe { libc::syscall(libc::SYS_clone, flags, 0usize, 0usize, 0usize, 0usize) }
+/// As said at the head of this file.
+unsafe fn clone(start: &Start<'_>) -> c_int {
+    // In units whose alignment is that of a stack.
+    let mut stack = vec![0u128; STACK / size_of::<u128>()];
+    let flags = start.plan.namespaces | libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+    let argument: *const Start<'_> = start;
+    // SAFETY: the stack is alive until the call returns, and its upper end, where it begins, is aligned; the argument is what
+    // `begin` expects. The masks are on this stack; they are this thread's alone.
+    unsafe {
+        let mut all: libc::sigset_t = std::mem::zeroed();
+        let mut before: libc::sigset_t = std::mem::zeroed();
+        libc::sigfillset(&mut all);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut before);
+        let top = stack.as_mut_ptr().add(stack.len());
+        let pid = libc::clone(begin, top.cast(), flags, argument.cast_mut().cast());
+        let errno = *libc::__errno_location();
+        libc::pthread_sigmask(libc::SIG_SETMASK, &before, null_mut());
+        *libc::__errno_location() = errno;
+        pid
+    }
+}
+
+/// The first function of the new process.
+extern "C" fn begin(argument: *mut c_void) -> c_int {
+    // SAFETY: `clone` hands over a `Start` that is alive, and nothing in this process is anybody else's.
+    unsafe {
+        let start = &*argument.cast::<Start<'_>>();
+        become_program(
+            start.plan,
+            start.wiring,
+            start.argv,
+            start.envp,
+            start.reporter,
+        )
+    }
+}
+
+/// Whether this process is dumpable, as found when the first process is started.
+fn dumpable() -> DumpableBehavior {
+    static FOUND: OnceLock<DumpableBehavior> = OnceLock::new();
+    *FOUND.get_or_init(|| dumpable_behavior().unwrap_or(DumpableBehavior::NotDumpable))
+}
+
+fn restore_dumpable(dumpable: DumpableBehavior) {
+    if dumpable_behavior().is_ok_and(|now| now != dumpable) {
+        // Refused only for a value that cannot be set, which it was not before either.
+        let _ = set_dumpable_behavior(dumpable);
+    }
 }
 
 /// The child's life before the program: never returns.
@@ -359,7 +311,7 @@ unsafe fn reset_signals() {
 /// As [`become_program`].
 unsafe fn take(step: &Step, wiring: &[(RawFd, RawFd)], reporter: RawFd) -> bool {
     let text = |text: &Option<CString>| text.as_ref().map_or(null(), |text| text.as_ptr());
-    // SAFETY: system calls whose pointers are to `CString`s and vectors of the parent, copied with its memory, or to the stack.
+    // SAFETY: system calls whose pointers are to `CString`s and vectors of the parent, which holds them meanwhile, or to the stack.
     unsafe {
         match step {
             Step::Write(path, bytes) => {

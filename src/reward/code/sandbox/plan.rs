@@ -7,7 +7,8 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use libc::c_int;
 
 use super::landlock::Landlock;
-use super::launch::{self, Plan, SAFE_FD, Step, Then};
+use super::launch;
+use super::step::{LaunchError, Plan, SAFE_FD, Step, Then};
 use super::view::{self, Place, Readable, Size};
 use super::{Measure, SandboxConfig, seccomp};
 
@@ -53,7 +54,7 @@ impl Prepared {
     pub(super) fn launch(
         &self,
         given: &[(i32, BorrowedFd<'_>)],
-    ) -> Result<launch::Child, launch::LaunchError> {
+    ) -> Result<launch::Child, LaunchError> {
         launch::launch(&self.plan, given)
     }
 }

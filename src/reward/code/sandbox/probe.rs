@@ -6,8 +6,8 @@ use std::path::Path;
 
 use super::folder::RunFolder;
 use super::landlock::Landlock;
-use super::launch::{Check, Step, Then};
 use super::plan::{Confinement, Namespaces, Process};
+use super::step::{Check, Step, Then};
 use super::users::Users;
 use super::view::Readable;
 use super::{InForce, Measure, Need, SandboxConfig, SandboxReport};

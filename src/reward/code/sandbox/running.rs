@@ -13,8 +13,9 @@ use rustix::process::{
     Signal, WaitOptions, kill_process_group, pidfd_send_signal, test_kill_process_group, waitpid,
 };
 
-use super::launch::{Child, SAFE_FD};
+use super::launch::Child;
 use super::plan::{Prepared, kill_all_of};
+use super::step::{LaunchError, SAFE_FD};
 use super::{Ended, launch};
 
 /// What one descriptor of a program is connected to.
@@ -96,8 +97,8 @@ impl Running {
         wires: Vec<(RawFd, Wire)>,
         is_group: bool,
         user: Option<u32>,
-    ) -> Result<Self, launch::LaunchError> {
-        let failed = |source: io::Error| launch::LaunchError {
+    ) -> Result<Self, LaunchError> {
+        let failed = |source: io::Error| LaunchError {
             what: "a pipe".into(),
             source,
         };

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use libc::{MS_BIND, MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_PRIVATE, MS_RDONLY, MS_REC, MS_REMOUNT};
 
 use super::landlock::Right;
-use super::launch::Step;
+use super::step::Step;
 
 /// Programs and libraries, where systems have them, and what the loader needs to find them.
 const SYSTEM: [&str; 9] = [

@@ -1,0 +1,171 @@
+//! The sandbox, attacked: every limit by a program that tries to pass it, under all measures and with some of them left out.
+#![cfg(all(target_os = "linux", feature = "code"))]
+
+mod limits;
+mod outside;
+mod runs;
+
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::process;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rlvr::reward::code::{Command, Ended, Language, Measure, Need, Ran, Sandbox, SandboxConfig};
+
+const WALL: f64 = 3.0;
+
+fn limits() -> SandboxConfig {
+    SandboxConfig {
+        cpu_seconds: 1,
+        wall_seconds: WALL,
+        memory_bytes: 256 << 20,
+        processes: 6,
+        open_files: 32,
+        file_bytes: 1 << 20,
+        folder_bytes: 4 << 20,
+        folder_files: 64,
+        output_bytes: 1 << 16,
+        ..SandboxConfig::default()
+    }
+}
+
+/// A confinement under test.
+struct Held {
+    name: &'static str,
+    sandbox: Sandbox,
+}
+
+impl Held {
+    fn has(&self, measure: Measure) -> bool {
+        self.sandbox.report().has(measure)
+    }
+
+    /// Whether the run has a user of its own, as when root starts it.
+    fn has_own_user(&self) -> bool {
+        let is_root = fs::metadata("/proc/self").unwrap().uid() == 0;
+        is_root && self.has(Measure::UnprivilegedUser)
+    }
+
+    /// Whether anything holds the files outside.
+    fn holds_files(&self) -> bool {
+        self.has(Measure::MountNamespace) || self.has(Measure::Landlock)
+    }
+
+    /// The same measures with other limits.
+    fn with(&self, change: impl FnOnce(&mut SandboxConfig)) -> Self {
+        let mut config = self.sandbox.config().clone();
+        change(&mut config);
+        Self {
+            name: self.name,
+            sandbox: Sandbox::new(config).unwrap(),
+        }
+    }
+
+    /// Room for children where the kernel counts this user's other processes as well, see the report.
+    fn roomy(&self) -> Self {
+        self.with(|config| config.processes = 400)
+    }
+
+    /// Runs a Python program.
+    fn python(&self, program: &str) -> Ran {
+        self.python_as("attack.py", program, &[])
+    }
+
+    fn python_as(&self, file: &str, program: &str, arguments: &[&str]) -> Ran {
+        let folder = self.sandbox.folder().unwrap();
+        folder.write(file, program.as_bytes()).unwrap();
+        let mut command = Command::new(interpreter()).argument(folder.path(file));
+        for argument in arguments {
+            command = command.argument(*argument);
+        }
+        folder.run(&command).unwrap()
+    }
+}
+
+fn language() -> &'static Language {
+    static FOUND: OnceLock<Language> = OnceLock::new();
+    FOUND.get_or_init(|| {
+        for path in ["/usr/bin/python3", "/usr/local/bin/python3"] {
+            if Path::new(path).exists() {
+                return Language::python_at(path).unwrap();
+            }
+        }
+        Language::python_at("python3").unwrap()
+    })
+}
+
+fn interpreter() -> &'static str {
+    &language().run[0]
+}
+
+/// All measures, and with some left out, so that those that remain are seen to hold by themselves.
+fn all() -> &'static [Held] {
+    static ALL: OnceLock<Vec<Held>> = OnceLock::new();
+    ALL.get_or_init(|| {
+        let config = SandboxConfig {
+            read_only: language().read_only.clone(),
+            ..limits()
+        };
+        let namespaces = Measure::ALL.into_iter().filter(|one| one.is_namespace());
+        let without = |measures: &mut dyn Iterator<Item = Measure>| {
+            measures.fold(config.clone().allow_less(), |config, measure| {
+                config.with(measure, Need::Off)
+            })
+        };
+        let whole = Sandbox::new(config.clone()).unwrap_or_else(|error| {
+            // A kernel that lacks something: refused by name, and what there is is taken when that is allowed.
+            let text = error.to_string();
+            assert!(text.contains("invalid `measures."), "{text}");
+            eprintln!("not everything is to be had here: {text}");
+            let less = Sandbox::new(config.clone().allow_less()).unwrap();
+            assert!(!less.report().is_complete());
+            less
+        });
+        let held = |name, config| Held {
+            name,
+            sandbox: Sandbox::new(config).unwrap(),
+        };
+        let found = vec![
+            Held {
+                name: "everything",
+                sandbox: whole,
+            },
+            held("no namespaces", without(&mut namespaces.into_iter())),
+            held("no landlock", without(&mut [Measure::Landlock].into_iter())),
+            held("no seccomp", without(&mut [Measure::Seccomp].into_iter())),
+        ];
+        for held in &found {
+            eprintln!("== {}\n{}", held.name, held.sandbox.report());
+        }
+        found
+    })
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).trim().to_string()
+}
+
+/// A file name that no other run has, to find its processes by.
+fn marker() -> String {
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    format!("marked-{}-{count}.py", process::id())
+}
+
+/// Processes that were started with a file of this name, as far as this user may know.
+fn alive(marker: &str) -> Vec<String> {
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    let found = processes.filter_map(|entry| {
+        let line = fs::read(entry.path().join("cmdline")).ok()?;
+        let line = String::from_utf8_lossy(&line).replace('\0', " ");
+        let own = entry.file_name().to_string_lossy() == process::id().to_string();
+        (line.contains(marker) && !own).then_some(line)
+    });
+    found.collect()
+}
