@@ -355,3 +355,81 @@ impl Real for Wide {
             .value()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ball(n: i64, d: u64) -> Wide {
+        Wide::rational(&RBig::from_parts(n.into(), d.into()), Bits(200)).unwrap()
+    }
+
+    #[test]
+    fn identities_stay_inside_the_ball() {
+        let cx = Bits(200);
+        for x in [ball(1, 3), ball(-7, 5), ball(12345, 7), ball(1, 1 << 60)] {
+            let (s, c) = (x.sin(cx).unwrap(), x.cos(cx).unwrap());
+            let one = s
+                .mul(&s, cx)
+                .unwrap()
+                .add(&c.mul(&c, cx).unwrap(), cx)
+                .unwrap();
+            let gap = one.sub(&ball(1, 1), cx).unwrap();
+            assert_eq!(gap.sign(), None, "the ball must hold zero");
+            assert!(gap.log2_bounds().0 < -180);
+        }
+    }
+
+    #[test]
+    fn a_difference_below_the_precision_is_not_claimed() {
+        let cx = Bits(100);
+        let tiny = Wide::rational(
+            &RBig::from_parts(1.into(), dashu_int::UBig::from(10u8).pow(60)),
+            cx,
+        )
+        .unwrap();
+        let sum = ball(1, 3).add(&tiny, cx).unwrap();
+        assert_eq!(sum.sub(&ball(1, 3), cx).unwrap().sign(), None);
+        let wider = Bits(300);
+        let third = Wide::rational(&RBig::from_parts(1.into(), 3u8.into()), wider).unwrap();
+        let sum = third.add(&tiny, wider).unwrap();
+        assert_eq!(
+            sum.sub(&third, wider).unwrap().sign(),
+            Some(Ordering::Greater)
+        );
+    }
+
+    #[test]
+    fn far_apart_magnitudes_cost_nothing() {
+        let cx = Bits(128);
+        let tiny = Wide {
+            mid: two_to(-1_000_000_000),
+            rad: Repr::zero(),
+        };
+        assert!(
+            tiny.exp(cx)
+                .unwrap()
+                .sub(&ball(1, 1), cx)
+                .unwrap()
+                .sign()
+                .is_none()
+        );
+        assert_eq!(tiny.floor(cx).unwrap().sign(), Some(Ordering::Equal));
+        assert_eq!(tiny.neg().floor(cx).unwrap().as_integer(), Some(-1));
+        assert_eq!(
+            ball(1, 1).add(&tiny, cx).unwrap().sign(),
+            Some(Ordering::Greater)
+        );
+    }
+
+    #[test]
+    fn the_floor_needs_the_whole_ball() {
+        let cx = Bits(100);
+        assert_eq!(ball(-7, 2).floor(cx).unwrap().as_integer(), Some(-4));
+        let unsure = Wide {
+            mid: Repr::one(),
+            rad: two_to(-50),
+        };
+        assert!(unsure.floor(cx).is_none());
+    }
+}
