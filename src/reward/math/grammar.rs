@@ -189,6 +189,10 @@ fn relation(arena: &mut Arena, text: &[char], tokens: &[Tok]) -> Res<Id> {
         ops.truncate(at);
         sides.truncate(at + 1);
     }
+    // `\sqrt{2} \approx 1.414` too, unless the left side is a name for the right.
+    if ops[..] == [RelOp::Approx] && !matches!(arena.node(sides[0]), Node::Sym(_) | Node::App(..)) {
+        return Ok(sides[0]);
+    }
     arena.add_node(Node::Rel(ops, sides))
 }
 

@@ -65,7 +65,7 @@ impl Cursor<'_, '_, '_> {
             let back = (self.at, self.tokens.clone());
             self.at += 1;
             if let (Some(n), Some(d)) = (self.literal_argument()?, self.literal_argument()?)
-                && RBig::ZERO < n
+                && RBig::ZERO <= n
                 && n < d
             {
                 let fraction = self.arena.num(n / d)?;

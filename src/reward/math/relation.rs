@@ -124,7 +124,7 @@ fn is_name(arena: &Arena, id: Id) -> bool {
             .all(|&f| segment(f) || matches!(arena.node(f), Node::Pow(base, _) if segment(*base))),
         Node::Fn(Func::Abs | Func::Norm, args) => segment(args[0]),
         Node::Ratio(parts) => parts.iter().all(|&p| segment(p)),
-        Node::Tuple(parts) | Node::List(parts) => parts
+        Node::Tuple(parts) | Node::List(parts) | Node::Matrix(_, parts) => parts
             .iter()
             .all(|&p| matches!(arena.node(p), Node::Sym(_) | Node::Imaginary)),
         Node::Degree(inner) => segment(*inner),
