@@ -28,10 +28,15 @@ struct Case {
 }
 
 fn cases() -> Vec<Case> {
-    let folder = std::env::var_os("RLVR_REWARDS_DIR")
-        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/rewards"), PathBuf::from);
+    let folder = std::env::var_os("RLVR_REWARDS_DIR").map_or_else(
+        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/rewards"),
+        PathBuf::from,
+    );
     let text = std::fs::read_to_string(folder.join("math_cases.jsonl")).unwrap();
-    text.lines().filter(|line| !line.trim().is_empty()).map(|line| serde_json::from_str(line).unwrap()).collect()
+    text.lines()
+        .filter(|line| !line.trim().is_empty())
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
 }
 
 /// The verdict of the crate: extraction where there is a response, then comparison.
@@ -51,13 +56,17 @@ fn verdict(case: &Case) -> (Option<String>, Comparison) {
                 Some("bracket") => bracket(),
                 _ => Extractor::default(),
             };
-            extractor.extract(response).map(|found| found.all().to_owned())
+            extractor
+                .extract(response)
+                .map(|found| found.all().to_owned())
         }
         (None, None) => panic!("{}: neither answer nor response", case.id),
     };
     // The gold of a choice is written out like a response: `(D) Alina`.
     let gold = match case.extract.as_deref() {
-        Some("mcq") => Extractor::from(Rule::Mcq).extract(&case.gold).map_or_else(|| case.gold.clone(), |f| f.text),
+        Some("mcq") => Extractor::from(Rule::Mcq)
+            .extract(&case.gold)
+            .map_or_else(|| case.gold.clone(), |f| f.text),
         _ => case.gold.clone(),
     };
     let comparison = match &answer {
@@ -117,7 +126,9 @@ fn the_shared_cases_agree() {
             false_positives.push(case.id.as_str());
         }
     }
-    println!("class            equal/equal  equal/other  other/other  other/equal  undecided   (ours / stated)");
+    println!(
+        "class            equal/equal  equal/other  other/other  other/equal  undecided   (ours / stated)"
+    );
     for (class, c) in &table {
         println!(
             "{class:<16} {:>11}  {:>11}  {:>11}  {:>11}  {:>9}",
@@ -130,6 +141,9 @@ fn the_shared_cases_agree() {
     let agreed = cases.len() - failures.len();
     let share = agreed as f64 / cases.len() as f64;
     println!("{agreed} of {} agree: {:.2} %", cases.len(), share * 100.0);
-    assert!(false_positives.is_empty(), "false positives: {false_positives:?}");
+    assert!(
+        false_positives.is_empty(),
+        "false positives: {false_positives:?}"
+    );
     assert!(share >= LEAST, "{share} is below {LEAST}");
 }

@@ -1,26 +1,20 @@
 //! Sums, integrals, limits and derivatives: their value where a rule gives it, otherwise a node that is equal to itself up to
 //! the name of its bound variable.
 
-use super::budget::{Res, Stop};
+use super::budget::Res;
 use super::modular::{self, Formal};
 use super::node::{Arena, BigOp, Func, Id, Node};
 use dashu_int::IBig;
 use dashu_ratio::RBig;
 
-/// The most terms that are written out.
-const MAX_TERMS: i64 = 10_000;
-
-/// Rounds of l'Hôpital's rule.
-const ROUNDS: usize = 6;
-
 /// Primes for the side conditions of the rules below (two of the largest below 2^61).
 const PRIMES: [u64; 2] = [2_305_843_009_213_693_951, 2_305_843_009_213_693_921];
 
-fn same(arena: &Arena, a: Id, b: Id) -> Res<bool> {
+pub(super) fn same(arena: &Arena, a: Id, b: Id) -> Res<bool> {
     Ok(a == b || modular::compare(arena, a, b, PRIMES, 0x5eed)? == Formal::Same)
 }
 
-fn depends(arena: &Arena, id: Id, variable: Id) -> bool {
+pub(super) fn depends(arena: &Arena, id: Id, variable: Id) -> bool {
     id == variable || arena.reachable(&[id]).contains(&variable)
 }
 
@@ -49,7 +43,7 @@ pub(super) fn substitute(arena: &mut Arena, root: Id, variable: Id, value: Id) -
 }
 
 /// `body` with its variable bound: numbered from the inside, so that names do not matter.
-fn bind(arena: &mut Arena, variable: Id, body: Id) -> Res<(Id, Id)> {
+pub(super) fn bind(arena: &mut Arena, variable: Id, body: Id) -> Res<(Id, Id)> {
     let deepest = arena
         .reachable(&[body])
         .into_iter()
@@ -64,67 +58,8 @@ fn bind(arena: &mut Arena, variable: Id, body: Id) -> Res<(Id, Id)> {
     Ok((bound, body))
 }
 
-/// `\sum` or `\prod` of `body` for `variable` from `from` to `to`.
-pub(super) fn series(arena: &mut Arena, product: bool, variable: Id, from: Id, to: Id, body: Id) -> Res<Id> {
-    if let (Some(low), Some(high)) = (arena.small_int(from), arena.small_int(to)) {
-        if high.saturating_sub(low) > MAX_TERMS {
-            return Err(Stop::Limit("terms of a sum"));
-        }
-        let mut parts = Vec::new();
-        for k in low..=high {
-            let k = arena.int(k)?;
-            parts.push(substitute(arena, body, variable, k)?);
-        }
-        return if product { arena.product(parts) } else { arena.sum(parts) };
-    }
-    if !product
-        && matches!(arena.node(to), Node::Infinity)
-        && let Some(start) = arena.small_int(from)
-        && let Some(value) = infinite_sum(arena, variable, start, body)?
-    {
-        return Ok(value);
-    }
-    if !product
-        && !matches!(arena.node(to), Node::Infinity)
-        && let Some(value) = polynomial_sum(arena, variable, from, to, body)?
-    {
-        return Ok(value);
-    }
-    let (bound, body) = bind(arena, variable, body)?;
-    arena.add_node(Node::Big(if product { BigOp::Product } else { BigOp::Sum }, vec![bound, from, to, body]))
-}
-
-/// The sum of a polynomial p by Newton's forward differences: sum over j of D^j p(from) * binom(to - from + 1, j + 1).
-fn polynomial_sum(arena: &mut Arena, k: Id, from: Id, to: Id, body: Id) -> Res<Option<Id>> {
-    let zero = arena.int(0)?;
-    let Some(degree) = degree(arena, k, body)? else { return Ok(None) };
-    let mut values = Vec::new();
-    for i in 0..=degree {
-        let i = arena.int(i as i64)?;
-        let at = arena.sum(vec![from, i])?;
-        values.push(substitute(arena, body, k, at)?);
-    }
-    let one = arena.int(1)?;
-    let below = arena.subtract(to, from)?;
-    let count = arena.sum(vec![below, one])?;
-    let mut terms = vec![zero];
-    for j in 0..=degree {
-        let j = arena.int(j as i64 + 1)?;
-        let choose = arena.function(Func::Binom, vec![count, j])?;
-        terms.push(arena.product(vec![values[0], choose])?);
-        for i in 0..values.len() - 1 {
-            values[i] = arena.subtract(values[i + 1], values[i])?;
-        }
-        values.pop();
-        if values.is_empty() {
-            break;
-        }
-    }
-    arena.sum(terms).map(Some)
-}
-
 /// The degree of `body` as a polynomial in `x`, up to 8: the first derivative that vanishes tells.
-fn degree(arena: &mut Arena, x: Id, body: Id) -> Res<Option<usize>> {
+pub(super) fn degree(arena: &mut Arena, x: Id, body: Id) -> Res<Option<usize>> {
     let zero = arena.int(0)?;
     let mut next = body;
     for degree in 0..=8 {
@@ -139,49 +74,14 @@ fn degree(arena: &mut Arena, x: Id, body: Id) -> Res<Option<usize>> {
     Ok(None)
 }
 
-/// Geometric series, c/k^2, c/k^4 and c/k!.
-fn infinite_sum(arena: &mut Arena, k: Id, start: i64, body: Id) -> Res<Option<Id>> {
-    let one = arena.int(1)?;
-    let first_k = arena.int(start)?;
-    let second_k = arena.int(start + 1)?;
-    let next_k = arena.sum(vec![k, one])?;
-    let next = substitute(arena, body, k, next_k)?;
-    let first = substitute(arena, body, k, first_k)?;
-    let second = substitute(arena, body, k, second_k)?;
-    let left = arena.product(vec![next, first])?;
-    let right = arena.product(vec![body, second])?;
-    if !matches!(arena.node(first), Node::Undefined) && same(arena, left, right)? {
-        let ratio = arena.divide(second, first)?;
-        if arena.exact(ratio).is_none_or(|r| *r < RBig::ONE && *r > -RBig::ONE) {
-            let rest = arena.subtract(one, ratio)?;
-            return arena.divide(first, rest).map(Some);
-        }
-        return Ok(None);
-    }
-    let factorial = arena.function(Func::Factorial, vec![k])?;
-    let scaled = arena.product(vec![body, factorial])?;
-    if !depends(arena, scaled, k) && (0..=1).contains(&start) {
-        let e = arena.add_node(Node::Euler)?;
-        let shift = arena.int(-start)?;
-        let value = arena.sum(vec![e, shift])?;
-        return arena.product(vec![scaled, value]).map(Some);
-    }
-    for (power, divisor) in [(2, 6), (4, 90)] {
-        let p = arena.int(power)?;
-        let k_power = arena.power(k, p)?;
-        let scaled = arena.product(vec![body, k_power])?;
-        if !depends(arena, scaled, k) && start == 1 {
-            let pi = arena.add_node(Node::Pi)?;
-            let pi = arena.power(pi, p)?;
-            let divisor = arena.num(RBig::from_parts(1.into(), (divisor as u32).into()))?;
-            return arena.product(vec![scaled, pi, divisor]).map(Some);
-        }
-    }
-    Ok(None)
-}
-
 /// `\int_low^high body d(variable)`.
-pub(super) fn integral(arena: &mut Arena, variable: Id, low: Option<Id>, high: Option<Id>, body: Id) -> Res<Id> {
+pub(super) fn integral(
+    arena: &mut Arena,
+    variable: Id,
+    low: Option<Id>,
+    high: Option<Id>,
+    body: Id,
+) -> Res<Id> {
     let (Some(low), Some(high)) = (low, high) else {
         return arena.add_node(Node::Big(BigOp::Integral, vec![variable, body]));
     };
@@ -197,8 +97,63 @@ pub(super) fn integral(arena: &mut Arena, variable: Id, low: Option<Id>, high: O
             return Ok(value);
         }
     }
+    if let Some(value) = improper(arena, variable, low, high, body)? {
+        return Ok(value);
+    }
     let (bound, body) = bind(arena, variable, body)?;
     arena.add_node(Node::Big(BigOp::Integral, vec![bound, low, high, body]))
+}
+
+/// Integrals up to infinity whose antiderivative vanishes there term by term, and the Gaussian integral.
+fn improper(arena: &mut Arena, x: Id, low: Id, high: Id, body: Id) -> Res<Option<Id>> {
+    if !matches!(arena.node(high), Node::Infinity) {
+        return Ok(None);
+    }
+    if arena.any(low, |n| matches!(n, Node::Infinity)) {
+        let two = arena.int(2)?;
+        let square = arena.power(x, two)?;
+        let exponent = arena.negate(square)?;
+        let e = arena.add_node(Node::Euler)?;
+        if body != arena.power(e, exponent)? {
+            return Ok(None);
+        }
+        let pi = arena.add_node(Node::Pi)?;
+        return arena.sqrt(pi).map(Some);
+    }
+    let Some(primitive) = antiderivative(arena, x, body)? else {
+        return Ok(None);
+    };
+    let terms = match arena.node(primitive) {
+        Node::Add(terms) => terms.clone(),
+        _ => vec![primitive],
+    };
+    for term in terms {
+        let factors = match arena.node(term) {
+            Node::Mul(factors) => factors.clone(),
+            _ => vec![term],
+        };
+        let mut vanishes = false;
+        for factor in factors
+            .into_iter()
+            .filter(|f| depends(arena, *f, x))
+            .collect::<Vec<_>>()
+        {
+            let negative = |arena: &Arena, id: Id| arena.exact(id).is_some_and(|v| *v < RBig::ZERO);
+            vanishes = match *arena.node(factor) {
+                Node::Pow(base, e) if base == x => negative(arena, e),
+                Node::Pow(base, e) if matches!(arena.node(base), Node::Euler) => {
+                    let slope = derivative(arena, x, e)?;
+                    negative(arena, slope)
+                }
+                _ => false,
+            };
+        }
+        if !vanishes {
+            return Ok(None);
+        }
+    }
+    let at_low = substitute(arena, primitive, x, low)?;
+    arena.negate(at_low).map(Some)
 }
 
 /// An antiderivative of sums of c x^n, c e^(ax), c sin(ax), c cos(ax).
@@ -215,7 +170,7 @@ fn antiderivative(arena: &mut Arena, x: Id, body: Id) -> Res<Option<Id>> {
         let mut factorial = RBig::ONE;
         for n in 0..=degree {
             let coefficient = substitute(arena, next, x, zero)?;
-            factorial = factorial * RBig::from(n as u64 + 1);
+            factorial *= RBig::from(n as u64 + 1);
             let scale = arena.num(RBig::ONE / &factorial)?;
             let e = arena.int(n as i64 + 1)?;
             let power = arena.power(x, e)?;
@@ -230,7 +185,8 @@ fn antiderivative(arena: &mut Arena, x: Id, body: Id) -> Res<Option<Id>> {
             Node::Mul(factors) => factors.clone(),
             _ => vec![term],
         };
-        let (inner, outer): (Vec<Id>, Vec<Id>) = factors.into_iter().partition(|f| depends(arena, *f, x));
+        let (inner, outer): (Vec<Id>, Vec<Id>) =
+            factors.into_iter().partition(|f| depends(arena, *f, x));
         let primitive = match inner[..] {
             [] => x,
             [f] => match primitive(arena, x, f)? {
@@ -264,14 +220,29 @@ fn primitive(arena: &mut Arena, x: Id, f: Id) -> Res<Option<Id>> {
             arena.divide(power, next).map(Some)
         }
         Node::Pow(base, n) if matches!(arena.node(base), Node::Euler) => {
-            let Some(slope) = slope(arena, x, n)? else { return Ok(None) };
+            let Some(slope) = slope(arena, x, n)? else {
+                return Ok(None);
+            };
             arena.divide(f, slope).map(Some)
         }
         Node::Fn(kind @ (Func::Sin | Func::Cos), args) => {
-            let Some(slope) = slope(arena, x, args[0])? else { return Ok(None) };
-            let other = arena.function(if kind == Func::Sin { Func::Cos } else { Func::Sin }, args)?;
+            let Some(slope) = slope(arena, x, args[0])? else {
+                return Ok(None);
+            };
+            let other = arena.function(
+                if kind == Func::Sin {
+                    Func::Cos
+                } else {
+                    Func::Sin
+                },
+                args,
+            )?;
             let value = arena.divide(other, slope)?;
-            if kind == Func::Sin { arena.negate(value).map(Some) } else { Ok(Some(value)) }
+            if kind == Func::Sin {
+                arena.negate(value).map(Some)
+            } else {
+                Ok(Some(value))
+            }
         }
         _ => Ok(None),
     }
@@ -287,7 +258,8 @@ fn slope(arena: &mut Arena, x: Id, id: Id) -> Res<Option<Id>> {
 pub(super) fn derivative(arena: &mut Arena, variable: Id, body: Id) -> Res<Id> {
     let zero = arena.int(0)?;
     let order = arena.reachable(&[body]);
-    let mut map: std::collections::HashMap<Id, Id> = std::collections::HashMap::with_capacity(order.len());
+    let mut map: std::collections::HashMap<Id, Id> =
+        std::collections::HashMap::with_capacity(order.len());
     for id in order {
         arena.budget.spend(4)?;
         let of = |child: Id| map.get(&child).copied().unwrap_or(zero);
@@ -332,10 +304,15 @@ pub(super) fn derivative(arena: &mut Arena, variable: Id, body: Id) -> Res<Id> {
                     }
                     arena.sum(terms)?
                 }
-                Node::Fn(f, args) if args.len() == 1 => match outer_derivative(arena, f, args[0])? {
-                    Some(outer) => arena.product(vec![outer, of(args[0])])?,
-                    None => return arena.add_node(Node::Big(BigOp::Derivative, vec![variable, body])),
-                },
+                Node::Fn(f, args) if args.len() == 1 => {
+                    match outer_derivative(arena, f, args[0])? {
+                        Some(outer) => arena.product(vec![outer, of(args[0])])?,
+                        None => {
+                            return arena
+                                .add_node(Node::Big(BigOp::Derivative, vec![variable, body]));
+                        }
+                    }
+                }
                 _ => return arena.add_node(Node::Big(BigOp::Derivative, vec![variable, body])),
             }
         };
@@ -373,104 +350,15 @@ fn outer_derivative(arena: &mut Arena, f: Func, x: Id) -> Res<Option<Id>> {
                 let rest = arena.subtract(one, square)?;
                 let root = arena.sqrt(rest)?;
                 let value = arena.power(root, minus)?;
-                if f == Acos { arena.negate(value)? } else { value }
+                if f == Acos {
+                    arena.negate(value)?
+                } else {
+                    value
+                }
             }
         }
         _ => return Ok(None),
     }))
-}
-
-/// `\lim_{variable \to target} body`; a target `a^+` or `a^-` has a direction.
-pub(super) fn limit(arena: &mut Arena, variable: Id, target: Id, body: Id) -> Res<Id> {
-    let point = match *arena.node(target) {
-        Node::Pow(point, direction) if matches!(arena.node(direction), Node::Sym(n) if matches!(arena.name(*n), "＋" | "−")) => point,
-        _ => target,
-    };
-    if !depends(arena, body, variable) {
-        return Ok(body);
-    }
-    if let Some(value) = limit_value(arena, variable, point, body)? {
-        return Ok(value);
-    }
-    let (bound, body) = bind(arena, variable, body)?;
-    arena.add_node(Node::Big(BigOp::Limit, vec![bound, target, body]))
-}
-
-fn limit_value(arena: &mut Arena, x: Id, point: Id, body: Id) -> Res<Option<Id>> {
-    let (top, bottom) = fraction(arena, body)?;
-    if matches!(arena.node(point), Node::Infinity) {
-        // (1 + u)^v with u -> 0 and v -> oo tends to e^(lim u v).
-        if let Node::Pow(base, exponent) = *arena.node(body)
-            && depends(arena, base, x)
-            && depends(arena, exponent, x)
-        {
-            let one = arena.int(1)?;
-            let excess = arena.subtract(base, one)?;
-            let product = arena.product(vec![excess, exponent])?;
-            let inner = if depends(arena, product, x) { limit_at_infinity(arena, x, product)? } else { Some(product) };
-            let vanishing = limit_at_infinity(arena, x, excess)?;
-            if let (Some(inner), Some(vanishing)) = (inner, vanishing)
-                && arena.exact(vanishing) == Some(&RBig::ZERO)
-            {
-                let e = arena.add_node(Node::Euler)?;
-                return arena.power(e, inner).map(Some);
-            }
-            return Ok(None);
-        }
-        return limit_at_infinity(arena, x, body);
-    }
-    // Only functions that are continuous where they are defined.
-    let jumps = |n: &Node| matches!(n, Node::Fn(Func::Floor | Func::Ceil | Func::Sign | Func::Mod | Func::Factorial, _) | Node::Big(..) | Node::App(..));
-    if arena.any(body, jumps) || arena.any(point, |n| matches!(n, Node::Infinity)) {
-        return Ok(None);
-    }
-    let (mut top, mut bottom) = (top, bottom);
-    for _ in 0..ROUNDS {
-        let below = substitute(arena, bottom, x, point)?;
-        let above = substitute(arena, top, x, point)?;
-        if matches!(arena.node(below), Node::Undefined) || matches!(arena.node(above), Node::Undefined) {
-            return Ok(None);
-        }
-        let zero = arena.int(0)?;
-        if !same(arena, below, zero)? {
-            return match arena.exact(below).is_some() || !arena.symbols(&[below]).is_empty() || below != zero {
-                true => arena.divide(above, below).map(Some),
-                false => Ok(None),
-            };
-        }
-        if !same(arena, above, zero)? {
-            return Ok(None);
-        }
-        top = derivative(arena, x, top)?;
-        bottom = derivative(arena, x, bottom)?;
-    }
-    Ok(None)
-}
-
-/// The limit of a quotient of polynomials.
-fn limit_at_infinity(arena: &mut Arena, x: Id, body: Id) -> Res<Option<Id>> {
-    let (mut top, mut bottom) = fraction(arena, body)?;
-    let polynomial = |arena: &Arena, root: Id| {
-        arena.reachable(&[root]).into_iter().all(|id| match arena.node(id) {
-            Node::Add(_) | Node::Mul(_) => true,
-            Node::Pow(base, e) => !depends(arena, id, x) || (arena.small_int(*e).is_some_and(|e| (0..=64).contains(&e)) && depends(arena, *base, x)),
-            _ => id == x || !depends(arena, id, x),
-        })
-    };
-    if !polynomial(arena, top) || !polynomial(arena, bottom) {
-        return Ok(None);
-    }
-    for _ in 0..=64 {
-        if !depends(arena, bottom, x) {
-            return if depends(arena, top, x) { Ok(None) } else { arena.divide(top, bottom).map(Some) };
-        }
-        if !depends(arena, top, x) {
-            return arena.int(0).map(Some);
-        }
-        top = derivative(arena, x, top)?;
-        bottom = derivative(arena, x, bottom)?;
-    }
-    Ok(None)
 }
 
 /// Numerator and denominator of a product or a sum of such, over the least obvious common denominator.
@@ -488,7 +376,9 @@ pub(super) fn fraction(arena: &mut Arena, body: Id) -> Res<(Id, Id)> {
         let (mut top, mut bottom) = (Vec::new(), Vec::new());
         for factor in factors {
             match *arena.node(factor) {
-                Node::Pow(base, e) if arena.exact(e).is_some_and(|e| *e.numerator() < IBig::ZERO) => {
+                Node::Pow(base, e)
+                    if arena.exact(e).is_some_and(|e| *e.numerator() < IBig::ZERO) =>
+                {
                     let e = arena.negate(e)?;
                     bottom.push(arena.power(base, e)?);
                 }

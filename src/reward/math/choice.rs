@@ -10,7 +10,10 @@ fn is_letter(c: char) -> bool {
 /// The letter of a gold that is nothing but a letter: `C`, `(C)`, `\textbf{(C)}`.
 pub(super) fn gold(text: &str) -> Option<char> {
     let bare = unwrapped(text);
-    let inner = bare.strip_prefix('(').and_then(|t| t.strip_suffix(')')).unwrap_or(&bare);
+    let inner = bare
+        .strip_prefix('(')
+        .and_then(|t| t.strip_suffix(')'))
+        .unwrap_or(&bare);
     let inner = inner.trim_end_matches([')', '.', ':']);
     match inner.chars().collect::<Vec<_>>()[..] {
         [c @ 'A'..='J'] => Some(c),
@@ -35,31 +38,45 @@ pub(super) fn answer(text: &str) -> Option<char> {
         c => (c, chars.next()?),
     };
     let rest = chars.as_str();
-    let marked = mark == ')' || (matches!(mark, '.' | ':') && rest.starts_with(char::is_whitespace));
-    (is_letter(letter) && marked && (letter.is_uppercase() || rest.trim().is_empty())).then(|| letter.to_ascii_uppercase())
+    let marked =
+        mark == ')' || (matches!(mark, '.' | ':') && rest.starts_with(char::is_whitespace));
+    (is_letter(letter) && marked && (letter.is_uppercase() || rest.trim().is_empty()))
+        .then(|| letter.to_ascii_uppercase())
 }
 
 /// `\textbf{(C)}\ 12` to `(C) 12`.
 fn strip_fonts(text: &str) -> String {
     let mut out = text.to_owned();
-    for command in ["\\textbf", "\\text", "\\mathrm", "\\mathbf", "\\textrm", "\\mbox"] {
+    for command in [
+        "\\textbf", "\\text", "\\mathrm", "\\mathbf", "\\textrm", "\\mbox",
+    ] {
         out = out.replace(command, "");
     }
-    out.replace(['{', '}', '$'], "").replace("\\ ", " ").replace('\\', " ")
+    out.replace(['{', '}', '$'], "")
+        .replace("\\ ", " ")
+        .replace('\\', " ")
 }
 
 /// Several letters: `AC`, `A, C`, `A and C`; in order, each once.
 pub(super) fn set(text: &str, bare_run: bool) -> Option<Vec<char>> {
     let bare = strip_fonts(&unwrapped(text));
-    let parts: Vec<&str> =
-        bare.split([',', ';', ' ']).map(|w| w.trim_matches(['(', ')', '.'])).filter(|w| !w.is_empty() && *w != "and").collect();
-    let single = |w: &&str| w.chars().count() == 1 && w.chars().all(|c| c.is_ascii_uppercase() && is_letter(c));
+    let parts: Vec<&str> = bare
+        .split([',', ';', ' '])
+        .map(|w| w.trim_matches(['(', ')', '.']))
+        .filter(|w| !w.is_empty() && *w != "and")
+        .collect();
+    let single = |w: &&str| {
+        w.chars().count() == 1 && w.chars().all(|c| c.is_ascii_uppercase() && is_letter(c))
+    };
     let mut letters: Vec<char> = if parts.len() > 1 && parts.iter().all(single) {
         parts.iter().filter_map(|w| w.chars().next()).collect()
     } else if let ([run], true) = (&parts[..], bare_run) {
         let run: Vec<char> = run.chars().collect();
         let rising = run.windows(2).all(|w| w[0] < w[1]);
-        if !(2..=6).contains(&run.len()) || !rising || !run.iter().all(|c| c.is_ascii_uppercase() && is_letter(*c)) {
+        if !(2..=6).contains(&run.len())
+            || !rising
+            || !run.iter().all(|c| c.is_ascii_uppercase() && is_letter(*c))
+        {
             return None;
         }
         run

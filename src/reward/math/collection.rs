@@ -11,13 +11,16 @@ use super::budget::Res;
 use super::compare::{Comparer, Kind};
 use super::node::{Id, Node};
 use super::verdict::{Comparison, Verdict};
+use std::collections::HashSet;
 
-/// The largest collection whose elements are compared all with all.
-const MAX_UNORDERED: usize = 200;
+/// The most pairs of elements that are compared to find partners.
+const MAX_PAIRS: usize = 40_000;
 
 /// The verdict where at least one side is a collection.
 pub(super) fn compare(c: &mut Comparer, gold: Id, answer: Id, depth: usize) -> Res<Comparison> {
-    if let (Node::Matrix(g_columns, g), Node::Matrix(a_columns, a)) = (c.arena.node(gold), c.arena.node(answer)) {
+    if let (Node::Matrix(g_columns, g), Node::Matrix(a_columns, a)) =
+        (c.arena.node(gold), c.arena.node(answer))
+    {
         if g_columns != a_columns || g.len() != a.len() {
             return Ok(Comparison::different("matrices of different shapes"));
         }
@@ -29,9 +32,13 @@ pub(super) fn compare(c: &mut Comparer, gold: Id, answer: Id, depth: usize) -> R
     };
     match (g_kind, a_kind) {
         (Kind::Tuple, Kind::Tuple) => ordered(c, &g, &a, depth),
-        (Kind::Tuple, Kind::Set) | (Kind::Set, Kind::Tuple) => Ok(Comparison::different("a tuple is not a set")),
+        (Kind::Tuple, Kind::Set) | (Kind::Set, Kind::Tuple) => {
+            Ok(Comparison::different("a tuple is not a set"))
+        }
         (Kind::Tuple, _) | (_, Kind::Tuple) => ordered(c, &g, &a, depth),
-        _ if c.config.unordered_lists || (g_kind == Kind::Set && a_kind == Kind::Set) => unordered(c, g, a, depth),
+        _ if c.config.unordered_lists || (g_kind == Kind::Set && a_kind == Kind::Set) => {
+            unordered(c, &g, &a, depth)
+        }
         _ => ordered(c, &g, &a, depth),
     }
 }
@@ -62,7 +69,11 @@ fn single(c: &mut Comparer, gold: Id, answer: Id, depth: usize) -> Res<Compariso
 
 fn ordered(c: &mut Comparer, g: &[Id], a: &[Id], depth: usize) -> Res<Comparison> {
     if g.len() != a.len() {
-        return Ok(Comparison::different(format!("{} elements are not {}", a.len(), g.len())));
+        return Ok(Comparison::different(format!(
+            "{} elements are not {}",
+            a.len(),
+            g.len()
+        )));
     }
     let mut unsure = None;
     for (place, (&g, &a)) in g.iter().zip(a).enumerate() {
@@ -70,7 +81,11 @@ fn ordered(c: &mut Comparer, g: &[Id], a: &[Id], depth: usize) -> Res<Comparison
         match part.verdict {
             Verdict::Equal => {}
             Verdict::Different => {
-                return Ok(Comparison::different(format!("element {}: {}", place + 1, part.reason)));
+                return Ok(Comparison::different(format!(
+                    "element {}: {}",
+                    place + 1,
+                    part.reason
+                )));
             }
             Verdict::Undecided => unsure = unsure.or(Some(part)),
         }
@@ -78,55 +93,43 @@ fn ordered(c: &mut Comparer, g: &[Id], a: &[Id], depth: usize) -> Res<Comparison
     Ok(unsure.unwrap_or_else(|| Comparison::equal("the same elements in order")))
 }
 
-/// Removes repeated elements.
-fn distinct(c: &mut Comparer, items: Vec<Id>, depth: usize) -> Res<Vec<Id>> {
-    let mut out: Vec<Id> = Vec::with_capacity(items.len());
-    'items: for item in items {
-        for &seen in &out {
-            if seen == item || c.compare(seen, item, depth + 1)?.verdict == Verdict::Equal {
-                continue 'items;
-            }
-        }
-        out.push(item);
-    }
-    Ok(out)
-}
-
-fn unordered(c: &mut Comparer, g: Vec<Id>, a: Vec<Id>, depth: usize) -> Res<Comparison> {
-    if g.len().max(a.len()) > MAX_UNORDERED {
-        return ordered(c, &g, &a, depth);
-    }
-    if g.len() == a.len() && ordered(c, &g, &a, depth)?.verdict == Verdict::Equal {
-        return Ok(Comparison::equal("the same elements"));
-    }
-    let g = distinct(c, g, depth)?;
-    let a = distinct(c, a, depth)?;
-    if g.len() != a.len() {
-        return Ok(Comparison::different(format!("{} different elements are not {}", a.len(), g.len())));
-    }
-    // Equality is transitive but for rounding, so the first partner will do.
-    let mut free = a;
+/// Two sets are equal if each element of one has an equal in the other, so that repeated elements count once.
+fn unordered(c: &mut Comparer, g: &[Id], a: &[Id], depth: usize) -> Res<Comparison> {
     let mut unsure = None;
-    for item in g {
-        let mut partner = None;
-        let mut doubt = None;
-        for (place, &other) in free.iter().enumerate() {
-            let part = c.compare(item, other, depth + 1)?;
-            match part.verdict {
-                Verdict::Equal => {
-                    partner = Some(place);
-                    break;
-                }
-                Verdict::Undecided => doubt = Some(part),
-                Verdict::Different => {}
-            }
+    for (from, into) in [(g, a), (a, g)] {
+        let known: HashSet<Id> = into.iter().copied().collect();
+        let rest: Vec<Id> = from
+            .iter()
+            .copied()
+            .filter(|id| !known.contains(id))
+            .collect();
+        if rest.len() * into.len() > MAX_PAIRS {
+            return Ok(Comparison::undecided("over the limit of elements"));
         }
-        match (partner, doubt) {
-            (Some(place), _) => {
-                free.swap_remove(place);
+        for item in rest {
+            let mut doubt = None;
+            let mut partner = false;
+            for &other in into {
+                let part = if from == g {
+                    c.compare(item, other, depth + 1)?
+                } else {
+                    c.compare(other, item, depth + 1)?
+                };
+                match part.verdict {
+                    Verdict::Equal => {
+                        partner = true;
+                        break;
+                    }
+                    Verdict::Undecided => doubt = Some(part),
+                    Verdict::Different => {}
+                }
             }
-            (None, Some(part)) => unsure = Some(part),
-            (None, None) => return Ok(Comparison::different("an element has no partner")),
+            if !partner && doubt.is_none() {
+                return Ok(Comparison::different("an element has no partner"));
+            }
+            if !partner {
+                unsure = doubt;
+            }
         }
     }
     Ok(unsure.unwrap_or_else(|| Comparison::equal("the same elements")))

@@ -42,11 +42,16 @@ impl Comparer<'_, '_> {
             Node::Percent(_) | Node::Degree(_) | Node::Ratio(_) | Node::Based(..) => Kind::Tagged,
             Node::App(name, _) if self.arena.name(*name) == "clock" => Kind::Tagged,
             Node::Quantity(..) => Kind::Quantity,
-            Node::Rel(ops, _) if ops.iter().all(|op| matches!(op, RelOp::Eq | RelOp::Approx)) => Kind::Equation,
-            Node::Rel(..) | Node::And(_) | Node::Or(_) => Kind::Inequality,
-            Node::Interval(..) | Node::Union(_) | Node::Intersection(_) | Node::Without(..) | Node::Numbers(_) | Node::Builder(..) => {
-                Kind::Region
+            Node::Rel(ops, _) if ops.iter().all(|op| matches!(op, RelOp::Eq | RelOp::Approx)) => {
+                Kind::Equation
             }
+            Node::Rel(..) | Node::And(_) | Node::Or(_) => Kind::Inequality,
+            Node::Interval(..)
+            | Node::Union(_)
+            | Node::Intersection(_)
+            | Node::Without(..)
+            | Node::Numbers(_)
+            | Node::Builder(..) => Kind::Region,
             Node::List(_) => Kind::List,
             Node::Set(_) => Kind::Set,
             Node::Tuple(_) => Kind::Tuple,
@@ -66,10 +71,14 @@ impl Comparer<'_, '_> {
         }
         use Kind::*;
         match (self.kind(gold), self.kind(answer)) {
-            (Text, _) | (_, Text) => Ok(Comparison::different("words and mathematics, or other words")),
+            (Text, _) | (_, Text) => Ok(Comparison::different(
+                "words and mathematics, or other words",
+            )),
             (Quantity, _) | (_, Quantity) => unit::compare(self, gold, answer, depth),
             (Equation, _) | (_, Equation) => relation::compare(self, gold, answer, depth),
-            (Region | Inequality, _) | (_, Region | Inequality) => interval::compare(self, gold, answer, depth),
+            (Region | Inequality, _) | (_, Region | Inequality) => {
+                interval::compare(self, gold, answer, depth)
+            }
             (List | Set | Tuple | Matrix, _) | (_, List | Set | Tuple | Matrix) => {
                 collection::compare(self, gold, answer, depth)
             }

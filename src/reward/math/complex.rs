@@ -56,19 +56,31 @@ impl<C: Copy> Field<C> {
             (Some(x), None) | (None, Some(x)) => Some(x.clone()),
             (Some(x), Some(y)) => Some(known(x.add(y, self.cx))?),
         };
-        Ok(Complex { re: known(a.re.add(&b.re, self.cx))?, im })
+        Ok(Complex {
+            re: known(a.re.add(&b.re, self.cx))?,
+            im,
+        })
     }
 
     pub fn neg<R: Real<Context = C>>(&self, a: &Complex<R>) -> Complex<R> {
-        Complex { re: a.re.neg(), im: a.im.as_ref().map(Real::neg) }
+        Complex {
+            re: a.re.neg(),
+            im: a.im.as_ref().map(Real::neg),
+        }
     }
 
     pub fn mul<R: Real<Context = C>>(&self, a: &Complex<R>, b: &Complex<R>) -> Value<R> {
         let m = |x: &R, y: &R| known(x.mul(y, self.cx));
         Ok(match (&a.im, &b.im) {
             (None, None) => real(m(&a.re, &b.re)?),
-            (Some(i), None) => Complex { re: m(&a.re, &b.re)?, im: Some(m(i, &b.re)?) },
-            (None, Some(i)) => Complex { re: m(&a.re, &b.re)?, im: Some(m(&a.re, i)?) },
+            (Some(i), None) => Complex {
+                re: m(&a.re, &b.re)?,
+                im: Some(m(i, &b.re)?),
+            },
+            (None, Some(i)) => Complex {
+                re: m(&a.re, &b.re)?,
+                im: Some(m(&a.re, i)?),
+            },
             (Some(i), Some(j)) => Complex {
                 re: known(m(&a.re, &b.re)?.sub(&m(i, j)?, self.cx))?,
                 im: Some(known(m(&a.re, j)?.add(&m(i, &b.re)?, self.cx))?),
@@ -124,7 +136,13 @@ impl<C: Copy> Field<C> {
                 None => Err(Unknown),
             };
         };
-        let half = known(pi.mul(&known(R::rational(&RBig::from_parts(1.into(), 2u8.into()), self.cx))?, self.cx))?;
+        let half = known(pi.mul(
+            &known(R::rational(
+                &RBig::from_parts(1.into(), 2u8.into()),
+                self.cx,
+            ))?,
+            self.cx,
+        ))?;
         match (a.re.sign(), y.sign()) {
             (Some(Ordering::Greater), _) => known(known(y.div(&a.re, self.cx))?.atan(self.cx)),
             (_, Some(Ordering::Greater)) => {
@@ -143,7 +161,9 @@ impl<C: Copy> Field<C> {
 
     pub fn exp<R: Real<Context = C>>(&self, a: &Complex<R>) -> Value<R> {
         let size = known(a.re.exp(self.cx))?;
-        let Some(im) = &a.im else { return Ok(real(size)) };
+        let Some(im) = &a.im else {
+            return Ok(real(size));
+        };
         Ok(Complex {
             re: known(size.mul(&known(im.cos(self.cx))?, self.cx))?,
             im: Some(known(size.mul(&known(im.sin(self.cx))?, self.cx))?),
@@ -162,14 +182,20 @@ impl<C: Copy> Field<C> {
         }
         let size = self.abs(a)?;
         let im = self.arg(a)?;
-        Ok(Complex { re: known(size.re.ln(self.cx))?, im: Some(im) })
+        Ok(Complex {
+            re: known(size.re.ln(self.cx))?,
+            im: Some(im),
+        })
     }
 
     pub fn sqrt<R: Real<Context = C>>(&self, a: &Complex<R>) -> Value<R> {
         match (&a.im, a.re.sign()) {
             (None, Some(Ordering::Less)) if self.complex => {
                 let zero = self.small(0)?;
-                Ok(Complex { re: zero, im: Some(known(a.re.neg().sqrt(self.cx))?) })
+                Ok(Complex {
+                    re: zero,
+                    im: Some(known(a.re.neg().sqrt(self.cx))?),
+                })
             }
             (None, Some(Ordering::Less)) => Err(Undefined),
             (None, _) => Ok(real(known(a.re.sqrt(self.cx))?)),
@@ -233,7 +259,11 @@ impl<C: Copy> Field<C> {
     /// sine and cosine.
     pub fn sin_cos<R: Real<Context = C>>(&self, a: &Complex<R>, sine: bool) -> Value<R> {
         if a.im.is_none() {
-            let value = if sine { a.re.sin(self.cx) } else { a.re.cos(self.cx) };
+            let value = if sine {
+                a.re.sin(self.cx)
+            } else {
+                a.re.cos(self.cx)
+            };
             return Ok(real(known(value)?));
         }
         // sin(x + iy) = sin x cosh y + i cos x sinh y, and alike for cos.
@@ -245,7 +275,10 @@ impl<C: Copy> Field<C> {
         } else {
             (self.mul(&c, &ch)?, self.neg(&self.mul(&s, &sh)?))
         };
-        Ok(Complex { re: re.re, im: Some(im.re) })
+        Ok(Complex {
+            re: re.re,
+            im: Some(im.re),
+        })
     }
 
     /// (e^x -+ e^-x) / 2

@@ -65,7 +65,11 @@ impl MathConfig {
     /// Refuses what cannot be meant.
     pub(super) fn check(&self) -> Result<()> {
         if self.precision > 100 {
-            return Err(Error::config("precision", self.precision, "0 to 100 decimals"));
+            return Err(Error::config(
+                "precision",
+                self.precision,
+                "0 to 100 decimals",
+            ));
         }
         let limits = [
             ("max_bytes", self.max_bytes as u64, 1 << 30),

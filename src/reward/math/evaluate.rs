@@ -42,9 +42,14 @@ pub(super) fn evaluate<R: Real>(
             Node::Pi => Ok(field.pi()),
             Node::Euler => {
                 arena.budget.spend(cost)?;
-                field.rational::<R>(&RBig::ONE).and_then(|one| field.exp(&one))
+                field
+                    .rational::<R>(&RBig::ONE)
+                    .and_then(|one| field.exp(&one))
             }
-            Node::Imaginary => match (R::rational(&RBig::ZERO, field.cx), R::rational(&RBig::ONE, field.cx)) {
+            Node::Imaginary => match (
+                R::rational(&RBig::ZERO, field.cx),
+                R::rational(&RBig::ONE, field.cx),
+            ) {
                 (Some(re), Some(im)) => Ok(Complex { re, im: Some(im) }),
                 _ => Err(Missing::Unknown),
             },
@@ -63,7 +68,9 @@ pub(super) fn evaluate<R: Real>(
                     Err(missing) => Err(missing),
                 }
             }
-            Node::Percent(a) => scale(&field, of(a), |_| Some(RBig::from_parts(1.into(), 100u8.into()))),
+            Node::Percent(a) => scale(&field, of(a), |_| {
+                Some(RBig::from_parts(1.into(), 100u8.into()))
+            }),
             Node::Degree(a) => of(a).and_then(|a| {
                 let step = field.rational(&RBig::from_parts(1.into(), 180u8.into()))?;
                 field.mul(&field.mul(&a, &step)?, &field.pi())
@@ -80,7 +87,10 @@ pub(super) fn evaluate<R: Real>(
         };
         values.insert(id, value);
     }
-    Ok(roots.iter().map(|root| values.get(root).cloned().unwrap_or(Err(Missing::Unknown))).collect())
+    Ok(roots
+        .iter()
+        .map(|root| values.get(root).cloned().unwrap_or(Err(Missing::Unknown)))
+        .collect())
 }
 
 /// Left fold; "undefined" outweighs "unknown", for it settles that the point is outside the domain.
@@ -100,7 +110,11 @@ fn fold<R: Real>(
     total.unwrap_or(Err(Missing::Unknown))
 }
 
-fn scale<R: Real>(field: &Field<R::Context>, value: Value<R>, by: impl Fn(()) -> Option<RBig>) -> Value<R> {
+fn scale<R: Real>(
+    field: &Field<R::Context>,
+    value: Value<R>,
+    by: impl Fn(()) -> Option<RBig>,
+) -> Value<R> {
     let factor = field.rational(&by(()).ok_or(Missing::Unknown)?)?;
     field.mul(&value?, &factor)
 }
@@ -140,16 +154,29 @@ fn power<R: Real>(
     field.pow(&a?, &b?)
 }
 
-fn function<R: Real>(arena: &Arena, field: &Field<R::Context>, f: Func, args: &[Complex<R>]) -> Res<Value<R>> {
+fn function<R: Real>(
+    arena: &Arena,
+    field: &Field<R::Context>,
+    f: Func,
+    args: &[Complex<R>],
+) -> Res<Value<R>> {
     use Func::*;
-    let Some(x) = args.first() else { return Ok(Err(Missing::Unknown)) };
+    let Some(x) = args.first() else {
+        return Ok(Err(Missing::Unknown));
+    };
     if matches!(f, Factorial | DoubleFactorial | Binom | Gcd | Lcm) {
         return combinatorial(arena, field, f, args);
     }
     Ok((|| {
         let one = || field.rational::<R>(&RBig::ONE);
         let quotient = |a: Value<R>, b: Value<R>| field.mul(&a?, &field.recip(&b?)?);
-        let only_real = |x: &Complex<R>| if x.im.is_some() { Err(Missing::Unknown) } else { Ok(()) };
+        let only_real = |x: &Complex<R>| {
+            if x.im.is_some() {
+                Err(Missing::Unknown)
+            } else {
+                Ok(())
+            }
+        };
         match f {
             Sin => field.sin_cos(x, true),
             Cos => field.sin_cos(x, false),
@@ -165,7 +192,11 @@ fn function<R: Real>(arena: &Arena, field: &Field<R::Context>, f: Func, args: &[
             Csch => quotient(one(), field.sinh_cosh(x, true)),
             Asin => field.asin(x),
             Acos | Acsc | Asec => {
-                let x = if f == Acos { x.clone() } else { field.recip(x)? };
+                let x = if f == Acos {
+                    x.clone()
+                } else {
+                    field.recip(x)?
+                };
                 let sine = field.asin(&x)?;
                 if f == Acsc {
                     return Ok(sine);
@@ -187,7 +218,10 @@ fn function<R: Real>(arena: &Arena, field: &Field<R::Context>, f: Func, args: &[
                 Some(im) => Ok(real(im.clone())),
                 None => field.rational(&RBig::ZERO),
             },
-            Conj => Ok(Complex { re: x.re.clone(), im: x.im.as_ref().map(Real::neg) }),
+            Conj => Ok(Complex {
+                re: x.re.clone(),
+                im: x.im.as_ref().map(Real::neg),
+            }),
             Arg => field.arg(x).map(real),
             Floor => {
                 only_real(x)?;
@@ -264,7 +298,7 @@ fn combinatorial<R: Real>(
         Func::DoubleFactorial => product(1, n, 2),
         Func::Binom if integers.len() == 2 => {
             let k = integers[1];
-            if n < 0 || n > MAX_FACTORIAL {
+            if !(0..=MAX_FACTORIAL).contains(&n) {
                 return Ok(Err(Missing::Unknown));
             }
             if k < 0 || k > n {

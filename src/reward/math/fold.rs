@@ -33,7 +33,9 @@ pub(super) fn function(arena: &mut Arena, f: Func, args: &[Id]) -> Res<Option<Id
         _ => {}
     }
     let Some(values) = exact else { return Ok(None) };
-    let Some(first) = values.first() else { return Ok(None) };
+    let Some(first) = values.first() else {
+        return Ok(None);
+    };
     for value in &values {
         arena.budget.spend_bits(bits(value))?;
     }
@@ -84,7 +86,9 @@ fn factorial(arena: &mut Arena, f: Func, n: &RBig) -> Res<Option<Id>> {
     if !n.is_int() {
         return Ok(None);
     }
-    let Ok(n) = i64::try_from(n.numerator()) else { return Ok(None) };
+    let Ok(n) = i64::try_from(n.numerator()) else {
+        return Ok(None);
+    };
     if n < 0 {
         return arena.undefined().map(Some);
     }
@@ -104,7 +108,9 @@ fn factorial(arena: &mut Arena, f: Func, n: &RBig) -> Res<Option<Id>> {
 
 /// `n (n-1) ... (n-k+1) / k!` for a small literal k and any n.
 fn binomial(arena: &mut Arena, n: Id, k: Id) -> Res<Option<Id>> {
-    let Some(mut k) = arena.small_int(k) else { return Ok(None) };
+    let Some(mut k) = arena.small_int(k) else {
+        return Ok(None);
+    };
     if let Some(n) = arena.small_int(n)
         && n >= 0
         && k >= 0
@@ -131,7 +137,7 @@ fn binomial(arena: &mut Arena, n: Id, k: Id) -> Res<Option<Id>> {
     for i in 0..k {
         let shift = arena.int(-i)?;
         factors.push(arena.sum(vec![n, shift])?);
-        divisor = divisor / RBig::from(i + 1);
+        divisor /= RBig::from(i + 1);
     }
     factors.push(arena.num(divisor)?);
     arena.product(factors).map(Some)
@@ -154,7 +160,12 @@ fn logarithm(arena: &mut Arena, x: Id, base: Id) -> Res<Option<Id>> {
 
 /// The p/q with `x = base^(p/q)`, q up to 64, if there is one.
 pub(super) fn rational_log(arena: &Arena, x: &RBig, base: &RBig) -> Res<Option<RBig>> {
-    if *x <= RBig::ZERO || *base <= RBig::ZERO || *base == RBig::ONE || bits(x) > 4096 || bits(base) > 4096 {
+    if *x <= RBig::ZERO
+        || *base <= RBig::ZERO
+        || *base == RBig::ONE
+        || bits(x) > 4096
+        || bits(base) > 4096
+    {
         return Ok(None);
     }
     if *x == RBig::ONE {
@@ -164,7 +175,11 @@ pub(super) fn rational_log(arena: &Arena, x: &RBig, base: &RBig) -> Res<Option<R
         let power = x.pow(q);
         let size = |v: &RBig| v.numerator().bit_len() as f64 - v.denominator().bit_len() as f64;
         // |p| is about log(x^q) / log(base); the neighbours cover the rounding.
-        let scale = if size(base).abs() < 1.0 { 1.0 } else { size(base) };
+        let scale = if size(base).abs() < 1.0 {
+            1.0
+        } else {
+            size(base)
+        };
         let guess = (size(&power) / scale).round() as isize;
         for p in guess - 3..=guess + 3 {
             if bits(base).saturating_mul(p.unsigned_abs()) > 1 << 16 {

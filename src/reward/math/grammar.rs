@@ -43,7 +43,12 @@ pub(super) fn sequence(arena: &mut Arena, text: &[char], tokens: Vec<Tok>) -> Re
 
 /// Leading and trailing separators carry no meaning.
 fn trim(mut tokens: &[Tok]) -> &[Tok] {
-    let idle = |t: &Tok| matches!(t, Tok::Comma | Tok::Semicolon | Tok::And | Tok::Or | Tok::Ampersand | Tok::Row);
+    let idle = |t: &Tok| {
+        matches!(
+            t,
+            Tok::Comma | Tok::Semicolon | Tok::And | Tok::Or | Tok::Ampersand | Tok::Row
+        )
+    };
     while let [first, rest @ ..] = tokens
         && idle(first)
     {
@@ -58,7 +63,10 @@ fn trim(mut tokens: &[Tok]) -> &[Tok] {
 }
 
 fn split(tokens: &[Tok], at: impl Fn(&Tok) -> bool) -> Vec<&[Tok]> {
-    tokens.split(|t| at(t)).filter(|part| !part.is_empty()).collect()
+    tokens
+        .split(|t| at(t))
+        .filter(|part| !part.is_empty())
+        .collect()
 }
 
 /// A list of more than one element; one element is itself.
@@ -73,7 +81,9 @@ fn list(arena: &mut Arena, mut parts: Vec<Id>) -> Res<Id> {
 /// Is this a relation other than an equation?
 fn is_inequality(arena: &Arena, id: Id) -> bool {
     match arena.node(id) {
-        Node::Rel(ops, _) => ops.iter().any(|op| !matches!(op, RelOp::Eq | RelOp::Approx)),
+        Node::Rel(ops, _) => ops
+            .iter()
+            .any(|op| !matches!(op, RelOp::Eq | RelOp::Approx)),
         Node::And(_) | Node::Or(_) => true,
         _ => false,
     }
@@ -87,7 +97,12 @@ fn connected(arena: &mut Arena, text: &[char], tokens: &[Tok]) -> Res<Option<Id>
         let mut items = Vec::new();
         for item in split(part, |t| *t == Tok::Comma) {
             // `(1,000)`: a group of thousands is no element.
-            if let [Tok::Num { digits: Some(digits), .. }] = item
+            if let [
+                Tok::Num {
+                    digits: Some(digits),
+                    ..
+                },
+            ] = item
                 && digits.len() == 3
                 && digits.starts_with('0')
                 && part.len() > 1
@@ -105,14 +120,22 @@ fn connected(arena: &mut Arena, text: &[char], tokens: &[Tok]) -> Res<Option<Id>
         return Ok(all.first().copied());
     }
     if all.iter().any(|&id| is_inequality(arena, id)) {
-        return arena.add_node(if has_or { Node::Or(all) } else { Node::And(all) }).map(Some);
+        return arena
+            .add_node(if has_or {
+                Node::Or(all)
+            } else {
+                Node::And(all)
+            })
+            .map(Some);
     }
     // `p = 5, q = 2 and p = 7, q = 2`: systems of equal length stay together.
     let size = groups[0].len();
     let systems = groups.len() > 1
         && size > 1
         && groups.iter().all(|g| g.len() == size)
-        && all.iter().all(|&id| matches!(arena.node(id), Node::Rel(..)));
+        && all
+            .iter()
+            .all(|&id| matches!(arena.node(id), Node::Rel(..)));
     if systems {
         let mut lists = Vec::new();
         for group in groups {
@@ -171,7 +194,15 @@ fn relation(arena: &mut Arena, text: &[char], tokens: &[Tok]) -> Res<Id> {
 
 /// A side of a relation; `f(x)` and `W(n)` alone are names there, not products.
 fn named(arena: &mut Arena, text: &[char], tokens: &[Tok]) -> Res<Id> {
-    if let [Tok::Ident { name, .. }, Tok::Group { open: Bracket::Paren, id: Some(id), .. }] = tokens {
+    if let [
+        Tok::Ident { name, .. },
+        Tok::Group {
+            open: Bracket::Paren,
+            id: Some(id),
+            ..
+        },
+    ] = tokens
+    {
         let args = term::arguments(arena, *id);
         let name = arena.intern(name);
         return arena.add_node(Node::App(name, args));
@@ -223,10 +254,25 @@ fn ratio(arena: &mut Arena, text: &[char], tokens: &[Tok]) -> Res<Id> {
     if !tokens.contains(&Tok::Colon) {
         return term::sum(arena, text, tokens);
     }
-    if let [Tok::Num { id: h, digits: Some(hours), .. }, Tok::Colon, Tok::Num { id: m, digits: Some(minutes), .. }, rest @ ..] = tokens
+    if let [
+        Tok::Num {
+            id: h,
+            digits: Some(hours),
+            ..
+        },
+        Tok::Colon,
+        Tok::Num {
+            id: m,
+            digits: Some(minutes),
+            ..
+        },
+        rest @ ..,
+    ] = tokens
         && hours.len() <= 2
         && minutes.len() == 2
-        && rest.iter().all(|t| matches!(t, Tok::Text(_) | Tok::Unit(_) | Tok::Ident { .. }))
+        && rest
+            .iter()
+            .all(|t| matches!(t, Tok::Text(_) | Tok::Unit(_) | Tok::Ident { .. }))
     {
         let clock = arena.intern("clock");
         let time = arena.add_node(Node::App(clock, vec![*h, *m]))?;
@@ -234,7 +280,9 @@ fn ratio(arena: &mut Arena, text: &[char], tokens: &[Tok]) -> Res<Id> {
         let half: String = rest
             .iter()
             .map(|t| match t {
-                Tok::Text(w) | Tok::Unit(w) | Tok::Ident { name: w, .. } => w.to_lowercase().replace('.', ""),
+                Tok::Text(w) | Tok::Unit(w) | Tok::Ident { name: w, .. } => {
+                    w.to_lowercase().replace('.', "")
+                }
                 _ => String::new(),
             })
             .collect();
@@ -256,7 +304,10 @@ fn ratio(arena: &mut Arena, text: &[char], tokens: &[Tok]) -> Res<Id> {
 
 /// `{n \choose k}` and `{a \over b}`.
 fn choose(arena: &mut Arena, text: &[char], tokens: &[Tok]) -> Res<Id> {
-    let Some(at) = tokens.iter().position(|t| matches!(t, Tok::Choose | Tok::Over)) else {
+    let Some(at) = tokens
+        .iter()
+        .position(|t| matches!(t, Tok::Choose | Tok::Over))
+    else {
         return Err(Stop::Syntax("choose"));
     };
     if at == 0 || at + 1 == tokens.len() {
@@ -273,12 +324,18 @@ fn choose(arena: &mut Arena, text: &[char], tokens: &[Tok]) -> Res<Id> {
 
 /// The content of `\{ \}`: elements, or `x | condition`.
 pub(super) fn set(arena: &mut Arena, text: &[char], tokens: Vec<Tok>) -> Res<Option<Id>> {
-    let mark = tokens.iter().position(|t| matches!(t, Tok::Mid | Tok::Colon));
+    let mark = tokens
+        .iter()
+        .position(|t| matches!(t, Tok::Mid | Tok::Colon));
     if let Some(at) = mark
         && tokens[at + 1..].iter().any(|t| matches!(t, Tok::Rel(_)))
     {
-        let Some(variable) = sequence(arena, text, tokens[..at].to_vec())? else { return Err(Stop::Syntax("set")) };
-        let Some(condition) = sequence(arena, text, tokens[at + 1..].to_vec())? else { return Err(Stop::Syntax("set")) };
+        let Some(variable) = sequence(arena, text, tokens[..at].to_vec())? else {
+            return Err(Stop::Syntax("set"));
+        };
+        let Some(condition) = sequence(arena, text, tokens[at + 1..].to_vec())? else {
+            return Err(Stop::Syntax("set"));
+        };
         return arena.add_node(Node::Builder(variable, condition)).map(Some);
     }
     sequence(arena, text, tokens)
@@ -294,7 +351,9 @@ pub(super) fn matrix(arena: &mut Arena, text: &[char], tokens: Vec<Tok>) -> Res<
         }
         let mut count = 0;
         for cell in row.split(|t| *t == Tok::Ampersand) {
-            let Some(id) = sequence(arena, text, cell.to_vec())? else { return Err(Stop::Syntax("an empty cell")) };
+            let Some(id) = sequence(arena, text, cell.to_vec())? else {
+                return Err(Stop::Syntax("an empty cell"));
+            };
             if matches!(arena.node(id), Node::Matrix(..)) {
                 return Err(Stop::Syntax("a matrix in a matrix"));
             }

@@ -7,7 +7,7 @@ use super::budget::{Res, Stop};
 use super::grammar;
 use super::node::{Arena, Id, Node, RelOp};
 use super::numeral::{self, Comma};
-use super::token::{Bracket, Command, LogBase, Tok};
+use super::token::{Bracket, Tok};
 use super::unit;
 use super::vocabulary::{self, Constant, Word};
 use dashu_ratio::RBig;
@@ -20,23 +20,25 @@ pub(super) struct Mode {
     pub letter_units: bool,
     /// Whether a bar after an operand opens where an operand follows: `||x||y||`.
     pub bars_open: bool,
+    /// Whether `I` is the imaginary unit, as some systems print it.
+    pub upper_i: bool,
 }
 
 /// An open bracket.
-struct Frame {
-    bracket: Bracket,
-    tokens: Vec<Tok>,
-    start: usize,
-    spaced: bool,
+pub(super) struct Frame {
+    pub(super) bracket: Bracket,
+    pub(super) tokens: Vec<Tok>,
+    pub(super) start: usize,
+    pub(super) spaced: bool,
 }
 
-struct Lexer<'a, 'b> {
-    arena: &'a mut Arena<'b>,
-    text: &'a [char],
-    at: usize,
-    spaced: bool,
-    frames: Vec<Frame>,
-    mode: Mode,
+pub(super) struct Lexer<'a, 'b> {
+    pub(super) arena: &'a mut Arena<'b>,
+    pub(super) text: &'a [char],
+    pub(super) at: usize,
+    pub(super) spaced: bool,
+    pub(super) frames: Vec<Frame>,
+    pub(super) mode: Mode,
 }
 
 /// Reads a whole text into one node.
@@ -46,7 +48,12 @@ pub(super) fn read(arena: &mut Arena, text: &[char], mode: Mode) -> Res<Id> {
         text,
         at: 0,
         spaced: false,
-        frames: vec![Frame { bracket: Bracket::Plain, tokens: Vec::new(), start: 0, spaced: false }],
+        frames: vec![Frame {
+            bracket: Bracket::Plain,
+            tokens: Vec::new(),
+            start: 0,
+            spaced: false,
+        }],
         mode,
     };
     while lexer.at < text.len() {
@@ -66,46 +73,55 @@ pub(super) fn read(arena: &mut Arena, text: &[char], mode: Mode) -> Res<Id> {
 }
 
 impl Lexer<'_, '_> {
-    fn top(&mut self) -> &mut Frame {
+    pub(super) fn top(&mut self) -> &mut Frame {
         // The bottom frame is never popped while lexing.
         let last = self.frames.len() - 1;
         &mut self.frames[last]
     }
 
-    fn peek(&self, ahead: usize) -> Option<char> {
+    pub(super) fn peek(&self, ahead: usize) -> Option<char> {
         self.text.get(self.at + ahead).copied()
     }
 
-    fn push(&mut self, tok: Tok) {
+    pub(super) fn push(&mut self, tok: Tok) {
         self.spaced = false;
         self.top().tokens.push(tok);
     }
 
-    fn previous(&mut self) -> Option<&Tok> {
+    pub(super) fn previous(&mut self) -> Option<&Tok> {
         self.top().tokens.last()
     }
 
-    fn after_operand(&mut self) -> bool {
+    pub(super) fn after_operand(&mut self) -> bool {
         self.previous().is_some_and(Tok::ends_operand)
     }
 
-    fn open(&mut self, bracket: Bracket, length: usize) -> Res<()> {
+    pub(super) fn open(&mut self, bracket: Bracket, length: usize) -> Res<()> {
         if self.frames.len() > self.arena.budget.max_depth {
             return Err(Stop::Limit("depth"));
         }
         self.at += length;
-        let frame = Frame { bracket, tokens: Vec::new(), start: self.at, spaced: self.spaced };
+        let frame = Frame {
+            bracket,
+            tokens: Vec::new(),
+            start: self.at,
+            spaced: self.spaced,
+        };
         self.spaced = false;
         self.frames.push(frame);
         Ok(())
     }
 
     /// Closes the innermost bracket; `closed_high` is whether an interval would include its upper end.
-    fn close(&mut self, closed_high: bool) -> Res<()> {
-        let Some(frame) = self.frames.pop() else { return Err(Stop::Syntax("bracket")) };
+    pub(super) fn close(&mut self, closed_high: bool) -> Res<()> {
+        let Some(frame) = self.frames.pop() else {
+            return Err(Stop::Syntax("bracket"));
+        };
         let span = (frame.start, self.at.min(self.text.len()));
         let id = match frame.bracket {
-            Bracket::Matrix | Bracket::Determinant => Some(grammar::matrix(self.arena, self.text, frame.tokens)?),
+            Bracket::Matrix | Bracket::Determinant => {
+                Some(grammar::matrix(self.arena, self.text, frame.tokens)?)
+            }
             Bracket::Set => grammar::set(self.arena, self.text, frame.tokens)?,
             _ => grammar::sequence(self.arena, self.text, frame.tokens)?,
         };
@@ -123,7 +139,12 @@ impl Lexer<'_, '_> {
     }
 
     /// Closes the innermost bracket that `fits`, and what is open inside it; a stray closing bracket is dropped.
-    fn close_matching(&mut self, fits: impl Fn(Bracket) -> bool, closed_high: bool, length: usize) -> Res<()> {
+    pub(super) fn close_matching(
+        &mut self,
+        fits: impl Fn(Bracket) -> bool,
+        closed_high: bool,
+        length: usize,
+    ) -> Res<()> {
         if self.frames[1..].iter().any(|f| fits(f.bracket)) {
             while !fits(self.top().bracket) {
                 self.close(false)?;
@@ -134,7 +155,7 @@ impl Lexer<'_, '_> {
         Ok(())
     }
 
-    fn step(&mut self) -> Res<()> {
+    pub(super) fn step(&mut self) -> Res<()> {
         let c = self.text[self.at];
         let interval = |b| matches!(b, Bracket::Paren | Bracket::Square | Bracket::French);
         match c {
@@ -164,8 +185,12 @@ impl Lexer<'_, '_> {
             ')' => self.close_matching(interval, false, 1),
             '[' => {
                 // `]0,1[` and `[0,1[`: an opening bracket that closes.
-                let comma = self.top().tokens.contains(&Tok::Comma) || self.top().tokens.contains(&Tok::Semicolon);
-                if comma && matches!(self.top().bracket, Bracket::French | Bracket::Square) && self.after_operand() {
+                let comma = self.top().tokens.contains(&Tok::Comma)
+                    || self.top().tokens.contains(&Tok::Semicolon);
+                if comma
+                    && matches!(self.top().bracket, Bracket::French | Bracket::Square)
+                    && self.after_operand()
+                {
                     self.at += 1;
                     return self.close(false);
                 }
@@ -217,13 +242,13 @@ impl Lexer<'_, '_> {
         }
     }
 
-    fn single(&mut self, tok: Tok) -> Res<()> {
+    pub(super) fn single(&mut self, tok: Tok) -> Res<()> {
         self.at += 1;
         self.push(tok);
         Ok(())
     }
 
-    fn relation(&mut self, c: char) -> Res<()> {
+    pub(super) fn relation(&mut self, c: char) -> Res<()> {
         let equals = self.peek(1) == Some('=');
         let (tok, length) = match (c, equals, self.peek(1)) {
             ('<', true, _) => (RelOp::Le, 2),
@@ -240,20 +265,28 @@ impl Lexer<'_, '_> {
         Ok(())
     }
 
-    fn number(&mut self) -> Res<()> {
+    pub(super) fn number(&mut self) -> Res<()> {
         let outside = self.frames.len() == 1;
         let numeral = numeral::read(self.arena, self.text, self.at, self.mode.comma, outside)?;
         self.at = numeral.end;
         let spaced = self.spaced;
-        self.push(Tok::Num { id: numeral.id, digits: numeral.digits, spaced });
+        self.push(Tok::Num {
+            id: numeral.id,
+            digits: numeral.digits,
+            spaced,
+        });
         Ok(())
     }
 
     /// A bar opens after an operator and closes after an operand, unless it separates a set from its condition.
-    fn bar(&mut self, bracket: Bracket, length: usize) -> Res<()> {
+    pub(super) fn bar(&mut self, bracket: Bracket, length: usize) -> Res<()> {
         let after = self.after_operand();
         let open_bar = self.top().bracket == bracket;
-        if after && !open_bar && matches!(self.top().bracket, Bracket::Set | Bracket::Brace) && !self.top().tokens.contains(&Tok::Mid) {
+        if after
+            && !open_bar
+            && matches!(self.top().bracket, Bracket::Set | Bracket::Brace)
+            && !self.top().tokens.contains(&Tok::Mid)
+        {
             return self.single(Tok::Mid);
         }
         let operand_follows = self.text[self.at + length..]
@@ -268,7 +301,7 @@ impl Lexer<'_, '_> {
     }
 
     /// A run of letters: a word that is known, a unit, or letters that multiply.
-    fn word(&mut self) -> Res<()> {
+    pub(super) fn word(&mut self) -> Res<()> {
         let start = self.at;
         let mut end = start;
         while self.text.get(end).is_some_and(char::is_ascii_alphabetic) {
@@ -279,7 +312,9 @@ impl Lexer<'_, '_> {
         let operand_before = self.after_operand();
         if word.len() > 1 {
             // `60 min`, `30 sec` and `5 in`: units that are also functions or relations, where nothing follows.
-            let last = self.text[end..].iter().all(|c| c.is_whitespace() || "$.}^23".contains(*c));
+            let last = self.text[end..]
+                .iter()
+                .all(|c| c.is_whitespace() || "$.}^23".contains(*c));
             if operand_before && last && matches!(word.as_str(), "min" | "sec" | "in") {
                 self.at = end;
                 self.push(Tok::Unit(word));
@@ -296,7 +331,10 @@ impl Lexer<'_, '_> {
             }
             // `x=1orx=-1`
             for (connective, tok) in [("or", Tok::Or), ("and", Tok::And)] {
-                if operand_before && word.starts_with(connective) && word.len() <= connective.len() + 2 {
+                if operand_before
+                    && word.starts_with(connective)
+                    && word.len() <= connective.len() + 2
+                {
                     self.at = start + connective.len();
                     self.push(tok);
                     return Ok(());
@@ -304,18 +342,21 @@ impl Lexer<'_, '_> {
             }
             // `sinx`, `lnx`: a function glued to its argument.
             for prefix in ["sin", "cos", "tan", "log", "ln", "sqrt", "pi"] {
-                if word.starts_with(prefix) && word.len() <= prefix.len() + 2 {
-                    if let Some(known) = vocabulary::plain(prefix) {
-                        self.at = start + prefix.len();
-                        return self.known(known, spaced);
-                    }
+                if word.starts_with(prefix)
+                    && word.len() <= prefix.len() + 2
+                    && let Some(known) = vocabulary::plain(prefix)
+                {
+                    self.at = start + prefix.len();
+                    return self.known(known, spaced);
                 }
             }
         } else if operand_before
             && spaced
             && self.mode.letter_units
             && unit::is_letter(&word)
-            && self.text[end..].iter().all(|c| c.is_whitespace() || "^/23{}$.*".contains(*c) || c.is_ascii_alphabetic())
+            && self.text[end..]
+                .iter()
+                .all(|c| c.is_whitespace() || "^/23{}$.*".contains(*c) || c.is_ascii_alphabetic())
         {
             self.at = end;
             self.push(Tok::Unit(word));
@@ -331,7 +372,7 @@ impl Lexer<'_, '_> {
         self.letter(&first, spaced)
     }
 
-    fn letter(&mut self, letter: &str, spaced: bool) -> Res<()> {
+    pub(super) fn letter(&mut self, letter: &str, spaced: bool) -> Res<()> {
         // A letter with a subscript is a name, whatever it would mean alone.
         let subscript = self.peek(0) == Some('_');
         match letter {
@@ -339,16 +380,23 @@ impl Lexer<'_, '_> {
                 let id = self.arena.add_node(Node::Euler)?;
                 self.push(Tok::Value(id));
             }
+            "I" if !subscript && self.mode.upper_i => {
+                let id = self.arena.add_node(Node::Imaginary)?;
+                self.push(Tok::Value(id));
+            }
             "i" if !subscript => {
                 let id = self.arena.add_node(Node::Imaginary)?;
                 self.push(Tok::Value(id));
             }
-            _ => self.push(Tok::Ident { name: letter.to_owned(), spaced }),
+            _ => self.push(Tok::Ident {
+                name: letter.to_owned(),
+                spaced,
+            }),
         }
         Ok(())
     }
 
-    fn known(&mut self, word: Word, spaced: bool) -> Res<()> {
+    pub(super) fn known(&mut self, word: Word, spaced: bool) -> Res<()> {
         match word {
             Word::Tok(tok) => self.push(tok),
             Word::Symbol("exp") => {
@@ -356,11 +404,13 @@ impl Lexer<'_, '_> {
                 self.push(Tok::Value(id));
                 self.push(Tok::Caret);
             }
-            Word::Symbol(name) => self.push(Tok::Ident { name: name.to_owned(), spaced }),
+            Word::Symbol(name) => self.push(Tok::Ident {
+                name: name.to_owned(),
+                spaced,
+            }),
             Word::Constant(constant) => {
                 let node = match constant {
                     Constant::Pi => Node::Pi,
-                    Constant::Euler => Node::Euler,
                     Constant::Imaginary => Node::Imaginary,
                     Constant::Infinity => Node::Infinity,
                     Constant::Empty => Node::Set(Vec::new()),
@@ -377,7 +427,7 @@ impl Lexer<'_, '_> {
     }
 
     /// A sign beyond ASCII.
-    fn sign(&mut self, c: char) -> Res<()> {
+    pub(super) fn sign(&mut self, c: char) -> Res<()> {
         let spaced = self.spaced;
         self.at += 1;
         if let Some((up, digit)) = vocabulary::raised(c) {
@@ -392,12 +442,23 @@ impl Lexer<'_, '_> {
             let value: i64 = digits.parse().map_err(|_| Stop::Syntax("superscript"))?;
             let id = self.arena.int(value)?;
             self.push(if up { Tok::Caret } else { Tok::Underscore });
-            self.push(Tok::Num { id, digits: Some(digits), spaced: false });
+            self.push(Tok::Num {
+                id,
+                digits: Some(digits),
+                spaced: false,
+            });
             return Ok(());
         }
         if let Some((n, d)) = vocabulary::vulgar(c) {
-            let id = self.arena.num(RBig::from_parts(n.into(), (d as u64).into()))?;
-            if let Some(Tok::Num { id: whole, digits: Some(_), .. }) = self.previous() {
+            let id = self
+                .arena
+                .num(RBig::from_parts(n.into(), (d as u64).into()))?;
+            if let Some(Tok::Num {
+                id: whole,
+                digits: Some(_),
+                ..
+            }) = self.previous()
+            {
                 let whole = *whole;
                 self.top().tokens.pop();
                 let sum = self.arena.sum(vec![whole, id])?;
@@ -411,321 +472,13 @@ impl Lexer<'_, '_> {
             Some(word) => self.known(word, spaced),
             None if matches!(c, '€' | '£' | '¥' | '₹' | '¢') => Ok(()),
             None if c.is_alphabetic() => {
-                self.push(Tok::Ident { name: c.to_string(), spaced });
+                self.push(Tok::Ident {
+                    name: c.to_string(),
+                    spaced,
+                });
                 Ok(())
             }
             None => Err(Stop::Syntax("a sign that is no mathematics")),
         }
     }
-
-    /// What a backslash begins.
-    fn command(&mut self) -> Res<()> {
-        let Some(next) = self.peek(1) else {
-            self.at += 1;
-            return Ok(());
-        };
-        if !next.is_ascii_alphabetic() {
-            return match next {
-                '{' => self.open(Bracket::Set, 2),
-                '}' => self.close_matching(|b| b == Bracket::Set, true, 2),
-                '|' => {
-                    self.bar(Bracket::Norm, 2)
-                }
-                '\\' => {
-                    self.at += 2;
-                    if self.frames.iter().any(|f| matches!(f.bracket, Bracket::Matrix | Bracket::Determinant)) {
-                        self.push(Tok::Row);
-                        // `\\[2pt]`
-                        if self.peek(0) == Some('[')
-                            && let Some(close) = self.text[self.at..].iter().take(12).position(|c| *c == ']')
-                            && self.text[self.at..self.at + close].windows(2).any(|w| matches!(w, ['p', 't'] | ['e', 'x'] | ['e', 'm']))
-                        {
-                            self.at += close + 1;
-                        }
-                    } else {
-                        self.spaced = true;
-                    }
-                    Ok(())
-                }
-                '%' => {
-                    self.at += 2;
-                    self.push(Tok::Percent);
-                    Ok(())
-                }
-                // Spacing, `\$`, `\(` and `\[`: nothing.
-                _ => {
-                    self.at += 2;
-                    self.spaced = true;
-                    Ok(())
-                }
-            };
-        }
-        let start = self.at + 1;
-        let mut end = start;
-        while self.text.get(end).is_some_and(char::is_ascii_alphabetic) {
-            end += 1;
-        }
-        let mut name: String = self.text[start..end].iter().collect();
-        let spaced = self.spaced;
-        if let Some(handled) = self.structure(&name, end) {
-            return handled;
-        }
-        let mut word = vocabulary::command(&name);
-        if word.is_none() {
-            // `\quadx` and `\cdotx`: the longest command at the beginning.
-            for length in (2..name.len()).rev() {
-                if let Some(known) = vocabulary::command(&name[..length]) {
-                    word = Some(known);
-                    name.truncate(length);
-                    end = start + length;
-                    break;
-                }
-            }
-        }
-        self.at = end;
-        match word {
-            Some(Word::Font) => self.font(&name),
-            Some(Word::Tok(Tok::Mid)) => self.vertical(&name),
-            Some(Word::Tok(Tok::Command(command))) => {
-                self.push(Tok::Command(command));
-                Ok(())
-            }
-            Some(word) => self.known(word, spaced),
-            None => {
-                self.push(Tok::Ident { name: format!("\\{name}"), spaced });
-                Ok(())
-            }
-        }
-    }
-
-    /// Commands that are brackets.
-    fn structure(&mut self, name: &str, end: usize) -> Option<Res<()>> {
-        let length = end - self.at;
-        Some(match name {
-            "begin" | "end" => {
-                let close = self.text[end..].iter().take(24).position(|c| *c == '}')?;
-                let environment: String = self.text[end..end + close].iter().filter(|c| **c != '{' && **c != ' ').collect();
-                self.environment(name == "begin", environment.trim_end_matches('*'), end + close + 1)
-            }
-            "lbrace" => self.open(Bracket::Set, length),
-            "rbrace" => self.close_matching(|b| b == Bracket::Set, true, length),
-            "lfloor" => self.open(Bracket::Floor, length),
-            "rfloor" => self.close_matching(|b| b == Bracket::Floor, false, length),
-            "lceil" => self.open(Bracket::Ceil, length),
-            "rceil" => self.close_matching(|b| b == Bracket::Ceil, false, length),
-            "langle" => self.open(Bracket::Angle, length),
-            "rangle" => self.close_matching(|b| b == Bracket::Angle, false, length),
-            "lbrack" => self.open(Bracket::Square, length),
-            "rbrack" => self.close_matching(|b| matches!(b, Bracket::Square | Bracket::Paren), true, length),
-            "lvert" => self.open(Bracket::Abs, length),
-            "rvert" => self.close_matching(|b| b == Bracket::Abs, true, length),
-            "lVert" => self.open(Bracket::Norm, length),
-            "rVert" => self.close_matching(|b| b == Bracket::Norm, true, length),
-            "Vert" => self.bar(Bracket::Norm, length),
-            "left" | "right" => {
-                let mut at = end;
-                while self.text.get(at) == Some(&' ') {
-                    at += 1;
-                }
-                self.at = at;
-                match self.text.get(at) {
-                    Some('.') => {
-                        self.at += 1;
-                        Ok(())
-                    }
-                    // `\left{` is often written for `\left\{`, and means braces that group.
-                    Some('|') if name == "left" => self.open(Bracket::Abs, 1),
-                    Some('|') => self.close_matching(|b| b == Bracket::Abs, true, 1),
-                    Some('[') if name == "right" => self.close_matching(|b| matches!(b, Bracket::French | Bracket::Square | Bracket::Paren), false, 1),
-                    Some(']') if name == "left" => self.open(Bracket::French, 1),
-                    _ => Ok(()),
-                }
-            }
-            "hspace" | "vspace" | "hskip" | "phantom" | "label" | "tag" | "color" | "textcolor" => {
-                self.at = end;
-                if self.peek(0) == Some('{') {
-                    let close = self.text[end..].iter().position(|c| *c == '}').unwrap_or(0);
-                    self.at = end + close + 1;
-                }
-                Ok(())
-            }
-            "pmod" => {
-                self.at = end;
-                self.push(Tok::Mod);
-                Ok(())
-            }
-            _ => return None,
-        })
-    }
-
-    fn environment(&mut self, begin: bool, name: &str, end: usize) -> Res<()> {
-        let bracket = match name {
-            "matrix" | "pmatrix" | "bmatrix" | "Bmatrix" | "smallmatrix" | "psmallmatrix" | "bsmallmatrix" | "array" | "tabular"
-            | "cases" | "Vmatrix" => Bracket::Matrix,
-            "vmatrix" => Bracket::Determinant,
-            _ => Bracket::Plain,
-        };
-        let length = end - self.at;
-        if !begin {
-            return if bracket == Bracket::Plain {
-                self.at = end;
-                Ok(())
-            } else {
-                self.close_matching(|b| matches!(b, Bracket::Matrix | Bracket::Determinant), true, length)
-            };
-        }
-        if bracket == Bracket::Plain {
-            self.at = end;
-            return Ok(());
-        }
-        self.open(bracket, length)?;
-        // The columns of an array: `{cc|c}`.
-        if matches!(name, "array" | "tabular")
-            && self.peek(0) == Some('{')
-            && let Some(close) = self.text[self.at..].iter().position(|c| *c == '}')
-        {
-            self.at += close + 1;
-        }
-        Ok(())
-    }
-
-    /// `\vert` and `\mid`: a bar, or the mark of a condition.
-    fn vertical(&mut self, name: &str) -> Res<()> {
-        if name == "mid" {
-            self.push(Tok::Mid);
-            return Ok(());
-        }
-        self.bar(Bracket::Abs, 0)
-    }
-
-    /// `\text{...}`, `\mathrm{...}` and the like: a connective, a unit, a name, words, or mathematics in another font.
-    fn font(&mut self, name: &str) -> Res<()> {
-        while self.peek(0) == Some(' ') {
-            self.at += 1;
-        }
-        if self.peek(0) != Some('{') {
-            return Ok(());
-        }
-        let Some(close) = matching_brace(self.text, self.at) else { return Ok(()) };
-        self.arena.budget.spend((close - self.at) as u64 / 8)?;
-        let inner: String = self.text[self.at + 1..close].iter().collect();
-        let content = inner.trim().trim_matches(|c| matches!(c, '~' | '.' | '\\')).trim();
-        let spaced = self.spaced;
-        if matches!(name, "mathbb" | "Bbb") || (name.starts_with("math") && content == "R") {
-            if let [set @ ('R' | 'Z' | 'N' | 'Q' | 'C')] = content.chars().collect::<Vec<_>>()[..] {
-                self.at = close + 1;
-                let id = self.arena.add_node(Node::Numbers(set))?;
-                self.push(Tok::Value(id));
-                return Ok(());
-            }
-        }
-        if content.is_empty() {
-            self.at = close + 1;
-            self.spaced = true;
-            return Ok(());
-        }
-        let bare = content.trim_matches(|c| matches!(c, ',' | ' ')).to_owned();
-        let lower = bare.to_lowercase();
-        if lower == "and" || lower == "or" || lower == "and/or" {
-            self.at = close + 1;
-            self.push(if lower == "or" { Tok::Or } else { Tok::And });
-            return Ok(());
-        }
-        // More than a word around the connective: `\text{ for part (a) and }` still separates.
-        if lower.ends_with(" and") || lower.starts_with("and ") || lower.ends_with(" or") {
-            self.at = close + 1;
-            self.push(Tok::And);
-            return Ok(());
-        }
-        let letters = bare.chars().filter(|c| c.is_alphabetic()).count();
-        let math = matches!(name, "boldsymbol" | "bm" | "mathbf" | "mathit" | "mathcal" | "mathscr" | "mathfrak" | "mathnormal" | "pmb");
-        if letters > 1 && !bare.contains('\\') {
-            if matches!(bare.as_str(), "min" | "sec" | "in") && self.after_operand() {
-                self.at = close + 1;
-                self.push(Tok::Unit(bare));
-                return Ok(());
-            }
-            if let Some(known) = vocabulary::plain(&bare).or_else(|| vocabulary::command(&bare).filter(|_| name == "operatorname")) {
-                if !matches!(known, Word::Symbol(_)) || name == "operatorname" {
-                    self.at = close + 1;
-                    return self.known(known, spaced);
-                }
-            }
-            if matches!(lower.as_str(), "percent" | "per cent") {
-                self.at = close + 1;
-                self.push(Tok::Percent);
-                return Ok(());
-            }
-            if !bare.chars().any(|c| c.is_ascii_digit() || matches!(c, '=' | '+' | '(')) || unit::canonical(&bare).is_some() {
-                self.at = close + 1;
-                if self.after_operand() {
-                    self.push(Tok::Unit(bare));
-                } else {
-                    self.push(Tok::Text(bare));
-                }
-                return Ok(());
-            }
-        }
-        // One letter in an upright font after a number is a unit: `5\,\mathrm{m}`.
-        if letters == 1 && bare.chars().count() == 1 && !math && unit::is_letter(&bare) && self.after_operand() && name != "operatorname" {
-            self.at = close + 1;
-            self.push(Tok::Unit(bare));
-            return Ok(());
-        }
-        if bare == "T" || bare == "d" {
-            self.at = close + 1;
-            self.push(Tok::Ident { name: bare, spaced });
-            return Ok(());
-        }
-        // Mathematics: the braces that follow are an ordinary group.
-        Ok(())
-    }
-}
-
-/// The brace that closes the one at `open`.
-fn matching_brace(text: &[char], open: usize) -> Option<usize> {
-    let mut depth = 0usize;
-    let mut at = open;
-    while at < text.len() {
-        match text[at] {
-            '\\' => at += 1,
-            '{' => depth += 1,
-            '}' => {
-                depth -= 1;
-                if depth == 0 {
-                    return Some(at);
-                }
-            }
-            _ => {}
-        }
-        at += 1;
-    }
-    None
-}
-
-/// The logarithm of `x` where no base is written.
-pub(super) fn bare_log(arena: &mut Arena, base: LogBase, x: Id) -> Res<Id> {
-    use super::node::Func;
-    let ten = arena.int(10)?;
-    match base {
-        LogBase::Natural => arena.function(Func::Ln, vec![x]),
-        LogBase::Ten => arena.function(Func::Log, vec![x, ten]),
-        LogBase::Two => {
-            let two = arena.int(2)?;
-            arena.function(Func::Log, vec![x, two])
-        }
-        LogBase::Convention => {
-            if let Some(value) = arena.exact(x).cloned()
-                && let Some(log) = super::fold::rational_log(arena, &value, &RBig::from(10))?
-            {
-                return arena.num(log);
-            }
-            arena.function(Func::Ln, vec![x])
-        }
-    }
-}
-
-/// Whether a command takes its arguments in braces and nothing else.
-pub(super) fn is_operator(command: Command) -> bool {
-    matches!(command, Command::Sum | Command::Product | Command::Integral | Command::Limit)
 }

@@ -22,7 +22,9 @@ fn build(arena: &mut Arena, columns: usize, cells: Vec<Id>) -> Res<Id> {
 pub(super) fn add(arena: &mut Arena, terms: Vec<Id>) -> Res<Id> {
     let mut total: Option<(usize, Vec<Id>)> = None;
     for term in terms {
-        let Some((columns, cells)) = parts(arena, term) else { return Err(Stop::Syntax("matrix plus number")) };
+        let Some((columns, cells)) = parts(arena, term) else {
+            return Err(Stop::Syntax("matrix plus number"));
+        };
         total = Some(match total {
             None => (columns, cells),
             Some((c, mut sums)) if c == columns && sums.len() == cells.len() => {
@@ -60,7 +62,10 @@ pub(super) fn multiply(arena: &mut Arena, factors: Vec<Id>) -> Res<Id> {
                     for column in 0..columns {
                         let mut terms = Vec::with_capacity(inner);
                         for k in 0..inner {
-                            terms.push(arena.product(vec![left[row * inner + k], cells[k * columns + column]])?);
+                            terms.push(arena.product(vec![
+                                left[row * inner + k],
+                                cells[k * columns + column],
+                            ])?);
                         }
                         out.push(arena.sum(terms)?);
                     }
@@ -94,7 +99,9 @@ pub(super) fn power(arena: &mut Arena, base: Id, exponent: Id) -> Res<Id> {
 
 fn transpose(arena: &mut Arena, columns: usize, cells: &[Id]) -> Res<Id> {
     let rows = cells.len() / columns;
-    let turned = (0..columns).flat_map(|c| (0..rows).map(move |r| cells[r * columns + c])).collect();
+    let turned = (0..columns)
+        .flat_map(|c| (0..rows).map(move |r| cells[r * columns + c]))
+        .collect();
     build(arena, rows, turned)
 }
 
@@ -117,8 +124,16 @@ fn minor(arena: &mut Arena, n: usize, cells: &[Id]) -> Res<Id> {
         let row = set.count_ones() as usize - 1;
         let mut terms = Vec::new();
         for (place, column) in (0..n).filter(|c| set >> c & 1 == 1).enumerate() {
-            let sign = arena.int(if (row + place).is_multiple_of(2) { 1 } else { -1 })?;
-            terms.push(arena.product(vec![sign, cells[row * n + column], table[set & !(1 << column)]])?);
+            let sign = arena.int(if (row + place).is_multiple_of(2) {
+                1
+            } else {
+                -1
+            })?;
+            terms.push(arena.product(vec![
+                sign,
+                cells[row * n + column],
+                table[set & !(1 << column)],
+            ])?);
         }
         table[set] = arena.sum(terms)?;
     }
@@ -133,9 +148,16 @@ fn inverse(arena: &mut Arena, n: usize, cells: &[Id]) -> Res<Id> {
     let mut out = Vec::with_capacity(n * n);
     for row in 0..n {
         for column in 0..n {
-            let rest: Vec<Id> = (0..n * n).filter(|i| i / n != column && i % n != row).map(|i| cells[i]).collect();
+            let rest: Vec<Id> = (0..n * n)
+                .filter(|i| i / n != column && i % n != row)
+                .map(|i| cells[i])
+                .collect();
             let cofactor = minor(arena, n - 1, &rest)?;
-            let sign = arena.int(if (row + column).is_multiple_of(2) { 1 } else { -1 })?;
+            let sign = arena.int(if (row + column).is_multiple_of(2) {
+                1
+            } else {
+                -1
+            })?;
             let value = arena.product(vec![sign, cofactor])?;
             out.push(arena.divide(value, determinant)?);
         }

@@ -41,9 +41,15 @@ pub(super) fn compare(arena: &Arena, a: Id, b: Id, primes: [u64; 2], seed: u64) 
         for attempt in 0..8u64 {
             let residues = residues(arena, &order, p, mix(seed, round as u64 * 64 + attempt))?;
             let value = |id: Id| residues.values.get(&id).copied().flatten();
-            let (Some(x), Some(y)) = (value(a), value(b)) else { continue };
+            let (Some(x), Some(y)) = (value(a), value(b)) else {
+                continue;
+            };
             if x != y {
-                return Ok(if residues.atoms { Formal::Unclear } else { Formal::Different });
+                return Ok(if residues.atoms {
+                    Formal::Unclear
+                } else {
+                    Formal::Different
+                });
             }
             if residues.degree > MAX_DEGREE {
                 return Ok(Formal::Unclear);
@@ -52,7 +58,11 @@ pub(super) fn compare(arena: &Arena, a: Id, b: Id, primes: [u64; 2], seed: u64) 
             break;
         }
     }
-    Ok(if same == 2 { Formal::Same } else { Formal::Unclear })
+    Ok(if same == 2 {
+        Formal::Same
+    } else {
+        Formal::Unclear
+    })
 }
 
 /// Evaluates the nodes of `order` in F_p at a point drawn from `seed`. `None`: a denominator of zero, or no number at all.
@@ -62,7 +72,8 @@ pub(super) fn residues(arena: &Arena, order: &[Id], p: u64, seed: u64) -> Res<Re
         degree: 1.0,
         atoms: false,
     };
-    let mut degrees: std::collections::HashMap<Id, f64> = std::collections::HashMap::with_capacity(order.len());
+    let mut degrees: std::collections::HashMap<Id, f64> =
+        std::collections::HashMap::with_capacity(order.len());
     for &id in order {
         let node = arena.node(id);
         arena.budget.spend(1 + node.children().len() as u64)?;
@@ -73,7 +84,9 @@ pub(super) fn residues(arena: &Arena, order: &[Id], p: u64, seed: u64) -> Res<Re
         let value = match node {
             Node::Num(v) | Node::Decimal(v) => {
                 degree = 0.0;
-                arena.budget.spend(v.numerator().as_sign_words().1.len() as u64)?;
+                arena
+                    .budget
+                    .spend(v.numerator().as_sign_words().1.len() as u64)?;
                 rational(v, p)
             }
             Node::Sym(_) | Node::Bound(_) => Some(random(seed, node_tag(arena, id), p)),
@@ -83,12 +96,15 @@ pub(super) fn residues(arena: &Arena, order: &[Id], p: u64, seed: u64) -> Res<Re
             }
             Node::Mul(factors) => {
                 degree = factors.iter().map(degree_of).sum();
-                factors.iter().try_fold(1, |product, f| Some(mul(product, of(f)?, p)))
+                factors
+                    .iter()
+                    .try_fold(1, |product, f| Some(mul(product, of(f)?, p)))
             }
             Node::Pow(base, exponent) => match arena.node(*exponent) {
                 Node::Num(e) if e.is_int() => {
                     let n = e.numerator();
-                    degree = degree_of(base) * i64::try_from(n).map_or(f64::INFINITY, |n| n.unsigned_abs() as f64);
+                    degree = degree_of(base)
+                        * i64::try_from(n).map_or(f64::INFINITY, |n| n.unsigned_abs() as f64);
                     if degree_of(base) == 0.0 {
                         degree = 0.0;
                     }
@@ -154,7 +170,13 @@ fn node_tag(arena: &Arena, id: Id) -> u64 {
     }
 }
 
-fn opaque(seed: u64, tag: u64, args: &[Id], of: impl Fn(&Id) -> Option<u64>, p: u64) -> Option<u64> {
+fn opaque(
+    seed: u64,
+    tag: u64,
+    args: &[Id],
+    of: impl Fn(&Id) -> Option<u64>,
+    p: u64,
+) -> Option<u64> {
     let mut hash = mix(seed, tag);
     for arg in args {
         hash = mix(hash, of(arg)?);
@@ -168,7 +190,10 @@ fn random(seed: u64, tag: u64, p: u64) -> u64 {
 
 /// A hash of two words (the finalizer of SplitMix64).
 pub(super) fn mix(a: u64, b: u64) -> u64 {
-    let mut z = a.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(b).wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut z = a
+        .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        .wrapping_add(b)
+        .wrapping_add(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ (z >> 31)
@@ -176,7 +201,9 @@ pub(super) fn mix(a: u64, b: u64) -> u64 {
 
 /// FNV-1a, the same on every machine.
 pub(super) fn hash_text(text: &str) -> u64 {
-    text.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| {
+        (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3)
+    })
 }
 
 fn rational(value: &RBig, p: u64) -> Option<u64> {
@@ -194,7 +221,11 @@ fn residue(value: &IBig, p: u64) -> u64 {
     }
     let (sign, magnitude) = value.clone().into_parts();
     let r = u64::try_from(magnitude % UBig::from(p)).unwrap_or(0);
-    if sign == dashu_base::Sign::Negative && r != 0 { p - r } else { r }
+    if sign == dashu_base::Sign::Negative && r != 0 {
+        p - r
+    } else {
+        r
+    }
 }
 
 fn add(a: u64, b: u64, p: u64) -> u64 {
@@ -240,7 +271,11 @@ fn power(base: u64, n: &IBig, p: u64) -> Option<u64> {
     }
     if let Ok(n) = i64::try_from(n) {
         let value = power_u64(base, n.unsigned_abs(), p);
-        return if n < 0 { inverse(value, p) } else { Some(value) };
+        return if n < 0 {
+            inverse(value, p)
+        } else {
+            Some(value)
+        };
     }
     Some(power_u64(base, residue(n, p - 1), p))
 }

@@ -17,23 +17,52 @@ pub(super) type Name = u32;
 /// Functions with a fixed meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Func {
-    Sin, Cos, Tan, Cot, Sec, Csc,
-    Asin, Acos, Atan, Acot, Asec, Acsc,
-    Sinh, Cosh, Tanh, Coth, Sech, Csch,
-    Asinh, Acosh, Atanh, Acoth,
+    Sin,
+    Cos,
+    Tan,
+    Cot,
+    Sec,
+    Csc,
+    Asin,
+    Acos,
+    Atan,
+    Acot,
+    Asec,
+    Acsc,
+    Sinh,
+    Cosh,
+    Tanh,
+    Coth,
+    Sech,
+    Csch,
+    Asinh,
+    Acosh,
+    Atanh,
+    Acoth,
     Ln,
     /// `Log(x, base)`.
     Log,
-    Abs, Floor, Ceil, Sign,
-    Factorial, DoubleFactorial,
+    Abs,
+    Floor,
+    Ceil,
+    Sign,
+    Factorial,
+    DoubleFactorial,
     /// `Binom(n, k)`.
     Binom,
-    Gcd, Lcm, Min, Max,
+    Gcd,
+    Lcm,
+    Min,
+    Max,
     /// `Mod(a, m)`, in `0..m`.
     Mod,
     /// `Root(x, n)`: the real root for odd n.
     Root,
-    Re, Im, Conj, Arg, Norm,
+    Re,
+    Im,
+    Conj,
+    Arg,
+    Norm,
     /// The determinant of something that is no matrix here.
     Det,
 }
@@ -41,7 +70,15 @@ pub(super) enum Func {
 /// Relations between two sides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum RelOp {
-    Eq, Ne, Lt, Le, Gt, Ge, Approx, In, Equiv,
+    Eq,
+    Ne,
+    Lt,
+    Le,
+    Gt,
+    Ge,
+    Approx,
+    In,
+    Equiv,
     /// `x \to a`, below a limit.
     To,
 }
@@ -120,8 +157,21 @@ impl Node {
     pub fn children(&self) -> &[Id] {
         use Node::*;
         match self {
-            Add(v) | Mul(v) | Fn(_, v) | App(_, v) | Big(_, v) | Ratio(v) | Tuple(v) | List(v) | Set(v) | Union(v)
-            | Intersection(v) | Matrix(_, v) | Rel(_, v) | And(v) | Or(v) => v,
+            Add(v)
+            | Mul(v)
+            | Fn(_, v)
+            | App(_, v)
+            | Big(_, v)
+            | Ratio(v)
+            | Tuple(v)
+            | List(v)
+            | Set(v)
+            | Union(v)
+            | Intersection(v)
+            | Matrix(_, v)
+            | Rel(_, v)
+            | And(v)
+            | Or(v) => v,
             Percent(a) | Degree(a) | Quantity(a, _) | Based(_, a) | PlusMinus(a) | MinusPlus(a) => {
                 std::slice::from_ref(a)
             }
@@ -187,11 +237,13 @@ pub(super) struct Arena<'b> {
 
 impl<'b> Arena<'b> {
     pub fn new(budget: &'b Budget) -> Self {
-        Self { nodes: Vec::new(), index: HashMap::new(), names: Vec::new(), name_index: HashMap::new(), budget }
-    }
-
-    pub fn len(&self) -> usize {
-        self.nodes.len()
+        Self {
+            nodes: Vec::new(),
+            index: HashMap::new(),
+            names: Vec::new(),
+            name_index: HashMap::new(),
+            budget,
+        }
     }
 
     pub fn node(&self, id: Id) -> &Node {
@@ -229,7 +281,9 @@ impl<'b> Arena<'b> {
 
     /// The ids of everything `roots` are made of, ascending: children before parents.
     pub fn reachable(&self, roots: &[Id]) -> Vec<Id> {
-        let Some(&top) = roots.iter().max() else { return Vec::new() };
+        let Some(&top) = roots.iter().max() else {
+            return Vec::new();
+        };
         let mut seen = vec![false; top as usize + 1];
         for &root in roots {
             seen[root as usize] = true;
@@ -244,10 +298,14 @@ impl<'b> Arena<'b> {
 
     /// Whether any node below `root` satisfies `test`.
     pub fn any(&self, root: Id, mut test: impl FnMut(&Node) -> bool) -> bool {
-        if self.nodes[root as usize].children().is_empty() && !matches!(self.nodes[root as usize], Node::Pow(..)) {
+        if self.nodes[root as usize].children().is_empty()
+            && !matches!(self.nodes[root as usize], Node::Pow(..))
+        {
             return test(&self.nodes[root as usize]);
         }
-        self.reachable(&[root]).into_iter().any(|id| test(self.node(id)))
+        self.reachable(&[root])
+            .into_iter()
+            .any(|id| test(self.node(id)))
     }
 
     /// The free symbols below `roots`, ascending by id.

@@ -29,7 +29,9 @@ fn digit_at(text: &[char], at: usize) -> bool {
 }
 
 fn starts(text: &[char], at: usize, what: &str) -> bool {
-    what.chars().enumerate().all(|(i, c)| text.get(at + i) == Some(&c))
+    what.chars()
+        .enumerate()
+        .all(|(i, c)| text.get(at + i) == Some(&c))
 }
 
 /// Whether exactly three digits follow.
@@ -40,17 +42,26 @@ fn three_digits(text: &[char], at: usize) -> bool {
 /// The length of a mark that groups thousands wherever it stands between digits: `{,}`, `\,`, `\!`, `,\!`.
 fn grouping_mark(text: &[char], at: usize) -> Option<usize> {
     const MARKS: [&str; 8] = ["{,}", ",\\!", ",\\,", "\\,", "\\!", "\\;", "{\\,}", "\\ "];
-    MARKS.iter().find(|mark| starts(text, at, mark)).map(|mark| {
-        let mut length = mark.chars().count();
-        while text.get(at + length) == Some(&' ') {
-            length += 1;
-        }
-        length
-    })
+    MARKS
+        .iter()
+        .find(|mark| starts(text, at, mark))
+        .map(|mark| {
+            let mut length = mark.chars().count();
+            while text.get(at + length) == Some(&' ') {
+                length += 1;
+            }
+            length
+        })
 }
 
 /// Reads a number that starts at `start` with a digit, or with a point and a digit.
-pub(super) fn read(arena: &mut Arena, text: &[char], start: usize, comma: Comma, outside: bool) -> Res<Numeral> {
+pub(super) fn read(
+    arena: &mut Arena,
+    text: &[char],
+    start: usize,
+    comma: Comma,
+    outside: bool,
+) -> Res<Numeral> {
     let mut at = start;
     let mut whole = String::new();
     let digits = |at: &mut usize, into: &mut String| {
@@ -80,7 +91,8 @@ pub(super) fn read(arena: &mut Arena, text: &[char], start: usize, comma: Comma,
     let mut fraction = String::new();
     let mut repeating = String::new();
     let mut pointed = false;
-    let point = text.get(at) == Some(&'.') || (comma == Comma::Decimal && text.get(at) == Some(&',') && digit_at(text, at + 1));
+    let point = text.get(at) == Some(&'.')
+        || (comma == Comma::Decimal && text.get(at) == Some(&',') && digit_at(text, at + 1));
     if point {
         let mut after = at + 1;
         digits(&mut after, &mut fraction);
@@ -113,14 +125,31 @@ pub(super) fn read(arena: &mut Arena, text: &[char], start: usize, comma: Comma,
             at = after;
         }
     }
-    let id = build(arena, &whole, &fraction, &repeating, pointed, exponent.as_deref())?;
+    let id = build(
+        arena,
+        &whole,
+        &fraction,
+        &repeating,
+        pointed,
+        exponent.as_deref(),
+    )?;
     let digits = (!pointed && !grouped && exponent.is_none()).then_some(whole);
-    Ok(Numeral { id, end: at, digits })
+    Ok(Numeral {
+        id,
+        end: at,
+        digits,
+    })
 }
 
 /// What repeats for ever after the decimals at `at`: `\overline{24}`, `\dot{3}`, `(3)`, or `\ldots` after a visible period.
 fn repetition(text: &[char], at: usize, fraction: &str) -> Option<(String, usize)> {
-    for (open, close) in [("\\overline{", '}'), ("\\bar{", '}'), ("\\dot{", '}'), ("\\overline ", ' '), ("(", ')')] {
+    for (open, close) in [
+        ("\\overline{", '}'),
+        ("\\bar{", '}'),
+        ("\\dot{", '}'),
+        ("\\overline ", ' '),
+        ("(", ')'),
+    ] {
         if open == "(" && !fraction.is_empty() {
             continue;
         }
@@ -148,7 +177,11 @@ fn repetition(text: &[char], at: usize, fraction: &str) -> Option<(String, usize
             more.push(text[tail]);
             tail += 1;
         }
-        if open == "\\dot{" && starts(text, tail, "\\dot{") && digit_at(text, tail + 5) && text.get(tail + 6) == Some(&'}') {
+        if open == "\\dot{"
+            && starts(text, tail, "\\dot{")
+            && digit_at(text, tail + 5)
+            && text.get(tail + 6) == Some(&'}')
+        {
             repeat.push_str(&more);
             repeat.push(text[tail + 5]);
             end = tail + 7;
@@ -171,28 +204,44 @@ fn period(fraction: &str) -> Option<String> {
         let needed = length * times;
         let tail = bytes.get(bytes.len().checked_sub(needed)?..)?;
         let block = &tail[..length];
-        tail.chunks(length).all(|chunk| chunk == block).then(|| String::from_utf8_lossy(block).into_owned())
+        tail.chunks(length)
+            .all(|chunk| chunk == block)
+            .then(|| String::from_utf8_lossy(block).into_owned())
     })
 }
 
 fn parse_digits(arena: &Arena, digits: &str) -> Res<UBig> {
     if digits.len() < 19 {
-        return Ok(UBig::from(digits.bytes().fold(0u64, |n, b| n * 10 + u64::from(b - b'0'))));
+        return Ok(UBig::from(
+            digits
+                .bytes()
+                .fold(0u64, |n, b| n * 10 + u64::from(b - b'0')),
+        ));
     }
     arena.budget.spend_bits(digits.len() * 10 / 3)?;
     UBig::from_str_radix(digits, 10).map_err(|_| Stop::Syntax("digits"))
 }
 
-fn build(arena: &mut Arena, whole: &str, fraction: &str, repeating: &str, pointed: bool, exponent: Option<&str>) -> Res<Id> {
-    let mut value = RBig::from(IBig::from(parse_digits(arena, &format!("{whole}{fraction}"))?));
+fn build(
+    arena: &mut Arena,
+    whole: &str,
+    fraction: &str,
+    repeating: &str,
+    pointed: bool,
+    exponent: Option<&str>,
+) -> Res<Id> {
+    let mut value = RBig::from(IBig::from(parse_digits(
+        arena,
+        &format!("{whole}{fraction}"),
+    )?));
     let ten = UBig::from(10u8);
     if pointed {
         let scale = ten.pow(fraction.len());
         if !repeating.is_empty() {
             let nines = ten.pow(repeating.len()) - UBig::ONE;
-            value = value + RBig::from_parts(IBig::from(parse_digits(arena, repeating)?), nines);
+            value += RBig::from_parts(IBig::from(parse_digits(arena, repeating)?), nines);
         }
-        value = value / RBig::from(IBig::from(scale));
+        value /= RBig::from(IBig::from(scale));
     }
     match exponent {
         None if pointed && repeating.is_empty() => arena.add_node(Node::Decimal(value)),

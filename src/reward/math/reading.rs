@@ -16,7 +16,12 @@ pub(super) struct Reading {
 /// All readings of `text`, the plainest first; or why there is none.
 pub(super) fn readings(arena: &mut Arena, config: &MathConfig, text: &str) -> Res<Vec<Reading>> {
     let chars: Vec<char> = text.chars().collect();
-    let plain = Mode { comma: Comma::Thousands, letter_units: false, bars_open: false };
+    let plain = Mode {
+        comma: Comma::Thousands,
+        letter_units: false,
+        bars_open: false,
+        upper_i: false,
+    };
     let mut out: Vec<Reading> = Vec::new();
     let mut failure = None;
     let mut push = |arena: &mut Arena, result: Res<Id>, lenient: bool| -> Res<()> {
@@ -38,15 +43,36 @@ pub(super) fn readings(arena: &mut Arena, config: &MathConfig, text: &str) -> Re
     let failed = first.is_err();
     push(arena, first, false)?;
     if failed && chars.contains(&'|') {
-        let id = lexer::read(arena, &chars, Mode { bars_open: true, ..plain });
+        let id = lexer::read(
+            arena,
+            &chars,
+            Mode {
+                bars_open: true,
+                ..plain
+            },
+        );
         push(arena, id, false)?;
     }
     match comma_between_digits(&chars) {
         Some(decimal) => {
-            let id = lexer::read(arena, &chars, Mode { comma: Comma::Separator, ..plain });
+            let id = lexer::read(
+                arena,
+                &chars,
+                Mode {
+                    comma: Comma::Separator,
+                    ..plain
+                },
+            );
             push(arena, id, true)?;
             if decimal && config.decimal_comma {
-                let id = lexer::read(arena, &chars, Mode { comma: Comma::Decimal, ..plain });
+                let id = lexer::read(
+                    arena,
+                    &chars,
+                    Mode {
+                        comma: Comma::Decimal,
+                        ..plain
+                    },
+                );
                 push(arena, id, true)?;
             }
         }
@@ -58,7 +84,25 @@ pub(super) fn readings(arena: &mut Arena, config: &MathConfig, text: &str) -> Re
         }
     }
     if letter_after_number(&chars) {
-        let id = lexer::read(arena, &chars, Mode { letter_units: true, ..plain });
+        let id = lexer::read(
+            arena,
+            &chars,
+            Mode {
+                letter_units: true,
+                ..plain
+            },
+        );
+        push(arena, id, true)?;
+    }
+    if chars.contains(&'I') {
+        let id = lexer::read(
+            arena,
+            &chars,
+            Mode {
+                upper_i: true,
+                ..plain
+            },
+        );
         push(arena, id, true)?;
     }
     // What cannot be read as a whole may end in `= value`.
@@ -79,16 +123,28 @@ pub(super) fn readings(arena: &mut Arena, config: &MathConfig, text: &str) -> Re
 /// without brackets, not before exactly three digits unless the whole part is 0.
 fn comma_between_digits(text: &[char]) -> Option<bool> {
     let commas: Vec<usize> = (0..text.len()).filter(|&i| text[i] == ',').collect();
-    let between = |i: usize| i > 0 && text[i - 1].is_ascii_digit() && text.get(i + 1).is_some_and(char::is_ascii_digit);
+    let between = |i: usize| {
+        i > 0 && text[i - 1].is_ascii_digit() && text.get(i + 1).is_some_and(char::is_ascii_digit)
+    };
     if !commas.iter().any(|&i| between(i)) {
         return None;
     }
     let [at] = commas[..] else { return Some(false) };
-    if text.iter().any(|c| matches!(c, '(' | '[' | '{' | ';' | '.')) {
+    if text
+        .iter()
+        .any(|c| matches!(c, '(' | '[' | '{' | ';' | '.'))
+    {
         return Some(false);
     }
-    let after = text[at + 1..].iter().take_while(|c| c.is_ascii_digit()).count();
-    let before: String = text[..at].iter().rev().take_while(|c| c.is_ascii_digit()).collect();
+    let after = text[at + 1..]
+        .iter()
+        .take_while(|c| c.is_ascii_digit())
+        .count();
+    let before: String = text[..at]
+        .iter()
+        .rev()
+        .take_while(|c| c.is_ascii_digit())
+        .collect();
     Some(after != 3 || before == "0" || before.len() > 3)
 }
 
@@ -106,7 +162,12 @@ fn spaced_thousands(text: &[char]) -> Option<Vec<char>> {
         && !first.starts_with('0')
         && !rest.is_empty()
         && rest.iter().all(|g| g.len() == 3 && digits(g));
-    fits.then(|| text.iter().copied().filter(|c| !c.is_whitespace()).collect())
+    fits.then(|| {
+        text.iter()
+            .copied()
+            .filter(|c| !c.is_whitespace())
+            .collect()
+    })
 }
 
 fn letter_after_number(text: &[char]) -> bool {
@@ -114,13 +175,19 @@ fn letter_after_number(text: &[char]) -> bool {
         text[i].is_ascii_alphabetic()
             && text[i - 1] == ' '
             && !text.get(i + 1).is_some_and(|c| c.is_ascii_alphabetic())
-            && text[..i].iter().rev().find(|c| **c != ' ').is_some_and(|c| c.is_ascii_digit() || *c == '}')
+            && text[..i]
+                .iter()
+                .rev()
+                .find(|c| **c != ' ')
+                .is_some_and(|c| c.is_ascii_digit() || *c == '}')
     })
 }
 
 /// Writes out `a \pm b` as two values. In a list or set both join the elements.
 fn expand(arena: &mut Arena, root: Id) -> Res<Id> {
-    let double = |arena: &Arena, id: Id| arena.any(id, |n| matches!(n, Node::PlusMinus(_) | Node::MinusPlus(_)));
+    let double = |arena: &Arena, id: Id| {
+        arena.any(id, |n| matches!(n, Node::PlusMinus(_) | Node::MinusPlus(_)))
+    };
     if !double(arena, root) {
         return Ok(root);
     }

@@ -69,19 +69,33 @@ impl Real for Double {
         let (num, den) = (value.numerator(), value.denominator());
         if let (Ok(n), Ok(d)) = (i32::try_from(num), u32::try_from(den)) {
             let mid = f64::from(n) / f64::from(d);
-            return Some(Self { mid, rad: if d.is_power_of_two() { 0.0 } else { mid.abs() * EPS } });
+            return Some(Self {
+                mid,
+                rad: if d.is_power_of_two() {
+                    0.0
+                } else {
+                    mid.abs() * EPS
+                },
+            });
         }
         let mid = value.to_f64().value();
         Self::new(mid, mid.abs() * EPS)
     }
 
     fn pi((): ()) -> Self {
-        Self { mid: std::f64::consts::PI, rad: 4.0 * EPS }
+        Self {
+            mid: std::f64::consts::PI,
+            rad: 4.0 * EPS,
+        }
     }
 
     fn add(&self, other: &Self, (): ()) -> Option<Self> {
         let mid = self.mid + other.mid;
-        if self.rad == 0.0 && other.rad == 0.0 && mid - self.mid == other.mid && mid - other.mid == self.mid {
+        if self.rad == 0.0
+            && other.rad == 0.0
+            && mid - self.mid == other.mid
+            && mid - other.mid == self.mid
+        {
             return Some(Self { mid, rad: 0.0 });
         }
         Self::new(mid, self.rad + other.rad)
@@ -89,15 +103,25 @@ impl Real for Double {
 
     fn mul(&self, other: &Self, (): ()) -> Option<Self> {
         let mid = self.mid * other.mid;
-        if self.rad == 0.0 && other.rad == 0.0 && self.mid.fract() == 0.0 && other.mid.fract() == 0.0 && mid.abs() < 1e15
+        if self.rad == 0.0
+            && other.rad == 0.0
+            && self.mid.fract() == 0.0
+            && other.mid.fract() == 0.0
+            && mid.abs() < 1e15
         {
             return Some(Self { mid, rad: 0.0 });
         }
-        Self::new(mid, self.mid.abs() * other.rad + other.mid.abs() * self.rad + self.rad * other.rad)
+        Self::new(
+            mid,
+            self.mid.abs() * other.rad + other.mid.abs() * self.rad + self.rad * other.rad,
+        )
     }
 
     fn neg(&self) -> Self {
-        Self { mid: -self.mid, rad: self.rad }
+        Self {
+            mid: -self.mid,
+            rad: self.rad,
+        }
     }
 
     fn recip(&self, (): ()) -> Option<Self> {
@@ -111,7 +135,11 @@ impl Real for Double {
     fn sqrt(&self, (): ()) -> Option<Self> {
         if self.mid <= self.rad {
             let top = libm::sqrt((self.mid + self.rad).max(0.0));
-            return if top == 0.0 { Some(Self { mid: 0.0, rad: 0.0 }) } else { Self::new(top / 2.0, top / 2.0) };
+            return if top == 0.0 {
+                Some(Self { mid: 0.0, rad: 0.0 })
+            } else {
+                Self::new(top / 2.0, top / 2.0)
+            };
         }
         let mid = libm::sqrt(self.mid);
         if self.rad == 0.0 && mid.fract() == 0.0 && mid * mid == self.mid {
@@ -163,15 +191,23 @@ impl Real for Double {
 
     fn floor(&self, (): ()) -> Option<Self> {
         let low = (self.mid - self.rad).floor();
-        (self.mid.abs() < 1e15 && low == (self.mid + self.rad).floor()).then_some(Self { mid: low, rad: 0.0 })
+        (self.mid.abs() < 1e15 && low == (self.mid + self.rad).floor())
+            .then_some(Self { mid: low, rad: 0.0 })
     }
 
     fn as_integer(&self) -> Option<i64> {
-        (self.rad == 0.0 && self.mid.fract() == 0.0 && self.mid.abs() < 1e15).then_some(self.mid as i64)
+        (self.rad == 0.0 && self.mid.fract() == 0.0 && self.mid.abs() < 1e15)
+            .then_some(self.mid as i64)
     }
 
     fn log2_bounds(&self) -> (i64, i64) {
-        let log = |x: f64| if x == 0.0 { i64::MIN } else { libm::log2(x).ceil() as i64 };
+        let log = |x: f64| {
+            if x == 0.0 {
+                i64::MIN
+            } else {
+                libm::log2(x).ceil() as i64
+            }
+        };
         (log(self.rad), log(self.mid.abs() + self.rad))
     }
 

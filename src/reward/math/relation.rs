@@ -20,13 +20,17 @@ struct Assignment {
 pub(super) fn compare(c: &mut Comparer, gold: Id, answer: Id, depth: usize) -> Res<Comparison> {
     let g = assignment(c, gold, depth)?;
     let a = assignment(c, answer, depth)?;
-    let (g_equation, a_equation) = (c.kind(gold) == Kind::Equation, c.kind(answer) == Kind::Equation);
+    let (g_equation, a_equation) = (
+        c.kind(gold) == Kind::Equation,
+        c.kind(answer) == Kind::Equation,
+    );
     match (g_equation, a_equation) {
         (true, true) => {
             if let (Some(g), Some(a)) = (&g, &a) {
                 let (g_value, a_value) = (g.value, a.value);
                 match (g.name, a.name) {
-                    (Some(g_name), Some(a_name)) if c.config.strict && !same_name(c.arena, g_name, a_name) => {}
+                    (Some(g_name), Some(a_name))
+                        if c.config.strict && !same_name(c.arena, g_name, a_name) => {}
                     _ => return c.compare(g_value, a_value, depth + 1),
                 }
             }
@@ -45,18 +49,28 @@ pub(super) fn compare(c: &mut Comparer, gold: Id, answer: Id, depth: usize) -> R
 
 /// The name and value of an equation that assigns. A chain takes its last side: `x = 5+5+1 = 11`.
 fn assignment(c: &mut Comparer, id: Id, depth: usize) -> Res<Option<Assignment>> {
-    let Node::Rel(_, sides) = c.arena.node(id).clone() else { return Ok(None) };
+    let Node::Rel(_, sides) = c.arena.node(id).clone() else {
+        return Ok(None);
+    };
     if c.kind(id) != Kind::Equation {
         return Ok(None);
     }
     let (first, last) = (sides[0], sides[sides.len() - 1]);
-    let constant = |c: &Comparer, id: Id| c.arena.symbols(&[id]).is_empty() && !c.arena.any(id, |n| matches!(n, Node::App(..)));
+    let constant = |c: &Comparer, id: Id| {
+        c.arena.symbols(&[id]).is_empty() && !c.arena.any(id, |n| matches!(n, Node::App(..)))
+    };
     if sides.len() == 2 {
         if is_name(c.arena, first) {
-            return Ok(Some(Assignment { name: Some(first), value: last }));
+            return Ok(Some(Assignment {
+                name: Some(first),
+                value: last,
+            }));
         }
         if is_name(c.arena, last) && constant(c, first) {
-            return Ok(Some(Assignment { name: Some(last), value: first }));
+            return Ok(Some(Assignment {
+                name: Some(last),
+                value: first,
+            }));
         }
     }
     if sides.iter().all(|&s| constant(c, s)) {
@@ -66,20 +80,32 @@ fn assignment(c: &mut Comparer, id: Id, depth: usize) -> Res<Option<Assignment>>
                 return Ok(None);
             }
         }
-        return Ok(Some(Assignment { name: None, value: last }));
+        return Ok(Some(Assignment {
+            name: None,
+            value: last,
+        }));
     }
     // `x = y = 5` says two things.
-    if sides.len() == 2 || (sides.len() == 3 && is_name(c.arena, first) && is_name(c.arena, sides[1])) {
+    if sides.len() == 2
+        || (sides.len() == 3 && is_name(c.arena, first) && is_name(c.arena, sides[1]))
+    {
         return Ok(None);
     }
     let name = sides.iter().copied().find(|&s| is_name(c.arena, s));
-    Ok(name.map(|name| Assignment { name: Some(name), value: last }))
+    Ok(name.map(|name| Assignment {
+        name: Some(name),
+        value: last,
+    }))
 }
 
 /// Whether `id` is what people give values to: a symbol, `f(x)`, `|AB|`, `AB`, a ratio or quotient of segments, a tuple of names.
 fn is_name(arena: &Arena, id: Id) -> bool {
     let upper = |id: Id| match arena.node(id) {
-        Node::Sym(name) => arena.name(*name).chars().next().is_some_and(char::is_uppercase),
+        Node::Sym(name) => arena
+            .name(*name)
+            .chars()
+            .next()
+            .is_some_and(char::is_uppercase),
         _ => false,
     };
     let segment = |id: Id| match arena.node(id) {
@@ -90,12 +116,14 @@ fn is_name(arena: &Arena, id: Id) -> bool {
     };
     match arena.node(id) {
         Node::Sym(_) | Node::Imaginary | Node::App(..) | Node::Text(_) => true,
-        Node::Mul(factors) => {
-            factors.iter().all(|&f| segment(f) || matches!(arena.node(f), Node::Pow(base, _) if segment(*base)))
-        }
+        Node::Mul(factors) => factors
+            .iter()
+            .all(|&f| segment(f) || matches!(arena.node(f), Node::Pow(base, _) if segment(*base))),
         Node::Fn(Func::Abs | Func::Norm, args) => segment(args[0]),
         Node::Ratio(parts) => parts.iter().all(|&p| segment(p)),
-        Node::Tuple(parts) | Node::List(parts) => parts.iter().all(|&p| matches!(arena.node(p), Node::Sym(_) | Node::Imaginary)),
+        Node::Tuple(parts) | Node::List(parts) => parts
+            .iter()
+            .all(|&p| matches!(arena.node(p), Node::Sym(_) | Node::Imaginary)),
         Node::Degree(inner) => segment(*inner),
         _ => false,
     }
@@ -108,12 +136,17 @@ fn same_name(arena: &Arena, a: Id, b: Id) -> bool {
     }
     match (arena.node(a), arena.node(b)) {
         (Node::App(f, x), Node::App(g, y)) => {
-            let symbols = |args: &[Id]| args.iter().all(|&id| matches!(arena.node(id), Node::Sym(_)));
+            let symbols = |args: &[Id]| {
+                args.iter()
+                    .all(|&id| matches!(arena.node(id), Node::Sym(_)))
+            };
             f == g && x.len() == y.len() && symbols(x) && symbols(y)
         }
         // y = f(x)
         (Node::App(_, x), Node::Sym(y)) | (Node::Sym(y), Node::App(_, x)) => {
-            arena.name(*y) == "y" && x.iter().all(|&id| matches!(arena.node(id), Node::Sym(n) if arena.name(*n) == "x"))
+            arena.name(*y) == "y"
+                && x.iter()
+                    .all(|&id| matches!(arena.node(id), Node::Sym(n) if arena.name(*n) == "x"))
         }
         _ => false,
     }
@@ -121,7 +154,9 @@ fn same_name(arena: &Arena, a: Id, b: Id) -> bool {
 
 /// Numerator of the difference of the two sides of an equation.
 fn difference(c: &mut Comparer, id: Id) -> Res<Option<Id>> {
-    let Node::Rel(_, sides) = c.arena.node(id).clone() else { return Ok(None) };
+    let Node::Rel(_, sides) = c.arena.node(id).clone() else {
+        return Ok(None);
+    };
     if sides.len() != 2 || sides.iter().any(|&s| c.kind(s) != Kind::Value) {
         return Ok(None);
     }
@@ -132,11 +167,15 @@ fn difference(c: &mut Comparer, id: Id) -> Res<Option<Id>> {
 /// Whether two equations have proportional differences.
 fn equations(c: &mut Comparer, gold: Id, answer: Id, depth: usize) -> Res<Comparison> {
     let (Some(f), Some(g)) = (difference(c, gold)?, difference(c, answer)?) else {
-        let (Node::Rel(_, g), Node::Rel(_, a)) = (c.arena.node(gold).clone(), c.arena.node(answer).clone()) else {
+        let (Node::Rel(_, g), Node::Rel(_, a)) =
+            (c.arena.node(gold).clone(), c.arena.node(answer).clone())
+        else {
             return Ok(Comparison::undecided("equations of different form"));
         };
         if g.len() != a.len() {
-            return Ok(Comparison::undecided("chains of equations of different length"));
+            return Ok(Comparison::undecided(
+                "chains of equations of different length",
+            ));
         }
         for (g, a) in g.into_iter().zip(a) {
             let part = c.compare(g, a, depth + 1)?;
@@ -167,7 +206,9 @@ pub(super) fn proportional(c: &mut Comparer, f: Id, g: Id) -> Res<Option<(u64, u
     for draw in 0..8 {
         let residues = modular::residues(c.arena, &order, p, mix(c.test.seed, 900 + draw))?;
         let value = |id: Id| residues.values.get(&id).copied().flatten();
-        let (Some(x), Some(y)) = (value(f), value(g)) else { continue };
+        let (Some(x), Some(y)) = (value(f), value(g)) else {
+            continue;
+        };
         if x == 0 || y == 0 {
             if x != y {
                 return Ok(None);

@@ -22,7 +22,9 @@ pub(super) fn compare(arena: &Arena, test: Test, a: Id, b: Id) -> Res<Option<Com
     {
         return Ok(Some(Comparison::equal("the same decimal")));
     }
-    let (Some(x), Some(y)) = (rounded(arena, test, a)?, rounded(arena, test, b)?) else { return Ok(None) };
+    let (Some(x), Some(y)) = (rounded(arena, test, a)?, rounded(arena, test, b)?) else {
+        return Ok(None);
+    };
     let zero = |parts: &[IBig; 2]| parts.iter().all(|p| *p == IBig::ZERO);
     if zero(&x) || zero(&y) {
         return Ok(match (arena.exact(a), arena.exact(b)) {
@@ -33,7 +35,10 @@ pub(super) fn compare(arena: &Arena, test: Test, a: Id, b: Id) -> Res<Option<Com
     Ok(Some(if x == y {
         Comparison::equal(format!("equal when rounded to {} decimals", test.precision))
     } else {
-        Comparison::different(format!("different when rounded to {} decimals", test.precision))
+        Comparison::different(format!(
+            "different when rounded to {} decimals",
+            test.precision
+        ))
     }))
 }
 
@@ -49,7 +54,10 @@ fn rounded(arena: &Arena, test: Test, id: Id) -> Res<Option<[IBig; 2]>> {
     }
     let order = arena.reachable(&[id]);
     let none = HashMap::new();
-    let point = Point { symbols: &none, opaque: &|_| None };
+    let point = Point {
+        symbols: &none,
+        opaque: &|_| None,
+    };
     for complex in [false, true] {
         for step in 0..2 {
             let cx = precision(arena, &order, step);
@@ -71,7 +79,11 @@ fn round(value: &RBig) -> IBig {
 }
 
 /// floor(|x| 10^p + 1/2) with the sign of x, if the ball agrees on it.
-fn round_ball(field: &Field<super::wide::Bits>, value: &Complex<Wide>, scale: &RBig) -> Option<[IBig; 2]> {
+fn round_ball(
+    field: &Field<super::wide::Bits>,
+    value: &Complex<Wide>,
+    scale: &RBig,
+) -> Option<[IBig; 2]> {
     let half = Wide::rational(&RBig::from_parts(1.into(), 2u8.into()), field.cx)?;
     let scale = Wide::rational(scale, field.cx)?;
     let part = |x: &Wide| -> Option<IBig> {

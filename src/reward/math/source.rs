@@ -1,7 +1,17 @@
 //! Finding the expression in what a data set calls its answer: boxes, dollar signs, sentences, markdown.
 
 /// Words between two boxes that say the first was given up.
-const RETRACTIONS: [&str; 9] = ["but", "wait", "no", "not", "then", "thus", "so", "therefore", "instead"];
+const RETRACTIONS: [&str; 9] = [
+    "but",
+    "wait",
+    "no",
+    "not",
+    "then",
+    "thus",
+    "so",
+    "therefore",
+    "instead",
+];
 
 /// The longest text between boxes that belong together.
 const MAX_GAP: usize = 70;
@@ -27,11 +37,17 @@ pub(super) fn candidates(text: &str) -> Vec<String> {
 
 /// Undoes what transport did to the text: special tokens, markdown, doubled backslashes, escapes read too early.
 pub(super) fn clean(text: &str) -> String {
-    let text = text.replace("\\\u{c}", "\\f").replace('\u{c}', "\\f").replace("**", "").replace('\r', "");
+    let text = text
+        .replace("\\\u{c}", "\\f")
+        .replace('\u{c}', "\\f")
+        .replace("**", "")
+        .replace('\r', "");
     let mut out = String::with_capacity(text.len());
     let mut rest = text.as_str();
     while let Some(start) = rest.find("<|") {
-        let Some(length) = rest[start..].find("|>") else { break };
+        let Some(length) = rest[start..].find("|>") else {
+            break;
+        };
         out.push_str(&rest[..start]);
         out.push(' ');
         rest = &rest[start + length + 2..];
@@ -43,7 +59,13 @@ pub(super) fn clean(text: &str) -> String {
         let mut undoubled = String::with_capacity(out.len());
         let mut at = 0;
         while at < chars.len() {
-            if chars[at] == '\\' && chars.get(at + 1) == Some(&'\\') && chars.get(at + 2).is_some_and(|c| c.is_ascii_alphabetic() || matches!(c, '{' | '}' | '[' | ']' | '(' | ')' | '%' | '$' | '\\')) {
+            if chars[at] == '\\'
+                && chars.get(at + 1) == Some(&'\\')
+                && chars.get(at + 2).is_some_and(|c| {
+                    c.is_ascii_alphabetic()
+                        || matches!(c, '{' | '}' | '[' | ']' | '(' | ')' | '%' | '$' | '\\')
+                })
+            {
                 at += 1;
                 if chars.get(at + 1) == Some(&'\\') {
                     at += 1;
@@ -73,8 +95,13 @@ fn boxed(text: &str) -> Option<String> {
     }
     let mut out = joined.join(", ");
     // `\boxed{20} percent`, `\boxed{20}\%`
-    let after = text[*last_end..].trim_start_matches(['$', ' ', '}', '.']).trim_start();
-    if ["\\%", "%", "percent"].iter().any(|sign| after.starts_with(sign)) {
+    let after = text[*last_end..]
+        .trim_start_matches(['$', ' ', '}', '.'])
+        .trim_start();
+    if ["\\%", "%", "percent"]
+        .iter()
+        .any(|sign| after.starts_with(sign))
+    {
         out.push_str("\\%");
     }
     Some(out)
@@ -85,9 +112,16 @@ fn separates(gap: &str) -> bool {
     if gap.chars().count() > MAX_GAP {
         return false;
     }
-    let plain = gap.replace("\\quad", ",").replace("\\qquad", ",").replace("\\text", " ").replace("\\;", " ");
-    let words: Vec<String> =
-        plain.split(|c: char| !c.is_alphabetic()).filter(|w| !w.is_empty()).map(str::to_lowercase).collect();
+    let plain = gap
+        .replace("\\quad", ",")
+        .replace("\\qquad", ",")
+        .replace("\\text", " ")
+        .replace("\\;", " ");
+    let words: Vec<String> = plain
+        .split(|c: char| !c.is_alphabetic())
+        .filter(|w| !w.is_empty())
+        .map(str::to_lowercase)
+        .collect();
     if words.iter().any(|w| RETRACTIONS.contains(&w.as_str())) {
         return false;
     }
@@ -119,10 +153,13 @@ fn find_boxes(text: &str) -> Vec<(usize, usize, String)> {
 fn next_box(text: &str, from: usize) -> Option<(usize, usize)> {
     text[from..].match_indices('\\').find_map(|(place, _)| {
         let start = from + place;
-        let name = ["\\boxed", "\\fbox"].into_iter().find(|name| text[start..].starts_with(name))?;
+        let name = ["\\boxed", "\\fbox"]
+            .into_iter()
+            .find(|name| text[start..].starts_with(name))?;
         let rest = &text[start + name.len()..];
         let blank = rest.len() - rest.trim_start().len();
-        (blank < 64 && rest[blank..].starts_with('{')).then_some((start, start + name.len() + blank))
+        (blank < 64 && rest[blank..].starts_with('{'))
+            .then_some((start, start + name.len() + blank))
     })
 }
 
@@ -154,7 +191,9 @@ fn unbox(content: &str) -> String {
     // Each round removes a box, so the rounds are bounded by the length.
     for _ in 0..8 {
         let boxes = find_boxes(&text);
-        let [(start, end, inner)] = &boxes[..] else { break };
+        let [(start, end, inner)] = &boxes[..] else {
+            break;
+        };
         if *start != 0 || *end != text.len() {
             break;
         }
@@ -173,7 +212,14 @@ pub(super) fn strip_delimiters(text: &str) -> &str {
         if !text.ends_with("..") {
             text = text.trim_end_matches(['.', ',']).trim();
         }
-        for (open, close) in [("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("`", "`"), ("__", "__")] {
+        for (open, close) in [
+            ("$$", "$$"),
+            ("$", "$"),
+            ("\\(", "\\)"),
+            ("\\[", "\\]"),
+            ("`", "`"),
+            ("__", "__"),
+        ] {
             if let Some(inner) = text.strip_prefix(open).and_then(|t| t.strip_suffix(close))
                 && !inner.contains(open)
             {
@@ -192,7 +238,11 @@ fn prose(text: &str) -> bool {
     let outside: String = text.split('$').step_by(2).collect::<Vec<_>>().join(" ");
     let words = outside
         .split(|c: char| c.is_whitespace())
-        .filter(|w| w.len() > 1 && w.chars().all(|c| c.is_alphabetic() || matches!(c, ',' | '.' | ':' | '\'')))
+        .filter(|w| {
+            w.len() > 1
+                && w.chars()
+                    .all(|c| c.is_alphabetic() || matches!(c, ',' | '.' | ':' | '\''))
+        })
         .count();
     words >= 3
 }
@@ -226,7 +276,10 @@ fn last_formula(text: &str) -> Option<String> {
 /// What follows "answer is" or "answer:".
 fn after_phrase(text: &str) -> Option<String> {
     let lower = text.to_ascii_lowercase();
-    let at = ["answer is", "answer:"].iter().filter_map(|p| lower.rfind(p).map(|i| i + p.len())).max()?;
+    let at = ["answer is", "answer:"]
+        .iter()
+        .filter_map(|p| lower.rfind(p).map(|i| i + p.len()))
+        .max()?;
     let rest = text[at..].trim_start_matches([':', ' ']);
     let rest = rest.lines().next().unwrap_or("");
     let end = rest.find(". ").unwrap_or(rest.len());

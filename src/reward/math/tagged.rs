@@ -10,7 +10,9 @@ use dashu_ratio::RBig;
 /// The verdict where at least one side is marked.
 pub(super) fn compare(c: &mut Comparer, gold: Id, answer: Id, depth: usize) -> Res<Comparison> {
     match (c.arena.node(gold).clone(), c.arena.node(answer).clone()) {
-        (Node::Percent(g), Node::Percent(a)) | (Node::Degree(g), Node::Degree(a)) => c.compare(g, a, depth + 1),
+        (Node::Percent(g), Node::Percent(a)) | (Node::Degree(g), Node::Degree(a)) => {
+            c.compare(g, a, depth + 1)
+        }
         (Node::Based(g, g_base), Node::Based(a, a_base)) => {
             let (Some(g), Some(a)) = (based(c, g, g_base)?, based(c, a, a_base)?) else {
                 return Ok(Comparison::different("different digits"));
@@ -36,8 +38,12 @@ pub(super) fn compare(c: &mut Comparer, gold: Id, answer: Id, depth: usize) -> R
             Ok(Comparison::equal("the same time of day"))
         }
         (Node::Ratio(g), Node::Ratio(a)) => ratios(c, &g, &a, depth),
-        (Node::Ratio(g), Node::App(_, a)) if c.kind(answer) == super::compare::Kind::Tagged => ratios(c, &g, &a, depth),
-        (Node::App(_, g), Node::Ratio(a)) if c.kind(gold) == super::compare::Kind::Tagged => ratios(c, &g, &a, depth),
+        (Node::Ratio(g), Node::App(_, a)) if c.kind(answer) == super::compare::Kind::Tagged => {
+            ratios(c, &g, &a, depth)
+        }
+        (Node::App(_, g), Node::Ratio(a)) if c.kind(gold) == super::compare::Kind::Tagged => {
+            ratios(c, &g, &a, depth)
+        }
         _ => {
             // Each reading of one side against the other.
             let mut last = Comparison::different("different");
@@ -64,13 +70,21 @@ fn readings(c: &mut Comparer, id: Id) -> Res<Vec<Id>> {
         Node::Percent(x) => {
             let hundredth = c.arena.num(part(1, 100))?;
             let value = c.arena.product(vec![x, hundredth])?;
-            if c.config.percent_as_number { vec![value, x] } else { vec![value] }
+            if c.config.percent_as_number {
+                vec![value, x]
+            } else {
+                vec![value]
+            }
         }
         Node::Degree(x) => {
             let step = c.arena.num(part(1, 180))?;
             let pi = c.arena.add_node(Node::Pi)?;
             let value = c.arena.product(vec![x, step, pi])?;
-            if c.config.degree_as_number { vec![x, value] } else { vec![value] }
+            if c.config.degree_as_number {
+                vec![x, value]
+            } else {
+                vec![value]
+            }
         }
         Node::Ratio(parts) if parts.len() == 2 => vec![c.arena.divide(parts[0], parts[1])?],
         _ => vec![id],
@@ -102,7 +116,9 @@ fn digits(c: &mut Comparer, digits: super::node::Name) -> Res<Id> {
 
 /// The value of digits in a base of 2 to 36, if they are digits of it.
 fn based(c: &mut Comparer, digits: super::node::Name, base: Id) -> Res<Option<Id>> {
-    let Some(base @ 2..=36) = c.arena.small_int(base) else { return Ok(None) };
+    let Some(base @ 2..=36) = c.arena.small_int(base) else {
+        return Ok(None);
+    };
     let text = c.arena.name(digits).to_owned();
     c.arena.budget.spend_bits(text.len() * 6)?;
     match IBig::from_str_radix(&text, base as u32) {

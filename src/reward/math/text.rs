@@ -4,8 +4,9 @@
 
 /// Words that are answers though they are short.
 const SHORT: [&str; 26] = [
-    "yes", "no", "odd", "even", "true", "false", "none", "both", "up", "down", "east", "west", "dne", "all", "one", "two", "red",
-    "blue", "mean", "mode", "sad", "never", "left", "right", "north", "south",
+    "yes", "no", "odd", "even", "true", "false", "none", "both", "up", "down", "east", "west",
+    "dne", "all", "one", "two", "red", "blue", "mean", "mode", "sad", "never", "left", "right",
+    "north", "south",
 ];
 
 /// Phrases that mean one thing.
@@ -49,9 +50,17 @@ pub(super) fn words(text: &str) -> Option<Words> {
         return None;
     }
     // Operators and commands are mathematics; a hyphen or an apostrophe belongs to a word.
-    let wordy = |c: char| c.is_alphabetic() || c.is_whitespace() || matches!(c, '-' | '\'' | '’' | ',' | '.' | ':' | '"');
+    let wordy = |c: char| {
+        c.is_alphabetic()
+            || c.is_whitespace()
+            || matches!(c, '-' | '\'' | '’' | ',' | '.' | ':' | '"')
+    };
     let lettered = bare.chars().any(char::is_alphabetic);
-    if !lettered || !bare.chars().all(|c| wordy(c) || (wrapped && (c.is_ascii_digit() || matches!(c, '(' | ')' | '/')))) {
+    if !lettered
+        || !bare
+            .chars()
+            .all(|c| wordy(c) || (wrapped && (c.is_ascii_digit() || matches!(c, '(' | ')' | '/'))))
+    {
         return None;
     }
     let list: Vec<String> = bare
@@ -63,7 +72,11 @@ pub(super) fn words(text: &str) -> Option<Words> {
         .collect();
     let vowel = |w: &str| w.chars().any(|c| "aeiouy".contains(c)) || !w.is_ascii();
     let word = |w: &String| SHORT.contains(&w.as_str()) || (w.chars().count() >= 4 && vowel(w));
-    let certain = list.iter().any(word) && !list.iter().any(|w| super::vocabulary::plain(w).is_some_and(|_| !matches!(w.as_str(), "in" | "and" | "or" | "union")));
+    let certain = list.iter().any(word)
+        && !list.iter().any(|w| {
+            super::vocabulary::plain(w)
+                .is_some_and(|_| !matches!(w.as_str(), "in" | "and" | "or" | "union"))
+        });
     if !certain && !wrapped {
         return None;
     }
@@ -73,7 +86,11 @@ pub(super) fn words(text: &str) -> Option<Words> {
             key = meaning.to_owned();
         }
     }
-    Some(Words { key, written: bare, certain })
+    Some(Words {
+        key,
+        written: bare,
+        certain,
+    })
 }
 
 /// Whether two answers in words are one.
@@ -88,7 +105,9 @@ pub(super) fn same(a: &Words, b: &Words) -> bool {
     }
     // `ABC` may be a triangle and `abc` a product.
     let capitals = |w: &Words| {
-        w.written.chars().count() < 4 && w.written.chars().all(char::is_uppercase) && !SHORT.contains(&w.key.as_str())
+        w.written.chars().count() < 4
+            && w.written.chars().all(char::is_uppercase)
+            && !SHORT.contains(&w.key.as_str())
     };
     a.key == b.key && capitals(a) == capitals(b)
 }
@@ -99,19 +118,43 @@ fn unwrap(text: &str) -> (String, bool) {
     let mut wrapped = false;
     for _ in 0..6 {
         let before = out.clone();
-        out = out.trim_matches(|c: char| c.is_whitespace() || matches!(c, '$' | '*' | '`' | '.' | ',' | '"' | '~')).to_owned();
-        for command in
-            ["\\text", "\\textbf", "\\textit", "\\textrm", "\\textnormal", "\\mbox", "\\mathrm", "\\mathbf", "\\mathit", "\\operatorname", "\\emph", "\\textsf", "\\texttt", "\\boldsymbol", "\\mathsf"]
-        {
+        out = out
+            .trim_matches(|c: char| {
+                c.is_whitespace() || matches!(c, '$' | '*' | '`' | '.' | ',' | '"' | '~')
+            })
+            .to_owned();
+        for command in [
+            "\\text",
+            "\\textbf",
+            "\\textit",
+            "\\textrm",
+            "\\textnormal",
+            "\\mbox",
+            "\\mathrm",
+            "\\mathbf",
+            "\\mathit",
+            "\\operatorname",
+            "\\emph",
+            "\\textsf",
+            "\\texttt",
+            "\\boldsymbol",
+            "\\mathsf",
+        ] {
             if let Some(rest) = out.strip_prefix(command)
-                && let Some(inner) = rest.trim_start().strip_prefix('{').and_then(|r| r.strip_suffix('}'))
+                && let Some(inner) = rest
+                    .trim_start()
+                    .strip_prefix('{')
+                    .and_then(|r| r.strip_suffix('}'))
                 && !inner.contains(['{', '}'])
             {
                 out = inner.trim().to_owned();
                 wrapped = true;
             }
         }
-        out = out.replace("\\ ", " ").replace("\\,", " ").replace("~", " ");
+        out = out
+            .replace("\\ ", " ")
+            .replace("\\,", " ")
+            .replace("~", " ");
         if out == before {
             break;
         }

@@ -42,25 +42,61 @@ pub(super) enum Command {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Tok {
     /// A number; `digits` is what was written, if it is only digits.
-    Num { id: Id, digits: Option<String>, spaced: bool },
+    Num {
+        id: Id,
+        digits: Option<String>,
+        spaced: bool,
+    },
     /// A symbol of one name.
-    Ident { name: String, spaced: bool },
+    Ident {
+        name: String,
+        spaced: bool,
+    },
     /// Anything with a value of its own.
     Value(Id),
     /// A bracketed group. `span` is its content in the text; `id` is missing if it is empty.
-    Group { open: Bracket, closed_low: bool, closed_high: bool, id: Option<Id>, span: (usize, usize), spaced: bool },
+    Group {
+        open: Bracket,
+        closed_low: bool,
+        closed_high: bool,
+        id: Option<Id>,
+        span: (usize, usize),
+        spaced: bool,
+    },
     Func(Func),
     /// A logarithm that may have a base: natural, decimal or by convention.
     Log(LogBase),
     Command(Command),
     Text(String),
     Unit(String),
-    Plus, Minus, PlusMinus, MinusPlus, Times, Slash, Caret, Underscore, Bang, Percent, Degree, Prime, Mod,
+    Plus,
+    Minus,
+    PlusMinus,
+    MinusPlus,
+    Times,
+    Slash,
+    Caret,
+    Underscore,
+    Bang,
+    Percent,
+    Degree,
+    Prime,
+    Mod,
     Rel(RelOp),
     To,
-    Colon, Comma, Semicolon, And, Or, Mid, Union, Intersection, Without,
-    Choose, Over,
-    Ampersand, Row,
+    Colon,
+    Comma,
+    Semicolon,
+    And,
+    Or,
+    Mid,
+    Union,
+    Intersection,
+    Without,
+    Choose,
+    Over,
+    Ampersand,
+    Row,
     Ellipsis,
 }
 
@@ -79,13 +115,25 @@ impl Tok {
     pub fn ends_operand(&self) -> bool {
         matches!(
             self,
-            Self::Num { .. } | Self::Ident { .. } | Self::Value(_) | Self::Group { .. } | Self::Bang | Self::Percent
-                | Self::Degree | Self::Prime | Self::Text(_) | Self::Unit(_) | Self::Ellipsis
+            Self::Num { .. }
+                | Self::Ident { .. }
+                | Self::Value(_)
+                | Self::Group { .. }
+                | Self::Bang
+                | Self::Percent
+                | Self::Degree
+                | Self::Prime
+                | Self::Text(_)
+                | Self::Unit(_)
+                | Self::Ellipsis
         )
     }
 
     /// A sign that adds or subtracts.
     pub fn is_sign(&self) -> bool {
-        matches!(self, Self::Plus | Self::Minus | Self::PlusMinus | Self::MinusPlus)
+        matches!(
+            self,
+            Self::Plus | Self::Minus | Self::PlusMinus | Self::MinusPlus
+        )
     }
 }

@@ -12,10 +12,45 @@ type Unit = (&'static [&'static str], &'static str, i64, i64);
 /// `length` is in metres, `mass` in grams, `time` in seconds; a power of a unit is a power of its worth.
 const UNITS: &[Unit] = &[
     (&["meter", "m", "meters", "metre", "metres"], "length", 1, 1),
-    (&["centimeter", "cm", "centimeters", "centimetre", "centimetres", "cms"], "length", 1, 100),
-    (&["millimeter", "mm", "millimeters", "millimetre", "millimetres"], "length", 1, 1000),
+    (
+        &[
+            "centimeter",
+            "cm",
+            "centimeters",
+            "centimetre",
+            "centimetres",
+            "cms",
+        ],
+        "length",
+        1,
+        100,
+    ),
+    (
+        &[
+            "millimeter",
+            "mm",
+            "millimeters",
+            "millimetre",
+            "millimetres",
+        ],
+        "length",
+        1,
+        1000,
+    ),
     (&["decimeter", "dm", "decimeters"], "length", 1, 10),
-    (&["kilometer", "km", "kilometers", "kilometre", "kilometres", "kms"], "length", 1000, 1),
+    (
+        &[
+            "kilometer",
+            "km",
+            "kilometers",
+            "kilometre",
+            "kilometres",
+            "kms",
+        ],
+        "length",
+        1000,
+        1,
+    ),
     (&["inch", "in", "inches"], "length", 127, 5000),
     (&["foot", "ft", "feet"], "length", 381, 1250),
     (&["yard", "yd", "yards", "yds"], "length", 1143, 1250),
@@ -24,7 +59,12 @@ const UNITS: &[Unit] = &[
     (&["kilogram", "kg", "kilograms", "kgs"], "mass", 1000, 1),
     (&["milligram", "mg", "milligrams"], "mass", 1, 1000),
     (&["tonne", "tonnes", "ton", "tons"], "mass", 1_000_000, 1),
-    (&["pound", "lb", "lbs", "pounds"], "mass", 45_359_237, 100_000),
+    (
+        &["pound", "lb", "lbs", "pounds"],
+        "mass",
+        45_359_237,
+        100_000,
+    ),
     (&["ounce", "oz", "ounces"], "mass", 45_359_237, 1_600_000),
     (&["second", "s", "seconds", "sec", "secs"], "time", 1, 1),
     (&["millisecond", "ms", "milliseconds"], "time", 1, 1000),
@@ -34,12 +74,27 @@ const UNITS: &[Unit] = &[
     (&["week", "weeks"], "time", 604_800, 1),
     (&["month", "months"], "month", 1, 1),
     (&["year", "years", "yr", "yrs"], "month", 12, 1),
-    (&["liter", "L", "l", "liters", "litre", "litres"], "volume", 1, 1000),
-    (&["milliliter", "mL", "ml", "milliliters", "millilitres", "cc"], "volume", 1, 1_000_000),
+    (
+        &["liter", "L", "l", "liters", "litre", "litres"],
+        "volume",
+        1,
+        1000,
+    ),
+    (
+        &["milliliter", "mL", "ml", "milliliters", "millilitres", "cc"],
+        "volume",
+        1,
+        1_000_000,
+    ),
     (&["gallon", "gal", "gallons"], "gallon", 4, 1),
     (&["quart", "quarts", "qt"], "gallon", 1, 1),
     (&["cup", "cups"], "cup", 1, 1),
-    (&["dollar", "dollars", "USD", "usd", "bucks"], "dollar", 1, 1),
+    (
+        &["dollar", "dollars", "USD", "usd", "bucks"],
+        "dollar",
+        1,
+        1,
+    ),
     (&["cent", "cents", "¢"], "dollar", 1, 100),
     (&["euro", "euros", "EUR", "€"], "euro", 1, 1),
     (&["rupee", "rupees", "Rs"], "rupee", 1, 1),
@@ -66,23 +121,40 @@ const UNITS: &[Unit] = &[
 ];
 
 /// Words that count without measuring: like no unit at all.
-const EMPTY: [&str; 8] = ["unit", "units", "square unit", "square units", "cubic units", "sq units", "units^2", "units^3"];
+const EMPTY: [&str; 8] = [
+    "unit",
+    "units",
+    "square unit",
+    "square units",
+    "cubic units",
+    "sq units",
+    "units^2",
+    "units^3",
+];
 
 /// Letters that are units when they stand after a number and a space.
 const LETTERS: &str = "mgshLNJWVAKdl";
 
 fn find(word: &str) -> Option<&'static Unit> {
     let word = word.trim_end_matches('.');
-    UNITS.iter().find(|unit| unit.0.contains(&word)).or_else(|| {
-        let lower = word.to_lowercase();
-        (word.len() > 2).then(|| UNITS.iter().find(|unit| unit.0.contains(&lower.as_str()))).flatten()
-    })
+    UNITS
+        .iter()
+        .find(|unit| unit.0.contains(&word))
+        .or_else(|| {
+            let lower = word.to_lowercase();
+            (word.len() > 2)
+                .then(|| UNITS.iter().find(|unit| unit.0.contains(&lower.as_str())))
+                .flatten()
+        })
 }
 
 /// Whether a run of letters behind a number is a unit or another counted thing.
 pub(super) fn is_word(word: &str) -> bool {
     let vowel = word.chars().any(|c| "aeiouyAEIOU".contains(c));
-    (word.len() > 1 && find(word).is_some()) || (word.len() > 3 && vowel) || EMPTY.contains(&word) || matches!(word, "PM" | "AM" | "pm" | "am" | "sq")
+    (word.len() > 1 && find(word).is_some())
+        || (word.len() > 3 && vowel)
+        || EMPTY.contains(&word)
+        || matches!(word, "PM" | "AM" | "pm" | "am" | "sq")
 }
 
 /// Whether a letter is a unit where units are expected.
@@ -92,7 +164,11 @@ pub(super) fn is_letter(letter: &str) -> bool {
 
 /// One canonical spelling: `square centimeters`, `cm^2` and `sq. cm` are `centimeter^2`. `None`: not a known unit.
 pub(super) fn canonical(words: &str) -> Option<String> {
-    let text = words.trim().trim_end_matches(['.', ',']).replace(" per ", "/").replace("sq.", "square");
+    let text = words
+        .trim()
+        .trim_end_matches(['.', ','])
+        .replace(" per ", "/")
+        .replace("sq.", "square");
     if EMPTY.contains(&text.to_lowercase().as_str()) {
         return Some(String::new());
     }
@@ -100,7 +176,10 @@ pub(super) fn canonical(words: &str) -> Option<String> {
     for part in text.split('/') {
         let mut names = Vec::new();
         let mut power = 1;
-        for word in part.split(|c: char| c.is_whitespace() || c == '*').filter(|w| !w.is_empty()) {
+        for word in part
+            .split(|c: char| c.is_whitespace() || c == '*')
+            .filter(|w| !w.is_empty())
+        {
             match word.to_lowercase().as_str() {
                 "square" | "sq" | "squared" => power = 2,
                 "cubic" | "cubed" | "cu" => power = 3,
@@ -120,8 +199,16 @@ pub(super) fn canonical(words: &str) -> Option<String> {
         if let Some(last) = names.last_mut() {
             last.1 *= power;
         }
-        let names: Vec<String> =
-            names.iter().map(|(name, p): &(&str, i32)| if *p == 1 { (*name).to_string() } else { format!("{name}^{p}") }).collect();
+        let names: Vec<String> = names
+            .iter()
+            .map(|(name, p): &(&str, i32)| {
+                if *p == 1 {
+                    (*name).to_string()
+                } else {
+                    format!("{name}^{p}")
+                }
+            })
+            .collect();
         if names.is_empty() {
             return None;
         }
@@ -143,12 +230,16 @@ fn worth(canonical: &str) -> Option<(Vec<(String, i32)>, RBig)> {
             let (_, what, num, den) = find(name)?;
             let power = if place == 0 { power } else { -power };
             // A litre is a cube of lengths.
-            let (what, times) = if *what == "volume" { ("length", 3) } else { (*what, 1) };
+            let (what, times) = if *what == "volume" {
+                ("length", 3)
+            } else {
+                (*what, 1)
+            };
             match dimensions.iter_mut().find(|d| d.0 == what) {
                 Some(d) => d.1 += power * times,
                 None => dimensions.push((what.to_owned(), power * times)),
             }
-            factor = factor * RBig::from_parts((*num).into(), (*den as u64).into()).pow(power as isize);
+            factor *= RBig::from_parts((*num).into(), (*den as u64).into()).pow(power as isize);
         }
     }
     dimensions.retain(|d| d.1 != 0);
@@ -158,13 +249,21 @@ fn worth(canonical: &str) -> Option<(Vec<(String, i32)>, RBig)> {
 
 /// The last resort for words that are no known unit: their letters, lower-case and singular.
 fn singular(words: &str) -> String {
-    words.to_lowercase().trim().trim_end_matches('.').trim_end_matches('s').to_owned()
+    words
+        .to_lowercase()
+        .trim()
+        .trim_end_matches('.')
+        .trim_end_matches('s')
+        .to_owned()
 }
 
 /// Compares quantities; either side may be without a unit.
 pub(super) fn compare(c: &mut Comparer, gold: Id, answer: Id, depth: usize) -> Res<Comparison> {
     let split = |c: &Comparer, id: Id| match c.arena.node(id) {
-        Node::Quantity(value, unit) => (*value, Some(c.arena.name(*unit).to_owned()).filter(|u| !u.is_empty())),
+        Node::Quantity(value, unit) => (
+            *value,
+            Some(c.arena.name(*unit).to_owned()).filter(|u| !u.is_empty()),
+        ),
         _ => (id, None),
     };
     let (g, g_unit) = split(c, gold);
@@ -178,11 +277,14 @@ pub(super) fn compare(c: &mut Comparer, gold: Id, answer: Id, depth: usize) -> R
     if g_unit == a_unit || singular(&g_unit) == singular(&a_unit) {
         return c.compare(g, a, depth + 1);
     }
-    let (Some((g_what, g_worth)), Some((a_what, a_worth))) = (worth(&g_unit), worth(&a_unit)) else {
+    let (Some((g_what, g_worth)), Some((a_what, a_worth))) = (worth(&g_unit), worth(&a_unit))
+    else {
         return Ok(Comparison::different(format!("{a_unit} is not {g_unit}")));
     };
     if g_what != a_what {
-        return Ok(Comparison::different(format!("{a_unit} does not measure what {g_unit} does")));
+        return Ok(Comparison::different(format!(
+            "{a_unit} does not measure what {g_unit} does"
+        )));
     }
     let g_worth = c.arena.num(g_worth)?;
     let a_worth = c.arena.num(a_worth)?;

@@ -37,17 +37,26 @@ pub struct Comparison {
 impl Comparison {
     /// Equal, because of `reason`.
     pub(super) fn equal(reason: impl Into<String>) -> Self {
-        Self { verdict: Verdict::Equal, reason: reason.into() }
+        Self {
+            verdict: Verdict::Equal,
+            reason: reason.into(),
+        }
     }
 
     /// Different, because of `reason`.
     pub(super) fn different(reason: impl Into<String>) -> Self {
-        Self { verdict: Verdict::Different, reason: reason.into() }
+        Self {
+            verdict: Verdict::Different,
+            reason: reason.into(),
+        }
     }
 
     /// Undecided, because of `reason`.
     pub(super) fn undecided(reason: impl Into<String>) -> Self {
-        Self { verdict: Verdict::Undecided, reason: reason.into() }
+        Self {
+            verdict: Verdict::Undecided,
+            reason: reason.into(),
+        }
     }
 
     /// Whether the verdict is [`Verdict::Equal`].

@@ -41,7 +41,10 @@ pub struct MathVerifier {
 impl Default for MathVerifier {
     fn default() -> Self {
         let config = MathConfig::default();
-        Self { config, primes: modular::draw_primes(SEED) }
+        Self {
+            config,
+            primes: modular::draw_primes(SEED),
+        }
     }
 }
 
@@ -53,7 +56,10 @@ impl MathVerifier {
     /// A precision above 100 decimals, or a limit of zero.
     pub fn new(config: MathConfig) -> Result<Self> {
         config.check()?;
-        Ok(Self { config, primes: modular::draw_primes(SEED) })
+        Ok(Self {
+            config,
+            primes: modular::draw_primes(SEED),
+        })
     }
 
     /// The conventions and limits.
@@ -70,7 +76,7 @@ impl MathVerifier {
         if gold.is_empty() || answer.is_empty() {
             return Comparison::different("nothing to compare");
         }
-        if matches!(gold.trim_matches('$').to_lowercase().as_str(), "nan" | "zoo") {
+        if no_number(gold) {
             return Comparison::different("nothing equals a gold that is no number");
         }
         if gold == answer {
@@ -93,6 +99,9 @@ impl MathVerifier {
 
     /// One candidate against another: as text, as letters of a choice, as words, as mathematics.
     fn compare_expressions(&self, gold: &str, answer: &str) -> Comparison {
+        if no_number(gold) {
+            return Comparison::different("nothing equals a gold that is no number");
+        }
         if !gold.trim().is_empty() && squeeze(gold) == squeeze(answer) {
             return Comparison::equal("the same text but for layout");
         }
@@ -106,8 +115,10 @@ impl MathVerifier {
             };
         }
         for run_is_gold in [true, false] {
-            if let (Some(g), Some(a)) = (choice::set(gold, run_is_gold), choice::set(answer, !run_is_gold))
-                && g == a
+            if let (Some(g), Some(a)) = (
+                choice::set(gold, run_is_gold),
+                choice::set(answer, !run_is_gold),
+            ) && g == a
             {
                 return Comparison::equal("the same choices");
             }
@@ -129,13 +140,18 @@ impl MathVerifier {
         let certain = |words: &Option<text::Words>| words.as_ref().is_some_and(|w| w.certain);
         let gold_math = as_set(&g_words).unwrap_or(gold);
         let answer_math = as_set(&a_words).unwrap_or(answer);
-        if (certain(&g_words) && as_set(&g_words).is_none()) || (certain(&a_words) && as_set(&a_words).is_none()) {
+        if (certain(&g_words) && as_set(&g_words).is_none())
+            || (certain(&a_words) && as_set(&a_words).is_none())
+        {
             return Comparison::different("words and mathematics");
         }
-        self.mathematics(gold_math, answer_math).unwrap_or_else(|stop| match stop {
-            Stop::Limit(what) => Comparison::undecided(format!("over the limit of {what}")),
-            Stop::Syntax(what) => Comparison::undecided(format!("not read as mathematics: {what}")),
-        })
+        self.mathematics(gold_math, answer_math)
+            .unwrap_or_else(|stop| match stop {
+                Stop::Limit(what) => Comparison::undecided(format!("over the limit of {what}")),
+                Stop::Syntax(what) => {
+                    Comparison::undecided(format!("not read as mathematics: {what}"))
+                }
+            })
     }
 
     fn mathematics(&self, gold: &str, answer: &str) -> Res<Comparison> {
@@ -144,8 +160,16 @@ impl MathVerifier {
         let golds = readings(&mut arena, &self.config, gold)?;
         let answers = readings(&mut arena, &self.config, answer)?;
         let seed = mix(modular::hash_text(gold), modular::hash_text(answer)) ^ SEED;
-        let test = Test { primes: self.primes, seed, precision: self.config.precision };
-        let mut comparer = Comparer { arena: &mut arena, config: &self.config, test };
+        let test = Test {
+            primes: self.primes,
+            seed,
+            precision: self.config.precision,
+        };
+        let mut comparer = Comparer {
+            arena: &mut arena,
+            config: &self.config,
+            test,
+        };
         let mut outcome = Outcome::default();
         for g in &golds {
             for a in &answers {
@@ -165,6 +189,12 @@ impl MathVerifier {
     }
 }
 
+/// What failed computations print.
+fn no_number(text: &str) -> bool {
+    let text = text.trim_matches(['$', ' ']);
+    text.eq_ignore_ascii_case("nan") || text == "zoo"
+}
+
 /// At most one side is read leniently.
 fn compatible(gold: &Reading, answer: &Reading) -> bool {
     !(gold.lenient && answer.lenient)
@@ -181,7 +211,11 @@ impl Outcome {
             Verdict::Undecided => 1,
             Verdict::Different => 0,
         };
-        if self.0.as_ref().is_none_or(|old| rank(next.verdict) > rank(old.verdict)) {
+        if self
+            .0
+            .as_ref()
+            .is_none_or(|old| rank(next.verdict) > rank(old.verdict))
+        {
             self.0 = Some(next);
         }
     }
@@ -191,13 +225,17 @@ impl Outcome {
     }
 
     fn take(self) -> Comparison {
-        self.0.unwrap_or_else(|| Comparison::undecided("no reading"))
+        self.0
+            .unwrap_or_else(|| Comparison::undecided("no reading"))
     }
 }
 
 /// A text without blanks and sizes of brackets; blanks between letters or digits stay.
 fn squeeze(text: &str) -> String {
-    let text = text.replace("\\left", "").replace("\\right", "").replace('$', "");
+    let text = text
+        .replace("\\left", "")
+        .replace("\\right", "")
+        .replace('$', "");
     let mut out = String::with_capacity(text.len());
     let mut blank = false;
     for c in text.chars() {

@@ -22,7 +22,6 @@ pub(super) enum Word {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Constant {
     Pi,
-    Euler,
     Imaginary,
     Infinity,
     Empty,
@@ -75,6 +74,7 @@ pub(super) fn function(name: &str) -> Option<Word> {
         "Re" => func(Re),
         "Im" => func(Im),
         "arg" => func(Arg),
+        "conj" => func(Conj),
         "exp" => Word::Symbol("exp"),
         "sqrt" => Word::Tok(Tok::Command(Command::Sqrt)),
         "cbrt" => func(Root),
@@ -88,13 +88,45 @@ pub(super) fn function(name: &str) -> Option<Word> {
 /// Greek letters by name.
 pub(super) fn greek(name: &str) -> Option<&'static str> {
     const NAMES: [(&str, &str); 34] = [
-        ("alpha", "α"), ("beta", "β"), ("gamma", "γ"), ("delta", "δ"), ("epsilon", "ε"), ("varepsilon", "ε"),
-        ("zeta", "ζ"), ("eta", "η"), ("theta", "θ"), ("vartheta", "θ"), ("iota", "ι"), ("kappa", "κ"), ("lambda", "λ"),
-        ("mu", "μ"), ("nu", "ν"), ("xi", "ξ"), ("rho", "ρ"), ("sigma", "σ"), ("tau", "τ"), ("upsilon", "υ"),
-        ("phi", "φ"), ("varphi", "φ"), ("chi", "χ"), ("psi", "ψ"), ("omega", "ω"), ("Gamma", "Γ"), ("Delta", "Δ"),
-        ("Theta", "Θ"), ("Lambda", "Λ"), ("Sigma", "Σ"), ("Phi", "Φ"), ("Psi", "Ψ"), ("Omega", "Ω"), ("ell", "l"),
+        ("alpha", "α"),
+        ("beta", "β"),
+        ("gamma", "γ"),
+        ("delta", "δ"),
+        ("epsilon", "ε"),
+        ("varepsilon", "ε"),
+        ("zeta", "ζ"),
+        ("eta", "η"),
+        ("theta", "θ"),
+        ("vartheta", "θ"),
+        ("iota", "ι"),
+        ("kappa", "κ"),
+        ("lambda", "λ"),
+        ("mu", "μ"),
+        ("nu", "ν"),
+        ("xi", "ξ"),
+        ("rho", "ρ"),
+        ("sigma", "σ"),
+        ("tau", "τ"),
+        ("upsilon", "υ"),
+        ("phi", "φ"),
+        ("varphi", "φ"),
+        ("chi", "χ"),
+        ("psi", "ψ"),
+        ("omega", "ω"),
+        ("Gamma", "Γ"),
+        ("Delta", "Δ"),
+        ("Theta", "Θ"),
+        ("Lambda", "Λ"),
+        ("Sigma", "Σ"),
+        ("Phi", "Φ"),
+        ("Psi", "Ψ"),
+        ("Omega", "Ω"),
+        ("ell", "l"),
     ];
-    NAMES.iter().find(|(n, _)| *n == name).map(|(_, letter)| *letter)
+    NAMES
+        .iter()
+        .find(|(n, _)| *n == name)
+        .map(|(_, letter)| *letter)
 }
 
 /// Words that mean something in plain text.
@@ -113,9 +145,8 @@ pub(super) fn plain(name: &str) -> Option<Word> {
         "mod" => Word::Tok(Tok::Mod),
         "percent" | "percentage" | "pct" => Word::Tok(Tok::Percent),
         "degree" | "degrees" | "deg" => Word::Tok(Tok::Degree),
-        "theta" | "alpha" | "beta" | "gamma" | "delta" | "lambda" | "sigma" | "omega" | "phi" | "psi" | "epsilon" => {
-            Word::Symbol(greek(name)?)
-        }
+        "theta" | "alpha" | "beta" | "gamma" | "delta" | "lambda" | "sigma" | "omega" | "phi"
+        | "psi" | "epsilon" => Word::Symbol(greek(name)?),
         _ => return None,
     })
 }
@@ -127,7 +158,9 @@ pub(super) fn command(name: &str) -> Option<Word> {
         return Some(Symbol(letter));
     }
     Some(match name {
-        "frac" | "dfrac" | "tfrac" | "cfrac" | "sfrac" | "nicefrac" => Tok(super::token::Tok::Command(Command::Frac)),
+        "frac" | "dfrac" | "tfrac" | "cfrac" | "sfrac" | "nicefrac" => {
+            Tok(super::token::Tok::Command(Command::Frac))
+        }
         "binom" | "dbinom" | "tbinom" => Tok(super::token::Tok::Command(Command::Binom)),
         "sum" => Tok(super::token::Tok::Command(Command::Sum)),
         "prod" => Tok(super::token::Tok::Command(Command::Product)),
@@ -135,7 +168,7 @@ pub(super) fn command(name: &str) -> Option<Word> {
         "lim" => Tok(super::token::Tok::Command(Command::Limit)),
         "vec" | "overrightarrow" => Tok(super::token::Tok::Command(Command::Decorate("vec"))),
         "hat" | "widehat" => Tok(super::token::Tok::Command(Command::Decorate("hat"))),
-        "bar" => Tok(super::token::Tok::Command(Command::Decorate("bar"))),
+        "bar" | "overline" | "widebar" => Tok(super::token::Tok::Command(Command::Decorate("bar"))),
         "tilde" | "widetilde" => Tok(super::token::Tok::Command(Command::Decorate("tilde"))),
         "dot" => Tok(super::token::Tok::Command(Command::Decorate("dot"))),
         "cdot" | "times" | "ast" | "bullet" | "star" => Tok(super::token::Tok::Times),
@@ -150,7 +183,9 @@ pub(super) fn command(name: &str) -> Option<Word> {
         "approx" | "simeq" | "sim" | "cong" | "doteq" => Tok(super::token::Tok::Rel(RelOp::Approx)),
         "equiv" => Tok(super::token::Tok::Rel(RelOp::Equiv)),
         "in" | "isin" => Tok(super::token::Tok::Rel(RelOp::In)),
-        "to" | "rightarrow" | "longrightarrow" | "mapsto" => Tok(super::token::Tok::To),
+        "to" | "rightarrow" | "longrightarrow" | "Rightarrow" | "Longrightarrow" | "mapsto" => {
+            Tok(super::token::Tok::To)
+        }
         "cup" | "bigcup" => Tok(super::token::Tok::Union),
         "cap" | "bigcap" => Tok(super::token::Tok::Intersection),
         "setminus" | "backslash" | "smallsetminus" => Tok(super::token::Tok::Without),
@@ -162,7 +197,9 @@ pub(super) fn command(name: &str) -> Option<Word> {
         "lor" | "vee" => Tok(super::token::Tok::Or),
         "choose" => Tok(super::token::Tok::Choose),
         "over" => Tok(super::token::Tok::Over),
-        "ldots" | "dots" | "cdots" | "dotsc" | "dotsb" | "vdots" | "ddots" => Tok(super::token::Tok::Ellipsis),
+        "ldots" | "dots" | "cdots" | "dotsc" | "dotsb" | "vdots" | "ddots" => {
+            Tok(super::token::Tok::Ellipsis)
+        }
         "colon" => Tok(super::token::Tok::Colon),
         "cr" => Tok(super::token::Tok::Row),
         "infty" | "infin" => Constant(self::Constant::Infinity),
@@ -173,15 +210,18 @@ pub(super) fn command(name: &str) -> Option<Word> {
         "Z" => Constant(self::Constant::Numbers('Z')),
         "N" => Constant(self::Constant::Numbers('N')),
         "Q" => Constant(self::Constant::Numbers('Q')),
-        "text" | "textbf" | "textit" | "textrm" | "textnormal" | "textsf" | "texttt" | "textup" | "mbox" | "hbox" | "mathrm"
-        | "mathbf" | "mathit" | "mathsf" | "mathtt" | "mathcal" | "mathscr" | "mathfrak" | "mathnormal" | "boldsymbol"
-        | "bm" | "bf" | "rm" | "it" | "pmb" | "operatorname" | "emph" | "mathbb" | "Bbb" | "unit" => Font,
-        "overline" | "underline" | "underbrace" | "overbrace" | "widebar" | "overarc" | "boxed" | "fbox" | "cancel"
+        "text" | "textbf" | "textit" | "textrm" | "textnormal" | "textsf" | "texttt" | "textup"
+        | "mbox" | "hbox" | "mathrm" | "mathbf" | "mathit" | "mathsf" | "mathtt" | "mathcal"
+        | "mathscr" | "mathfrak" | "mathnormal" | "boldsymbol" | "bm" | "bf" | "rm" | "it"
+        | "pmb" | "operatorname" | "emph" | "mathbb" | "Bbb" | "unit" => Font,
+        "underline" | "underbrace" | "overbrace" | "overarc" | "boxed" | "fbox" | "cancel"
         | "angle" | "triangle" | "measuredangle" | "bigtriangleup" | "odot" | "square" => Drop,
-        "displaystyle" | "textstyle" | "scriptstyle" | "limits" | "nolimits" | "quad" | "qquad" | "left" | "right" | "big"
-        | "Big" | "bigg" | "Bigg" | "bigl" | "bigr" | "Bigl" | "Bigr" | "biggl" | "biggr" | "Biggl" | "Biggr" | "middle"
-        | "hline" | "thinspace" | "enspace" | "space" | "nobreak" | "protect" | "hfill" | "newline" | "noindent" | "therefore"
-        | "implies" | "Rightarrow" | "smash" | "tiny" | "small" | "large" | "Large" | "mathstrut" | "strut" => Nothing,
+        "displaystyle" | "textstyle" | "scriptstyle" | "limits" | "nolimits" | "quad" | "qquad"
+        | "left" | "right" | "big" | "Big" | "bigg" | "Bigg" | "bigl" | "bigr" | "Bigl"
+        | "Bigr" | "biggl" | "biggr" | "Biggl" | "Biggr" | "middle" | "hline" | "thinspace"
+        | "enspace" | "space" | "nobreak" | "protect" | "hfill" | "newline" | "noindent"
+        | "therefore" | "implies" | "smash" | "tiny" | "small" | "large" | "Large"
+        | "mathstrut" | "strut" => Nothing,
         _ => return function(name),
     })
 }

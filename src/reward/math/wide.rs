@@ -69,13 +69,21 @@ fn compare(a: &Repr<2>, b: &Repr<2>) -> Ordering {
 
 impl Wide {
     /// A result of precision `bits` with the propagated radius and its own rounding error.
-    fn new(mid: dashu_base::Approximation<Mid, dashu_float::round::Rounding>, rad: Repr<2>, bits: Bits) -> Option<Self> {
+    fn new(
+        mid: dashu_base::Approximation<Mid, dashu_float::round::Rounding>,
+        rad: Repr<2>,
+        bits: Bits,
+    ) -> Option<Self> {
         let exact = matches!(mid, dashu_base::Approximation::Exact(_));
         let mid = mid.value().into_repr();
         if mid.is_infinite() || (!is_zero(&mid) && top(&mid).abs() > MAX_EXPONENT) {
             return None;
         }
-        let rad = if exact || is_zero(&mid) { rad } else { rad_add(&rad, &two_to(top(&mid) - bits.0 as i64))? };
+        let rad = if exact || is_zero(&mid) {
+            rad
+        } else {
+            rad_add(&rad, &two_to(top(&mid) - bits.0 as i64))?
+        };
         if rad.is_infinite() || (!is_zero(&rad) && top(&rad) > MAX_EXPONENT) {
             return None;
         }
@@ -89,8 +97,10 @@ impl Wide {
             .ok()?
             .value()
             .into_repr();
-        (!is_zero(&low) && low.sign() == Sign::Positive && compare(&magnitude(&self.mid), &self.rad).is_gt())
-            .then_some(low)
+        (!is_zero(&low)
+            && low.sign() == Sign::Positive
+            && compare(&magnitude(&self.mid), &self.rad).is_gt())
+        .then_some(low)
     }
 
     fn context(bits: Bits) -> Context<HalfEven> {
@@ -115,12 +125,19 @@ impl Real for Wide {
 
     fn pi(cx: Bits) -> Self {
         let mid = Self::context(cx).pi::<2>(None).value().into_repr();
-        Self { mid, rad: two_to(3 - cx.0 as i64) }
+        Self {
+            mid,
+            rad: two_to(3 - cx.0 as i64),
+        }
     }
 
     fn add(&self, other: &Self, cx: Bits) -> Option<Self> {
         // Far apart magnitudes: the sum rounds to the larger, and the library need not align them.
-        Self::new(Self::context(cx).add(&self.mid, &other.mid).ok()?, rad_add(&self.rad, &other.rad)?, cx)
+        Self::new(
+            Self::context(cx).add(&self.mid, &other.mid).ok()?,
+            rad_add(&self.rad, &other.rad)?,
+            cx,
+        )
     }
 
     fn mul(&self, other: &Self, cx: Bits) -> Option<Self> {
@@ -132,7 +149,10 @@ impl Real for Wide {
     }
 
     fn neg(&self) -> Self {
-        Self { mid: -self.mid.clone(), rad: self.rad.clone() }
+        Self {
+            mid: -self.mid.clone(),
+            rad: self.rad.clone(),
+        }
     }
 
     fn recip(&self, cx: Bits) -> Option<Self> {
@@ -147,7 +167,11 @@ impl Real for Wide {
                 .into_repr();
             up().div(&self.rad, &squared).ok()?.value().into_repr()
         };
-        Self::new(Self::context(cx).div(&Repr::one(), &self.mid).ok()?, rad, cx)
+        Self::new(
+            Self::context(cx).div(&Repr::one(), &self.mid).ok()?,
+            rad,
+            cx,
+        )
     }
 
     fn sqrt(&self, cx: Bits) -> Option<Self> {
@@ -157,7 +181,10 @@ impl Real for Wide {
         if self.low().is_none() || self.mid.sign() == Sign::Negative {
             let high = rad_add(&magnitude(&self.mid), &self.rad)?;
             let half = two_to(top(&high) / 2 + 1);
-            return Some(Self { mid: half.clone(), rad: half });
+            return Some(Self {
+                mid: half.clone(),
+                rad: half,
+            });
         }
         let mid = Self::context(cx).sqrt(&self.mid).ok()?;
         let rad = if is_zero(&self.rad) {
@@ -186,7 +213,11 @@ impl Real for Wide {
         if self.mid.sign() == Sign::Negative {
             return None;
         }
-        let rad = if is_zero(&self.rad) { Repr::zero() } else { up().div(&self.rad, &low).ok()?.value().into_repr() };
+        let rad = if is_zero(&self.rad) {
+            Repr::zero()
+        } else {
+            up().div(&self.rad, &low).ok()?.value().into_repr()
+        };
         Self::new(Self::context(cx).ln(&self.mid, None).ok()?, rad, cx)
     }
 
@@ -194,18 +225,30 @@ impl Real for Wide {
         if top(&self.mid) > 64 {
             return None;
         }
-        Self::new(Self::context(cx).sin(&self.mid, None).ok()?, self.rad.clone(), cx)
+        Self::new(
+            Self::context(cx).sin(&self.mid, None).ok()?,
+            self.rad.clone(),
+            cx,
+        )
     }
 
     fn cos(&self, cx: Bits) -> Option<Self> {
         if top(&self.mid) > 64 {
             return None;
         }
-        Self::new(Self::context(cx).cos(&self.mid, None).ok()?, self.rad.clone(), cx)
+        Self::new(
+            Self::context(cx).cos(&self.mid, None).ok()?,
+            self.rad.clone(),
+            cx,
+        )
     }
 
     fn atan(&self, cx: Bits) -> Option<Self> {
-        Self::new(Self::context(cx).atan(&self.mid, None).ok()?, self.rad.clone(), cx)
+        Self::new(
+            Self::context(cx).atan(&self.mid, None).ok()?,
+            self.rad.clone(),
+            cx,
+        )
     }
 
     fn sign(&self) -> Option<Ordering> {
@@ -213,7 +256,11 @@ impl Real for Wide {
             return Some(Ordering::Equal);
         }
         self.low()?;
-        Some(if self.mid.sign() == Sign::Negative { Ordering::Less } else { Ordering::Greater })
+        Some(if self.mid.sign() == Sign::Negative {
+            Ordering::Less
+        } else {
+            Ordering::Greater
+        })
     }
 
     fn floor(&self, cx: Bits) -> Option<Self> {
@@ -223,21 +270,34 @@ impl Real for Wide {
         let exact = Context::<HalfEven>::new(cx.0 + 512);
         let low = exact.sub(&self.mid, &self.rad).ok()?.value().floor();
         let high = exact.add(&self.mid, &self.rad).ok()?.value().floor();
-        (low == high).then(|| Self { mid: low.into_repr(), rad: Repr::zero() })
+        (low == high).then(|| Self {
+            mid: low.into_repr(),
+            rad: Repr::zero(),
+        })
     }
 
     fn as_integer(&self) -> Option<i64> {
         if !is_zero(&self.rad) || !self.mid.is_int() || top(&self.mid) > 62 {
             return None;
         }
-        i64::try_from(&Mid::from_repr(self.mid.clone(), Context::new(0)).to_int().value()).ok()
+        i64::try_from(
+            &Mid::from_repr(self.mid.clone(), Context::new(0))
+                .to_int()
+                .value(),
+        )
+        .ok()
     }
 
     fn log2_bounds(&self) -> (i64, i64) {
-        (top(&self.rad), top(&self.mid).max(top(&self.rad)).saturating_add(1))
+        (
+            top(&self.rad),
+            top(&self.mid).max(top(&self.rad)).saturating_add(1),
+        )
     }
 
     fn approximate(&self) -> f64 {
-        Mid::from_repr(self.mid.clone(), Context::new(53)).to_f64().value()
+        Mid::from_repr(self.mid.clone(), Context::new(53))
+            .to_f64()
+            .value()
     }
 }

@@ -1,0 +1,240 @@
+//! From tokens to nodes: sums, products, integrals, limits and derivatives, which take the rest of their term.
+
+use super::budget::{Res, Stop};
+use super::calculus;
+use super::limit;
+use super::node::{Arena, Id, Node, RelOp};
+use super::series;
+use super::term::{Cursor, MAX_CHAIN, sum};
+use super::token::{Bracket, Command, Tok};
+
+/// Replaces `\int ... dx` by one value, the innermost (last) first.
+pub(super) fn integrals(arena: &mut Arena, text: &[char], mut tokens: Vec<Tok>) -> Res<Vec<Tok>> {
+    while let Some(at) = tokens
+        .iter()
+        .rposition(|t| *t == Tok::Command(Command::Integral))
+    {
+        arena.budget.spend(tokens.len() as u64)?;
+        let mut cursor = Cursor {
+            arena,
+            text,
+            tokens: tokens[at + 1..].to_vec(),
+            at: 0,
+            base: 0,
+        };
+        let (low, high) = cursor.bounds()?;
+        let rest = cursor.tokens[cursor.at..].to_vec();
+        // The differential is a `d` before a name.
+        let d = |t: &Tok| matches!(t, Tok::Ident { name, .. } if name == "d");
+        let place = (0..rest.len().saturating_sub(1))
+            .find(|&i| d(&rest[i]) && matches!(rest[i + 1], Tok::Ident { .. }));
+        let (body, variable, end) = match place {
+            Some(i) => {
+                let Tok::Ident { name, .. } = &rest[i + 1] else {
+                    return Err(Stop::Syntax("integral"));
+                };
+                (&rest[..i], arena.symbol(name)?, i + 2)
+            }
+            None => (&rest[..], arena.symbol("x")?, rest.len()),
+        };
+        let mut variable = variable;
+        let mut body = if body.is_empty() {
+            arena.int(1)?
+        } else {
+            sum(arena, text, body)?
+        };
+        // `\int \frac{dz}{z}`: the differential is a factor above.
+        if place.is_none()
+            && let Some(name) = inner_differential(arena, text, &rest)?
+        {
+            variable = arena.symbol(&name)?;
+            let d = arena.symbol("d")?;
+            let minus = arena.int(-1)?;
+            let differential = arena.product(vec![d, variable])?;
+            let inverse = arena.power(differential, minus)?;
+            body = arena.product(vec![body, d, inverse])?;
+            body = arena.divide(body, d)?;
+        }
+        let id = calculus::integral(arena, variable, low, high, body)?;
+        tokens.truncate(at);
+        tokens.push(Tok::Value(id));
+        tokens.extend_from_slice(&rest[end..]);
+    }
+    Ok(tokens)
+}
+
+impl Cursor<'_, '_, '_> {
+    /// `\frac{d}{dx} ...`: the derivative of the rest of the term, or of what stands above.
+    pub(super) fn derivative(&mut self, chain: usize) -> Res<Option<Id>> {
+        let [
+            Tok::Group { span: top, .. },
+            Tok::Group { span: bottom, .. },
+            ..,
+        ] = &self.tokens[self.at..]
+        else {
+            return Ok(None);
+        };
+        let clean = |span: &(usize, usize)| -> String {
+            let raw: String = self.text[span.0..span.1]
+                .iter()
+                .filter(|c| !c.is_whitespace())
+                .collect();
+            raw.replace("\\mathrm{d}", "d")
+                .replace("\\partial", "d")
+                .replace("\\,", "")
+        };
+        let (top, bottom) = (clean(top), clean(bottom));
+        let Some(variable) = bottom.strip_prefix('d') else {
+            return Ok(None);
+        };
+        let variable = variable.trim_start_matches('\\');
+        let name = super::vocabulary::greek(variable)
+            .unwrap_or(variable)
+            .to_owned();
+        if top != "d" || name.chars().count() != 1 {
+            return Ok(None);
+        }
+        self.at += 2;
+        let variable = match name.as_str() {
+            "e" | "i" => return Err(Stop::Syntax("derivative")),
+            _ => self.arena.symbol(&name)?,
+        };
+        let body = self.rest(chain)?;
+        calculus::derivative(self.arena, variable, body).map(Some)
+    }
+
+    /// The rest of the term.
+    pub(super) fn rest(&mut self, chain: usize) -> Res<Id> {
+        if chain > MAX_CHAIN {
+            return Err(Stop::Limit("operators without brackets"));
+        }
+        self.arena
+            .budget
+            .spend((self.tokens.len() - self.at) as u64)?;
+        let tokens = self.tokens[self.at..].to_vec();
+        self.at = self.tokens.len();
+        let mut cursor = Cursor {
+            arena: self.arena,
+            text: self.text,
+            tokens,
+            at: 0,
+            base: chain + 1,
+        };
+        let (id, unit) = cursor.term()?;
+        if unit.is_some() {
+            Err(Stop::Syntax("unit"))
+        } else {
+            Ok(id)
+        }
+    }
+
+    /// What stands below and above a large operator.
+    pub(super) fn bounds(&mut self) -> Res<(Option<Id>, Option<Id>)> {
+        let (mut low, mut high) = (None, None);
+        loop {
+            let below = match self.peek() {
+                Some(Tok::Underscore) => true,
+                Some(Tok::Caret) => false,
+                _ => return Ok((low, high)),
+            };
+            self.at += 1;
+            let bound = match self.peek().cloned() {
+                Some(Tok::Group {
+                    open: Bracket::Brace,
+                    id,
+                    ..
+                }) => {
+                    self.at += 1;
+                    id
+                }
+                // Without braces one token, for `\sum^n_k` has two bounds and no subscript.
+                Some(Tok::Num { id, .. } | Tok::Value(id)) => {
+                    self.at += 1;
+                    Some(id)
+                }
+                Some(Tok::Ident { name, .. }) => {
+                    self.at += 1;
+                    Some(self.arena.symbol(&name)?)
+                }
+                Some(Tok::Minus) => Some(self.exponent(MAX_CHAIN)?),
+                _ => Some(self.primary(MAX_CHAIN)?),
+            };
+            if below {
+                low = bound;
+            } else {
+                high = bound;
+            }
+        }
+    }
+
+    /// Sums, products and limits: bounds, then the rest of the term.
+    pub(super) fn operator(&mut self, command: Command, chain: usize) -> Res<Id> {
+        let (low, high) = self.bounds()?;
+        let body = self.rest(chain)?;
+        let side = |arena: &Arena, op: RelOp| match low.map(|id| arena.node(id)) {
+            Some(Node::Rel(ops, sides)) if ops[..] == [op] => Some((sides[0], sides[1])),
+            _ => None,
+        };
+        match command {
+            Command::Limit => {
+                let Some((variable, target)) = side(self.arena, RelOp::To) else {
+                    return Err(Stop::Syntax("limit"));
+                };
+                limit::limit(self.arena, variable, target, body)
+            }
+            _ => {
+                let Some((variable, from)) = side(self.arena, RelOp::Eq) else {
+                    return Err(Stop::Syntax("sum"));
+                };
+                let Some(to) = high else {
+                    return Err(Stop::Syntax("sum"));
+                };
+                series::series(
+                    self.arena,
+                    command == Command::Product,
+                    variable,
+                    from,
+                    to,
+                    body,
+                )
+            }
+        }
+    }
+}
+
+/// The name after a `d` inside the groups of an integrand.
+fn inner_differential(arena: &Arena, text: &[char], tokens: &[Tok]) -> Res<Option<String>> {
+    for tok in tokens {
+        let Tok::Group { span, .. } = tok else {
+            continue;
+        };
+        let inner = &text[span.0..span.1];
+        arena.budget.spend(inner.len() as u64 / 4)?;
+        for (place, _) in inner.iter().enumerate().filter(|(_, c)| **c == 'd') {
+            if place > 0 && inner[place - 1].is_ascii_alphabetic() {
+                continue;
+            }
+            let after: String = inner[place + 1..]
+                .iter()
+                .skip_while(|c| **c == ' ')
+                .take_while(|c| c.is_ascii_alphabetic() || **c == '\\')
+                .collect();
+            let name = after
+                .strip_prefix('\\')
+                .and_then(super::vocabulary::greek)
+                .unwrap_or(&after);
+            if name.chars().count() == 1 {
+                return Ok(Some(name.to_owned()));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// Whether a command takes its arguments in braces and nothing else.
+pub(super) fn is_operator(command: Command) -> bool {
+    matches!(
+        command,
+        Command::Sum | Command::Product | Command::Integral | Command::Limit
+    )
+}
