@@ -79,7 +79,6 @@ impl Sampler {
     pub fn describe(&self, arena: &Arena, point: &HashMap<Id, RBig>) -> String {
         let mut parts: Vec<String> = point
             .iter()
-            .take(4)
             .filter_map(|(id, value)| match arena.node(*id) {
                 Node::Sym(name) => Some(format!(
                     "{} = {:.4}",
@@ -89,7 +88,9 @@ impl Sampler {
                 _ => None,
             })
             .collect();
+        // The first four by name, whatever order the map has: the same texts give the same reason.
         parts.sort();
+        parts.truncate(4);
         parts.join(", ")
     }
 }
