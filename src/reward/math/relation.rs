@@ -101,11 +101,14 @@ fn assignment(c: &mut Comparer, id: Id, depth: usize) -> Res<Option<Assignment>>
 /// Whether `id` is what people give values to: a symbol, `f(x)`, `|AB|`, `AB`, a ratio or quotient of segments, a tuple of names.
 fn is_name(arena: &Arena, id: Id) -> bool {
     let upper = |id: Id| match arena.node(id) {
-        Node::Sym(name) => arena
-            .name(*name)
-            .chars()
-            .next()
-            .is_some_and(char::is_uppercase),
+        Node::Sym(name) => {
+            arena
+                .name(*name)
+                .chars()
+                .next()
+                .is_some_and(char::is_uppercase)
+                || arena.name(*name).starts_with("vec ")
+        }
         _ => false,
     };
     let segment = |id: Id| match arena.node(id) {

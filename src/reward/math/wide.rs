@@ -103,6 +103,13 @@ impl Wide {
         .then_some(low)
     }
 
+    /// For a number below 2^(-bits - 64), a bound of twice its size and of its radius: `sin x`, `atan x` are x, and `cos x`,
+    /// `e^x` are 1 within it.
+    fn tiny(&self, bits: Bits) -> Option<Repr<2>> {
+        let size = top(&self.mid).max(top(&self.rad));
+        (!is_zero(&self.mid) && size < -(bits.0 as i64) - 64).then(|| two_to(size + 3))
+    }
+
     fn context(bits: Bits) -> Context<HalfEven> {
         Context::new(bits.0)
     }
@@ -132,12 +139,21 @@ impl Real for Wide {
     }
 
     fn add(&self, other: &Self, cx: Bits) -> Option<Self> {
-        // Far apart magnitudes: the sum rounds to the larger, and the library need not align them.
-        Self::new(
-            Self::context(cx).add(&self.mid, &other.mid).ok()?,
-            rad_add(&self.rad, &other.rad)?,
-            cx,
-        )
+        // Far apart: the smaller is an error of the larger, and nothing need be aligned.
+        let (large, small) = if top(&self.mid) >= top(&other.mid) {
+            (self, other)
+        } else {
+            (other, self)
+        };
+        let rad = rad_add(&self.rad, &other.rad)?;
+        if !is_zero(&small.mid) && top(&large.mid) - top(&small.mid) > cx.0 as i64 + 64 {
+            let rad = rad_add(&rad, &two_to(top(&small.mid)))?;
+            return Some(Self {
+                mid: large.mid.clone(),
+                rad,
+            });
+        }
+        Self::new(Self::context(cx).add(&self.mid, &other.mid).ok()?, rad, cx)
     }
 
     fn mul(&self, other: &Self, cx: Bits) -> Option<Self> {
@@ -198,6 +214,12 @@ impl Real for Wide {
     }
 
     fn exp(&self, cx: Bits) -> Option<Self> {
+        if let Some(tiny) = self.tiny(cx) {
+            return Some(Self {
+                mid: Repr::one(),
+                rad: tiny,
+            });
+        }
         if top(&self.mid) > 36 || top(&self.rad) > 0 {
             return None;
         }
@@ -222,6 +244,12 @@ impl Real for Wide {
     }
 
     fn sin(&self, cx: Bits) -> Option<Self> {
+        if let Some(tiny) = self.tiny(cx) {
+            return Some(Self {
+                mid: self.mid.clone(),
+                rad: tiny,
+            });
+        }
         if top(&self.mid) > 64 {
             return None;
         }
@@ -233,6 +261,12 @@ impl Real for Wide {
     }
 
     fn cos(&self, cx: Bits) -> Option<Self> {
+        if let Some(tiny) = self.tiny(cx) {
+            return Some(Self {
+                mid: Repr::one(),
+                rad: tiny,
+            });
+        }
         if top(&self.mid) > 64 {
             return None;
         }
@@ -244,6 +278,12 @@ impl Real for Wide {
     }
 
     fn atan(&self, cx: Bits) -> Option<Self> {
+        if let Some(tiny) = self.tiny(cx) {
+            return Some(Self {
+                mid: self.mid.clone(),
+                rad: tiny,
+            });
+        }
         Self::new(
             Self::context(cx).atan(&self.mid, None).ok()?,
             self.rad.clone(),
@@ -266,6 +306,20 @@ impl Real for Wide {
     fn floor(&self, cx: Bits) -> Option<Self> {
         if top(&self.mid) > 128 || top(&self.rad) > 1 {
             return None;
+        }
+        if let Some(sign) = self.sign()
+            && !is_zero(&self.mid)
+            && top(&self.mid) < -64
+        {
+            let below = if sign.is_lt() {
+                Repr::neg_one()
+            } else {
+                Repr::zero()
+            };
+            return Some(Self {
+                mid: below,
+                rad: Repr::zero(),
+            });
         }
         let exact = Context::<HalfEven>::new(cx.0 + 512);
         let low = exact.sub(&self.mid, &self.rad).ok()?.value().floor();
