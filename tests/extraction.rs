@@ -28,7 +28,9 @@ fn cases() -> Vec<Case> {
     let path = folder.unwrap_or_else(here).join("math_extract_cases.jsonl");
     let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let lines = text.lines().filter(|line| !line.is_empty());
-    lines.map(|line| serde_json::from_str(line).unwrap()).collect()
+    lines
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
 }
 
 fn agrees(case: &Case, response: &str) -> bool {
@@ -47,10 +49,14 @@ fn the_recorded_cases() {
     for case in cases() {
         let written = || {
             let segments = case.segments.iter().flatten();
-            segments.map(|(piece, times)| piece.repeat(*times)).collect()
+            segments
+                .map(|(piece, times)| piece.repeat(*times))
+                .collect()
         };
         let response: String = case.response.clone().unwrap_or_else(written);
-        let row = table.entry((case.mode.to_string(), case.class.clone())).or_default();
+        let row = table
+            .entry((case.mode.to_string(), case.class.clone()))
+            .or_default();
         row.1 += 1;
         if agrees(&case, &response) {
             row.0 += 1;
@@ -83,11 +89,58 @@ const RULES: [Rule; 10] = [
 
 /// What the rules look for, and what they must not trip over.
 const PIECES: [&str; 52] = [
-    "\\boxed{", "\\boxed ", "\\fbox{", "\\boxed", "{", "}", "\\{", "\\}", "\\", "<think>", "</think>", "<answer>",
-    "</answer>", "The answer is ", "Answer:", "**", "answer", "final ", "#### ", "$", "$$", "\\(", "\\)", "\\[",
-    "\\]", "\\begin{align}", "\\end{align}", "\\begin{pmatrix}", "\\\\", "&", "\\frac{", "\\frac12", "```python\n",
-    "```", "[", "]", "\\sqrt[", "A", "(B)", "not ", "I ", "1,234", "5 2/3", "-.5", "10^{", "%", " ", "\n", "é",
-    "答案是", "x = ", ". ",
+    "\\boxed{",
+    "\\boxed ",
+    "\\fbox{",
+    "\\boxed",
+    "{",
+    "}",
+    "\\{",
+    "\\}",
+    "\\",
+    "<think>",
+    "</think>",
+    "<answer>",
+    "</answer>",
+    "The answer is ",
+    "Answer:",
+    "**",
+    "answer",
+    "final ",
+    "#### ",
+    "$",
+    "$$",
+    "\\(",
+    "\\)",
+    "\\[",
+    "\\]",
+    "\\begin{align}",
+    "\\end{align}",
+    "\\begin{pmatrix}",
+    "\\\\",
+    "&",
+    "\\frac{",
+    "\\frac12",
+    "```python\n",
+    "```",
+    "[",
+    "]",
+    "\\sqrt[",
+    "A",
+    "(B)",
+    "not ",
+    "I ",
+    "1,234",
+    "5 2/3",
+    "-.5",
+    "10^{",
+    "%",
+    " ",
+    "\n",
+    "é",
+    "答案是",
+    "x = ",
+    ". ",
 ];
 
 #[test]
@@ -101,6 +154,21 @@ fn repeated_pieces_are_read_in_linear_time() {
             for rule in RULES {
                 let _ = Extractor::from(rule).extract(&text);
             }
+        }
+    }
+}
+
+#[test]
+fn what_was_once_quadratic_is_linear() {
+    for (start, piece) in [
+        ("The answer is ", "-.5{"),
+        ("The answer is ", "-.5A"),
+        ("", "\\boxed\\"),
+        ("", "\\\\boxed"),
+    ] {
+        let text = format!("{start}{}", piece.repeat(2_000_000 / piece.len()));
+        for rule in RULES {
+            let _ = Extractor::from(rule).extract(&text);
         }
     }
 }
@@ -131,14 +199,20 @@ fn soup() -> impl Strategy<Value = String> {
 
 /// Text in which no box begins or ends.
 fn noise() -> impl Strategy<Value = String> {
-    let pieces = PIECES.into_iter().filter(|piece| !piece.contains(['{', '}', '\\']) && !piece.contains("think"));
+    let pieces = PIECES
+        .into_iter()
+        .filter(|piece| !piece.contains(['{', '}', '\\']) && !piece.contains("think"));
     let pieces: Vec<&str> = pieces.collect();
     prop::collection::vec(prop::sample::select(pieces), 0..20).prop_map(|pieces| pieces.concat())
 }
 
 /// Text with balanced braces.
 fn balanced() -> impl Strategy<Value = String> {
-    let leaf = prop_oneof!["[a-z0-9 +=,]{0,5}", Just("\\{".to_string()), Just("\\pi".to_string())];
+    let leaf = prop_oneof![
+        "[a-z0-9 +=,]{0,5}",
+        Just("\\{".to_string()),
+        Just("\\pi".to_string())
+    ];
     leaf.prop_recursive(3, 12, 3, |inner| {
         prop::collection::vec(inner, 1..3).prop_map(|parts| format!("\\frac{{{}}}", parts.concat()))
     })
@@ -207,15 +281,42 @@ fn configurations_that_mean_nothing_are_refused() {
     let default = ExtractConfig::default;
     for (config, start) in [
         (ExtractConfig::with_rules([]), "invalid `rules`: []"),
-        (ExtractConfig::with_rules([Rule::Boxed, Rule::Boxed]), "invalid `rules`: boxed twice"),
-        (ExtractConfig { choices: "AAB".into(), ..default() }, "invalid `choices`: \"AAB\""),
-        (ExtractConfig { choices: "abc".into(), ..default() }, "invalid `choices`: \"abc\""),
-        (ExtractConfig { languages: vec!["".into()], ..default() }, "invalid `languages`: \"\""),
+        (
+            ExtractConfig::with_rules([Rule::Boxed, Rule::Boxed]),
+            "invalid `rules`: boxed twice",
+        ),
+        (
+            ExtractConfig {
+                choices: "AAB".into(),
+                ..default()
+            },
+            "invalid `choices`: \"AAB\"",
+        ),
+        (
+            ExtractConfig {
+                choices: "abc".into(),
+                ..default()
+            },
+            "invalid `choices`: \"abc\"",
+        ),
+        (
+            ExtractConfig {
+                languages: vec!["".into()],
+                ..default()
+            },
+            "invalid `languages`: \"\"",
+        ),
     ] {
         let message = message(config);
         assert!(message.starts_with(start), "{message}");
     }
     let text = serde_json::to_string(&default()).unwrap();
-    assert_eq!(serde_json::from_str::<ExtractConfig>(&text).unwrap(), default());
-    assert_eq!(serde_json::from_str::<ExtractConfig>("{}").unwrap(), default());
+    assert_eq!(
+        serde_json::from_str::<ExtractConfig>(&text).unwrap(),
+        default()
+    );
+    assert_eq!(
+        serde_json::from_str::<ExtractConfig>("{}").unwrap(),
+        default()
+    );
 }

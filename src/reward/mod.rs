@@ -6,7 +6,8 @@
 //!
 //! | reward | 1 if | needs |
 //! |---|---|---|
-//! | [`AccuracyReward`] | the answer equals the reference | the reference |
+//! | [`AccuracyReward`] | the answer equals the reference, as a number or by its characters | the reference |
+//! | [`MathReward`] | the answer equals the reference as mathematics | the reference |
 //! | [`FormatReward`] | the completion is thinking, then an answer, and nothing else | - |
 //! | [`CountdownReward`] | the expression uses the numbers once each and is worth the target | `numbers`, `target` |
 //! | [`FnReward`] | a closure says so | - |
@@ -43,6 +44,7 @@ mod extract;
 mod format;
 mod input;
 pub mod math;
+mod math_reward;
 mod number;
 mod pool;
 mod set;
@@ -54,5 +56,6 @@ pub use countdown::CountdownReward;
 pub use extract::{ExtractConfig, Extracted, Extractor, Rule, Thinking};
 pub use format::FormatReward;
 pub use input::RewardInput;
+pub use math_reward::{Judged, MathReward, MathRewardConfig, Undecided};
 pub use set::{RewardSet, RewardSetBuilder, Scored};
 pub use tags::Tags;

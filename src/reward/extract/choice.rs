@@ -107,8 +107,8 @@ fn standing(text: &str, choices: &str, announced: bool) -> impl Iterator<Item = 
         let next = after.chars().next().unwrap_or(' ');
         let joined = next.is_alphanumeric() || matches!(next, '\'' | '’' | '_' | '^');
         let dashed = next == '-' && after[1..].starts_with(char::is_alphabetic);
-        (!joined && !dashed && !(matches!(c, 'A' | 'I') && article(after, announced)))
-            .then_some((at, c))
+        let word = || matches!(c, 'A' | 'I') && article(after, announced);
+        (!(joined || dashed || word())).then_some((at, c))
     })
 }
 

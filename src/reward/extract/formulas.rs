@@ -55,7 +55,10 @@ pub(super) fn formulas(text: &str) -> Vec<Formula> {
                 let before_digit = next.is_some_and(|byte| byte.is_ascii_digit());
                 let after_digit = i > 0 && bytes[i - 1].is_ascii_digit();
                 let blank = |open: usize| text[open + 1..i].trim_start().is_empty();
-                if found.single.is_some_and(|open| !before_digit && !blank(open)) {
+                if found
+                    .single
+                    .is_some_and(|open| !before_digit && !blank(open))
+                {
                     found.close(|scan| scan.single.take(), i, 1);
                 } else if !after_digit {
                     found.single = Some(i);

@@ -12,13 +12,13 @@ mod fence;
 mod formulas;
 mod line;
 mod number;
-mod reference;
+mod tokens;
 
 pub use config::{ExtractConfig, Rule, Thinking};
-pub(crate) use reference::reference;
 
 use std::cell::OnceCell;
 
+use self::formulas::Formula;
 use super::Tags;
 use crate::Result;
 
@@ -87,6 +87,13 @@ impl Extractor {
         Ok(Self { config })
     }
 
+    /// The extractor of [`ExtractConfig::anchored`].
+    pub fn anchored() -> Self {
+        Self {
+            config: ExtractConfig::anchored(),
+        }
+    }
+
     /// The same extractor with other tags.
     #[must_use]
     pub fn tags(mut self, tags: Tags) -> Self {
@@ -107,33 +114,57 @@ impl Extractor {
             Thinking::Required if !self.config.tags.ends_thinking(completion) => return None,
             Thinking::Required => self.config.tags.spoken(completion),
         };
-        let formulas = OnceCell::new();
-        self.config.rules.iter().find_map(|rule| {
-            let formulas = || formulas.get_or_init(|| formulas::formulas(text)).as_slice();
-            let mut list = None;
-            let text = match rule {
-                Rule::Boxed => boxed::last_box(text).map(|boxes| {
-                    list = boxes.list;
-                    boxes.last.to_string()
-                }),
-                Rule::AnswerTag => self.config.tags.last_pair(text).map(trimmed),
-                Rule::AnswerLine => line::answer_line(text, formulas()),
-                Rule::Gsm8k => number::hash_number(text),
-                Rule::LastExpression => expression::last_expression(text, formulas()),
-                Rule::LastNumber => number::last_number(text),
-                Rule::Mcq => {
-                    choice::choice(text, &self.config.choices, formulas()).map(String::from)
-                }
-                Rule::Bracket => bracket::last_bracket(text).map(trimmed),
-                Rule::Code => fence::last_block(text, &self.config.languages).map(String::from),
-                Rule::Whole => Some(trimmed(text)),
-            }?;
-            Some(Extracted {
-                text,
-                rule: *rule,
-                list,
-            })
-        })
+        let search = Search::new(&self.config, text);
+        self.config.rules.iter().find_map(|rule| search.by(*rule))
+    }
+
+    /// What one rule finds in a text without thinking.
+    pub(super) fn by_rule(&self, rule: Rule, text: &str) -> Option<String> {
+        Search::new(&self.config, text)
+            .by(rule)
+            .map(|found| found.text)
+    }
+}
+
+/// A text that is searched; its formulas are looked for once, if a rule needs them.
+struct Search<'a> {
+    config: &'a ExtractConfig,
+    text: &'a str,
+    formulas: OnceCell<Vec<Formula>>,
+}
+
+impl<'a> Search<'a> {
+    fn new(config: &'a ExtractConfig, text: &'a str) -> Self {
+        Self {
+            config,
+            text,
+            formulas: OnceCell::new(),
+        }
+    }
+
+    fn formulas(&self) -> &[Formula] {
+        self.formulas.get_or_init(|| formulas::formulas(self.text))
+    }
+
+    fn by(&self, rule: Rule) -> Option<Extracted> {
+        let Self { config, text, .. } = *self;
+        let mut list = None;
+        let text = match rule {
+            Rule::Boxed => boxed::last_box(text).map(|boxes| {
+                list = boxes.list;
+                boxes.last.to_string()
+            }),
+            Rule::AnswerTag => config.tags.last_pair(text).map(trimmed),
+            Rule::AnswerLine => line::answer_line(text, self.formulas()),
+            Rule::Gsm8k => number::hash_number(text),
+            Rule::LastExpression => expression::last_expression(text, self.formulas()),
+            Rule::LastNumber => number::last_number(text),
+            Rule::Mcq => choice::choice(text, &config.choices, self.formulas()).map(String::from),
+            Rule::Bracket => bracket::last_bracket(text).map(trimmed),
+            Rule::Code => fence::last_block(text, &config.languages).map(String::from),
+            Rule::Whole => Some(trimmed(text)),
+        }?;
+        Some(Extracted { text, rule, list })
     }
 }
 

@@ -1,0 +1,345 @@
+//! Whether a free-form answer is the mathematical answer.
+
+use serde::{Deserialize, Serialize};
+
+use super::math::{Comparison, MathConfig, MathVerifier, Verdict};
+use super::{ExtractConfig, Extracted, Extractor, Reward, RewardError, RewardInput, Rule};
+use crate::{Error, Result};
+
+/// What a comparison without a verdict is worth.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Undecided {
+    /// This score, a finite number. 0 is the default.
+    Score(f64),
+    /// The reward abstains: the other rewards of the set decide.
+    Abstain,
+}
+
+impl Default for Undecided {
+    fn default() -> Self {
+        Self::Score(0.0)
+    }
+}
+
+/// The settings of a [`MathReward`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MathRewardConfig {
+    /// The name under which scores are recorded. Default: `accuracy`.
+    pub name: String,
+    /// Where the answer stands. Default: [`ExtractConfig::anchored`].
+    pub extract: ExtractConfig,
+    /// When two answers are equal.
+    pub math: MathConfig,
+    /// The score of a completion in which no answer is found. Default: 0.
+    pub missing: f64,
+    /// What a comparison that came to no verdict is worth. Default: `{"score": 0}`; the other is `"abstain"`.
+    pub undecided: Undecided,
+}
+
+impl Default for MathRewardConfig {
+    fn default() -> Self {
+        Self {
+            name: "accuracy".into(),
+            extract: ExtractConfig::anchored(),
+            math: MathConfig::default(),
+            missing: 0.0,
+            undecided: Undecided::default(),
+        }
+    }
+}
+
+/// 1 if the answer in the completion equals the reference as mathematics, 0 if it differs.
+///
+/// The answer is found by an [`Extractor`], by default where it was *given*: a box, a tag, "the answer is", `####`. A
+/// completion without one scores 0. A [`MathVerifier`] compares it with the reference; if it comes to no verdict within its
+/// limits, the score is 0, or the reward abstains ([`MathRewardConfig::undecided`]). The reference may stand in a box or a
+/// sentence, as data sets have it.
+///
+/// Several boxes in a row, `\boxed{3} or \boxed{4}`, are one answer, the list: naming every candidate is no way to be right.
+///
+/// ```
+/// use rlvr::reward::{MathReward, Reward, RewardInput};
+///
+/// let accuracy = MathReward::default();
+/// let score = |completion| accuracy.score(&RewardInput::new("", r"\frac{1}{2}", completion)).unwrap().unwrap();
+/// assert_eq!(score("<think>0.25?</think> So it is $\\boxed{0.5}$."), 1.0);
+/// assert_eq!(score("The answer is 2/4."), 1.0);
+/// assert_eq!(score("The answer is 0.25."), 0.0);
+/// assert_eq!(score("\\boxed{0.5} or \\boxed{0.25}"), 0.0);
+/// assert_eq!(score("0.5"), 0.0); // written, but not given as the answer
+/// ```
+///
+/// # Errors
+/// Scoring fails if the reference is unusable: empty, or not to be read as the rule reads it (no letter for
+/// [`Rule::Mcq`], no number for [`Rule::LastNumber`]). No completion could be right then.
+#[derive(Clone, Debug)]
+pub struct MathReward {
+    name: String,
+    extractor: Extractor,
+    verifier: MathVerifier,
+    missing: f64,
+    undecided: Undecided,
+}
+
+impl Default for MathReward {
+    fn default() -> Self {
+        let MathRewardConfig {
+            name,
+            missing,
+            undecided,
+            ..
+        } = MathRewardConfig::default();
+        Self {
+            name,
+            extractor: Extractor::anchored(),
+            verifier: MathVerifier::default(),
+            missing,
+            undecided,
+        }
+    }
+}
+
+/// What became of one completion.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Judged {
+    /// The answer that was compared; `None` if none was found.
+    pub extracted: Option<Extracted>,
+    /// The verdict and its reason. No answer is [`Verdict::Different`].
+    pub comparison: Comparison,
+}
+
+impl MathReward {
+    /// A reward by this configuration.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if the name is empty, a score is not finite, or a part is refused by [`Extractor::new`] or
+    /// [`MathVerifier::new`]; the field is then named by its path, `extract.rules`.
+    pub fn new(config: MathRewardConfig) -> Result<Self> {
+        if config.name.is_empty() {
+            return Err(Error::config("name", "\"\"", "a name"));
+        }
+        let undecided = match config.undecided {
+            Undecided::Score(score) => score,
+            Undecided::Abstain => 0.0,
+        };
+        for (field, score) in [("missing", config.missing), ("undecided", undecided)] {
+            if !score.is_finite() {
+                return Err(Error::config(field, score, "a finite number"));
+            }
+        }
+        Ok(Self {
+            name: config.name,
+            extractor: Extractor::new(config.extract).map_err(|error| within("extract", error))?,
+            verifier: MathVerifier::new(config.math).map_err(|error| within("math", error))?,
+            missing: config.missing,
+            undecided: config.undecided,
+        })
+    }
+
+    /// What compares the answers.
+    pub fn verifier(&self) -> &MathVerifier {
+        &self.verifier
+    }
+
+    /// Extracts the answer of a completion and compares it with the reference.
+    ///
+    /// # Errors
+    /// If the reference is unusable.
+    pub fn judge(&self, reference: &str, completion: &str) -> Result<Judged, RewardError> {
+        let extracted = self.extractor.extract(completion);
+        let rule = extracted.as_ref().map(|found| found.rule);
+        let reference = self.usable(reference, rule)?;
+        let comparison = match &extracted {
+            Some(answer) => self.verifier.compare(&reference, answer.all()),
+            None => Comparison {
+                verdict: Verdict::Different,
+                reason: "no answer found".into(),
+            },
+        };
+        Ok(Judged {
+            extracted,
+            comparison,
+        })
+    }
+
+    /// The reference as the answer was read: its letter or its number where the answer is one by its rule.
+    fn usable(&self, reference: &str, rule: Option<Rule>) -> Result<String, RewardError> {
+        let reference = reference.trim();
+        if reference.is_empty() {
+            return Err("the reference `answer` is empty; expected the right answer".into());
+        }
+        // With a single rule, a reference it cannot read is unusable whatever the completion is.
+        let only = match self.extractor.config().rules[..] {
+            [rule] => Some(rule),
+            _ => None,
+        };
+        let Some(rule @ (Rule::Mcq | Rule::LastNumber)) = only.or(rule) else {
+            return Ok(reference.into());
+        };
+        match self.extractor.by_rule(rule, reference) {
+            Some(read) => Ok(read),
+            None if only.is_none() => Ok(reference.into()),
+            None => {
+                let what = if rule == Rule::Mcq {
+                    "a choice"
+                } else {
+                    "a number"
+                };
+                Err(format!("the reference `answer` is {reference:?}; expected {what}").into())
+            }
+        }
+    }
+}
+
+/// The error with the field by its path from here.
+fn within(part: &str, error: Error) -> Error {
+    match error {
+        Error::Config {
+            field,
+            value,
+            expected,
+        } => Error::config(format!("{part}.{field}"), value, expected),
+        other => other,
+    }
+}
+
+impl Reward for MathReward {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn score(&self, input: &RewardInput) -> Result<Option<f64>, RewardError> {
+        let judged = self.judge(&input.answer, &input.completion)?;
+        if judged.extracted.is_none() {
+            return Ok(Some(self.missing));
+        }
+        Ok(match (judged.comparison.verdict, self.undecided) {
+            (Verdict::Equal, _) => Some(1.0),
+            (Verdict::Different, _) => Some(0.0),
+            (Verdict::Undecided, Undecided::Score(score)) => Some(score),
+            (Verdict::Undecided, Undecided::Abstain) => None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(change: impl Fn(&mut MathRewardConfig)) -> MathReward {
+        let mut config = MathRewardConfig::default();
+        change(&mut config);
+        MathReward::new(config).unwrap()
+    }
+
+    fn score(reward: &MathReward, reference: &str, completion: &str) -> Option<f64> {
+        let input = RewardInput::new("", reference, completion);
+        reward.score(&input).unwrap()
+    }
+
+    #[test]
+    fn equal_different_missing_undecided() {
+        let default = MathReward::default();
+        let hopeless = r"\boxed{9^{9^{9^9}}}";
+        assert_eq!(score(&default, "2", r"\boxed{\sqrt{4}}"), Some(1.0));
+        assert_eq!(score(&default, r"so $\boxed{2}$", r"\boxed{3}"), Some(0.0));
+        assert_eq!(score(&default, "2", "2"), Some(0.0));
+        assert_eq!(score(&default, "2", r"\boxed{}"), Some(0.0));
+        assert_eq!(score(&default, "5", hopeless), Some(0.0));
+        let reward = with(|config| {
+            config.missing = -1.0;
+            config.undecided = Undecided::Abstain;
+            config.extract = ExtractConfig::default();
+            config.math.precision = 2;
+        });
+        assert_eq!(
+            score(&reward, "2", "no idea, so I will not tell"),
+            Some(-1.0)
+        );
+        assert_eq!(score(&reward, "1/3", "0.33"), Some(1.0));
+        assert_eq!(score(&reward, "5", hopeless), None);
+        assert_eq!(
+            score(
+                &with(|c| c.undecided = Undecided::Score(0.5)),
+                "5",
+                hopeless
+            ),
+            Some(0.5)
+        );
+    }
+
+    #[test]
+    fn naming_every_candidate_is_not_right() {
+        let default = MathReward::default();
+        for shotgun in [
+            r"\boxed{3} or \boxed{4} or \boxed{5}",
+            r"\boxed{4}, \boxed{5}",
+            "The answer is 3 or 4 or 5.",
+            "Answer: 4 Answer: 5",
+        ] {
+            for gold in ["3", "4", "5"] {
+                assert_eq!(
+                    score(&default, gold, shotgun),
+                    Some(0.0),
+                    "{gold}: {shotgun}"
+                );
+            }
+        }
+        assert_eq!(
+            score(&default, "4, 5", r"\boxed{5} and \boxed{4}"),
+            Some(1.0)
+        );
+        assert_eq!(score(&default, "5", r"\boxed{4} no, \boxed{5}"), Some(1.0));
+    }
+
+    #[test]
+    fn unusable_references_are_errors() {
+        let message = |reward: &MathReward, reference: &str| {
+            reward
+                .judge(reference, r"\boxed{1}")
+                .unwrap_err()
+                .to_string()
+        };
+        assert!(message(&MathReward::default(), " ").contains("is empty"));
+        let mcq = with(|config| config.extract = ExtractConfig::with_rules([Rule::Mcq]));
+        assert!(message(&mcq, "twelve").contains("expected a choice"));
+        assert_eq!(score(&mcq, "(D) Alina", "The answer is D."), Some(1.0));
+        let number = with(|config| config.extract = ExtractConfig::with_rules([Rule::LastNumber]));
+        assert!(message(&number, "twelve").contains("expected a number"));
+        assert_eq!(score(&number, "1,22", "about 1.22 m"), Some(1.0));
+    }
+
+    #[test]
+    fn configurations_are_read_and_refused_by_path() {
+        let text = r#"{"extract": {"rules": ["boxed"]}, "math": {"precision": 3}, "undecided": "abstain"}"#;
+        let config: MathRewardConfig = serde_json::from_str(text).unwrap();
+        assert_eq!(
+            (config.math.precision, config.undecided),
+            (3, Undecided::Abstain)
+        );
+        assert!(serde_json::from_str::<MathRewardConfig>(r#"{"precision": 3}"#).is_err());
+        let message = |text: &str| {
+            let config = serde_json::from_str(text).unwrap();
+            MathReward::new(config).unwrap_err().to_string()
+        };
+        assert!(message(r#"{"extract": {"rules": []}}"#).starts_with("invalid `extract.rules`"));
+        assert!(
+            message(r#"{"math": {"precision": 1000}}"#).starts_with("invalid `math.precision`")
+        );
+        assert!(message(r#"{"name": ""}"#).starts_with("invalid `name`"));
+        let nan = MathRewardConfig {
+            missing: f64::NAN,
+            ..MathRewardConfig::default()
+        };
+        assert!(
+            MathReward::new(nan)
+                .unwrap_err()
+                .to_string()
+                .starts_with("invalid `missing`")
+        );
+    }
+}
