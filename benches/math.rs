@@ -1,6 +1,6 @@
 //! Throughput of the comparison on the shared cases that give a bare answer, in pairs a second; the attacks apart.
 //!
-//! `cargo bench --bench math`; `benches/math_verify.py` measures Math-Verify on the same pairs.
+//! `cargo bench --bench math`; `benches/peer_math.py` measures Math-Verify on the same pairs.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use rlvr::reward::math::MathVerifier;

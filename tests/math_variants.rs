@@ -79,7 +79,8 @@ fn conventions_are_options() {
         change(&mut config);
         MathVerifier::new(config).unwrap()
     };
-    let cases: [(fn(&mut MathConfig), &str, &str); 9] = [
+    type Change = fn(&mut MathConfig);
+    let cases: [(Change, &str, &str); 9] = [
         (|c| c.percent_as_number = false, "50\\%", "50"),
         (|c| c.decimal_comma = false, "1.5", "1,5"),
         (|c| c.ignore_missing_unit = false, "10\\text{ cm}", "10"),

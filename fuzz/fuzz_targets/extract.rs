@@ -39,7 +39,10 @@ fuzz_target!(|text: &str| {
         };
         assert_eq!(found.rule, *rule);
         // These hand on a part of the text; the others may write it anew.
-        if matches!(rule, Rule::Boxed | Rule::AnswerTag | Rule::Bracket | Rule::Code | Rule::Whole) {
+        if matches!(
+            rule,
+            Rule::Boxed | Rule::AnswerTag | Rule::Bracket | Rule::Code | Rule::Whole
+        ) {
             assert!(text.contains(&found.text));
         }
         assert!(found.list.is_none() || *rule == Rule::Boxed);

@@ -108,7 +108,7 @@ fn standing(text: &str, choices: &str, announced: bool) -> impl Iterator<Item = 
         let joined = next.is_alphanumeric() || matches!(next, '\'' | '’' | '_' | '^');
         let dashed = next == '-' && after[1..].starts_with(char::is_alphabetic);
         let word = || matches!(c, 'A' | 'I') && article(after, announced);
-        (!(joined || dashed) && !word()).then_some((at, c))
+        (!(joined || dashed || word())).then_some((at, c))
     })
 }
 

@@ -1,46 +1,7 @@
 //! The last expression of a text, and how far a text is prose.
 
 use super::formulas::Formula;
-use super::number::number_at;
-
-/// Names of functions and constants that are longer than a letter and yet no words, and the words that join answers.
-const NAMES: [&str; 39] = [
-    "sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "sinh", "cosh", "tanh",
-    "log", "ln", "lg", "exp", "sqrt", "cbrt", "abs", "min", "max", "gcd", "lcm", "mod", "floor",
-    "ceil", "pi", "theta", "alpha", "beta", "phi", "inf", "infty", "infinity", "oo", "and", "or",
-    "union", "cup",
-];
-
-/// Words before a number that make it a label: "step 3" is no answer.
-const LABELS: [&str; 27] = [
-    "step",
-    "steps",
-    "case",
-    "part",
-    "equation",
-    "eq",
-    "eqn",
-    "example",
-    "figure",
-    "fig",
-    "note",
-    "section",
-    "method",
-    "option",
-    "line",
-    "problem",
-    "question",
-    "exercise",
-    "theorem",
-    "lemma",
-    "chapter",
-    "page",
-    "table",
-    "approach",
-    "attempt",
-    "round",
-    "iteration",
-];
+use super::tokens::{Kind, Token, Tokens, trim};
 
 /// The last expression: a formula or a run of plain mathematics with a digit in it, whichever ends later.
 ///
@@ -67,7 +28,7 @@ pub(super) fn last_expression(text: &str, formulas: &[Formula]) -> Option<String
         .rposition(|formula| !formula.content(text).is_empty());
     match (plain, formula) {
         (Some(run), Some(last)) if run.0 < formulas[last].end => Some(joined(text, formulas, last)),
-        (Some((start, end)), _) => Some(text[start..end].to_string()),
+        (Some((start, end)), _) => Some(with_percent(text, start, end)),
         (None, Some(last)) => Some(joined(text, formulas, last)),
         (None, None) => None,
     }
@@ -150,6 +111,16 @@ fn word_after(text: &str, word: &str) -> bool {
         && !text[word.len()..].starts_with(|c: char| c.is_alphanumeric())
 }
 
+/// The run, with a sign for the word "percent" after it.
+fn with_percent(text: &str, start: usize, end: usize) -> String {
+    let run = &text[start..end];
+    if word_after(text[end..].trim_start_matches([' ', '*']), "percent") {
+        format!("{run}%")
+    } else {
+        run.to_string()
+    }
+}
+
 /// Whether two formulas with this text between them are a list.
 fn separates(gap: &str) -> bool {
     if gap.len() > 12 {
@@ -167,7 +138,8 @@ fn last_row(formula: &str) -> &str {
     let rows = formula.rsplit("\\\\").map(str::trim);
     let row = rows.into_iter().find(|row| !row.is_empty());
     let row = row.unwrap_or(formula);
-    row.rsplit('&').next().map_or(row, str::trim)
+    let column = row.rsplit('&').next().unwrap_or(row);
+    column.trim().trim_start_matches('=').trim_start()
 }
 
 /// The last run of mathematical tokens outside of the formulas that has a digit and is no label.
@@ -222,167 +194,50 @@ fn enumerates(text: &str, start: usize, end: usize) -> bool {
     (head.is_empty() || head.ends_with('\n')) && digits && marked && more
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Kind {
-    Word,
-    Math,
-    /// Marks without a meaning of their own: `**`.
-    Mark,
-}
+#[cfg(test)]
+mod tests {
+    use super::super::formulas::formulas;
+    use super::*;
 
-/// What stands between blanks, outside of the formulas.
-#[derive(Clone, Copy, Debug)]
-struct Token<'a> {
-    start: usize,
-    text: &'a str,
-    after_formula: bool,
-}
+    fn last(text: &str) -> Option<String> {
+        last_expression(text, &formulas(text))
+    }
 
-impl Token<'_> {
-    fn kind(&self) -> Kind {
-        let bare = trim(self.text);
-        if !bare.contains(|c: char| c.is_alphanumeric()) {
-            let operator = bare.contains([
-                '=', '+', '-', '−', '*', '/', '<', '>', '±', '≤', '≥', '%', '^',
-            ]);
-            return if operator && self.text != "**" {
-                Kind::Math
-            } else {
-                Kind::Mark
-            };
+    #[test]
+    fn the_formula_or_the_numbers_that_stand_later() {
+        for (text, expected) in [
+            ("Let $x = 2$. It grows by 100%.", "100%"),
+            ("We use 3 of them: $x = 2$.", "x = 2"),
+            ("Thus $x = 2$ in case 3.", "x = 2"),
+            ("1. Add.\n2. Then $5$", "5"),
+            ("Result: 3. Done", "3"),
+            ("She has 3 dozen (36 eggs).", "36"),
+            ("so the roots are 2 and -3.", "2 and -3"),
+            ("we get\nx = 3\n", "x = 3"),
+            ("$1$, $2$ and $3$.", "1, 2, 3"),
+            ("by $28$ %", "28\\%"),
+            ("by 28 percent", "28%"),
+            ("\\begin{align*} x &= 2+3 \\\\ &= 5 \\end{align*}", "5"),
+            ("x = 4\nx = 5", "x = 5"),
+            ("New York", "New York"),
+        ] {
+            assert_eq!(last(text).as_deref(), Some(expected), "{text}");
         }
-        if matches!(bare, "a" | "A" | "I") {
-            return Kind::Word;
-        }
-        // `3cm` and `5th` begin with a number; what is glued to it is its unit.
-        if let Some(number) = number_at(bare, 0)
-            && bare[number.end..]
-                .chars()
-                .all(|c| c.is_alphabetic() || matches!(c, '²' | '³' | '°'))
-        {
-            return Kind::Math;
-        }
-        let mut runs = bare
-            .split(|c: char| !c.is_alphabetic())
-            .filter(|run| !run.is_empty());
-        let mathematical = |run: &str| {
-            let mut letters = run.chars();
-            letters.next();
-            letters.next().is_none() || NAMES.contains(&run.to_ascii_lowercase().as_str())
-        };
-        if bare.contains('\\') || runs.all(mathematical) || equation(bare) {
-            Kind::Math
-        } else {
-            Kind::Word
+        for text in ["", "- !", "there is none at all"] {
+            assert_eq!(last(text), None, "{text}");
         }
     }
 
-    fn ends_clause(&self) -> bool {
-        self.text
-            .trim_end_matches(['*', '"', ')'])
-            .ends_with(['.', ';', '?', ':'])
-    }
-
-    fn is_label(&self) -> bool {
-        let word = trim(self.text).to_ascii_lowercase();
-        LABELS.contains(&word.as_str())
-    }
-
-    /// The run without what does not belong to it, if a digit is left: a dash before it, `=` at its ends, an unmatched
-    /// bracket, a joining word.
-    fn tidy(&self, text: &str) -> Option<(usize, usize)> {
-        let mut run = trim(self.text);
-        loop {
-            let mut shorter = run;
-            for word in [
-                "and ", "or ", "= ", "- ", "− ", "– ", "* ", "+ ", "=", "≈", "→",
-            ] {
-                shorter = shorter.strip_prefix(word).unwrap_or(shorter).trim_start();
-            }
-            for word in [" and", " or", "=", " -", " +"] {
-                shorter = shorter.strip_suffix(word).unwrap_or(shorter).trim_end();
-            }
-            if shorter.len() == run.len() {
-                break;
-            }
-            run = shorter;
-        }
-        let count = |brackets: [char; 2]| run.matches(brackets).count();
-        let (opened, closed) = (count(['(', '[']), count([')', ']']));
-        for _ in opened..closed {
-            run = run.strip_suffix(')').map_or(run, trim);
-        }
-        for _ in closed..opened {
-            run = run.strip_prefix('(').map_or(run, trim);
-        }
-        let start = run.as_ptr() as usize - text.as_ptr() as usize;
-        let digit = run.contains(|c: char| c.is_ascii_digit());
-        digit.then_some((start, start + run.len()))
-    }
-}
-
-/// Whether a token with a word in it is an equation all the same: `total=5`.
-fn equation(token: &str) -> bool {
-    let side = token.rsplit_once('=').map(|(_, right)| right);
-    side.is_some_and(|right| {
-        right.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '-' | '.'))
-    })
-}
-
-/// A token without quotes, marks and the punctuation after it.
-fn trim(text: &str) -> &str {
-    let text = text
-        .trim()
-        .trim_start_matches(['*', '"', '`', '“', ',', ':']);
-    let text = text.trim_end_matches(['.', ',', ';', ':', '?', '"', '`', '”', '*']);
-    text.trim()
-}
-
-/// The tokens of a text outside of the formulas.
-struct Tokens<'a, 'f> {
-    text: &'a str,
-    at: usize,
-    formulas: std::iter::Peekable<std::slice::Iter<'f, Formula>>,
-}
-
-impl<'a, 'f> Tokens<'a, 'f> {
-    fn new(text: &'a str, at: usize, formulas: &'f [Formula]) -> Self {
-        Self {
-            text,
-            at,
-            formulas: formulas.iter().peekable(),
-        }
-    }
-}
-
-impl<'a> Iterator for Tokens<'a, '_> {
-    type Item = Token<'a>;
-
-    fn next(&mut self) -> Option<Token<'a>> {
-        let mut after_formula = false;
-        loop {
-            let rest = &self.text[self.at..];
-            let start = self.at + (rest.len() - rest.trim_start().len());
-            // A formula may have begun before the place where reading began.
-            if let Some(formula) = self.formulas.next_if(|formula| formula.start <= start) {
-                after_formula = true;
-                self.at = self.at.max(formula.end);
-                continue;
-            }
-            let limit = self
-                .formulas
-                .peek()
-                .map_or(self.text.len(), |next| next.start);
-            let token = self.text[start..limit].split(char::is_whitespace).next()?;
-            if token.is_empty() {
-                return None;
-            }
-            self.at = start + token.len();
-            return Some(Token {
-                start,
-                text: token,
-                after_formula,
-            });
+    #[test]
+    fn the_expression_that_a_sentence_begins_with() {
+        let leading = |text| leading_expression(text, &formulas(text));
+        for (text, expected) in [
+            ("$5$ or $6$ of all 7", Some("5, 6")),
+            ("about 34 of the 50 apples", Some("34")),
+            ("x = 3 since 2 fails", Some("x = 3")),
+            ("Jane has 3", None),
+        ] {
+            assert_eq!(leading(text).as_deref(), expected, "{text}");
         }
     }
 }

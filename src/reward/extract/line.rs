@@ -15,9 +15,45 @@ pub(super) fn answer_line(text: &str, formulas: &[Formula]) -> Option<String> {
 /// The sentence after the last anchor.
 pub(super) fn region<'a>(text: &'a str, formulas: &[Formula]) -> Option<&'a str> {
     let anchor = last_anchor(text, formulas)?;
-    let end = sentence_end(text, anchor.end, formulas);
-    let region = clean(&text[anchor.end..end]);
+    let start = after_fillers(text, anchor.end);
+    let end = sentence_end(text, start, formulas);
+    let region = clean(&text[start..end]);
     (!region.is_empty()).then_some(region)
+}
+
+/// Words between "the answer is" and the answer.
+const FILLERS: [&str; 12] = [
+    "therefore",
+    "thus",
+    "hence",
+    "then",
+    "simply",
+    "just",
+    "approximately",
+    "about",
+    "equal",
+    "to",
+    "option",
+    "choice",
+];
+
+/// The place behind the words that lead to the answer.
+fn after_fillers(text: &str, mut start: usize) -> usize {
+    for _ in 0..3 {
+        let rest = &text[start..];
+        let length = rest
+            .bytes()
+            .take(16)
+            .take_while(u8::is_ascii_alphabetic)
+            .count();
+        let next = rest[length..].trim_start_matches(' ');
+        let filler = FILLERS.contains(&rest[..length].to_ascii_lowercase().as_str());
+        if !filler || next.len() == rest.len() - length || next.starts_with('\n') {
+            break;
+        }
+        start = text.len() - next.len();
+    }
+    start
 }
 
 #[derive(Clone, Copy)]
@@ -151,7 +187,7 @@ const ABBREVIATIONS: [&str; 12] = [
 ];
 
 /// Words after which a reason or a remark follows.
-const REASONS: [&str; 9] = [
+const REASONS: [&str; 10] = [
     "because",
     "since",
     "which",
@@ -161,6 +197,7 @@ const REASONS: [&str; 9] = [
     "hence",
     "therefore",
     "giving",
+    "namely",
 ];
 
 /// Where the sentence that begins at `start` ends: before the end of the line, a point that ends a sentence, a reason, a special
@@ -189,6 +226,7 @@ fn sentence_end(text: &str, start: usize, formulas: &[Formula]) -> usize {
                 let word = text[i..].split(|c: char| !c.is_ascii_alphabetic()).next();
                 let word = word.filter(|word| word.len() < 12).unwrap_or("");
                 i > start && REASONS.contains(&word.to_ascii_lowercase().as_str())
+                    || text[i..].starts_with("i.e.")
             }
             _ => false,
         };
@@ -252,6 +290,7 @@ const QUALIFIERS: [&str; 12] = [
 /// The answer of a sentence in which it stands among words: the expression that it begins with, or else the last one. A
 /// few words are left: they may be its unit, or the answer itself.
 fn narrowed(region: &str) -> String {
+    let region = without_gloss(region);
     let formulas = formulas(region);
     let qualified = || {
         let mut words = region.split(|c: char| !c.is_alphabetic());
@@ -263,6 +302,25 @@ fn narrowed(region: &str) -> String {
     leading_expression(region, &formulas)
         .or_else(|| last_expression(region, &formulas))
         .unwrap_or_else(|| region.into())
+}
+
+/// A number without the words in brackets that say it again: "5 (five)".
+fn without_gloss(region: &str) -> &str {
+    let gloss = region
+        .strip_suffix(')')
+        .and_then(|rest| rest.rsplit_once(" ("));
+    match gloss {
+        Some((value, words))
+            if value.ends_with(|c: char| c.is_ascii_digit() || c == '$')
+                && words.len() > 1
+                && words
+                    .chars()
+                    .all(|c| c.is_alphabetic() || matches!(c, ' ' | '-')) =>
+        {
+            value
+        }
+        _ => region,
+    }
 }
 
 #[cfg(test)]
@@ -307,6 +365,11 @@ mod tests {
             ("answer = -2", "-2"),
             ("A wrong answer: 3. The answer: 4", "4"),
             ("The answer for 3:4 is 7", "7"),
+            ("The answer is therefore equal to 42.", "42"),
+            ("The answer is option C.", "C"),
+            ("The answer is $x$, i.e. nothing known.", "$x$"),
+            ("Answer: 5 (five)", "5"),
+            ("Answer: 5 (x)", "5 (x)"),
         ] {
             assert_eq!(line(text).as_deref(), Some(expected), "{text}");
         }

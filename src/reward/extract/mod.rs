@@ -12,6 +12,7 @@ mod fence;
 mod formulas;
 mod line;
 mod number;
+mod tokens;
 
 pub use config::{ExtractConfig, Rule, Thinking};
 

@@ -219,6 +219,24 @@ fn primitive(arena: &mut Arena, x: Id, f: Id) -> Res<Option<Id>> {
             let power = arena.power(x, next)?;
             arena.divide(power, next).map(Some)
         }
+        // 1/(1 + x^2) and 1/sqrt(1 - x^2)
+        Node::Pow(base, n)
+            if matches!(arena.node(base), Node::Add(_)) && arena.exact(n).is_some() =>
+        {
+            let two = arena.int(2)?;
+            let square = arena.power(x, two)?;
+            let (plus, minus) = (arena.sum(vec![one, square])?, arena.subtract(one, square)?);
+            let half = RBig::from_parts((-1).into(), 2u8.into());
+            match arena.exact(n) {
+                Some(n) if *n == -RBig::ONE && base == plus => {
+                    arena.function(Func::Atan, vec![x]).map(Some)
+                }
+                Some(n) if *n == half && base == minus => {
+                    arena.function(Func::Asin, vec![x]).map(Some)
+                }
+                _ => Ok(None),
+            }
+        }
         Node::Pow(base, n) if matches!(arena.node(base), Node::Euler) => {
             let Some(slope) = slope(arena, x, n)? else {
                 return Ok(None);

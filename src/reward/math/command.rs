@@ -78,6 +78,12 @@ impl Lexer<'_, '_> {
             }
         }
         self.at = end;
+        // `m\angle A` is the measure of the angle.
+        if name == "angle"
+            && matches!(self.previous(), Some(Tok::Ident { name, .. }) if name == "m")
+        {
+            self.top().tokens.pop();
+        }
         match word {
             Some(Word::Font) => self.font(&name),
             Some(Word::Tok(Tok::Mid)) => self.vertical(&name),

@@ -30,7 +30,7 @@ pub(super) fn evaluate<R: Real>(
 ) -> Res<Vec<Value<R>>> {
     let mut values: HashMap<Id, Value<R>> = HashMap::with_capacity(order.len());
     for &id in order {
-        arena.budget.spend(1 + cost / 16)?;
+        arena.budget.spend(1 + cost / 256)?;
         let node = arena.node(id);
         let of = |child: &Id| values.get(child).cloned().unwrap_or(Err(Missing::Unknown));
         let value = match node {
@@ -57,7 +57,13 @@ pub(super) fn evaluate<R: Real>(
             Node::Add(terms) => fold(terms.iter().map(of), |a, b| field.add(&a, &b)),
             Node::Mul(factors) => fold(factors.iter().map(of), |a, b| field.mul(&a, &b)),
             Node::Pow(base, exponent) => {
-                arena.budget.spend(2 * cost)?;
+                // Integer and half-integer powers need no logarithm.
+                let simple = arena
+                    .exact(*exponent)
+                    .is_some_and(|e| *e.denominator() <= dashu_int::UBig::from(2u8));
+                arena
+                    .budget
+                    .spend(if simple { 1 + cost / 16 } else { 2 * cost })?;
                 power(arena, &field, *base, *exponent, of(base), of(exponent))
             }
             Node::Fn(f, args) => {

@@ -39,9 +39,9 @@ const FEWEST: usize = 3;
 /// The difference, as a power of two, below which wide balls count as equal.
 const CLOSE: i64 = -96;
 
-/// The fuel of an elementary function in doubles and, per 64 bits, in wide balls.
+/// The fuel of an elementary function in doubles, and in wide balls times `w (4 + w)` for w words of 64 bits.
 const DOUBLE_COST: u64 = 2;
-const WIDE_COST: u64 = 200;
+const WIDE_COST: u64 = 50;
 
 /// What expressions are compared by.
 #[derive(Clone, Copy)]
@@ -181,12 +181,12 @@ pub(super) fn precision(arena: &Arena, order: &[Id], step: u32) -> Bits {
         .map(bits)
         .max()
         .unwrap_or(0);
-    Bits((192 + 2 * literals.min(2048)) * 3usize.pow(step))
+    Bits(192 * 3usize.pow(step) + 2 * literals.min(1500))
 }
 
 pub(super) fn wide_cost(cx: Bits) -> u64 {
     let words = cx.0 as u64 / 64 + 1;
-    WIDE_COST * words
+    WIDE_COST * words * (4 + words)
 }
 
 /// Steps 3 to 5.

@@ -36,7 +36,7 @@ impl Cursor<'_, '_, '_> {
         }
         let args = match self.peek().cloned() {
             Some(Tok::Group {
-                open: Bracket::Paren | Bracket::Brace | Bracket::Square,
+                open: Bracket::Paren | Bracket::Brace | Bracket::Square | Bracket::Set,
                 id: Some(id),
                 ..
             }) => {

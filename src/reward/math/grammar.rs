@@ -189,6 +189,10 @@ fn relation(arena: &mut Arena, text: &[char], tokens: &[Tok]) -> Res<Id> {
         ops.truncate(at);
         sides.truncate(at + 1);
     }
+    // `\sqrt{2} \approx 1.414` too, unless the left side is a name for the right.
+    if ops[..] == [RelOp::Approx] && !matches!(arena.node(sides[0]), Node::Sym(_) | Node::App(..)) {
+        return Ok(sides[0]);
+    }
     arena.add_node(Node::Rel(ops, sides))
 }
 
@@ -205,6 +209,28 @@ fn named(arena: &mut Arena, text: &[char], tokens: &[Tok]) -> Res<Id> {
     {
         let args = term::arguments(arena, *id);
         let name = arena.intern(name);
+        return arena.add_node(Node::App(name, args));
+    }
+    // `f^{-1}(x) = ...`
+    if let [
+        Tok::Ident { name, .. },
+        Tok::Caret,
+        Tok::Group {
+            open: Bracket::Brace,
+            span,
+            ..
+        },
+        Tok::Group {
+            open: Bracket::Paren,
+            id: Some(id),
+            ..
+        },
+    ] = tokens
+        && matches!(name.as_str(), "f" | "g" | "h" | "F" | "G" | "H")
+    {
+        let args = term::arguments(arena, *id);
+        let power: String = text[span.0..span.1].iter().collect();
+        let name = arena.intern(&format!("{name}^{power}"));
         return arena.add_node(Node::App(name, args));
     }
     operations(arena, text, tokens)

@@ -61,6 +61,30 @@ fn solve(c: &mut Comparer, op: RelOp, left: Id, right: Id, depth: usize) -> Res<
         RelOp::Eq => (true, true, false),
         _ => return Ok(None),
     };
+    // `-oo < x` holds for every real.
+    let infinite = (
+        expression::infinity_sign(c.arena, left),
+        expression::infinity_sign(c.arena, right),
+    );
+    let everything =
+        match (infinite, op) {
+            ((Some(-1), None), RelOp::Lt | RelOp::Le)
+            | ((Some(1), None), RelOp::Gt | RelOp::Ge) => Some(right),
+            ((None, Some(1)), RelOp::Lt | RelOp::Le)
+            | ((None, Some(-1)), RelOp::Gt | RelOp::Ge) => Some(left),
+            _ => None,
+        };
+    if let Some(name) = everything {
+        let symbol = matches!(c.arena.node(name), Node::Sym(_));
+        let pieces = vec![Piece {
+            low: INFINITE,
+            high: INFINITE,
+        }];
+        return Ok(symbol.then_some(Region {
+            name: Some(name),
+            pieces,
+        }));
+    }
     let order = c.arena.reachable(&[left, right]);
     let applied: Vec<Id> = order
         .iter()

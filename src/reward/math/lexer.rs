@@ -22,6 +22,8 @@ pub(super) struct Mode {
     pub bars_open: bool,
     /// Whether `I` is the imaginary unit, as some systems print it.
     pub upper_i: bool,
+    /// Whether `i` is an index, as in `\sum_{i=1}^n i`, and not the imaginary unit.
+    pub index_i: bool,
 }
 
 /// An open bracket.
@@ -384,7 +386,7 @@ impl Lexer<'_, '_> {
                 let id = self.arena.add_node(Node::Imaginary)?;
                 self.push(Tok::Value(id));
             }
-            "i" if !subscript => {
+            "i" if !subscript && !self.mode.index_i => {
                 let id = self.arena.add_node(Node::Imaginary)?;
                 self.push(Tok::Value(id));
             }

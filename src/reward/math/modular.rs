@@ -315,3 +315,33 @@ fn is_prime(n: u64) -> bool {
         })
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn inverses_and_powers_agree_with_fermat() {
+        let p = draw_primes(7)[0];
+        for a in [1, 2, 3, 1_234_567, p - 1] {
+            assert_eq!(mul(a, inverse(a, p).unwrap(), p), 1);
+            assert_eq!(power_u64(a, p - 1, p), 1);
+            assert_eq!(power(a, &IBig::from(-3), p), inverse(power_u64(a, 3, p), p));
+        }
+        assert_eq!(inverse(0, p), None);
+        // 2^(10^40) = 2^(10^40 mod p - 1)
+        let huge = IBig::from(10).pow(40);
+        assert_eq!(
+            power(2, &huge, p),
+            Some(power_u64(2, residue(&huge, p - 1), p))
+        );
+    }
+
+    #[test]
+    fn primes_are_prime_and_large() {
+        assert!(is_prime(2_305_843_009_213_693_951) && is_prime(1_000_000_007));
+        assert!(!is_prime(3_215_031_751) && !is_prime(2_305_843_009_213_693_953));
+        let [p, q] = draw_primes(1);
+        assert!(p != q && p > 1 << 60 && q < 1 << 61);
+    }
+}

@@ -259,3 +259,46 @@ fn build(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reward::math::MathConfig;
+    use crate::reward::math::budget::Budget;
+
+    fn value(text: &str, comma: Comma) -> (String, usize) {
+        let budget = Budget::new(&MathConfig::default());
+        let mut arena = Arena::new(&budget);
+        let chars: Vec<char> = text.chars().collect();
+        let numeral = read(&mut arena, &chars, 0, comma, true).unwrap();
+        (arena.exact(numeral.id).unwrap().to_string(), numeral.end)
+    }
+
+    #[test]
+    fn commas_are_read_by_the_mode() {
+        assert_eq!(value("1,234", Comma::Thousands), ("1234".into(), 5));
+        assert_eq!(value("1,234", Comma::Separator), ("1".into(), 1));
+        assert_eq!(value("1,25", Comma::Decimal), ("5/4".into(), 4));
+        assert_eq!(value("12,34", Comma::Thousands), ("12".into(), 2));
+        assert_eq!(value("1,2345", Comma::Thousands), ("1".into(), 1));
+        assert_eq!(value("0,123", Comma::Thousands), ("0".into(), 1));
+        assert_eq!(value("14{,}916", Comma::Separator), ("14916".into(), 8));
+    }
+
+    #[test]
+    fn repeating_decimals_are_rational() {
+        assert_eq!(value("0.1\\overline{6}", Comma::Separator).0, "1/6");
+        assert_eq!(value("0.\\dot{1}2\\dot{3}", Comma::Separator).0, "41/333");
+        assert_eq!(value("0.(3)", Comma::Separator).0, "1/3");
+        assert_eq!(value("0.1212\\ldots", Comma::Separator).0, "4/33");
+        // Two equal digits are no period.
+        assert_eq!(value("0.33\\ldots", Comma::Separator), ("33/100".into(), 4));
+    }
+
+    #[test]
+    fn a_point_may_end_a_sentence() {
+        assert_eq!(value("5. So", Comma::Separator), ("5".into(), 2));
+        assert_eq!(value("5...", Comma::Separator), ("5".into(), 1));
+        assert_eq!(value("1.5e-3", Comma::Separator), ("3/2000".into(), 6));
+    }
+}

@@ -2,7 +2,7 @@
 
 use super::budget::{Res, Stop};
 use super::matrix;
-use super::node::{Func, Id, Node};
+use super::node::{Arena, Func, Id, Node};
 use super::operator::is_operator;
 use super::term::{Cursor, MAX_CHAIN, arguments};
 use super::token::{Bracket, Command, Tok};
@@ -65,7 +65,7 @@ impl Cursor<'_, '_, '_> {
             let back = (self.at, self.tokens.clone());
             self.at += 1;
             if let (Some(n), Some(d)) = (self.literal_argument()?, self.literal_argument()?)
-                && RBig::ZERO < n
+                && RBig::ZERO <= n
                 && n < d
             {
                 let fraction = self.arena.num(n / d)?;
@@ -230,6 +230,11 @@ impl Cursor<'_, '_, '_> {
             (Bracket::Paren, Some(items)) if items.len() == 2 && high => self
                 .arena
                 .add_node(Node::Interval(items[0], items[1], low, high)),
+            // `[[1, 2], [3, 4]]`: a matrix by its rows.
+            (Bracket::Square, Some(items)) if rows(self.arena, &items).is_some() => {
+                let (columns, cells) = rows(self.arena, &items).unwrap_or_default();
+                self.arena.add_node(Node::Matrix(columns, cells))
+            }
             (Bracket::Square | Bracket::French, Some(items)) if items.len() == 2 => self
                 .arena
                 .add_node(Node::Interval(items[0], items[1], low, high)),
@@ -240,4 +245,22 @@ impl Cursor<'_, '_, '_> {
             (_, None) => Ok(id),
         }
     }
+}
+
+/// The columns and cells of rows in square brackets.
+fn rows(arena: &Arena, items: &[Id]) -> Option<(u32, Vec<Id>)> {
+    let mut cells = Vec::new();
+    let mut columns = None;
+    for &item in items {
+        let row = match arena.node(item) {
+            Node::Interval(a, b, true, true) => vec![*a, *b],
+            Node::Tuple(cells) if cells.len() > 2 => cells.clone(),
+            _ => return None,
+        };
+        if *columns.get_or_insert(row.len()) != row.len() {
+            return None;
+        }
+        cells.extend(row);
+    }
+    Some((columns? as u32, cells))
 }

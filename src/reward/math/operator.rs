@@ -87,6 +87,25 @@ impl Cursor<'_, '_, '_> {
         let Some(variable) = bottom.strip_prefix('d') else {
             return Ok(None);
         };
+        // `\frac{dy}{dx}` and `\frac{d^2y}{dx^2}` alone are names.
+        let letters = |s: &str| !s.is_empty() && s.chars().all(|c| c.is_ascii_alphabetic());
+        let function = top
+            .strip_prefix("d^2")
+            .or_else(|| top.strip_prefix("d^{2}"))
+            .or_else(|| top.strip_prefix('d'));
+        if let Some(function) = function
+            && letters(function)
+            && letters(variable.trim_end_matches(|c: char| !c.is_ascii_alphabetic()))
+        {
+            self.at += 2;
+            let function = self.arena.symbol(function)?;
+            let order = top.contains("^");
+            let name = self.arena.intern(&format!("d/d{variable} {order}"));
+            return self
+                .arena
+                .add_node(Node::App(name, vec![function]))
+                .map(Some);
+        }
         let variable = variable.trim_start_matches('\\');
         let name = super::vocabulary::greek(variable)
             .unwrap_or(variable)

@@ -18,17 +18,15 @@ impl Sampler {
         let mut integers = Vec::new();
         for id in arena.reachable(roots) {
             match arena.node(id) {
-                Node::Fn(f, _)
-                    if matches!(
-                        f,
-                        Func::Factorial
-                            | Func::DoubleFactorial
-                            | Func::Binom
-                            | Func::Gcd
-                            | Func::Lcm
-                            | Func::Mod
-                    ) =>
-                {
+                Node::Fn(
+                    Func::Factorial
+                    | Func::DoubleFactorial
+                    | Func::Binom
+                    | Func::Gcd
+                    | Func::Lcm
+                    | Func::Mod,
+                    _,
+                ) => {
                     integers.extend(arena.symbols(&[id]));
                 }
                 Node::Pow(base, exponent)
@@ -75,21 +73,20 @@ impl Sampler {
         point
     }
 
-    /// The point in words.
+    /// The point in words, in the order of the symbols.
     pub fn describe(&self, arena: &Arena, point: &HashMap<Id, RBig>) -> String {
-        let mut parts: Vec<String> = point
+        let parts: Vec<String> = self
+            .symbols
             .iter()
             .take(4)
-            .filter_map(|(id, value)| match arena.node(*id) {
-                Node::Sym(name) => Some(format!(
-                    "{} = {:.4}",
-                    arena.name(*name),
-                    value.to_f64().value()
-                )),
+            .filter_map(|(id, _)| match arena.node(*id) {
+                Node::Sym(name) => {
+                    let value = point.get(id)?.to_f64().value();
+                    Some(format!("{} = {value:.4}", arena.name(*name)))
+                }
                 _ => None,
             })
             .collect();
-        parts.sort();
         parts.join(", ")
     }
 }

@@ -16,17 +16,37 @@ pub(super) struct Reading {
 /// All readings of `text`, the plainest first; or why there is none.
 pub(super) fn readings(arena: &mut Arena, config: &MathConfig, text: &str) -> Res<Vec<Reading>> {
     let chars: Vec<char> = text.chars().collect();
+    // `\$5` and `€5` carry a unit like `5 dollars` does.
+    let currency = [
+        ("\\$", "dollar"),
+        ("€", "euro"),
+        ("£", "pound sterling"),
+        ("¥", "yen"),
+        ("₹", "rupee"),
+    ]
+    .into_iter()
+    .find(|(sign, _)| text.contains(sign))
+    .map(|(_, unit)| unit);
     let plain = Mode {
         comma: Comma::Thousands,
         letter_units: false,
         bars_open: false,
         upper_i: false,
+        index_i: ["_{i=", "_{i =", "_{i \\"]
+            .iter()
+            .any(|bound| text.contains(bound)),
     };
     let mut out: Vec<Reading> = Vec::new();
     let mut failure = None;
     let mut push = |arena: &mut Arena, result: Res<Id>, lenient: bool| -> Res<()> {
         match result.and_then(|id| expand(arena, id)) {
-            Ok(id) => {
+            Ok(mut id) => {
+                if let Some(unit) = currency
+                    && arena.exact(id).is_some()
+                {
+                    let unit = arena.intern(unit);
+                    id = arena.add_node(Node::Quantity(id, unit))?;
+                }
                 if !out.iter().any(|r| r.id == id) {
                     out.push(Reading { id, lenient });
                 }

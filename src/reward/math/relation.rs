@@ -101,11 +101,14 @@ fn assignment(c: &mut Comparer, id: Id, depth: usize) -> Res<Option<Assignment>>
 /// Whether `id` is what people give values to: a symbol, `f(x)`, `|AB|`, `AB`, a ratio or quotient of segments, a tuple of names.
 fn is_name(arena: &Arena, id: Id) -> bool {
     let upper = |id: Id| match arena.node(id) {
-        Node::Sym(name) => arena
-            .name(*name)
-            .chars()
-            .next()
-            .is_some_and(char::is_uppercase),
+        Node::Sym(name) => {
+            arena
+                .name(*name)
+                .chars()
+                .next()
+                .is_some_and(char::is_uppercase)
+                || arena.name(*name).starts_with("vec ")
+        }
         _ => false,
     };
     let segment = |id: Id| match arena.node(id) {
@@ -121,7 +124,7 @@ fn is_name(arena: &Arena, id: Id) -> bool {
             .all(|&f| segment(f) || matches!(arena.node(f), Node::Pow(base, _) if segment(*base))),
         Node::Fn(Func::Abs | Func::Norm, args) => segment(args[0]),
         Node::Ratio(parts) => parts.iter().all(|&p| segment(p)),
-        Node::Tuple(parts) | Node::List(parts) => parts
+        Node::Tuple(parts) | Node::List(parts) | Node::Matrix(_, parts) => parts
             .iter()
             .all(|&p| matches!(arena.node(p), Node::Sym(_) | Node::Imaginary)),
         Node::Degree(inner) => segment(*inner),

@@ -286,3 +286,37 @@ fn after_phrase(text: &str) -> Option<String> {
     let rest = strip_delimiters(&rest[..end]);
     (!rest.is_empty()).then(|| rest.to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn boxes_join_over_separators_only() {
+        let first = |text: &str| candidates(text).remove(0);
+        assert_eq!(first("\\boxed{1}, \\boxed{2}"), "1, 2");
+        assert_eq!(
+            first("\\boxed{a} \\quad \\text{and} \\quad \\boxed{b}"),
+            "a, b"
+        );
+        assert_eq!(first("\\boxed{1} but no, \\boxed{2}"), "2");
+        assert_eq!(first("\\boxed{\\boxed{3}}"), "3");
+        assert_eq!(first("so \\fbox {\\frac{1}{2}}."), "\\frac{1}{2}");
+        assert_eq!(first("\\boxed{20} percent"), "20\\%");
+        assert_eq!(first("\\boxed{x = 1"), "x = 1");
+    }
+
+    #[test]
+    fn sentences_give_their_last_formula() {
+        assert_eq!(candidates("Since $a=1$, the answer is $a+1$.")[0], "a+1");
+        assert_eq!(candidates("So the answer is 12.")[0], "12");
+        assert_eq!(candidates("\\(5\\)")[0], "5");
+    }
+
+    #[test]
+    fn doubled_backslashes_are_undone_outside_matrices() {
+        assert_eq!(clean("\\\\frac{1}{2}"), "\\frac{1}{2}");
+        let matrix = "\\begin{pmatrix}1\\\\\\frac12\\end{pmatrix}";
+        assert_eq!(clean(matrix), matrix);
+    }
+}

@@ -45,6 +45,16 @@ pub(super) fn sum(arena: &mut Arena, text: &[char], tokens: &[Tok]) -> Res<Id> {
         }
         at += 1;
     }
+    // `\mathbb{R} - \{1\}`: a difference of sets.
+    if let [whole, negative] = terms[..]
+        && matches!(arena.node(whole), Node::Numbers(_) | Node::Interval(..))
+        && let Node::Mul(factors) = arena.node(negative)
+        && let Some(&part) = factors
+            .iter()
+            .find(|f| matches!(arena.node(**f), Node::Set(_) | Node::Interval(..)))
+    {
+        return arena.add_node(Node::Without(whole, part));
+    }
     arena.sum(terms)
 }
 

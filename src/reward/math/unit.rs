@@ -292,3 +292,34 @@ pub(super) fn compare(c: &mut Comparer, gold: Id, answer: Id, depth: usize) -> R
     let a = c.arena.product(vec![a, a_worth])?;
     c.compare(g, a, depth + 1)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spellings_of_one_unit_are_one() {
+        for words in [
+            "cm^2",
+            "square centimeters",
+            "sq. cm",
+            "cm²",
+            "centimetres^2",
+        ] {
+            assert_eq!(canonical(words).as_deref(), Some("centimeter^2"), "{words}");
+        }
+        assert_eq!(canonical("miles per hour").as_deref(), Some("mile/hour"));
+        assert_eq!(canonical("square units").as_deref(), Some(""));
+        assert_eq!(canonical("apples"), None);
+    }
+
+    #[test]
+    fn units_of_one_dimension_convert() {
+        let (what, factor) = worth("kilometer/hour").unwrap();
+        let (same, base) = worth("meter/second").unwrap();
+        assert_eq!(what, same);
+        assert_eq!(factor / base, RBig::from_parts(5.into(), 18u8.into()));
+        assert_eq!(worth("liter").unwrap().0, worth("meter^3").unwrap().0);
+        assert_ne!(worth("gram").unwrap().0, worth("meter").unwrap().0);
+    }
+}

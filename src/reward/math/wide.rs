@@ -103,6 +103,13 @@ impl Wide {
         .then_some(low)
     }
 
+    /// For a number below 2^(-bits - 64), a bound of twice its size and of its radius: `sin x`, `atan x` are x, and `cos x`,
+    /// `e^x` are 1 within it.
+    fn tiny(&self, bits: Bits) -> Option<Repr<2>> {
+        let size = top(&self.mid).max(top(&self.rad));
+        (!is_zero(&self.mid) && size < -(bits.0 as i64) - 64).then(|| two_to(size + 3))
+    }
+
     fn context(bits: Bits) -> Context<HalfEven> {
         Context::new(bits.0)
     }
@@ -132,12 +139,21 @@ impl Real for Wide {
     }
 
     fn add(&self, other: &Self, cx: Bits) -> Option<Self> {
-        // Far apart magnitudes: the sum rounds to the larger, and the library need not align them.
-        Self::new(
-            Self::context(cx).add(&self.mid, &other.mid).ok()?,
-            rad_add(&self.rad, &other.rad)?,
-            cx,
-        )
+        // Far apart: the smaller is an error of the larger, and nothing need be aligned.
+        let (large, small) = if top(&self.mid) >= top(&other.mid) {
+            (self, other)
+        } else {
+            (other, self)
+        };
+        let rad = rad_add(&self.rad, &other.rad)?;
+        if !is_zero(&small.mid) && top(&large.mid) - top(&small.mid) > cx.0 as i64 + 64 {
+            let rad = rad_add(&rad, &two_to(top(&small.mid)))?;
+            return Some(Self {
+                mid: large.mid.clone(),
+                rad,
+            });
+        }
+        Self::new(Self::context(cx).add(&self.mid, &other.mid).ok()?, rad, cx)
     }
 
     fn mul(&self, other: &Self, cx: Bits) -> Option<Self> {
@@ -198,6 +214,12 @@ impl Real for Wide {
     }
 
     fn exp(&self, cx: Bits) -> Option<Self> {
+        if let Some(tiny) = self.tiny(cx) {
+            return Some(Self {
+                mid: Repr::one(),
+                rad: tiny,
+            });
+        }
         if top(&self.mid) > 36 || top(&self.rad) > 0 {
             return None;
         }
@@ -222,6 +244,12 @@ impl Real for Wide {
     }
 
     fn sin(&self, cx: Bits) -> Option<Self> {
+        if let Some(tiny) = self.tiny(cx) {
+            return Some(Self {
+                mid: self.mid.clone(),
+                rad: tiny,
+            });
+        }
         if top(&self.mid) > 64 {
             return None;
         }
@@ -233,6 +261,12 @@ impl Real for Wide {
     }
 
     fn cos(&self, cx: Bits) -> Option<Self> {
+        if let Some(tiny) = self.tiny(cx) {
+            return Some(Self {
+                mid: Repr::one(),
+                rad: tiny,
+            });
+        }
         if top(&self.mid) > 64 {
             return None;
         }
@@ -244,6 +278,12 @@ impl Real for Wide {
     }
 
     fn atan(&self, cx: Bits) -> Option<Self> {
+        if let Some(tiny) = self.tiny(cx) {
+            return Some(Self {
+                mid: self.mid.clone(),
+                rad: tiny,
+            });
+        }
         Self::new(
             Self::context(cx).atan(&self.mid, None).ok()?,
             self.rad.clone(),
@@ -266,6 +306,20 @@ impl Real for Wide {
     fn floor(&self, cx: Bits) -> Option<Self> {
         if top(&self.mid) > 128 || top(&self.rad) > 1 {
             return None;
+        }
+        if let Some(sign) = self.sign()
+            && !is_zero(&self.mid)
+            && top(&self.mid) < -64
+        {
+            let below = if sign.is_lt() {
+                Repr::neg_one()
+            } else {
+                Repr::zero()
+            };
+            return Some(Self {
+                mid: below,
+                rad: Repr::zero(),
+            });
         }
         let exact = Context::<HalfEven>::new(cx.0 + 512);
         let low = exact.sub(&self.mid, &self.rad).ok()?.value().floor();
@@ -299,5 +353,83 @@ impl Real for Wide {
         Mid::from_repr(self.mid.clone(), Context::new(53))
             .to_f64()
             .value()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ball(n: i64, d: u64) -> Wide {
+        Wide::rational(&RBig::from_parts(n.into(), d.into()), Bits(200)).unwrap()
+    }
+
+    #[test]
+    fn identities_stay_inside_the_ball() {
+        let cx = Bits(200);
+        for x in [ball(1, 3), ball(-7, 5), ball(12345, 7), ball(1, 1 << 60)] {
+            let (s, c) = (x.sin(cx).unwrap(), x.cos(cx).unwrap());
+            let one = s
+                .mul(&s, cx)
+                .unwrap()
+                .add(&c.mul(&c, cx).unwrap(), cx)
+                .unwrap();
+            let gap = one.sub(&ball(1, 1), cx).unwrap();
+            assert_eq!(gap.sign(), None, "the ball must hold zero");
+            assert!(gap.log2_bounds().0 < -180);
+        }
+    }
+
+    #[test]
+    fn a_difference_below_the_precision_is_not_claimed() {
+        let cx = Bits(100);
+        let tiny = Wide::rational(
+            &RBig::from_parts(1.into(), dashu_int::UBig::from(10u8).pow(60)),
+            cx,
+        )
+        .unwrap();
+        let sum = ball(1, 3).add(&tiny, cx).unwrap();
+        assert_eq!(sum.sub(&ball(1, 3), cx).unwrap().sign(), None);
+        let wider = Bits(300);
+        let third = Wide::rational(&RBig::from_parts(1.into(), 3u8.into()), wider).unwrap();
+        let sum = third.add(&tiny, wider).unwrap();
+        assert_eq!(
+            sum.sub(&third, wider).unwrap().sign(),
+            Some(Ordering::Greater)
+        );
+    }
+
+    #[test]
+    fn far_apart_magnitudes_cost_nothing() {
+        let cx = Bits(128);
+        let tiny = Wide {
+            mid: two_to(-1_000_000_000),
+            rad: Repr::zero(),
+        };
+        assert!(
+            tiny.exp(cx)
+                .unwrap()
+                .sub(&ball(1, 1), cx)
+                .unwrap()
+                .sign()
+                .is_none()
+        );
+        assert_eq!(tiny.floor(cx).unwrap().sign(), Some(Ordering::Equal));
+        assert_eq!(tiny.neg().floor(cx).unwrap().as_integer(), Some(-1));
+        assert_eq!(
+            ball(1, 1).add(&tiny, cx).unwrap().sign(),
+            Some(Ordering::Greater)
+        );
+    }
+
+    #[test]
+    fn the_floor_needs_the_whole_ball() {
+        let cx = Bits(100);
+        assert_eq!(ball(-7, 2).floor(cx).unwrap().as_integer(), Some(-4));
+        let unsure = Wide {
+            mid: Repr::one(),
+            rad: two_to(-50),
+        };
+        assert!(unsure.floor(cx).is_none());
     }
 }
