@@ -251,6 +251,7 @@ fn rollout(total: Option<f64>, score: Option<f64>, tokens: &[f64]) -> Rollout {
             name: "accuracy".into(),
             weight: 1.0,
             outcome,
+            seconds: 0.0,
         }],
         reward: total,
         token_rewards: tokens.to_vec(),
