@@ -96,7 +96,7 @@ fn ordered(c: &mut Comparer, g: &[Id], a: &[Id], depth: usize) -> Res<Comparison
 /// Two sets are equal if each element of one has an equal in the other, so that repeated elements count once.
 fn unordered(c: &mut Comparer, g: &[Id], a: &[Id], depth: usize) -> Res<Comparison> {
     let mut unsure = None;
-    for (from, into) in [(g, a), (a, g)] {
+    for (from, into, from_gold) in [(g, a, true), (a, g, false)] {
         let known: HashSet<Id> = into.iter().copied().collect();
         let rest: Vec<Id> = from
             .iter()
@@ -110,7 +110,7 @@ fn unordered(c: &mut Comparer, g: &[Id], a: &[Id], depth: usize) -> Res<Comparis
             let mut doubt = None;
             let mut partner = false;
             for &other in into {
-                let part = if from == g {
+                let part = if from_gold {
                     c.compare(item, other, depth + 1)?
                 } else {
                     c.compare(other, item, depth + 1)?

@@ -74,8 +74,9 @@ pub(super) fn evaluate<R: Real>(
                     Err(missing) => Err(missing),
                 }
             }
-            Node::Percent(a) => scale(&field, of(a), |_| {
-                Some(RBig::from_parts(1.into(), 100u8.into()))
+            Node::Percent(a) => of(a).and_then(|a| {
+                let hundredth = field.rational(&RBig::from_parts(1.into(), 100u8.into()))?;
+                field.mul(&a, &hundredth)
             }),
             Node::Degree(a) => of(a).and_then(|a| {
                 let step = field.rational(&RBig::from_parts(1.into(), 180u8.into()))?;
@@ -114,15 +115,6 @@ fn fold<R: Real>(
         });
     }
     total.unwrap_or(Err(Missing::Unknown))
-}
-
-fn scale<R: Real>(
-    field: &Field<R::Context>,
-    value: Value<R>,
-    by: impl Fn(()) -> Option<RBig>,
-) -> Value<R> {
-    let factor = field.rational(&by(()).ok_or(Missing::Unknown)?)?;
-    field.mul(&value?, &factor)
 }
 
 fn power<R: Real>(
