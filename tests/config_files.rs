@@ -5,8 +5,8 @@ use std::fmt::Debug;
 
 use rlvr::advantage::{Estimator, Gae, Group};
 use rlvr::loss::{
-    Aggregation, KlEstimator, KlPenalty, PolicyObjective, PpoClip, RatioLevel, Surrogate,
-    ValueLossConfig,
+    AdaptiveEntropy, Aggregation, KlEstimator, KlPenalty, PolicyObjective, PpoClip, RatioLevel,
+    Surrogate, ValueLossConfig,
 };
 use rlvr::policy::ReferenceSync;
 use rlvr::policy::causal::CausalConfig;
@@ -201,6 +201,11 @@ fn the_trainer_file_leaves_no_field_at_its_default() {
 fn an_empty_trainer_file_is_the_defaults_and_misspelt_fields_are_refused() {
     let later = TrainerConfig {
         dynamic_sampling: Some(DynamicSampling::default()),
+        adaptive_kl: Some(AdaptiveTarget {
+            target: 0.2,
+            horizon: 5_000.0,
+        }),
+        adaptive_entropy: Some(AdaptiveEntropy::default()),
         ..trainer_config()
     };
     holds(&later, "{}", &TrainerConfig::default());
