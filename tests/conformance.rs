@@ -118,18 +118,18 @@ fn every_case_of_the_peers() {
             Err(error) => failures.push(format!("{}: {error}", case["name"])),
         }
     }
-    println!("{} cases from {}", cases.len(), folder.display());
+    common::report(&format!("{} cases from {}", cases.len(), folder.display()));
     for ((file, kind), count) in &passed {
-        println!("  {file:<20} {kind:<30} {count:>4} passed");
+        common::report(&format!("  {file:<20} {kind:<30} {count:>4} passed"));
     }
     for failure in &failures {
-        println!("FAILED {failure}");
+        common::report(&format!("FAILED {failure}"));
     }
-    println!(
+    common::report(&format!(
         "{} passed, {} failed",
         cases.len() - failures.len(),
         failures.len()
-    );
+    ));
     assert!(
         failures.is_empty(),
         "{} of {} cases failed",

@@ -2,6 +2,8 @@
 //!
 //! `RLVR_REWARDS_DIR` names another folder with a file `math_extract_cases.jsonl`.
 
+mod common;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -64,12 +66,18 @@ fn the_recorded_cases() {
             wrong.push(format!("{} ({}, {})", case.id, case.mode, case.class));
         }
     }
-    println!("{:<16}{:<18}{:>6}{:>6}", "rule", "class", "right", "of");
+    common::report(&format!(
+        "{:<16}{:<18}{:>6}{:>6}",
+        "rule", "class", "right", "of"
+    ));
     for ((mode, class), (right, of)) in &table {
-        println!("{mode:<16}{class:<18}{right:>6}{of:>6}");
+        common::report(&format!("{mode:<16}{class:<18}{right:>6}{of:>6}"));
     }
     let total: usize = table.values().map(|row| row.1).sum();
-    println!("{} of {total} right; wrong: {wrong:?}", total - wrong.len());
+    common::report(&format!(
+        "{} of {total} right; wrong: {wrong:?}",
+        total - wrong.len()
+    ));
     assert!(total > 0);
     assert!(wrong.len() * 100 <= 3 * total, "{wrong:?}");
 }

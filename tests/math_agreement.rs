@@ -2,6 +2,8 @@
 //!
 //! `RLVR_REWARDS_DIR` names another folder with a `math_cases.jsonl` of the same form. The confusion table is printed.
 
+mod common;
+
 use rlvr::reward::math::{Comparison, MathConfig, MathVerifier, Verdict};
 use rlvr::reward::{Extractor, Rule};
 use serde::Deserialize;
@@ -126,21 +128,25 @@ fn the_shared_cases_agree() {
             false_positives.push(case.id.as_str());
         }
     }
-    println!(
+    common::report(&format!(
         "class            equal/equal  equal/other  other/other  other/equal  undecided   (ours / stated)"
-    );
+    ));
     for (class, c) in &table {
-        println!(
+        common::report(&format!(
             "{class:<16} {:>11}  {:>11}  {:>11}  {:>11}  {:>9}",
             c.true_equal, c.false_equal, c.true_other, c.false_other, c.undecided
-        );
+        ));
     }
     for failure in &failures {
-        println!("{failure}");
+        common::report(&format!("{failure}"));
     }
     let agreed = cases.len() - failures.len();
     let share = agreed as f64 / cases.len() as f64;
-    println!("{agreed} of {} agree: {:.2} %", cases.len(), share * 100.0);
+    common::report(&format!(
+        "{agreed} of {} agree: {:.2} %",
+        cases.len(),
+        share * 100.0
+    ));
     assert!(
         false_positives.is_empty(),
         "false positives: {false_positives:?}"

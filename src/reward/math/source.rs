@@ -13,6 +13,24 @@ const RETRACTIONS: [&str; 9] = [
     "instead",
 ];
 
+/// Words before a formula that say it is not the answer itself: "all numbers except", "not", "at least".
+const QUALIFIERS: [&str; 14] = [
+    "besides",
+    "but",
+    "except",
+    "exclude",
+    "excluding",
+    "least",
+    "most",
+    "neither",
+    "nor",
+    "not",
+    "than",
+    "unequal",
+    "unless",
+    "without",
+];
+
 /// The longest text between boxes that belong together.
 const MAX_GAP: usize = 70;
 
@@ -26,8 +44,10 @@ pub(super) fn candidates(text: &str) -> Vec<String> {
     let mut out = vec![bare.to_owned()];
     // A sentence with formulas: the last of them.
     if prose(&text) {
-        if let Some(last) = last_formula(&text) {
-            out.insert(0, last);
+        if let Some((start, last)) = last_formula(&text) {
+            if !qualified(&text[..start]) {
+                out.insert(0, last);
+            }
         } else if let Some(rest) = after_phrase(&text) {
             out.insert(0, rest);
         }
@@ -247,16 +267,24 @@ fn prose(text: &str) -> bool {
     words >= 3
 }
 
-/// The last `$...$`, `\(...\)` or `\[...\]`.
-fn last_formula(text: &str) -> Option<String> {
-    let mut best: Option<(usize, String)> = None;
+/// Whether the words between the formula before, or the end of the sentence before, and the one that follows `before` restrict it.
+fn qualified(before: &str) -> bool {
+    let last = before.rsplit(['$', '.', ';', ')', ']']).next();
+    let mut words = last.unwrap_or("").split(|c: char| !c.is_alphabetic());
+    words.any(|word| QUALIFIERS.contains(&word.to_lowercase().as_str()))
+}
+
+/// The last `$...$`, `\(...\)` or `\[...\]`, with the place where it begins.
+fn last_formula(text: &str) -> Option<(usize, String)> {
+    // Where it ends, where it begins, what it says.
+    let mut best: Option<(usize, usize, String)> = None;
     for (open, close) in [("\\(", "\\)"), ("\\[", "\\]"), ("$$", "$$")] {
         if let Some(end) = text.rfind(close)
             && let Some(start) = text[..end].rfind(open)
         {
             let inner = text[start + open.len()..end].trim().to_owned();
             if !inner.is_empty() && best.as_ref().is_none_or(|b| b.0 < end) {
-                best = Some((end, inner));
+                best = Some((end, start, inner));
             }
         }
     }
@@ -267,10 +295,10 @@ fn last_formula(text: &str) -> Option<String> {
     {
         let inner = text[open + 1..close].trim();
         if !inner.is_empty() {
-            best = Some((close, inner.to_owned()));
+            best = Some((close, open, inner.to_owned()));
         }
     }
-    best.map(|b| b.1)
+    best.map(|(_, start, inner)| (start, inner))
 }
 
 /// What follows "answer is" or "answer:".
@@ -311,6 +339,9 @@ mod tests {
         assert_eq!(candidates("Since $a=1$, the answer is $a+1$.")[0], "a+1");
         assert_eq!(candidates("So the answer is 12.")[0], "12");
         assert_eq!(candidates("\\(5\\)")[0], "5");
+        let all = "All real numbers except $3$";
+        assert_eq!(candidates(all), [all]);
+        assert_eq!(candidates("It is not $4$: the answer is $3$.")[0], "3");
     }
 
     #[test]
