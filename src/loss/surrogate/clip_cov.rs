@@ -3,11 +3,10 @@
 use burn::tensor::{Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
-use super::kl_cov::share;
+use super::covariance::{Centre, rank_threshold, share};
 use super::{StepToken, SurrogateInput, SurrogateLoss, SurrogateTerm, not_negative, only};
 use crate::host;
 use crate::loss::RatioLevel;
-use crate::loss::selection::{around, is_tie};
 use crate::{Error, Result};
 
 /// Clip-Cov (arXiv 2505.22617, eq. 11): of the tokens whose log-prob and advantage vary together strongly a few lose their gradient, so
@@ -156,41 +155,4 @@ fn ticket(token: &StepToken) -> f64 {
         z ^ (z >> 31)
     });
     (hash >> 40) as f64 / (1u64 << 24) as f64
-}
-
-/// The means around which covariances are taken.
-pub(super) struct Centre {
-    pub advantage: f64,
-    pub log_prob: f64,
-}
-
-impl Centre {
-    pub(super) fn of(tokens: &[StepToken]) -> Self {
-        let mean = |of: fn(&StepToken) -> f64| {
-            tokens.iter().map(of).sum::<f64>() / tokens.len().max(1) as f64
-        };
-        Self {
-            advantage: mean(|token| token.advantage),
-            log_prob: mean(|token| token.log_prob),
-        }
-    }
-
-    pub(super) fn covariance(&self, token: &StepToken) -> f64 {
-        (token.advantage - self.advantage) * (token.log_prob - self.log_prob)
-    }
-}
-
-/// A number that the `rank` smallest values do not exceed, halfway to the next so that rounding moves nobody across. Values that only
-/// rounding tells apart go together. Infinite if there are no more.
-pub(super) fn rank_threshold(values: &mut [f64], rank: usize) -> f64 {
-    if values.len() <= rank {
-        return f64::INFINITY;
-    }
-    let (_, &mut last, _) = values.select_nth_unstable_by(rank - 1, f64::total_cmp);
-    let (with, after): (f64, f64) = around(values, |value| is_tie(last, value));
-    if after.is_finite() {
-        0.5 * (with + after)
-    } else {
-        after
-    }
 }

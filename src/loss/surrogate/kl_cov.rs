@@ -2,10 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::clip_cov::{Centre, rank_threshold};
+use super::covariance::{Centre, rank_threshold, share};
 use super::{StepToken, SurrogateInput, SurrogateLoss, SurrogateTerm, only, positive};
+use crate::Result;
 use crate::loss::RatioLevel;
-use crate::{Error, Result};
 
 /// KL-Cov (arXiv 2505.22617, eq. 13): the few tokens whose log-prob and advantage vary together most are those that drive entropy down;
 /// they pay for moving, all others are not even clipped.
@@ -76,16 +76,4 @@ impl SurrogateLoss for KlCov {
             ..SurrogateTerm::new(paid - gain)
         })
     }
-}
-
-/// Refuses what is no share of tokens.
-pub(super) fn share(field: &str, value: f64) -> Result<()> {
-    if value > 0.0 && value <= 1.0 {
-        return Ok(());
-    }
-    Err(Error::config(
-        field,
-        value,
-        "a share of tokens, above 0 and at most 1",
-    ))
 }

@@ -3,6 +3,7 @@
 
 mod cispo;
 mod clip_cov;
+mod covariance;
 mod dppo;
 mod dro;
 mod gmpo;
