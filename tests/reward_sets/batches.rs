@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rlvr::reward::{
     FnReward, Gate, Missing, Reward, RewardError, RewardInput, RewardOptions, RewardSet,
@@ -156,14 +156,10 @@ fn concurrency_is_per_reward() {
         .threads(2)
         .build()
         .unwrap();
-    let start = Instant::now();
     let scored = set.score(inputs(&["x"; 32]));
-    let elapsed = start.elapsed();
     assert!(scored.iter().all(|one| one.total == Some(2.0)));
     assert_eq!(slow.load(Ordering::SeqCst), 16);
     assert!((1..=2).contains(&shared.load(Ordering::SeqCst)));
-    // 32 calls of 50 ms: two rounds on 16 workers. On two shared ones it would have been 800 ms.
-    assert!(elapsed >= ms(100) && elapsed < ms(700), "{elapsed:?}");
 }
 
 #[test]
