@@ -361,6 +361,15 @@ class Str(str):
             });
         }
     });
+    // Where the kernel holds nothing back, one of them has left modules for whoever runs Python beside them.
+    for name in ["driver.py", "checker.py", "values.py", "json.py", "ast.py"] {
+        let planted = std::path::Path::new("/tmp").join(name);
+        if std::fs::read_to_string(&planted)
+            .is_ok_and(|text| text == "import os\nos.write(4, b\"{}\")")
+        {
+            std::fs::remove_file(&planted).unwrap();
+        }
+    }
 }
 
 #[test]
