@@ -36,6 +36,18 @@ pub struct TokenTrace {
     pub weights: Option<Tensor<2>>,
 }
 
+/// How the terms of a batch become a scalar.
+struct WeightedSum<'a> {
+    mask: &'a Tensor<2>,
+    prompt_tokens: Option<&'a Tensor<2>>,
+}
+
+impl WeightedSum<'_> {
+    fn of(&self, terms: Tensor<2>, how: Aggregation, by: Denominators) -> Result<Tensor<1>> {
+        Ok((terms * how.weights(self.mask, self.prompt_tokens, by)?).sum())
+    }
+}
+
 impl<S: SurrogateLoss> PolicyObjective<S> {
     /// The loss of one micro-batch of a step.
     ///
@@ -109,55 +121,25 @@ impl<S: SurrogateLoss> PolicyObjective<S> {
             terms = terms * factor.clone();
         }
 
-        let aggregate =
-            |values: Tensor<2>, how: Aggregation, by: Denominators| -> Result<Tensor<1>> {
-                Ok((values * how.weights(&mask, input.prompt_tokens.as_ref(), by)?).sum())
-            };
-        let policy_loss = aggregate(terms, self.aggregation, step.policy)?;
+        let sum = WeightedSum {
+            mask: &mask,
+            prompt_tokens: input.prompt_tokens.as_ref(),
+        };
+        let policy_loss = sum.of(terms, self.aggregation, step.policy)?;
         let mut loss = policy_loss.clone();
-        match (&self.kl, &input.ref_log_probs) {
-            (Some(penalty), Some(reference)) => {
-                let kl = penalty.per_token(log_probs, cleaner.constant(reference));
-                let kl = match penalty.importance_corrected {
-                    true => {
-                        // Each factor may reach e^80, but not both: their product has to fit f32.
-                        let half = 0.5 * LARGEST_EXPONENT;
-                        kl.clamp_max(half.exp()) * log_ratio.clone().clamp_max(half).exp()
-                    }
-                    false => kl,
-                };
-                sums.add("kl", kl.clone());
-                let how = penalty.aggregation.unwrap_or(self.aggregation);
-                let kl_loss = aggregate(kl, how, step.kl)?;
-                sums.scalar("kl_loss", kl_loss.clone());
-                loss = loss + kl_loss.mul_scalar(penalty.coef);
-            }
-            (None, Some(reference)) => {
-                let kl = KlEstimator::K3.per_token(log_probs.inner(), cleaner.constant(reference));
-                sums.add("kl", kl);
-            }
-            (Some(_), None) => return Err(missing("ref_log_probs", "a KL term")),
-            (None, None) => {}
+        if let Some((coef, kl)) =
+            self.kl_term(input, &cleaner, &log_probs, &log_ratio, &mut sums)?
+        {
+            let how = self.kl.and_then(|kl| kl.aggregation);
+            let kl_loss = sum.of(kl, how.unwrap_or(self.aggregation), step.kl)?;
+            sums.scalar("kl_loss", kl_loss.clone());
+            loss = loss + kl_loss.mul_scalar(coef);
         }
-        match &input.entropies {
-            Some(entropies) => {
-                let entropies = cleaner.clean(entropies);
-                sums.add("entropy", entropies.clone());
-                if self.entropy_coef != 0.0 {
-                    let chosen = match &selected {
-                        Some(selected) => entropies * selected.clone(),
-                        None => entropies,
-                    };
-                    let how = self.entropy_aggregation.unwrap_or(self.aggregation);
-                    let bonus = aggregate(chosen, how, step.entropy)?;
-                    sums.scalar("entropy_loss", bonus.clone());
-                    loss = loss - bonus.mul_scalar(self.entropy_coef);
-                }
-            }
-            None if self.entropy_coef != 0.0 => {
-                return Err(missing("entropies", "an entropy bonus"));
-            }
-            None => {}
+        if let Some(entropies) = self.entropy_term(input, &cleaner, selected.as_ref(), &mut sums)? {
+            let how = self.entropy_aggregation.unwrap_or(self.aggregation);
+            let bonus = sum.of(entropies, how, step.entropy)?;
+            sums.scalar("entropy_loss", bonus.clone());
+            loss = loss - bonus.mul_scalar(self.entropy_coef);
         }
         self.measure(
             input,
@@ -181,6 +163,60 @@ impl<S: SurrogateLoss> PolicyObjective<S> {
                 weights,
             },
         })
+    }
+
+    /// The coefficient of the KL term and its value at every token, if there is one; without one the KL is only measured.
+    fn kl_term(
+        &self,
+        input: &LossInput,
+        cleaner: &Cleaner,
+        log_probs: &Tensor<2>,
+        log_ratio: &Tensor<2>,
+        sums: &mut LossSums,
+    ) -> Result<Option<(f64, Tensor<2>)>> {
+        let Some(reference) = &input.ref_log_probs else {
+            return match self.kl {
+                Some(_) => Err(missing("ref_log_probs", "a KL term")),
+                None => Ok(None),
+            };
+        };
+        let reference = cleaner.constant(reference);
+        let Some(penalty) = &self.kl else {
+            let kl = KlEstimator::K3.per_token(log_probs.clone().inner(), reference);
+            sums.add("kl", kl);
+            return Ok(None);
+        };
+        let mut kl = penalty.per_token(log_probs.clone(), reference);
+        if penalty.importance_corrected {
+            // Each factor may reach e^80, but not both: their product has to fit f32.
+            let half = 0.5 * LARGEST_EXPONENT;
+            kl = kl.clamp_max(half.exp()) * log_ratio.clone().clamp_max(half).exp();
+        }
+        sums.add("kl", kl.clone());
+        Ok(Some((penalty.coef, kl)))
+    }
+
+    /// The entropies of the tokens that a bonus is paid for, if there is one; without one they are only measured.
+    fn entropy_term(
+        &self,
+        input: &LossInput,
+        cleaner: &Cleaner,
+        selected: Option<&Tensor<2>>,
+        sums: &mut LossSums,
+    ) -> Result<Option<Tensor<2>>> {
+        let paid = self.entropy_coef != 0.0;
+        let Some(entropies) = &input.entropies else {
+            return match paid {
+                true => Err(missing("entropies", "an entropy bonus")),
+                false => Ok(None),
+            };
+        };
+        let entropies = cleaner.clean(entropies);
+        sums.add("entropy", entropies.clone());
+        Ok(paid.then(|| match selected {
+            Some(selected) => entropies * selected.clone(),
+            None => entropies,
+        }))
     }
 
     /// The mask after rejection and the weights of the sampler correction.
