@@ -128,9 +128,9 @@ fn the_shared_cases_agree() {
             false_positives.push(case.id.as_str());
         }
     }
-    common::report(&format!(
-        "class            equal/equal  equal/other  other/other  other/equal  undecided   (ours / stated)"
-    ));
+    common::report(
+        "class            equal/equal  equal/other  other/other  other/equal  undecided   (ours / stated)",
+    );
     for (class, c) in &table {
         common::report(&format!(
             "{class:<16} {:>11}  {:>11}  {:>11}  {:>11}  {:>9}",
@@ -138,7 +138,7 @@ fn the_shared_cases_agree() {
         ));
     }
     for failure in &failures {
-        common::report(&format!("{failure}"));
+        common::report(failure);
     }
     let agreed = cases.len() - failures.len();
     let share = agreed as f64 / cases.len() as f64;
