@@ -91,7 +91,7 @@ impl Batch {
             ..self.input.clone()
         };
         let start = Instant::now();
-        let step = match objective.needs_whole_step() || objective.sampler_correction.is_some() {
+        let step = match objective.needs_statistics() {
             true => objective
                 .statistics(std::slice::from_ref(&input))
                 .expect("it is whole"),

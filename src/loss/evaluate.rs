@@ -77,13 +77,9 @@ impl<S: SurrogateLoss> PolicyObjective<S> {
         };
         let log_ratio = log_ratio.clamp_max(LARGEST_EXPONENT);
         let advantages = cleaner.constant(&input.advantages);
-        let multiplies = weights.clone().filter(|_| {
-            let measure_only = self
-                .sampler_correction
-                .as_ref()
-                .is_some_and(|c| c.measure_only);
-            !measure_only
-        });
+        let correction = self.sampler_correction.as_ref();
+        let acts = correction.is_some_and(|one| one.acting_weights().is_some());
+        let multiplies = weights.clone().filter(|_| acts);
         let inside = self.surrogate.takes_sampler_weights();
         let term = self.surrogate.term(&SurrogateInput {
             log_probs: log_probs.clone(),
@@ -229,9 +225,7 @@ impl<S: SurrogateLoss> PolicyObjective<S> {
         let Some(correction) = &self.sampler_correction else {
             return Ok((mask, None));
         };
-        let normalized = correction
-            .weights
-            .is_some_and(|weights| weights.batch_normalize);
+        let normalized = correction.normalized_weights().is_some();
         if normalized && step.weight_mean.is_none() {
             return Err(needs_statistics(
                 "weight_mean",

@@ -54,12 +54,8 @@ impl<S: SurrogateLoss> PolicyObjective<S> {
             tokens: 0,
             sequences: 0,
         };
-        let correction = self.sampler_correction.as_ref();
-        let rejects = correction.is_some_and(|one| !one.rejection.is_empty());
-        let normalized = correction
-            .and_then(|one| one.weights)
-            .filter(|weights| weights.batch_normalize);
-        let compares = rejects || normalized.is_some();
+        let correction = self.sampler_correction.as_ref().filter(|one| one.gathers());
+        let normalized = correction.and_then(SamplerCorrection::normalized_weights);
         let mut weights = WeightSum::default();
         let mut entropies = Vec::new();
         let mut tokens = Vec::new();
@@ -67,7 +63,7 @@ impl<S: SurrogateLoss> PolicyObjective<S> {
             input.check_shapes()?;
             let width = input.mask.dims()[1];
             let mut mask = mask_rows(&input.mask)?;
-            if let Some(correction) = self.sampler_correction.as_ref().filter(|_| compares) {
+            if let Some(correction) = correction {
                 let rows = sampler_rows(correction, input)?;
                 if let Some(config) = normalized {
                     weights.add(WeightSum::of(&config, &rows));

@@ -143,13 +143,19 @@ impl<S> PolicyObjective<S> {
         S: SurrogateLoss,
     {
         let current = self.sampler_correction.as_ref().is_some_and(|correction| {
-            let normalized = correction
-                .weights
-                .is_some_and(|weights| weights.batch_normalize);
-            let rejects = !correction.rejection.is_empty();
-            correction.numerator == Numerator::Current && (normalized || rejects)
+            correction.numerator == Numerator::Current && correction.gathers()
         });
         self.top_entropy.is_some() || self.surrogate.gathers() || current
+    }
+
+    /// Whether the loss of a micro-batch needs more of its step than counts that are known beforehand, so that
+    /// [`statistics`](Self::statistics) has to see all of it first.
+    pub fn needs_statistics(&self) -> bool
+    where
+        S: SurrogateLoss,
+    {
+        let correction = self.sampler_correction.as_ref();
+        self.needs_whole_step() || correction.is_some_and(SamplerCorrection::gathers)
     }
 }
 
@@ -213,7 +219,7 @@ impl<S: SurrogateLoss> PolicyObjective<S> {
     fn validate_correction(&self, correction: &SamplerCorrection) -> Result<()> {
         correction.validate()?;
         let surrogate = self.surrogate.name();
-        let Some(weights) = correction.weights.filter(|_| !correction.measure_only) else {
+        let Some(weights) = correction.acting_weights() else {
             return Ok(());
         };
         if correction.numerator == Numerator::Current

@@ -203,7 +203,7 @@ impl Update<'_> {
         let lengths: Vec<usize> = self.rows.iter().map(|&row| self.lengths[row]).collect();
         let mut statistics = StepStatistics::from(StepCounts::of(&lengths));
         let whole_step = self.objective.needs_whole_step();
-        if whole_step || self.objective.sampler_correction.is_some() {
+        if self.objective.needs_statistics() {
             let model = policy.valid();
             let mut inputs = Vec::new();
             for part in self.rows.chunks(self.config.micro_batch) {

@@ -127,6 +127,21 @@ impl SamplerCorrection {
         self.rejection.iter().try_for_each(Rejection::validate)
     }
 
+    /// The weights that the terms are multiplied by: none if they are only measured.
+    pub fn acting_weights(&self) -> Option<ImportanceWeights> {
+        self.weights.filter(|_| !self.measure_only)
+    }
+
+    /// The weights that are divided by their mean over the step.
+    pub(super) fn normalized_weights(&self) -> Option<ImportanceWeights> {
+        self.weights.filter(|weights| weights.batch_normalize)
+    }
+
+    /// Whether the step has to be compared before its micro-batches: for a mean of weights, or for counts after rejection.
+    pub(super) fn gathers(&self) -> bool {
+        self.normalized_weights().is_some() || !self.rejection.is_empty()
+    }
+
     /// Weights and the mask that is left, for rows whose `policy` is the [numerator](Self::numerator).
     ///
     /// `weight_mean` is the mean of the whole step's weights, by which [normalised](ImportanceWeights::batch_normalize) weights are
