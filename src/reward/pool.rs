@@ -350,7 +350,7 @@ fn start<T: Send + 'static>(
 }
 
 /// Runs `job` and turns a panic into its message.
-fn guarded<T>(job: impl FnOnce() -> T) -> Result<T, RewardOutcome> {
+pub(super) fn guarded<T>(job: impl FnOnce() -> T) -> Result<T, RewardOutcome> {
     // What a panic leaves half done is the reward's own state; the trait asks it to have none.
     catch_unwind(AssertUnwindSafe(job)).map_err(|payload| RewardOutcome::Panicked(message(payload)))
 }

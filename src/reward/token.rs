@@ -1,10 +1,9 @@
 //! A reward for every token, beside the one for the whole completion.
 
-use std::any::Any;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 use super::RewardError;
+use super::pool::guarded;
 use crate::prompt::Problem;
 use crate::rollout::{RewardOutcome, RewardRecord, Rollout, RolloutBuffer};
 
@@ -83,12 +82,8 @@ fn scores(
     problem: &Problem,
     rollout: &Rollout,
 ) -> Result<Vec<f64>, RewardOutcome> {
-    let call = AssertUnwindSafe(|| reward.score(problem, rollout));
-    let scores = match catch_unwind(call) {
-        Err(payload) => return Err(RewardOutcome::Panicked(message(&*payload))),
-        Ok(Err(error)) => return Err(RewardOutcome::Failed(error.to_string())),
-        Ok(Ok(scores)) => scores,
-    };
+    let scores = guarded(|| reward.score(problem, rollout))?
+        .map_err(|error| RewardOutcome::Failed(error.to_string()))?;
     let (got, tokens) = (scores.len(), rollout.tokens.len());
     if got != tokens {
         return Err(RewardOutcome::Failed(format!(
@@ -101,13 +96,6 @@ fn scores(
         ));
     }
     Ok(scores)
-}
-
-/// What a panic says, if it says it as text.
-fn message(payload: &(dyn Any + Send)) -> String {
-    let text = payload.downcast_ref::<String>().map(String::as_str);
-    let text = text.or_else(|| payload.downcast_ref::<&str>().copied());
-    text.unwrap_or("a panic without a message").into()
 }
 
 #[cfg(test)]
