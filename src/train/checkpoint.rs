@@ -188,10 +188,10 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
             let reason = format!("rollouts.jsonl has {found} groups, its manifest says {groups}");
             return Err(Error::checkpoint(path, reason));
         }
-        self.controllers = manifest.controllers.unwrap_or(Controllers {
-            kl_in_reward: manifest.kl_coef,
-            ..Controllers::new(&self.config)
-        });
+        match &manifest.controllers {
+            Some(saved) => self.controllers.restore(saved),
+            None => self.controllers.kl_in_reward = manifest.kl_coef,
+        }
         self.steps_done = manifest.steps_done;
         self.tokens_seen = manifest.tokens_seen;
         let steps_of_old = manifest.steps_done * self.config.problems_per_step as u64;

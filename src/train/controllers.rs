@@ -10,7 +10,7 @@ use crate::loss::{AdaptiveEntropy, AdaptiveKl, PolicyObjective};
 pub(super) struct Controllers {
     /// The coefficient of the KL in the reward, where there is one.
     pub kl_in_reward: Option<f64>,
-    /// The coefficient of the KL in the loss, where there is one.
+    /// The coefficient of the KL in the loss, where it is adaptive.
     pub kl_in_loss: Option<f64>,
     /// The entropy bonus, where it is adaptive.
     pub entropy: Option<AdaptiveEntropy>,
@@ -20,8 +20,23 @@ impl Controllers {
     pub(super) fn new(config: &TrainerConfig) -> Self {
         Self {
             kl_in_reward: config.kl_in_reward.map(|kl| kl.penalty.coef),
-            kl_in_loss: config.objective.kl.map(|kl| kl.coef),
+            kl_in_loss: config
+                .adaptive_kl
+                .and(config.objective.kl)
+                .map(|kl| kl.coef),
             entropy: config.adaptive_entropy,
+        }
+    }
+
+    /// Goes back to what `saved` has moved. What is a setting - a fixed coefficient, a target - stays as configured.
+    pub(super) fn restore(&mut self, saved: &Self) {
+        self.kl_in_reward = saved.kl_in_reward;
+        if let (Some(coef), Some(moved)) = (&mut self.kl_in_loss, saved.kl_in_loss) {
+            *coef = moved;
+        }
+        if let (Some(entropy), Some(moved)) = (&mut self.entropy, &saved.entropy) {
+            entropy.coef = moved.coef.min(entropy.max);
+            entropy.last = moved.last;
         }
     }
 

@@ -161,6 +161,7 @@ fn kl_to_reference(experience: &Experience) -> Option<f64> {
     Some(sum / experience.rollouts.tokens().max(1) as f64)
 }
 
-fn mean(numbers: &[f64]) -> Option<f64> {
+/// The mean; none of nothing.
+pub(super) fn mean(numbers: &[f64]) -> Option<f64> {
     (!numbers.is_empty()).then(|| numbers.iter().sum::<f64>() / numbers.len() as f64)
 }

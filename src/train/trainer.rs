@@ -11,7 +11,7 @@ use super::gather::Gathered;
 use super::observer::StepRecord;
 use super::optimizer::Optimizer;
 use super::sampler_metrics::{sampler_metrics, sampler_rows};
-use super::step_metrics::{StepTimes, step_metrics};
+use super::step_metrics::{StepTimes, mean, step_metrics};
 use super::update::learn;
 use crate::advantage::{AdvantageEstimator, AdvantageInput, Advantages, Components, Probabilities};
 use crate::loss::{Numerator, PolicyObjective, SurrogateLoss};
@@ -188,7 +188,8 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
         let mut times = StepTimes::start();
         let gathered = self.gather(&mut times)?;
         let (position, report) = (gathered.position, gathered.report.clone());
-        let greedy = mean_of(gathered.baselines.as_deref());
+        let baselines = gathered.baselines.iter().flatten().copied();
+        let greedy = mean(&baselines.flatten().collect::<Vec<f64>>());
         let experience = self.prepare(gathered)?;
         times.prepare = times.lap();
         let updates = learn(
@@ -263,14 +264,12 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
     /// The coefficients as they stand, by the names of their metrics.
     fn coefficients(&self) -> Vec<(String, f64)> {
         let controllers = &self.controllers;
-        let entropy = controllers.entropy.map(|entropy| entropy.bonus());
-        let fixed = Some(self.objective.entropy_coef).filter(|&coef| coef != 0.0);
+        let objective = controllers.apply(&self.objective);
+        let kl_in_loss = objective.kl.map(|kl| kl.coef);
+        let bonus = controllers.entropy.is_some() || objective.entropy_coef != 0.0;
         [
-            (
-                "kl_coef",
-                controllers.kl_in_reward.or(controllers.kl_in_loss),
-            ),
-            ("entropy_coef", entropy.or(fixed)),
+            ("kl_coef", controllers.kl_in_reward.or(kl_in_loss)),
+            ("entropy_coef", bonus.then_some(objective.entropy_coef)),
         ]
         .into_iter()
         .filter_map(|(name, coef)| Some((name.to_string(), coef?)))
@@ -323,7 +322,8 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
         let token_rewards = added(penalties, rollouts.token_rewards());
         let components = self.components(&rollouts);
         let weights = self.rewards.weights();
-        let sampler_weights = match (correction, &old_log_probs) {
+        let weighing = correction.filter(|one| one.acting_weights().is_some());
+        let sampler_weights = match (weighing, &old_log_probs) {
             (Some(correction), Some(old)) if squares.is_some() => {
                 correction
                     .correct(&sampler_rows(&rollouts, old), None)
@@ -431,10 +431,4 @@ fn added(a: Option<Vec<Vec<f64>>>, b: Option<Vec<Vec<f64>>>) -> Option<Vec<Vec<f
         }
         (a, b) => a.or(b),
     }
-}
-
-/// The mean of what is there.
-fn mean_of(numbers: Option<&[Option<f64>]>) -> Option<f64> {
-    let numbers: Vec<f64> = numbers?.iter().flatten().copied().collect();
-    (!numbers.is_empty()).then(|| numbers.iter().sum::<f64>() / numbers.len() as f64)
 }

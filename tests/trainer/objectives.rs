@@ -253,6 +253,42 @@ fn the_entropy_bonus_is_paid_while_the_policy_is_too_certain() {
     assert_eq!(toy::metric(&trainer.step().unwrap(), "entropy_coef"), 0.0);
 }
 
+#[test]
+fn settings_that_changed_take_effect_after_a_resume() {
+    let folder = tempfile::tempdir().unwrap();
+    let adaptive = AdaptiveEntropy {
+        target: 10.0,
+        step: 0.01,
+        ..AdaptiveEntropy::default()
+    };
+    let fixed = |coef| TrainerConfig {
+        adaptive_entropy: Some(adaptive),
+        ..with(PolicyObjective::dapo().with_kl(Some(KlPenalty::new(coef, KlEstimator::K3))))
+    };
+    let mut trainer = toy::trainer(&fixed(0.1), 1, &toy::device());
+    trainer.step().unwrap();
+    let saved = trainer.save_checkpoint(folder.path(), 1).unwrap();
+    // A fixed coefficient is a setting, and so is a target; the adaptive coefficient is state.
+    let changed = TrainerConfig {
+        adaptive_entropy: Some(AdaptiveEntropy {
+            step: 0.1,
+            ..adaptive
+        }),
+        ..fixed(0.3)
+    };
+    let mut resumed = toy::trainer(&changed, 1, &toy::device());
+    resumed.load_checkpoint(saved).unwrap();
+    let record = resumed.step().unwrap();
+    assert_eq!(toy::metric(&record, "kl_coef"), 0.3);
+    assert_close(
+        toy::metric(&record, "entropy_coef"),
+        0.11,
+        1e-12,
+        0.0,
+        "entropy",
+    );
+}
+
 /// `L = -r A`, unclipped.
 #[derive(Debug)]
 struct Unclipped;
