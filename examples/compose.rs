@@ -98,7 +98,7 @@ fn answer(
 ) -> Result<RolloutBuffer> {
     let mut requests = Vec::new();
     for (i, problem) in problems.iter().enumerate() {
-        let prompt = tokenizer.encode(&problem.prompt)?;
+        let prompt = tokenizer.encode_prompt(&problem.prompt)?;
         requests.push(GenerationRequest::new(prompt, samples, [step, i as u64]));
     }
     let answers = generate(&policy.valid(), &requests, config)?;

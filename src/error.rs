@@ -98,6 +98,26 @@ pub enum Error {
         /// The system's reason.
         source: std::io::Error,
     },
+    /// A file of a model folder that cannot be used.
+    #[error("{}: {reason}", path.display())]
+    ModelFile {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why, and what would be right.
+        reason: String,
+    },
+    /// Weights that do not fit the model: everything that is wrong with them.
+    #[error("{}: {}", path.display(), faults(missing, left_over, misshapen))]
+    Weights {
+        /// The folder that they were read from.
+        path: PathBuf,
+        /// Tensors that the model needs and the files do not have.
+        missing: Vec<String>,
+        /// Tensors that the files have and the model has no place for.
+        left_over: Vec<String>,
+        /// Tensors of the wrong shape or type, each with what it is and what it should be.
+        misshapen: Vec<String>,
+    },
     /// The device could not run a kernel or give a tensor back.
     #[error("reading {what} from the device failed: {reason}")]
     Device {
@@ -114,6 +134,20 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+}
+
+/// The three lists, as far as they are not empty.
+fn faults(missing: &[String], left_over: &[String], misshapen: &[String]) -> String {
+    [
+        ("missing", missing),
+        ("left over", left_over),
+        ("misshapen", misshapen),
+    ]
+    .into_iter()
+    .filter(|(_, names)| !names.is_empty())
+    .map(|(what, names)| format!("{} {what}: {}", names.len(), names.join(", ")))
+    .collect::<Vec<_>>()
+    .join("; ")
 }
 
 impl Error {
@@ -152,6 +186,14 @@ impl Error {
         Self::Io {
             path: path.as_ref().to_path_buf(),
             source,
+        }
+    }
+
+    /// A file of a model folder at `path` that cannot be used.
+    pub fn model_file(path: impl AsRef<Path>, reason: impl Display) -> Self {
+        Self::ModelFile {
+            path: path.as_ref().to_path_buf(),
+            reason: reason.to_string(),
         }
     }
 

@@ -94,6 +94,7 @@
 
 pub mod advantage;
 pub mod error;
+mod folder;
 mod host;
 pub mod loss;
 pub mod policy;

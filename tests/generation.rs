@@ -11,7 +11,8 @@ use common::{assert_close, devices, floats};
 use rlvr::policy::causal::{CausalConfig, CausalModel};
 use rlvr::policy::{KvCache, PolicyCache, PolicyModel, TokenBatch};
 use rlvr::rollout::{
-    Completion, FinishReason, GenerationConfig, GenerationRequest, SamplingConfig, generate,
+    Completion, FinishReason, GenerationConfig, GenerationRequest, SamplingConfig, TokenEvent,
+    generate, generate_streaming,
 };
 
 const VOCABULARY: usize = 12;
@@ -581,4 +582,64 @@ fn a_prompt_token_outside_the_vocabulary_and_a_limitless_limit_are_errors() {
     )
     .unwrap_err();
     assert!(error.to_string().contains("max_new_tokens"), "{error}");
+}
+
+// ---- streaming -----------------------------------------------------------------------------------
+
+#[test]
+fn a_stream_tells_every_token_once_and_in_order() {
+    let (_, device) = devices().remove(0);
+    let model = model(2, 3, &device);
+    for max_rows in [512, 5] {
+        let config = GenerationConfig {
+            max_rows,
+            ..config(9)
+        };
+        let mut told: Vec<TokenEvent> = Vec::new();
+        let answers = generate_streaming(&model, &requests(), &config, |event| {
+            told.push(*event);
+            true
+        });
+        let answers = answers.unwrap();
+        assert_eq!(answers, generate(&model, &requests(), &config).unwrap());
+        for (request, samples) in answers.iter().enumerate() {
+            for (sample, completion) in samples.iter().enumerate() {
+                let own = |event: &&TokenEvent| event.request == request && event.sample == sample;
+                let own: Vec<&TokenEvent> = told.iter().filter(own).collect();
+                let tokens: Vec<u32> = own.iter().map(|event| event.token).collect();
+                assert_eq!(tokens, completion.tokens);
+                let log_probs: Vec<f32> = own.iter().map(|event| event.log_prob).collect();
+                assert_eq!(log_probs, completion.log_probs);
+                let (last, before) = own.split_last().unwrap();
+                assert_eq!(last.finish, Some(completion.finish));
+                assert!(before.iter().all(|event| event.finish.is_none()));
+            }
+        }
+        let total: usize = answers.iter().flatten().map(|c| c.tokens.len()).sum();
+        assert_eq!(told.len(), total);
+    }
+}
+
+#[test]
+fn a_stream_ends_when_it_is_told_to() {
+    let (_, device) = devices().remove(0);
+    let model = model(2, 3, &device);
+    let config = GenerationConfig {
+        max_rows: 5,
+        stop_tokens: Vec::new(),
+        ..config(9)
+    };
+    let mut told = 0;
+    let answers = generate_streaming(&model, &requests(), &config, |_| {
+        told += 1;
+        told < 6
+    })
+    .unwrap();
+    assert_eq!(told, 6);
+    // Four rows of the first request, in their second round; the others were never begun.
+    let lengths = |samples: &Vec<Completion>| samples.iter().map(|c| c.tokens.len()).collect();
+    let lengths: Vec<Vec<usize>> = answers.iter().map(lengths).collect();
+    assert_eq!(lengths, [vec![2, 2, 2, 2], vec![], vec![], vec![]]);
+    let cut = answers[0].iter().all(|c| c.finish == FinishReason::Length);
+    assert!(cut);
 }

@@ -135,6 +135,41 @@ impl KvCache {
         ))
     }
 
+    /// The mask of the current pass for layers in which a token sees itself and the `window - 1` tokens before it; `None` if no
+    /// row is longer than the window, so that the mask of [`begin`](Self::begin) holds for them as well.
+    pub fn windowed_mask(
+        &self,
+        width: usize,
+        window: usize,
+        device: &Device,
+    ) -> Option<AttentionMask> {
+        if self.lengths.iter().all(|&length| length <= window) {
+            return None;
+        }
+        let old = self.columns_before;
+        let mut hidden = Vec::with_capacity(self.valid.len() * width * self.columns);
+        for row in &self.valid {
+            // How many tokens of the row stand before each column.
+            let mut position = 0;
+            let positions: Vec<usize> = row
+                .iter()
+                .map(|&token| {
+                    position += usize::from(token);
+                    position - usize::from(token)
+                })
+                .collect();
+            for query in old..old + width {
+                let seen = |key: usize| {
+                    row[key] && key <= query && positions[key] + window > positions[query]
+                };
+                hidden.extend((0..self.columns).map(|key| !seen(key)));
+            }
+        }
+        let shape = [self.valid.len(), 1, width, self.columns];
+        let hidden = Tensor::from_data(TensorData::new(hidden, shape), device);
+        Some(AttentionMask::Hidden(hidden))
+    }
+
     /// Adds the new keys and values `[B, H, T, Dh]` of `layer` and returns all of them
     /// `[B, H, S, Dh]`, old and new.
     pub fn append(
@@ -172,7 +207,8 @@ fn place(held: Tensor<4>, new: Tensor<4>, from: usize, to: usize) -> Tensor<4> {
         held
     } else {
         let wanted = (2 * capacity).max(to).next_multiple_of(16);
-        let spare = Tensor::zeros([rows, heads, wanted - capacity, size], &held.device());
+        let shape = [rows, heads, wanted - capacity, size];
+        let spare = Tensor::zeros(shape, (&held.device(), held.dtype()));
         Tensor::cat(vec![held, spare], 2)
     };
     held.slice_assign(s![.., .., from..to, ..], new)

@@ -1,7 +1,7 @@
 //! From hidden states to per-token log-probs and entropies, in chunks.
 
 use burn::tensor::activation::log_softmax;
-use burn::tensor::{Int, Tensor, s};
+use burn::tensor::{DType, FloatDType, Int, Tensor, s};
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
@@ -57,13 +57,14 @@ pub struct TokenScores<const D: usize = 2> {
 ///
 /// `logits` `[N, V]`, `targets` `[N]`; both results `[N]`, of `p = softmax(logits / temperature)`:
 /// `log p[target]` and `-sum_v p_v ln p_v`. A vocabulary entry with logit `-inf` has probability 0 and adds
-/// nothing to the entropy. Row maxima are subtracted first, so huge logits are safe.
+/// nothing to the entropy. Row maxima are subtracted first, so huge logits are safe. Logits in half precision are taken to
+/// f32 first: the results are f32.
 pub fn logits_log_probs(
     logits: Tensor<2>,
     targets: Tensor<1, Int>,
     temperature: f64,
 ) -> TokenScores<1> {
-    let log_p = log_softmax(logits.div_scalar(temperature), 1);
+    let log_p = log_softmax(in_f32(logits).div_scalar(temperature), 1);
     let log_probs = log_p
         .clone()
         .gather(1, targets.unsqueeze_dim(1))
@@ -74,6 +75,14 @@ pub fn logits_log_probs(
     TokenScores {
         log_probs,
         entropies,
+    }
+}
+
+/// Half precision becomes f32; anything else stays.
+pub(super) fn in_f32<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    match x.dtype() {
+        DType::F16 | DType::BF16 => x.cast(FloatDType::F32),
+        _ => x,
     }
 }
 

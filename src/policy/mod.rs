@@ -7,6 +7,9 @@
 
 mod cache;
 pub mod causal;
+mod forward_pass;
+#[cfg(feature = "hf")]
+pub mod hf;
 mod log_probs;
 mod model;
 mod reference;
@@ -16,6 +19,7 @@ mod tokens;
 mod value;
 
 pub use cache::{AttentionMask, KvCache, PolicyCache};
+pub use forward_pass::{ForwardPass, PrefixedBatch};
 pub use log_probs::{LogProbConfig, TokenScores, logits_log_probs, token_log_probs};
 pub use model::PolicyModel;
 pub use reference::{ReferencePolicy, ReferenceSync};

@@ -4,6 +4,7 @@ use burn::module::{Module, ModuleDisplay};
 use burn::tensor::{Device, Tensor};
 
 use super::cache::PolicyCache;
+use super::forward_pass::{ForwardPass, PrefixedBatch};
 use super::tokens::TokenBatch;
 use crate::Result;
 
@@ -50,4 +51,19 @@ pub trait PolicyModel: Module + ModuleDisplay {
 
     /// The device that the parameters live on.
     fn device(&self) -> Device;
+
+    /// The hidden states of a batch in training, with the way back to the parameters. Provided: they are computed on the
+    /// gradient tape. A model that keeps less than a tape and computes it again says so here.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward).
+    fn forward_pass(&self, batch: &PrefixedBatch) -> Result<ForwardPass> {
+        Ok(batch.hidden_states(self)?.into())
+    }
+
+    /// The policy that a KL term should pull towards when training begins: without gradients, and sharing what it can with
+    /// this one. Provided: a snapshot. A model with adapters gives itself without them.
+    fn reference(&self) -> Self {
+        self.valid()
+    }
 }

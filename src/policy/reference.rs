@@ -6,6 +6,7 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
+use super::PolicyModel;
 use crate::{Error, Result};
 
 /// When and how the reference follows the policy.
@@ -52,15 +53,15 @@ pub struct ReferencePolicy<M> {
     sync: ReferenceSync,
 }
 
-impl<M: Module> ReferencePolicy<M> {
-    /// Freezes a copy of `policy`, to be moved by `sync`.
+impl<M: PolicyModel> ReferencePolicy<M> {
+    /// Freezes what `policy` starts from ([`PolicyModel::reference`]), to be moved by `sync`.
     ///
     /// # Errors
     /// If `sync` is refused.
     pub fn new(policy: &M, sync: ReferenceSync) -> Result<Self> {
         sync.validate()?;
         Ok(Self {
-            model: policy.valid(),
+            model: policy.reference(),
             sync,
         })
     }

@@ -4,6 +4,7 @@ use burn::module::Module;
 use burn::optim::GradientsParams;
 use burn::tensor::{Int, Tensor, s};
 
+use super::forward_pass::ForwardPass;
 use super::log_probs::{LogProbConfig, check_shapes, chunks, logits_log_probs, token_log_probs};
 use crate::Result;
 
@@ -16,7 +17,8 @@ use crate::Result;
 /// gradient of the unchunked formula; the price is one more product with the unembedding.
 ///
 /// ```text
-/// let scored = ScoredTokens::new(hidden, policy.unembedding(), targets, &config)?;
+/// let pass = policy.forward_pass(&batch)?;
+/// let scored = ScoredTokens::new(pass, policy.unembedding(), targets, &config)?;
 /// let loss = objective.loss(&LossInput { log_probs: scored.log_probs.clone(), .. }, &counts)?;
 /// let gradients = scored.backward(loss.loss, &policy);
 /// ```
@@ -26,28 +28,35 @@ pub struct ScoredTokens {
     pub log_probs: Tensor<2>,
     /// `[B, T]`, a leaf that requires a gradient.
     pub entropies: Tensor<2>,
-    hidden: Tensor<3>,
+    pass: ForwardPass,
     unembedding: Tensor<2>,
     targets: Tensor<2, Int>,
     config: LogProbConfig,
 }
 
 impl ScoredTokens {
-    /// Scores `targets` `[B, T]` under `hidden` `[B, T, D]` and `unembedding` `[D, V]`, both on the gradient tape.
+    /// Scores `targets` `[B, T]` under the hidden states `[B, T, D]` of `pass` and `unembedding` `[D, V]`. Hidden states on the
+    /// gradient tape are a pass as well. An unembedding that is not trained gets no gradient, and none is computed.
     ///
     /// # Errors
     /// If the configuration is refused or the shapes do not fit.
     pub fn new(
-        hidden: Tensor<3>,
+        pass: impl Into<ForwardPass>,
         unembedding: Tensor<2>,
         targets: Tensor<2, Int>,
         config: &LogProbConfig,
     ) -> Result<Self> {
-        let scores = token_log_probs(hidden.clone(), unembedding.clone(), targets.clone(), config)?;
+        let pass = pass.into();
+        let scores = token_log_probs(
+            pass.hidden.clone(),
+            unembedding.clone(),
+            targets.clone(),
+            config,
+        )?;
         Ok(Self {
             log_probs: scores.log_probs.autodiff().require_grad(),
             entropies: scores.entropies.autodiff().require_grad(),
-            hidden,
+            pass,
             unembedding,
             targets,
             config: *config,
@@ -59,23 +68,28 @@ impl ScoredTokens {
     /// # Errors
     /// Never for a value made by [`new`](Self::new); shapes are checked there.
     pub fn backward<M: Module>(self, loss: Tensor<1>, model: &M) -> Result<GradientsParams> {
-        let [rows, width, size] = check_shapes(&self.hidden, &self.unembedding, &self.targets)?;
+        let [rows, width, size] =
+            check_shapes(&self.pass.hidden, &self.unembedding, &self.targets)?;
         let total = rows * width;
         let upstream = loss.backward();
         let flat = |leaf: &Tensor<2>| leaf.grad(&upstream).map(|grad| grad.reshape([total]));
         let (to_log_probs, to_entropies) = (flat(&self.log_probs), flat(&self.entropies));
 
-        let hidden = self.hidden.clone().inner().reshape([total, size]);
+        let hidden = self.pass.hidden.clone().inner().reshape([total, size]);
         let targets = self.targets.inner().reshape([total]);
         let mut hidden_gradients = Vec::new();
         let mut unembedding_gradient: Option<Tensor<2>> = None;
+        let trained = self.unembedding.is_tracked();
         for (from, to) in chunks(total, self.config.chunk) {
             let h = hidden
                 .clone()
                 .slice(s![from..to, ..])
                 .autodiff()
                 .require_grad();
-            let w = self.unembedding.clone().inner().autodiff().require_grad();
+            let mut w = self.unembedding.clone().inner();
+            if trained {
+                w = w.autodiff().require_grad();
+            }
             let scores = logits_log_probs(
                 h.clone().matmul(w.clone()),
                 targets.clone().slice(s![from..to]),
@@ -96,7 +110,7 @@ impl ScoredTokens {
             };
             let mut gradients = surrogate.backward();
             hidden_gradients.extend(h.grad_remove(&mut gradients));
-            if let Some(new) = w.grad_remove(&mut gradients) {
+            if trained && let Some(new) = w.grad_remove(&mut gradients) {
                 unembedding_gradient = Some(match unembedding_gradient {
                     Some(sum) => sum + new,
                     None => new,
@@ -105,11 +119,7 @@ impl ScoredTokens {
         }
 
         let to_hidden = Tensor::cat(hidden_gradients, 0).reshape([rows, width, size]);
-        // The gradients stay off the tape: plain constants go with any checkpointing strategy of the model's device.
-        let mut surrogate = (self.hidden * to_hidden).sum();
-        if let Some(gradient) = unembedding_gradient {
-            surrogate = surrogate + (self.unembedding * gradient).sum();
-        }
-        Ok(GradientsParams::from_grads(surrogate.backward(), model))
+        let unembedding = unembedding_gradient.map(|gradient| (self.unembedding, gradient));
+        self.pass.backward(to_hidden, unembedding, model)
     }
 }

@@ -3,7 +3,7 @@
 use burn::tensor::activation::softmax;
 use burn::tensor::{Tensor, s};
 
-use super::log_probs::{LogProbConfig, chunks};
+use super::log_probs::{LogProbConfig, chunks, in_f32};
 use crate::{Error, Result};
 
 /// `sum_v pi_v^2` of `pi = softmax(logits / temperature)` at every token, without a gradient.
@@ -36,7 +36,7 @@ pub fn squared_probabilities(
                 .clone()
                 .slice(s![from..to, ..])
                 .matmul(unembedding.clone());
-            let p = softmax(logits.div_scalar(config.temperature), 1);
+            let p = softmax(in_f32(logits).div_scalar(config.temperature), 1);
             (p.clone() * p).sum_dim(1).squeeze_dim(1)
         })
         .collect();

@@ -1,10 +1,9 @@
 //! The critic of PPO: a trunk with a scalar head.
 
-use burn::module::Module;
+use burn::module::{Module, Param};
 use burn::nn::Linear;
 use burn::tensor::{Device, Tensor};
 
-use super::causal::Initializer;
 use super::{PolicyModel, TokenBatch};
 use crate::Result;
 
@@ -43,12 +42,12 @@ impl<M: PolicyModel> ValueHead<M> {
     /// A critic on a copy of `trunk`. The copy's unembedding is carried along unused.
     pub fn new(trunk: M) -> Self {
         let device = trunk.device();
-        let mut init = Initializer::new(0, Some(0.0), 0.0, &device);
         let size = trunk.unembedding().dims()[0];
-        Self {
-            head: init.linear(size, 1, true),
-            trunk,
-        }
+        let head = Linear {
+            weight: Param::from_tensor(Tensor::zeros([size, 1], &device)),
+            bias: Some(Param::from_tensor(Tensor::zeros([1], &device))),
+        };
+        Self { trunk, head }
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! A [`Problem`] is a question with the answer that verifies it. It is read from JSON Lines ([`JsonLines`]) or generated
 //! ([`Arithmetic`], [`Countdown`]), divided without leaks ([`split`]) and visited in an endless order that a resumed run
-//! finds again ([`ProblemOrder`]). A [`Tokenizer`] turns text into ids and back; [`CharTokenizer`] is the smallest one.
+//! finds again ([`ProblemOrder`]). A [`Tokenizer`] turns text into ids and back; [`CharTokenizer`] is the smallest one, and
+//! [`TextStream`] writes a completion while it grows.
 //! [`evaluate_expression`] is the exact arithmetic that both the countdown generator and its reward stand on.
 //!
 //! Everything here is host code without tensors, and everything random is a pure function of its seed.
@@ -11,11 +12,14 @@ mod arithmetic;
 mod chars;
 mod countdown;
 mod expression;
+#[cfg(feature = "hf")]
+pub mod hf;
 mod jsonl;
 mod order;
 mod problem;
 mod rational;
 mod split;
+mod stream;
 mod tokenizer;
 
 pub use arithmetic::Arithmetic;
@@ -27,4 +31,5 @@ pub use order::ProblemOrder;
 pub use problem::Problem;
 pub use rational::Rational;
 pub use split::{Split, split};
+pub use stream::TextStream;
 pub use tokenizer::Tokenizer;

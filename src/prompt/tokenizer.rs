@@ -33,6 +33,14 @@ pub trait Tokenizer: Send + Sync {
     /// [`Error::UnknownCharacter`](crate::Error::UnknownCharacter) if the vocabulary cannot spell the text.
     fn encode(&self, text: &str) -> Result<Vec<u32>>;
 
+    /// The ids of a prompt, which a tokenizer for conversations wraps into a turn of the user; by default those of its text.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    fn encode_prompt(&self, prompt: &str) -> Result<Vec<u32>> {
+        self.encode(prompt)
+    }
+
     /// The text of `ids`; padding and stop tokens are written as nothing.
     ///
     /// # Errors

@@ -5,7 +5,8 @@ use burn::tensor::{Device, Int, Tensor};
 use super::buffer::RolloutBuffer;
 use crate::host;
 use crate::policy::{
-    LogProbConfig, PolicyCache, PolicyModel, TokenBatch, TokenScores, ValueModel, token_log_probs,
+    ForwardPass, LogProbConfig, PolicyCache, PolicyModel, PrefixedBatch, TokenBatch, TokenScores,
+    ValueModel, token_log_probs,
 };
 use crate::{Error, Result};
 
@@ -25,12 +26,9 @@ pub struct RolloutBatch {
     pub lengths: Vec<usize>,
     /// Which rollouts of the buffer these are.
     pub rollouts: Vec<usize>,
-    /// The distinct prompts without their last token, if any is longer than one token.
-    prefixes: Option<TokenBatch>,
-    /// The prefix of each rollout.
-    prefix_of: Vec<usize>,
-    /// The last prompt token and all but the last completion token: what predicts the targets.
-    inputs: TokenBatch,
+    /// The distinct prompts without their last token, if any is longer than one token; then the last prompt token and all but
+    /// the last completion token of each rollout, which predict the targets.
+    sequences: PrefixedBatch,
     device: Device,
 }
 
@@ -88,14 +86,16 @@ impl RolloutBatch {
             mask: host::float_rows(&ones, width, device),
             sampler_log_probs: host::float_rows(&log_probs, width, device),
             rollouts: indices.to_vec(),
-            prefixes: if prefixes.iter().all(|prefix| prefix.is_empty()) {
-                None
-            } else {
-                Some(TokenBatch::from_rows(&prefixes, device)?)
+            sequences: PrefixedBatch {
+                prefixes: if prefixes.iter().all(|prefix| prefix.is_empty()) {
+                    None
+                } else {
+                    Some(TokenBatch::from_rows(&prefixes, device)?)
+                },
+                prefix_of,
+                rows: inputs,
             },
-            prefix_of,
             lengths,
-            inputs,
             device: device.clone(),
         })
     }
@@ -114,15 +114,15 @@ impl RolloutBatch {
     /// # Errors
     /// As [`PolicyModel::forward`].
     pub fn hidden_states<M: PolicyModel>(&self, model: &M) -> Result<Tensor<3>> {
-        match &self.prefixes {
-            None => model.forward(&self.inputs, &mut model.empty_cache(self.lengths.len())),
-            Some(prefixes) => {
-                let mut cache = model.empty_cache(prefixes.rows());
-                model.forward(prefixes, &mut cache)?;
-                cache.select_rows(&self.prefix_of);
-                model.forward(&self.inputs, &mut cache)
-            }
-        }
+        self.sequences.hidden_states(model)
+    }
+
+    /// The same in training, with the way back to the parameters, for [`ScoredTokens`](crate::policy::ScoredTokens).
+    ///
+    /// # Errors
+    /// As [`PolicyModel::forward`].
+    pub fn forward_pass<M: PolicyModel>(&self, model: &M) -> Result<ForwardPass> {
+        model.forward_pass(&self.sequences)
     }
 
     /// Log-probs and entropies `[N, T]` under `model`, without a gradient.
@@ -140,13 +140,14 @@ impl RolloutBatch {
     /// # Errors
     /// As [`ValueModel::values`].
     pub fn values<V: ValueModel>(&self, critic: &V) -> Result<Tensor<2>> {
-        match &self.prefixes {
-            None => critic.values(&self.inputs, &mut critic.empty_cache(self.lengths.len())),
+        let rows = &self.sequences.rows;
+        match &self.sequences.prefixes {
+            None => critic.values(rows, &mut critic.empty_cache(self.lengths.len())),
             Some(prefixes) => {
                 let mut cache = critic.empty_cache(prefixes.rows());
                 critic.values(prefixes, &mut cache)?;
-                cache.select_rows(&self.prefix_of);
-                critic.values(&self.inputs, &mut cache)
+                cache.select_rows(&self.sequences.prefix_of);
+                critic.values(rows, &mut cache)
             }
         }
     }
@@ -170,7 +171,11 @@ impl RolloutBatch {
                 )),
             })
             .collect::<Result<_>>()?;
-        Ok(host::float_rows(&own, self.inputs.width(), &self.device))
+        Ok(host::float_rows(
+            &own,
+            self.sequences.rows.width(),
+            &self.device,
+        ))
     }
 
     /// The numbers of a `[N, T]` tensor, one vector per rollout, padding left out.
@@ -180,7 +185,7 @@ impl RolloutBatch {
     pub fn unpad(&self, tensor: Tensor<2>, what: &str) -> Result<Vec<Vec<f64>>> {
         let flat = host::floats(tensor, what)?;
         Ok(flat
-            .chunks_exact(self.inputs.width())
+            .chunks_exact(self.sequences.rows.width())
             .zip(&self.lengths)
             .map(|(row, &len)| row[..len].iter().map(|&x| f64::from(x)).collect())
             .collect())

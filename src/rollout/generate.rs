@@ -3,6 +3,7 @@
 use burn::tensor::Tensor;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::buffer::RolloutGroup;
@@ -105,6 +106,21 @@ pub struct Completion {
     pub finish: FinishReason,
 }
 
+/// A token that was just drawn.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TokenEvent {
+    /// Which of the requests it answers.
+    pub request: usize,
+    /// Which of the request's samples it belongs to.
+    pub sample: usize,
+    /// Its id.
+    pub token: u32,
+    /// Its log-prob under the distribution it was drawn from.
+    pub log_prob: f32,
+    /// Why the completion ends with it, if it does.
+    pub finish: Option<FinishReason>,
+}
+
 /// Answers every request; the result has one vector per request, with its samples in order.
 ///
 /// Each prompt is read once, its cache is repeated for its samples, and a row that has finished leaves the
@@ -118,6 +134,22 @@ pub fn generate<M: PolicyModel>(
     model: &M,
     requests: &[GenerationRequest],
     config: &GenerationConfig,
+) -> Result<Vec<Vec<Completion>>> {
+    generate_streaming(model, requests, config, |_| true)
+}
+
+/// As [`generate`], and tells `observe` of every token as it is drawn, a round of all unfinished rows after the other.
+///
+/// `false` from `observe` ends generation after that token. What was drawn so far is the result: unfinished completions are cut
+/// off as by the length limit, and requests that were not begun have none.
+///
+/// # Errors
+/// As [`generate`].
+pub fn generate_streaming<M: PolicyModel>(
+    model: &M,
+    requests: &[GenerationRequest],
+    config: &GenerationConfig,
+    mut observe: impl FnMut(&TokenEvent) -> bool,
 ) -> Result<Vec<Vec<Completion>>> {
     config.validate()?;
     for (index, request) in requests.iter().enumerate() {
@@ -149,7 +181,12 @@ pub fn generate<M: PolicyModel>(
     }
     let mut answers = Vec::with_capacity(requests.len());
     let mut rest = requests;
+    let mut going = true;
     while !rest.is_empty() {
+        if !going {
+            answers.extend(rest.iter().map(|_| Vec::new()));
+            break;
+        }
         // As many requests as fit, but at least one.
         let mut rows = 0;
         let fitting = rest.iter().take_while(|request| {
@@ -157,7 +194,16 @@ pub fn generate<M: PolicyModel>(
             rows <= config.max_rows
         });
         let (now, later) = rest.split_at(fitting.count().max(1));
-        answers.extend(generate_together(model, now, config)?);
+        let done = answers.len();
+        let mut tell = |event: &TokenEvent| {
+            going = going
+                && observe(&TokenEvent {
+                    request: done + event.request,
+                    ..*event
+                });
+            going
+        };
+        answers.extend(generate_together(model, now, config, &mut tell)?);
         rest = later;
     }
     Ok(answers)
@@ -166,6 +212,7 @@ pub fn generate<M: PolicyModel>(
 /// One completion in the making.
 struct Row {
     request: usize,
+    sample: usize,
     rng: ChaCha8Rng,
     completion: Completion,
     done: bool,
@@ -189,12 +236,25 @@ impl Row {
         }
         Ok(())
     }
+
+    /// The newest token.
+    fn event(&self) -> Option<TokenEvent> {
+        let completion = &self.completion;
+        Some(TokenEvent {
+            request: self.request,
+            sample: self.sample,
+            token: *completion.tokens.last()?,
+            log_prob: *completion.log_probs.last()?,
+            finish: self.done.then_some(completion.finish),
+        })
+    }
 }
 
 fn generate_together<M: PolicyModel>(
     model: &M,
     requests: &[GenerationRequest],
     config: &GenerationConfig,
+    observe: &mut dyn FnMut(&TokenEvent) -> bool,
 ) -> Result<Vec<Vec<Completion>>> {
     let device = model.device();
     let unembedding = model.unembedding();
@@ -208,6 +268,7 @@ fn generate_together<M: PolicyModel>(
             address.push(sample as u64);
             rows.push(Row {
                 request,
+                sample,
                 rng: random::generator(&address),
                 completion: Completion {
                     tokens: Vec::new(),
@@ -232,14 +293,19 @@ fn generate_together<M: PolicyModel>(
         .reshape([count * width, size])
         .select(0, host::indices(&ends, &device));
     let first = logits(last)?;
-    for row in &mut rows {
-        row.extend(&first[row.request * vocabulary..][..vocabulary], config)?;
-    }
+    rows.par_iter_mut().try_for_each(|row| {
+        let start = row.request * vocabulary;
+        row.extend(&first[start..start + vocabulary], config)
+    })?;
+    let mut going = rows
+        .iter()
+        .filter_map(Row::event)
+        .all(|event| observe(&event));
 
     // Which row of the cache each row that goes on continues from.
     let mut active: Vec<usize> = (0..rows.len()).filter(|&i| !rows[i].done).collect();
     let mut sources: Vec<usize> = active.iter().map(|&i| rows[i].request).collect();
-    while !active.is_empty() {
+    while going && !active.is_empty() {
         let unchanged = sources.len() == cache.rows()
             && sources.iter().enumerate().all(|(at, &source)| at == source);
         if !unchanged {
@@ -252,9 +318,16 @@ fn generate_together<M: PolicyModel>(
         let batch = TokenBatch::from_rows(&newest, &device)?;
         let hidden = model.forward(&batch, &mut cache)?;
         let next = logits(hidden.squeeze_dim(1))?;
-        for (&i, row_logits) in active.iter().zip(next.chunks_exact(vocabulary)) {
-            rows[i].extend(row_logits, config)?;
-        }
+        // They are those of `active`, in its order.
+        let mut unfinished: Vec<&mut Row> = rows.iter_mut().filter(|row| !row.done).collect();
+        unfinished
+            .par_iter_mut()
+            .zip(next.par_chunks_exact(vocabulary))
+            .try_for_each(|(row, logits)| row.extend(logits, config))?;
+        going = unfinished
+            .iter()
+            .filter_map(|row| row.event())
+            .all(|event| observe(&event));
         sources = (0..active.len())
             .filter(|&at| !rows[active[at]].done)
             .collect();

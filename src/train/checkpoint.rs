@@ -5,15 +5,16 @@
 //! is killed at any moment leaves the last whole one, and perhaps a temporary folder that the next
 //! write removes.
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 
-use burn::module::Module;
 use serde::{Deserialize, Serialize};
 
 use super::config::TrainerConfig;
 use super::controllers::Controllers;
+use super::trained::Trained;
 use super::trainer::Trainer;
+use crate::folder::{remove, sync, sync_folder};
 use crate::policy::{PolicyModel, ValueModel};
 use crate::rollout::RolloutBuffer;
 use crate::{Error, Result};
@@ -119,13 +120,16 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
     }
 
     fn write_into(&self, folder: &Path) -> Result<()> {
-        save(&self.policy, folder, "policy")?;
+        let file = |name: &str| folder.join(format!("{name}.bpk"));
+        let trained = Trained::of(&self.policy);
+        trained.save(self.policy.valid(), &file("policy"))?;
         self.optimizer.save(&self.policy, folder, "policy")?;
         if let Some(reference) = &self.reference {
-            save(reference.model(), folder, "reference")?;
+            // It differs from the policy in nothing that the policy does not train.
+            trained.save(reference.model().clone(), &file("reference"))?;
         }
         if let Some(critic) = &self.critic {
-            save(&critic.model, folder, "critic")?;
+            Trained::of(&critic.model).save(critic.model.valid(), &file("critic"))?;
             critic.optimizer.save(&critic.model, folder, "critic")?;
         }
         self.last_rollouts.write(folder.join("rollouts.jsonl"))?;
@@ -168,16 +172,18 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
         let manifest: Manifest =
             serde_json::from_str(&text).map_err(|reason| Error::checkpoint(path, reason))?;
         self.check(path, &manifest)?;
-        load(&mut self.policy, path, "policy")?;
+        let file = |name: &str| path.join(format!("{name}.bpk"));
+        let trained = Trained::of(&self.policy);
+        self.policy = trained.load(self.policy.clone(), &file("policy"))?;
         self.optimizer
             .load(&self.policy, path, "policy", manifest.policy_updates)?;
         if let Some(reference) = &mut self.reference {
-            let mut model = reference.model().clone();
-            load(&mut model, path, "reference")?;
-            reference.replace(model);
+            let model = reference.model().clone();
+            reference.replace(trained.load(model, &file("reference"))?);
         }
         if let Some(critic) = &mut self.critic {
-            load(&mut critic.model, path, "critic")?;
+            let trained = Trained::of(&critic.model);
+            critic.model = trained.load(critic.model.clone(), &file("critic"))?;
             critic
                 .optimizer
                 .load(&critic.model, path, "critic", manifest.critic_updates)?;
@@ -273,39 +279,4 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
         }
         hash
     }
-}
-
-fn save<M: Module>(model: &M, folder: &Path, name: &str) -> Result<()> {
-    let path = folder.join(format!("{name}.bpk"));
-    let saved = model.valid().save_file(&path);
-    saved.map_err(|reason| Error::checkpoint(&path, reason))
-}
-
-fn load<M: Module>(model: &mut M, folder: &Path, name: &str) -> Result<()> {
-    let path = folder.join(format!("{name}.bpk"));
-    *model = model
-        .clone()
-        .try_load_file(&path)
-        .map_err(|reason| Error::checkpoint(&path, reason))?;
-    Ok(())
-}
-
-fn remove(folder: &Path) -> Result<()> {
-    if folder.exists() {
-        fs::remove_dir_all(folder).map_err(|e| Error::io(folder, e))?;
-    }
-    Ok(())
-}
-
-/// Forces the files of a folder, then the folder itself, to disk.
-fn sync_folder(folder: &Path) -> Result<()> {
-    for entry in fs::read_dir(folder).map_err(|e| Error::io(folder, e))? {
-        sync(&entry.map_err(|e| Error::io(folder, e))?.path())?;
-    }
-    sync(folder)
-}
-
-fn sync(path: &Path) -> Result<()> {
-    let file = File::open(path).map_err(|e| Error::io(path, e))?;
-    file.sync_all().map_err(|e| Error::io(path, e))
 }

@@ -119,7 +119,7 @@ pub fn evaluate<M: PolicyModel>(
             .iter()
             .enumerate()
             .map(|(index, problem)| {
-                let prompt = tokenizer.encode(&problem.prompt)?;
+                let prompt = tokenizer.encode_prompt(&problem.prompt)?;
                 let address = [config.seed, EVALUATION, index as u64];
                 Ok(GenerationRequest::new(prompt, samples, address))
             })

@@ -98,7 +98,7 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
                 // A problem that comes twice in a step does so in two epochs.
                 let epoch = (position + offset as u64) / self.problems.len() as u64;
                 Ok(GenerationRequest::new(
-                    self.tokenizer.encode(&self.problems[index].prompt)?,
+                    self.tokenizer.encode_prompt(&self.problems[index].prompt)?,
                     self.config.group_size,
                     [self.config.seed, self.steps_done, epoch, index as u64],
                 ))

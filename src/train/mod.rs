@@ -18,6 +18,7 @@ mod sampler_metrics;
 mod schedule;
 mod sft;
 mod step_metrics;
+mod trained;
 mod trainer;
 mod update;
 

@@ -12,6 +12,7 @@ use burn::tensor::{Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
 use super::schedule::Schedule;
+use super::trained::Trained;
 use crate::host;
 use crate::{Error, Result};
 
@@ -182,13 +183,12 @@ impl Optimizer {
     /// # Errors
     /// If a file cannot be written.
     pub fn save<M: Module>(&self, model: &M, folder: &Path, name: &str) -> Result<()> {
+        let trained = Trained::of(model);
         for (moments, suffix) in [(&self.first, "m"), (&self.second, "v")] {
             let path = folder.join(format!("{name}.{suffix}.bpk"));
             // The moments of a model have the shape of the model: they are saved as one.
-            let image = model.valid().map(&mut WithMoments(moments));
-            image
-                .save_file(&path)
-                .map_err(|reason| Error::checkpoint(&path, reason))?;
+            let image = model.valid().map(&mut WithMoments(moments, &trained));
+            trained.save(image, &path)?;
         }
         Ok(())
     }
@@ -205,17 +205,18 @@ impl Optimizer {
         updates: u64,
     ) -> Result<()> {
         self.updates = updates;
+        let trained = Trained::of(model);
         for (moments, suffix) in [(&mut self.first, "m"), (&mut self.second, "v")] {
             let path = folder.join(format!("{name}.{suffix}.bpk"));
-            let image = model
-                .valid()
-                .try_load_file(&path)
-                .map_err(|reason| Error::checkpoint(&path, reason))?;
-            let mut values = Values::default();
-            image.visit(&mut values);
+            let mut values = Values {
+                trained: trained.flags.iter(),
+                values: Vec::new(),
+            };
+            trained.load(model.valid(), &path)?.visit(&mut values);
             *moments = GradientsParams::new();
             model.visit(&mut FillMoments {
-                values: values.0.into_iter(),
+                trained: &trained,
+                values: values.values.into_iter(),
                 moments,
             });
         }
@@ -304,35 +305,45 @@ impl ModuleMapper for Update<'_> {
     }
 }
 
-/// A model whose parameters are its moments.
-struct WithMoments<'a>(&'a GradientsParams);
+/// A model whose trained parameters are its moments.
+struct WithMoments<'a>(&'a GradientsParams, &'a Trained);
 
 impl ModuleMapper for WithMoments<'_> {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        if !self.1.contains(param.id) {
+            return param;
+        }
         let moment = self.0.get::<D>(param.id);
         param.map(|weight| moment.unwrap_or_else(|| weight.zeros_like()))
     }
 }
 
-/// The parameters of a module in its own order.
-#[derive(Default)]
-struct Values(Vec<TensorData>);
+/// The trained parameters of a module in its own order.
+struct Values<'a> {
+    trained: std::slice::Iter<'a, bool>,
+    values: Vec<TensorData>,
+}
 
-impl ModuleVisitor for Values {
+impl ModuleVisitor for Values<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        self.0.push(param.val().into_data());
+        if self.trained.next() == Some(&true) {
+            self.values.push(param.val().into_data());
+        }
     }
 }
 
-/// Registers values, in the module's order, as the moments of its parameters.
+/// Registers values, in the module's order, as the moments of its trained parameters.
 struct FillMoments<'a> {
+    trained: &'a Trained,
     values: std::vec::IntoIter<TensorData>,
     moments: &'a mut GradientsParams,
 }
 
 impl ModuleVisitor for FillMoments<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if let Some(value) = self.values.next() {
+        if self.trained.contains(param.id)
+            && let Some(value) = self.values.next()
+        {
             let device = param.val().inner().device();
             self.moments
                 .register(param.id, Tensor::<D>::from_data(value, &device));

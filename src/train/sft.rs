@@ -94,7 +94,7 @@ pub fn supervise<M: PolicyModel>(
         }
         let batch = RolloutBatch::all(&buffer, &device)?;
         let scored = ScoredTokens::new(
-            batch.hidden_states(policy)?,
+            batch.forward_pass(policy)?,
             policy.unembedding(),
             batch.targets.clone(),
             &LogProbConfig::default(),
@@ -125,7 +125,7 @@ fn as_group(demonstration: &Demonstration, tokenizer: &dyn Tokenizer) -> Result<
     let mut tokens = tokenizer.encode(&demonstration.response)?;
     tokens.extend(tokenizer.stop_tokens().first());
     Ok(RolloutGroup {
-        prompt_tokens: tokenizer.encode(&demonstration.prompt)?,
+        prompt_tokens: tokenizer.encode_prompt(&demonstration.prompt)?,
         problem: Problem::new(&demonstration.prompt, ""),
         rollouts: vec![Rollout {
             log_probs: vec![0.0; tokens.len()],

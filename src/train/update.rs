@@ -157,7 +157,7 @@ impl Update<'_> {
         for part in self.moving().chunks(self.config.micro_batch) {
             let batch = RolloutBatch::new(&self.experience.rollouts, part, &device)?;
             let scored = ScoredTokens::new(
-                batch.hidden_states(policy)?,
+                batch.forward_pass(policy)?,
                 policy.unembedding(),
                 batch.targets.clone(),
                 &self.config.log_probs(),

@@ -1,48 +1,72 @@
 //! Grouped-query self-attention with rotary positions.
 
 use burn::module::Module;
-use burn::nn::{Linear, RmsNorm};
+use burn::nn::RmsNorm;
 use burn::tensor::Tensor;
 use burn::tensor::module::attention;
 use burn::tensor::ops::AttentionModuleOptions;
 
 use super::config::CausalConfig;
-use super::init::Initializer;
-use super::rotary::Rotary;
+use super::model::Pass;
+use super::projection::Projection;
+use super::weights::WeightSource;
 use crate::policy::{AttentionMask, KvCache};
 
 /// Self-attention with `Hq` query heads that share `Hkv` key/value heads (GQA, arXiv 2305.13245).
 #[derive(Module, Debug)]
 pub struct Attention {
     /// Queries, `[D, Hq Dh]`.
-    pub q_proj: Linear,
+    pub q_proj: Projection,
     /// Keys, `[D, Hkv Dh]`.
-    pub k_proj: Linear,
+    pub k_proj: Projection,
     /// Values, `[D, Hkv Dh]`.
-    pub v_proj: Linear,
+    pub v_proj: Projection,
     /// Output, `[Hq Dh, D]`.
-    pub o_proj: Linear,
+    pub o_proj: Projection,
     /// Per-head norm of the queries, if any.
     pub q_norm: Option<RmsNorm>,
     /// Per-head norm of the keys, if any.
     pub k_norm: Option<RmsNorm>,
     head_size: usize,
+    /// Whether queries and keys are turned by their positions.
+    rotates: bool,
+    /// Whether it looks back no further than the model's sliding window.
+    windowed: bool,
 }
 
 impl Attention {
-    pub(super) fn init(config: &CausalConfig, init: &mut Initializer) -> Self {
+    /// The attention of layer `layer`, whose weights are called `name` and more.
+    pub(super) fn build(
+        config: &CausalConfig,
+        layer: usize,
+        name: &str,
+        weights: &mut dyn WeightSource,
+    ) -> Self {
         let (hidden, head) = (config.hidden_size, config.head_size());
         let queries = config.num_attention_heads * head;
         let keys = config.num_key_value_heads * head;
         let bias = config.attention_bias;
+        let mut linear = |part: &str, inputs, outputs, bias| {
+            weights.linear(&format!("{name}.{part}"), inputs, outputs, bias)
+        };
+        let q_proj = linear("q_proj", hidden, queries, bias);
+        let k_proj = linear("k_proj", hidden, keys, bias);
+        let v_proj = linear("v_proj", hidden, keys, bias);
+        let o_proj = linear("o_proj", queries, hidden, config.attention_output_bias);
+        let mut norm = |part: &str| {
+            let name = format!("{name}.{part}");
+            config.qk_norm.then(|| weights.norm(&name, head))
+        };
         Self {
-            q_proj: init.linear(hidden, queries, bias),
-            k_proj: init.linear(hidden, keys, bias),
-            v_proj: init.linear(hidden, keys, bias),
-            o_proj: init.linear(queries, hidden, false),
-            q_norm: config.qk_norm.then(|| init.norm(head)),
-            k_norm: config.qk_norm.then(|| init.norm(head)),
+            q_proj,
+            k_proj,
+            v_proj,
+            o_proj,
+            q_norm: norm("q_norm"),
+            k_norm: norm("k_norm"),
             head_size: head,
+            rotates: !config.unrotated_layers.contains(&layer),
+            windowed: config.windowed_layers.contains(&layer),
         }
     }
 
@@ -50,8 +74,7 @@ impl Attention {
     pub(super) fn forward(
         &self,
         x: Tensor<3>,
-        rotary: &Rotary,
-        mask: &AttentionMask,
+        pass: &Pass,
         layer: usize,
         cache: &mut KvCache,
     ) -> Tensor<3> {
@@ -62,28 +85,17 @@ impl Attention {
             queries = q_norm.forward(queries);
             keys = k_norm.forward(keys);
         }
-        let queries = rotary.turn(queries);
+        if self.rotates {
+            queries = pass.rotary.turn(queries);
+            keys = pass.rotary.turn(keys);
+        }
         let values = self.heads(self.v_proj.forward(x));
-        let (keys, values) = cache.append(layer, rotary.turn(keys), values);
-
-        let group = queries.dims()[1] / keys.dims()[1];
-        let mut options = AttentionModuleOptions::default();
-        let hidden = match mask {
-            AttentionMask::Full => None,
-            AttentionMask::Causal => {
-                options.is_causal = true;
-                None
-            }
-            AttentionMask::Hidden(hidden) => Some(hidden.clone()),
+        let (keys, values) = cache.append(layer, keys, values);
+        let mask = match &pass.windowed {
+            Some(windowed) if self.windowed => windowed,
+            _ => &pass.mask,
         };
-        let context = attention(
-            queries,
-            repeat_heads(keys, group),
-            repeat_heads(values, group),
-            hidden,
-            None,
-            options,
-        );
+        let context = attend(queries, keys, values, mask);
         let context = context
             .swap_dims(1, 2)
             .reshape([rows as i64, width as i64, -1]);
@@ -96,6 +108,37 @@ impl Attention {
         x.reshape([rows, width, size / self.head_size, self.head_size])
             .swap_dims(1, 2)
     }
+}
+
+/// `[B, Hq, T, Dh]` queries on `[B, Hkv, S, Dh]` keys and values.
+fn attend(
+    queries: Tensor<4>,
+    keys: Tensor<4>,
+    values: Tensor<4>,
+    mask: &AttentionMask,
+) -> Tensor<4> {
+    let [rows, heads, width, size] = queries.dims();
+    let [_, shared, columns, _] = keys.dims();
+    let group = heads / shared;
+    let mut options = AttentionModuleOptions::default();
+    let hidden = match mask {
+        AttentionMask::Full => None,
+        AttentionMask::Causal => {
+            options.is_causal = true;
+            None
+        }
+        AttentionMask::Hidden(hidden) => Some(hidden.clone()),
+    };
+    if width == 1 && group > 1 {
+        // One query a row: the heads that share keys are as good as so many queries, and no key is copied.
+        let queries = queries.reshape([rows, shared, group, size]);
+        let hidden = hidden.map(|hidden| hidden.expand([rows, 1, group, columns]));
+        options.is_causal = false;
+        let context = attention(queries, keys, values, hidden, None, options);
+        return context.reshape([rows, heads, 1, size]);
+    }
+    let (keys, values) = (repeat_heads(keys, group), repeat_heads(values, group));
+    attention(queries, keys, values, hidden, None, options)
 }
 
 /// Each key/value head `group` times in a row: `[B, Hkv, S, Dh]` to `[B, Hkv group, S, Dh]`.

@@ -3,7 +3,8 @@
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
-use super::CausalModel;
+use super::init::Initializer;
+use super::{CausalModel, RopeScaling};
 use crate::{Error, Result};
 
 /// The configuration of a [`CausalModel`].
@@ -28,10 +29,22 @@ pub struct CausalConfig {
     pub max_position_embeddings: usize,
     /// Base of the rotary frequencies. Default 10000.
     pub rope_theta: f64,
+    /// How the frequencies are stretched for contexts longer than those of pre-training. Default: they are not.
+    pub rope_scaling: RopeScaling,
+    /// Layers, counted from 0, whose queries and keys are not rotated, as every fourth of SmolLM3. Default: none.
+    pub unrotated_layers: Vec<usize>,
+    /// Of the windowed layers: a token sees itself and the `sliding_window - 1` tokens before it. Default: everything before it.
+    pub sliding_window: Option<usize>,
+    /// The layers that `sliding_window` holds for, counted from 0. Default: none.
+    pub windowed_layers: Vec<usize>,
     /// Added to the mean square inside RMSNorm. Default 1e-6.
     pub rms_norm_eps: f64,
     /// Bias on the query, key and value projections, as in Qwen2. Default false.
     pub attention_bias: bool,
+    /// Bias on the attention's output projection, as in Llama with `attention_bias`. Default false.
+    pub attention_output_bias: bool,
+    /// Bias on the projections of the SwiGLU. Default false.
+    pub mlp_bias: bool,
     /// RMSNorm on each query and key head before the rotation, as in Qwen3. Default false.
     pub qk_norm: bool,
     /// Whether the unembedding is the embedding, transposed. Default true.
@@ -52,8 +65,14 @@ impl Default for CausalConfig {
             head_dim: None,
             max_position_embeddings: 256,
             rope_theta: 10_000.0,
+            rope_scaling: RopeScaling::Unscaled,
+            unrotated_layers: Vec::new(),
+            sliding_window: None,
+            windowed_layers: Vec::new(),
             rms_norm_eps: 1e-6,
             attention_bias: false,
+            attention_output_bias: false,
+            mlp_bias: false,
             qk_norm: false,
             tie_word_embeddings: true,
             initializer_range: None,
@@ -122,13 +141,39 @@ impl CausalConfig {
                 return Err(Error::config(field, value, "a finite number above 0"));
             }
         }
-        Ok(())
+        self.rope_scaling.validate()?;
+        for (field, layers) in [
+            ("unrotated_layers", &self.unrotated_layers),
+            ("windowed_layers", &self.windowed_layers),
+        ] {
+            if let Some(layer) = layers.iter().find(|&&l| l >= self.num_hidden_layers) {
+                let below = format!(
+                    "layers below num_hidden_layers = {}",
+                    self.num_hidden_layers
+                );
+                return Err(Error::config(field, layer, below));
+            }
+        }
+        match self.sliding_window {
+            Some(0) => Err(Error::config(
+                "sliding_window",
+                0,
+                "at least 1 token, or none",
+            )),
+            None if !self.windowed_layers.is_empty() => Err(Error::config(
+                "windowed_layers",
+                format!("{:?}", self.windowed_layers),
+                "none without a sliding_window",
+            )),
+            _ => Ok(()),
+        }
     }
 
     /// A model with fresh weights: a pure function of the configuration and `seed`, the same on every
     /// device. For training, give a device with [`Device::autodiff`].
     pub fn init(&self, seed: u64, device: &Device) -> Result<CausalModel> {
         self.validate()?;
-        Ok(CausalModel::init(self, seed, device))
+        let mut weights = Initializer::new(seed, self.initializer_range, self.rms_norm_eps, device);
+        Ok(CausalModel::build(self, &mut weights))
     }
 }

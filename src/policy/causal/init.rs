@@ -2,11 +2,13 @@
 //! undisturbed by other threads.
 
 use burn::module::Param;
-use burn::nn::{Embedding, Linear, RmsNorm, RmsNormConfig};
+use burn::nn::{Embedding, RmsNorm, RmsNormConfig};
 use burn::tensor::{Device, Tensor, TensorData};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
 
+use super::projection::Projection;
+use super::weights::WeightSource;
 use crate::random;
 
 /// The word that keeps weight streams apart from every other use of the run's seed.
@@ -35,31 +37,6 @@ impl<'a> Initializer<'a> {
         }
     }
 
-    /// A projection with normal weights of standard deviation `range`, else `1/sqrt(inputs)`; its bias,
-    /// if any, starts at zero.
-    pub(crate) fn linear(&mut self, inputs: usize, outputs: usize, bias: bool) -> Linear {
-        let std = self.range.unwrap_or(1.0 / (inputs as f64).sqrt());
-        Linear {
-            weight: Param::from_tensor(self.normal([inputs, outputs], std)),
-            bias: bias.then(|| Param::from_tensor(Tensor::zeros([outputs], self.device))),
-        }
-    }
-
-    /// An embedding `[V, D]` with standard deviation `range`, else `1/sqrt(D)`.
-    pub(crate) fn embedding(&mut self, tokens: usize, size: usize) -> Embedding {
-        let std = self.range.unwrap_or(1.0 / (size as f64).sqrt());
-        Embedding {
-            weight: Param::from_tensor(self.normal([tokens, size], std)),
-        }
-    }
-
-    /// A norm whose gain starts at one.
-    pub(crate) fn norm(&self, size: usize) -> RmsNorm {
-        RmsNormConfig::new(size)
-            .with_epsilon(self.norm_epsilon)
-            .init(self.device)
-    }
-
     fn normal(&mut self, shape: [usize; 2], std: f64) -> Tensor<2> {
         let weights: Vec<f32> = (0..shape[0] * shape[1])
             .map(|_| {
@@ -68,5 +45,30 @@ impl<'a> Initializer<'a> {
             })
             .collect();
         Tensor::from_data(TensorData::new(weights, shape), self.device)
+    }
+}
+
+impl WeightSource for Initializer<'_> {
+    /// Normal weights of standard deviation `range`, else `1/sqrt(inputs)`; the bias, if any, starts at zero.
+    fn linear(&mut self, _: &str, inputs: usize, outputs: usize, bias: bool) -> Projection {
+        let std = self.range.unwrap_or(1.0 / (inputs as f64).sqrt());
+        let weight = Param::from_tensor(self.normal([inputs, outputs], std));
+        let zeros = || Param::from_tensor(Tensor::zeros([outputs], self.device));
+        Projection::new(weight, bias.then(zeros))
+    }
+
+    /// Standard deviation `range`, else `1/sqrt(size)`.
+    fn embedding(&mut self, _: &str, tokens: usize, size: usize) -> Embedding {
+        let std = self.range.unwrap_or(1.0 / (size as f64).sqrt());
+        Embedding {
+            weight: Param::from_tensor(self.normal([tokens, size], std)),
+        }
+    }
+
+    /// A gain of one.
+    fn norm(&mut self, _: &str, size: usize) -> RmsNorm {
+        RmsNormConfig::new(size)
+            .with_epsilon(self.norm_epsilon)
+            .init(self.device)
     }
 }

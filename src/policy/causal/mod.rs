@@ -3,12 +3,21 @@
 //! checkpoints, so that open weights find their places.
 
 mod attention;
+mod checkpointing;
 mod config;
 mod init;
+mod lora;
 mod model;
+mod projection;
+mod rope_scaling;
 mod rotary;
+mod weights;
 
 pub use attention::Attention;
 pub use config::CausalConfig;
-pub(crate) use init::Initializer;
+pub use lora::{Lora, LoraConfig, LoraTarget};
 pub use model::{Block, CausalModel, Mlp};
+pub use projection::Projection;
+pub use rope_scaling::RopeScaling;
+#[cfg(feature = "hf")]
+pub(crate) use weights::{Weight, WeightSource};

@@ -1,27 +1,30 @@
 //! The transformer: embedding, pre-norm blocks, final norm.
 
 use burn::module::Module;
-use burn::nn::{Embedding, Linear, RmsNorm};
+use burn::nn::{Embedding, RmsNorm};
 use burn::tensor::activation::silu;
 use burn::tensor::{Device, Tensor};
 
 use super::attention::Attention;
+use super::checkpointing;
 use super::config::CausalConfig;
-use super::init::Initializer;
-use super::rotary::Rotary;
+use super::projection::Projection;
+use super::rotary::{Frequencies, Rotary};
+#[cfg(feature = "hf")]
+use super::weights::Weight;
+use super::weights::WeightSource;
 use crate::Result;
-
-use crate::policy::{AttentionMask, KvCache, PolicyModel, TokenBatch};
+use crate::policy::{AttentionMask, ForwardPass, KvCache, PolicyModel, PrefixedBatch, TokenBatch};
 
 /// SwiGLU (arXiv 2002.05202): `down(silu(gate(x)) * up(x))`.
 #[derive(Module, Debug)]
 pub struct Mlp {
     /// The gate, `[D, F]`.
-    pub gate_proj: Linear,
+    pub gate_proj: Projection,
     /// What is gated, `[D, F]`.
-    pub up_proj: Linear,
+    pub up_proj: Projection,
     /// Back to the residual stream, `[F, D]`.
-    pub down_proj: Linear,
+    pub down_proj: Projection,
 }
 
 impl Mlp {
@@ -45,36 +48,78 @@ pub struct Block {
 }
 
 impl Block {
-    fn init(config: &CausalConfig, init: &mut Initializer) -> Self {
-        let (hidden, inner) = (config.hidden_size, config.intermediate_size);
+    fn build(config: &CausalConfig, layer: usize, weights: &mut dyn WeightSource) -> Self {
+        let (hidden, inner, bias) = (
+            config.hidden_size,
+            config.intermediate_size,
+            config.mlp_bias,
+        );
+        let name = |part: &str| format!("model.layers.{layer}.{part}");
         Self {
-            input_layernorm: init.norm(hidden),
-            self_attn: Attention::init(config, init),
-            post_attention_layernorm: init.norm(hidden),
+            input_layernorm: weights.norm(&name("input_layernorm"), hidden),
+            self_attn: Attention::build(config, layer, &name("self_attn"), weights),
+            post_attention_layernorm: weights.norm(&name("post_attention_layernorm"), hidden),
             mlp: Mlp {
-                gate_proj: init.linear(hidden, inner, false),
-                up_proj: init.linear(hidden, inner, false),
-                down_proj: init.linear(inner, hidden, false),
+                gate_proj: weights.linear(&name("mlp.gate_proj"), hidden, inner, bias),
+                up_proj: weights.linear(&name("mlp.up_proj"), hidden, inner, bias),
+                down_proj: weights.linear(&name("mlp.down_proj"), inner, hidden, bias),
             },
         }
     }
 
-    fn forward(
+    pub(super) fn forward(
         &self,
         x: Tensor<3>,
-        rotary: &Rotary,
-        mask: &AttentionMask,
+        pass: &Pass,
         layer: usize,
         cache: &mut KvCache,
     ) -> Tensor<3> {
         let normed = self.input_layernorm.forward(x.clone());
-        let x = x + self.self_attn.forward(normed, rotary, mask, layer, cache);
+        let x = x + self.self_attn.forward(normed, pass, layer, cache);
         let normed = self.post_attention_layernorm.forward(x.clone());
         x + self.mlp.forward(normed)
     }
+
+    /// The projections with their names within the block.
+    fn projections(&self) -> [(&'static str, &Projection); 7] {
+        let (attention, mlp) = (&self.self_attn, &self.mlp);
+        [
+            ("self_attn.q_proj", &attention.q_proj),
+            ("self_attn.k_proj", &attention.k_proj),
+            ("self_attn.v_proj", &attention.v_proj),
+            ("self_attn.o_proj", &attention.o_proj),
+            ("mlp.gate_proj", &mlp.gate_proj),
+            ("mlp.up_proj", &mlp.up_proj),
+            ("mlp.down_proj", &mlp.down_proj),
+        ]
+    }
+
+    /// The projections with their names within the block, to be changed.
+    fn projections_mut(&mut self) -> [(&'static str, &mut Projection); 7] {
+        let (attention, mlp) = (&mut self.self_attn, &mut self.mlp);
+        [
+            ("self_attn.q_proj", &mut attention.q_proj),
+            ("self_attn.k_proj", &mut attention.k_proj),
+            ("self_attn.v_proj", &mut attention.v_proj),
+            ("self_attn.o_proj", &mut attention.o_proj),
+            ("mlp.gate_proj", &mut mlp.gate_proj),
+            ("mlp.up_proj", &mut mlp.up_proj),
+            ("mlp.down_proj", &mut mlp.down_proj),
+        ]
+    }
 }
 
-/// A decoder-only transformer policy. Build one with [`CausalConfig::init`].
+/// What the blocks share in one forward pass.
+#[derive(Clone, Debug)]
+pub(super) struct Pass {
+    pub rotary: Rotary,
+    /// Which keys may be seen.
+    pub mask: AttentionMask,
+    /// Which keys windowed layers may see, where that is fewer.
+    pub windowed: Option<AttentionMask>,
+}
+
+/// A decoder-only transformer policy. Build one with [`CausalConfig::init`], or read open weights.
 #[derive(Module, Debug)]
 pub struct CausalModel {
     /// Token embedding, `[V, D]`; also the unembedding if tied.
@@ -84,29 +129,124 @@ pub struct CausalModel {
     /// The last norm.
     pub norm: RmsNorm,
     /// The unembedding `[D, V]`, unless tied.
-    pub lm_head: Option<Linear>,
-    head_size: usize,
-    rope_theta: f64,
+    pub lm_head: Option<Projection>,
+    #[module(skip)]
+    frequencies: Frequencies,
+    sliding_window: Option<usize>,
     max_positions: usize,
+    gradient_checkpointing: bool,
 }
 
 impl CausalModel {
-    pub(super) fn init(config: &CausalConfig, seed: u64, device: &Device) -> Self {
-        let mut init =
-            Initializer::new(seed, config.initializer_range, config.rms_norm_eps, device);
-        let hidden = config.hidden_size;
+    /// The model of a valid `config` with the given weights.
+    pub(crate) fn build(config: &CausalConfig, weights: &mut dyn WeightSource) -> Self {
+        let (hidden, tokens) = (config.hidden_size, config.vocab_size);
+        let embed_tokens = weights.embedding("model.embed_tokens", tokens, hidden);
+        let layers = (0..config.num_hidden_layers)
+            .map(|layer| Block::build(config, layer, weights))
+            .collect();
+        let norm = weights.norm("model.norm", hidden);
+        let head = || weights.linear("lm_head", hidden, tokens, false);
+        let scaling = &config.rope_scaling;
         Self {
-            embed_tokens: init.embedding(config.vocab_size, hidden),
-            layers: (0..config.num_hidden_layers)
-                .map(|_| Block::init(config, &mut init))
-                .collect(),
-            norm: init.norm(hidden),
-            lm_head: (!config.tie_word_embeddings)
-                .then(|| init.linear(hidden, config.vocab_size, false)),
-            head_size: config.head_size(),
-            rope_theta: config.rope_theta,
+            embed_tokens,
+            layers,
+            norm,
+            lm_head: (!config.tie_word_embeddings).then(head),
+            frequencies: scaling.frequencies(config.head_size(), config.rope_theta),
+            sliding_window: config
+                .sliding_window
+                .filter(|_| !config.windowed_layers.is_empty()),
             max_positions: config.max_position_embeddings,
+            gradient_checkpointing: false,
         }
+    }
+
+    /// Whether a training pass keeps only the inputs of the blocks and computes each block again on the way back
+    /// (arXiv 1604.06174). One more forward pass in time; the memory of one block instead of all. The gradient is the same.
+    /// Default: it does not.
+    #[must_use]
+    pub fn with_gradient_checkpointing(mut self, on: bool) -> Self {
+        self.gradient_checkpointing = on;
+        self
+    }
+
+    /// Whether blocks are computed again on the way back.
+    pub fn gradient_checkpointing(&self) -> bool {
+        self.gradient_checkpointing
+    }
+
+    /// Makes room in `cache` for `tokens` and gives what the blocks need to read them.
+    pub(super) fn begin(&self, tokens: &TokenBatch, cache: &mut KvCache) -> Result<Pass> {
+        let (starts, mask) = cache.begin(tokens, self.max_positions)?;
+        let device = tokens.ids.device();
+        let windowed = self
+            .sliding_window
+            .and_then(|window| cache.windowed_mask(tokens.width(), window, &device));
+        let dtype = self.embed_tokens.weight.dtype();
+        Ok(Pass {
+            rotary: Rotary::new(&starts, tokens.width(), &self.frequencies, &device, dtype),
+            mask,
+            windowed,
+        })
+    }
+
+    /// Every projection of the blocks with its full name.
+    pub(super) fn projections(&self) -> impl Iterator<Item = (String, &Projection)> {
+        self.layers.iter().enumerate().flat_map(|(layer, block)| {
+            let full =
+                move |(part, projection)| (format!("model.layers.{layer}.{part}"), projection);
+            block.projections().into_iter().map(full)
+        })
+    }
+
+    /// Every projection of the blocks with its full name, to be changed.
+    pub(super) fn projections_mut(&mut self) -> impl Iterator<Item = (String, &mut Projection)> {
+        let layers = self.layers.iter_mut().enumerate();
+        layers.flat_map(|(layer, block)| {
+            let full =
+                move |(part, projection)| (format!("model.layers.{layer}.{part}"), projection);
+            block.projections_mut().into_iter().map(full)
+        })
+    }
+
+    /// Every parameter but the adapters', with its name in Hugging Face's checkpoints.
+    #[cfg_attr(
+        not(feature = "hf"),
+        expect(dead_code, reason = "names matter to files")
+    )]
+    pub(crate) fn named_weights(&self) -> Vec<(String, Weight<'_>)> {
+        let mut all = vec![(
+            "model.embed_tokens.weight".to_string(),
+            Weight::Embedding(&self.embed_tokens.weight),
+        )];
+        let heads = self.lm_head.iter().map(|head| ("lm_head".into(), head));
+        for (name, projection) in self.projections().chain(heads) {
+            all.push((
+                format!("{name}.weight"),
+                Weight::Projection(&projection.weight),
+            ));
+            if let Some(bias) = &projection.bias {
+                all.push((format!("{name}.bias"), Weight::Vector(bias)));
+            }
+        }
+        let mut norms = vec![("model.norm".to_string(), &self.norm)];
+        for (layer, block) in self.layers.iter().enumerate() {
+            let name = |part: &str| format!("model.layers.{layer}.{part}");
+            norms.push((name("input_layernorm"), &block.input_layernorm));
+            norms.push((
+                name("post_attention_layernorm"),
+                &block.post_attention_layernorm,
+            ));
+            let (q_norm, k_norm) = (&block.self_attn.q_norm, &block.self_attn.k_norm);
+            norms.extend(q_norm.iter().map(|norm| (name("self_attn.q_norm"), norm)));
+            norms.extend(k_norm.iter().map(|norm| (name("self_attn.k_norm"), norm)));
+        }
+        let gains = norms
+            .into_iter()
+            .map(|(name, norm)| (format!("{name}.weight"), Weight::Vector(&norm.gamma)));
+        all.extend(gains);
+        all
     }
 }
 
@@ -118,17 +258,10 @@ impl PolicyModel for CausalModel {
     }
 
     fn forward(&self, tokens: &TokenBatch, cache: &mut KvCache) -> Result<Tensor<3>> {
-        let (starts, mask) = cache.begin(tokens, self.max_positions)?;
-        let rotary = Rotary::new(
-            &starts,
-            tokens.width(),
-            self.head_size,
-            self.rope_theta,
-            &tokens.ids.device(),
-        );
+        let pass = self.begin(tokens, cache)?;
         let mut x = self.embed_tokens.forward(tokens.ids.clone());
         for (layer, block) in self.layers.iter().enumerate() {
-            x = block.forward(x, &rotary, &mask, layer, cache);
+            x = block.forward(x, &pass, layer, cache);
         }
         Ok(self.norm.forward(x))
     }
@@ -150,5 +283,16 @@ impl PolicyModel for CausalModel {
 
     fn device(&self) -> Device {
         self.embed_tokens.weight.device()
+    }
+
+    fn forward_pass(&self, batch: &PrefixedBatch) -> Result<ForwardPass> {
+        match self.gradient_checkpointing {
+            true => checkpointing::forward_pass(self, batch),
+            false => Ok(batch.hidden_states(self)?.into()),
+        }
+    }
+
+    fn reference(&self) -> Self {
+        self.valid().with_adapters_off()
     }
 }

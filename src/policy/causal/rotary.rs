@@ -1,10 +1,10 @@
 //! Rotary positions (RoFormer, arXiv 2104.09864) in the half-rotation layout of Hugging Face models.
 
-use burn::tensor::{Device, Tensor, TensorData, s};
+use burn::tensor::{DType, Device, Tensor, TensorData, s};
 
 /// Cosines and sines of one forward pass.
 ///
-/// With `d = Dh/2` and `w_i = theta^(-i/d)`, the pair `(x_i, x_{i+d})` of a head at position `p` is turned
+/// With `d = Dh/2` and frequencies `w_i`, the pair `(x_i, x_{i+d})` of a head at position `p` is turned
 /// by the angle `p w_i`. The pairs are half a head apart, not neighbours.
 #[derive(Clone, Debug)]
 pub(super) struct Rotary {
@@ -13,37 +13,44 @@ pub(super) struct Rotary {
     sin: Tensor<4>,
 }
 
+/// The angle of each pair for one step of position, and what cosines and sines are multiplied by.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Frequencies {
+    /// `w_i`, `Dh/2` of them.
+    pub angles: Vec<f64>,
+    /// 1, but for YaRN.
+    pub scale: f64,
+}
+
 impl Rotary {
-    /// Tables for `width` positions from each of `starts`. Angles are computed in f64 on the host:
+    /// Tables of `dtype` for `width` positions from each of `starts`. Angles are computed in f64 on the host:
     /// f32 angles are off by more than 1e-3 past position 10^4.
     pub(super) fn new(
         starts: &[usize],
         width: usize,
-        head_size: usize,
-        theta: f64,
+        frequencies: &Frequencies,
         device: &Device,
+        dtype: DType,
     ) -> Self {
         let same = starts.iter().all(|&start| start == starts[0]);
         let starts = if same { &starts[..1] } else { starts };
-        let half = head_size / 2;
-        let frequencies: Vec<f64> = (0..half)
-            .map(|i| theta.powf(-(i as f64) / half as f64))
-            .collect();
+        let (half, scale) = (frequencies.angles.len(), frequencies.scale);
         let mut cos = Vec::with_capacity(starts.len() * width * half);
         let mut sin = Vec::with_capacity(starts.len() * width * half);
         for &start in starts {
             for position in start..start + width {
-                for frequency in &frequencies {
+                for frequency in &frequencies.angles {
                     let (s, c) = (position as f64 * frequency).sin_cos();
-                    cos.push(c as f32);
-                    sin.push(s as f32);
+                    cos.push((c * scale) as f32);
+                    sin.push((s * scale) as f32);
                 }
             }
         }
         let shape = [starts.len(), 1, width, half];
+        let table = |values| Tensor::from_data(TensorData::new(values, shape), (device, dtype));
         Self {
-            cos: Tensor::from_data(TensorData::new(cos, shape), device),
-            sin: Tensor::from_data(TensorData::new(sin, shape), device),
+            cos: table(cos),
+            sin: table(sin),
         }
     }
 

@@ -1,0 +1,163 @@
+//! Blocks that are computed again on the way back (Chen et al., arXiv 1604.06174).
+//!
+//! The way forth runs without a tape and keeps the input of every block. The way back takes the blocks from the last to the
+//! first: each is run again on its input, now with a tape of its own, and its gradients are read off. So one block's
+//! activations exist at a time, at the price of one more forward pass. A prompt that several rows share goes along: a block
+//! reads the prompts, repeats their keys for the rows, and reads the rows.
+
+use burn::module::Module;
+use burn::optim::{GradientsAccumulator, GradientsParams};
+use burn::tensor::Tensor;
+
+use super::model::{Block, CausalModel, Pass};
+use crate::Result;
+use crate::policy::{ForwardPass, KvCache, PolicyCache, PrefixedBatch, TokenBatch};
+
+/// The hidden states `[N, T, D]` of `batch` and the way back from them.
+pub(super) fn forward_pass(model: &CausalModel, batch: &PrefixedBatch) -> Result<ForwardPass> {
+    let plan = Plan::new(model, batch)?;
+    let plain = model.valid();
+    let mut state = State {
+        prompts: plan.prefixes.as_ref().map(|prefixes| {
+            let ids = prefixes.tokens.ids.clone();
+            plain.embed_tokens.forward(ids)
+        }),
+        rows: plain.embed_tokens.forward(plan.rows.tokens.ids.clone()),
+    };
+    let mut inputs = Vec::with_capacity(plain.layers.len());
+    for block in &plain.layers {
+        inputs.push(state.clone());
+        state = plan.run(block, state)?;
+    }
+    let last = state.rows;
+    let hidden = plain.norm.forward(last.clone());
+    drop(plain);
+    let model = model.clone();
+    let back = move |gradient| plan.back(&model, inputs, last, gradient);
+    Ok(ForwardPass::recomputed(hidden, Box::new(back)))
+}
+
+/// The residual stream between two blocks.
+#[derive(Clone)]
+struct State {
+    /// `[P, Tp, D]` of the prompts, where there are any.
+    prompts: Option<Tensor<3>>,
+    /// `[N, T, D]`.
+    rows: Tensor<3>,
+}
+
+/// Tokens that are read together, and what the blocks need to read them.
+struct Part {
+    tokens: TokenBatch,
+    pass: Pass,
+}
+
+/// What is the same for all blocks.
+struct Plan {
+    prefixes: Option<Part>,
+    prefix_of: Vec<usize>,
+    rows: Part,
+    /// A cache for one block, with room for the prompts.
+    cache: KvCache,
+}
+
+impl Plan {
+    fn new(model: &CausalModel, batch: &PrefixedBatch) -> Result<Self> {
+        let part = |tokens: &TokenBatch, cache: &mut KvCache| -> Result<Part> {
+            Ok(Part {
+                tokens: tokens.clone(),
+                pass: model.begin(tokens, cache)?,
+            })
+        };
+        let first = match &batch.prefixes {
+            Some(prefixes) => prefixes.rows(),
+            None => batch.rows.rows(),
+        };
+        let mut cache = KvCache::new(1, first);
+        let prefixes = batch.prefixes.as_ref();
+        let prefixes = prefixes.map(|p| part(p, &mut cache)).transpose()?;
+        let with_prompts = cache.clone();
+        if prefixes.is_some() {
+            cache.select_rows(&batch.prefix_of);
+        }
+        Ok(Self {
+            rows: part(&batch.rows, &mut cache)?,
+            prefixes,
+            prefix_of: batch.prefix_of.clone(),
+            cache: with_prompts,
+        })
+    }
+
+    /// One block, as part of the whole sequence.
+    fn run(&self, block: &Block, state: State) -> Result<State> {
+        let mut cache = self.cache.clone();
+        let mut prompts = None;
+        if let (Some(part), Some(x)) = (&self.prefixes, state.prompts) {
+            prompts = Some(block.forward(x, &part.pass, 0, &mut cache));
+            cache.select_rows(&self.prefix_of);
+        }
+        cache.begin(&self.rows.tokens, usize::MAX)?; // the limit was checked when the plan was made
+        Ok(State {
+            rows: block.forward(state.rows, &self.rows.pass, 0, &mut cache),
+            prompts,
+        })
+    }
+
+    /// From the gradient at the hidden states to those of the parameters.
+    fn back(
+        &self,
+        model: &CausalModel,
+        mut inputs: Vec<State>,
+        last: Tensor<3>,
+        gradient: Tensor<3>,
+    ) -> Result<GradientsParams> {
+        let mut sum = GradientsAccumulator::<CausalModel>::new();
+        let leaf = |x: Tensor<3>| x.autodiff().require_grad();
+
+        let x = leaf(last);
+        let pulled = (model.norm.forward(x.clone()) * gradient).sum();
+        let mut gradients = pulled.backward();
+        let mut to_rows = x.grad_remove(&mut gradients);
+        let mut to_prompts: Option<Tensor<3>> = None;
+        sum.accumulate(model, GradientsParams::from_grads(gradients, &model.norm));
+
+        for block in model.layers.iter().rev() {
+            let (Some(state), Some(gradient)) = (inputs.pop(), to_rows.take()) else {
+                break;
+            };
+            let state = State {
+                prompts: state.prompts.map(leaf),
+                rows: leaf(state.rows),
+            };
+            let (rows, prompts) = (state.rows.clone(), state.prompts.clone());
+            let out = self.run(block, state)?;
+            let mut pulled = (out.rows * gradient).sum();
+            // Nothing reads the prompts behind the last block.
+            if let (Some(out), Some(gradient)) = (out.prompts, to_prompts.take()) {
+                pulled = pulled + (out * gradient).sum();
+            }
+            let mut gradients = pulled.backward();
+            to_rows = rows.grad_remove(&mut gradients);
+            to_prompts = prompts.and_then(|prompts| prompts.grad_remove(&mut gradients));
+            sum.accumulate(model, GradientsParams::from_grads(gradients, block));
+        }
+
+        if model.embed_tokens.weight.val().is_require_grad() {
+            let embedded = |tokens: &TokenBatch, gradient: Option<Tensor<3>>| {
+                let x = model.embed_tokens.forward(tokens.ids.clone());
+                gradient.map(|gradient| (x * gradient).sum())
+            };
+            let rows = embedded(&self.rows.tokens, to_rows);
+            let prefixes = self.prefixes.as_ref();
+            let prompts = prefixes.and_then(|part| embedded(&part.tokens, to_prompts));
+            if let Some(pulled) = [rows, prompts].into_iter().flatten().reduce(|a, b| a + b) {
+                let gradients = pulled.backward();
+                sum.accumulate(
+                    model,
+                    GradientsParams::from_grads(gradients, &model.embed_tokens),
+                );
+            }
+        }
+        Ok(sum.grads())
+    }
+}

@@ -1,0 +1,364 @@
+//! `config.json` as a [`CausalConfig`].
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+use crate::policy::causal::{CausalConfig, RopeScaling};
+use crate::{Error, Result};
+
+/// The name of the file.
+pub(super) const FILE: &str = "config.json";
+
+/// The architectures whose layers a [`CausalModel`](crate::policy::causal::CausalModel) has. DeepSeek-R1's distilled models are
+/// `Qwen2` and `Llama`; SmolLM2 is `Llama`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Architecture {
+    /// Llama 2, 3 and what is built like them.
+    Llama,
+    /// Mistral.
+    Mistral,
+    /// Qwen2 and Qwen2.5.
+    Qwen2,
+    /// Qwen3, dense.
+    Qwen3,
+    /// SmolLM3.
+    SmolLm3,
+}
+
+impl Architecture {
+    /// All of them, each with the class and the `model_type` that name it in `config.json`.
+    const NAMES: [(Self, &'static str, &'static str); 5] = [
+        (Self::Llama, "LlamaForCausalLM", "llama"),
+        (Self::Mistral, "MistralForCausalLM", "mistral"),
+        (Self::Qwen2, "Qwen2ForCausalLM", "qwen2"),
+        (Self::Qwen3, "Qwen3ForCausalLM", "qwen3"),
+        (Self::SmolLm3, "SmolLM3ForCausalLM", "smollm3"),
+    ];
+
+    /// The architecture that `config` names.
+    fn of(config: &Fields) -> Result<Self> {
+        let class = match config.get("architectures") {
+            Some(Value::Array(names)) => names.first().and_then(Value::as_str),
+            _ => None,
+        };
+        let model_type = config.get("model_type").and_then(Value::as_str);
+        let known = |(_, a, b): &&(Self, &str, &str)| match class {
+            Some(class) => class == *a,
+            None => model_type == Some(*b),
+        };
+        if let Some((architecture, ..)) = Self::NAMES.iter().find(known) {
+            return Ok(*architecture);
+        }
+        let given = class.or(model_type).unwrap_or("not named");
+        let supported = Self::NAMES.map(|(_, class, _)| class).join(", ");
+        Err(config.refuse("architectures", given, format!("one of {supported}")))
+    }
+}
+
+/// The configuration of the model in `folder`.
+///
+/// Both forms of `config.json` are read: `rope_theta` and `rope_scaling` at the top level (transformers 4), or `rope_parameters`
+/// (transformers 5). What a key means when it is absent is what its architecture says.
+///
+/// # Errors
+/// If the file is missing or broken, the architecture is not supported, or a setting asks for something that the model does not
+/// have: each is named with what would be right.
+pub fn read_config(folder: impl AsRef<Path>) -> Result<CausalConfig> {
+    let path = folder.as_ref().join(FILE);
+    let text = fs::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
+    let fields: Map<String, Value> =
+        serde_json::from_str(&text).map_err(|reason| Error::model_file(&path, reason))?;
+    parse(&Fields {
+        path: &path,
+        fields: &fields,
+    })
+}
+
+fn parse(config: &Fields) -> Result<CausalConfig> {
+    let architecture = Architecture::of(config)?;
+    use Architecture::*;
+    if let Some(method) = config.get("quantization_config") {
+        let method = method.get("quant_method").unwrap_or(method);
+        let expected = "none: quantised weights are not read".to_string();
+        return Err(config.refuse("quantization_config", method, expected));
+    }
+    let activation = config.text("hidden_act", "silu")?;
+    if !["silu", "swish"].contains(&activation.as_str()) {
+        return Err(config.refuse("hidden_act", activation, "silu".into()));
+    }
+    let layers = config.required("num_hidden_layers")?;
+    let heads = config.required("num_attention_heads")?;
+    let positions = config.count("max_position_embeddings")?.unwrap_or(2048);
+    let attention_bias = config.flag("attention_bias", false)?;
+    let (attention_bias, attention_output_bias) = match architecture {
+        Llama | Qwen3 | SmolLm3 => (attention_bias, attention_bias),
+        Qwen2 => (true, false),
+        Mistral => (false, false),
+    };
+    let has_mlp_bias = matches!(architecture, Llama | SmolLm3);
+    let (rope_theta, rope_scaling) = rope(config, architecture, positions)?;
+    let unrotated_layers = match architecture {
+        SmolLm3 => unrotated(config, layers)?,
+        _ => Vec::new(),
+    };
+    let (sliding_window, windowed_layers) =
+        windows(config, architecture, layers, &unrotated_layers)?;
+    let parsed = CausalConfig {
+        vocab_size: config.required("vocab_size")?,
+        hidden_size: config.required("hidden_size")?,
+        intermediate_size: config.required("intermediate_size")?,
+        num_hidden_layers: layers,
+        num_attention_heads: heads,
+        num_key_value_heads: config.count("num_key_value_heads")?.unwrap_or(heads),
+        head_dim: config.count("head_dim")?.or(match architecture {
+            Qwen3 => Some(128),
+            _ => None,
+        }),
+        max_position_embeddings: positions,
+        rope_theta,
+        rope_scaling,
+        unrotated_layers,
+        sliding_window,
+        windowed_layers,
+        rms_norm_eps: config.number("rms_norm_eps")?.unwrap_or(1e-6),
+        attention_bias,
+        attention_output_bias,
+        mlp_bias: has_mlp_bias && config.flag("mlp_bias", false)?,
+        qk_norm: architecture == Qwen3,
+        tie_word_embeddings: config.flag("tie_word_embeddings", architecture == SmolLm3)?,
+        initializer_range: None,
+    };
+    let valid = parsed.validate();
+    valid.map_err(|reason| Error::model_file(config.path, reason))?;
+    Ok(parsed)
+}
+
+/// The base and the scaling of the rotary positions.
+fn rope(
+    config: &Fields,
+    architecture: Architecture,
+    positions: usize,
+) -> Result<(f64, RopeScaling)> {
+    let nested = match (config.get("rope_parameters"), config.get("rope_scaling")) {
+        (Some(Value::Object(fields)), _) | (None, Some(Value::Object(fields))) => Some(fields),
+        (None, None) => None,
+        (Some(other), _) | (None, Some(other)) => {
+            let expected = "an object or null".to_string();
+            return Err(config.refuse("rope_parameters", other, expected));
+        }
+    };
+    let empty = Map::new();
+    let scaling = Fields {
+        path: config.path,
+        fields: nested.unwrap_or(&empty),
+    };
+    let usual = match architecture {
+        Architecture::SmolLm3 => 2_000_000.0,
+        _ => 10_000.0,
+    };
+    let theta = match scaling.number("rope_theta")? {
+        Some(theta) => theta,
+        None => config.number("rope_theta")?.unwrap_or(usual),
+    };
+    for fields in [config, &scaling] {
+        if let Some(part) = fields.number("partial_rotary_factor")?
+            && part != 1.0
+        {
+            let expected = "1: whole heads are rotated".to_string();
+            return Err(config.refuse("partial_rotary_factor", part, expected));
+        }
+    }
+    let kind = match scaling.get("rope_type") {
+        Some(_) => scaling.text("rope_type", "default")?,
+        None => scaling.text("type", "default")?,
+    };
+    let original = scaling.count("original_max_position_embeddings")?;
+    let original_max_position_embeddings = original.unwrap_or(positions);
+    let rope_scaling = match kind.as_str() {
+        // Dynamic scaling stretches only what is longer than max_position_embeddings, and no row here is.
+        "default" | "dynamic" => RopeScaling::Unscaled,
+        "linear" => RopeScaling::Linear {
+            factor: scaling.needed("factor")?,
+        },
+        "llama3" => RopeScaling::Llama3 {
+            factor: scaling.needed("factor")?,
+            low_freq_factor: scaling.needed("low_freq_factor")?,
+            high_freq_factor: scaling.needed("high_freq_factor")?,
+            original_max_position_embeddings,
+        },
+        "yarn" => yarn(&scaling, positions, original_max_position_embeddings)?,
+        other => {
+            let expected = "one of default, dynamic, linear, llama3, yarn".to_string();
+            return Err(config.refuse("rope_type", other, expected));
+        }
+    };
+    Ok((theta, rope_scaling))
+}
+
+/// YaRN with the defaults of its authors.
+fn yarn(scaling: &Fields, positions: usize, original: usize) -> Result<RopeScaling> {
+    let factor = match scaling.number("factor")? {
+        Some(factor) => factor,
+        None => positions as f64 / original as f64,
+    };
+    let magnitude = |scale: f64| match factor > 1.0 {
+        true => 0.1 * scale * factor.ln() + 1.0,
+        false => 1.0,
+    };
+    let (own, all) = (
+        scaling.number("mscale")?.filter(|&scale| scale != 0.0),
+        scaling
+            .number("mscale_all_dim")?
+            .filter(|&scale| scale != 0.0),
+    );
+    let attention_factor = match (scaling.number("attention_factor")?, own, all) {
+        (Some(given), ..) => given,
+        (None, Some(own), Some(all)) => magnitude(own) / magnitude(all),
+        _ => magnitude(1.0),
+    };
+    Ok(RopeScaling::Yarn {
+        factor,
+        original_max_position_embeddings: original,
+        beta_fast: scaling.number("beta_fast")?.unwrap_or(32.0),
+        beta_slow: scaling.number("beta_slow")?.unwrap_or(1.0),
+        attention_factor,
+        truncate: scaling.flag("truncate", true)?,
+    })
+}
+
+/// SmolLM3's layers without rotation: a list with 0 for each of them, or every so many.
+fn unrotated(config: &Fields, layers: usize) -> Result<Vec<usize>> {
+    let Some(list) = config.get("no_rope_layers") else {
+        let interval = config.count("no_rope_layer_interval")?.unwrap_or(4).max(1);
+        let unrotated = (0..layers).filter(|layer| (layer + 1).is_multiple_of(interval));
+        return Ok(unrotated.collect());
+    };
+    let rotates: Option<Vec<bool>> = list.as_array().and_then(|list| {
+        let flag = |value: &Value| value.as_bool().or(value.as_u64().map(|number| number != 0));
+        list.iter().map(flag).collect()
+    });
+    match rotates {
+        Some(rotates) if rotates.len() == layers => {
+            Ok((0..layers).filter(|&layer| !rotates[layer]).collect())
+        }
+        _ => {
+            let expected = format!("{layers} numbers, 0 for a layer without rotation");
+            Err(config.refuse("no_rope_layers", list, expected))
+        }
+    }
+}
+
+/// The sliding window and the layers it holds for.
+fn windows(
+    config: &Fields,
+    architecture: Architecture,
+    layers: usize,
+    unrotated: &[usize],
+) -> Result<(Option<usize>, Vec<usize>)> {
+    use Architecture::*;
+    let usual = match (architecture, config.fields.contains_key("sliding_window")) {
+        (Mistral | Qwen2 | Qwen3, false) => Some(4096),
+        _ => None,
+    };
+    let Some(window) = config.count("sliding_window")?.or(usual) else {
+        return Ok((None, Vec::new()));
+    };
+    let used = match architecture {
+        Llama => false,
+        Mistral => true,
+        Qwen2 | Qwen3 | SmolLm3 => config.flag("use_sliding_window", false)?,
+    };
+    if !used {
+        return Ok((None, Vec::new()));
+    }
+    let windowed: Vec<usize> = match (architecture, config.get("layer_types")) {
+        (Mistral, _) => (0..layers).collect(),
+        (_, Some(types)) => {
+            let types: Vec<Option<&str>> = match types.as_array() {
+                Some(types) => types.iter().map(Value::as_str).collect(),
+                None => Vec::new(),
+            };
+            let known = |kind: &Option<&str>| {
+                [Some("full_attention"), Some("sliding_attention")].contains(kind)
+            };
+            if types.len() != layers || !types.iter().all(known) {
+                let expected = format!("{layers} times full_attention or sliding_attention");
+                let given = format!("{types:?}");
+                return Err(config.refuse("layer_types", given, expected));
+            }
+            let slides = |&layer: &usize| types[layer] == Some("sliding_attention");
+            (0..layers).filter(slides).collect()
+        }
+        (SmolLm3, None) => unrotated.to_vec(),
+        (_, None) => {
+            let first = config.count("max_window_layers")?.unwrap_or(28);
+            (first..layers).collect()
+        }
+    };
+    Ok(match windowed.is_empty() {
+        true => (None, windowed),
+        false => (Some(window), windowed),
+    })
+}
+
+/// The fields of an object of `config.json`; `null` is absent.
+struct Fields<'a> {
+    path: &'a Path,
+    fields: &'a Map<String, Value>,
+}
+
+impl Fields<'_> {
+    fn get(&self, name: &str) -> Option<&Value> {
+        self.fields.get(name).filter(|value| !value.is_null())
+    }
+
+    fn refuse(&self, name: &str, given: impl std::fmt::Display, expected: String) -> Error {
+        let reason = format!("`{name}` is {given}; expected {expected}");
+        Error::model_file(self.path, reason)
+    }
+
+    /// A field that `read` understands, if it is there.
+    fn typed<T>(
+        &self,
+        name: &str,
+        expected: &str,
+        read: impl Fn(&Value) -> Option<T>,
+    ) -> Result<Option<T>> {
+        let Some(value) = self.get(name) else {
+            return Ok(None);
+        };
+        let read = read(value).ok_or_else(|| self.refuse(name, value, expected.into()))?;
+        Ok(Some(read))
+    }
+
+    fn count(&self, name: &str) -> Result<Option<usize>> {
+        let whole = |value: &Value| usize::try_from(value.as_u64()?).ok();
+        self.typed(name, "a whole number", whole)
+    }
+
+    fn required(&self, name: &str) -> Result<usize> {
+        let count = self.count(name)?;
+        count.ok_or_else(|| self.refuse(name, "missing", "a whole number".into()))
+    }
+
+    fn number(&self, name: &str) -> Result<Option<f64>> {
+        self.typed(name, "a number", Value::as_f64)
+    }
+
+    fn needed(&self, name: &str) -> Result<f64> {
+        let number = self.number(name)?;
+        number.ok_or_else(|| self.refuse(name, "missing", "a number".into()))
+    }
+
+    fn flag(&self, name: &str, usual: bool) -> Result<bool> {
+        let flag = self.typed(name, "true or false", Value::as_bool)?;
+        Ok(flag.unwrap_or(usual))
+    }
+
+    fn text(&self, name: &str, usual: &str) -> Result<String> {
+        let text = self.typed(name, "a string", |v| v.as_str().map(str::to_string))?;
+        Ok(text.unwrap_or_else(|| usual.to_string()))
+    }
+}

@@ -1,0 +1,16 @@
+//! Open weights, in and out: folders as Hugging Face's `transformers` reads and writes them.
+//!
+//! [`load`] makes a [`CausalModel`](super::causal::CausalModel) of a folder, [`save`] makes a folder of a model that any other tool
+//! loads. [`load_adapters`] and [`save_adapters`] do the same for adapters, in the format of PEFT. The tokenizer and the chat
+//! template of a folder are [`prompt::hf`](crate::prompt::hf)'s.
+
+mod config;
+mod files;
+mod load;
+mod peft;
+mod save;
+
+pub use config::read_config;
+pub use load::{LoadOptions, load};
+pub use peft::{load_adapters, save_adapters};
+pub use save::{SaveOptions, save};

@@ -1,0 +1,253 @@
+//! From a model to a folder.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::path::Path;
+
+use burn::tensor::{DType, FloatDType, TensorData};
+use safetensors::{Dtype, View};
+use serde_json::{Map, Value, json};
+
+use super::config::{self, read_config};
+use super::files::{INDEX, SINGLE};
+use crate::folder::write_whole;
+use crate::policy::causal::{CausalModel, Weight};
+use crate::{Error, Result};
+
+/// How a model is written.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SaveOptions {
+    /// What the weights are rounded to; default: they stay what they are.
+    pub dtype: Option<FloatDType>,
+    /// The most bytes of tensors in a file; a larger model is written in shards. Default 5 GB.
+    pub max_shard_size: u64,
+    /// Whether a folder that is not empty may be replaced. Default false.
+    pub replace: bool,
+}
+
+impl Default for SaveOptions {
+    fn default() -> Self {
+        Self {
+            dtype: None,
+            max_shard_size: 5_000_000_000,
+            replace: false,
+        }
+    }
+}
+
+/// Writes `model` into the folder `to`, with the configuration, the tokenizer and the licence of the folder `from` that it was
+/// made from: a folder that `transformers` loads, with the same logits.
+///
+/// The folder is there whole or not at all. In `config.json` the type of the weights is that of the files; everything else is
+/// copied as it is.
+///
+/// # Errors
+/// If the model has adapters ([`CausalModel::merge_lora`] them, or [`save_adapters`](super::save_adapters)), is not what the
+/// configuration in `from` describes, `to` is not empty, or a file cannot be written.
+pub fn save(
+    model: &CausalModel,
+    from: impl AsRef<Path>,
+    to: impl AsRef<Path>,
+    options: &SaveOptions,
+) -> Result<()> {
+    let (from, to) = (from.as_ref(), to.as_ref());
+    if model.has_adapters() {
+        return Err(Error::config(
+            "model",
+            "a model with adapters",
+            "one without: merge_lora(), or write them with save_adapters",
+        ));
+    }
+    if options.max_shard_size == 0 {
+        return Err(Error::config("max_shard_size", 0, "at least 1 byte"));
+    }
+    check_shape(model, from)?;
+    let stored: DType = match options.dtype {
+        Some(dtype) => dtype.into(),
+        None => model.embed_tokens.weight.dtype(),
+    };
+    write_whole(to, options.replace, |folder| {
+        write_config(from, folder, stored)?;
+        copy_companions(from, folder)?;
+        write_tensors(model, folder, stored, options.max_shard_size)
+    })
+}
+
+/// Refuses a model that the configuration in `from` does not describe.
+fn check_shape(model: &CausalModel, from: &Path) -> Result<()> {
+    let config = read_config(from)?;
+    let ours = (
+        model.layers.len(),
+        model.embed_tokens.weight.dims(),
+        model.lm_head.is_none(),
+    );
+    let theirs = (
+        config.num_hidden_layers,
+        [config.vocab_size, config.hidden_size],
+        config.tie_word_embeddings,
+    );
+    if ours == theirs {
+        return Ok(());
+    }
+    let reason = format!(
+        "describes (layers, embedding, tied) = {theirs:?}, and the model has {ours:?}; expected the configuration of the model"
+    );
+    Err(Error::model_file(from.join(config::FILE), reason))
+}
+
+/// The configuration with the type of the files.
+fn write_config(from: &Path, folder: &Path, stored: DType) -> Result<()> {
+    let path = from.join(config::FILE);
+    let text = fs::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
+    let mut fields: Map<String, Value> =
+        serde_json::from_str(&text).map_err(|reason| Error::model_file(&path, reason))?;
+    let name = match stored {
+        DType::BF16 => "bfloat16",
+        DType::F16 => "float16",
+        DType::F64 => "float64",
+        _ => "float32",
+    };
+    // transformers 5 calls it dtype, transformers 4 torch_dtype.
+    let key = match fields.contains_key("torch_dtype") {
+        true => "torch_dtype",
+        false => "dtype",
+    };
+    fields.insert(key.into(), name.into());
+    write_json(&folder.join(config::FILE), &Value::Object(fields))
+}
+
+pub(super) fn write_json(path: &Path, value: &Value) -> Result<()> {
+    let text = format!("{value:#}\n");
+    fs::write(path, text).map_err(|e| Error::io(path, e))
+}
+
+/// Copies what belongs to the model beside its weights: tokenizer, chat template, generation settings, licence.
+fn copy_companions(from: &Path, folder: &Path) -> Result<()> {
+    for entry in fs::read_dir(from).map_err(|e| Error::io(from, e))? {
+        let path = entry.map_err(|e| Error::io(from, e))?.path();
+        let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
+            continue;
+        };
+        let belongs = [".json", ".jinja", ".txt", ".model"]
+            .iter()
+            .any(|end| name.ends_with(end))
+            || name.to_uppercase().starts_with("LICENSE");
+        let weights = name == config::FILE || name.ends_with(".index.json");
+        if belongs && !weights && path.is_file() {
+            fs::copy(&path, folder.join(name)).map_err(|e| Error::io(&path, e))?;
+        }
+    }
+    Ok(())
+}
+
+fn write_tensors(model: &CausalModel, folder: &Path, stored: DType, limit: u64) -> Result<()> {
+    let tensors: Vec<Stored> = model
+        .named_weights()
+        .into_iter()
+        .map(|(name, weight)| Stored::new(name, weight, stored))
+        .collect::<Result<_>>()?;
+    let total: u64 = tensors.iter().map(Stored::bytes).sum();
+    let mut shards: Vec<Vec<Stored>> = vec![Vec::new()];
+    let mut size = 0;
+    for tensor in tensors {
+        let bytes = tensor.bytes();
+        if size > 0 && size + bytes > limit {
+            shards.push(Vec::new());
+            size = 0;
+        }
+        size += bytes;
+        if let Some(shard) = shards.last_mut() {
+            shard.push(tensor);
+        }
+    }
+    if let [only] = shards.as_slice() {
+        return write_file(only, &folder.join(SINGLE));
+    }
+    let mut map = BTreeMap::new();
+    for (index, shard) in shards.iter().enumerate() {
+        let name = format!("model-{:05}-of-{:05}.safetensors", index + 1, shards.len());
+        write_file(shard, &folder.join(&name))?;
+        map.extend(
+            shard
+                .iter()
+                .map(|tensor| (tensor.name.clone(), name.clone())),
+        );
+    }
+    let index = json!({"metadata": {"total_size": total}, "weight_map": map});
+    write_json(&folder.join(INDEX), &index)
+}
+
+/// A tensor to be written; its numbers are fetched when they are.
+pub(super) struct Stored<'a> {
+    pub name: String,
+    weight: Weight<'a>,
+    shape: Vec<usize>,
+    dtype: DType,
+    file_dtype: Dtype,
+}
+
+impl<'a> Stored<'a> {
+    pub(super) fn new(name: String, weight: Weight<'a>, dtype: DType) -> Result<Self> {
+        let file_dtype = match dtype {
+            DType::F32 => Dtype::F32,
+            DType::BF16 => Dtype::BF16,
+            DType::F16 => Dtype::F16,
+            DType::F64 => Dtype::F64,
+            other => {
+                let expected = "f32, bf16 or f16";
+                return Err(Error::config("dtype", format!("{other:?}"), expected));
+            }
+        };
+        let shape = match weight {
+            Weight::Projection(matrix) => {
+                let [inputs, outputs] = matrix.dims();
+                vec![outputs, inputs]
+            }
+            Weight::Embedding(matrix) => matrix.dims().to_vec(),
+            Weight::Vector(vector) => vector.dims().to_vec(),
+        };
+        Ok(Self {
+            name,
+            weight,
+            shape,
+            dtype,
+            file_dtype,
+        })
+    }
+
+    fn bytes(&self) -> u64 {
+        (self.shape.iter().product::<usize>() * self.file_dtype.bitsize() / 8) as u64
+    }
+}
+
+impl View for &Stored<'_> {
+    fn dtype(&self) -> Dtype {
+        self.file_dtype
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        let data: TensorData = match self.weight {
+            Weight::Projection(matrix) => matrix.val().inner().transpose().into_data(),
+            Weight::Embedding(matrix) => matrix.val().inner().into_data(),
+            Weight::Vector(vector) => vector.val().inner().into_data(),
+        };
+        Cow::Owned(data.convert_dtype(self.dtype).into_bytes().to_vec())
+    }
+
+    fn data_len(&self) -> usize {
+        self.bytes() as usize
+    }
+}
+
+/// One safetensors file, marked as `transformers` asks for.
+pub(super) fn write_file(tensors: &[Stored], path: &Path) -> Result<()> {
+    let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
+    let views = tensors.iter().map(|tensor| (tensor.name.as_str(), tensor));
+    safetensors::serialize_to_file(views, Some(metadata), path)
+        .map_err(|reason| Error::model_file(path, reason))
+}

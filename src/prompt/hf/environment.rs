@@ -1,0 +1,84 @@
+//! What a chat template finds when it runs: Jinja as `transformers` sets it up.
+
+use std::fmt;
+
+use jiff::Zoned;
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::ValueKind;
+use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior, Value};
+use regex::Regex;
+
+use super::{json, methods};
+
+/// What one rendering may cost, about one unit per instruction or 64 bytes. A template is untrusted, and nested loops are short
+/// to write; a conversation of a thousand turns needs less than a hundredth of this.
+const FUEL: u64 = 10_000_000;
+
+/// A message of `raise_exception`.
+#[derive(Debug)]
+pub(super) struct Raised(pub(super) String);
+
+impl fmt::Display for Raised {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Raised {}
+
+/// An environment without templates.
+pub(super) fn environment() -> Result<Environment<'static>, Error> {
+    let mut environment = Environment::new();
+    environment.set_syntax(
+        SyntaxConfig::builder()
+            .trim_blocks(true)
+            .lstrip_blocks(true)
+            .build()?,
+    );
+    environment.set_auto_escape_callback(|_| AutoEscape::None);
+    environment.set_undefined_behavior(UndefinedBehavior::Lenient);
+    environment.set_fuel(Some(FUEL));
+    environment.set_unknown_method_callback(methods::call);
+    environment.add_filter("tojson", json::tojson);
+    environment.add_filter("trim", |text: &str, characters: Option<&str>| {
+        methods::strip(text, characters, true, true).to_owned()
+    });
+    // In Jinja text is a sequence of characters, a mapping one of keys, and a boolean a number.
+    environment.add_test("sequence", |value: &Value| {
+        let kind = value.kind();
+        value.is_undefined() || matches!(kind, ValueKind::Seq | ValueKind::Map | ValueKind::String)
+    });
+    environment.add_test("iterable", |value: &Value| {
+        !value.is_none() && value.try_iter().is_ok()
+    });
+    environment.add_test("number", |value: &Value| {
+        matches!(value.kind(), ValueKind::Number | ValueKind::Bool)
+    });
+    environment.add_function("raise_exception", raise_exception);
+    environment.add_function("strftime_now", strftime_now);
+    Ok(environment)
+}
+
+fn raise_exception(message: String) -> Result<Value, Error> {
+    let error = Error::new(
+        ErrorKind::InvalidOperation,
+        "the template raised an exception",
+    );
+    Err(error.with_source(Raised(message)))
+}
+
+/// The local time, written in `format`.
+fn strftime_now(format: &str) -> Result<String, Error> {
+    jiff::fmt::strtime::format(format, &Zoned::now())
+        .map_err(|error| Error::new(ErrorKind::InvalidOperation, error.to_string()))
+}
+
+/// `source` with `{% generation %}` blocks, which mark what the assistant says, made into plain ones.
+///
+/// A block that only opens a scope treats the white space around its tags, and the variables within, as theirs would be.
+pub(super) fn without_generation_tags(source: &str) -> String {
+    let Ok(tag) = Regex::new(r"\{%([-+]?)\s*(end)?generation\s*([-+]?)%\}") else {
+        return source.to_owned();
+    };
+    tag.replace_all(source, "{%$1 ${2}with $3%}").into_owned()
+}

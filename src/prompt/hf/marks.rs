@@ -1,0 +1,123 @@
+//! What users spell stays text: special tokens in a conversation are marked before a template mixes them with its own.
+
+use std::collections::{BTreeSet, HashSet};
+
+use super::HfTokenizer;
+use crate::{Error, Result};
+
+/// Private-use characters put around every special token that a conversation spells.
+///
+/// The token stays whole between its marks, so a template that looks for it, or splits at it, does what it always does.
+pub(super) struct Marks {
+    open: char,
+    close: char,
+    /// Everything that was put between marks.
+    spelled: BTreeSet<String>,
+}
+
+/// A rendered text in which one private-use character stands for each special token that is to be read as ordinary text.
+#[derive(Default)]
+pub(super) struct Marked {
+    pub(super) text: String,
+    /// Marks that lost their partner. They are dropped, but only after what stands on their two sides can no longer be read
+    /// together as a special token.
+    pub(super) breaks: Vec<char>,
+    /// The characters and what they stand for.
+    pub(super) stand_ins: Vec<(char, String)>,
+}
+
+impl Marked {
+    pub(super) fn any(&self) -> bool {
+        !self.breaks.is_empty() || !self.stand_ins.is_empty()
+    }
+}
+
+impl Marks {
+    /// Marks for a conversation of these strings; `None` if none of them spells a special token.
+    pub(super) fn of(strings: &[&str], tokenizer: &HfTokenizer) -> Result<Option<Self>> {
+        let spelled: BTreeSet<String> = strings
+            .iter()
+            .flat_map(|text| {
+                let ranges = tokenizer.specials_in(text).into_iter();
+                ranges.map(|range| text[range].to_owned())
+            })
+            .collect();
+        if spelled.is_empty() {
+            return Ok(None);
+        }
+        let mut unused = unused(strings);
+        Ok(Some(Self {
+            open: unused.next().ok_or_else(exhausted)?,
+            close: unused.next().ok_or_else(exhausted)?,
+            spelled,
+        }))
+    }
+
+    /// `text` with its special tokens marked.
+    pub(super) fn mark(&self, text: &str, tokenizer: &HfTokenizer) -> String {
+        let mut marked = String::with_capacity(text.len());
+        let mut done = 0;
+        for range in tokenizer.specials_in(text) {
+            marked.push_str(&text[done..range.start]);
+            marked.push(self.open);
+            marked.push_str(&text[range.clone()]);
+            marked.push(self.close);
+            done = range.end;
+        }
+        marked + &text[done..]
+    }
+
+    /// Replaces what is marked in a rendered text by characters that stand for it.
+    pub(super) fn read(&self, rendered: &str) -> Result<Marked> {
+        let mut unused = unused(&[rendered]).filter(|mark| ![self.open, self.close].contains(mark));
+        let mut text = String::with_capacity(rendered.len());
+        let mut stand_ins: Vec<(char, String)> = Vec::new();
+        let mut rest = rendered;
+        while let Some(at) = rest.find(self.open) {
+            text.push_str(&rest[..at]);
+            let inside = &rest[at + self.open.len_utf8()..];
+            let end = inside.find(self.close);
+            let spelled = end
+                .map(|end| &inside[..end])
+                .filter(|&spelled| self.spelled.contains(spelled));
+            let Some(spelled) = spelled else {
+                text.push(self.open);
+                rest = inside;
+                continue;
+            };
+            let known = stand_ins.iter().find(|(_, text)| text == spelled);
+            let stand_in = match known {
+                Some((stand_in, _)) => *stand_in,
+                None => {
+                    let stand_in = unused.next().ok_or_else(exhausted)?;
+                    stand_ins.push((stand_in, spelled.to_owned()));
+                    stand_in
+                }
+            };
+            text.push(stand_in);
+            rest = &inside[spelled.len() + self.close.len_utf8()..];
+        }
+        text.push_str(rest);
+        Ok(Marked {
+            text,
+            breaks: vec![self.open, self.close],
+            stand_ins,
+        })
+    }
+}
+
+/// The characters of the private-use planes that occur in none of `texts`.
+fn unused(texts: &[&str]) -> impl Iterator<Item = char> + use<> {
+    let planes = ('\u{f0000}'..='\u{ffffd}').chain('\u{100000}'..='\u{10fffd}');
+    let characters = texts.iter().flat_map(|text| text.chars());
+    let used: HashSet<char> = characters.filter(|&c| c >= '\u{f0000}').collect();
+    planes.filter(move |mark| !used.contains(mark))
+}
+
+fn exhausted() -> Error {
+    Error::config(
+        "messages",
+        "text with every private-use character",
+        "text that leaves a few of them unused",
+    )
+}

@@ -1,0 +1,161 @@
+//! A turn of a conversation, and what else a template is told.
+
+use std::collections::BTreeMap;
+
+use minijinja::Value;
+use minijinja::value::{Serde, ValueKind};
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result};
+
+/// A turn of a conversation.
+///
+/// ```
+/// use rlvr::prompt::hf::Message;
+///
+/// let read: Message = serde_json::from_str(r#"{"role": "user", "content": "1+1="}"#)?;
+/// assert_eq!(read, Message::user("1+1="));
+/// # Ok::<(), serde_json::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Message {
+    /// Who speaks: `system`, `user`, `assistant`, or what else the model's template knows.
+    pub role: String,
+    /// What is said.
+    pub content: String,
+}
+
+impl Message {
+    /// A turn of `role`.
+    pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
+        Self {
+            role: role.into(),
+            content: content.into(),
+        }
+    }
+
+    /// The system prompt.
+    pub fn system(content: impl Into<String>) -> Self {
+        Self::new("system", content)
+    }
+
+    /// A turn of the user.
+    pub fn user(content: impl Into<String>) -> Self {
+        Self::new("user", content)
+    }
+
+    /// A turn of the model.
+    pub fn assistant(content: impl Into<String>) -> Self {
+        Self::new("assistant", content)
+    }
+}
+
+/// Variables of a template by their names: `enable_thinking`, `tools`, `documents`, `date_string` and whatever else it reads.
+///
+/// Unlike a `serde_json::Map` these keep the order of the fields within a value, which a template that writes its tools as JSON
+/// shows to the model: give them as structs, or [as JSON text](Self::set_json). As serde types they are a plain map.
+///
+/// ```
+/// use rlvr::prompt::hf::Variables;
+///
+/// let variables = Variables::new()
+///     .set("enable_thinking", false)
+///     .set_json("tools", r#"[{"name": "add", "description": "Adds numbers."}]"#)?;
+/// assert_eq!(
+///     serde_json::to_string(&variables).unwrap(),
+///     r#"{"enable_thinking":false,"tools":[{"name":"add","description":"Adds numbers."}]}"#,
+/// );
+/// # Ok::<(), rlvr::Error>(())
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Variables(BTreeMap<String, Value>);
+
+impl Variables {
+    /// No variables.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// With the variable `name`, in place of what had this name before.
+    #[must_use]
+    pub fn set(mut self, name: impl Into<String>, value: impl Serialize) -> Self {
+        self.0.insert(name.into(), Value::from(Serde(value)));
+        self
+    }
+
+    /// With the variable `name` read from JSON, its fields in their order.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if it is not JSON.
+    pub fn set_json(self, name: impl Into<String>, json: &str) -> Result<Self> {
+        let name = name.into();
+        match serde_json::from_str::<Value>(json) {
+            Ok(value) => Ok(self.set(name, value)),
+            Err(error) => Err(Error::config(
+                name,
+                format!("{json:?}"),
+                format!("JSON: {error}"),
+            )),
+        }
+    }
+
+    /// With all of `others`, which win over what has the same name here.
+    #[must_use]
+    pub fn and(mut self, others: &Self) -> Self {
+        let others = others.0.iter();
+        self.0
+            .extend(others.map(|(name, value)| (name.clone(), value.clone())));
+        self
+    }
+
+    /// Whether the template is told something other than `none` under this name.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.0.get(name).is_some_and(|value| !value.is_none())
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value))
+    }
+
+    /// Every string in the values; names and field names are not among them.
+    pub(super) fn strings(&self) -> Vec<String> {
+        let mut strings = Vec::new();
+        for value in self.0.values() {
+            map_strings(value, &mut |text| {
+                strings.push(text.to_owned());
+                text.to_owned()
+            });
+        }
+        strings
+    }
+
+    /// These variables with every string of the values replaced.
+    pub(super) fn map(&self, mut replace: impl FnMut(&str) -> String) -> Self {
+        let variables = self.0.iter();
+        Self(
+            variables
+                .map(|(name, value)| (name.clone(), map_strings(value, &mut replace)))
+                .collect(),
+        )
+    }
+}
+
+/// A copy of `value` with its strings replaced, within lists and maps too.
+fn map_strings(value: &Value, replace: &mut dyn FnMut(&str) -> String) -> Value {
+    if let Some(text) = value.as_str() {
+        return Value::from(replace(text));
+    }
+    let Ok(items) = value.try_iter() else {
+        return value.clone();
+    };
+    match value.kind() {
+        ValueKind::Map => Value::from_pairs(items.map(|key| {
+            let item = value.get_item(&key).unwrap_or_default();
+            (key, map_strings(&item, replace))
+        })),
+        ValueKind::Seq => items.map(|item| map_strings(&item, replace)).collect(),
+        _ => value.clone(),
+    }
+}

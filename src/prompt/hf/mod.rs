@@ -1,0 +1,34 @@
+//! Takes a Hugging Face folder from the user; gives its tokenizer and its chat template to `rollout` and `train`.
+//!
+//! [`HfTokenizer`] reads `tokenizer.json` and the configs beside it; [`ChatTemplate`] renders a conversation of [`Message`]s
+//! into the text that an instruction-tuned model was trained on; [`ChatTokenizer`] is both, and is the tokenizer a trainer
+//! holds: a problem's prompt becomes a turn of the user, and the completion is the turn of the assistant.
+//!
+//! ```no_run
+//! use rlvr::prompt::Tokenizer;
+//! use rlvr::prompt::hf::ChatTokenizer;
+//!
+//! let tokenizer = ChatTokenizer::from_folder("SmolLM2-135M-Instruct")?
+//!     .with_system("Think first, then answer in <answer> tags.")
+//!     .with_prefix("<think>");
+//! let ids = tokenizer.encode_prompt("What is 37 + 48?")?;
+//! # Ok::<(), rlvr::Error>(())
+//! ```
+//!
+//! The folder is untrusted: a template runs on a budget and reaches nothing but the variables it is given, and what a message
+//! *spells* never becomes a special token.
+
+mod chat;
+mod environment;
+mod folder;
+mod json;
+mod marks;
+mod message;
+mod methods;
+mod template;
+mod tokenizer;
+
+pub use chat::ChatTokenizer;
+pub use message::{Message, Variables};
+pub use template::{ChatTemplate, RenderOptions};
+pub use tokenizer::HfTokenizer;

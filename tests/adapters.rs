@@ -1,0 +1,245 @@
+//! Low-rank adapters and block-wise gradient checkpointing of the causal transformer: what is computed, what is trained, what is
+//! kept in memory.
+
+mod common;
+
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::optim::GradientsParams;
+use burn::tensor::{Device, Distribution, Tensor};
+use common::{assert_close, devices, floats, ids};
+use rlvr::policy::causal::{CausalConfig, CausalModel, LoraConfig, LoraTarget, RopeScaling};
+use rlvr::policy::{
+    LogProbConfig, PolicyModel, PrefixedBatch, ReferencePolicy, ReferenceSync, ScoredTokens,
+    TokenBatch,
+};
+use rlvr::train::{Optimizer, OptimizerConfig, Schedule};
+
+const VOCABULARY: usize = 20;
+
+/// Everything that a layer can have.
+fn config(tied: bool) -> CausalConfig {
+    CausalConfig {
+        hidden_size: 16,
+        intermediate_size: 24,
+        num_hidden_layers: 3,
+        num_attention_heads: 4,
+        num_key_value_heads: 2,
+        max_position_embeddings: 32,
+        qk_norm: true,
+        attention_bias: true,
+        attention_output_bias: true,
+        mlp_bias: true,
+        tie_word_embeddings: tied,
+        sliding_window: Some(3),
+        windowed_layers: vec![1],
+        unrotated_layers: vec![2],
+        rope_scaling: RopeScaling::Linear { factor: 2.0 },
+        ..CausalConfig::new(VOCABULARY)
+    }
+}
+
+fn model(tied: bool, device: &Device) -> CausalModel {
+    config(tied).init(5, device).unwrap()
+}
+
+/// Adapters that matter: `B` is not zero.
+fn adapted(model: CausalModel, config: &LoraConfig) -> CausalModel {
+    let mut model = model.with_lora(config).unwrap();
+    for block in &mut model.layers {
+        for projection in [&mut block.self_attn.q_proj, &mut block.mlp.down_proj] {
+            if let Some(lora) = &mut projection.lora {
+                lora.b = lora.b.clone().map(|b| {
+                    let noise =
+                        Tensor::random(b.dims(), Distribution::Normal(0.0, 0.3), &b.device());
+                    let tracked = b.is_require_grad();
+                    noise.set_require_grad(tracked)
+                });
+            }
+        }
+    }
+    model
+}
+
+/// Five rows that continue two prompts, all ragged.
+fn batch(prefixed: bool, device: &Device) -> PrefixedBatch {
+    let prompts: [&[u32]; 2] = [&[3, 4, 5, 6, 7], &[8, 9]];
+    let rows: [&[u32]; 5] = [&[1, 2, 3], &[4], &[5, 6, 7, 8], &[9, 10], &[11, 12, 13, 14]];
+    PrefixedBatch {
+        prefixes: prefixed.then(|| TokenBatch::from_rows(&prompts, device).unwrap()),
+        prefix_of: vec![0, 0, 0, 1, 1],
+        rows: TokenBatch::from_rows(&rows, device).unwrap(),
+    }
+}
+
+/// The loss of a batch, its log-probs, and the gradients of the model.
+fn gradients(model: &CausalModel, prefixed: bool) -> (Vec<f64>, GradientsParams) {
+    let device = model.device();
+    let batch = batch(prefixed, &device);
+    let targets = ids(
+        &(0..5)
+            .map(|r| (0..4).map(|c| (3 * r + c) % 20).collect())
+            .collect::<Vec<_>>(),
+        &device,
+    );
+    let config = LogProbConfig {
+        chunk: 7,
+        ..LogProbConfig::default()
+    };
+    let pass = model.forward_pass(&batch).unwrap();
+    let scored = ScoredTokens::new(pass, model.unembedding(), targets, &config).unwrap();
+    // Padding must not matter: only real tokens are summed.
+    let weights: Vec<Vec<f64>> = batch
+        .rows
+        .lengths
+        .iter()
+        .map(|&length| {
+            (0..4)
+                .map(|c| if c < length { 1.0 + c as f64 } else { 0.0 })
+                .collect()
+        })
+        .collect();
+    let weights = common::matrix(&weights, &device);
+    let log_probs = floats(scored.log_probs.clone() * weights.clone());
+    let loss = (scored.log_probs.clone() * weights.clone()).sum()
+        + (scored.entropies.clone() * weights).sum();
+    (log_probs, scored.backward(loss, model).unwrap())
+}
+
+/// Every parameter's gradient, in the order of the module; none where there is none.
+struct Collect<'a>(&'a GradientsParams, Vec<Option<Vec<f64>>>);
+
+impl ModuleVisitor for Collect<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        self.1.push(self.0.get::<D>(param.id).map(floats));
+    }
+}
+
+fn in_order(model: &CausalModel, gradients: &GradientsParams) -> Vec<Option<Vec<f64>>> {
+    let mut collect = Collect(gradients, Vec::new());
+    model.visit(&mut collect);
+    collect.1
+}
+
+fn hidden(model: &CausalModel) -> Vec<f64> {
+    let model = model.valid();
+    floats(batch(true, &model.device()).hidden_states(&model).unwrap())
+}
+
+#[test]
+fn blocks_that_are_computed_again_have_the_same_gradient() {
+    for (backend, device) in devices() {
+        for (tied, prefixed, lora) in [
+            (true, true, false),
+            (false, true, false),
+            (true, false, false),
+            (false, true, true),
+            (true, false, true),
+        ] {
+            let what = format!("{backend}, tied {tied}, prefixed {prefixed}, lora {lora}");
+            let mut model = model(tied, &device.clone().autodiff());
+            if lora {
+                model = adapted(model, &LoraConfig::default());
+            }
+            let (log_probs, kept) = gradients(&model, prefixed);
+            let again = model.clone().with_gradient_checkpointing(true);
+            let (log_probs_again, computed_again) = gradients(&again, prefixed);
+            assert_eq!(log_probs, log_probs_again, "{what}");
+            let (kept, again) = (in_order(&model, &kept), in_order(&again, &computed_again));
+            assert_eq!(kept.len(), again.len());
+            let mut with_gradient = 0;
+            for (index, (kept, again)) in kept.iter().zip(&again).enumerate() {
+                match (kept, again) {
+                    (Some(kept), Some(again)) => {
+                        with_gradient += 1;
+                        for (kept, again) in kept.iter().zip(again) {
+                            assert_close(*again, *kept, 1e-5, 1e-5, &format!("{what} {index}"));
+                        }
+                    }
+                    (None, None) => {}
+                    _ => panic!("{what}: only one way has a gradient of parameter {index}"),
+                }
+            }
+            // Every parameter is trained: 3 blocks of 18 and two or three around them; or the 7 adapters of each block.
+            let expected = if lora {
+                42
+            } else {
+                3 * 18 + 2 + usize::from(!tied)
+            };
+            assert_eq!(with_gradient, expected, "{what}");
+        }
+    }
+}
+
+#[test]
+fn fresh_adapters_change_nothing_and_are_all_that_is_trained() {
+    for (_, device) in devices() {
+        let device = device.autodiff();
+        let plain = model(true, &device);
+        let config = LoraConfig {
+            rank: 3,
+            alpha: 6.0,
+            targets: vec![LoraTarget::QProj, LoraTarget::DownProj],
+            ..LoraConfig::default()
+        };
+        let mut model = plain.clone().with_lora(&config).unwrap();
+        assert_eq!(hidden(&model), hidden(&plain));
+        assert_eq!(model.adapters().count(), 6);
+        let (_, gradients) = gradients(&model, true);
+        assert_eq!(gradients.len(), 12);
+        let before = floats(model.layers[0].self_attn.k_proj.weight.val().inner());
+        let mut optimizer = Optimizer::new(OptimizerConfig::new(Schedule::constant(0.1))).unwrap();
+        optimizer.step(&mut model, gradients).unwrap();
+        assert_ne!(hidden(&model), hidden(&plain), "the adapters have moved");
+        let after = floats(model.layers[0].self_attn.k_proj.weight.val().inner());
+        assert_eq!(before, after, "the weights have not");
+        // Off again it is the model that it was, and so is the reference.
+        assert_eq!(hidden(&model.clone().with_adapters_off()), hidden(&plain));
+        let reference = ReferencePolicy::new(&model, ReferenceSync::Never).unwrap();
+        assert_eq!(hidden(reference.model()), hidden(&plain));
+    }
+}
+
+#[test]
+fn merged_weights_are_the_adapted_model() {
+    for (backend, device) in devices() {
+        let device = device.autodiff();
+        for rank_stabilized in [false, true] {
+            let config = LoraConfig {
+                rank: 4,
+                alpha: 2.0,
+                rank_stabilized,
+                ..LoraConfig::default()
+            };
+            let model = adapted(model(false, &device), &config);
+            let merged = model.clone().merge_lora();
+            assert!(!merged.has_adapters());
+            let (adapted, merged_hidden) = (hidden(&model), hidden(&merged));
+            assert_ne!(adapted, hidden(&model.clone().with_adapters_off()));
+            for (got, want) in merged_hidden.iter().zip(&adapted) {
+                assert_close(*got, *want, 1e-5, 1e-5, backend);
+            }
+            // What was frozen is trained again.
+            assert_eq!(gradients(&merged, true).1.len(), 3 * 18 + 3);
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_adapted_is_refused_by_name() {
+    let (_, device) = devices().remove(0);
+    let refused = |config: LoraConfig| {
+        let model = model(true, &device);
+        model.with_lora(&config).unwrap_err().to_string()
+    };
+    let usual = LoraConfig::default;
+    assert!(refused(LoraConfig { rank: 0, ..usual() }).contains("lora.rank"));
+    let alpha = f64::NAN;
+    assert!(refused(LoraConfig { alpha, ..usual() }).contains("lora.alpha"));
+    let targets = Vec::new();
+    assert!(refused(LoraConfig { targets, ..usual() }).contains("lora.targets"));
+    let twice = model(true, &device)
+        .with_lora(&usual())
+        .unwrap()
+        .with_lora(&usual());
+    assert!(twice.unwrap_err().to_string().contains("merge_lora"));
+}

@@ -1,0 +1,204 @@
+//! Open weights compute what Hugging Face transformers computes with them.
+//!
+//! Every folder in `RLVR_TINY_DIR` (default `tests/fixtures/hf`) with an `expected.json` is a model and what transformers made of it:
+//! logits at some positions and a greedy continuation. Nothing here knows which families there are.
+#![cfg(feature = "hf")]
+
+mod common;
+
+use std::path::{Path, PathBuf};
+
+use burn::module::Module;
+use burn::tensor::Device;
+use common::{devices, floats};
+use rlvr::policy::causal::CausalModel;
+use rlvr::policy::hf::{LoadOptions, SaveOptions, load, save};
+use rlvr::policy::{PolicyModel, TokenBatch};
+use rlvr::rollout::{GenerationConfig, GenerationRequest, SamplingConfig, generate};
+use serde::Deserialize;
+
+/// The largest difference of a logit that passes.
+const TOLERANCE: f64 = 1e-4;
+
+#[derive(Deserialize)]
+struct Expected {
+    cases: Vec<Case>,
+}
+
+#[derive(Deserialize)]
+struct Case {
+    tokens: Vec<u32>,
+    positions: Vec<usize>,
+    logits: Vec<Vec<f64>>,
+    greedy: Vec<u32>,
+}
+
+/// The folders with something to compare, by name.
+fn families() -> Vec<(String, PathBuf, Vec<Case>)> {
+    let root = match std::env::var_os("RLVR_TINY_DIR") {
+        Some(given) => PathBuf::from(given),
+        None => Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/hf"),
+    };
+    let entries = std::fs::read_dir(&root).unwrap_or_else(|e| panic!("{}: {e}", root.display()));
+    let mut found: Vec<_> = entries
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.join("expected.json").exists())
+        .map(|path| {
+            let text = std::fs::read_to_string(path.join("expected.json")).unwrap();
+            let expected: Expected =
+                serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            (name, path, expected.cases)
+        })
+        .collect();
+    found.sort_by(|a, b| a.0.cmp(&b.0));
+    assert!(!found.is_empty(), "no model in {}", root.display());
+    found
+}
+
+fn open(path: &Path, device: &Device) -> CausalModel {
+    load(path, &LoadOptions::f32(), device).unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// The logits `[V]` of every token of every row, read in pieces that end at `cuts`.
+fn logits(model: &CausalModel, rows: &[&[u32]], cuts: &[usize]) -> Vec<Vec<Vec<f64>>> {
+    let mut cache = model.empty_cache(rows.len());
+    let mut all: Vec<Vec<Vec<f64>>> = vec![Vec::new(); rows.len()];
+    let longest = rows.iter().map(|row| row.len()).max().unwrap();
+    let ends = cuts.iter().copied().filter(|&cut| cut < longest);
+    let mut from = 0;
+    for to in ends.chain([longest]) {
+        // A row that has ended goes on with nothing.
+        let piece: Vec<&[u32]> = rows
+            .iter()
+            .map(|row| &row[from.min(row.len())..to.min(row.len())])
+            .collect();
+        let batch = TokenBatch::from_rows(&piece, &model.device()).unwrap();
+        let hidden = model.forward(&batch, &mut cache).unwrap();
+        let [count, width, size] = hidden.dims();
+        let flat = floats(
+            hidden
+                .reshape([count * width, size])
+                .matmul(model.unembedding()),
+        );
+        let vocabulary = model.vocab_size();
+        for (row, (tokens, all)) in piece.iter().zip(&mut all).enumerate() {
+            let start = row * width * vocabulary;
+            let own = flat[start..].chunks_exact(vocabulary).take(tokens.len());
+            all.extend(own.map(<[f64]>::to_vec));
+        }
+        from = to;
+    }
+    all
+}
+
+/// The largest difference between `got`, a row's logits, and what is expected of it.
+fn worst(got: &[Vec<f64>], case: &Case) -> f64 {
+    let pairs = case
+        .positions
+        .iter()
+        .zip(&case.logits)
+        .flat_map(|(&at, want)| {
+            assert_eq!(got[at].len(), want.len(), "the size of the vocabulary");
+            got[at].iter().zip(want)
+        });
+    let difference = |(got, want): (&f64, &f64)| match got.is_finite() {
+        true => (got - want).abs(),
+        false => f64::INFINITY,
+    };
+    pairs.map(difference).fold(0.0, f64::max)
+}
+
+/// The greedy continuation of every case, all of them in one batch.
+fn greedy(model: &CausalModel, cases: &[Case]) -> Vec<Vec<u32>> {
+    let requests: Vec<_> = cases
+        .iter()
+        .map(|case| GenerationRequest::new(case.tokens.clone(), 1, []))
+        .collect();
+    let config = GenerationConfig {
+        max_new_tokens: cases.iter().map(|case| case.greedy.len()).max().unwrap(),
+        sampling: SamplingConfig::greedy(),
+        ..GenerationConfig::default()
+    };
+    let answers = generate(model, &requests, &config).unwrap();
+    answers
+        .into_iter()
+        .zip(cases)
+        .map(|(mut samples, case)| {
+            let mut tokens = samples.remove(0).tokens;
+            tokens.truncate(case.greedy.len());
+            tokens
+        })
+        .collect()
+}
+
+#[test]
+fn logits_and_greedy_tokens_are_those_of_transformers() {
+    for (name, path, cases) in families() {
+        for (backend, device) in devices() {
+            let model = open(&path, &device);
+            let mut largest: f64 = 0.0;
+            let mut check = |what: &str, rows: &[Vec<Vec<f64>>], cases: &[Case]| {
+                for (index, (row, case)) in rows.iter().zip(cases).enumerate() {
+                    let worst = worst(row, case);
+                    assert!(
+                        worst <= TOLERANCE,
+                        "{name} on {backend}, {what}, case {index}: a logit is off by {worst:e}"
+                    );
+                    largest = largest.max(worst);
+                }
+            };
+            for case in &cases {
+                let alone = [case.tokens.as_slice()];
+                let case = std::slice::from_ref(case);
+                check("without cache", &logits(&model, &alone, &[]), case);
+                check("in pieces", &logits(&model, &alone, &[1, 4, 20]), case);
+                if alone[0].len() <= 50 {
+                    let each: Vec<usize> = (1..alone[0].len()).collect();
+                    check("token by token", &logits(&model, &alone, &each), case);
+                }
+            }
+            let rows: Vec<&[u32]> = cases.iter().map(|case| case.tokens.as_slice()).collect();
+            check("all rows together", &logits(&model, &rows, &[]), &cases);
+            let continued = logits(&model, &rows, &[3, 17]);
+            check("all rows together, in pieces", &continued, &cases);
+            let tokens = greedy(&model, &cases);
+            for (index, (got, case)) in tokens.iter().zip(&cases).enumerate() {
+                assert_eq!(
+                    *got, case.greedy,
+                    "{name} on {backend}, greedy, case {index}"
+                );
+            }
+            println!(
+                "{name} on {backend}: {} cases, largest difference {largest:.1e}",
+                cases.len()
+            );
+        }
+    }
+}
+
+#[test]
+fn a_saved_folder_is_the_same_model() {
+    for (name, path, cases) in families() {
+        let (_, device) = devices().remove(0);
+        let model = open(&path, &device);
+        let root = tempfile::tempdir().unwrap();
+        let bytes = 4 * model.num_params();
+        for (kind, limit) in [("whole", u64::MAX), ("sharded", bytes as u64 / 3)] {
+            let saved = root.path().join(kind);
+            let options = SaveOptions {
+                max_shard_size: limit,
+                ..SaveOptions::default()
+            };
+            save(&model, &path, &saved, &options).unwrap();
+            let sharded = saved.join("model.safetensors.index.json").exists();
+            assert_eq!(sharded, kind == "sharded", "{name}");
+            let again = open(&saved, &device);
+            for case in &cases {
+                let rows = [case.tokens.as_slice()];
+                let (before, after) = (logits(&model, &rows, &[]), logits(&again, &rows, &[]));
+                assert!(before == after, "{name}, {kind}: logits changed");
+            }
+        }
+    }
+}
