@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
-use burn::tensor::Device;
 use clap::{Parser, ValueEnum};
 use rlvr::train::TrainerConfig;
+
+use crate::backend::Backend;
 
 /// DeepSeek-R1-Zero in miniature: a small transformer that mostly blurts answers is rewarded when it is right, and finds
 /// out that thinking pays.
@@ -56,49 +57,4 @@ pub enum TaskName {
 fn algorithm(name: &str) -> rlvr::Result<String> {
     TrainerConfig::default().with_recipe(name)?;
     Ok(name.into())
-}
-
-/// The backends that this build has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Backend {
-    /// CPU, pure Rust
-    #[cfg(feature = "flex")]
-    Flex,
-    /// CPU, ndarray
-    #[cfg(feature = "ndarray")]
-    Ndarray,
-    /// The first NVIDIA GPU
-    #[cfg(feature = "cuda")]
-    Cuda,
-    /// The default WebGPU device
-    #[cfg(feature = "wgpu")]
-    Wgpu,
-}
-
-impl Default for Backend {
-    fn default() -> Self {
-        // The CPU first: a build with a GPU feature also runs on machines without one.
-        let compiled = Self::value_variants();
-        *compiled.first().expect(
-            "build this example with at least one of the features flex, ndarray, cuda, wgpu",
-        )
-    }
-}
-
-impl Backend {
-    /// The device, for training.
-    pub fn device(self) -> Device {
-        let device = match self {
-            #[cfg(feature = "flex")]
-            Self::Flex => Device::flex(),
-            #[cfg(feature = "ndarray")]
-            #[allow(deprecated)]
-            Self::Ndarray => Device::ndarray(),
-            #[cfg(feature = "cuda")]
-            Self::Cuda => Device::cuda(0),
-            #[cfg(feature = "wgpu")]
-            Self::Wgpu => Device::wgpu(burn::tensor::DeviceKind::DefaultDevice),
-        };
-        device.autodiff()
-    }
 }

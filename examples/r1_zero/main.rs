@@ -1,6 +1,8 @@
 //! R1-Zero in miniature, end to end: `cargo run --release --example r1_zero`. See `--help`.
 
 mod args;
+#[path = "../common/backend.rs"]
+mod backend;
 mod report;
 mod task;
 
@@ -52,7 +54,7 @@ fn run(args: &Args) -> Result<()> {
     let _ = ctrlc::set_handler(move || raised.store(true, Ordering::Relaxed));
 
     let task = Task::new(args)?;
-    let device = args.device.device();
+    let device = args.device.device().autodiff();
     let checkpoints = args.out.join("checkpoints");
     let before_file = args.out.join("before.json");
     let evaluation = EvaluationConfig {

@@ -1,0 +1,367 @@
+//! Open weights in, a better reasoner out:
+//! `cargo run --release --features hf --example grpo_hf -- --model DIR --data problems.jsonl --out DIR2`. See `--help`.
+
+mod args;
+#[path = "../common/backend.rs"]
+mod backend;
+mod summary;
+
+use std::fs;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use args::Args;
+use burn::module::Module;
+use burn::tensor::Device;
+use clap::Parser;
+use indicatif::{ProgressBar as Bar, ProgressStyle};
+use rlvr::policy::PolicyModel;
+use rlvr::policy::causal::{CausalModel, LoraConfig, LoraTarget};
+use rlvr::policy::hf::{LoadOptions, SaveOptions, load, save, save_adapters};
+use rlvr::prompt::hf::ChatTokenizer;
+use rlvr::prompt::{JsonLines, Split, Tokenizer, split};
+use rlvr::reward::{FormatReward, MathReward, RewardSet};
+use rlvr::rollout::{GenerationConfig, SamplingConfig};
+use rlvr::train::observer::{Chart, MetricsFile, Observer, ProgressBar, StepRecord, read_metrics};
+use rlvr::train::{
+    Demonstration, Evaluation, EvaluationConfig, OptimizerConfig, RunCheckpoints, RunConfig,
+    RunEnd, RunEvaluation, Schedule, SftConfig, Trainer, TrainerConfig, latest_checkpoint,
+    supervise,
+};
+use rlvr::{Error, Result};
+use summary::Summary;
+
+// Tensors of a few megabytes come and go every millisecond; the system's allocator gives them back to
+// the kernel each time.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    match run(&Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &Args) -> Result<()> {
+    let started = Instant::now();
+    let stop = Arc::new(AtomicBool::new(false));
+    let raised = stop.clone();
+    // A second handler cannot be installed; without one Ctrl-C simply ends the process.
+    let _ = ctrlc::set_handler(move || raised.store(true, Ordering::Relaxed));
+
+    let folder = args.run_folder();
+    let checkpoints = folder.join("checkpoints");
+    let resumed = prepare_folders(args, &folder, &checkpoints)?;
+    let problems = JsonLines::default().read(&args.data)?;
+    let problems = split(problems, args.held_out, args.seed)?;
+    let tokenizer = ChatTokenizer::from_folder(&args.model)?.with_system(&args.system);
+    let device = args.device.device().autodiff();
+    println!(
+        "{} | {} | seed {} | {} problems, {} held out",
+        args.model.display(),
+        args.algorithm,
+        args.seed,
+        problems.train.len(),
+        problems.held_out.len(),
+    );
+
+    let mut base = args.model.clone();
+    if let Some(file) = &args.sft {
+        base = folder.join("sft");
+        if resumed.is_none() && !cold_start(args, file, &tokenizer, &base, &device, &stop)? {
+            println!("stopped during the supervised phase: nothing to resume from");
+            return Ok(());
+        }
+    }
+    let (policy, lora) = policy(args, &base, &device)?;
+    println!(
+        "{} parameters, {} of them trained",
+        policy.num_params(),
+        summary::trained_parameters(&policy)
+    );
+    let mut trainer = trainer(args, policy, Arc::new(tokenizer), &problems)?;
+    let before_file = folder.join("before.json");
+    let before: Evaluation = match &resumed {
+        Some(path) => {
+            trainer.load_checkpoint(path)?;
+            summary::read_json(&before_file)?
+        }
+        None => trainer.evaluate(&problems.held_out, &EvaluationConfig::default())?,
+    };
+    summary::write_json(&before_file, &before)?;
+    println!(
+        "before: {:.1}% of the held-out problems right",
+        100.0 * before.accuracy
+    );
+
+    let config = RunConfig {
+        steps: args.steps,
+        title: format!("{} on {}", args.algorithm, args.data.display()),
+        evaluation: Some(RunEvaluation {
+            problems: problems.held_out.clone(),
+            every: args.steps,
+            config: EvaluationConfig::default(),
+        }),
+        checkpoints: Some(RunCheckpoints {
+            folder: checkpoints,
+            every: args.checkpoint_every,
+            keep: 1,
+        }),
+    };
+    let mut observers = observers(&folder, &config, trainer.steps_done(), &before)?;
+    if trainer.run(&config, &mut observers, &stop)? == RunEnd::Stopped {
+        println!(
+            "stopped after step {}; the same command with --resume goes on",
+            trainer.steps_done()
+        );
+        return Ok(());
+    }
+
+    let summary = Summary::new(
+        &before,
+        &read_metrics(folder.join("metrics.jsonl"))?,
+        started,
+    );
+    summary::write_json(&folder.join("summary.json"), &summary)?;
+    let samples = trainer.last_rollouts().rollouts().take(3);
+    for rollout in samples {
+        println!("\n{}", rollout.text.trim());
+    }
+    let policy = trainer.into_policy().valid();
+    if let Some(lora) = &lora {
+        let name = base.display().to_string();
+        save_adapters(&policy, lora, &name, folder.join("adapter"), true)?;
+    }
+    save(
+        &policy.merge_lora(),
+        &base,
+        &args.out,
+        &SaveOptions::default(),
+    )?;
+    println!("\n{summary}");
+    println!(
+        "the model is in {}, everything else in {}",
+        args.out.display(),
+        folder.display()
+    );
+    Ok(())
+}
+
+/// Refuses to start where the result could not be left, makes the folder of the run, and finds what to resume from.
+fn prepare_folders(
+    args: &Args,
+    folder: &Path,
+    checkpoints: &Path,
+) -> Result<Option<std::path::PathBuf>> {
+    let occupied = fs::read_dir(&args.out).is_ok_and(|mut entries| entries.next().is_some());
+    if occupied {
+        let expected = "a new or an empty folder";
+        return Err(Error::config("--out", args.out.display(), expected));
+    }
+    if args.resume {
+        let missing = "no checkpoint to resume from; start without --resume";
+        let found = latest_checkpoint(checkpoints)?;
+        return Ok(Some(
+            found.ok_or_else(|| Error::checkpoint(checkpoints, missing))?,
+        ));
+    }
+    if latest_checkpoint(checkpoints)?.is_some() {
+        let reason = "holds checkpoints of an earlier run; go on with --resume, or remove it";
+        return Err(Error::checkpoint(folder, reason));
+    }
+    fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
+    let metrics = folder.join("metrics.jsonl");
+    if metrics.exists() {
+        fs::remove_file(&metrics).map_err(|e| Error::io(&metrics, e))?;
+    }
+    Ok(None)
+}
+
+/// The weights of `base`, or adapters on them.
+fn policy(args: &Args, base: &Path, device: &Device) -> Result<(CausalModel, Option<LoraConfig>)> {
+    let options = LoadOptions {
+        dtype: Some(args.dtype.into()),
+    };
+    let model = load(base, &options, device)?;
+    let model = model.with_gradient_checkpointing(args.gradient_checkpointing);
+    let Some(rank) = args.lora else {
+        return Ok((model, None));
+    };
+    let mut config = LoraConfig {
+        rank,
+        alpha: args.lora_alpha.unwrap_or(2.0 * rank as f64),
+        seed: args.seed,
+        ..LoraConfig::default()
+    };
+    if !args.lora_targets.is_empty() {
+        let target = |name: &String| {
+            let found = LoraTarget::ALL
+                .into_iter()
+                .find(|target| target.name() == name);
+            let known = LoraTarget::ALL.map(LoraTarget::name).join(", ");
+            found.ok_or_else(|| Error::config("--lora-targets", name, format!("some of {known}")))
+        };
+        config.targets = args
+            .lora_targets
+            .iter()
+            .map(target)
+            .collect::<Result<_>>()?;
+    }
+    Ok((model.with_lora(&config)?, Some(config)))
+}
+
+/// Teaches the form of an answer by demonstration and leaves the model in `to`; `false` if it was stopped.
+fn cold_start(
+    args: &Args,
+    file: &Path,
+    tokenizer: &ChatTokenizer,
+    to: &Path,
+    device: &Device,
+    stop: &AtomicBool,
+) -> Result<bool> {
+    let fields = JsonLines {
+        answer_field: "response".into(),
+        ..JsonLines::default()
+    };
+    let demonstrations: Vec<Demonstration> = fields
+        .read(file)?
+        .into_iter()
+        .map(|problem| Demonstration::new(problem.prompt, problem.answer))
+        .collect();
+    let config = SftConfig {
+        steps: args.sft_steps,
+        batch_size: args.sft_batch,
+        optimizer: OptimizerConfig::new(
+            Schedule::constant(args.sft_learning_rate).with_warmup(args.sft_steps.div_ceil(10)),
+        ),
+        seed: args.seed,
+    };
+    let (mut model, lora) = policy(args, &args.model, device)?;
+    let bar = Bar::new(config.steps);
+    let template = "cold start [{bar:20}] {pos}/{len} | loss {msg} | {elapsed} < {eta}";
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style.progress_chars("##-"));
+    }
+    let (mut first, mut last) = (None, f64::NAN);
+    supervise(&mut model, tokenizer, &demonstrations, &config, |report| {
+        first.get_or_insert(report.loss);
+        last = report.loss;
+        bar.set_message(format!("{last:.3}"));
+        bar.set_position(report.step);
+        !stop.load(Ordering::Relaxed)
+    })?;
+    bar.finish_and_clear();
+    if stop.load(Ordering::Relaxed) {
+        return Ok(false);
+    }
+    println!(
+        "cold start: {} demonstrations, {} steps, loss {:.3} -> {last:.3}, {:.0} s",
+        demonstrations.len(),
+        config.steps,
+        first.unwrap_or(f64::NAN),
+        bar.elapsed().as_secs_f64(),
+    );
+    if lora.is_some() {
+        model = model.merge_lora();
+    }
+    let replace = SaveOptions {
+        replace: true,
+        ..SaveOptions::default()
+    };
+    save(&model.valid(), &args.model, to, &replace)?;
+    Ok(true)
+}
+
+/// The trainer that the command line asks for.
+fn trainer(
+    args: &Args,
+    policy: CausalModel,
+    tokenizer: Arc<ChatTokenizer>,
+    problems: &Split,
+) -> Result<Trainer<CausalModel>> {
+    let usual = if args.lora.is_some() { 2e-4 } else { 1e-5 };
+    let peak = args.learning_rate.unwrap_or(usual);
+    let sampling = SamplingConfig {
+        temperature: args.temperature,
+        ..SamplingConfig::default()
+    };
+    let generation = GenerationConfig::new(args.max_new_tokens, tokenizer.stop_tokens());
+    let mut config = TrainerConfig {
+        seed: args.seed,
+        problems_per_step: args.problems,
+        group_size: args.group,
+        generation: generation.with_sampling(sampling),
+        optimizer: OptimizerConfig {
+            beta_2: 0.95,
+            ..OptimizerConfig::new(Schedule::constant(peak).with_warmup(args.steps.div_ceil(10)))
+        },
+        micro_batch: args.micro_batch,
+        logit_chunk: 128,
+        measure_kl: true,
+        ..TrainerConfig::default()
+    }
+    .with_recipe(&args.algorithm)?;
+    match (args.kl, &mut config.objective.kl) {
+        (Some(0.0), kl) => *kl = None,
+        (Some(coef), Some(kl)) => kl.coef = coef,
+        (Some(coef), kl) => {
+            *kl = Some(rlvr::loss::KlPenalty::new(
+                coef,
+                rlvr::loss::KlEstimator::K3,
+            ))
+        }
+        (None, _) => {}
+    }
+    let longest = problems
+        .train
+        .iter()
+        .chain(&problems.held_out)
+        .map(|problem| Ok(tokenizer.encode_prompt(&problem.prompt)?.len()))
+        .collect::<Result<Vec<usize>>>()?
+        .into_iter()
+        .max();
+    if longest.unwrap_or(0) + args.max_new_tokens > policy.max_positions() {
+        let expected = format!("less: the model has {} positions", policy.max_positions());
+        return Err(Error::config(
+            "--max-new-tokens",
+            args.max_new_tokens,
+            expected,
+        ));
+    }
+    let rewards = RewardSet::builder()
+        .add(1.0, MathReward::default())
+        .add(1.0, FormatReward::new())
+        .build()?;
+    let train = problems.train.clone();
+    Trainer::new(config, policy, tokenizer, Arc::new(rewards), train)
+}
+
+/// Progress bar, metrics file and chart, continuing what a resumed run left.
+fn observers(
+    folder: &Path,
+    config: &RunConfig,
+    steps_done: u64,
+    before: &Evaluation,
+) -> Result<Vec<Box<dyn Observer>>> {
+    let file = folder.join("metrics.jsonl");
+    let metrics = MetricsFile::resume(&file, steps_done)?;
+    let mut history = vec![
+        StepRecord::new(0)
+            .with("eval/accuracy", before.accuracy)
+            .with("eval/mean_length", before.mean_length),
+    ];
+    history.extend(read_metrics(&file)?);
+    let chart = Chart::new(folder.join("curve.svg"), config.title.clone()).with_history(history);
+    Ok(vec![
+        Box::new(ProgressBar::new()),
+        Box::new(metrics),
+        Box::new(chart),
+    ])
+}
