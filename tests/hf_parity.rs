@@ -1,7 +1,8 @@
 //! Open weights compute what Hugging Face transformers computes with them.
 //!
 //! Every folder in `RLVR_TINY_DIR` (default `tests/fixtures/hf`) with an `expected.json` is a model and what transformers made of it:
-//! logits at some positions and a greedy continuation. Nothing here knows which families there are.
+//! logits at some positions and a greedy continuation. Nothing here knows which families there are. What is saved here is left in
+//! `RLVR_SAVED_DIR`, if that is set, for transformers to load (`tests/fixtures/hf/record.py --against`).
 #![cfg(feature = "hf")]
 
 mod common;
@@ -182,12 +183,18 @@ fn a_saved_folder_is_the_same_model() {
     for (name, path, cases) in families() {
         let (_, device) = devices().remove(0);
         let model = open(&path, &device);
-        let root = tempfile::tempdir().unwrap();
+        let temporary = tempfile::tempdir().unwrap();
+        let root = match std::env::var_os("RLVR_SAVED_DIR") {
+            Some(kept) => PathBuf::from(kept).join(&name),
+            None => temporary.path().to_path_buf(),
+        };
+        std::fs::create_dir_all(&root).unwrap();
         let bytes = 4 * model.num_params();
         for (kind, limit) in [("whole", u64::MAX), ("sharded", bytes as u64 / 3)] {
-            let saved = root.path().join(kind);
+            let saved = root.join(kind);
             let options = SaveOptions {
                 max_shard_size: limit,
+                replace: true,
                 ..SaveOptions::default()
             };
             save(&model, &path, &saved, &options).unwrap();

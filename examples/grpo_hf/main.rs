@@ -238,6 +238,7 @@ fn cold_start(
     let config = SftConfig {
         steps: args.sft_steps,
         batch_size: args.sft_batch,
+        micro_batch: args.micro_batch,
         optimizer: OptimizerConfig::new(
             Schedule::constant(args.sft_learning_rate).with_warmup(args.sft_steps.div_ceil(10)),
         ),

@@ -47,7 +47,7 @@ impl Summary {
         );
         let (mean_first, variance_first) = moments(first);
         let (mean_last, variance_last) = moments(last);
-        let seconds = values("step_time");
+        let seconds = values("time/step");
         Self {
             steps: steps.len(),
             reward_first: mean_first,

@@ -203,6 +203,7 @@ fn warm_start(
             ..OptimizerConfig::new(Schedule::constant(3e-3).with_warmup(20))
         },
         seed: args.seed,
+        ..SftConfig::default()
     };
     let bar = Bar::new(config.steps);
     if let Ok(style) = ProgressStyle::with_template(

@@ -230,6 +230,13 @@ mod tests {
     }
 
     #[test]
+    fn tokens_without_text_do_not_end_the_context() {
+        let mut ids = vec![261; 100];
+        (ids[0], ids[99]) = (256, 257);
+        assert_eq!(pieces(&Words::new(true), &ids).concat(), "the sum");
+    }
+
+    #[test]
     fn the_cost_of_a_token_does_not_grow() {
         let tokenizer = Words::new(false);
         let ids: Vec<u32> = (0..5000).map(|i| 256 + i % 5).collect();

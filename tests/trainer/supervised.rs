@@ -24,7 +24,7 @@ fn config(steps: u64) -> SftConfig {
         steps,
         batch_size: 4,
         optimizer: toy::optimizer(0.02),
-        seed: 0,
+        ..SftConfig::default()
     }
 }
 
@@ -173,4 +173,24 @@ fn nothing_to_learn_from_is_refused() {
     };
     assert!(go(&[unasked], &config(1)).contains("at least one token of prompt"));
     assert_eq!(toy::weights(&policy), start);
+}
+
+#[test]
+fn micro_batches_change_nothing() {
+    let data = demonstrations();
+    let learned = |micro_batch: usize| {
+        let mut policy = toy::policy(0, &toy::device());
+        let config = SftConfig {
+            micro_batch,
+            ..config(5)
+        };
+        let reports = learn(&mut policy, &data, &config);
+        (toy::weights(&policy), reports[4].loss)
+    };
+    let (whole, loss) = learned(64);
+    for micro_batch in [1, 3] {
+        let (weights, other) = learned(micro_batch);
+        assert!(toy::distance(&whole, &weights) < 1e-4);
+        assert_close(other, loss, 1e-5, 1e-6, "loss");
+    }
 }

@@ -192,7 +192,7 @@ impl CausalModel {
     }
 
     /// Every projection of the blocks with its full name.
-    pub(super) fn projections(&self) -> impl Iterator<Item = (String, &Projection)> {
+    pub(crate) fn projections(&self) -> impl Iterator<Item = (String, &Projection)> {
         self.layers.iter().enumerate().flat_map(|(layer, block)| {
             let full =
                 move |(part, projection)| (format!("model.layers.{layer}.{part}"), projection);

@@ -86,7 +86,7 @@ pub fn load_adapters(
     from: impl AsRef<Path>,
 ) -> Result<(CausalModel, LoraConfig)> {
     let from = from.as_ref();
-    let config = read(from)?;
+    let config = read(from, &model)?;
     let mut files = TensorFiles::of(&[from.join(TENSORS)])?;
     let mut unused: BTreeSet<String> = files.names().map(str::to_string).collect();
     let (mut missing, mut misshapen) = (Vec::new(), Vec::new());
@@ -131,8 +131,40 @@ pub fn load_adapters(
     })
 }
 
+fn names_of_targets() -> [&'static str; 7] {
+    LoraTarget::ALL.map(LoraTarget::name)
+}
+
+/// The projections that `names` mean, which are last parts of their full names or all of it. `None` if a name means none of them,
+/// or a projection is meant in some layers and not in others.
+fn targets(names: &[&str], model: &CausalModel) -> Option<Vec<LoraTarget>> {
+    let projections: Vec<String> = model.projections().map(|(name, _)| name).collect();
+    let meant = |name: &str, full: &str| match full.strip_suffix(name) {
+        Some(before) => before.is_empty() || before.ends_with('.'),
+        None => false,
+    };
+    let means_something = |name: &&str| projections.iter().any(|full| meant(name, full));
+    if !names.iter().all(means_something) {
+        return None;
+    }
+    let mut targets = Vec::new();
+    for target in LoraTarget::ALL {
+        let own = |full: &&String| full.ends_with(target.name());
+        let adapted = |full: &&String| names.iter().any(|name| meant(name, full));
+        let (all, some) = (
+            projections.iter().filter(own).all(|full| adapted(&full)),
+            projections.iter().filter(own).any(|full| adapted(&full)),
+        );
+        if all != some {
+            return None;
+        }
+        targets.extend(all.then_some(target));
+    }
+    Some(targets)
+}
+
 /// `adapter_config.json`.
-fn read(folder: &Path) -> Result<LoraConfig> {
+fn read(folder: &Path, model: &CausalModel) -> Result<LoraConfig> {
     let path = folder.join(CONFIG);
     let text = fs::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
     let fields: Map<String, Value> =
@@ -178,22 +210,18 @@ fn read(folder: &Path) -> Result<LoraConfig> {
     let Some(alpha) = fields.get("lora_alpha").and_then(Value::as_f64) else {
         return refuse("lora_alpha", "a number");
     };
-    let targets: Option<Vec<LoraTarget>> = match fields.get("target_modules") {
-        Some(Value::String(all)) if all == "all-linear" => Some(LoraTarget::ALL.to_vec()),
-        Some(Value::Array(names)) => names
-            .iter()
-            .map(|name| {
-                let known = |target: &LoraTarget| name.as_str() == Some(target.name());
-                LoraTarget::ALL.into_iter().find(known)
-            })
-            .collect(),
+    let names: Option<Vec<&str>> = match fields.get("target_modules") {
+        Some(Value::String(all)) if all == "all-linear" => Some(names_of_targets().to_vec()),
+        Some(Value::Array(names)) => names.iter().map(Value::as_str).collect(),
         _ => None,
     };
-    let Some(mut targets) = targets else {
-        let names = LoraTarget::ALL.map(LoraTarget::name).join(", ");
-        return refuse("target_modules", &format!("a list of {names}"));
+    let Some(targets) = names.and_then(|names| targets(&names, model)) else {
+        let known = names_of_targets().join(", ");
+        return refuse(
+            "target_modules",
+            &format!("a list of {known}, each in all layers"),
+        );
     };
-    targets.sort();
     let config = LoraConfig {
         rank: rank as usize,
         alpha,

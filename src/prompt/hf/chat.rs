@@ -13,9 +13,18 @@ use crate::prompt::Tokenizer;
 /// prompt, if there is one, the question as a turn of the user, and the beginning of the assistant's turn, to which a prefix
 /// such as `<think>` may be added. Everything else is the [`HfTokenizer`]'s: completions are ordinary text.
 ///
-/// Where a message spells a special token, it is read as ordinary text: a question cannot end its turn and speak as the system.
-/// The ids are those of `transformers` where no message does. The template's own special tokens, and those of the prefix, are
-/// matched.
+/// Where a message spells a special token, it is read as ordinary text: a question cannot end its turn and speak as the
+/// system. (What a template puts together from two messages is not seen.) Where none does, the ids are those of
+/// `transformers`. The special tokens of the template itself, and of the prefix, are matched.
+///
+/// ```no_run
+/// use rlvr::prompt::hf::{ChatTokenizer, Message};
+///
+/// let tokenizer = ChatTokenizer::from_folder("SmolLM2-135M-Instruct")?;
+/// let turns = [Message::user("1+1="), Message::assistant("2"), Message::user("And 3 more?")];
+/// let ids = tokenizer.encode_chat_prompt(&turns)?;
+/// # Ok::<(), rlvr::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct ChatTokenizer {
     tokenizer: HfTokenizer,

@@ -141,8 +141,9 @@ impl HfTokenizer {
             .collect()
     }
 
-    /// The pipeline of `tokenizers`: added tokens, normaliser, pre-tokenizer, model. Between the first two and the rest the
-    /// marks give way to what they stand for: too late to be matched as an added token, in time for everything else.
+    /// The pipeline of `tokenizers` without its last step, which would add, cut and pad: added tokens, normaliser,
+    /// pre-tokenizer, model. Between the first two and the rest the marks give way to what they stand for: too late to be
+    /// matched as an added token, in time for everything else.
     fn ids(&self, added: &AddedVocabulary, text: &str, marked: &Marked) -> Result<Vec<u32>> {
         let run = || -> tokenizers::Result<Vec<u32>> {
             let mut pieces = added.extract_and_normalize(self.inner.get_normalizer(), text);
@@ -280,10 +281,7 @@ fn read_tokenizer(folder: &Path) -> Result<tokenizers::Tokenizer> {
             reason: reason.to_string(),
         },
     };
-    let mut tokenizer = tokenizers::Tokenizer::from_bytes(&text).map_err(&refused)?;
-    tokenizer.with_truncation(None).map_err(&refused)?;
-    tokenizer.with_padding(None);
-    Ok(tokenizer)
+    tokenizers::Tokenizer::from_bytes(&text).map_err(refused)
 }
 
 /// The stop tokens, the one that ends a turn first.
