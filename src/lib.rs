@@ -86,6 +86,7 @@
 //! | `wgpu` | | WebGPU: Vulkan, Metal, DirectX 12 |
 //! | `progress` | yes | the progress bar ([`indicatif`](https://docs.rs/indicatif)) |
 //! | `chart` | yes | the SVG chart ([`plotters`](https://docs.rs/plotters)) |
+//! | `hf` | | open weights, tokenizers and chat templates in Hugging Face folders: [`policy::hf`], [`prompt::hf`] |
 //! | `code` | yes | the reward for programs, run confined ([`reward::code`]; on Linux) |
 
 #![warn(missing_docs)]

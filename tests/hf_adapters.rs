@@ -16,6 +16,7 @@ use rlvr::Error;
 use rlvr::policy::causal::{CausalModel, LoraConfig, LoraTarget};
 use rlvr::policy::hf::{LoadOptions, load, load_adapters, save_adapters};
 use rlvr::policy::{PolicyModel, TokenBatch};
+use rlvr::prompt::CharTokenizer;
 use serde_json::{Value, json};
 use toy::Rl;
 
@@ -277,4 +278,40 @@ fn blocks_computed_again_train_the_same_policy() {
     };
     let (kept, again) = (train(false), train(true));
     assert!(toy::distance(&kept, &again) < 1e-4);
+}
+
+#[test]
+fn a_policy_in_half_precision_is_trained_like_any_other() {
+    let folder = fixture("hf/r1_distill_qwen");
+    let device = toy::device().autodiff();
+    let dtype = Some(burn::tensor::FloatDType::BF16);
+    let train = |options: &LoadOptions, again: bool| {
+        let policy = load(&folder, options, &device).unwrap();
+        let policy = policy.with_gradient_checkpointing(again);
+        // As many characters as the model has tokens, beside padding and end.
+        let alphabet: String = ('!'..).take(94).collect();
+        let tokenizer = Arc::new(CharTokenizer::new(&alphabet, &[]).unwrap());
+        let rewards = Arc::new(toy::rewards());
+        let mut config = toy::config();
+        config.measure_kl = true;
+        config.optimizer = toy::optimizer(1e-3);
+        // What is compared is what the first step makes of the same tokens.
+        config.generation.sampling.temperature = 0.05;
+        let mut trainer = Rl::new(config, policy, tokenizer, rewards, toy::problems()).unwrap();
+        let steps = toy::steps(&mut trainer, 2);
+        steps
+            .iter()
+            .for_each(|step| assert!(toy::metric(step, "grad_norm").is_finite()));
+        (
+            toy::metric(&steps[0], "entropy"),
+            toy::metric(&steps[1], "kl"),
+        )
+    };
+    let exact = train(&LoadOptions::f32(), false);
+    let half = train(&LoadOptions { dtype }, false);
+    let half_again = train(&LoadOptions { dtype }, true);
+    for (name, got) in [("kept", half), ("again", half_again)] {
+        common::assert_close(got.0, exact.0, 0.1, 0.05, &format!("entropy, {name}"));
+        assert!(got.1.abs() < 1.0, "kl, {name}: {}", got.1);
+    }
 }

@@ -7,11 +7,13 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use burn::optim::GradientsParams;
 use burn::tensor::{DType, Device, FloatDType};
 use common::{devices, floats};
 use rlvr::policy::causal::{CausalModel, LoraConfig};
 use rlvr::policy::hf::{LoadOptions, SaveOptions, load, read_config, save};
 use rlvr::policy::{PolicyModel, TokenBatch};
+use rlvr::train::{Optimizer, OptimizerConfig, Schedule};
 use rlvr::{Error, Result};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
@@ -346,6 +348,52 @@ fn weights_are_written_in_the_type_that_is_asked_for_and_the_configuration_says_
         let worst = pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
         assert!(worst <= tolerance, "{name}: {worst}");
         assert_eq!(worst == 0.0, dtype.is_none(), "{name}: {worst}");
+    }
+}
+
+#[test]
+fn weights_in_half_precision_learn_what_f32_learns_and_go_on_where_they_were() {
+    let stored = fixture("r1_distill_qwen");
+    let device = device().autodiff();
+    let load = |dtype| load(&stored, &LoadOptions { dtype: Some(dtype) }, &device).unwrap();
+    // Steps far below the resolution of bf16 at 1, which only add up in the f32 copies. The gradient is the same every time.
+    let config = OptimizerConfig::new(Schedule::constant(3e-5));
+    let gain = |model: &CausalModel| floats(model.norm.gamma.val().inner());
+    let gradients = |model: &CausalModel| {
+        let loss = model.norm.gamma.val().cast(FloatDType::F32).sum();
+        GradientsParams::from_grads(loss.backward(), model)
+    };
+    let train = |model: &mut CausalModel, optimizer: &mut Optimizer, steps: usize| {
+        for _ in 0..steps {
+            optimizer.step(model, gradients(model)).unwrap();
+        }
+    };
+    let (mut exact, mut half) = (load(FloatDType::F32), load(FloatDType::BF16));
+    let before = gain(&exact);
+    let mut of_exact = Optimizer::new(config).unwrap();
+    let mut of_half = Optimizer::new(config).unwrap();
+    train(&mut exact, &mut of_exact, 400);
+    train(&mut half, &mut of_half, 200);
+    let folder = tempfile::tempdir().unwrap();
+    of_half.save(&half, folder.path(), "policy").unwrap();
+    let mut resumed = Optimizer::new(config).unwrap();
+    resumed
+        .load(&half, folder.path(), "policy", of_half.updates())
+        .unwrap();
+    let mut other = half.clone();
+    train(&mut half, &mut of_half, 200);
+    train(&mut other, &mut resumed, 200);
+    assert_eq!(gain(&half), gain(&other));
+    assert_eq!(half.norm.gamma.dtype(), DType::BF16);
+    for ((half, exact), before) in gain(&half).iter().zip(gain(&exact)).zip(before) {
+        assert!(
+            (before - exact - 400.0 * 3e-5).abs() < 5e-5,
+            "{before} -> {exact}"
+        );
+        assert!(
+            (half - exact).abs() <= exact.abs() / 256.0,
+            "{half} {exact}"
+        );
     }
 }
 

@@ -20,9 +20,15 @@ pub struct Args {
     /// The model's folder: config.json, safetensors, tokenizer.json, a chat template
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
-    /// Problems: JSON Lines with the fields `question` and `answer`
+    /// Problems: JSON Lines with the fields `question` and `answer`, or those named by --question-field and --answer-field
     #[arg(long, value_name = "FILE.jsonl")]
     pub data: PathBuf,
+    /// The field of --data that holds the question
+    #[arg(long, value_name = "NAME", default_value = "question")]
+    pub question_field: String,
+    /// The field of --data that holds the answer
+    #[arg(long, value_name = "NAME", default_value = "answer")]
+    pub answer_field: String,
     /// Folder for the trained model; new or empty
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,

@@ -59,7 +59,11 @@ fn run(args: &Args) -> Result<()> {
     let folder = args.run_folder();
     let checkpoints = folder.join("checkpoints");
     let resumed = prepare_folders(args, &folder, &checkpoints)?;
-    let problems = JsonLines::default().read(&args.data)?;
+    let fields = JsonLines {
+        prompt_field: args.question_field.clone(),
+        answer_field: args.answer_field.clone(),
+    };
+    let problems = fields.read(&args.data)?;
     let problems = split(problems, args.held_out, args.seed)?;
     let tokenizer = ChatTokenizer::from_folder(&args.model)?.with_system(&args.system);
     let device = args.device.device().autodiff();

@@ -79,7 +79,7 @@ pub fn logits_log_probs(
 }
 
 /// Half precision becomes f32; anything else stays.
-pub(super) fn in_f32<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+pub(crate) fn in_f32<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     match x.dtype() {
         DType::F16 | DType::BF16 => x.cast(FloatDType::F32),
         _ => x,

@@ -20,6 +20,7 @@ mod value;
 
 pub use cache::{AttentionMask, KvCache, PolicyCache};
 pub use forward_pass::{ForwardPass, PrefixedBatch};
+pub(crate) use log_probs::in_f32;
 pub use log_probs::{LogProbConfig, TokenScores, logits_log_probs, token_log_probs};
 pub use model::PolicyModel;
 pub use reference::{ReferencePolicy, ReferenceSync};

@@ -8,12 +8,13 @@ use std::path::Path;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{DType, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
 use super::schedule::Schedule;
 use super::trained::Trained;
 use crate::host;
+use crate::policy::in_f32;
 use crate::{Error, Result};
 
 /// The settings of [`Optimizer`].
@@ -109,13 +110,21 @@ pub struct UpdateReport {
 /// m <- b1 m + (1 - b1) g        v <- b2 v + (1 - b2) g^2
 /// w <- w - lr * (m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + eps) + decay * w)
 /// ```
+///
+/// Parameters in half precision (f16, bf16) have f32 moments and an f32 copy that is updated in their place and rounded into
+/// them: most updates are smaller than what half precision can add.
 #[derive(Debug, Default)]
 pub struct Optimizer {
     config: OptimizerConfig,
     updates: u64,
     first: GradientsParams,
     second: GradientsParams,
+    /// Of parameters in half precision, what they are the rounded value of.
+    master: GradientsParams,
 }
+
+/// The images of the model that a checkpoint holds beside its weights.
+const IMAGES: [&str; 3] = ["m", "v", "w"];
 
 impl Optimizer {
     /// An optimizer that has made no update.
@@ -170,6 +179,7 @@ impl Optimizer {
             gradients,
             first: &mut self.first,
             second: &mut self.second,
+            master: &mut self.master,
         });
         *model = moved;
         Ok(UpdateReport {
@@ -178,16 +188,25 @@ impl Optimizer {
         })
     }
 
-    /// Writes the moments under `folder` as `{name}.m.bpk` and `{name}.v.bpk`.
+    /// Writes the moments under `folder` as `{name}.m.bpk` and `{name}.v.bpk`; and `{name}.w.bpk`, if there are parameters in half
+    /// precision.
     ///
     /// # Errors
     /// If a file cannot be written.
     pub fn save<M: Module>(&self, model: &M, folder: &Path, name: &str) -> Result<()> {
         let trained = Trained::of(model);
-        for (moments, suffix) in [(&self.first, "m"), (&self.second, "v")] {
+        let all = [&self.first, &self.second, &self.master];
+        for (moments, suffix) in all.into_iter().zip(IMAGES) {
+            if suffix == "w" && moments.is_empty() {
+                continue;
+            }
             let path = folder.join(format!("{name}.{suffix}.bpk"));
             // The moments of a model have the shape of the model: they are saved as one.
-            let image = model.valid().map(&mut WithMoments(moments, &trained));
+            let image = model.valid().map(&mut WithMoments {
+                moments,
+                trained: &trained,
+                masters: suffix == "w",
+            });
             trained.save(image, &path)?;
         }
         Ok(())
@@ -206,8 +225,13 @@ impl Optimizer {
     ) -> Result<()> {
         self.updates = updates;
         let trained = Trained::of(model);
-        for (moments, suffix) in [(&mut self.first, "m"), (&mut self.second, "v")] {
+        let all = [&mut self.first, &mut self.second, &mut self.master];
+        for (moments, suffix) in all.into_iter().zip(IMAGES) {
             let path = folder.join(format!("{name}.{suffix}.bpk"));
+            if suffix == "w" && !path.exists() {
+                *moments = GradientsParams::new();
+                continue;
+            }
             let mut values = Values {
                 trained: trained.flags.iter(),
                 values: Vec::new(),
@@ -249,7 +273,7 @@ struct Squares<'a> {
 impl ModuleVisitor for Squares<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         if let Some(gradient) = self.gradients.get::<D>(param.id) {
-            self.sums.push(gradient.square().sum());
+            self.sums.push(in_f32(gradient).square().sum());
         }
     }
 }
@@ -263,6 +287,7 @@ struct Update<'a> {
     gradients: GradientsParams,
     first: &'a mut GradientsParams,
     second: &'a mut GradientsParams,
+    master: &'a mut GradientsParams,
 }
 
 impl ModuleMapper for Update<'_> {
@@ -271,7 +296,7 @@ impl ModuleMapper for Update<'_> {
         let Some(gradient) = self.gradients.remove::<D>(id) else {
             return param;
         };
-        let gradient = gradient.mul_scalar(self.scale);
+        let gradient = in_f32(gradient).mul_scalar(self.scale);
         let (beta_1, beta_2) = (self.config.beta_1, self.config.beta_2);
         let blend = |old: Option<Tensor<D>>, new: Tensor<D>, beta: f64| {
             let new = new.mul_scalar(1.0 - beta);
@@ -294,27 +319,46 @@ impl ModuleMapper for Update<'_> {
         let learning_rate = self.learning_rate;
         param.map(|weight| {
             let tracked = weight.is_require_grad();
-            let weight = weight.inner();
+            let dtype = weight.dtype();
+            let rounded = matches!(dtype, DType::F16 | DType::BF16);
+            let weight = match self.master.remove(id) {
+                Some(master) if rounded => master,
+                _ => in_f32(weight.inner()),
+            };
             let kept = match decay {
                 0.0 => weight,
                 decay => weight.mul_scalar(1.0 - learning_rate * decay),
             };
-            let moved = kept - direction.mul_scalar(learning_rate);
+            let mut moved = kept - direction.mul_scalar(learning_rate);
+            if rounded {
+                self.master.register(id, moved.clone());
+                moved = moved.cast(dtype);
+            }
             Tensor::from_inner(moved).set_require_grad(tracked)
         })
     }
 }
 
 /// A model whose trained parameters are its moments.
-struct WithMoments<'a>(&'a GradientsParams, &'a Trained);
+struct WithMoments<'a> {
+    moments: &'a GradientsParams,
+    trained: &'a Trained,
+    /// They are f32 copies of the weights: where there is none yet, it is the weight. Moments begin at zero.
+    masters: bool,
+}
 
 impl ModuleMapper for WithMoments<'_> {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        if !self.1.contains(param.id) {
+        if !self.trained.contains(param.id) {
             return param;
         }
-        let moment = self.0.get::<D>(param.id);
-        param.map(|weight| moment.unwrap_or_else(|| weight.zeros_like()))
+        let known = self.moments.get::<D>(param.id);
+        let masters = self.masters;
+        param.map(|weight| match known {
+            Some(known) => known,
+            None if masters => in_f32(weight),
+            None => in_f32(weight.zeros_like()),
+        })
     }
 }
 
