@@ -9,7 +9,7 @@ use rlvr::loss::{
     Surrogate, ValueLossConfig,
 };
 use rlvr::policy::ReferenceSync;
-use rlvr::policy::causal::CausalConfig;
+use rlvr::policy::causal::{CausalConfig, LoraConfig, LoraTarget, RopeScaling};
 use rlvr::rollout::{GenerationConfig, SamplingConfig};
 use rlvr::train::{
     AdaptiveTarget, CriticConfig, Decay, DynamicSampling, EvaluationConfig, Exhausted, KlInReward,
@@ -357,7 +357,13 @@ fn the_model_file_of_0_1_means_what_it_meant() {
         "vocab_size": 100, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3,
         "num_attention_heads": 8, "num_key_value_heads": 2, "head_dim": 16,
         "max_position_embeddings": 512, "rope_theta": 1000000.0, "rms_norm_eps": 1e-5,
-        "attention_bias": true, "qk_norm": true, "tie_word_embeddings": false, "initializer_range": 0.02
+        "attention_bias": true, "qk_norm": true, "tie_word_embeddings": false, "initializer_range": 0.02,
+        "rope_scaling": {
+            "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 8192
+        },
+        "unrotated_layers": [2], "sliding_window": 32, "windowed_layers": [0, 1],
+        "attention_output_bias": true, "mlp_bias": true
     }"#;
     let full = CausalConfig {
         vocab_size: 100,
@@ -369,8 +375,19 @@ fn the_model_file_of_0_1_means_what_it_meant() {
         head_dim: Some(16),
         max_position_embeddings: 512,
         rope_theta: 1e6,
+        rope_scaling: RopeScaling::Llama3 {
+            factor: 8.0,
+            low_freq_factor: 1.0,
+            high_freq_factor: 4.0,
+            original_max_position_embeddings: 8192,
+        },
+        unrotated_layers: vec![2],
+        sliding_window: Some(32),
+        windowed_layers: vec![0, 1],
         rms_norm_eps: 1e-5,
         attention_bias: true,
+        attention_output_bias: true,
+        mlp_bias: true,
         qk_norm: true,
         tie_word_embeddings: false,
         initializer_range: Some(0.02),
@@ -425,7 +442,7 @@ fn the_sampling_file_of_0_1_means_what_it_meant() {
 #[test]
 fn the_supervised_file_of_0_1_means_what_it_meant() {
     let text = r#"{
-        "steps": 100, "batch_size": 16, "seed": 4,
+        "steps": 100, "batch_size": 16, "micro_batch": 4, "seed": 4,
         "optimizer": {"schedule": {"peak": 0.001, "decay": {"linear": {"updates": 100, "floor": 0.5}}}}
     }"#;
     let schedule = Schedule::constant(1e-3).with_decay(Decay::Linear {
@@ -435,6 +452,7 @@ fn the_supervised_file_of_0_1_means_what_it_meant() {
     let full = SftConfig {
         steps: 100,
         batch_size: 16,
+        micro_batch: 4,
         optimizer: OptimizerConfig::new(schedule),
         seed: 4,
     };
@@ -442,7 +460,31 @@ fn the_supervised_file_of_0_1_means_what_it_meant() {
     let expected = SftConfig {
         steps: 250,
         batch_size: 64,
+        micro_batch: 64,
         optimizer: OptimizerConfig::default(),
+        seed: 0,
+    };
+    holds(&full, "{}", &expected);
+}
+
+#[test]
+fn the_adapters_file_of_0_1_means_what_it_meant() {
+    let text = r#"{
+        "rank": 4, "alpha": 8.0, "rank_stabilized": true, "targets": ["q_proj", "down_proj"], "seed": 5
+    }"#;
+    let full = LoraConfig {
+        rank: 4,
+        alpha: 8.0,
+        rank_stabilized: true,
+        targets: vec![LoraTarget::QProj, LoraTarget::DownProj],
+        seed: 5,
+    };
+    assert_eq!(serde_json::from_str::<LoraConfig>(text).unwrap(), full);
+    let expected = LoraConfig {
+        rank: 16,
+        alpha: 32.0,
+        rank_stabilized: false,
+        targets: LoraTarget::ALL.to_vec(),
         seed: 0,
     };
     holds(&full, "{}", &expected);

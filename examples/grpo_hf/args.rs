@@ -83,12 +83,15 @@ pub struct Args {
     /// Completions that are forwarded together in training: memory against speed
     #[arg(long, default_value_t = 4)]
     pub micro_batch: usize,
-    /// Problems that are never trained on and are asked before and after
-    #[arg(long, default_value_t = 32)]
-    pub held_out: usize,
+    /// Problems that are never trained on and are asked before and after; default: a fifth of them, at most 32
+    #[arg(long)]
+    pub held_out: Option<usize>,
     /// Steps between two checkpoints; each holds weights and moments, three times the model
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
     pub checkpoint_every: u64,
+    /// A chat template in Jinja to use instead of the folder's, as for base models, which have none
+    #[arg(long, value_name = "FILE")]
+    pub chat_template: Option<PathBuf>,
     /// What the model is told before every question
     #[arg(long, default_value = SYSTEM)]
     pub system: String,

@@ -6,8 +6,9 @@ mod args;
 mod backend;
 mod summary;
 
+use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,7 +22,7 @@ use indicatif::{ProgressBar as Bar, ProgressStyle};
 use rlvr::policy::PolicyModel;
 use rlvr::policy::causal::{CausalModel, LoraConfig, LoraTarget};
 use rlvr::policy::hf::{LoadOptions, SaveOptions, load, save, save_adapters};
-use rlvr::prompt::hf::ChatTokenizer;
+use rlvr::prompt::hf::{ChatTemplate, ChatTokenizer, HfTokenizer};
 use rlvr::prompt::{JsonLines, Split, Tokenizer, split};
 use rlvr::reward::{FormatReward, MathReward, RewardSet};
 use rlvr::rollout::{GenerationConfig, SamplingConfig};
@@ -64,8 +65,9 @@ fn run(args: &Args) -> Result<()> {
         answer_field: args.answer_field.clone(),
     };
     let problems = fields.read(&args.data)?;
-    let problems = split(problems, args.held_out, args.seed)?;
-    let tokenizer = ChatTokenizer::from_folder(&args.model)?.with_system(&args.system);
+    let held_out = args.held_out.unwrap_or((problems.len() / 5).clamp(1, 32));
+    let problems = split(problems, held_out, args.seed)?;
+    let tokenizer = tokenizer(args)?;
     let device = args.device.device().autodiff();
     println!(
         "{} | {} | seed {} | {} problems, {} held out",
@@ -107,7 +109,7 @@ fn run(args: &Args) -> Result<()> {
 
     let config = RunConfig {
         steps: args.steps,
-        title: format!("{} on {}", args.algorithm, args.data.display()),
+        title: format!("{} on {}", args.algorithm, name_of(&args.data)),
         evaluation: Some(RunEvaluation {
             problems: problems.held_out.clone(),
             every: args.steps,
@@ -158,12 +160,27 @@ fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
+/// The last part of a path.
+fn name_of(path: &Path) -> String {
+    let name = path.file_name().unwrap_or(path.as_os_str());
+    name.to_string_lossy().into_owned()
+}
+
+/// The folder's tokenizer for conversations, or its tokenizer with another template.
+fn tokenizer(args: &Args) -> Result<ChatTokenizer> {
+    let tokenizer = match &args.chat_template {
+        None => ChatTokenizer::from_folder(&args.model)?,
+        Some(file) => {
+            let source = fs::read_to_string(file).map_err(|e| Error::io(file, e))?;
+            let template = ChatTemplate::new(&source, &BTreeMap::new())?;
+            ChatTokenizer::new(HfTokenizer::from_folder(&args.model)?, template)
+        }
+    };
+    Ok(tokenizer.with_system(&args.system))
+}
+
 /// Refuses to start where the result could not be left, makes the folder of the run, and finds what to resume from.
-fn prepare_folders(
-    args: &Args,
-    folder: &Path,
-    checkpoints: &Path,
-) -> Result<Option<std::path::PathBuf>> {
+fn prepare_folders(args: &Args, folder: &Path, checkpoints: &Path) -> Result<Option<PathBuf>> {
     let occupied = fs::read_dir(&args.out).is_ok_and(|mut entries| entries.next().is_some());
     if occupied {
         let expected = "a new or an empty folder";
