@@ -48,6 +48,10 @@
 //! # fn main() {}
 //! ```
 //!
+//! With the feature `hf` the policy can be an open-weight model: [`policy::hf::load`] reads a Hugging Face folder, its
+//! [`ChatTokenizer`](prompt::hf::ChatTokenizer) asks as the model was taught to be asked, and [`policy::hf::save`] leaves a folder that any
+//! other tool loads. `examples/grpo_hf` is that.
+//!
 //! `examples/r1_zero` is this with a warm start, evaluation and checkpoints, and learns in minutes on two CPU cores;
 //! `examples/compose.rs` is the same loop without a trainer.
 //!

@@ -122,7 +122,7 @@ fn in_order(model: &CausalModel, gradients: &GradientsParams) -> Vec<Option<Vec<
 
 fn hidden(model: &CausalModel) -> Vec<f64> {
     let model = model.valid();
-    floats(batch(true, &model.device()).hidden_states(&model).unwrap())
+    floats(model.hidden_states(&batch(true, &model.device())).unwrap())
 }
 
 #[test]

@@ -4,14 +4,13 @@ use burn::module::Module;
 use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 
-use super::cache::PolicyCache;
-use super::model::PolicyModel;
 use super::tokens::TokenBatch;
 use crate::Result;
 
 /// Rows of tokens that may share what they begin with.
 ///
-/// A prompt that several rows continue is read once, and its cache repeated.
+/// A prompt that several rows continue is read once, and its cache repeated:
+/// [`PolicyModel::hidden_states`](super::PolicyModel::hidden_states).
 #[derive(Clone, Debug)]
 pub struct PrefixedBatch {
     /// The distinct beginnings, if there are any.
@@ -20,24 +19,6 @@ pub struct PrefixedBatch {
     pub prefix_of: Vec<usize>,
     /// What comes after them.
     pub rows: TokenBatch,
-}
-
-impl PrefixedBatch {
-    /// The hidden states `[N, T, D]` of [`rows`](Self::rows), on the gradient tape if the model's parameters are.
-    ///
-    /// # Errors
-    /// As [`PolicyModel::forward`].
-    pub fn hidden_states<M: PolicyModel>(&self, model: &M) -> Result<Tensor<3>> {
-        match &self.prefixes {
-            None => model.forward(&self.rows, &mut model.empty_cache(self.rows.rows())),
-            Some(prefixes) => {
-                let mut cache = model.empty_cache(prefixes.rows());
-                model.forward(prefixes, &mut cache)?;
-                cache.select_rows(&self.prefix_of);
-                model.forward(&self.rows, &mut cache)
-            }
-        }
-    }
 }
 
 /// Takes the gradient at the hidden states to the parameters.

@@ -52,13 +52,27 @@ pub trait PolicyModel: Module + ModuleDisplay {
     /// The device that the parameters live on.
     fn device(&self) -> Device;
 
+    /// The hidden states `[N, T, D]` of the batch's rows, each prefix read once; on the gradient tape if the parameters are.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward).
+    fn hidden_states(&self, batch: &PrefixedBatch) -> Result<Tensor<3>> {
+        let Some(prefixes) = &batch.prefixes else {
+            return self.forward(&batch.rows, &mut self.empty_cache(batch.rows.rows()));
+        };
+        let mut cache = self.empty_cache(prefixes.rows());
+        self.forward(prefixes, &mut cache)?;
+        cache.select_rows(&batch.prefix_of);
+        self.forward(&batch.rows, &mut cache)
+    }
+
     /// The hidden states of a batch in training, with the way back to the parameters. Provided: they are computed on the
     /// gradient tape. A model that keeps less than a tape and computes it again says so here.
     ///
     /// # Errors
     /// As [`forward`](Self::forward).
     fn forward_pass(&self, batch: &PrefixedBatch) -> Result<ForwardPass> {
-        Ok(batch.hidden_states(self)?.into())
+        Ok(self.hidden_states(batch)?.into())
     }
 
     /// The policy that a KL term should pull towards when training begins: without gradients, and sharing what it can with

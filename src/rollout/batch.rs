@@ -114,7 +114,7 @@ impl RolloutBatch {
     /// # Errors
     /// As [`PolicyModel::forward`].
     pub fn hidden_states<M: PolicyModel>(&self, model: &M) -> Result<Tensor<3>> {
-        self.sequences.hidden_states(model)
+        model.hidden_states(&self.sequences)
     }
 
     /// The same in training, with the way back to the parameters, for [`ScoredTokens`](crate::policy::ScoredTokens).

@@ -7,7 +7,7 @@ use burn::tensor::module::attention;
 use burn::tensor::ops::AttentionModuleOptions;
 
 use super::config::CausalConfig;
-use super::model::Pass;
+use super::pass::Pass;
 use super::projection::Projection;
 use super::weights::WeightSource;
 use crate::policy::{AttentionMask, KvCache};

@@ -9,7 +9,8 @@ use burn::module::Module;
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::Tensor;
 
-use super::model::{Block, CausalModel, Pass};
+use super::model::{Block, CausalModel};
+use super::pass::Pass;
 use crate::Result;
 use crate::policy::{ForwardPass, KvCache, PolicyCache, PrefixedBatch, TokenBatch};
 

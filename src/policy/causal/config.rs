@@ -1,10 +1,8 @@
 //! The shape of a causal transformer, under the names of Hugging Face's `config.json`.
 
-use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
-use super::init::Initializer;
-use super::{CausalModel, RopeScaling};
+use super::rope_scaling::RopeScaling;
 use crate::{Error, Result};
 
 /// The configuration of a [`CausalModel`].
@@ -167,13 +165,5 @@ impl CausalConfig {
             )),
             _ => Ok(()),
         }
-    }
-
-    /// A model with fresh weights: a pure function of the configuration and `seed`, the same on every
-    /// device. For training, give a device with [`Device::autodiff`].
-    pub fn init(&self, seed: u64, device: &Device) -> Result<CausalModel> {
-        self.validate()?;
-        let mut weights = Initializer::new(seed, self.initializer_range, self.rms_norm_eps, device);
-        Ok(CausalModel::build(self, &mut weights))
     }
 }

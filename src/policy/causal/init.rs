@@ -7,15 +7,27 @@ use burn::tensor::{Device, Tensor, TensorData};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
 
+use super::config::CausalConfig;
+use super::model::CausalModel;
 use super::projection::Projection;
 use super::weights::WeightSource;
-use crate::random;
+use crate::{Result, random};
 
 /// The word that keeps weight streams apart from every other use of the run's seed.
 const WEIGHTS: u64 = 0x5745_4947_4854_5300;
 
+impl CausalConfig {
+    /// A model with fresh weights: a pure function of the configuration and `seed`, the same on every
+    /// device. For training, give a device with [`Device::autodiff`].
+    pub fn init(&self, seed: u64, device: &Device) -> Result<CausalModel> {
+        self.validate()?;
+        let mut weights = Initializer::new(seed, self.initializer_range, self.rms_norm_eps, device);
+        Ok(CausalModel::build(self, &mut weights))
+    }
+}
+
 /// Draws the layers of a model in a fixed order.
-pub(crate) struct Initializer<'a> {
+struct Initializer<'a> {
     rng: ChaCha8Rng,
     range: Option<f64>,
     norm_epsilon: f64,
@@ -23,12 +35,7 @@ pub(crate) struct Initializer<'a> {
 }
 
 impl<'a> Initializer<'a> {
-    pub(crate) fn new(
-        seed: u64,
-        range: Option<f64>,
-        norm_epsilon: f64,
-        device: &'a Device,
-    ) -> Self {
+    fn new(seed: u64, range: Option<f64>, norm_epsilon: f64, device: &'a Device) -> Self {
         Self {
             rng: random::generator(&[seed, WEIGHTS]),
             range,

@@ -1,13 +1,19 @@
 //! One decoder-only transformer for the Llama family: RMSNorm, rotary positions, grouped-query
-//! attention, SwiGLU. Small from scratch here; its fields carry the names of Hugging Face's
-//! checkpoints, so that open weights find their places.
+//! attention, SwiGLU. With fresh weights ([`CausalConfig::init`]) or open ones (`policy::hf`, feature `hf`): its fields carry the
+//! names of Hugging Face's checkpoints.
+//!
+//! A model can be trained whole or by adapters ([`LoraConfig`]), and keep all activations of a training pass or the inputs of its
+//! blocks ([`CausalModel::with_gradient_checkpointing`]).
 
+mod adapters;
 mod attention;
 mod checkpointing;
 mod config;
 mod init;
 mod lora;
 mod model;
+mod pass;
+mod policy;
 mod projection;
 mod rope_scaling;
 mod rotary;

@@ -2,19 +2,19 @@
 
 use burn::module::Module;
 use burn::nn::{Embedding, RmsNorm};
+use burn::tensor::Tensor;
 use burn::tensor::activation::silu;
-use burn::tensor::{Device, Tensor};
 
 use super::attention::Attention;
-use super::checkpointing;
 use super::config::CausalConfig;
+use super::pass::Pass;
 use super::projection::Projection;
 use super::rotary::{Frequencies, Rotary};
 #[cfg(feature = "hf")]
 use super::weights::Weight;
 use super::weights::WeightSource;
 use crate::Result;
-use crate::policy::{AttentionMask, ForwardPass, KvCache, PolicyModel, PrefixedBatch, TokenBatch};
+use crate::policy::{KvCache, TokenBatch};
 
 /// SwiGLU (arXiv 2002.05202): `down(silu(gate(x)) * up(x))`.
 #[derive(Module, Debug)]
@@ -109,17 +109,7 @@ impl Block {
     }
 }
 
-/// What the blocks share in one forward pass.
-#[derive(Clone, Debug)]
-pub(super) struct Pass {
-    pub rotary: Rotary,
-    /// Which keys may be seen.
-    pub mask: AttentionMask,
-    /// Which keys windowed layers may see, where that is fewer.
-    pub windowed: Option<AttentionMask>,
-}
-
-/// A decoder-only transformer policy. Build one with [`CausalConfig::init`], or read open weights.
+/// A decoder-only transformer policy. Build one with [`CausalConfig::init`], or read open weights (`policy::hf::load`).
 #[derive(Module, Debug)]
 pub struct CausalModel {
     /// Token embedding, `[V, D]`; also the unembedding if tied.
@@ -131,10 +121,10 @@ pub struct CausalModel {
     /// The unembedding `[D, V]`, unless tied.
     pub lm_head: Option<Projection>,
     #[module(skip)]
-    frequencies: Frequencies,
-    sliding_window: Option<usize>,
-    max_positions: usize,
-    gradient_checkpointing: bool,
+    pub(super) frequencies: Frequencies,
+    pub(super) sliding_window: Option<usize>,
+    pub(super) max_positions: usize,
+    pub(super) gradient_checkpointing: bool,
 }
 
 impl CausalModel {
@@ -247,52 +237,5 @@ impl CausalModel {
             .map(|(name, norm)| (format!("{name}.weight"), Weight::Vector(&norm.gamma)));
         all.extend(gains);
         all
-    }
-}
-
-impl PolicyModel for CausalModel {
-    type Cache = KvCache;
-
-    fn empty_cache(&self, rows: usize) -> KvCache {
-        KvCache::new(self.layers.len(), rows)
-    }
-
-    fn forward(&self, tokens: &TokenBatch, cache: &mut KvCache) -> Result<Tensor<3>> {
-        let pass = self.begin(tokens, cache)?;
-        let mut x = self.embed_tokens.forward(tokens.ids.clone());
-        for (layer, block) in self.layers.iter().enumerate() {
-            x = block.forward(x, &pass, layer, cache);
-        }
-        Ok(self.norm.forward(x))
-    }
-
-    fn unembedding(&self) -> Tensor<2> {
-        match &self.lm_head {
-            Some(head) => head.weight.val(),
-            None => self.embed_tokens.weight.val().transpose(),
-        }
-    }
-
-    fn vocab_size(&self) -> usize {
-        self.embed_tokens.weight.dims()[0]
-    }
-
-    fn max_positions(&self) -> usize {
-        self.max_positions
-    }
-
-    fn device(&self) -> Device {
-        self.embed_tokens.weight.device()
-    }
-
-    fn forward_pass(&self, batch: &PrefixedBatch) -> Result<ForwardPass> {
-        match self.gradient_checkpointing {
-            true => checkpointing::forward_pass(self, batch),
-            false => Ok(batch.hidden_states(self)?.into()),
-        }
-    }
-
-    fn reference(&self) -> Self {
-        self.valid().with_adapters_off()
     }
 }
