@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::rope_scaling::RopeScaling;
 use crate::{Error, Result};
 
-/// The configuration of a [`CausalModel`].
+/// The configuration of a [`CausalModel`](super::CausalModel).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CausalConfig {
