@@ -12,6 +12,8 @@ mod config;
 mod init;
 mod lora;
 mod model;
+#[cfg(feature = "hf")]
+mod names;
 mod pass;
 mod policy;
 mod projection;
@@ -26,4 +28,4 @@ pub use model::{Block, CausalModel, Mlp};
 pub use projection::Projection;
 pub use rope_scaling::RopeScaling;
 #[cfg(feature = "hf")]
-pub(crate) use weights::{Weight, WeightSource};
+pub(crate) use {names::Weight, weights::WeightSource};

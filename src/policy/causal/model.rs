@@ -10,8 +10,6 @@ use super::config::CausalConfig;
 use super::pass::Pass;
 use super::projection::Projection;
 use super::rotary::{Frequencies, Rotary};
-#[cfg(feature = "hf")]
-use super::weights::Weight;
 use super::weights::WeightSource;
 use crate::Result;
 use crate::policy::{KvCache, TokenBatch};
@@ -198,44 +196,5 @@ impl CausalModel {
                 move |(part, projection)| (format!("model.layers.{layer}.{part}"), projection);
             block.projections_mut().into_iter().map(full)
         })
-    }
-
-    /// Every parameter but the adapters', with its name in Hugging Face's checkpoints.
-    #[cfg_attr(
-        not(feature = "hf"),
-        expect(dead_code, reason = "names matter to files")
-    )]
-    pub(crate) fn named_weights(&self) -> Vec<(String, Weight<'_>)> {
-        let mut all = vec![(
-            "model.embed_tokens.weight".to_string(),
-            Weight::Embedding(&self.embed_tokens.weight),
-        )];
-        let heads = self.lm_head.iter().map(|head| ("lm_head".into(), head));
-        for (name, projection) in self.projections().chain(heads) {
-            all.push((
-                format!("{name}.weight"),
-                Weight::Projection(&projection.weight),
-            ));
-            if let Some(bias) = &projection.bias {
-                all.push((format!("{name}.bias"), Weight::Vector(bias)));
-            }
-        }
-        let mut norms = vec![("model.norm".to_string(), &self.norm)];
-        for (layer, block) in self.layers.iter().enumerate() {
-            let name = |part: &str| format!("model.layers.{layer}.{part}");
-            norms.push((name("input_layernorm"), &block.input_layernorm));
-            norms.push((
-                name("post_attention_layernorm"),
-                &block.post_attention_layernorm,
-            ));
-            let (q_norm, k_norm) = (&block.self_attn.q_norm, &block.self_attn.k_norm);
-            norms.extend(q_norm.iter().map(|norm| (name("self_attn.q_norm"), norm)));
-            norms.extend(k_norm.iter().map(|norm| (name("self_attn.k_norm"), norm)));
-        }
-        let gains = norms
-            .into_iter()
-            .map(|(name, norm)| (format!("{name}.weight"), Weight::Vector(&norm.gamma)));
-        all.extend(gains);
-        all
     }
 }

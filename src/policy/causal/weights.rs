@@ -1,8 +1,6 @@
 //! Where the weights of a new model come from.
 
 use burn::nn::{Embedding, RmsNorm};
-#[cfg(feature = "hf")]
-use burn::{module::Param, tensor::Tensor};
 
 use super::projection::Projection;
 
@@ -17,16 +15,4 @@ pub(crate) trait WeightSource {
 
     /// A root-mean-square norm over `size` channels.
     fn norm(&mut self, name: &str, size: usize) -> RmsNorm;
-}
-
-/// A parameter of a model as files name and lay it out.
-#[cfg(feature = "hf")]
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Weight<'a> {
-    /// A projection's matrix, `[inputs, outputs]` here and `[outputs, inputs]` in files.
-    Projection(&'a Param<Tensor<2>>),
-    /// An embedding, `[tokens, size]` in both.
-    Embedding(&'a Param<Tensor<2>>),
-    /// A bias or a gain.
-    Vector(&'a Param<Tensor<1>>),
 }
