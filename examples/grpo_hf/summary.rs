@@ -19,10 +19,12 @@ const ENDS: usize = 10;
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Summary {
     pub steps: usize,
-    /// Mean reward a step over the first and the last ten steps.
+    /// How many steps at each end are compared: ten, or half of fewer than twenty.
+    pub compared: usize,
+    /// Mean reward over the first and over the last of them.
     pub reward_first: f64,
     pub reward_last: f64,
-    /// Standard error of their difference.
+    /// Standard error of their difference; 0 if it cannot be known.
     pub standard_error: f64,
     /// Share of held-out problems answered right, greedy.
     pub held_out_before: f64,
@@ -50,6 +52,7 @@ impl Summary {
         let seconds = values("time/step");
         Self {
             steps: steps.len(),
+            compared: ends,
             reward_first: mean_first,
             reward_last: mean_last,
             standard_error: ((variance_first + variance_last) / ends as f64).sqrt(),
@@ -67,13 +70,15 @@ impl fmt::Display for Summary {
         let gain = self.reward_last - self.reward_first;
         write!(
             f,
-            "reward {:.3} -> {:.3} (first and last {ENDS} of {} steps; {:+.3}, {:.1} standard errors) | \
-             held out {:.1}% -> {:.1}% | {:.1} s a step",
-            self.reward_first,
-            self.reward_last,
-            self.steps,
-            gain,
-            gain / self.standard_error,
+            "reward {:.3} -> {:.3} (first and last {} of {} steps; {gain:+.3}",
+            self.reward_first, self.reward_last, self.compared, self.steps,
+        )?;
+        if self.standard_error > 0.0 {
+            write!(f, ", {:.1} standard errors", gain / self.standard_error)?;
+        }
+        write!(
+            f,
+            ") | held out {:.1}% -> {:.1}% | {:.1} s a step",
             100.0 * self.held_out_before,
             100.0 * self.held_out_after.unwrap_or(f64::NAN),
             self.seconds_a_step,
@@ -90,7 +95,7 @@ fn moments(values: &[f64]) -> (f64, f64) {
     let count = values.len() as f64;
     let mean = values.iter().sum::<f64>() / count;
     let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
-    (mean, squares / (count - 1.0))
+    (mean, squares / (count - 1.0).max(1.0))
 }
 
 /// The most memory that this process has held, on Linux.
