@@ -431,6 +431,9 @@ fn what_belongs_to_the_model_is_copied_and_nothing_else() {
             "tokenizer.json"
         ]
     );
+    // The weights are as readable as the rest.
+    let permissions = |name: &str| fs::metadata(to.join(name)).unwrap().permissions();
+    assert_eq!(permissions("model.safetensors"), permissions("config.json"));
     // Apart from the type of the weights, which that of the fixture leaves out, the configuration is what it was.
     let read = |folder: &Path| read_config(folder).unwrap();
     assert_eq!(read(&to), read(from.path()));

@@ -246,8 +246,14 @@ impl View for &Stored<'_> {
 
 /// One safetensors file, marked as `transformers` asks for.
 pub(super) fn write_file(tensors: &[Stored], path: &Path) -> Result<()> {
+    // What is written by way of a temporary file is for its owner alone; a model's file is as public as any other.
+    let usual = fs::File::create(path)
+        .and_then(|file| file.metadata())
+        .map_err(|e| Error::io(path, e))?
+        .permissions();
     let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
     let views = tensors.iter().map(|tensor| (tensor.name.as_str(), tensor));
     safetensors::serialize_to_file(views, Some(metadata), path)
-        .map_err(|reason| Error::model_file(path, reason))
+        .map_err(|reason| Error::model_file(path, reason))?;
+    fs::set_permissions(path, usual).map_err(|e| Error::io(path, e))
 }
