@@ -108,6 +108,7 @@ pub mod random;
 pub mod reward;
 pub mod rollout;
 pub mod train;
+pub mod types;
 
 /// The version of Burn that this crate's tensors come from.
 pub use burn;

@@ -68,26 +68,17 @@ fn sampled(
 
 /// A rollout of the given tokens whose log-probs are `-0.1`, `-0.2`, ...
 fn rollout(tokens: &[u32]) -> Rollout {
+    let log_probs = (1..=tokens.len()).map(|t| -0.1 * t as f32).collect();
     Rollout {
-        tokens: tokens.to_vec(),
-        log_probs: (1..=tokens.len()).map(|t| -0.1 * t as f32).collect(),
-        entropy: 0.5,
-        text: String::new(),
+        entropy: Some(0.5),
         finish: FinishReason::Length,
-        policy_version: 0,
-        sample: 0,
-        rewards: Vec::new(),
-        reward: None,
-        token_rewards: Vec::new(),
+        ..Rollout::new(tokens.to_vec(), log_probs, "")
     }
 }
 
 fn group(prompt: &[u32], completions: &[&[u32]]) -> RolloutGroup {
-    RolloutGroup {
-        problem: Problem::new("1", "2"),
-        prompt_tokens: prompt.to_vec(),
-        rollouts: completions.iter().map(|tokens| rollout(tokens)).collect(),
-    }
+    let rollouts = completions.iter().map(|tokens| rollout(tokens)).collect();
+    RolloutGroup::new(Problem::new("1", "2"), prompt.to_vec(), rollouts)
 }
 
 /// Two groups, four rollouts of 3, 1, 2 and 4 tokens.
@@ -128,9 +119,7 @@ fn training_sees_the_log_probs_that_the_sampler_drew_from() {
                 };
                 let scores = batch.score(&model, &config).unwrap();
                 let got = batch.unpad(scores.log_probs, "log-probs").unwrap();
-                let drawn = batch
-                    .unpad(batch.sampler_log_probs.clone(), "sampler")
-                    .unwrap();
+                let drawn = buffer.log_probs();
                 let entropies = batch.unpad(scores.entropies, "entropies").unwrap();
                 for (row, rollout) in buffer.rollouts().enumerate() {
                     for (t, want) in rollout.log_probs.iter().enumerate() {
@@ -139,7 +128,7 @@ fn training_sees_the_log_probs_that_the_sampler_drew_from() {
                         assert_close(got[row][t], want, 0.0, 1e-4, &what);
                     }
                     let entropy = entropies[row].iter().sum();
-                    assert_close(rollout.entropy, entropy, 0.0, 1e-3, &what);
+                    assert_close(rollout.entropy.unwrap(), entropy, 0.0, 1e-3, &what);
                 }
                 // At another temperature they are other numbers: the comparison above can fail.
                 let other = LogProbConfig {
@@ -147,9 +136,9 @@ fn training_sees_the_log_probs_that_the_sampler_drew_from() {
                     chunk: 7,
                 };
                 let other = batch.score(&model, &other).unwrap().log_probs;
-                let other = batch.unpad(other, "log-probs").unwrap().concat();
-                let apart = |(a, b): (&f64, &f64)| (a - b).abs();
-                let gap: f64 = other.iter().zip(&drawn.concat()).map(apart).sum();
+                let other = batch.unpad(other, "log-probs").unwrap();
+                let gap = other.zip_with(&drawn, |a, b| (a - b).abs()).unwrap();
+                let gap: f64 = gap.values().sum();
                 assert!(gap > 0.1, "{what} {gap}");
             }
         }
@@ -227,11 +216,11 @@ fn targets_mask_and_lengths_are_the_tokens_of_the_rollouts() {
         assert_eq!(targets, [4, 5, 6, 7, 6, 7, 1, 0, 1, 0, 0, 0]);
         let mask = [1., 1., 1., 1., 1., 1., 1., 0., 1., 0., 0., 0.];
         assert_eq!(floats(batch.mask.clone()), mask);
-        let sampler = floats(batch.sampler_log_probs.clone());
+        let sampler = batch.per_token(&buffer().log_probs(), "sampler").unwrap();
         let want = [
             -0.1, -0.2, -0.3, -0.4, -0.1, -0.2, -0.3, 0., -0.1, 0., 0., 0.,
         ];
-        for (got, want) in sampler.iter().zip(want) {
+        for (got, want) in floats(sampler).iter().zip(want) {
             assert_close(*got, want, 0.0, 1e-7, "sampler log-probs");
         }
     }
@@ -248,7 +237,7 @@ fn numbers_per_token_come_back_as_they_went_in() {
             vec![5.0, 6.0],
             vec![7.0, 8.0, 9.0, 10.5],
         ];
-        let tensor = batch.per_token(&rows, "advantages").unwrap();
+        let tensor = batch.per_token(&rows.clone().into(), "advantages").unwrap();
         assert_eq!(
             floats(tensor.clone()),
             [7.0, 8.0, 9.0, 10.5, 4.0, 0.0, 0.0, 0.0]
@@ -258,15 +247,20 @@ fn numbers_per_token_come_back_as_they_went_in() {
 
         // A wrong row that the batch does not hold is none of its business.
         rows[0].clear();
-        assert!(batch.per_token(&rows, "advantages").is_ok());
+        assert!(batch.per_token(&rows.clone().into(), "advantages").is_ok());
         rows[3].pop();
-        let message = batch.per_token(&rows, "advantages").unwrap_err();
+        let message = batch
+            .per_token(&rows.clone().into(), "advantages")
+            .unwrap_err();
         assert_eq!(
             message.to_string(),
-            "advantages of rollout 3: got 3, expected 4, one a token"
+            "advantages of rollout 3: got 3, expected 4, one for each trained token"
         );
         rows.truncate(2);
-        let message = batch.per_token(&rows, "returns").unwrap_err().to_string();
+        let message = batch
+            .per_token(&rows.clone().into(), "returns")
+            .unwrap_err()
+            .to_string();
         assert!(message.contains("returns of rollout 3: got 0"), "{message}");
     }
 }
@@ -339,7 +333,7 @@ fn a_group_keeps_the_tokens_and_spells_them_without_the_stop() {
     let completion = |tokens: &[u32], finish| Completion {
         tokens: tokens.to_vec(),
         log_probs: vec![-0.5; tokens.len()],
-        entropy: 1.25,
+        entropy: Some(1.25),
         finish,
     };
     let group = sample_group(
@@ -361,7 +355,7 @@ fn a_group_keeps_the_tokens_and_spells_them_without_the_stop() {
     assert_eq!(cut, [false, true, false]);
     for (sample, rollout) in group.rollouts.iter().enumerate() {
         assert_eq!((rollout.sample, rollout.policy_version), (sample, 9));
-        assert_eq!((rollout.entropy, rollout.reward), (1.25, None));
+        assert_eq!((rollout.entropy, rollout.reward), (Some(1.25), None));
         assert_eq!(rollout.log_probs, vec![-0.5; rollout.tokens.len()]);
     }
     assert_eq!(group.rollouts[0].tokens, [5, 6, 1]);
@@ -381,11 +375,12 @@ fn scored() -> RolloutBuffer {
     };
     let mut buffer = buffer();
     let first = &mut buffer.groups[0];
-    first.problem = Problem::new("say \"1\u{2028}\n\t\"", "e\u{301}").with_metadata("k", 0.1);
+    let problem = Problem::new("say \"1\u{2028}\n\t\"", "e\u{301}");
+    first.problem = problem.with_metadata("k", 0.1).into();
     first.rollouts[0].finish = FinishReason::Stop;
     first.rollouts[0].text = "line\nline \u{1F600}".into();
     first.rollouts[0].log_probs = vec![-1.1754944e-38, -0.1, -16_777_217.0];
-    first.rollouts[0].entropy = 0.1 + 0.2;
+    first.rollouts[0].entropy = Some(0.1 + 0.2);
     first.rollouts[0].policy_version = u64::MAX;
     first.rollouts[0].rewards = vec![
         record("accuracy", 1.0, RewardOutcome::Score(1.0 / 3.0)),
@@ -509,4 +504,45 @@ fn everything_per_rollout_has_the_order_of_the_rollouts() {
     let rewards: Vec<f64> = buffer.rewards().into_iter().flatten().collect();
     assert_eq!(rewards, [0.0, 1.0, 2.0, 3.0]);
     assert!(!buffer.is_empty() && RolloutBuffer::new().is_empty());
+}
+
+// ---- tokens that the policy did not sample -------------------------------------------------------
+
+#[test]
+fn observation_tokens_are_context_and_nothing_else() {
+    for (backend, device) in devices() {
+        let model = model(1, &device);
+        let config = LogProbConfig::default();
+        let whole = buffer();
+        let mut masked = buffer();
+        // The reply of a tool within the last rollout.
+        let last = masked.rollouts_mut().last().unwrap();
+        last.mask = vec![true, false, false, true];
+        last.log_probs[1] = f32::NAN;
+        assert_eq!((whole.tokens(), masked.tokens()), (10, 8));
+        assert_eq!(masked.lengths(), [3, 1, 2, 2]);
+
+        let score = |buffer: &RolloutBuffer| {
+            let batch = RolloutBatch::all(buffer, &device).unwrap();
+            let scores = batch.score(&model, &config).unwrap();
+            batch.unpad(scores.log_probs, "log-probs").unwrap()
+        };
+        let (all, some) = (score(&whole), score(&masked));
+        assert_eq!(some.lengths(), masked.lengths(), "{backend}");
+        // The tokens around them are read as before.
+        assert_eq!(some[3], [all[3][0], all[3][3]], "{backend}");
+        assert_eq!(masked.log_probs().lengths(), masked.lengths());
+
+        let batch = RolloutBatch::all(&masked, &device).unwrap();
+        let mask = floats(batch.mask.clone());
+        assert_eq!(mask[12..], [1.0, 0.0, 0.0, 1.0], "{backend}");
+        let spread = batch.per_token(&some, "log-probs").unwrap();
+        let spread = floats(spread);
+        assert_eq!((spread[13], spread[14]), (0.0, 0.0), "{backend}");
+        assert_eq!(spread[15], all[3][3], "{backend}");
+
+        masked.rollouts_mut().last().unwrap().mask.pop();
+        let refused = RolloutBatch::all(&masked, &device).unwrap_err().to_string();
+        assert!(refused.contains("mask of rollout 3: got 3"), "{refused}");
+    }
 }

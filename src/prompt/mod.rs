@@ -16,7 +16,6 @@ mod expression;
 pub mod hf;
 mod jsonl;
 mod order;
-mod problem;
 mod rational;
 mod split;
 mod stream;
@@ -28,8 +27,9 @@ pub use countdown::Countdown;
 pub use expression::{Evaluated, evaluate_expression};
 pub use jsonl::JsonLines;
 pub use order::ProblemOrder;
-pub use problem::Problem;
 pub use rational::Rational;
 pub use split::{Split, split};
 pub use stream::TextStream;
 pub use tokenizer::Tokenizer;
+
+pub use crate::types::Problem;

@@ -154,7 +154,7 @@ impl RewardSet {
                 prompt: group.problem.prompt.clone(),
                 answer: group.problem.answer.clone(),
                 completion: rollout.text.clone(),
-                tokens: rollout.tokens.len(),
+                tokens: rollout.trained_tokens(),
                 token_ids: rollout.tokens.clone(),
                 finish: rollout.finish,
                 metadata: group.problem.metadata.clone(),

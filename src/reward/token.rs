@@ -38,7 +38,7 @@ pub trait TokenReward: Send + Sync + 'static {
     /// The name under which the sums are recorded; not one of the reward set's.
     fn name(&self) -> &str;
 
-    /// One finite number for each of the rollout's tokens, in their order.
+    /// One finite number for each of the rollout's trained tokens, in their order.
     ///
     /// # Errors
     /// If the reward could not do its work.
@@ -84,7 +84,7 @@ fn scores(
 ) -> Result<Vec<f64>, RewardOutcome> {
     let scores = guarded(|| reward.score(problem, rollout))?
         .map_err(|error| RewardOutcome::Failed(error.to_string()))?;
-    let (got, tokens) = (scores.len(), rollout.tokens.len());
+    let (got, tokens) = (scores.len(), rollout.trained_tokens());
     if got != tokens {
         return Err(RewardOutcome::Failed(format!(
             "{got} numbers for {tokens} tokens; expected one for each"
@@ -101,7 +101,7 @@ fn scores(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rollout::{FinishReason, RolloutGroup};
+    use crate::rollout::RolloutGroup;
 
     /// Breaks in its own way at each first token.
     struct Fragile;
@@ -125,16 +125,8 @@ mod tests {
 
     fn rollout(first: u32, reward: Option<f64>) -> Rollout {
         Rollout {
-            tokens: vec![first, 9],
-            log_probs: vec![-0.1; 2],
-            entropy: 0.0,
-            text: String::new(),
-            finish: FinishReason::Stop,
-            policy_version: 0,
-            sample: 0,
-            rewards: Vec::new(),
             reward,
-            token_rewards: Vec::new(),
+            ..Rollout::new(vec![first, 9], vec![-0.1; 2], "")
         }
     }
 
@@ -143,11 +135,7 @@ mod tests {
         let mut rollouts: Vec<_> = (0..6).map(|first| rollout(first, Some(1.0))).collect();
         rollouts.push(rollout(5, None));
         let mut buffer = RolloutBuffer::new();
-        buffer.push(RolloutGroup {
-            problem: Problem::new("x", ""),
-            prompt_tokens: vec![1],
-            rollouts,
-        });
+        buffer.push(RolloutGroup::new(Problem::new("x", ""), vec![1], rollouts));
         score_tokens(&Fragile, &mut buffer);
         let all: Vec<&Rollout> = buffer.rollouts().collect();
         let outcome = |i: usize| &all[i].rewards[0].outcome;
@@ -170,7 +158,7 @@ mod tests {
         assert_eq!(outcome(6), &RewardOutcome::Abstained);
         assert!(all[6].token_rewards.is_empty());
         let rows = buffer.token_rewards().unwrap();
-        assert_eq!(rows[5..], [vec![0.5, -0.25], vec![0.0, 0.0]]);
+        assert_eq!((&rows[5], &rows[6]), (&[0.5, -0.25][..], &[0.0, 0.0][..]));
         let plain = RolloutBuffer::new();
         assert_eq!(plain.token_rewards(), None);
     }

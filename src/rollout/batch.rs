@@ -2,33 +2,35 @@
 
 use burn::tensor::{Device, Int, Tensor};
 
-use super::buffer::RolloutBuffer;
 use crate::host;
 use crate::policy::{
     ForwardPass, LogProbConfig, PolicyCache, PolicyModel, PrefixedBatch, TokenBatch, TokenScores,
     ValueModel, token_log_probs,
 };
+use crate::types::{PerToken, RolloutBuffer};
 use crate::{Error, Result};
 
-/// Some rollouts of a buffer, right-padded: `[N, T]` for N rollouts and T completion tokens.
+/// Some rollouts of a buffer, right-padded: `[N, T]` for N rollouts and T completion tokens, in f32 but for the targets.
 ///
 /// Column t belongs to completion token t: its log-prob, its advantage, the value of the state in which it
-/// was chosen. A prompt that several rollouts share is read once, and its cache repeated.
+/// was chosen. Tokens that the policy did not sample ([`Rollout::mask`](crate::types::Rollout::mask)) have columns like the
+/// others, since the tokens after them read them, but count as padding for a loss. A prompt that several rollouts share is
+/// read once, and its cache repeated.
 #[derive(Clone, Debug)]
 pub struct RolloutBatch {
     /// The completion tokens `[N, T]`; 0 at padding.
     pub targets: Tensor<2, Int>,
-    /// 1 at completion tokens, 0 at padding, `[N, T]`.
+    /// 1 at trained tokens, 0 at padding and at tokens that the policy did not sample, `[N, T]`.
     pub mask: Tensor<2>,
-    /// The sampler's log-probs `[N, T]`; 0 at padding.
-    pub sampler_log_probs: Tensor<2>,
-    /// Completion tokens per rollout.
+    /// Trained tokens per rollout.
     pub lengths: Vec<usize>,
     /// Which rollouts of the buffer these are.
     pub rollouts: Vec<usize>,
     /// The distinct prompts without their last token, if any is longer than one token; then the last prompt token and all but
     /// the last completion token of each rollout, which predict the targets.
     sequences: PrefixedBatch,
+    /// The columns of the trained tokens of each rollout.
+    columns: Vec<Vec<usize>>,
     device: Device,
 }
 
@@ -44,7 +46,7 @@ impl RolloutBatch {
         let mut prefixes: Vec<&[u32]> = Vec::new();
         let mut prefix_of_group = vec![None; buffer.groups.len()];
         let (mut prefix_of, mut inputs) = (Vec::new(), Vec::new());
-        let (mut targets, mut log_probs) = (Vec::new(), Vec::new());
+        let (mut targets, mut columns) = (Vec::new(), Vec::new());
         for &index in indices {
             let rollout = all.get(index).ok_or_else(|| {
                 let expected = format!("below {}, the rollouts in the buffer", all.len());
@@ -59,12 +61,18 @@ impl RolloutBatch {
                     "at least one token of prompt and one of completion",
                 ));
             };
-            if rollout.log_probs.len() != rollout.tokens.len() {
-                return Err(Error::shape(
-                    format!("log-probs of rollout {index}"),
-                    rollout.log_probs.len(),
-                    format!("{}, one a token", rollout.tokens.len()),
-                ));
+            let tokens = rollout.tokens.len();
+            for (what, len) in [
+                ("log-probs", rollout.log_probs.len()),
+                ("mask", rollout.mask.len()),
+            ] {
+                if len != tokens && !(what == "mask" && len == 0) {
+                    return Err(Error::shape(
+                        format!("{what} of rollout {index}"),
+                        len,
+                        format!("{tokens}, one for each token"),
+                    ));
+                }
             }
             let prefix_index = *prefix_of_group[groups[index]].get_or_insert_with(|| {
                 prefixes.push(prefix);
@@ -75,16 +83,19 @@ impl RolloutBatch {
             input.extend_from_slice(&rollout.tokens[..rollout.tokens.len() - 1]);
             inputs.push(input);
             targets.push(rollout.tokens.as_slice());
-            log_probs.push(rollout.log_probs.as_slice());
+            columns.push(
+                (0..tokens)
+                    .filter(|&t| rollout.is_trained(t))
+                    .collect::<Vec<_>>(),
+            );
         }
         let inputs = TokenBatch::from_rows(&inputs, device)?;
-        let lengths = inputs.lengths.clone();
-        let ones: Vec<Vec<f32>> = lengths.iter().map(|&len| vec![1.0; len]).collect();
-        let width = inputs.width();
+        let lengths: Vec<usize> = columns.iter().map(Vec::len).collect();
+        let ones: Vec<Vec<f64>> = lengths.iter().map(|&len| vec![1.0; len]).collect();
+        let mask = scatter(&ones, &columns, inputs.width(), device);
         Ok(Self {
             targets: TokenBatch::from_rows(&targets, device)?.ids,
-            mask: host::float_rows(&ones, width, device),
-            sampler_log_probs: host::float_rows(&log_probs, width, device),
+            mask,
             rollouts: indices.to_vec(),
             sequences: PrefixedBatch {
                 prefixes: if prefixes.iter().all(|prefix| prefix.is_empty()) {
@@ -96,6 +107,7 @@ impl RolloutBatch {
                 rows: inputs,
             },
             lengths,
+            columns,
             device: device.clone(),
         })
     }
@@ -152,43 +164,43 @@ impl RolloutBatch {
         }
     }
 
-    /// Per-token numbers of these rollouts as `[N, T]`, zero at padding; `rows` holds those of the whole
-    /// buffer.
+    /// The numbers of these rollouts as `[N, T]`, zero where nothing is trained; `numbers` holds those of the whole buffer.
     ///
     /// # Errors
-    /// If a row has not as many numbers as its rollout has tokens.
-    pub fn per_token(&self, rows: &[Vec<f64>], what: &str) -> Result<Tensor<2>> {
+    /// If a row has not as many numbers as its rollout has trained tokens.
+    pub fn per_token(&self, numbers: &PerToken, what: &str) -> Result<Tensor<2>> {
         let own: Vec<&[f64]> = self
             .rollouts
             .iter()
             .zip(&self.lengths)
-            .map(|(&index, &len)| match rows.get(index) {
-                Some(row) if row.len() == len => Ok(row.as_slice()),
+            .map(|(&index, &len)| match numbers.get(index) {
+                Some(row) if row.len() == len => Ok(row),
                 other => Err(Error::shape(
                     format!("{what} of rollout {index}"),
-                    other.map_or(0, Vec::len),
-                    format!("{len}, one a token"),
+                    other.map_or(0, <[f64]>::len),
+                    format!("{len}, one for each trained token"),
                 )),
             })
             .collect::<Result<_>>()?;
-        Ok(host::float_rows(
+        Ok(scatter(
             &own,
+            &self.columns,
             self.sequences.rows.width(),
             &self.device,
         ))
     }
 
-    /// The numbers of a `[N, T]` tensor, one vector per rollout, padding left out.
+    /// The numbers of a `[N, T]` tensor at the trained tokens, one row for each of these rollouts.
     ///
     /// # Errors
     /// If the tensor cannot be read back.
-    pub fn unpad(&self, tensor: Tensor<2>, what: &str) -> Result<Vec<Vec<f64>>> {
+    pub fn unpad(&self, tensor: Tensor<2>, what: &str) -> Result<PerToken> {
         let flat = host::floats(tensor, what)?;
-        Ok(flat
-            .chunks_exact(self.sequences.rows.width())
-            .zip(&self.lengths)
-            .map(|(row, &len)| row[..len].iter().map(|&x| f64::from(x)).collect())
-            .collect())
+        let rows = flat.chunks_exact(self.sequences.rows.width());
+        let trained = |(row, columns): (&[f32], &Vec<usize>)| {
+            columns.iter().map(|&t| f64::from(row[t])).collect()
+        };
+        Ok(rows.zip(&self.columns).map(trained).collect())
     }
 
     /// The number of rollouts, N.
@@ -196,8 +208,31 @@ impl RolloutBatch {
         self.lengths.len()
     }
 
-    /// The number of completion tokens, padding left out.
+    /// The number of trained tokens.
     pub fn tokens(&self) -> usize {
         self.lengths.iter().sum()
     }
+}
+
+/// `[N, width]` with the numbers of each row at its columns, and 0 elsewhere.
+fn scatter(
+    rows: &[impl AsRef<[f64]>],
+    columns: &[Vec<usize>],
+    width: usize,
+    device: &Device,
+) -> Tensor<2> {
+    let spread = |(row, columns): (&[f64], &Vec<usize>)| {
+        let mut wide = vec![0f64; columns.last().map_or(0, |&last| last + 1)];
+        for (&value, &column) in row.iter().zip(columns) {
+            wide[column] = value;
+        }
+        wide
+    };
+    let wide: Vec<Vec<f64>> = rows
+        .iter()
+        .map(|row| row.as_ref())
+        .zip(columns)
+        .map(spread)
+        .collect();
+    host::float_rows(&wide, width, device)
 }

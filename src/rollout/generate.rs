@@ -1,18 +1,19 @@
 //! Batched generation with the cache.
 
+use std::sync::Arc;
+
 use burn::tensor::Tensor;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::buffer::RolloutGroup;
-use super::record::{FinishReason, Rollout};
 use super::sampling::{SamplingConfig, sample_token};
 use crate::host;
 use crate::policy::{PolicyCache, PolicyModel, TokenBatch};
-use crate::prompt::{Problem, Tokenizer};
+use crate::prompt::Tokenizer;
 use crate::random;
+use crate::types::{FinishReason, Problem, Rollout, RolloutGroup};
 use crate::{Error, Result};
 
 /// How completions are generated.
@@ -100,8 +101,8 @@ pub struct Completion {
     pub tokens: Vec<u32>,
     /// Log-prob of each under the distribution it was drawn from.
     pub log_probs: Vec<f32>,
-    /// Sum over the tokens of the policy's entropy, in nats.
-    pub entropy: f64,
+    /// Sum over the tokens of the policy's entropy, in nats; `None` if the engine does not tell.
+    pub entropy: Option<f64>,
     /// Why it ended.
     pub finish: FinishReason,
 }
@@ -227,7 +228,7 @@ impl Row {
         let completion = &mut self.completion;
         completion.tokens.push(drawn.token);
         completion.log_probs.push(drawn.log_prob as f32);
-        completion.entropy += drawn.entropy;
+        completion.entropy = Some(completion.entropy.unwrap_or(0.0) + drawn.entropy);
         if config.stop_tokens.contains(&drawn.token) {
             completion.finish = FinishReason::Stop;
             self.done = true;
@@ -273,7 +274,7 @@ fn generate_together<M: PolicyModel>(
                 completion: Completion {
                     tokens: Vec::new(),
                     log_probs: Vec::new(),
-                    entropy: 0.0,
+                    entropy: Some(0.0),
                     finish: FinishReason::Length,
                 },
                 done: false,
@@ -346,7 +347,7 @@ fn generate_together<M: PolicyModel>(
 /// # Errors
 /// If the tokenizer cannot decode a completion.
 pub fn sample_group(
-    problem: Problem,
+    problem: impl Into<Arc<Problem>>,
     prompt_tokens: Vec<u32>,
     completions: Vec<Completion>,
     tokenizer: &dyn Tokenizer,
@@ -361,23 +362,15 @@ pub fn sample_group(
                 Some((last, before)) if stop.contains(last) => before,
                 _ => &completion.tokens,
             };
+            let text = tokenizer.decode(spoken)?;
             Ok(Rollout {
-                text: tokenizer.decode(spoken)?,
-                tokens: completion.tokens,
-                log_probs: completion.log_probs,
                 entropy: completion.entropy,
                 finish: completion.finish,
                 policy_version,
                 sample,
-                rewards: Vec::new(),
-                reward: None,
-                token_rewards: Vec::new(),
+                ..Rollout::new(completion.tokens, completion.log_probs, text)
             })
         })
         .collect::<Result<Vec<_>>>()?;
-    Ok(RolloutGroup {
-        problem,
-        prompt_tokens,
-        rollouts,
-    })
+    Ok(RolloutGroup::new(problem, prompt_tokens, rollouts))
 }

@@ -9,17 +9,18 @@ use crate::policy::{
     LogProbConfig, PolicyModel, ValueModel, squared_probabilities, token_log_probs,
 };
 use crate::rollout::{RolloutBatch, RolloutBuffer};
+use crate::types::PerToken;
 
 /// The rollouts of a step with their per-token numbers, each a vector per rollout.
 #[derive(Debug)]
 pub(super) struct Experience {
     pub rollouts: RolloutBuffer,
     /// Log-probs of the policy before the first update; none if there is only one update.
-    pub old_log_probs: Option<Vec<Vec<f64>>>,
+    pub old_log_probs: Option<PerToken>,
     /// Log-probs of the reference, if there is one.
-    pub ref_log_probs: Option<Vec<Vec<f64>>>,
+    pub ref_log_probs: Option<PerToken>,
     /// Values of the critic before the first update, if there is one.
-    pub values: Option<Vec<Vec<f64>>>,
+    pub values: Option<PerToken>,
     pub advantages: Advantages,
 }
 
@@ -28,23 +29,15 @@ fn in_micro_batches(
     rollouts: &RolloutBuffer,
     micro_batch: usize,
     device: &Device,
-    compute: impl Fn(&RolloutBatch) -> Result<Vec<Vec<f64>>>,
-) -> Result<Vec<Vec<f64>>> {
+    compute: impl Fn(&RolloutBatch) -> Result<PerToken>,
+) -> Result<PerToken> {
     let all: Vec<usize> = (0..rollouts.len()).collect();
-    let mut rows = Vec::with_capacity(all.len());
+    let mut rows = PerToken::default();
     for part in all.chunks(micro_batch) {
-        rows.extend(compute(&RolloutBatch::new(rollouts, part, device)?)?);
+        let numbers = compute(&RolloutBatch::new(rollouts, part, device)?)?;
+        rows.extend(Vec::from(numbers));
     }
     Ok(rows)
-}
-
-/// The log-prob of every token under the distribution that it was sampled from.
-pub(super) fn sampler_log_probs(rollouts: &RolloutBuffer) -> Vec<Vec<f64>> {
-    let row = |log_probs: &Vec<f32>| log_probs.iter().map(|&x| f64::from(x)).collect();
-    rollouts
-        .rollouts()
-        .map(|rollout| row(&rollout.log_probs))
-        .collect()
 }
 
 /// The log-prob of every token under `model`.
@@ -53,7 +46,7 @@ pub(super) fn log_probs<M: PolicyModel>(
     rollouts: &RolloutBuffer,
     micro_batch: usize,
     config: &LogProbConfig,
-) -> Result<Vec<Vec<f64>>> {
+) -> Result<PerToken> {
     in_micro_batches(rollouts, micro_batch, &model.device(), |batch| {
         batch.unpad(batch.score(model, config)?.log_probs, "log-probs")
     })
@@ -65,18 +58,18 @@ pub(super) fn probabilities<M: PolicyModel>(
     rollouts: &RolloutBuffer,
     micro_batch: usize,
     config: &LogProbConfig,
-) -> Result<[Vec<Vec<f64>>; 2]> {
+) -> Result<[PerToken; 2]> {
     let model = model.valid();
     let all: Vec<usize> = (0..rollouts.len()).collect();
-    let (mut log_probs, mut squares) = (Vec::new(), Vec::new());
+    let (mut log_probs, mut squares) = (PerToken::default(), PerToken::default());
     for part in all.chunks(micro_batch) {
         let batch = RolloutBatch::new(rollouts, part, &model.device())?;
         let hidden = batch.hidden_states(&model)?;
         let targets = batch.targets.clone();
         let scores = token_log_probs(hidden.clone(), model.unembedding(), targets, config)?;
-        log_probs.extend(batch.unpad(scores.log_probs, "log-probs")?);
+        log_probs.extend(Vec::from(batch.unpad(scores.log_probs, "log-probs")?));
         let sums = squared_probabilities(hidden, model.unembedding(), config)?;
-        squares.extend(batch.unpad(sums, "squared probabilities")?);
+        squares.extend(Vec::from(batch.unpad(sums, "squared probabilities")?));
     }
     Ok([log_probs, squares])
 }
@@ -86,7 +79,7 @@ pub(super) fn values<V: ValueModel>(
     critic: &V,
     rollouts: &RolloutBuffer,
     micro_batch: usize,
-) -> Result<Vec<Vec<f64>>> {
+) -> Result<PerToken> {
     let critic = critic.valid();
     in_micro_batches(rollouts, micro_batch, &critic.device(), |batch| {
         batch.unpad(batch.values(&critic)?, "values")

@@ -61,7 +61,6 @@ fn mean_and_std(scores: &[f64]) -> Option<(f64, f64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rollout::FinishReason;
 
     fn rollout(outcomes: [RewardOutcome; 2]) -> Rollout {
         let record = |(name, outcome): (&str, RewardOutcome)| RewardRecord {
@@ -71,16 +70,8 @@ mod tests {
             seconds: 0.25,
         };
         Rollout {
-            tokens: vec![1],
-            log_probs: vec![0.0],
-            entropy: 0.0,
-            text: String::new(),
-            finish: FinishReason::Stop,
-            policy_version: 0,
-            sample: 0,
             rewards: ["a", "b"].into_iter().zip(outcomes).map(record).collect(),
-            token_rewards: Vec::new(),
-            reward: None,
+            ..Rollout::new(vec![1], vec![0.0], "")
         }
     }
 

@@ -1,6 +1,6 @@
 //! Whether generation and training agree, and what a correction makes of it.
 
-use super::experience::{Experience, sampler_log_probs};
+use super::experience::Experience;
 use crate::loss::{
     ImportanceWeights, Numerator, PolicyObjective, SamplerRows, WeightAction, WeightLevel,
     sampling_difference,
@@ -17,7 +17,7 @@ pub(super) fn sampler_metrics<S>(
     let Some(policy) = experience.old_log_probs.as_ref().filter(|_| !bypass) else {
         return Vec::new();
     };
-    let rows = sampler_rows(&experience.rollouts, policy);
+    let rows = sampler_rows(&experience.rollouts, policy.as_rows());
     // Without weights in the objective the plain ones are measured: their range and their effective sample size tell whether some
     // are needed.
     let mut measured = correction.cloned().unwrap_or_default();
@@ -38,7 +38,7 @@ pub(super) fn sampler_metrics<S>(
 pub(super) fn sampler_rows(rollouts: &RolloutBuffer, policy: &[Vec<f64>]) -> SamplerRows {
     SamplerRows {
         mask: policy.iter().map(|row| vec![true; row.len()]).collect(),
-        sampler: sampler_log_probs(rollouts),
+        sampler: rollouts.log_probs().into(),
         policy: policy.to_vec(),
     }
 }

@@ -7,7 +7,7 @@ use super::optimizer::{Optimizer, OptimizerConfig, UpdateReport};
 use crate::loss::{LossInput, PolicyObjective, StepCounts};
 use crate::policy::{LogProbConfig, PolicyModel, ScoredTokens};
 use crate::prompt::{Problem, ProblemOrder, Tokenizer};
-use crate::rollout::{FinishReason, Rollout, RolloutBatch, RolloutBuffer, RolloutGroup};
+use crate::rollout::{Rollout, RolloutBatch, RolloutBuffer, RolloutGroup};
 use crate::{Error, Result};
 
 /// One demonstration: what was asked and what should be answered.
@@ -139,20 +139,10 @@ pub fn supervise<M: PolicyModel>(
 fn as_group(demonstration: &Demonstration, tokenizer: &dyn Tokenizer) -> Result<RolloutGroup> {
     let mut tokens = tokenizer.encode(&demonstration.response)?;
     tokens.extend(tokenizer.stop_tokens().first());
-    Ok(RolloutGroup {
-        prompt_tokens: tokenizer.encode_prompt(&demonstration.prompt)?,
-        problem: Problem::new(&demonstration.prompt, ""),
-        rollouts: vec![Rollout {
-            log_probs: vec![0.0; tokens.len()],
-            tokens,
-            entropy: 0.0,
-            text: demonstration.response.clone(),
-            finish: FinishReason::Stop,
-            policy_version: 0,
-            sample: 0,
-            rewards: Vec::new(),
-            reward: None,
-            token_rewards: Vec::new(),
-        }],
-    })
+    let log_probs = vec![0.0; tokens.len()];
+    Ok(RolloutGroup::new(
+        Problem::new(&demonstration.prompt, ""),
+        tokenizer.encode_prompt(&demonstration.prompt)?,
+        vec![Rollout::new(tokens, log_probs, &demonstration.response)],
+    ))
 }

@@ -68,7 +68,7 @@ pub(super) fn step_metrics(
     let failures = records.filter(|record| record.outcome.is_failure()).count();
     put("rewards/failures", Some(failures as f64));
 
-    let lengths: Vec<f64> = rollouts.iter().map(|r| r.tokens.len() as f64).collect();
+    let lengths: Vec<f64> = rollouts.iter().map(|r| r.trained_tokens() as f64).collect();
     put("completions/mean_length", mean(&lengths));
     put(
         "completions/min_length",
@@ -79,14 +79,15 @@ pub(super) fn step_metrics(
         lengths.iter().copied().reduce(f64::max),
     );
     let ended = rollouts.iter().filter(|r| !r.is_truncated());
-    let ended: Vec<f64> = ended.map(|r| r.tokens.len() as f64).collect();
+    let ended: Vec<f64> = ended.map(|r| r.trained_tokens() as f64).collect();
     put("completions/mean_terminated_length", mean(&ended));
     put(
         "completions/clipped_ratio",
         Some(1.0 - ended.len() as f64 / rollouts.len().max(1) as f64),
     );
-    let entropy: f64 = rollouts.iter().map(|r| r.entropy).sum();
-    put("entropy", Some(entropy / tokens.max(1.0)));
+    let entropies: Option<Vec<f64>> = rollouts.iter().map(|r| r.entropy).collect();
+    let entropy = entropies.map(|entropies| entropies.into_iter().sum::<f64>());
+    put("entropy", entropy.map(|entropy| entropy / tokens.max(1.0)));
 
     put("kl", kl_to_reference(experience));
     let update_count = updates.policy.len().max(1) as f64;
@@ -149,14 +150,17 @@ pub(super) fn step_metrics(
     metrics
 }
 
-/// Mean over tokens of the k3 estimate of the KL between the policy that spoke and the reference.
+/// Mean over tokens of the k3 estimate of the KL between the policy that sampled and the reference.
 fn kl_to_reference(experience: &Experience) -> Option<f64> {
     let reference = experience.ref_log_probs.as_ref()?;
     let mut sum = 0.0;
-    for (rollout, row) in experience.rollouts.rollouts().zip(reference) {
-        for (&spoken, &reference) in rollout.log_probs.iter().zip(row) {
-            sum += KlEstimator::K3.value(f64::from(spoken), reference);
-        }
+    for (sampler, reference) in experience
+        .rollouts
+        .log_probs()
+        .values()
+        .zip(reference.values())
+    {
+        sum += KlEstimator::K3.value(sampler, reference);
     }
     Some(sum / experience.rollouts.tokens().max(1) as f64)
 }

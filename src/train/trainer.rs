@@ -6,7 +6,7 @@ use super::config::TrainerConfig;
 use super::controllers::Controllers;
 use super::critic::{Critic, explained_variance};
 use super::evaluate::{Evaluation, EvaluationConfig, evaluate};
-use super::experience::{Experience, log_probs, probabilities, sampler_log_probs, values};
+use super::experience::{Experience, log_probs, probabilities, values};
 use super::gather::Gathered;
 use super::observer::StepRecord;
 use super::optimizer::Optimizer;
@@ -19,6 +19,7 @@ use crate::policy::{PolicyModel, ReferencePolicy, ValueHead, ValueModel};
 use crate::prompt::{Problem, ProblemOrder, Tokenizer};
 use crate::reward::{RewardSet, TokenReward};
 use crate::rollout::RolloutBuffer;
+use crate::types::PerToken;
 use crate::{Error, Result};
 
 /// Teaches a policy by reinforcement.
@@ -31,7 +32,7 @@ pub struct Trainer<M: PolicyModel, V: ValueModel = ValueHead<M>> {
     pub(super) policy: M,
     pub(super) tokenizer: Arc<dyn Tokenizer>,
     pub(super) rewards: Arc<RewardSet>,
-    pub(super) problems: Vec<Problem>,
+    pub(super) problems: Vec<Arc<Problem>>,
     pub(super) order: ProblemOrder,
     pub(super) advantage: Arc<dyn AdvantageEstimator>,
     pub(super) token_rewards: Option<Arc<dyn TokenReward>>,
@@ -128,7 +129,7 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
             policy,
             tokenizer,
             rewards,
-            problems,
+            problems: problems.into_iter().map(Arc::new).collect(),
             reference,
             critic,
             steps_done: 0,
@@ -221,7 +222,7 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
             self.controllers.after_step(&self.config, kl, rollouts);
         }
         if let (Some(values), Some(returns)) = (&experience.values, &experience.advantages.returns)
-            && let Some(explained) = explained_variance(values, returns)
+            && let Some(explained) = explained_variance(values.as_rows(), returns)
         {
             metrics.insert("value/explained_variance".into(), explained);
         }
@@ -318,23 +319,23 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
         let values = critic
             .map(|critic| values(&critic.model, &rollouts, rows))
             .transpose()?;
-        let penalties = self.kl_penalties(old_log_probs.as_deref(), ref_log_probs.as_deref());
-        let token_rewards = added(penalties, rollouts.token_rewards());
+        let penalties = self.kl_penalties(old_log_probs.as_ref(), ref_log_probs.as_ref())?;
+        let token_rewards = added(penalties, rollouts.token_rewards())?;
         let components = self.components(&rollouts);
         let weights = self.rewards.weights();
         let weighing = correction.filter(|one| one.acting_weights().is_some());
         let sampler_weights = match (weighing, &old_log_probs) {
             (Some(correction), Some(old)) if squares.is_some() => {
                 correction
-                    .correct(&sampler_rows(&rollouts, old), None)
+                    .correct(&sampler_rows(&rollouts, old.as_rows()), None)
                     .weights
             }
             _ => None,
         };
         let probabilities = match (&old_log_probs, &squares) {
             (Some(log_probs), Some(sum_pi_squared)) => Some(Probabilities {
-                log_probs,
-                sum_pi_squared,
+                log_probs: log_probs.as_rows(),
+                sum_pi_squared: sum_pi_squared.as_rows(),
                 importance_weights: sampler_weights.as_deref(),
                 positions: None,
             }),
@@ -343,8 +344,8 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
         let (scores, groups, lengths) =
             (rollouts.rewards(), rollouts.group_ids(), rollouts.lengths());
         let advantages: Advantages = self.advantage.estimate(&AdvantageInput {
-            token_rewards: token_rewards.as_deref(),
-            values: values.as_deref(),
+            token_rewards: token_rewards.as_ref().map(PerToken::as_rows),
+            values: values.as_ref().map(PerToken::as_rows),
             components: components.as_deref().map(|rewards| Components {
                 rewards,
                 weights: &weights,
@@ -356,7 +357,7 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
         // With a single update the old policy is the current one; but a correction compares it with the sampler. In the bypass the
         // sampler takes its place.
         let old_log_probs = match bypass {
-            true => Some(sampler_log_probs(&rollouts)),
+            true => Some(rollouts.log_probs()),
             false => old_log_probs.filter(|_| several_updates || correction.is_some()),
         };
         Ok(Experience {
@@ -371,15 +372,15 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
     /// The KL penalty on every token's reward, if there is one.
     fn kl_penalties(
         &self,
-        old: Option<&[Vec<f64>]>,
-        reference: Option<&[Vec<f64>]>,
-    ) -> Option<Vec<Vec<f64>>> {
-        let (coef, kl) = (self.controllers.kl_in_reward?, self.config.kl_in_reward?);
-        let penalty = |(&old, &reference): (&f64, &f64)| -coef * kl.penalty.value(old, reference);
-        let row = |(old, reference): (&Vec<f64>, &Vec<f64>)| {
-            old.iter().zip(reference).map(penalty).collect()
+        old: Option<&PerToken>,
+        reference: Option<&PerToken>,
+    ) -> Result<Option<PerToken>> {
+        let coefficient = self.controllers.kl_in_reward.zip(self.config.kl_in_reward);
+        let (Some((coef, kl)), Some(old), Some(reference)) = (coefficient, old, reference) else {
+            return Ok(None);
         };
-        Some(old?.iter().zip(reference?).map(row).collect())
+        let penalty = |old, reference| -coef * kl.penalty.value(old, reference);
+        old.zip_with(reference, penalty).map(Some)
     }
 
     /// The score of every reward of the set on every rollout, if the estimator asks for them.
@@ -420,15 +421,10 @@ fn check_token_rewards(
     }
 }
 
-/// The sum of two tables of which either may be absent.
-fn added(a: Option<Vec<Vec<f64>>>, b: Option<Vec<Vec<f64>>>) -> Option<Vec<Vec<f64>>> {
+/// The sum of two, of which either may be absent.
+fn added(a: Option<PerToken>, b: Option<PerToken>) -> Result<Option<PerToken>> {
     match (a, b) {
-        (Some(mut a), Some(b)) => {
-            for (row, other) in a.iter_mut().zip(b) {
-                row.iter_mut().zip(other).for_each(|(a, b)| *a += b);
-            }
-            Some(a)
-        }
-        (a, b) => a.or(b),
+        (Some(a), Some(b)) => a.zip_with(&b, |a, b| a + b).map(Some),
+        (a, b) => Ok(a.or(b)),
     }
 }

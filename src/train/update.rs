@@ -8,7 +8,7 @@ use burn::optim::{GradientsAccumulator, GradientsParams};
 use super::config::TrainerConfig;
 use super::controllers::Controllers;
 use super::critic::Critic;
-use super::experience::{Experience, sampler_log_probs};
+use super::experience::Experience;
 use super::optimizer::{Optimizer, UpdateReport};
 use crate::host;
 use crate::loss::{
@@ -18,6 +18,7 @@ use crate::loss::{
 use crate::policy::{PolicyModel, ScoredTokens, TokenScores, ValueModel};
 use crate::random;
 use crate::rollout::RolloutBatch;
+use crate::types::PerToken;
 use crate::{Error, Result};
 
 /// The word that keeps the order of groups apart from the run's other streams.
@@ -49,7 +50,8 @@ pub(super) fn learn<M: PolicyModel, V: ValueModel>(
         .as_ref()
         .is_none_or(|critic| step >= critic.config.warmup_steps);
     let lengths = experience.rollouts.lengths();
-    let sampler = sampler_log_probs(&experience.rollouts);
+    let sampler = experience.rollouts.log_probs();
+    let advantages = PerToken::from(experience.advantages.per_token.clone());
     for pass in 0..config.passes {
         for rows in mini_batches(config, step, pass, experience) {
             let rollouts: Vec<_> = experience.rollouts.rollouts().collect();
@@ -70,6 +72,7 @@ pub(super) fn learn<M: PolicyModel, V: ValueModel>(
                     adaptive_entropy: controllers.entropy.is_some(),
                     experience,
                     sampler: &sampler,
+                    advantages: &advantages,
                     prompt_tokens: tokens_of_prompts(
                         &experience.rollouts.group_ids(),
                         &lengths,
@@ -137,7 +140,8 @@ struct Update<'a> {
     adaptive_entropy: bool,
     experience: &'a Experience,
     /// Log-probs of the sampler, a row for each rollout.
-    sampler: &'a [Vec<f64>],
+    sampler: &'a PerToken,
+    advantages: &'a PerToken,
     /// Tokens of each rollout's prompt in this update.
     prompt_tokens: Vec<Vec<f64>>,
     lengths: &'a [usize],
@@ -188,8 +192,7 @@ impl Update<'_> {
     /// The rows that have a gradient. A rollout without an advantage has none: the denominators still count it, so leaving it
     /// out changes nothing but the time.
     fn moving(&self) -> Vec<usize> {
-        let advantages = &self.experience.advantages.per_token;
-        let moves = |row: &usize| advantages[*row].iter().any(|&a| a != 0.0);
+        let moves = |row: &usize| self.advantages[*row].iter().any(|&a| a != 0.0);
         let all = !self.objective.ignores_zero_advantages() || self.adaptive_entropy;
         self.rows
             .iter()
@@ -239,7 +242,7 @@ impl Update<'_> {
         part: &[usize],
         scores: TokenScores,
     ) -> Result<LossInput> {
-        let optional = |rows: &Option<Vec<Vec<f64>>>, what: &str| {
+        let optional = |rows: &Option<PerToken>, what: &str| {
             let rows = rows.as_ref();
             rows.map(|rows| batch.per_token(rows, what)).transpose()
         };
@@ -259,7 +262,7 @@ impl Update<'_> {
             prompt_tokens: Some(host::float_rows(&tokens, 1, &batch.mask.device())),
             ..LossInput::new(
                 scores.log_probs,
-                batch.per_token(&self.experience.advantages.per_token, "advantages")?,
+                batch.per_token(self.advantages, "advantages")?,
                 batch.mask.clone(),
             )
         })
@@ -288,7 +291,7 @@ fn critic_update<V: ValueModel>(
         let loss = value_loss(
             &batch.values(&critic.model)?,
             &batch.per_token(old, "values")?,
-            &batch.per_token(returns, "returns")?,
+            &batch.per_token(&PerToken::from(returns.clone()), "returns")?,
             &batch.mask,
             &critic.config.value_loss,
             counts,

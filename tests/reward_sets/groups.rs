@@ -7,7 +7,7 @@ use rlvr::prompt::Problem;
 use rlvr::reward::{
     FnReward, Gate, GroupInput, KimiLengthReward, RewardInput, RewardOptions, RewardSet,
 };
-use rlvr::rollout::{FinishReason, RewardOutcome, Rollout, RolloutBuffer, RolloutGroup};
+use rlvr::rollout::{RewardOutcome, Rollout, RolloutBuffer, RolloutGroup};
 
 use crate::{OfGroup, inputs, quiet_panics, word};
 
@@ -145,23 +145,11 @@ fn a_gated_group_reward_sees_those_whose_gate_is_open() {
 
 #[test]
 fn rollouts_are_scored_by_their_groups_and_tokens() {
-    let rollout = |text: &str, tokens: Vec<u32>| Rollout {
-        log_probs: vec![-0.5; tokens.len()],
-        tokens,
-        entropy: 0.0,
-        text: text.into(),
-        finish: FinishReason::Stop,
-        policy_version: 0,
-        sample: 0,
-        rewards: vec![],
-        token_rewards: Vec::new(),
-        reward: None,
+    let rollout = |text: &str, tokens: Vec<u32>| {
+        let log_probs = vec![-0.5; tokens.len()];
+        Rollout::new(tokens, log_probs, text)
     };
-    let group = |rollouts| RolloutGroup {
-        problem: Problem::new("?", "!"),
-        prompt_tokens: vec![3],
-        rollouts,
-    };
+    let group = |rollouts| RolloutGroup::new(Problem::new("?", "!"), vec![3], rollouts);
     let mut buffer = RolloutBuffer {
         groups: vec![
             group(vec![rollout("1", vec![7, 7, 1]), rollout("1", vec![1])]),

@@ -240,13 +240,6 @@ fn settings_without_meaning_are_refused() {
 fn rollout(total: Option<f64>, score: Option<f64>, tokens: &[f64]) -> Rollout {
     let outcome = score.map_or(RewardOutcome::Abstained, RewardOutcome::Score);
     Rollout {
-        tokens: vec![1, 2],
-        log_probs: vec![-0.1, -0.1],
-        entropy: 0.0,
-        text: String::new(),
-        finish: FinishReason::Stop,
-        policy_version: 0,
-        sample: 0,
         rewards: vec![RewardRecord {
             name: "accuracy".into(),
             weight: 1.0,
@@ -255,6 +248,7 @@ fn rollout(total: Option<f64>, score: Option<f64>, tokens: &[f64]) -> Rollout {
         }],
         reward: total,
         token_rewards: tokens.to_vec(),
+        ..Rollout::new(vec![1, 2], vec![-0.1, -0.1], "")
     }
 }
 
@@ -266,11 +260,7 @@ fn what_counts_as_a_signal() {
         ..DynamicSampling::default()
     };
     let signal = |sampling: &DynamicSampling, rollouts: &[Rollout]| {
-        let group = RolloutGroup {
-            problem: Problem::new("a", ""),
-            prompt_tokens: vec![2],
-            rollouts: rollouts.to_vec(),
-        };
+        let group = RolloutGroup::new(Problem::new("a", ""), vec![2], rollouts.to_vec());
         sampling.has_signal(&group).unwrap()
     };
     let (one, zero) = (

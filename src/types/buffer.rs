@@ -1,25 +1,61 @@
-//! Rollouts in their groups: what one step has gathered, and what can be written and read back.
+//! Rollouts in groups, and the file that holds them.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::Path;
+use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::record::Rollout;
-use crate::prompt::Problem;
+use super::per_token::PerToken;
+use super::problem::Problem;
+use super::rollout::Rollout;
 use crate::{Error, Result};
 
 /// All completions of one problem, sampled from one policy.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RolloutGroup {
-    /// What was asked.
-    pub problem: Problem,
+    /// The problem; shared, not copied, by everything that reads it.
+    #[serde(serialize_with = "write_shared", deserialize_with = "read_shared")]
+    pub problem: Arc<Problem>,
     /// The prompt as the policy read it.
     pub prompt_tokens: Vec<u32>,
-    /// What was answered.
+    /// The completions.
     pub rollouts: Vec<Rollout>,
+}
+
+fn write_shared<S: Serializer>(
+    problem: &Arc<Problem>,
+    serializer: S,
+) -> std::result::Result<S::Ok, S::Error> {
+    problem.as_ref().serialize(serializer)
+}
+
+fn read_shared<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> std::result::Result<Arc<Problem>, D::Error> {
+    Problem::deserialize(deserializer).map(Arc::new)
+}
+
+impl RolloutGroup {
+    /// The completions of one problem.
+    pub fn new(
+        problem: impl Into<Arc<Problem>>,
+        prompt_tokens: Vec<u32>,
+        rollouts: Vec<Rollout>,
+    ) -> Self {
+        Self {
+            problem: problem.into(),
+            prompt_tokens,
+            rollouts,
+        }
+    }
+
+    /// The number of trained tokens of all completions.
+    pub fn trained_tokens(&self) -> usize {
+        self.rollouts.iter().map(Rollout::trained_tokens).sum()
+    }
 }
 
 /// The groups of one or more steps, in order.
@@ -51,9 +87,9 @@ impl RolloutBuffer {
         self.len() == 0
     }
 
-    /// The number of completion tokens in all groups.
+    /// The number of trained tokens in all groups.
     pub fn tokens(&self) -> usize {
-        self.rollouts().map(|rollout| rollout.tokens.len()).sum()
+        self.rollouts().map(Rollout::trained_tokens).sum()
     }
 
     /// Every rollout, group by group. The order of everything that is "per rollout" elsewhere.
@@ -81,7 +117,7 @@ impl RolloutBuffer {
     }
 
     /// The rewards of the single tokens of every rollout, zeros where a rollout has none; `None` if no rollout has any.
-    pub fn token_rewards(&self) -> Option<Vec<Vec<f64>>> {
+    pub fn token_rewards(&self) -> Option<PerToken> {
         if self
             .rollouts()
             .all(|rollout| rollout.token_rewards.is_empty())
@@ -89,17 +125,24 @@ impl RolloutBuffer {
             return None;
         }
         let row = |rollout: &Rollout| match rollout.token_rewards.is_empty() {
-            true => vec![0.0; rollout.tokens.len()],
+            true => vec![0.0; rollout.trained_tokens()],
             false => rollout.token_rewards.clone(),
         };
         Some(self.rollouts().map(row).collect())
     }
 
-    /// The trained tokens of every rollout.
+    /// The log-prob of every trained token under the distribution that it was sampled from.
+    pub fn log_probs(&self) -> PerToken {
+        let row = |rollout: &Rollout| -> Vec<f64> {
+            let trained = rollout.trained(&rollout.log_probs);
+            trained.map(|&log_prob| f64::from(log_prob)).collect()
+        };
+        self.rollouts().map(row).collect()
+    }
+
+    /// The number of trained tokens of every rollout.
     pub fn lengths(&self) -> Vec<usize> {
-        self.rollouts()
-            .map(|rollout| rollout.tokens.len())
-            .collect()
+        self.rollouts().map(Rollout::trained_tokens).collect()
     }
 
     /// Writes the groups as JSON Lines, one group a line.

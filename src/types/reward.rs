@@ -1,16 +1,6 @@
-//! What was answered: one completion with everything that is known about it.
+//! What a reward did on one rollout.
 
 use serde::{Deserialize, Serialize};
-
-/// Why a completion ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum FinishReason {
-    /// The policy sampled a stop token; the stop token is the last token of the completion.
-    Stop,
-    /// The completion reached the length limit and was cut off.
-    Length,
-}
 
 /// What became of one reward on one rollout. A reward that gave no number is never a silent zero.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -61,9 +51,8 @@ pub struct RewardRecord {
     pub weight: f64,
     /// What became of it.
     pub outcome: RewardOutcome,
-    /// How long the reward took for this rollout, in wall-clock seconds. A call for several rollouts is divided evenly; what
-    /// was not run took none, and neither did records of a release that did not measure it.
-    #[serde(default)]
+    /// How long the reward took for this rollout, in wall-clock seconds. A call for several rollouts is divided evenly; a reward that was
+    /// not run has 0.
     pub seconds: f64,
 }
 
@@ -73,70 +62,9 @@ impl PartialEq for RewardRecord {
     }
 }
 
-/// One sampled completion, as it was when it was sampled.
-///
-/// The tokens are those that were sampled, never a re-tokenised text, and every one of them is
-/// trained on: the completion mask of a batch comes from here, not from looking for padding.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Rollout {
-    /// Completion tokens as sampled, the stop token included.
-    pub tokens: Vec<u32>,
-    /// Natural logarithm of each token's probability under the distribution that it was sampled
-    /// from, temperature and truncation included; as long as `tokens`.
-    pub log_probs: Vec<f32>,
-    /// Sum over the tokens of the policy's entropy when each was drawn, in nats.
-    pub entropy: f64,
-    /// The completion as text, stop token excluded.
-    pub text: String,
-    /// Why it ended.
-    pub finish: FinishReason,
-    /// Which policy spoke: the number of optimizer updates before it.
-    pub policy_version: u64,
-    /// Which of the group's samples this is; part of the address of its randomness.
-    pub sample: usize,
-    /// Every reward by name; empty until scored.
-    pub rewards: Vec<RewardRecord>,
-    /// The weighted total; `None` if no reward could be given (such a rollout is not learned from).
-    pub reward: Option<f64>,
-    /// Rewards of the single tokens on top of `reward`, as long as `tokens`; empty if there are none.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub token_rewards: Vec<f64>,
-}
-
-impl Rollout {
-    /// The total and the rewards of the tokens together; `None` if no reward could be given.
-    pub fn total_reward(&self) -> Option<f64> {
-        self.reward
-            .map(|reward| reward + self.token_rewards.iter().sum::<f64>())
-    }
-
-    /// The unweighted score of the reward called `name`, if it gave one.
-    pub fn score(&self, name: &str) -> Option<f64> {
-        self.rewards
-            .iter()
-            .find(|record| record.name == name)
-            .and_then(|record| record.outcome.score())
-    }
-
-    /// Whether the length limit cut the completion off.
-    pub fn is_truncated(&self) -> bool {
-        self.finish == FinishReason::Length
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn records_of_earlier_releases_are_read() {
-        let text = r#"{"name":"format","weight":0.2,"outcome":{"score":1.0}}"#;
-        let record: RewardRecord = serde_json::from_str(text).unwrap();
-        assert_eq!((record.outcome.score(), record.seconds), (Some(1.0), 0.0));
-        let text = text.replace("outcome", "outcum");
-        assert!(serde_json::from_str::<RewardRecord>(&text).is_err());
-    }
 
     #[test]
     fn records_are_compared_by_what_they_say_and_written_with_their_time() {
