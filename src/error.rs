@@ -150,6 +150,24 @@ fn faults(missing: &[String], left_over: &[String], misshapen: &[String]) -> Str
     .join("; ")
 }
 
+#[cfg(feature = "math")]
+impl From<rlvr_math::Error> for Error {
+    fn from(error: rlvr_math::Error) -> Self {
+        match error {
+            rlvr_math::Error::Config {
+                field,
+                value,
+                expected,
+            } => Self::Config {
+                field,
+                value,
+                expected,
+            },
+            other => Self::config("math", other, "a valid setting"),
+        }
+    }
+}
+
 impl Error {
     /// A refused setting: `field` has `value`, `expected` says what would be right.
     pub fn config(

@@ -7,7 +7,7 @@
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
-use rlvr::reward::{ExtractConfig, Extractor, Rule, Thinking};
+use rlvr_math::{ExtractConfig, Extractor, Rule, Thinking};
 
 static SINGLE: LazyLock<Vec<(Rule, Extractor)>> = LazyLock::new(|| {
     let rules = [

@@ -8,7 +8,7 @@
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
-use rlvr::reward::math::{MathConfig, MathVerifier};
+use rlvr_math::{MathConfig, MathVerifier};
 
 static VERIFIER: LazyLock<MathVerifier> = LazyLock::new(|| {
     MathVerifier::new(MathConfig {

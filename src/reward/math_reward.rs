@@ -196,8 +196,8 @@ impl MathReward {
 }
 
 /// The error with the field by its path from here.
-fn within(part: &str, error: Error) -> Error {
-    match error {
+fn within(part: &str, error: rlvr_math::Error) -> Error {
+    match Error::from(error) {
         Error::Config {
             field,
             value,

@@ -85,29 +85,33 @@
 //!
 //! One file with a type that implements [`Reward`], and its line below. The trait says what a slow one does.
 
+#[cfg(feature = "math")]
 mod accuracy;
 #[cfg(feature = "code")]
 pub mod code;
 mod contract;
+#[cfg(feature = "math")]
 mod countdown;
-mod extract;
+#[cfg(feature = "math")]
 mod form;
 mod group;
 mod input;
 mod length;
-pub mod math;
+#[cfg(feature = "math")]
 mod math_reward;
 mod model;
+#[cfg(feature = "math")]
 mod number;
 mod pool;
 mod set;
-mod tags;
 mod token;
 
+#[cfg(feature = "math")]
 pub use accuracy::{AccuracyReward, Comparison};
 pub use contract::{FnReward, Reward, RewardError};
+#[cfg(feature = "math")]
 pub use countdown::CountdownReward;
-pub use extract::{ExtractConfig, Extracted, Extractor, Rule, Thinking};
+#[cfg(feature = "math")]
 pub use form::{
     CodeFormatReward, FormatReward, LanguageReward, LineFormatReward, ReasoningStepsReward,
     RepetitionReward, RepetitionUnit, TagCountReward, ThinkFormatReward, repeated_share,
@@ -115,8 +119,16 @@ pub use form::{
 pub use group::{GroupInput, GroupReward};
 pub use input::RewardInput;
 pub use length::{CosineLengthReward, KimiLengthReward, LengthUnit, SoftOverlongReward};
+#[cfg(feature = "math")]
 pub use math_reward::{Judged, MathReward, MathRewardConfig, Undecided};
 pub use model::ModelReward;
+#[cfg(feature = "math")]
+pub use rlvr_math::{ExtractConfig, Extracted, Extractor, Rule, Tags, Thinking};
 pub use set::{Gate, Missing, RewardOptions, RewardSet, RewardSetBuilder, Scored};
-pub use tags::Tags;
 pub use token::{TokenReward, score_tokens};
+
+/// Equality of mathematical answers: the crate [`rlvr_math`].
+#[cfg(feature = "math")]
+pub mod math {
+    pub use rlvr_math::{Comparison, MathConfig, MathVerifier, Verdict};
+}

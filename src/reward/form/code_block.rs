@@ -107,7 +107,7 @@ impl Reward for CodeFormatReward {
 
     fn score(&self, input: &RewardInput) -> Result<Option<f64>, RewardError> {
         let open = format!("```{}", self.language(input)?);
-        let close = format!("\n{}", self.tags.answer_close);
+        let close = format!("\n{}", self.tags.answer_close());
         let holds = answer_on_lines(&self.tags, &input.completion)
             .and_then(|answer| behind(answer, &[&open, "```"]))
             .is_some_and(|rest| ends_a_line(rest, &close));

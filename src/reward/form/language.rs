@@ -172,10 +172,10 @@ impl LanguageReward {
         if self.whole {
             return completion;
         }
-        let end = completion.rfind(&self.tags.think_close);
+        let end = completion.rfind(self.tags.think_close());
         let inside = &completion[..end.unwrap_or(completion.len())];
         inside
-            .split_once(&self.tags.think_open)
+            .split_once(self.tags.think_open())
             .map_or(inside, |(_, thinking)| thinking)
     }
 

@@ -65,9 +65,9 @@ impl LineFormatReward {
 /// The text behind `<think>\n ... \n</think>\n<answer>\n` at the start of `completion`.
 pub(super) fn answer_on_lines<'a>(tags: &Tags, completion: &'a str) -> Option<&'a str> {
     let thinking = completion
-        .strip_prefix(&tags.think_open)?
+        .strip_prefix(tags.think_open())?
         .strip_prefix('\n')?;
-    let between = format!("\n{}\n{}\n", tags.think_close, tags.answer_open);
+    let between = format!("\n{}\n{}\n", tags.think_close(), tags.answer_open());
     behind(thinking, &[&between])
 }
 
@@ -77,7 +77,7 @@ impl Reward for LineFormatReward {
     }
 
     fn score(&self, input: &RewardInput) -> Result<Option<f64>, RewardError> {
-        let close = format!("\n{}", self.tags.answer_close);
+        let close = format!("\n{}", self.tags.answer_close());
         let answer = answer_on_lines(&self.tags, &input.completion);
         Ok(verdict(
             answer.is_some_and(|answer| ends_a_line(answer, &close)),

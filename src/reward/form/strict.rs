@@ -72,7 +72,14 @@ impl FormatReward {
     fn holds(&self, completion: &str) -> bool {
         // Together with the exact order below, one occurrence each leaves no room for a tag inside of a part.
         let once = |tag: &str| completion.matches(tag).take(2).count() == 1;
-        self.tags.named().iter().all(|(_, tag)| once(tag))
+        let tags = &self.tags;
+        let all = [
+            tags.think_open(),
+            tags.think_close(),
+            tags.answer_open(),
+            tags.answer_close(),
+        ];
+        all.into_iter().all(once)
             && self.parts(completion).is_some_and(|(thinking, answer)| {
                 let blank = |text: &str| text.trim().is_empty();
                 !(blank(answer) || self.require_thinking && blank(thinking))
@@ -81,10 +88,10 @@ impl FormatReward {
 
     /// Thinking and answer of a text in which they are all there is.
     fn parts<'a>(&self, completion: &'a str) -> Option<(&'a str, &'a str)> {
-        let rest = completion.trim().strip_prefix(&self.tags.think_open)?;
-        let (thinking, rest) = rest.split_once(&self.tags.think_close)?;
-        let rest = rest.trim_start().strip_prefix(&self.tags.answer_open)?;
-        let answer = rest.strip_suffix(&self.tags.answer_close)?;
+        let rest = completion.trim().strip_prefix(self.tags.think_open())?;
+        let (thinking, rest) = rest.split_once(self.tags.think_close())?;
+        let rest = rest.trim_start().strip_prefix(self.tags.answer_open())?;
+        let answer = rest.strip_suffix(self.tags.answer_close())?;
         Some((thinking, answer))
     }
 }

@@ -67,10 +67,10 @@ impl Reward for TagCountReward {
 
     fn score(&self, input: &RewardInput) -> Result<Option<f64>, RewardError> {
         let pieces = [
-            format!("{}\n", self.tags.think_open),
-            format!("\n{}\n", self.tags.think_close),
-            format!("\n{}\n", self.tags.answer_open),
-            format!("\n{}", self.tags.answer_close),
+            format!("{}\n", self.tags.think_open()),
+            format!("\n{}\n", self.tags.think_close()),
+            format!("\n{}\n", self.tags.answer_open()),
+            format!("\n{}", self.tags.answer_close()),
         ];
         let once = |piece: &&String| input.completion.matches(piece.as_str()).take(2).count() == 1;
         Ok(Some(0.25 * pieces.iter().filter(once).count() as f64))

@@ -64,9 +64,9 @@ impl Reward for ThinkFormatReward {
     }
 
     fn score(&self, input: &RewardInput) -> Result<Option<f64>, RewardError> {
-        let rest = input.completion.strip_prefix(&self.tags.think_open);
+        let rest = input.completion.strip_prefix(self.tags.think_open());
         Ok(verdict(rest.is_some_and(|rest| {
-            !rest.contains(&self.tags.think_open) && rest.contains(&self.tags.think_close)
+            !rest.contains(self.tags.think_open()) && rest.contains(self.tags.think_close())
         })))
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! `tests/golden/math_variants.tsv`: `=` or `!`, gold, answer, separated by tabs; `#` begins a section.
 
-use rlvr::reward::math::{MathConfig, MathVerifier, Verdict};
+use rlvr_math::{MathConfig, MathVerifier, Verdict};
 
 const VARIANTS: &str = include_str!("golden/math_variants.tsv");
 

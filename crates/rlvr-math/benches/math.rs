@@ -1,17 +1,14 @@
 //! Throughput of the comparison on the shared cases that give a bare answer, in pairs a second; the attacks apart.
 //!
-//! `cargo bench --bench math`; `benches/peer_math.py` measures Math-Verify on the same pairs.
+//! `cargo bench -p rlvr-math`; `benches/peer_math.py` measures Math-Verify on the same pairs.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use rlvr::reward::math::MathVerifier;
+use rlvr_math::MathVerifier;
 use std::hint::black_box;
 
 /// Gold and answer of the cases of classes that `wanted` names.
 fn pairs(wanted: impl Fn(&str) -> bool) -> Vec<(String, String)> {
-    let file = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/tests/golden/rewards/math_cases.jsonl"
-    );
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/math_cases.jsonl");
     let text = std::fs::read_to_string(file).expect("the shared cases");
     text.lines()
         .filter_map(|line| {

@@ -263,8 +263,8 @@ fn build(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::reward::math::MathConfig;
-    use crate::reward::math::budget::Budget;
+    use crate::math::MathConfig;
+    use crate::math::budget::Budget;
 
     fn value(text: &str, comma: Comma) -> (String, usize) {
         let budget = Budget::new(&MathConfig::default());

@@ -1,7 +1,7 @@
 """Time of Math-Verify on the pairs of `cargo bench --bench math`: parse both sides and verify, one after the other.
 
     pip install math-verify==0.9.0 antlr4-python3-runtime==4.13.2
-    python benches/peer_math.py tests/golden/rewards/math_cases.jsonl
+    python benches/peer_math.py tests/golden/math_cases.jsonl
 """
 
 import json

@@ -9,7 +9,7 @@ use crate::{Error, Result};
 /// Tags are plain text, matched exactly: `<ANSWER>` and `<answer >` are other tags.
 ///
 /// ```
-/// use rlvr::reward::Tags;
+/// use rlvr_math::Tags;
 ///
 /// let tags = Tags::default();
 /// assert_eq!(tags.answer("<think>4 or 5?</think> <answer>4</answer>"), Some("4"));
@@ -23,10 +23,10 @@ use crate::{Error, Result};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Fields", into = "Fields")]
 pub struct Tags {
-    pub(super) think_open: String,
-    pub(super) think_close: String,
-    pub(super) answer_open: String,
-    pub(super) answer_close: String,
+    think_open: String,
+    think_close: String,
+    answer_open: String,
+    answer_close: String,
 }
 
 /// The tags as they stand in a file, not yet checked.
@@ -84,12 +84,12 @@ impl Tags {
     /// Other tags, in the order in which they are written.
     ///
     /// ```
-    /// use rlvr::reward::Tags;
+    /// use rlvr_math::Tags;
     ///
     /// let tags = Tags::new("[THINK]", "[/THINK]", "[ANSWER]", "[/ANSWER]")?;
     /// assert_eq!(tags.answer("[THINK]...[/THINK][ANSWER]4[/ANSWER]"), Some("4"));
     /// assert!(Tags::new("|", "|", "<answer>", "</answer>").is_err());
-    /// # Ok::<(), rlvr::Error>(())
+    /// # Ok::<(), rlvr_math::Error>(())
     /// ```
     ///
     /// # Errors
@@ -123,6 +123,26 @@ impl Tags {
         Ok(tags)
     }
 
+    /// The tag before the thinking.
+    pub fn think_open(&self) -> &str {
+        &self.think_open
+    }
+
+    /// The tag after the thinking.
+    pub fn think_close(&self) -> &str {
+        &self.think_close
+    }
+
+    /// The tag before the answer.
+    pub fn answer_open(&self) -> &str {
+        &self.answer_open
+    }
+
+    /// The tag after the answer.
+    pub fn answer_close(&self) -> &str {
+        &self.answer_close
+    }
+
     /// The text inside the last pair of answer tags after the thinking, as written; `None` if there is no such pair.
     ///
     /// After the thinking is after the last closing think tag, and up to an opening one that is never closed. Without
@@ -132,7 +152,7 @@ impl Tags {
     }
 
     /// What is said after the thinking: after the last closing think tag, and up to an opening one that is never closed.
-    pub(super) fn spoken<'a>(&self, completion: &'a str) -> &'a str {
+    pub(crate) fn spoken<'a>(&self, completion: &'a str) -> &'a str {
         let after = match completion.rfind(&self.think_close) {
             Some(end) => &completion[end + self.think_close.len()..],
             None => completion,
@@ -142,12 +162,12 @@ impl Tags {
     }
 
     /// Whether some thinking ends.
-    pub(super) fn ends_thinking(&self, completion: &str) -> bool {
+    pub(crate) fn ends_thinking(&self, completion: &str) -> bool {
         completion.contains(&self.think_close)
     }
 
     /// The text inside the last complete pair of answer tags of a text without thinking.
-    pub(super) fn last_pair<'a>(&self, text: &'a str) -> Option<&'a str> {
+    pub(crate) fn last_pair<'a>(&self, text: &'a str) -> Option<&'a str> {
         let last_close = text.rfind(&self.answer_close)?;
         let open = text[..last_close].rfind(&self.answer_open)?;
         let inside = &text[open + self.answer_open.len()..];
@@ -157,7 +177,7 @@ impl Tags {
     }
 
     /// The tags with the names of their fields.
-    pub(super) fn named(&self) -> [(&'static str, &str); 4] {
+    fn named(&self) -> [(&'static str, &str); 4] {
         [
             ("think_open", &self.think_open),
             ("think_close", &self.think_close),

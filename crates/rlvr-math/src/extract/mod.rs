@@ -19,8 +19,8 @@ pub use config::{ExtractConfig, Rule, Thinking};
 use std::cell::OnceCell;
 
 use self::formulas::Formula;
-use super::Tags;
 use crate::Result;
+use crate::Tags;
 
 /// An answer, and how it was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,7 +47,7 @@ impl Extracted {
 /// Finds the answer in a completion, see [`ExtractConfig`].
 ///
 /// ```
-/// use rlvr::reward::{Extractor, Rule};
+/// use rlvr_math::{Extractor, Rule};
 ///
 /// let extractor = Extractor::default();
 /// let found = extractor.extract("<think>\\boxed{3}?</think> So $x = 4$, \\boxed{\\frac{1}{2}}.").unwrap();
@@ -118,8 +118,8 @@ impl Extractor {
         self.config.rules.iter().find_map(|rule| search.by(*rule))
     }
 
-    /// What one rule finds in a text without thinking.
-    pub(super) fn by_rule(&self, rule: Rule, text: &str) -> Option<String> {
+    /// What one rule finds in the whole text, thinking included, whatever the configured rules are.
+    pub fn by_rule(&self, rule: Rule, text: &str) -> Option<String> {
         Search::new(&self.config, text)
             .by(rule)
             .map(|found| found.text)

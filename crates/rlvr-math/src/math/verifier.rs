@@ -19,7 +19,7 @@ const SEED: u64 = 0x726c_7672;
 /// Decides whether an answer in LaTeX or plain text equals a gold answer.
 ///
 /// ```
-/// use rlvr::reward::math::{MathConfig, MathVerifier, Verdict};
+/// use rlvr_math::{MathConfig, MathVerifier, Verdict};
 ///
 /// let verifier = MathVerifier::new(MathConfig::default())?;
 /// let verdict = |gold, answer| verifier.compare(gold, answer).verdict;
@@ -30,7 +30,7 @@ const SEED: u64 = 0x726c_7672;
 /// assert_eq!(verdict(r"\sin^2 x + \cos^2 x", "1"), Verdict::Equal);
 /// assert_eq!(verdict("(1,2)", "(2,1)"), Verdict::Different);
 /// assert_eq!(verdict("5", "9^{9^{9^9}}"), Verdict::Undecided);
-/// # Ok::<(), rlvr::Error>(())
+/// # Ok::<(), rlvr_math::Error>(())
 /// ```
 #[derive(Debug, Clone)]
 pub struct MathVerifier {

@@ -1,7 +1,7 @@
 //! Laws of the comparison: it answers on any text, and layout, order and exact arithmetic do not change the verdict.
 
 use proptest::prelude::*;
-use rlvr::reward::math::{MathConfig, MathVerifier, Verdict};
+use rlvr_math::{MathConfig, MathVerifier, Verdict};
 
 /// Pieces of which LaTeX is made, well formed or not.
 fn soup() -> impl Strategy<Value = String> {

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::reward::Tags;
+use crate::Tags;
 use crate::{Error, Result};
 
 /// One way to find the answer in a completion. In files it is written in small letters: `"answer_line"`.
@@ -79,7 +79,7 @@ pub enum Thinking {
 /// Where an answer is looked for.
 ///
 /// ```
-/// use rlvr::reward::{ExtractConfig, Extractor, Rule};
+/// use rlvr_math::{ExtractConfig, Extractor, Rule};
 ///
 /// let config: ExtractConfig = serde_json::from_str(r#"{"rules": ["boxed", "answer_line"]}"#)?;
 /// let extractor = Extractor::new(config)?;

@@ -1,0 +1,28 @@
+//! Finds the answer in a free-form response and says whether it equals a reference as mathematics.
+//!
+//! An [`Extractor`] looks for the answer by literal rules: a box, answer tags, "the answer is", `####`, the last formula. A
+//! [`MathVerifier`] compares two texts and gives a [`Verdict`] with its reason. Neither runs anything, takes the time or
+//! draws from a random source: the same texts have the same verdict, and the work per comparison is bounded.
+//!
+//! ```
+//! use rlvr_math::{Extractor, MathVerifier};
+//!
+//! let response = "<think>Is it 0.25?</think> Adding up, the result is $\\boxed{0.5}$.";
+//! let answer = Extractor::default().extract(response).unwrap();
+//! assert_eq!(answer.text, "0.5");
+//!
+//! let verifier = MathVerifier::default();
+//! assert!(verifier.compare(r"\frac{1}{2}", answer.all()).is_equal());
+//! assert!(!verifier.compare(r"\frac{1}{4}", answer.all()).is_equal());
+//! assert!(verifier.compare("(x-1)^2", "x^2 - 2x + 1").is_equal());
+//! ```
+
+mod error;
+mod extract;
+mod math;
+mod tags;
+
+pub use error::{Error, Result};
+pub use extract::{ExtractConfig, Extracted, Extractor, Rule, Thinking};
+pub use math::{Comparison, MathConfig, MathVerifier, Verdict};
+pub use tags::Tags;
