@@ -98,6 +98,11 @@ impl Arena<'_> {
         if rest.is_empty() {
             return self.literal(total, decimal);
         }
+        if rest.iter().any(|&id| self.infinity_sign(id) == Some(1))
+            && rest.iter().any(|&id| self.infinity_sign(id) == Some(-1))
+        {
+            return self.undefined();
+        }
         if total != RBig::ZERO {
             let constant = self.literal(total, decimal)?;
             rest.push(constant);
@@ -147,6 +152,12 @@ impl Arena<'_> {
         if rest.is_empty() {
             return self.literal(total, decimal);
         }
+        let infinite = rest
+            .iter()
+            .any(|&id| matches!(self.node(id), Node::Infinity));
+        if infinite && (total == RBig::ZERO || rest.iter().any(|&id| self.vanishes(id))) {
+            return self.undefined();
+        }
         if rest.len() > 1 {
             rest = self.join_powers(rest)?;
             // Joining may have produced a literal, as in 2^(1/2) * 2^(1/2).
@@ -169,6 +180,34 @@ impl Arena<'_> {
                 rest.sort_unstable();
                 self.add_node(Node::Mul(rest))
             }
+        }
+    }
+
+    /// Whether a factor is a negative power of infinity.
+    fn vanishes(&self, id: Id) -> bool {
+        match *self.node(id) {
+            Node::Pow(base, exponent) => {
+                matches!(self.node(base), Node::Infinity)
+                    && self.exact(exponent).is_some_and(|e| *e < RBig::ZERO)
+            }
+            _ => false,
+        }
+    }
+
+    /// 1 for infinity and its positive multiples, -1 for the negative ones.
+    pub fn infinity_sign(&self, id: Id) -> Option<i8> {
+        match self.node(id) {
+            Node::Infinity => Some(1),
+            Node::Mul(factors)
+                if factors.len() == 2
+                    && factors
+                        .iter()
+                        .any(|f| matches!(self.node(*f), Node::Infinity)) =>
+            {
+                let literal = factors.iter().find_map(|f| self.exact(*f))?;
+                Some(if *literal < RBig::ZERO { -1 } else { 1 })
+            }
+            _ => None,
         }
     }
 

@@ -101,26 +101,9 @@ fn short(value: &RBig) -> String {
     }
 }
 
-/// 1 for infinity, -1 for its negative.
-pub(super) fn infinity_sign(arena: &Arena, id: Id) -> Option<i8> {
-    match arena.node(id) {
-        Node::Infinity => Some(1),
-        Node::Mul(factors)
-            if factors.len() == 2
-                && factors
-                    .iter()
-                    .any(|f| matches!(arena.node(*f), Node::Infinity)) =>
-        {
-            let literal = factors.iter().find_map(|f| arena.exact(*f))?;
-            Some(if *literal < RBig::ZERO { -1 } else { 1 })
-        }
-        _ => None,
-    }
-}
-
 /// +-infinity against itself and everything else.
 fn infinite(arena: &Arena, a: Id, b: Id) -> Option<Comparison> {
-    match (infinity_sign(arena, a), infinity_sign(arena, b)) {
+    match (arena.infinity_sign(a), arena.infinity_sign(b)) {
         (None, None) => None,
         (x, y) if x == y => Some(Comparison::equal("the same infinity")),
         _ => Some(Comparison::different("only one is that infinity")),

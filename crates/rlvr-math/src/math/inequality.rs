@@ -62,10 +62,7 @@ fn solve(c: &mut Comparer, op: RelOp, left: Id, right: Id, depth: usize) -> Res<
         _ => return Ok(None),
     };
     // `-oo < x` holds for every real.
-    let infinite = (
-        expression::infinity_sign(c.arena, left),
-        expression::infinity_sign(c.arena, right),
-    );
+    let infinite = (c.arena.infinity_sign(left), c.arena.infinity_sign(right));
     let everything =
         match (infinite, op) {
             ((Some(-1), None), RelOp::Lt | RelOp::Le)

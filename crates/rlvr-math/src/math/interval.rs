@@ -267,17 +267,15 @@ fn regions(c: &mut Comparer, ids: Vec<Id>, depth: usize) -> Res<Option<Vec<Regio
 /// An interval whose ends are in order.
 fn interval(c: &mut Comparer, low: Id, high: Id, l: bool, h: bool) -> Res<Option<Vec<Piece>>> {
     // Only -oo may stand below, and only +oo above.
-    let end =
-        |c: &Comparer, id: Id, closed: bool, sign: i8| match expression::infinity_sign(c.arena, id)
-        {
-            Some(s) if s == sign => Some(INFINITE),
-            Some(_) => None,
-            None if c.arena.any(id, |n| matches!(n, Node::Infinity)) => None,
-            None => Some(End {
-                value: Some(id),
-                closed,
-            }),
-        };
+    let end = |c: &Comparer, id: Id, closed: bool, sign: i8| match c.arena.infinity_sign(id) {
+        Some(s) if s == sign => Some(INFINITE),
+        Some(_) => None,
+        None if c.arena.any(id, |n| matches!(n, Node::Infinity)) => None,
+        None => Some(End {
+            value: Some(id),
+            closed,
+        }),
+    };
     if c.kind(low) != Kind::Value || c.kind(high) != Kind::Value {
         return Ok(None);
     }

@@ -65,6 +65,9 @@ pub(super) fn read(arena: &mut Arena, text: &[char], mode: Mode) -> Res<Id> {
     // What is left open is closed at the end.
     while lexer.frames.len() > 1 {
         let bracket = lexer.top().bracket;
+        if matches!(bracket, Bracket::Brace | Bracket::Set) {
+            return Err(Stop::Syntax("a brace without its pair"));
+        }
         if matches!(bracket, Bracket::Abs | Bracket::Norm) && !mode.bars_open {
             return Err(Stop::Syntax("a bar without its pair"));
         }
@@ -149,6 +152,9 @@ impl Lexer<'_, '_> {
     ) -> Res<()> {
         if self.frames[1..].iter().any(|f| fits(f.bracket)) {
             while !fits(self.top().bracket) {
+                if matches!(self.top().bracket, Bracket::Brace | Bracket::Set) {
+                    return Err(Stop::Syntax("a brace without its pair"));
+                }
                 self.close(false)?;
             }
             self.close(closed_high)?;
@@ -206,6 +212,9 @@ impl Lexer<'_, '_> {
                 }
             }
             '{' => self.open(Bracket::Brace, 1),
+            '}' if self.frames.iter().all(|f| f.bracket != Bracket::Brace) => {
+                Err(Stop::Syntax("a brace without its pair"))
+            }
             '}' => self.close_matching(|b| b == Bracket::Brace, true, 1),
             '⟨' => self.open(Bracket::Angle, 1),
             '⟩' => self.close_matching(|b| b == Bracket::Angle, false, 1),

@@ -67,6 +67,9 @@ impl Arena<'_> {
             return super::matrix::power(self, base, exponent);
         }
         let Some(e) = self.exact(exponent).cloned() else {
+            if self.infinity_sign(exponent).is_some() && self.exact(base) == Some(&RBig::ONE) {
+                return self.undefined();
+            }
             return self.canonical_power(base, exponent);
         };
         if e == RBig::ONE {
@@ -83,7 +86,11 @@ impl Arena<'_> {
             }
         }
         if e == RBig::ZERO {
-            return self.int(1);
+            return if self.infinity_sign(base).is_some() {
+                self.undefined()
+            } else {
+                self.int(1)
+            };
         }
         // (b^a)^n = b^(a n) for integer n, whatever b and a are.
         if e.is_int() {

@@ -34,10 +34,10 @@ const QUALIFIERS: [&str; 14] = [
 /// The longest text between boxes that belong together.
 const MAX_GAP: usize = 70;
 
-/// The expressions a text may mean, the likeliest first.
-pub(super) fn candidates(text: &str) -> Vec<String> {
+/// The expressions a text may mean, the likeliest first. A gold is read leniently: its box may lack the closing brace.
+pub(super) fn candidates(text: &str, lenient: bool) -> Vec<String> {
     let text = clean(text);
-    if let Some(boxed) = boxed(&text) {
+    if let Some(boxed) = boxed(&text, lenient) {
         return vec![boxed];
     }
     let bare = strip_delimiters(text.trim());
@@ -100,8 +100,8 @@ pub(super) fn clean(text: &str) -> String {
 }
 
 /// The contents of the boxes of a text: the last one, or the last ones if nothing but separators stands between them.
-fn boxed(text: &str) -> Option<String> {
-    let boxes = find_boxes(text);
+fn boxed(text: &str, lenient: bool) -> Option<String> {
+    let boxes = find_boxes(text, lenient);
     let (_, last_end, last) = boxes.last()?;
     let mut joined = vec![unbox(last)];
     let mut start = boxes.last()?.0;
@@ -148,8 +148,8 @@ fn separates(gap: &str) -> bool {
     plain.contains([',', ';']) || words.iter().any(|w| w == "and" || w == "or")
 }
 
-/// Start, end and content of every outermost box; one that is not closed runs to the end if it is the only one.
-fn find_boxes(text: &str) -> Vec<(usize, usize, String)> {
+/// Start, end and content of every outermost box that is closed; with `lenient` also of a single one that is not.
+fn find_boxes(text: &str, lenient: bool) -> Vec<(usize, usize, String)> {
     let mut out: Vec<(usize, usize, String)> = Vec::new();
     let mut from = 0;
     while let Some((start, open)) = next_box(text, from) {
@@ -158,12 +158,12 @@ fn find_boxes(text: &str) -> Vec<(usize, usize, String)> {
                 out.push((start, close + 1, text[open + 1..close].to_owned()));
                 from = close + 1;
             }
-            None => {
-                if out.is_empty() {
-                    out.push((start, text.len(), text[open + 1..].to_owned()));
-                }
+            // A gold that was cut off is still the gold; an answer is not completed.
+            None if lenient && out.is_empty() => {
+                out.push((start, text.len(), text[open + 1..].to_owned()));
                 break;
             }
+            None => from = open + 1,
         }
     }
     out
@@ -210,7 +210,7 @@ fn unbox(content: &str) -> String {
     let mut text = strip_delimiters(content.trim()).to_owned();
     // Each round removes a box, so the rounds are bounded by the length.
     for _ in 0..8 {
-        let boxes = find_boxes(&text);
+        let boxes = find_boxes(&text, false);
         let [(start, end, inner)] = &boxes[..] else {
             break;
         };
@@ -321,7 +321,7 @@ mod tests {
 
     #[test]
     fn boxes_join_over_separators_only() {
-        let first = |text: &str| candidates(text).remove(0);
+        let first = |text: &str| candidates(text, false).remove(0);
         assert_eq!(first("\\boxed{1}, \\boxed{2}"), "1, 2");
         assert_eq!(
             first("\\boxed{a} \\quad \\text{and} \\quad \\boxed{b}"),
@@ -331,17 +331,24 @@ mod tests {
         assert_eq!(first("\\boxed{\\boxed{3}}"), "3");
         assert_eq!(first("so \\fbox {\\frac{1}{2}}."), "\\frac{1}{2}");
         assert_eq!(first("\\boxed{20} percent"), "20\\%");
-        assert_eq!(first("\\boxed{x = 1"), "x = 1");
+        assert_eq!(first("\\boxed{x = 1"), "\\boxed{x = 1");
+        assert_eq!(candidates("\\boxed{x = 1", true), ["x = 1"]);
     }
 
     #[test]
     fn sentences_give_their_last_formula() {
-        assert_eq!(candidates("Since $a=1$, the answer is $a+1$.")[0], "a+1");
-        assert_eq!(candidates("So the answer is 12.")[0], "12");
-        assert_eq!(candidates("\\(5\\)")[0], "5");
+        assert_eq!(
+            candidates("Since $a=1$, the answer is $a+1$.", false)[0],
+            "a+1"
+        );
+        assert_eq!(candidates("So the answer is 12.", false)[0], "12");
+        assert_eq!(candidates("\\(5\\)", false)[0], "5");
         let all = "All real numbers except $3$";
-        assert_eq!(candidates(all), [all]);
-        assert_eq!(candidates("It is not $4$: the answer is $3$.")[0], "3");
+        assert_eq!(candidates(all, false), [all]);
+        assert_eq!(
+            candidates("It is not $4$: the answer is $3$.", false)[0],
+            "3"
+        );
     }
 
     #[test]

@@ -63,9 +63,18 @@ pub(super) fn words(text: &str) -> Option<Words> {
     {
         return None;
     }
+    // Among digits a point or a comma may belong to a number.
+    let digits = bare.contains(|c: char| c.is_ascii_digit());
     let list: Vec<String> = bare
-        .split(|c: char| c.is_whitespace() || matches!(c, ',' | '"'))
-        .map(|w| w.trim_matches(['.', ':', '\'']))
+        .split(|c: char| c.is_whitespace() || c == '"' || (c == ',' && !digits))
+        .map(|w| {
+            let end = w.trim_end_matches(['.', ':', '\'', ',']);
+            if digits {
+                end
+            } else {
+                end.trim_start_matches(['.', ':', '\''])
+            }
+        })
         .filter(|w| !w.is_empty())
         .map(str::to_lowercase)
         .filter(|w| !matches!(w.as_str(), "a" | "an" | "the") || bare.len() < 4)
@@ -93,6 +102,19 @@ pub(super) fn words(text: &str) -> Option<Words> {
     })
 }
 
+/// A text that is one run of letters with a vowel, which may be a word though it is short: `cat`, not `ABC`.
+pub(super) fn short_word(text: &str) -> Option<String> {
+    let (bare, _) = unwrap(text);
+    let small = bare.chars().skip(1).all(|c| c.is_ascii_lowercase());
+    let word = bare.len() == 3
+        && bare.starts_with(|c: char| c.is_ascii_alphabetic())
+        && small
+        && bare.contains(['a', 'e', 'i', 'o', 'u', 'A', 'E', 'I', 'O', 'U'])
+        && bare.contains(|c: char| !"abcdeixyz".contains(c.to_ascii_lowercase()))
+        && super::vocabulary::plain(&bare).is_none();
+    word.then(|| bare.to_lowercase())
+}
+
 /// Whether two answers in words are one.
 pub(super) fn same(a: &Words, b: &Words) -> bool {
     if a.written == b.written {
@@ -112,17 +134,31 @@ pub(super) fn same(a: &Words, b: &Words) -> bool {
     a.key == b.key && capitals(a) == capitals(b)
 }
 
+/// The text without blanks, marks and punctuation at its ends.
+///
+/// Among digits only what cannot be part of the value is removed: `.5` is not `5`, and `0.3...` is not `0.3`.
+fn without_marks(text: &str) -> &str {
+    let quote = |c: char| c.is_whitespace() || matches!(c, '$' | '`' | '"');
+    if !text.contains(|c: char| c.is_ascii_digit()) {
+        return text.trim_matches(|c: char| quote(c) || matches!(c, '*' | '.' | ',' | '~'));
+    }
+    let mut text = text.trim_matches(quote);
+    while let Some(inner) = text.strip_prefix('*').and_then(|t| t.strip_suffix('*')) {
+        text = inner.trim_matches(quote);
+    }
+    if text.ends_with("..") {
+        return text;
+    }
+    text.trim_end_matches(|c: char| quote(c) || matches!(c, '.' | ','))
+}
+
 /// Removes fonts, markdown and delimiters around words; whether there was a font command.
 fn unwrap(text: &str) -> (String, bool) {
     let mut out = text.trim().to_owned();
     let mut wrapped = false;
     for _ in 0..6 {
         let before = out.clone();
-        out = out
-            .trim_matches(|c: char| {
-                c.is_whitespace() || matches!(c, '$' | '*' | '`' | '.' | ',' | '"' | '~')
-            })
-            .to_owned();
+        out = without_marks(&out).to_owned();
         for command in [
             "\\text",
             "\\textbf",

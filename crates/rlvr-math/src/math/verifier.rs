@@ -86,8 +86,8 @@ impl MathVerifier {
             return Comparison::undecided("over the limit of length");
         }
         let mut outcome = Outcome::default();
-        for gold in source::candidates(gold) {
-            for answer in source::candidates(answer) {
+        for gold in source::candidates(gold, true) {
+            for answer in source::candidates(answer, false) {
                 outcome.add(self.compare_expressions(&gold, &answer));
                 if outcome.is_equal() {
                     return outcome.take();
@@ -134,6 +134,14 @@ impl MathVerifier {
             if g.certain && a.certain {
                 return Comparison::different("other words");
             }
+        }
+        // `cat` and `act` would be one product.
+        if let (Some(g), Some(a)) = (text::short_word(gold), text::short_word(answer)) {
+            return if g == a {
+                Comparison::equal("the same word")
+            } else {
+                Comparison::different("other words")
+            };
         }
         let as_set = |words: &Option<text::Words>| match words.as_ref().map(|w| w.key.as_str()) {
             Some("\u{2205}") => Some("\\emptyset"),
@@ -236,6 +244,8 @@ impl Outcome {
 /// A text without blanks and sizes of brackets; blanks between letters or digits stay.
 fn squeeze(text: &str) -> String {
     let text = text
+        .replace("\\left.", "")
+        .replace("\\right.", "")
         .replace("\\left", "")
         .replace("\\right", "")
         .replace('$', "");
