@@ -25,6 +25,7 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use rlvr::Error;
 use rlvr::reward::{ExtractConfig, MathReward, MathRewardConfig, Rule};
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -41,31 +42,55 @@ struct Arguments {
     json: bool,
 }
 
-/// A line, as far as it is looked at.
-#[derive(Deserialize)]
-struct Line {
-    gold: Text,
-    answer: Option<Text>,
-    response: Option<Text>,
-    #[serde(flatten)]
-    options: Options,
+/// The fields of a line that are texts, or numbers that stand for their text: data sets have both.
+struct Texts {
+    gold: String,
+    answer: Option<String>,
+    response: Option<String>,
 }
 
-/// A text, or a number that stands for its text: data sets have both.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Text {
-    Text(String),
-    Number(serde_json::Number),
-}
-
-impl Text {
-    fn into_string(self) -> String {
-        match self {
-            Self::Text(text) => text,
-            Self::Number(number) => number.to_string(),
+impl Texts {
+    /// Numbers are taken as they are written: a parsed one would lose digits.
+    fn read(line: &str) -> Result<Self, String> {
+        let mut texts = HashMap::new();
+        let mut rest = line.trim_start().strip_prefix('{').unwrap_or_default();
+        // The line is an object, so that keys and values take turns.
+        while let Some((key, after)) = first_value(rest) {
+            let after = after.trim_start().strip_prefix(':').unwrap_or_default();
+            let Some((value, after)) = first_value(after) else {
+                break;
+            };
+            rest = after.trim_start().strip_prefix(',').unwrap_or_default();
+            let key: String = serde_json::from_str(key).map_err(|error| error.to_string())?;
+            if !["gold", "answer", "response"].contains(&key.as_str()) {
+                continue;
+            }
+            let text = match value.as_bytes().first() {
+                Some(b'"') => serde_json::from_str(value).map_err(|error| error.to_string())?,
+                Some(b'-' | b'0'..=b'9') => value.to_string(),
+                _ if value == "null" && key != "gold" => continue,
+                _ => {
+                    let value = shortened(value);
+                    return Err(format!("`{key}` is {value}; expected a text or a number"));
+                }
+            };
+            texts.insert(key, text);
         }
+        let gold = texts.remove("gold");
+        Ok(Self {
+            gold: gold.ok_or("no field `gold`; expected a text or a number")?,
+            answer: texts.remove("answer"),
+            response: texts.remove("response"),
+        })
     }
+}
+
+/// The JSON value that a text begins with, as written, and what follows it.
+fn first_value(text: &str) -> Option<(&str, &str)> {
+    let text = text.trim_start();
+    let mut values = serde_json::Deserializer::from_str(text).into_iter::<IgnoredAny>();
+    values.next()?.ok()?;
+    Some(text.split_at(values.byte_offset()))
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Deserialize)]
@@ -93,20 +118,21 @@ struct Judge {
 
 impl Judge {
     fn line(&mut self, text: &str) -> Result<Report, String> {
-        let line: Line = serde_json::from_str(text).map_err(|error| error.to_string())?;
-        let gold = line.gold.into_string();
-        if !self.rewards.contains_key(&line.options) {
-            let reward = reward(&line.options)?;
-            self.rewards.insert(line.options.clone(), reward);
+        let options: Options = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        let Texts {
+            gold,
+            answer,
+            response,
+        } = Texts::read(text)?;
+        if !self.rewards.contains_key(&options) {
+            let reward = reward(&options)?;
+            self.rewards.insert(options.clone(), reward);
         }
-        let reward = &self.rewards[&line.options];
+        let reward = &self.rewards[&options];
         let start = Instant::now();
-        let (extracted, comparison) = match (line.answer, line.response) {
-            (Some(answer), None) => {
-                let answer = answer.into_string();
-                (None, reward.verifier().compare(&gold, &answer))
-            }
-            (None, Some(response)) => match reward.judge(&gold, &response.into_string()) {
+        let (extracted, comparison) = match (answer, response) {
+            (Some(answer), None) => (None, reward.verifier().compare(&gold, &answer)),
+            (None, Some(response)) => match reward.judge(&gold, &response) {
                 Ok(judged) => (judged.extracted, judged.comparison),
                 Err(error) => return Ok(Report::new("undecided", error.to_string(), start)),
             },
@@ -222,10 +248,15 @@ fn run(arguments: &Arguments) -> rlvr::Result<bool> {
     for (index, text) in BufReader::new(file).split(b'\n').enumerate() {
         let text = text.map_err(|error| Error::io(path, error))?;
         let number = index + 1;
+        // Files of some editors begin with a byte order mark.
+        let text = match text.strip_prefix("\u{feff}".as_bytes()) {
+            Some(rest) if index == 0 => rest,
+            _ => &text,
+        };
         if text.trim_ascii().is_empty() {
             continue;
         }
-        let read = str::from_utf8(&text).map_err(|error| error.to_string());
+        let read = str::from_utf8(text).map_err(|error| error.to_string());
         let report = read.and_then(|text| judge.line(text));
         let report = report.unwrap_or_else(|reason| broken(path, number, reason));
         summary.add(&report, number);
@@ -266,5 +297,55 @@ fn main() -> ExitCode {
             eprintln!("{error}");
             ExitCode::from(2)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn verdict(line: &str) -> Result<&'static str, String> {
+        Judge::default().line(line).map(|report| report.verdict)
+    }
+
+    #[test]
+    fn numbers_are_compared_digit_by_digit() {
+        let big = "123456789012345678901234567890";
+        let line = |gold: &str, answer: &str| format!(r#"{{"gold": {gold}, "answer": {answer}}}"#);
+        assert_eq!(verdict(&line(big, &format!("\"{big}\""))), Ok("equal"));
+        assert_eq!(verdict(&line(big, big)), Ok("equal"));
+        let next = "123456789012345678901234567891";
+        assert_eq!(verdict(&line(big, next)), Ok("different"));
+        assert_eq!(verdict(&line("0.10", "\"1/10\"")), Ok("equal"));
+        assert_eq!(verdict(&line("1e3", "\"1000\"")), Ok("equal"));
+    }
+
+    #[test]
+    fn what_is_neither_text_nor_number_is_named() {
+        for (line, message) in [
+            (
+                r#"{"gold": null, "answer": "5"}"#,
+                "`gold` is null; expected a text or a number",
+            ),
+            (
+                r#"{"gold": "5", "answer": [5]}"#,
+                "`answer` is [5]; expected a text or a number",
+            ),
+            (
+                r#"{"answer": "5"}"#,
+                "no field `gold`; expected a text or a number",
+            ),
+            (r#"{"gold": "5"}"#, "expected either `answer` or `response`"),
+            (
+                r#"{"gold": "5", "answer": "5", "response": "5"}"#,
+                "expected either `answer` or `response`",
+            ),
+        ] {
+            assert_eq!(verdict(line), Err(message.into()), "{line}");
+        }
+        assert!(verdict(r#"{"gold": "5", "answer": "5", "precision": "x"}"#).is_err());
+        assert!(verdict("[]").is_err());
+        let nested = r#" {"more": {"gold": 7, "a": "}"}, "gold": "5", "answer": null, "response": "\\boxed{5}"} "#;
+        assert_eq!(verdict(nested), Ok("equal"));
     }
 }

@@ -5,13 +5,17 @@ use super::formulas::Formula;
 use super::line;
 
 /// The letter: of the last box, else after the last "answer is", else at the very start, else the last letter standing alone
-/// that is not refused ("not A", "B is wrong").
+/// that is not refused ("not A", "B is wrong"). Several letters, `B, C` or "B or C", in the box, after "answer is" or as the
+/// whole text are no answer.
 ///
 /// Small letters count only where nothing but the letter stands. `A` and `I` before a small word are the article and the
 /// pronoun.
 pub(super) fn choice(text: &str, choices: &str, formulas: &[Formula]) -> Option<char> {
-    let boxed = last_box(text).map(|boxes| boxes.last);
-    if let Some(content) = boxed {
+    if let Some(boxes) = last_box(text) {
+        let content = boxes.last;
+        if boxes.list.is_some() || several(content, choices) {
+            return None;
+        }
         return alone(content, choices)
             .or_else(|| standing(content, choices, false).next().map(|(_, c)| c));
     }
@@ -19,12 +23,18 @@ pub(super) fn choice(text: &str, choices: &str, formulas: &[Formula]) -> Option<
         return Some(letter);
     }
     if let Some(region) = line::region(text, formulas) {
+        if several(region, choices) {
+            return None;
+        }
         let announced = alone(region, choices)
             .or_else(|| label(region, choices))
             .or_else(|| accepted(region, choices, true, false));
         if announced.is_some() {
             return announced;
         }
+    }
+    if several(text, choices) && !text.contains(char::is_lowercase) {
+        return None;
     }
     let options = text
         .lines()
@@ -34,6 +44,24 @@ pub(super) fn choice(text: &str, choices: &str, formulas: &[Formula]) -> Option<
         .then(|| label(text.trim_start(), choices))
         .flatten();
     first.or_else(|| accepted(text, choices, false, true))
+}
+
+/// Whether the first letter is named beside a different one: `B, C`, `(B) or (C)`, `B C`.
+fn several(text: &str, choices: &str) -> bool {
+    const JOINTS: [&str; 8] = [
+        "and", "or", "also", "both", "maybe", "perhaps", "possibly", "text",
+    ];
+    let mut letters = standing(text, choices, false);
+    let Some((first, letter)) = letters.next() else {
+        return false;
+    };
+    let Some((second, _)) = letters.find(|(_, other)| *other != letter) else {
+        return false;
+    };
+    let mut words = text[first + 1..second]
+        .split(|c: char| !c.is_alphanumeric())
+        .filter(|word| !word.trim_matches(letter).is_empty());
+    words.all(|word| JOINTS.contains(&word.to_lowercase().as_str()))
 }
 
 /// The letter if nothing else is there but brackets, marks and markup: `(b)`, `\text{B}.`, `$C$`.
@@ -182,6 +210,17 @@ mod tests {
             ("A. 5\nB. 6\nC. 7\nI take B", Some('B')),
             ("I think it's B", Some('B')),
             ("A good answer", None),
+            ("\\boxed{B, C}", None),
+            ("\\boxed{B} and \\boxed{C}", None),
+            ("\\boxed{B} \\boxed{C}", Some('C')),
+            ("\\boxed{\\text{B and C}}", None),
+            ("The answer is B or C.", None),
+            ("Answer: B and C", None),
+            ("The answer is (B) or (C)", None),
+            ("The answer is B, B.", Some('B')),
+            ("The answer is (A) The vitamin C content.", Some('A')),
+            ("A B C D", None),
+            ("B, C", None),
             ("K", None),
             ("ABC", None),
             ("", None),

@@ -17,6 +17,10 @@ pub(super) fn region<'a>(text: &'a str, formulas: &[Formula]) -> Option<&'a str>
     let anchor = last_anchor(text, formulas)?;
     let start = after_fillers(text, anchor.end);
     let end = sentence_end(text, start, formulas);
+    // "The answer is 5?" asks.
+    if text[end..].starts_with('?') {
+        return None;
+    }
     let region = clean(&text[start..end]);
     (!region.is_empty()).then_some(region)
 }
@@ -105,14 +109,36 @@ fn last_anchor(text: &str, formulas: &[Formula]) -> Option<Anchor> {
     last
 }
 
-/// "a wrong answer:" announces none.
+/// Words of a clause that says that what follows is not so: "it is wrong to say that the answer is 5".
+const DENIALS: [&str; 8] = [
+    "wrong to ",
+    "incorrect to ",
+    "mistake to ",
+    "wrong that ",
+    "false that ",
+    "not true that ",
+    "not the case that ",
+    "not say that ",
+];
+
+/// "a wrong answer:" announces none, nor does a clause that denies.
 fn refused(before: &str) -> bool {
-    let tail = &before.as_bytes()[before.len().saturating_sub(12)..];
-    let ends = |word: &str| {
-        let word = word.as_bytes();
-        tail.len() >= word.len() && tail[tail.len() - word.len()..].eq_ignore_ascii_case(word)
-    };
-    ends("wrong ") || ends("incorrect ")
+    const REACH: usize = 60;
+    let from = before.ceil_char_boundary(before.len().saturating_sub(REACH));
+    let clause = before[from..].rsplit(['.', ',', ';', ':', '!', '?', '\n']);
+    let clause = clause.into_iter().next().unwrap_or("").to_lowercase();
+    clause.ends_with("wrong ")
+        || clause.ends_with("incorrect ")
+        || DENIALS.iter().any(|denial| clause.contains(denial))
+}
+
+/// Whether a word between "answer" and its verb says no: "cannot be", "can't be", "will never be".
+fn negates(words: &str) -> bool {
+    let words = words.to_lowercase();
+    let mut words = words.split(|c: char| !c.is_alphanumeric() && !matches!(c, '\'' | '’'));
+    words.any(|word| {
+        matches!(word, "not" | "cannot" | "never") || word.ends_with("n't") || word.ends_with("n’t")
+    })
 }
 
 /// Where the words that lead to the answer end: a colon, or "is" within the next 60 bytes of the sentence. Says whether it
@@ -141,6 +167,9 @@ fn connector(text: &str, from: usize) -> Option<(usize, bool)> {
                 let lower = word.to_ascii_lowercase();
                 match lower.as_str() {
                     "is" | "are" | "was" | "be" | "equals" | "becomes" => {
+                        if negates(&rest[..i]) {
+                            return None;
+                        }
                         let end = at + word.len();
                         let after = text[end..].trim_start_matches([' ', '*', '_']);
                         let colon = after.starts_with([':', '：']);
@@ -339,6 +368,10 @@ mod tests {
             ("Answer: 4\nThe answer is 5", "5"),
             ("The answer is 5.\nAnswer: 4", "4"),
             ("The answer is 5. Wait. The answer is 6!", "6!"),
+            ("The answer is 4. The answer cannot be 5.", "4"),
+            ("The answer is 4, for the answer can't be 5.", "4"),
+            ("I was wrong, the answer is 5.", "5"),
+            ("Could the answer not be 4? The answer is 5.", "5"),
             ("**The answer is 7.**", "7"),
             ("**Final Answer**: $x$", "$x$"),
             ("The answers are 3 and 4.", "3 and 4"),
@@ -379,6 +412,13 @@ mod tests {
             "Answer\n5",
             "answer, is",
             "unanswered: 5",
+            "The answer cannot be 5.",
+            "The answer can't be 5.",
+            "The answer can’t be 5.",
+            "The answer will never be 5.",
+            "It is wrong to say that the answer is 5.",
+            "It is not true that the answer is 5.",
+            "The answer is 5? No, 6.",
             "",
         ] {
             assert_eq!(line(text), None, "{text}");
