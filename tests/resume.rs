@@ -7,8 +7,6 @@ mod toy;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use burn::tensor::Device;
 use common::devices;
@@ -427,58 +425,4 @@ fn a_checkpoint_of_a_model_of_another_shape_or_of_the_future_is_refused() {
     fs::write(&file, text.replace("\"format\": 1", "\"format\": 2")).unwrap();
     let error = trainer.load_checkpoint(&saved).unwrap_err().to_string();
     assert!(error.contains("format is 2"), "{error}");
-}
-
-// ---- killed at any moment -----------------------------------------------------------------------
-
-const FOLDER: &str = "RLVR_TEST_KILLED_FOLDER";
-
-/// In a process of its own: resumes, and steps and saves until it is killed.
-fn train_until_killed(folder: &Path) {
-    let mut trainer = toy::trainer(&grpo(), 0, &device());
-    if let Some(path) = latest_checkpoint(folder).unwrap() {
-        trainer.load_checkpoint(path).unwrap();
-    }
-    loop {
-        trainer.step().unwrap();
-        trainer.save_checkpoint(folder, 2).unwrap();
-    }
-}
-
-#[test]
-fn whenever_the_process_is_killed_the_latest_checkpoint_can_be_read() {
-    if let Ok(folder) = std::env::var(FOLDER) {
-        return train_until_killed(Path::new(&folder));
-    }
-    let folder = tempfile::tempdir().unwrap();
-    let own = "whenever_the_process_is_killed_the_latest_checkpoint_can_be_read";
-    let mut reached = 0;
-    for round in 0..10u64 {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", own])
-            .env(FOLDER, folder.path())
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
-        // Well spread over a step and its save, which take some tens of milliseconds.
-        std::thread::sleep(Duration::from_millis(150 + round * 37 % 100));
-        let early = child.try_wait().unwrap();
-        assert_eq!(early, None, "the child ended by itself");
-        child.kill().unwrap();
-        child.wait().unwrap();
-        if let Some(path) = latest_checkpoint(folder.path()).unwrap() {
-            let mut trainer = toy::trainer(&grpo(), 5, &device());
-            trainer.load_checkpoint(&path).unwrap();
-            assert!(trainer.steps_done() >= reached, "steps were lost");
-            reached = trainer.steps_done();
-        }
-    }
-    assert!(reached > 0, "no child lived long enough to save anything");
-    // All the killing left the run what it would have been.
-    let mut straight = toy::trainer(&grpo(), 0, &device());
-    toy::steps(&mut straight, reached as usize);
-    let mut last = toy::trainer(&grpo(), 5, &device());
-    let path = latest_checkpoint(folder.path()).unwrap().unwrap();
-    last.load_checkpoint(path).unwrap();
-    assert_same(&straight, &last, "killed ten times");
 }

@@ -1,0 +1,212 @@
+//! A run whose process is killed again and again, at random moments, is still the run that was never interrupted.
+//!
+//! 30 kills by default; `RLVR_CRASHES=200 cargo test --features ndarray,hf --test crash` for more.
+
+mod common;
+#[path = "common/toy.rs"]
+mod toy;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::AtomicBool;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use rand::RngExt;
+use rlvr::loss::{KlEstimator, KlPenalty};
+use rlvr::policy::ReferenceSync;
+use rlvr::random;
+use rlvr::train::observer::{MetricsFile, Observer, StepRecord, read_metrics};
+use rlvr::train::{
+    AdaptiveTarget, KlInReward, RunCheckpoints, RunConfig, RunEnd, TrainerConfig, latest_checkpoint,
+};
+use toy::Rl;
+
+/// Set in the child processes: the folder of the run.
+const FOLDER: &str = "RLVR_CRASH_FOLDER";
+const TEST: &str = "a_run_that_is_killed_again_and_again_is_the_run_that_was_not";
+/// More steps than a child lives.
+const ENDLESS: u64 = 1_000_000;
+
+/// PPO with everything that has a state: a critic, a reference that follows, an adaptive coefficient, epochs.
+fn config() -> TrainerConfig {
+    TrainerConfig {
+        seed: 11,
+        problems_per_step: 3,
+        reference_sync: ReferenceSync::MovingAverage {
+            steps: 2,
+            alpha: 0.6,
+        },
+        kl_in_reward: Some(KlInReward {
+            penalty: KlPenalty::new(0.1, KlEstimator::K1),
+            adaptive: Some(AdaptiveTarget {
+                target: 0.01,
+                horizon: 100.0,
+            }),
+        }),
+        ..toy::ppo_config()
+    }
+}
+
+fn trainer(policy_seed: u64) -> Rl {
+    toy::trainer(&config(), policy_seed, &toy::device())
+}
+
+/// Continues the run in `folder`, or starts it, until `steps` are done: a checkpoint every second step, a record of each.
+fn continue_run(trainer: &mut Rl, folder: &Path, steps: u64) {
+    let checkpoints = folder.join("checkpoints");
+    if let Some(path) = latest_checkpoint(&checkpoints).unwrap() {
+        trainer.load_checkpoint(path).unwrap();
+    }
+    let mut metrics =
+        MetricsFile::resume(folder.join("metrics.jsonl"), trainer.steps_done()).unwrap();
+    let run = RunConfig {
+        steps,
+        checkpoints: Some(RunCheckpoints {
+            folder: checkpoints,
+            every: 2,
+            keep: 2,
+        }),
+        ..RunConfig::default()
+    };
+    let end = trainer.run(&run, &mut metrics, &AtomicBool::new(false));
+    assert_eq!(end.unwrap(), RunEnd::Finished);
+}
+
+/// The metrics of a step except those that measure time, bit by bit.
+fn bits(record: &StepRecord) -> BTreeMap<String, u64> {
+    let timeless = |name: &str| !name.starts_with("time/") && name != "tokens_per_second";
+    let metrics = record.metrics.iter().filter(|(name, _)| timeless(name));
+    metrics
+        .map(|(name, value)| (name.clone(), value.to_bits()))
+        .collect()
+}
+
+/// Records of a run, by step.
+#[derive(Default)]
+struct Records(BTreeMap<u64, BTreeMap<String, u64>>);
+
+impl Records {
+    /// Adds a record; a step that is there already must have the same.
+    fn add(&mut self, record: &StepRecord) {
+        let new = bits(record);
+        let old = self.0.entry(record.step).or_insert_with(|| new.clone());
+        assert_eq!(*old, new, "step {} has two different records", record.step);
+    }
+}
+
+impl Observer for Records {
+    fn on_step(&mut self, record: &StepRecord) -> rlvr::Result<()> {
+        self.add(record);
+        Ok(())
+    }
+}
+
+/// What a killed process left in `folder`: the step of its latest checkpoint, which loads, and its records, which have no holes.
+fn examine(folder: &Path, records: &mut Records) -> u64 {
+    let mut loaded = trainer(5);
+    if let Some(path) = latest_checkpoint(folder.join("checkpoints")).unwrap() {
+        loaded.load_checkpoint(path).unwrap();
+    }
+    let file = folder.join("metrics.jsonl");
+    let found = match file.exists() {
+        true => read_metrics(&file).unwrap(),
+        false => Vec::new(),
+    };
+    let steps: Vec<u64> = found.iter().map(|record| record.step).collect();
+    let expected: Vec<u64> = (1..=found.len() as u64).collect();
+    assert_eq!(steps, expected, "the metrics file has holes");
+    let step = loaded.steps_done();
+    assert!(
+        found.len() as u64 >= step,
+        "{} records, but the checkpoint is of step {step}",
+        found.len()
+    );
+    found.iter().for_each(|record| records.add(record));
+    step
+}
+
+fn start(folder: &Path) -> Child {
+    Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", TEST])
+        .env(FOLDER, folder)
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+/// The step of the newest checkpoint, by its name alone.
+fn newest(folder: &Path) -> u64 {
+    let path = latest_checkpoint(folder.join("checkpoints")).unwrap();
+    let name = path.map(|path| path.file_name().unwrap().to_string_lossy().into_owned());
+    name.map_or(0, |name| name.trim_start_matches("step-").parse().unwrap())
+}
+
+#[test]
+fn a_run_that_is_killed_again_and_again_is_the_run_that_was_not() {
+    if let Ok(folder) = std::env::var(FOLDER) {
+        return continue_run(&mut trainer(0), Path::new(&folder), ENDLESS);
+    }
+    let crashes = std::env::var("RLVR_CRASHES").map_or(30, |count| count.parse().unwrap());
+    let root = tempfile::tempdir().unwrap();
+
+    // How long four steps and two checkpoints take here, so that kills are spread over all of their parts.
+    let rehearsal = Instant::now();
+    continue_run(&mut trainer(0), &root.path().join("rehearsal"), 4);
+    let spread = rehearsal.elapsed().as_micros() as u64;
+
+    let folder = root.path().join("run");
+    let mut random = random::generator(&[11]);
+    let (mut reached, mut records) = (0, Records::default());
+    for crash in 0..crashes {
+        let mut child = start(&folder);
+        // Every fourth is killed while it starts and reads the checkpoint. The others write one first, so that the run gets on.
+        while crash % 4 > 0 && newest(&folder) <= reached {
+            assert_eq!(child.try_wait().unwrap(), None, "the child ended by itself");
+            sleep(Duration::from_millis(1));
+        }
+        sleep(Duration::from_micros(random.random_range(0..spread)));
+        assert_eq!(child.try_wait().unwrap(), None, "the child ended by itself");
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let step = examine(&folder, &mut records);
+        assert!(step >= reached, "steps were lost: {reached}, then {step}");
+        reached = step;
+    }
+
+    // A whole run of the same length, and the killed one brought to its end.
+    let steps = reached + 3;
+    let mut finished = trainer(5);
+    continue_run(&mut finished, &folder, steps);
+    assert_eq!(examine(&folder, &mut records), steps);
+    let mut whole = trainer(0);
+    let mut expected = Records::default();
+    let run = RunConfig {
+        steps,
+        ..RunConfig::default()
+    };
+    whole
+        .run(&run, &mut expected, &AtomicBool::new(false))
+        .unwrap();
+    for (step, record) in &records.0 {
+        // Steps after the last one are of children that were killed before they saved them.
+        if let Some(expected) = expected.0.get(step) {
+            assert_eq!(record, expected, "step {step}");
+        }
+    }
+    assert_eq!(finished.last_rollouts(), whole.last_rollouts());
+    assert!(toy::weights(finished.policy()) == toy::weights(whole.policy()));
+
+    // Nothing half-written is left.
+    let mut left: Vec<String> = fs::read_dir(folder.join("checkpoints"))
+        .unwrap()
+        .chain(fs::read_dir(&folder).unwrap())
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| !name.starts_with("step-") && name != ".lock")
+        .collect();
+    left.sort();
+    assert_eq!(left, ["checkpoints", "metrics.jsonl"]);
+    common::report(&format!("{crashes} kills, {steps} steps"));
+}
