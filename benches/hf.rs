@@ -19,6 +19,7 @@ use rlvr::rollout::{
     GenerationConfig, GenerationRequest, RolloutBatch, RolloutBuffer, generate, sample_group,
 };
 use rlvr::train::{Optimizer, OptimizerConfig, Schedule};
+use rlvr::types::PerToken;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -141,7 +142,7 @@ fn training_step(
             batch.targets.clone(),
             &LogProbConfig::default(),
         )?;
-        let advantages: Vec<Vec<f64>> = buffer
+        let advantages: PerToken = buffer
             .lengths()
             .iter()
             .enumerate()

@@ -9,6 +9,7 @@ use super::{
     Opo, OptimalTokenBaseline, PassAtK, ReinforcePlusPlus, ReinforcePlusPlusBaseline, Remax,
 };
 use crate::Result;
+use crate::types::PerToken;
 
 /// Turns the rewards of a batch into advantages.
 ///
@@ -77,6 +78,17 @@ pub trait AdvantageEstimator: Send + Sync + Debug {
         false
     }
 
+    /// Whether [`AdvantageInput::policy_log_probs`] and [`AdvantageInput::ref_log_probs`] must be given. The trainer then scores
+    /// every token under the policy before the update, and under the reference policy or a teacher.
+    fn needs_ref_log_probs(&self) -> bool {
+        false
+    }
+
+    /// The estimator and its settings, by which a checkpoint tells whether it belongs to a run. Default: as `Debug` writes it.
+    fn fingerprint(&self) -> String {
+        format!("{self:?}")
+    }
+
     /// Refuses settings that cannot mean anything, naming field, value and range. The trainer calls it when it is built.
     fn validate(&self) -> Result<()> {
         Ok(())
@@ -87,10 +99,10 @@ pub trait AdvantageEstimator: Send + Sync + Debug {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Advantages {
     /// `[N][lengths[i]]` The advantage of each trained token.
-    pub per_token: Vec<Vec<f64>>,
+    pub per_token: PerToken,
     /// `[N][lengths[i]]` The reward still to come at each token, which is what a critic is to predict. `None` from estimators
     /// that give one number to a whole rollout.
-    pub returns: Option<Vec<Vec<f64>>>,
+    pub returns: Option<PerToken>,
     /// How the scores were spread.
     pub statistics: GroupStatistics,
 }
@@ -232,6 +244,14 @@ impl AdvantageEstimator for Estimator {
 
     fn needs_probabilities(&self) -> bool {
         self.inner().needs_probabilities()
+    }
+
+    fn needs_ref_log_probs(&self) -> bool {
+        self.inner().needs_ref_log_probs()
+    }
+
+    fn fingerprint(&self) -> String {
+        self.inner().fingerprint()
     }
 
     fn validate(&self) -> Result<()> {

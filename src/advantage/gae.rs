@@ -6,6 +6,7 @@ use super::moments::{check_epsilon, check_unit};
 use super::returns::{check_finite, check_tokens};
 use super::whiten::whiten_scored;
 use super::{AdvantageEstimator, AdvantageInput, Advantages, GroupStatistics};
+use crate::types::PerToken;
 use crate::{Error, Result};
 
 /// The advantage of PPO: a critic's surprise at each token, discounted, see [`gae()`].
@@ -57,16 +58,14 @@ impl AdvantageEstimator for Gae {
                 "a critic's value of each token: `gae` needs a value head; the group estimators do without",
             ));
         };
-        let mut per_token = Vec::with_capacity(values.len());
-        let mut returns = Vec::with_capacity(values.len());
-        for (i, values) in values.iter().enumerate() {
+        let (mut per_token, mut returns) = (PerToken::default(), PerToken::default());
+        for (i, values) in values.rows().enumerate() {
             let Some(rewards) = input.paid(i) else {
                 per_token.push(vec![0.0; values.len()]);
-                returns.push(values.clone());
+                returns.push(values.to_vec());
                 continue;
             };
-            let all = vec![true; values.len()];
-            let (row, row_returns) = gae(&rewards, values, &all, self.gamma, self.lambda)?;
+            let (row, row_returns) = gae(&rewards, values, self.gamma, self.lambda)?;
             per_token.push(row);
             returns.push(row_returns);
         }
@@ -94,26 +93,24 @@ impl AdvantageEstimator for Gae {
 /// `(advantages, returns)` of one row:
 ///
 /// ```text
-/// delta_t = r_t + gamma * V_{t'} - V_t
-/// A_t     = delta_t + gamma * lambda * A_{t'}
+/// delta_t = r_t + gamma * V_{t+1} - V_t
+/// A_t     = delta_t + gamma * lambda * A_{t+1}
 /// R_t     = A_t + V_t
 /// ```
 ///
-/// with `t'` the next *valid* token, and `V = A = 0` after the last. `rewards`, `values`, `mask` and both results are `[T]`.
-/// GAE (arXiv 1506.02438, equations 11 and 16), over the policy's own tokens only as in verl: tokens with `mask = false` (a
-/// tool's answer, padding) are neither read nor discounted over, so that the result is that of the row without them; there
-/// both results are 0.
+/// with `V = A = 0` after the last token. `rewards`, `values` and both results are `[T]`, over the trained tokens alone as in verl:
+/// tokens of a tool's reply between them are not counted. GAE (arXiv 1506.02438, equations 11 and 16).
 ///
 /// `lambda = 1` is the discounted return minus the value, `lambda = 0` the one-step temporal difference.
 ///
 /// # Errors
 ///
-/// Slices of different lengths, `gamma` or `lambda` outside `[0, 1]`, valid numbers that are not finite.
+/// Slices of different lengths, `gamma` or `lambda` outside `[0, 1]`, numbers that are not finite.
 ///
 /// ```
 /// use rlvr::advantage::gae;
 ///
-/// let (advantages, returns) = gae(&[1.0, 2.0, 3.0], &[0.5, 1.0, 1.5], &[true; 3], 1.0, 1.0)?;
+/// let (advantages, returns) = gae(&[1.0, 2.0, 3.0], &[0.5, 1.0, 1.5], 1.0, 1.0)?;
 /// assert_eq!(returns, [6.0, 5.0, 3.0]);
 /// assert_eq!(advantages, [5.5, 4.0, 1.5]);
 /// # Ok::<(), rlvr::Error>(())
@@ -121,18 +118,16 @@ impl AdvantageEstimator for Gae {
 pub fn gae(
     rewards: &[f64],
     values: &[f64],
-    mask: &[bool],
     gamma: f64,
     lambda: f64,
 ) -> Result<(Vec<f64>, Vec<f64>)> {
     check_unit("gamma", gamma)?;
     check_unit("lambda", lambda)?;
     check_tokens("values", values.len(), rewards.len())?;
-    check_tokens("mask", mask.len(), rewards.len())?;
     let mut advantages = vec![0.0; rewards.len()];
     let mut returns = vec![0.0; rewards.len()];
     let (mut next_value, mut next_advantage) = (0.0, 0.0);
-    for t in (0..rewards.len()).rev().filter(|t| mask[*t]) {
+    for t in (0..rewards.len()).rev() {
         let delta = rewards[t] + gamma * next_value - values[t];
         next_advantage = delta + gamma * lambda * next_advantage;
         next_value = values[t];

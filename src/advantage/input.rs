@@ -1,6 +1,7 @@
 //! What an estimator reads: one batch of rollouts, as slices.
 
 use super::moments::{check_len, check_numbers, check_rewards};
+use crate::types::PerToken;
 use crate::{Error, Result};
 
 /// A batch of `N` rollouts, as an estimator sees it.
@@ -10,8 +11,9 @@ use crate::{Error, Result};
 ///
 /// ```
 /// use rlvr::advantage::AdvantageInput;
+/// use rlvr::types::PerToken;
 ///
-/// let kl_penalty = [vec![-0.1, -0.1], vec![-0.5]];
+/// let kl_penalty = PerToken::from(vec![vec![-0.1, -0.1], vec![-0.5]]);
 /// let input = AdvantageInput::new(&[Some(1.0), Some(0.0)], &[0, 0], &[2, 1])
 ///     .with_token_rewards(&kl_penalty)
 ///     .scores()?;
@@ -30,16 +32,24 @@ pub struct AdvantageInput<'a> {
     ///
     /// [`Gae`](super::Gae) pays them where they stand. The group estimators add their sum to the rollout's reward before
     /// any statistic, as TRL does with the KL term of RLOO.
-    pub token_rewards: Option<&'a [Vec<f64>]>,
+    pub token_rewards: Option<&'a PerToken>,
     /// `[N][lengths[i]]` A critic's value of the prefix before each token, from before the update.
-    pub values: Option<&'a [Vec<f64>]>,
+    pub values: Option<&'a PerToken>,
     /// The parts of the outcome reward, for an estimator that compares each by itself ([`Gdpo`](super::Gdpo)).
     pub components: Option<Components<'a>>,
     /// `[N]` A reward to compare each rollout with that is not taken from its group, such as that of a greedy completion
     /// of the same prompt ([`Remax`](super::Remax)); `None` where it could not be given.
     pub baselines: Option<&'a [Option<f64>]>,
+    /// `[N][lengths[i]]` Log-probs of the tokens under the policy before the update, in nats; for an estimator that
+    /// [asks for them](super::AdvantageEstimator::needs_ref_log_probs).
+    pub policy_log_probs: Option<&'a PerToken>,
+    /// `[N][lengths[i]]` The same under the reference policy or a teacher.
+    pub ref_log_probs: Option<&'a PerToken>,
     /// How sure the policy was of each token ([`OptimalTokenBaseline`](super::OptimalTokenBaseline)).
     pub probabilities: Option<Probabilities<'a>>,
+    /// `[N][lengths[i]]` The index of each trained token in its completion, strictly increasing; for an estimator that compares
+    /// tokens by their position. `None`: there are no other tokens between the trained ones.
+    pub positions: Option<&'a [Vec<usize>]>,
 }
 
 /// The parts of an outcome reward.
@@ -55,14 +65,11 @@ pub struct Components<'a> {
 #[derive(Clone, Copy, Debug)]
 pub struct Probabilities<'a> {
     /// `[N][lengths[i]]` Log-probs of the tokens under the policy before the update, in nats.
-    pub log_probs: &'a [Vec<f64>],
+    pub log_probs: &'a PerToken,
     /// `[N][lengths[i]]` The sum over the vocabulary of the squared probabilities at each token.
-    pub sum_pi_squared: &'a [Vec<f64>],
+    pub sum_pi_squared: &'a PerToken,
     /// `[N][lengths[i]]` Importance weights of the sampler correction, if there is one.
-    pub importance_weights: Option<&'a [Vec<f64>]>,
-    /// `[N][lengths[i]]` At which token of its completion each trained token stands, strictly increasing. `None`: every token
-    /// is trained, there are no observations in between.
-    pub positions: Option<&'a [Vec<usize>]>,
+    pub importance_weights: Option<&'a PerToken>,
 }
 
 impl<'a> AdvantageInput<'a> {
@@ -76,18 +83,21 @@ impl<'a> AdvantageInput<'a> {
             values: None,
             components: None,
             baselines: None,
+            policy_log_probs: None,
+            ref_log_probs: None,
             probabilities: None,
+            positions: None,
         }
     }
 
     /// Adds rewards of single tokens.
-    pub fn with_token_rewards(mut self, token_rewards: &'a [Vec<f64>]) -> Self {
+    pub fn with_token_rewards(mut self, token_rewards: &'a PerToken) -> Self {
         self.token_rewards = Some(token_rewards);
         self
     }
 
     /// Adds a critic's values.
-    pub fn with_values(mut self, values: &'a [Vec<f64>]) -> Self {
+    pub fn with_values(mut self, values: &'a PerToken) -> Self {
         self.values = Some(values);
         self
     }
@@ -110,6 +120,13 @@ impl<'a> AdvantageInput<'a> {
         self
     }
 
+    /// Adds the log-probs of the tokens under the policy before the update, and under the reference or a teacher.
+    pub fn with_log_probs(mut self, policy: &'a PerToken, reference: &'a PerToken) -> Self {
+        self.policy_log_probs = Some(policy);
+        self.ref_log_probs = Some(reference);
+        self
+    }
+
     /// Refuses slices that do not fit together ([`Error::Shape`]) and numbers that are not finite ([`Error::Config`]).
     ///
     /// Estimators call this first; [`AdvantageInput::scores`] includes it.
@@ -125,13 +142,14 @@ impl<'a> AdvantageInput<'a> {
             check_len("baselines", baselines.len(), self.rewards.len())?;
             check_numbers("baselines", baselines)?;
         }
+        self.check_rows("policy_log_probs", self.policy_log_probs)?;
+        self.check_rows("ref_log_probs", self.ref_log_probs)?;
         if let Some(probabilities) = &self.probabilities {
             self.check_rows("log_probs", Some(probabilities.log_probs))?;
             self.check_rows("sum_pi_squared", Some(probabilities.sum_pi_squared))?;
             self.check_rows("importance_weights", probabilities.importance_weights)?;
-            self.check_positions(probabilities.positions)?;
         }
-        Ok(())
+        self.check_positions()
     }
 
     /// `[N]` What the group estimators compare: the outcome reward plus the sum of the rollout's token rewards.
@@ -145,7 +163,7 @@ impl<'a> AdvantageInput<'a> {
         let scores: Vec<Option<f64>> = self
             .rewards
             .iter()
-            .zip(rows)
+            .zip(rows.rows())
             .map(|(reward, row)| reward.map(|reward| reward + row.iter().sum::<f64>()))
             .collect();
         // Finite numbers can have an infinite sum.
@@ -160,7 +178,7 @@ impl<'a> AdvantageInput<'a> {
     pub fn paid(&self, rollout: usize) -> Option<Vec<f64>> {
         let outcome = (*self.rewards.get(rollout)?)?;
         let mut row = match self.token_rewards {
-            Some(rows) => rows.get(rollout)?.clone(),
+            Some(rows) => rows.get(rollout)?.to_vec(),
             None => vec![0.0; *self.lengths.get(rollout)?],
         };
         if let Some(last) = row.last_mut() {
@@ -169,8 +187,8 @@ impl<'a> AdvantageInput<'a> {
         Some(row)
     }
 
-    fn check_positions(&self, rows: Option<&[Vec<usize>]>) -> Result<()> {
-        let Some(rows) = rows else {
+    fn check_positions(&self) -> Result<()> {
+        let Some(rows) = self.positions else {
             return Ok(());
         };
         check_len("positions", rows.len(), self.rewards.len())?;
@@ -188,19 +206,12 @@ impl<'a> AdvantageInput<'a> {
         Ok(())
     }
 
-    fn check_rows(&self, what: &str, rows: Option<&[Vec<f64>]>) -> Result<()> {
+    fn check_rows(&self, what: &str, rows: Option<&PerToken>) -> Result<()> {
         let Some(rows) = rows else {
             return Ok(());
         };
-        check_len(what, rows.len(), self.rewards.len())?;
-        for (rollout, (row, length)) in rows.iter().zip(self.lengths).enumerate() {
-            if row.len() != *length {
-                return Err(Error::shape(
-                    format!("length of `{what}[{rollout}]`"),
-                    row.len(),
-                    format!("{length}, as `lengths[{rollout}]` says"),
-                ));
-            }
+        rows.check_lengths(what, self.lengths)?;
+        for (rollout, row) in rows.rows().enumerate() {
             if let Some(token) = row.iter().position(|x| !x.is_finite()) {
                 return Err(Error::config(
                     format!("{what}[{rollout}][{token}]"),

@@ -124,15 +124,7 @@ mod statistics;
 mod whiten;
 
 #[cfg(test)]
-mod every_estimator;
-#[cfg(test)]
-mod hand_cases;
-#[cfg(test)]
-mod laws;
-#[cfg(test)]
-mod outcome_cases;
-#[cfg(test)]
-mod refusals;
+mod tests;
 
 pub use batch::{Batch, batch_normalized};
 pub use estimator::{AdvantageEstimator, Advantages, Estimator};

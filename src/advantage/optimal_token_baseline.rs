@@ -9,6 +9,7 @@ use super::moments::{check_epsilon, members};
 use super::reinforce_plus_plus::returns_to_go;
 use super::returns::check_finite;
 use super::{AdvantageEstimator, AdvantageInput, Advantages, GroupStatistics, Singleton};
+use crate::types::PerToken;
 use crate::{Error, Result};
 
 /// The optimal token baseline: the reward still to come, minus a baseline for each column that minimises the variance.
@@ -48,7 +49,7 @@ pub struct OptimalTokenBaseline {
 #[serde(rename_all = "snake_case")]
 pub enum Align {
     /// Tokens at the same place in their completions, observations counted: verl's `optimal_token_baseline`. Where that
-    /// is comes from [`Probabilities::positions`]. verl counts the zeroed tail from the number of trained tokens all the same.
+    /// is comes from [`AdvantageInput::positions`]. verl counts the zeroed tail from the number of trained tokens all the same.
     #[default]
     Position,
     /// The `n`th trained tokens: verl's `tir_optimal_token_baseline` for reasoning with tools. A rollout without trained tokens
@@ -86,11 +87,7 @@ impl AdvantageEstimator for OptimalTokenBaseline {
         let weights: Vec<Vec<f64>> = (0..scores.len())
             .map(|i| running_weights(probabilities, i))
             .collect();
-        let mut per_token: Vec<Vec<f64>> = input
-            .lengths
-            .iter()
-            .map(|length| vec![0.0; *length])
-            .collect();
+        let mut per_token = PerToken::filled(input.lengths, 0.0);
         for rollouts in members(input.groups).values() {
             let belongs = |i: &usize| match self.align {
                 Align::Position => scores[*i].is_some(),
@@ -99,11 +96,11 @@ impl AdvantageEstimator for OptimalTokenBaseline {
             let group: Vec<usize> = rollouts.iter().copied().filter(belongs).collect();
             if let [only] = group[..] {
                 if self.singleton == Singleton::Score {
-                    per_token[only].clone_from(&returns[only]);
+                    per_token[only].copy_from_slice(&returns[only]);
                 }
                 continue;
             }
-            let column = |i: usize, t: usize| match (self.align, probabilities.positions) {
+            let column = |i: usize, t: usize| match (self.align, input.positions) {
                 (Align::Position, Some(positions)) => positions[i][t],
                 _ => t,
             };

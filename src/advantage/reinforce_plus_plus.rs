@@ -6,6 +6,7 @@ use super::moments::{check_epsilon, check_unit};
 use super::whiten::whiten_scored;
 use super::{AdvantageEstimator, AdvantageInput, Advantages, GroupStatistics, discounted_returns};
 use crate::Result;
+use crate::types::PerToken;
 
 /// The advantage of REINFORCE++: the reward still to come, whitened over all tokens of the batch.
 ///
@@ -15,8 +16,7 @@ use crate::Result;
 /// ```
 ///
 /// with the mean and the unbiased variance over all tokens of all scored rollouts. REINFORCE++ (arXiv 2501.03262), as
-/// in verl: [`discounted_returns`] skips observations, where SkyRL starts anew after each. `returns` is `G` from before
-/// the whitening.
+/// in verl: it skips observations, where SkyRL starts anew after each. `returns` is `G` from before the whitening.
 ///
 /// Groups play no part: one completion of each prompt is enough, and the difficulty of a prompt stays in the advantage.
 /// [`ReinforcePlusPlusBaseline`](super::ReinforcePlusPlusBaseline) takes it out. Token rewards are paid where they stand; the paper puts its KL penalty there.
@@ -81,9 +81,9 @@ impl AdvantageEstimator for ReinforcePlusPlus {
 }
 
 /// `[N][lengths[i]]` The discounted reward still to come at each token of checked input; zeros where there is no score.
-pub(super) fn returns_to_go(input: &AdvantageInput, gamma: f64) -> Result<Vec<Vec<f64>>> {
+pub(super) fn returns_to_go(input: &AdvantageInput, gamma: f64) -> Result<PerToken> {
     let row = |(rollout, length): (usize, &usize)| match input.paid(rollout) {
-        Some(rewards) => discounted_returns(&rewards, &vec![true; *length], gamma),
+        Some(rewards) => discounted_returns(&rewards, gamma),
         None => Ok(vec![0.0; *length]),
     };
     input.lengths.iter().enumerate().map(row).collect()

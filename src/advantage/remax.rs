@@ -25,7 +25,7 @@ use crate::{Error, Result};
 /// use rlvr::advantage::{AdvantageEstimator, AdvantageInput, Remax};
 ///
 /// let input = AdvantageInput::new(&[Some(2.0)], &[0], &[3]).with_baselines(&[Some(0.5)]);
-/// assert_eq!(Remax {}.estimate(&input)?.per_token, [[1.5, 1.5, 1.5]]);
+/// assert_eq!(Remax {}.estimate(&input)?.per_token, [vec![1.5, 1.5, 1.5]]);
 /// # Ok::<(), rlvr::Error>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -47,12 +47,12 @@ impl AdvantageEstimator for Remax {
             ));
         };
         let returns = returns_to_go(input, 1.0)?;
-        let row = |(i, row): (usize, &Vec<f64>)| match (scores[i], baselines[i]) {
+        let row = |(i, row): (usize, &[f64])| match (scores[i], baselines[i]) {
             (Some(_), Some(baseline)) => row.iter().map(|to_go| to_go - baseline).collect(),
             _ => vec![0.0; row.len()],
         };
         Ok(Advantages {
-            per_token: returns.iter().enumerate().map(row).collect(),
+            per_token: returns.rows().enumerate().map(row).collect(),
             returns: Some(returns),
             statistics: GroupStatistics::of(&scores, input.groups)?,
         })

@@ -3,29 +3,25 @@
 use super::moments::check_unit;
 use crate::{Error, Result};
 
-/// `G_t = r_t + gamma * G_{t'}`, with `t'` the next valid token and `G = 0` after the last.
+/// `G_t = r_t + gamma * G_{t+1}`, with `G = 0` after the last token.
 ///
-/// One row: `rewards`, `mask` and the result are `[T]`. Tokens with `mask = false` (a tool's answer, padding) are skipped:
-/// they are neither discounted over nor read, and their return is 0. Sutton and Barto, *Reinforcement Learning*, equation
-/// 3.9; REINFORCE++ (arXiv 2501.03262) uses it with the mask.
+/// One row: `rewards` and the result are `[T]`, over the trained tokens. Sutton and Barto, *Reinforcement Learning*, equation 3.9.
 ///
 /// # Errors
 ///
-/// Slices of different lengths, `gamma` outside `[0, 1]`, a valid reward that is not finite.
+/// `gamma` outside `[0, 1]`, a reward that is not finite.
 ///
 /// ```
 /// use rlvr::advantage::discounted_returns;
 ///
-/// let mask = [true, true, false, false, true];
-/// assert_eq!(discounted_returns(&[0.0, 0.0, 0.0, 0.0, 2.0], &mask, 0.5)?, [0.5, 1.0, 0.0, 0.0, 2.0]);
+/// assert_eq!(discounted_returns(&[0.0, 0.0, 2.0], 0.5)?, [0.5, 1.0, 2.0]);
 /// # Ok::<(), rlvr::Error>(())
 /// ```
-pub fn discounted_returns(rewards: &[f64], mask: &[bool], gamma: f64) -> Result<Vec<f64>> {
+pub fn discounted_returns(rewards: &[f64], gamma: f64) -> Result<Vec<f64>> {
     check_unit("gamma", gamma)?;
-    check_tokens("mask", mask.len(), rewards.len())?;
     let mut returns = vec![0.0; rewards.len()];
     let mut next = 0.0;
-    for t in (0..rewards.len()).rev().filter(|t| mask[*t]) {
+    for t in (0..rewards.len()).rev() {
         next = rewards[t] + gamma * next;
         returns[t] = next;
     }
@@ -52,7 +48,7 @@ pub(super) fn check_finite(what: &str, numbers: &[f64]) -> Result<()> {
         Some(t) => Err(Error::config(
             format!("{what}[{t}]"),
             numbers[t],
-            "a finite number: rewards and values of the valid tokens must be finite and of moderate size",
+            "a finite number: rewards and values of the tokens must be finite and of moderate size",
         )),
     }
 }

@@ -1,14 +1,14 @@
 //! From an objective and a batch to a scalar.
 
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::Tensor;
 
-use super::gather::sampler_rows;
+use super::gather::{Columns, compared};
 use super::input::{Cleaner, missing};
 use super::ratio::LARGEST_EXPONENT;
 use super::surrogate::{SurrogateInput, SurrogateLoss, SurrogateTerm};
 use super::{
     Aggregation, Denominators, KlEstimator, LossInput, LossSums, PolicyObjective, RatioLevel,
-    StepStatistics,
+    RolloutLogProbs, StepStatistics,
 };
 use crate::Result;
 
@@ -86,6 +86,7 @@ impl<S: SurrogateLoss> PolicyObjective<S> {
             old_log_probs: old.clone(),
             difference: difference.clone(),
             log_ratio: log_ratio.clone(),
+            ref_log_probs: input.ref_log_probs.as_ref().map(|r| cleaner.constant(r)),
             advantages: advantages.clone() * mask.clone(),
             mask: mask.clone(),
             sampler_weights: multiplies.clone().filter(|_| inside),
@@ -232,19 +233,15 @@ impl<S: SurrogateLoss> PolicyObjective<S> {
                 "sampler weights divided by their mean",
             ));
         }
-        let shape = mask.dims();
-        let corrected = correction.correct(&sampler_rows(correction, input)?, step.weight_mean);
-        let upload =
-            |rows: Vec<f32>| Tensor::from_data(TensorData::new(rows, shape), &mask.device());
-        let weights = corrected
-            .weights
-            .map(|weights| upload(weights.into_iter().flatten().map(|w| w as f32).collect()));
+        let columns = Columns::of(&mask)?;
+        let [policy, sampler] = compared(correction, input, &columns)?;
+        let log_probs = RolloutLogProbs::new(&policy, &sampler)?;
+        let corrected = correction.correct(log_probs, step.weight_mean);
+        let weights = corrected.weights.map(|w| columns.write(&w, &mask));
         if correction.rejection.is_empty() {
             return Ok((mask, weights));
         }
-        let left = corrected.mask.into_iter().flatten();
-        let left = upload(left.map(|is_left| f32::from(u8::from(is_left))).collect());
-        Ok((left, weights))
+        Ok((columns.write(&corrected.kept, &mask), weights))
     }
 
     /// The tokens of highest entropy, if the objective learns from them alone.

@@ -1,16 +1,17 @@
 //! What a step's micro-batches have to know of each other.
 
-use burn::tensor::Tensor;
+use burn::tensor::{Tensor, TensorData};
 
 use super::correction::WeightSum;
 use super::input::missing;
 use super::surrogate::{StepToken, SurrogateLoss};
 use super::{
-    Denominators, LossInput, Numerator, PolicyObjective, SamplerCorrection, SamplerRows,
+    Denominators, LossInput, Numerator, PolicyObjective, RolloutLogProbs, SamplerCorrection,
     StepCounts, StepStatistics,
 };
 use crate::Result;
 use crate::host;
+use crate::types::PerToken;
 
 impl<S: SurrogateLoss> PolicyObjective<S> {
     /// Gathers what the losses of a step's micro-batches need to know of the whole step, from all of them. No gradient is
@@ -62,25 +63,21 @@ impl<S: SurrogateLoss> PolicyObjective<S> {
         for input in micro_batches {
             input.check_shapes()?;
             let width = input.mask.dims()[1];
-            let mut mask = mask_rows(&input.mask)?;
+            let columns = Columns::of(&input.mask)?;
+            let mut places = columns.places();
             if let Some(correction) = correction {
-                let rows = sampler_rows(correction, input)?;
+                let [policy, sampler] = compared(correction, input, &columns)?;
+                let log_probs = RolloutLogProbs::new(&policy, &sampler)?;
                 if let Some(config) = normalized {
-                    weights.add(WeightSum::of(&config, &rows));
+                    weights.add(WeightSum::of(&config, log_probs));
                 }
-                correction.reject(&rows, &mut mask);
+                let kept = correction.kept(log_probs);
+                let kept: Vec<bool> = kept.values().map(|kept| kept != 0.0).collect();
+                let mut kept = kept.into_iter();
+                places.retain(|_| kept.next().unwrap_or(false));
             }
-            let lengths = mask.iter().map(|row| row.iter().filter(|&&m| m).count());
-            for length in lengths.filter(|&length| length > 0) {
-                counts.tokens += length;
-                counts.sequences += 1;
-            }
-            let places: Vec<usize> = mask
-                .iter()
-                .flatten()
-                .enumerate()
-                .filter_map(|(i, &is_token)| is_token.then_some(i))
-                .collect();
+            counts.tokens += places.len();
+            counts.sequences += places.chunk_by(|a, b| a / width == b / width).count();
             if self.top_entropy.is_some() {
                 let Some(values) = &input.entropies else {
                     return Err(missing("entropies", "a selection by entropy"));
@@ -120,29 +117,55 @@ impl<S: SurrogateLoss> PolicyObjective<S> {
     }
 }
 
-/// The rows of a `[B, T]` tensor on the host.
-pub(super) fn padded_to_rows(tensor: &Tensor<2>, what: &str) -> Result<Vec<Vec<f64>>> {
-    let width = tensor.dims()[1].max(1);
-    let flat = host::floats(tensor.clone().inner(), what)?;
-    let rows = flat.chunks(width);
-    Ok(rows
-        .map(|row| row.iter().map(|&x| f64::from(x)).collect())
-        .collect())
+/// The columns of the tokens in each row of a `[B, T]` batch.
+pub(super) struct Columns {
+    rows: Vec<Vec<usize>>,
+    width: usize,
 }
 
-fn mask_rows(mask: &Tensor<2>) -> Result<Vec<Vec<bool>>> {
-    let rows = padded_to_rows(mask, "mask")?;
-    Ok(rows
-        .into_iter()
-        .map(|row| row.into_iter().map(|m| m != 0.0).collect())
-        .collect())
+impl Columns {
+    /// Those where `mask` is not 0.
+    pub(super) fn of(mask: &Tensor<2>) -> Result<Self> {
+        let width = mask.dims()[1];
+        let flat = host::floats(mask.clone().inner(), "mask")?;
+        let row = |row: &[f32]| (0..width).filter(|&t| row[t] != 0.0).collect();
+        let rows = flat.chunks(width.max(1)).map(row).collect();
+        Ok(Self { rows, width })
+    }
+
+    /// The tokens as indices into the flattened batch.
+    fn places(&self) -> Vec<usize> {
+        let rows = self.rows.iter().enumerate();
+        rows.flat_map(|(b, row)| row.iter().map(move |t| b * self.width + t))
+            .collect()
+    }
+
+    /// The values of a `[B, T]` tensor at the tokens.
+    fn read(&self, tensor: &Tensor<2>, what: &str) -> Result<PerToken> {
+        let flat = host::floats(tensor.clone().inner(), what)?;
+        let row = |(b, row): (usize, &Vec<usize>)| {
+            let values = row.iter().map(|t| f64::from(flat[b * self.width + t]));
+            values.collect()
+        };
+        Ok(self.rows.iter().enumerate().map(row).collect())
+    }
+
+    /// `values` as a `[B, T]` tensor beside `like`, 0 where there is no token.
+    pub(super) fn write(&self, values: &PerToken, like: &Tensor<2>) -> Tensor<2> {
+        let mut flat = vec![0f32; self.rows.len() * self.width];
+        for (place, value) in self.places().into_iter().zip(values.values()) {
+            flat[place] = value as f32;
+        }
+        Tensor::from_data(TensorData::new(flat, like.dims()), &like.device())
+    }
 }
 
-/// What `correction` compares in a batch.
-pub(super) fn sampler_rows(
+/// What `correction` compares in a batch: the log-probs of its numerator, and those of the sampler.
+pub(super) fn compared(
     correction: &SamplerCorrection,
     input: &LossInput,
-) -> Result<SamplerRows> {
+    columns: &Columns,
+) -> Result<[PerToken; 2]> {
     let Some(sampler) = &input.sampler_log_probs else {
         return Err(missing("sampler_log_probs", "a sampler correction"));
     };
@@ -150,9 +173,8 @@ pub(super) fn sampler_rows(
         (Numerator::Old, Some(old)) => old,
         _ => &input.log_probs,
     };
-    Ok(SamplerRows {
-        policy: padded_to_rows(policy, "log-probs")?,
-        sampler: padded_to_rows(sampler, "sampler log-probs")?,
-        mask: mask_rows(&input.mask)?,
-    })
+    Ok([
+        columns.read(policy, "log-probs")?,
+        columns.read(sampler, "sampler log-probs")?,
+    ])
 }

@@ -52,9 +52,9 @@ mod value;
 
 pub use aggregation::Aggregation;
 pub use correction::{
-    Corrected, ImportanceWeights, Numerator, OffPolicyMask, Rejection, RejectionScope,
-    RejectionStatistic, SamplerCorrection, SamplerRows, WeightAction, WeightLevel,
-    sampler_mismatch, sampling_difference,
+    ImportanceWeights, Numerator, OffPolicyMask, Rejection, RejectionScope, RejectionStatistic,
+    RolloutLogProbs, SamplerCorrection, TokenWeights, WeightAction, WeightLevel, sampler_mismatch,
+    sampling_difference,
 };
 pub use entropy::AdaptiveEntropy;
 pub use evaluate::{PolicyLoss, TokenTrace};

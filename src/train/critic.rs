@@ -6,6 +6,7 @@ use super::config::CriticConfig;
 use super::optimizer::Optimizer;
 use crate::Result;
 use crate::policy::ValueModel;
+use crate::types::PerToken;
 
 /// A value model with its optimizer.
 #[derive(Debug)]
@@ -33,10 +34,9 @@ impl<V: ValueModel + Module> Critic<V> {
 
 /// `1 - var(R - V) / var(R)`: 1 is a perfect critic, 0 one that knows only the mean, below 0 one that harms. `None` if
 /// the returns do not vary.
-pub(super) fn explained_variance(values: &[Vec<f64>], returns: &[Vec<f64>]) -> Option<f64> {
-    let returns: Vec<f64> = returns.iter().flatten().copied().collect();
-    let values = values.iter().flatten();
-    let errors: Vec<f64> = values.zip(&returns).map(|(v, r)| r - v).collect();
+pub(super) fn explained_variance(values: &PerToken, returns: &PerToken) -> Option<f64> {
+    let returns: Vec<f64> = returns.values().collect();
+    let errors: Vec<f64> = values.values().zip(&returns).map(|(v, r)| r - v).collect();
     let total = variance(&returns);
     (total > 0.0).then(|| 1.0 - variance(&errors) / total)
 }
@@ -53,9 +53,9 @@ mod tests {
 
     #[test]
     fn explained_variance_of_known_critics() {
-        let returns = [vec![0.0, 1.0], vec![2.0, 3.0]];
+        let returns = PerToken::from(vec![vec![0.0, 1.0], vec![2.0, 3.0]]);
         assert_eq!(explained_variance(&returns, &returns), Some(1.0));
-        let mean = [vec![1.5, 1.5], vec![1.5, 1.5]];
+        let mean = PerToken::filled(&[2, 2], 1.5);
         assert_eq!(explained_variance(&mean, &returns), Some(0.0));
         assert_eq!(explained_variance(&mean, &mean), None);
     }

@@ -10,11 +10,11 @@ use super::experience::{Experience, log_probs, probabilities, values};
 use super::gather::Gathered;
 use super::observer::StepRecord;
 use super::optimizer::Optimizer;
-use super::sampler_metrics::{sampler_metrics, sampler_rows};
+use super::sampler_metrics::sampler_metrics;
 use super::step_metrics::{StepTimes, mean, step_metrics};
 use super::update::learn;
 use crate::advantage::{AdvantageEstimator, AdvantageInput, Advantages, Components, Probabilities};
-use crate::loss::{Numerator, PolicyObjective, SurrogateLoss};
+use crate::loss::{Numerator, PolicyObjective, RolloutLogProbs, SurrogateLoss};
 use crate::policy::{PolicyModel, ReferencePolicy, ValueHead, ValueModel};
 use crate::prompt::{Problem, ProblemOrder, Tokenizer};
 use crate::reward::{RewardSet, TokenReward};
@@ -213,7 +213,7 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
         }
         let mut metrics = step_metrics(&experience, &updates, &times);
         metrics.extend(self.coefficients());
-        metrics.extend(sampler_metrics(&self.objective, &experience));
+        metrics.extend(sampler_metrics(&self.objective, &experience)?);
         metrics.insert("num_tokens".into(), self.tokens_seen as f64);
         metrics.extend(report.iter().flat_map(|report| report.metrics()));
         metrics.extend(greedy.map(|greedy| ("baseline/reward".to_string(), greedy)));
@@ -222,7 +222,7 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
             self.controllers.after_step(&self.config, kl, rollouts);
         }
         if let (Some(values), Some(returns)) = (&experience.values, &experience.advantages.returns)
-            && let Some(explained) = explained_variance(values.as_rows(), returns)
+            && let Some(explained) = explained_variance(values, returns)
         {
             metrics.insert("value/explained_variance".into(), explained);
         }
@@ -326,26 +326,25 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
         let weighing = correction.filter(|one| one.acting_weights().is_some());
         let sampler_weights = match (weighing, &old_log_probs) {
             (Some(correction), Some(old)) if squares.is_some() => {
-                correction
-                    .correct(&sampler_rows(&rollouts, old.as_rows()), None)
-                    .weights
+                let sampler = rollouts.log_probs();
+                let log_probs = RolloutLogProbs::new(old, &sampler)?;
+                correction.correct(log_probs, None).weights
             }
             _ => None,
         };
         let probabilities = match (&old_log_probs, &squares) {
             (Some(log_probs), Some(sum_pi_squared)) => Some(Probabilities {
-                log_probs: log_probs.as_rows(),
-                sum_pi_squared: sum_pi_squared.as_rows(),
-                importance_weights: sampler_weights.as_deref(),
-                positions: None,
+                log_probs,
+                sum_pi_squared,
+                importance_weights: sampler_weights.as_ref(),
             }),
             _ => None,
         };
         let (scores, groups, lengths) =
             (rollouts.rewards(), rollouts.group_ids(), rollouts.lengths());
         let advantages: Advantages = self.advantage.estimate(&AdvantageInput {
-            token_rewards: token_rewards.as_ref().map(PerToken::as_rows),
-            values: values.as_ref().map(PerToken::as_rows),
+            token_rewards: token_rewards.as_ref(),
+            values: values.as_ref(),
             components: components.as_deref().map(|rewards| Components {
                 rewards,
                 weights: &weights,

@@ -51,7 +51,6 @@ pub(super) fn learn<M: PolicyModel, V: ValueModel>(
         .is_none_or(|critic| step >= critic.config.warmup_steps);
     let lengths = experience.rollouts.lengths();
     let sampler = experience.rollouts.log_probs();
-    let advantages = PerToken::from(experience.advantages.per_token.clone());
     for pass in 0..config.passes {
         for rows in mini_batches(config, step, pass, experience) {
             let rollouts: Vec<_> = experience.rollouts.rollouts().collect();
@@ -72,7 +71,7 @@ pub(super) fn learn<M: PolicyModel, V: ValueModel>(
                     adaptive_entropy: controllers.entropy.is_some(),
                     experience,
                     sampler: &sampler,
-                    advantages: &advantages,
+                    advantages: &experience.advantages.per_token,
                     prompt_tokens: tokens_of_prompts(
                         &experience.rollouts.group_ids(),
                         &lengths,
@@ -291,7 +290,7 @@ fn critic_update<V: ValueModel>(
         let loss = value_loss(
             &batch.values(&critic.model)?,
             &batch.per_token(old, "values")?,
-            &batch.per_token(&PerToken::from(returns.clone()), "returns")?,
+            &batch.per_token(returns, "returns")?,
             &batch.mask,
             &critic.config.value_loss,
             counts,

@@ -74,11 +74,6 @@ impl PerToken {
         self.rows.iter().flatten().copied()
     }
 
-    /// The rows as a slice of vectors.
-    pub(crate) fn as_rows(&self) -> &[Vec<f64>] {
-        &self.rows
-    }
-
     /// Adds a row at the end.
     pub fn push(&mut self, row: Vec<f64>) {
         self.rows.push(row);

@@ -7,6 +7,7 @@ use rlvr::advantage::{
     GpgScale, Group, GroupMean, LeaveOneOut, Opo, OptimalTokenBaseline, PassAtK, Probabilities,
     ReinforcePlusPlus, ReinforcePlusPlusBaseline, Remax, Rescale, Singleton, zero_std,
 };
+use rlvr::types::PerToken;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
@@ -112,8 +113,9 @@ fn check_verl(
         let pick = |(row, at): (Vec<f64>, &Vec<usize>)| at.iter().map(|t| row[*t]).collect();
         Ok(rows.into_iter().zip(&positions).map(pick).collect())
     };
-    let mut take = |field: &str| -> Result<Option<Rows>, String> {
-        inputs.take::<Option<Rows>>(field)?.map(compact).transpose()
+    let mut take = |field: &str| -> Result<Option<PerToken>, String> {
+        let rows = inputs.take::<Option<Rows>>(field)?.map(compact);
+        Ok(rows.transpose()?.map(PerToken::from))
     };
 
     let token_rewards = take("token_rewards")?;
@@ -148,8 +150,9 @@ fn check_verl(
     inputs.finish()?;
 
     let mut input = AdvantageInput::new(&rewards, &groups, &lengths);
-    input.token_rewards = token_rewards.as_deref().filter(|_| dense);
-    input.values = values.as_deref();
+    input.token_rewards = token_rewards.as_ref().filter(|_| dense);
+    input.values = values.as_ref();
+    input.positions = Some(&positions);
     input.baselines = baselines.as_deref();
     if let Some((parts, weights)) = &components {
         input = input.with_components(parts, weights);
@@ -158,20 +161,23 @@ fn check_verl(
         input = input.with_probabilities(Probabilities {
             log_probs,
             sum_pi_squared,
-            importance_weights: probabilities.2.as_deref(),
-            positions: Some(&positions),
+            importance_weights: probabilities.2.as_ref(),
         });
     }
     let got = estimator.estimate(&input).map_err(|e| e.to_string())?;
 
     let want = compact(expected.take("advantages")?)?;
-    tolerance.compare("advantage", &got.per_token.concat(), &want.concat())?;
+    tolerance.compare("advantage", &flat(&got.per_token), &want.concat())?;
     // Where this crate has no returns of their own, the peer gives the advantages a second time.
     let returns = got.returns.unwrap_or(got.per_token);
     let want = compact(expected.take("returns")?)?;
-    tolerance.compare("return", &returns.concat(), &want.concat())?;
+    tolerance.compare("return", &flat(&returns), &want.concat())?;
     no_metrics(&mut expected)?;
     expected.finish()
+}
+
+fn flat(numbers: &PerToken) -> Vec<f64> {
+    numbers.values().collect()
 }
 
 /// The columns that the policy was trained on.

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use burn::tensor::Tensor;
 use rlvr::loss::{
-    LossInput, LossMetrics, PolicyLoss, PolicyObjective, RatioLevel, SamplerRows, StepStatistics,
-    Surrogate, sampler_mismatch,
+    LossInput, LossMetrics, PolicyLoss, PolicyObjective, RatioLevel, RolloutLogProbs,
+    StepStatistics, Surrogate, sampler_mismatch,
 };
+use rlvr::types::PerToken;
 use serde_json::Value;
 
 use crate::common::{devices, floats, matrix, number, rows};
@@ -227,21 +228,28 @@ fn correction_metrics(
         return Ok(BTreeMap::new());
     }
     let inputs = &case["inputs"];
-    let rows = SamplerRows {
-        policy: rows(&inputs["log_probs"]).ok_or("no log_probs")?,
-        sampler: rows_with_gaps(&inputs["sampler_log_probs"]).ok_or("no sampler_log_probs")?,
-        mask: bools(&inputs["mask"]),
-    };
+    let mask = rows(&inputs["mask"]).ok_or("no mask")?;
+    let [policy, sampler] = compared(inputs, "log_probs", &mask)?;
+    let log_probs = RolloutLogProbs::new(&policy, &sampler).map_err(|error| error.to_string())?;
     let metrics = match &objective.sampler_correction {
-        Some(correction) => correction.diagnostics(&rows),
-        None => sampler_mismatch(&rows),
+        Some(correction) => correction.diagnostics(log_probs),
+        None => sampler_mismatch(log_probs),
     };
     Ok(metrics.into_iter().collect())
 }
 
-pub fn bools(value: &Value) -> Vec<Vec<bool>> {
-    let rows = rows(value).unwrap();
-    rows.into_iter()
-        .map(|row| row.into_iter().map(|m| m != 0.0).collect())
-        .collect()
+/// The log-probs of the policy called `field` and of the sampler, at the tokens of `mask`.
+pub fn compared(inputs: &Value, field: &str, mask: &[Vec<f64>]) -> Result<[PerToken; 2], String> {
+    let policy = rows(&inputs[field]).ok_or(format!("no {field}"))?;
+    let sampler = rows_with_gaps(&inputs["sampler_log_probs"]).ok_or("no sampler_log_probs")?;
+    Ok([policy, sampler].map(|rows| at_tokens(&rows, mask)))
+}
+
+/// The numbers where `mask` is not 0.
+pub fn at_tokens(rows: &[Vec<f64>], mask: &[Vec<f64>]) -> PerToken {
+    let row = |(row, mask): (&Vec<f64>, &Vec<f64>)| {
+        let tokens = row.iter().zip(mask).filter(|(_, mask)| **mask != 0.0);
+        tokens.map(|(x, _)| *x).collect()
+    };
+    rows.iter().zip(mask).map(row).collect()
 }

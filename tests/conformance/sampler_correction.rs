@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use rlvr::loss::{OffPolicyMask, SamplerRows, sampler_mismatch, sampling_difference};
+use rlvr::loss::{OffPolicyMask, RolloutLogProbs, sampler_mismatch, sampling_difference};
+use rlvr::types::PerToken;
 use serde_json::Value;
 
 use crate::common::{devices, floats, matrix, number, rows};
 use crate::expect::{DERIVED, check_selection, get, text};
 use crate::objective::correction;
-use crate::policy_loss::{bools, rows_with_gaps};
+use crate::policy_loss::{compared, rows_with_gaps};
 
 pub fn check(case: &Value) -> Result<(), String> {
     match text(case, "kind")? {
@@ -21,27 +22,23 @@ fn weights_and_rejection(case: &Value) -> Result<(), String> {
     let (inputs, expected) = (&case["inputs"], &case["expected"]);
     let mask = rows(&inputs["mask"]).ok_or("no mask")?;
     let correction = correction(&case["params"]["sampler_correction"])?;
-    let rows = SamplerRows {
-        policy: rows(&inputs["old_log_probs"]).ok_or("no old_log_probs")?,
-        sampler: rows_with_gaps(&inputs["sampler_log_probs"]).ok_or("no sampler_log_probs")?,
-        mask: bools(&inputs["mask"]),
-    };
+    let [policy, sampler] = compared(inputs, "old_log_probs", &mask)?;
+    let log_probs = RolloutLogProbs::new(&policy, &sampler).map_err(|error| error.to_string())?;
     if let Some(correction) = &correction {
         correction.validate().map_err(|error| error.to_string())?;
-        let corrected = correction.correct(&rows, None);
+        let corrected = correction.correct(log_probs, None);
         if !expected["weights"].is_null() {
-            let got = corrected.weights.ok_or("no weights")?.concat();
+            let got = spread(&corrected.weights.ok_or("no weights")?, &mask);
             DERIVED.check_rows(&got, &expected["weights"], Some(&mask), "weights")?;
         }
         if !expected["mask"].is_null() {
-            let left = corrected.mask.concat();
-            let left: Vec<f64> = left.into_iter().map(|m| f64::from(u8::from(m))).collect();
+            let left = spread(&corrected.kept, &mask);
             check_selection(&left, &expected["mask"], &mask, "mask")?;
         }
     }
     let mut metrics: BTreeMap<String, f64> = match &correction {
-        Some(correction) => correction.diagnostics(&rows),
-        None => sampler_mismatch(&rows),
+        Some(correction) => correction.diagnostics(log_probs),
+        None => sampler_mismatch(log_probs),
     }
     .into_iter()
     .map(|(name, value)| (format!("rollout_corr/{name}"), value))
@@ -49,7 +46,7 @@ fn weights_and_rejection(case: &Value) -> Result<(), String> {
     let weights = correction
         .as_ref()
         .and_then(|correction| correction.weights);
-    let sampling = sampling_difference(&rows, weights.as_ref());
+    let sampling = sampling_difference(log_probs, weights.as_ref());
     metrics.extend(
         sampling
             .into_iter()
@@ -60,6 +57,19 @@ fn weights_and_rejection(case: &Value) -> Result<(), String> {
         DERIVED.check(*got, number(want), name)?;
     }
     Ok(())
+}
+
+/// The numbers of the tokens at their places, 0 elsewhere.
+fn spread(numbers: &PerToken, mask: &[Vec<f64>]) -> Vec<f64> {
+    let mut numbers = numbers.values();
+    let place = |mask: &f64| {
+        if *mask == 0.0 {
+            0.0
+        } else {
+            numbers.next().unwrap()
+        }
+    };
+    mask.iter().flatten().map(place).collect()
 }
 
 fn off_policy_mask(case: &Value) -> Result<(), String> {

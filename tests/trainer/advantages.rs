@@ -15,6 +15,7 @@ use rlvr::reward::{RewardError, TokenReward};
 use rlvr::rollout::{Rollout, RolloutBatch, RolloutBuffer};
 use rlvr::train::observer::StepRecord;
 use rlvr::train::{EvaluationConfig, KlInReward, TrainerConfig};
+use rlvr::types::PerToken;
 
 use crate::common::assert_close;
 use crate::toy::{self, Rl};
@@ -29,12 +30,12 @@ fn config(advantage: impl Into<Estimator>) -> TrainerConfig {
 }
 
 fn loss_of(advantages: &Advantages) -> f64 {
-    let tokens = advantages.per_token.concat();
+    let tokens: Vec<f64> = advantages.per_token.values().collect();
     -tokens.iter().sum::<f64>() / tokens.len() as f64
 }
 
 /// What the policy thought of its own tokens, outside of the trainer.
-fn thoughts(policy: &CausalModel, rollouts: &RolloutBuffer) -> [Vec<Vec<f64>>; 2] {
+fn thoughts(policy: &CausalModel, rollouts: &RolloutBuffer) -> [PerToken; 2] {
     let (policy, config) = (policy.valid(), toy::config().log_probs());
     let batch = RolloutBatch::all(rollouts, &policy.device()).unwrap();
     let hidden = batch.hidden_states(&policy).unwrap();
@@ -68,14 +69,13 @@ fn recomputed(
         log_probs: &log_probs,
         sum_pi_squared: &squares,
         importance_weights: None,
-        positions: None,
     };
     let token_rewards = rollouts.token_rewards();
     let mut input = AdvantageInput::new(&rewards, &groups, &lengths)
         .with_components(&parts, &[1.0, 0.25])
         .with_baselines(&baselines)
         .with_probabilities(probabilities);
-    input.token_rewards = token_rewards.as_deref();
+    input.token_rewards = token_rewards.as_ref();
     estimator.estimate(&input).unwrap()
 }
 

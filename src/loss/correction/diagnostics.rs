@@ -3,9 +3,10 @@
 
 use super::rejection::BOUND;
 use super::{
-    ImportanceWeights, Rejection, RejectionScope, RejectionStatistic, SamplerRows, WeightLevel,
+    ImportanceWeights, Rejection, RejectionScope, RejectionStatistic, RolloutLogProbs, WeightLevel,
     WeightSum,
 };
+use crate::types::PerToken;
 
 type Metrics = Vec<(String, f64)>;
 
@@ -55,18 +56,9 @@ fn population_std(values: &[f64]) -> f64 {
         .sqrt()
 }
 
-/// The values at the tokens of all rows.
-fn at_tokens(rows: &SamplerRows, values: &[Vec<f64>]) -> Vec<f64> {
-    rows.rows()
-        .flat_map(|b| rows.tokens(b).map(move |t| values[b][t]))
-        .collect()
-}
-
-/// The mean of each row over its tokens; 0 for a row without one.
-fn row_means(rows: &SamplerRows, values: &[Vec<f64>]) -> Vec<f64> {
-    rows.rows()
-        .map(|b| mean(rows.tokens(b).map(|t| values[b][t])))
-        .collect()
+/// The mean of each row; 0 for a row without a token.
+fn row_means(values: &PerToken) -> Vec<f64> {
+    values.rows().map(|row| mean(row.iter().copied())).collect()
 }
 
 /// How far sampler and policy are apart, whether or not anything is corrected: `kl` (`E[ln mu - ln pi]`), `k3_kl`, perplexities of both,
@@ -74,16 +66,14 @@ fn row_means(rows: &SamplerRows, values: &[Vec<f64>]) -> Vec<f64> {
 /// engines with equal weights show.
 ///
 /// Means are over tokens, or over rows of the mean over the row's tokens; a row without a token counts as 0 among them.
-pub fn sampler_mismatch(rows: &SamplerRows) -> Metrics {
-    let differences: Vec<f64> = rows
-        .rows()
-        .flat_map(|b| rows.log_ratios(b).map(|(_, d)| d))
-        .collect();
-    let policy: Vec<f64> = row_means(rows, &rows.policy).iter().map(|x| -x).collect();
+pub fn sampler_mismatch(log_probs: RolloutLogProbs) -> Metrics {
+    let rows = 0..log_probs.len();
+    let differences = log_probs.all_log_ratios();
+    let policy: Vec<f64> = row_means(log_probs.policy).iter().map(|x| -x).collect();
     // The sampler as the policy less their log-ratio, so that tokens it could not score count as agreement.
     let row_differences: Vec<f64> = rows
-        .rows()
-        .map(|b| mean(rows.log_ratios(b).map(|(_, d)| d)))
+        .clone()
+        .map(|b| mean(log_probs.log_ratios(b)))
         .collect();
     let sampler: Vec<f64> = policy
         .iter()
@@ -93,8 +83,8 @@ pub fn sampler_mismatch(rows: &SamplerRows) -> Metrics {
     // ln mu - ln pi of the row means.
     let away: Vec<f64> = row_differences.iter().map(|d| -d).collect();
     let away_spread = Spread::of(&away);
-    let whole = rows.rows().map(|b| {
-        let sum: f64 = rows.log_ratios(b).map(|(_, d)| d).sum();
+    let whole = rows.map(|b| {
+        let sum: f64 = log_probs.log_ratios(b).sum();
         (2.0 * sum.clamp(-BOUND, BOUND)).exp()
     });
     let chi2_seq = mean(whole) - 1.0;
@@ -129,15 +119,14 @@ fn named<const N: usize>(metrics: [(&str, f64); N]) -> Metrics {
 
 /// Size and spread of the weights: `rollout_is_*`. `rollout_is_eff_sample_size` is the share of the tokens that an unweighted sample of the
 /// same variance would need.
-pub(super) fn of_weights(config: &ImportanceWeights, rows: &SamplerRows) -> Metrics {
-    let weights = config.weights(rows);
-    let kept = at_tokens(rows, &weights.kept);
-    let raw = at_tokens(rows, &weights.raw);
+pub(super) fn of_weights(config: &ImportanceWeights, log_probs: RolloutLogProbs) -> Metrics {
+    let weights = config.weights(log_probs);
+    let kept: Vec<f64> = weights.bounded.values().collect();
+    let raw: Vec<f64> = weights.raw.values().collect();
     let high = config.max.unwrap_or(f64::INFINITY);
     let low = config.min.unwrap_or(1.0 / high);
-    let sums: Vec<f64> = rows
-        .rows()
-        .map(|b| rows.log_ratios(b).map(|(_, d)| d).sum())
+    let sums: Vec<f64> = (0..log_probs.len())
+        .map(|b| log_probs.log_ratios(b).sum())
         .collect();
     let sum_spread = Spread::of(&sums);
     let kept_spread = Spread::of(&kept);
@@ -158,8 +147,8 @@ pub(super) fn of_weights(config: &ImportanceWeights, rows: &SamplerRows) -> Metr
     let bounded: Vec<f64> = kept.iter().map(|w| w.clamp(0.0, high)).collect();
     let centre = mean(bounded.iter().copied());
     let spread_of_square = mean(bounded.iter().map(|w| (w / centre).powi(2)));
-    let row_kept = row_means(rows, &weights.kept);
-    let row_raw = row_means(rows, &weights.raw);
+    let row_kept = row_means(&weights.bounded);
+    let row_raw = row_means(&weights.raw);
     let row_spread = Spread::of(&row_kept);
     let mut metrics = named([
         ("rollout_is_mean", kept_spread.mean),
@@ -188,28 +177,24 @@ pub(super) fn of_weights(config: &ImportanceWeights, rows: &SamplerRows) -> Metr
         ),
     ]);
     if config.batch_normalize {
-        let factor = WeightSum::of(config, rows).mean();
+        let factor = WeightSum::of(config, log_probs).mean();
         metrics.push(("rollout_is_batch_norm_factor".into(), factor));
     }
     metrics
 }
 
 /// What each rejection saw and refused: `rollout_rs_{scope}_{statistic}_*`, and `rollout_rs_masked_fraction` of all together.
-pub(super) fn of_rejections(rejections: &[Rejection], rows: &SamplerRows) -> Metrics {
+pub(super) fn of_rejections(rejections: &[Rejection], log_probs: RolloutLogProbs) -> Metrics {
     let mut metrics = Metrics::new();
-    let mut mask = rows.mask.clone();
+    let mut kept = log_probs.policy.map(|_| 1.0);
     for rejection in rejections {
-        of_rejection(rejection, rows, &mut metrics);
-        rejection.reject(rows, &mut mask);
+        of_rejection(rejection, log_probs, &mut metrics);
+        rejection.reject(log_probs, &mut kept);
     }
     if !rejections.is_empty() {
-        let rejected = |b: usize, t: usize| rows.mask[b][t] && !mask[b][t];
-        let tokens = rows
-            .rows()
-            .flat_map(|b| rows.tokens(b).map(move |t| (b, t)));
-        let of_tokens = mean(tokens.map(|(b, t)| f64::from(u8::from(rejected(b, t)))));
-        let of_rows = mean(rows.rows().map(|b| {
-            let any = rows.tokens(b).any(|t| rejected(b, t));
+        let of_tokens = mean(kept.values().map(|kept| 1.0 - kept));
+        let of_rows = mean(kept.rows().map(|row| {
+            let any = row.contains(&0.0);
             f64::from(u8::from(any))
         }));
         metrics.push(("rollout_rs_masked_fraction".into(), of_tokens));
@@ -218,7 +203,7 @@ pub(super) fn of_rejections(rejections: &[Rejection], rows: &SamplerRows) -> Met
     metrics
 }
 
-fn of_rejection(rejection: &Rejection, rows: &SamplerRows, metrics: &mut Metrics) {
+fn of_rejection(rejection: &Rejection, log_probs: RolloutLogProbs, metrics: &mut Metrics) {
     let scope = match rejection.scope {
         RejectionScope::Token => "token",
         RejectionScope::SequenceSum => "seq_sum",
@@ -230,15 +215,8 @@ fn of_rejection(rejection: &Rejection, rows: &SamplerRows, metrics: &mut Metrics
 
     let (lower, upper) = rejection.bounds();
     let is_low = |x: f64| lower.is_some_and(|lower| x < lower);
-    let per_row: Vec<Vec<f64>> = rows
-        .rows()
-        .map(|b| {
-            rejection
-                .statistics(rows, b)
-                .into_iter()
-                .map(|(_, x)| x)
-                .collect()
-        })
+    let per_row: Vec<Vec<f64>> = (0..log_probs.len())
+        .map(|b| rejection.statistics(log_probs, b))
         .collect();
     let per_token = per_row.concat();
     // Of the row, where it has a token: its statistic, or the mean of those of its tokens.
@@ -291,14 +269,16 @@ fn of_rejection(rejection: &Rejection, rows: &SamplerRows, metrics: &mut Metrics
 
 /// TRL's two diagnostics: `sampling_logp_difference/{mean,max}` of `|ln pi - ln mu|` over the tokens that the sampler could score, and
 /// `importance_sampling_ratio/{min,mean,max}` of the bounded weights, over tokens or, for weights of whole completions, over all rows.
-pub fn sampling_difference(rows: &SamplerRows, weights: Option<&ImportanceWeights>) -> Metrics {
-    let scored = |b: usize| {
-        rows.log_ratios(b)
-            .filter(move |&(t, _)| !rows.sampler[b][t].is_nan())
-    };
-    let sizes: Vec<f64> = rows
-        .rows()
-        .flat_map(|b| scored(b).map(|(_, d)| d.abs()))
+pub fn sampling_difference(
+    log_probs: RolloutLogProbs,
+    weights: Option<&ImportanceWeights>,
+) -> Metrics {
+    let differences = log_probs.all_log_ratios();
+    let sizes: Vec<f64> = differences
+        .into_iter()
+        .zip(log_probs.sampler.values())
+        .filter(|(_, sampler)| !sampler.is_nan())
+        .map(|(d, _)| d.abs())
         .collect();
     let mut metrics = named([
         ("sampling_logp_difference/mean", mean(sizes.iter().copied())),
@@ -308,13 +288,13 @@ pub fn sampling_difference(rows: &SamplerRows, weights: Option<&ImportanceWeight
         ),
     ]);
     if let Some(config) = weights {
-        let kept = config.weights(rows).kept;
-        let ratios = match config.level {
-            WeightLevel::Token => at_tokens(rows, &kept),
+        let bounded = config.weights(log_probs).bounded;
+        let ratios: Vec<f64> = match config.level {
+            WeightLevel::Token => bounded.values().collect(),
             // A completion without a token has an empty product: 1, before the bounds.
-            WeightLevel::Sequence => rows
+            WeightLevel::Sequence => bounded
                 .rows()
-                .map(|b| rows.tokens(b).next().map_or(1.0, |t| kept[b][t]))
+                .map(|row| row.first().copied().unwrap_or(1.0))
                 .collect(),
         };
         let spread = Spread::of(&ratios);

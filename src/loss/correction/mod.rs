@@ -16,6 +16,7 @@ pub use off_policy::OffPolicyMask;
 pub use rejection::{Rejection, RejectionScope, RejectionStatistic};
 pub use weights::{ImportanceWeights, WeightAction, WeightLevel};
 
+use crate::types::PerToken;
 use crate::{Error, Result};
 
 /// Whose log-probs stand above those of the sampler.
@@ -142,79 +143,90 @@ impl SamplerCorrection {
         self.normalized_weights().is_some() || !self.rejection.is_empty()
     }
 
-    /// Weights and the mask that is left, for rows whose `policy` is the [numerator](Self::numerator).
+    /// The weight of every token, and which tokens are kept, where `log_probs.policy` is the [numerator](Self::numerator).
     ///
     /// `weight_mean` is the mean of the whole step's weights, by which [normalised](ImportanceWeights::batch_normalize) weights are
-    /// divided; `None` takes that of these rows.
-    pub fn correct(&self, rows: &SamplerRows, weight_mean: Option<f64>) -> Corrected {
+    /// divided; `None` takes that of these rollouts.
+    pub fn correct(&self, log_probs: RolloutLogProbs, weight_mean: Option<f64>) -> TokenWeights {
         let weights = self.weights.map(|config| {
-            let mut weights = config.weights(rows).kept;
-            if config.batch_normalize {
-                let mean = weight_mean.unwrap_or_else(|| WeightSum::of(&config, rows).mean());
-                weights.iter_mut().flatten().for_each(|w| *w /= mean);
+            let weights = config.weights(log_probs).bounded;
+            if !config.batch_normalize {
+                return weights;
             }
-            weights
+            let mean = weight_mean.unwrap_or_else(|| WeightSum::of(&config, log_probs).mean());
+            weights.map(|weight| weight / mean)
         });
-        let mut mask = rows.mask.clone();
-        self.reject(rows, &mut mask);
-        Corrected { weights, mask }
+        let kept = self.kept(log_probs);
+        TokenWeights { weights, kept }
     }
 
-    /// Takes the tokens of `rows` that are rejected out of `mask`.
-    pub(super) fn reject(&self, rows: &SamplerRows, mask: &mut [Vec<bool>]) {
+    /// 1 at the tokens that pass every rejection, 0 at the others.
+    pub(super) fn kept(&self, log_probs: RolloutLogProbs) -> PerToken {
+        let mut kept = log_probs.policy.map(|_| 1.0);
         for rejection in &self.rejection {
-            rejection.reject(rows, mask);
+            rejection.reject(log_probs, &mut kept);
         }
+        kept
     }
 
-    /// What the weights and rejections did to the rows of a whole step, by the names that verl gives them.
-    pub fn diagnostics(&self, rows: &SamplerRows) -> Vec<(String, f64)> {
-        let mut metrics = sampler_mismatch(rows);
+    /// What the weights and rejections did to the rollouts of a whole step, by the names that verl gives them.
+    pub fn diagnostics(&self, log_probs: RolloutLogProbs) -> Vec<(String, f64)> {
+        let mut metrics = sampler_mismatch(log_probs);
         if let Some(weights) = &self.weights {
-            metrics.extend(diagnostics::of_weights(weights, rows));
+            metrics.extend(diagnostics::of_weights(weights, log_probs));
         }
-        metrics.extend(diagnostics::of_rejections(&self.rejection, rows));
+        metrics.extend(diagnostics::of_rejections(&self.rejection, log_probs));
         metrics
     }
 }
 
-/// What a correction says about some rows, as wide as they are.
+/// What a correction makes of the tokens of some rollouts.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Corrected {
-    /// The weight of every token, 0 at padding; none if the correction has no weights.
-    pub weights: Option<Vec<Vec<f64>>>,
-    /// The tokens that are left.
-    pub mask: Vec<Vec<bool>>,
+pub struct TokenWeights {
+    /// The importance weight of every token; none if the correction has no weights.
+    pub weights: Option<PerToken>,
+    /// 1 at every token that is kept, 0 where it is rejected.
+    pub kept: PerToken,
 }
 
-/// The rows that a correction compares. All three are `[B][T]`.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct SamplerRows {
-    /// `ln pi(y_t)` of the policy that stands above the sampler.
-    pub policy: Vec<Vec<f64>>,
-    /// `ln mu(y_t)` of the sampler; NaN where it could not score the token, whose log-ratio then counts as 0.
-    pub sampler: Vec<Vec<f64>>,
-    /// The tokens.
-    pub mask: Vec<Vec<bool>>,
+/// The log-probs that a correction compares, of the trained tokens of some rollouts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RolloutLogProbs<'a> {
+    policy: &'a PerToken,
+    sampler: &'a PerToken,
 }
 
-impl SamplerRows {
-    /// The log-ratio `ln pi - ln mu` of every token of row `b`, with its place.
-    fn log_ratios(&self, b: usize) -> impl Iterator<Item = (usize, f64)> + '_ {
-        self.tokens(b).map(move |t| {
-            let d = self.policy[b][t] - self.sampler[b][t];
-            (t, if self.sampler[b][t].is_nan() { 0.0 } else { d })
+impl<'a> RolloutLogProbs<'a> {
+    /// `ln pi(y_t)` of the policy that is the numerator, and `ln mu(y_t)` of the sampler, in nats. NaN in `sampler`: it could not
+    /// score the token, whose log-ratio then counts as 0.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the two differ in the number of rollouts or of tokens.
+    pub fn new(policy: &'a PerToken, sampler: &'a PerToken) -> Result<Self> {
+        sampler.check_lengths("sampler log-probs", &policy.lengths())?;
+        Ok(Self { policy, sampler })
+    }
+
+    /// The number of rollouts.
+    fn len(&self) -> usize {
+        self.policy.len()
+    }
+
+    /// The log-ratio `ln pi - ln mu` of every token of rollout `b`.
+    fn log_ratios(&self, b: usize) -> impl Iterator<Item = f64> + 'a {
+        let pairs = self.policy[b].iter().zip(&self.sampler[b]);
+        pairs.map(|(policy, sampler)| {
+            if sampler.is_nan() {
+                0.0
+            } else {
+                policy - sampler
+            }
         })
     }
 
-    /// The places of the tokens of row `b`.
-    fn tokens(&self, b: usize) -> impl Iterator<Item = usize> + '_ {
-        let row = self.mask[b].iter().enumerate();
-        row.filter_map(|(t, &is_token)| is_token.then_some(t))
-    }
-
-    fn rows(&self) -> std::ops::Range<usize> {
-        0..self.mask.len()
+    /// Those of all rollouts, one after the other.
+    fn all_log_ratios(&self) -> Vec<f64> {
+        (0..self.len()).flat_map(|b| self.log_ratios(b)).collect()
     }
 }
 
@@ -226,17 +238,15 @@ pub(super) struct WeightSum {
 }
 
 impl WeightSum {
-    /// Over the tokens of `rows`, or over their completions that have a token.
-    pub(super) fn of(config: &ImportanceWeights, rows: &SamplerRows) -> Self {
-        let kept = config.weights(rows).kept;
+    /// Over the tokens, or over the completions that have a token.
+    pub(super) fn of(config: &ImportanceWeights, log_probs: RolloutLogProbs) -> Self {
+        let counted = match config.level {
+            WeightLevel::Token => usize::MAX,
+            WeightLevel::Sequence => 1,
+        };
         let mut total = Self::default();
-        for b in rows.rows() {
-            let tokens = rows.tokens(b).map(|t| kept[b][t]);
-            let counted = match config.level {
-                WeightLevel::Token => usize::MAX,
-                WeightLevel::Sequence => 1,
-            };
-            for weight in tokens.take(counted) {
+        for row in config.weights(log_probs).bounded.rows() {
+            for weight in row.iter().take(counted) {
                 total.sum += weight;
                 total.count += 1;
             }

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::SamplerRows;
+use super::RolloutLogProbs;
+use crate::types::PerToken;
 use crate::{Error, Result};
 
 /// Over what a statistic is taken, and what is rejected with it.
@@ -128,27 +129,29 @@ impl Rejection {
         statistic <= upper && lower.is_none_or(|lower| statistic >= lower)
     }
 
-    /// The statistic of every token of row `b`; that of the completion stands at each of its tokens.
-    pub(super) fn statistics(&self, rows: &SamplerRows, b: usize) -> Vec<(usize, f64)> {
-        let tokens: Vec<(usize, f64)> = rows
+    /// The statistic of every token of rollout `b`; that of the completion is repeated at each of its tokens.
+    pub(super) fn statistics(&self, log_probs: RolloutLogProbs, b: usize) -> Vec<f64> {
+        let tokens: Vec<f64> = log_probs
             .log_ratios(b)
-            .map(|(t, d)| (t, self.statistic.of(d)))
+            .map(|d| self.statistic.of(d))
             .collect();
-        let values = tokens.iter().map(|&(_, x)| x);
+        let values = tokens.iter().copied();
         let whole = match self.scope {
             RejectionScope::Token => return tokens,
             RejectionScope::SequenceSum => values.sum(),
             RejectionScope::SequenceMean => values.sum::<f64>() / tokens.len().max(1) as f64,
             RejectionScope::SequenceMax => values.fold(f64::NEG_INFINITY, f64::max),
         };
-        tokens.into_iter().map(|(t, _)| (t, whole)).collect()
+        vec![whole; tokens.len()]
     }
 
-    /// Takes the rejected tokens of `rows` out of `mask`.
-    pub(super) fn reject(&self, rows: &SamplerRows, mask: &mut [Vec<bool>]) {
-        for b in rows.rows() {
-            for (t, statistic) in self.statistics(rows, b) {
-                mask[b][t] &= self.passes(statistic);
+    /// Sets `kept` to 0 at the tokens that are rejected.
+    pub(super) fn reject(&self, log_probs: RolloutLogProbs, kept: &mut PerToken) {
+        for (b, row) in kept.rows_mut().enumerate() {
+            for (kept, statistic) in row.iter_mut().zip(self.statistics(log_probs, b)) {
+                if !self.passes(statistic) {
+                    *kept = 0.0;
+                }
             }
         }
     }

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::SamplerRows;
+use super::RolloutLogProbs;
+use crate::types::PerToken;
 use crate::{Error, Result};
 
 /// What has a weight of its own.
@@ -47,10 +48,10 @@ pub struct ImportanceWeights {
     pub log_ratio_clamp: Option<f64>,
 }
 
-/// Weights before and after the bounds, 0 at padding.
-pub(super) struct RawAndKept {
-    pub raw: Vec<Vec<f64>>,
-    pub kept: Vec<Vec<f64>>,
+/// The weights of all tokens, before and after the bounds.
+pub(super) struct WeightStats {
+    pub raw: PerToken,
+    pub bounded: PerToken,
 }
 
 impl ImportanceWeights {
@@ -101,38 +102,31 @@ impl ImportanceWeights {
         }
     }
 
-    pub(super) fn weights(&self, rows: &SamplerRows) -> RawAndKept {
-        let raw: Vec<Vec<f64>> = rows.rows().map(|b| self.raw(rows, b)).collect();
+    pub(super) fn weights(&self, log_probs: RolloutLogProbs) -> WeightStats {
+        let raw: PerToken = (0..log_probs.len())
+            .map(|b| self.raw(log_probs, b))
+            .collect();
         let (min, max) = (self.min.unwrap_or(0.0), self.max.unwrap_or(f64::INFINITY));
-        let keep = |&w: &f64| match self.action {
+        let bounded = raw.map(|w| match self.action {
             WeightAction::Truncate => w.clamp(min, max),
             WeightAction::Mask if (min..=max).contains(&w) => w,
             WeightAction::Mask => 0.0,
-        };
-        let kept = rows.rows().map(|b| {
-            let row = raw[b].iter().zip(&rows.mask[b]);
-            row.map(|(w, &is_token)| if is_token { keep(w) } else { 0.0 })
-                .collect()
         });
-        RawAndKept {
-            kept: kept.collect(),
-            raw,
-        }
+        WeightStats { raw, bounded }
     }
 
-    fn raw(&self, rows: &SamplerRows, b: usize) -> Vec<f64> {
+    fn raw(&self, log_probs: RolloutLogProbs, b: usize) -> Vec<f64> {
         let hold = |d: f64| {
             self.log_ratio_clamp
                 .map_or(d, |bound| d.clamp(-bound, bound))
         };
-        let mut weights = vec![0.0; rows.mask[b].len()];
-        let whole: f64 = rows.log_ratios(b).map(|(_, d)| d).sum();
-        for (t, d) in rows.log_ratios(b) {
-            weights[t] = match self.level {
+        let whole: f64 = log_probs.log_ratios(b).sum();
+        log_probs
+            .log_ratios(b)
+            .map(|d| match self.level {
                 WeightLevel::Token => hold(d).exp(),
                 WeightLevel::Sequence => hold(whole).exp(),
-            };
-        }
-        weights
+            })
+            .collect()
     }
 }

@@ -44,6 +44,8 @@ pub struct SurrogateInput {
     pub difference: Tensor<2>,
     /// `ln r_t` at the objective's [`RatioLevel`], clamped as the objective says; carries the gradient.
     pub log_ratio: Tensor<2>,
+    /// `ln pi_ref(y_t)` of the reference or a teacher, constant; `None` if there is neither.
+    pub ref_log_probs: Option<Tensor<2>>,
     /// `A_t`, constant.
     pub advantages: Tensor<2>,
     /// 1 at tokens that are learned from, constant.
@@ -207,6 +209,11 @@ pub trait SurrogateLoss: fmt::Debug + Send + Sync {
         Vec::new()
     }
 
+    /// The surrogate and its settings, by which a checkpoint tells whether it belongs to a run. Default: as `Debug` writes it.
+    fn fingerprint(&self) -> String {
+        format!("{self:?}")
+    }
+
     /// The term of every token.
     ///
     /// # Errors
@@ -238,6 +245,9 @@ impl<S: SurrogateLoss + ?Sized> SurrogateLoss for Arc<S> {
     }
     fn gather(&self, tokens: &[StepToken]) -> Vec<f64> {
         (**self).gather(tokens)
+    }
+    fn fingerprint(&self) -> String {
+        (**self).fingerprint()
     }
     fn term(&self, input: &SurrogateInput) -> Result<SurrogateTerm> {
         (**self).term(input)
@@ -312,6 +322,9 @@ impl SurrogateLoss for Surrogate {
     }
     fn gather(&self, tokens: &[StepToken]) -> Vec<f64> {
         self.inner().gather(tokens)
+    }
+    fn fingerprint(&self) -> String {
+        self.inner().fingerprint()
     }
     fn term(&self, input: &SurrogateInput) -> Result<SurrogateTerm> {
         self.inner().term(input)

@@ -3,32 +3,49 @@
 use std::f64::consts::E;
 
 use rlvr::loss::{
-    ImportanceWeights, Rejection, RejectionScope, RejectionStatistic, SamplerCorrection,
-    SamplerRows, WeightAction, WeightLevel,
+    ImportanceWeights, Rejection, RejectionScope, RejectionStatistic, RolloutLogProbs,
+    SamplerCorrection, TokenWeights, WeightAction, WeightLevel,
 };
+use rlvr::types::PerToken;
 
 use crate::common::assert_close;
 
-/// Rows whose log-ratio of policy to sampler is `d`; NaN is no token.
-fn rows(d: &[&[f64]]) -> SamplerRows {
-    SamplerRows {
-        policy: d.iter().map(|row| row.to_vec()).collect(),
-        sampler: d.iter().map(|row| vec![0.0; row.len()]).collect(),
-        mask: d
-            .iter()
-            .map(|row| row.iter().map(|d| !d.is_nan()).collect())
-            .collect(),
+/// Log-probs of policy and sampler.
+struct Rows([PerToken; 2]);
+
+impl Rows {
+    fn new(policy: Vec<Vec<f64>>, sampler: Vec<Vec<f64>>) -> Self {
+        Self([policy.into(), sampler.into()])
+    }
+
+    fn log_probs(&self) -> RolloutLogProbs<'_> {
+        RolloutLogProbs::new(&self.0[0], &self.0[1]).unwrap()
+    }
+
+    fn correct(&self, correction: &SamplerCorrection, mean: Option<f64>) -> TokenWeights {
+        correction.correct(self.log_probs(), mean)
     }
 }
 
-fn weights(correction: &SamplerCorrection, rows: &SamplerRows) -> Vec<f64> {
+/// Rows whose log-ratio of policy to sampler is `d`.
+fn rows(d: &[&[f64]]) -> Rows {
+    let zeros = d.iter().map(|row| vec![0.0; row.len()]).collect();
+    Rows::new(d.iter().map(|row| row.to_vec()).collect(), zeros)
+}
+
+fn flat(numbers: &PerToken) -> Vec<f64> {
+    numbers.values().collect()
+}
+
+fn weights(correction: &SamplerCorrection, rows: &Rows) -> Vec<f64> {
     correction.validate().unwrap();
-    correction.correct(rows, None).weights.unwrap().concat()
+    flat(&rows.correct(correction, None).weights.unwrap())
 }
 
 fn left(correction: &SamplerCorrection, d: &[&[f64]]) -> Vec<bool> {
     correction.validate().unwrap();
-    correction.correct(&rows(d), None).mask.concat()
+    let kept = rows(d).correct(correction, None).kept;
+    kept.values().map(|kept| kept != 0.0).collect()
 }
 
 fn only(
@@ -55,21 +72,14 @@ fn assert_all(got: &[f64], want: &[f64]) {
 
 #[test]
 fn weights_are_truncated_or_masked_by_token_or_by_completion() {
-    let one = SamplerRows {
-        policy: vec![vec![-1.0, -1.5, -0.5]],
-        sampler: vec![vec![-1.5, -1.0, -1.5]],
-        mask: vec![vec![true; 3]],
-    };
-    let holed = SamplerRows {
-        mask: vec![vec![true, false, true]],
-        ..one.clone()
-    };
+    let one = Rows::new(vec![vec![-1.0, -1.5, -0.5]], vec![vec![-1.5, -1.0, -1.5]]);
+    let short = Rows::new(vec![vec![-1.0, -0.5]], vec![vec![-1.5, -1.5]]);
     let token = SamplerCorrection::token_truncate(2.0);
     assert_all(&weights(&token, &one), &[1.648_721, 0.606_531, 2.0]);
-    assert_all(&weights(&token, &holed), &[1.648_721, 0.0, 2.0]);
+    assert_all(&weights(&token, &short), &[1.648_721, 2.0]);
     let whole = SamplerCorrection::sequence_truncate(5.0);
     assert_all(&weights(&whole, &one), &[E; 3]);
-    assert_all(&weights(&whole, &holed), &[4.481_689, 0.0, 4.481_689]);
+    assert_all(&weights(&whole, &short), &[4.481_689; 2]);
     assert_all(&weights(&whole, &rows(&[&[1.0, 1.0, 1.0]])), &[5.0; 3]);
     // TRL's default: the whole completion or nothing of it.
     let trl = SamplerCorrection::sequence_mask(None, 3.0);
@@ -84,16 +94,12 @@ fn weights_are_truncated_or_masked_by_token_or_by_completion() {
 #[test]
 fn icepop_silences_tokens_outside_of_its_band() {
     let icepop = SamplerCorrection::token_mask(0.5, 5.0);
-    let one = SamplerRows {
-        policy: vec![vec![-1.0; 3]],
-        sampler: vec![vec![-0.5, -3.5, -0.8]],
-        mask: vec![vec![true; 3]],
-    };
+    let one = Rows::new(vec![vec![-1.0; 3]], vec![vec![-0.5, -3.5, -0.8]]);
     assert_all(&weights(&icepop, &one), &[0.606_531, 0.0, 0.818_731]);
     let d = [0.4f64.ln(), 0.8f64.ln(), 6f64.ln()];
     assert_all(&weights(&icepop, &rows(&[&d])), &[0.0, 0.8, 0.0]);
     assert_eq!(left(&icepop, &[&d]), [true; 3]);
-    let metrics = icepop.diagnostics(&rows(&[&d]));
+    let metrics = icepop.diagnostics(rows(&[&d]).log_probs());
     let metric = |name: &str| metrics.iter().find(|(own, _)| own == name).unwrap().1;
     assert_close(metric("rollout_is_oob_ratio"), 2.0 / 3.0, 1e-9, 0.0, "oob");
     assert_close(metric("rollout_is_std"), 0.377_123_6, 1e-6, 0.0, "std");
@@ -117,17 +123,17 @@ fn weights_may_be_divided_by_their_mean() {
     };
     let (ln_2, ln_3) = (2f64.ln(), 3f64.ln());
     // Tokens weigh 1, 2 and 3; completions 2 and 3.
-    let d: [&[f64]; 2] = [&[0.0, ln_2], &[ln_3, f64::NAN]];
+    let d: [&[f64]; 2] = [&[0.0, ln_2], &[ln_3]];
     assert_all(
         &weights(&of(WeightLevel::Token), &rows(&d)),
-        &[0.5, 1.0, 1.5, 0.0],
+        &[0.5, 1.0, 1.5],
     );
     assert_all(
         &weights(&of(WeightLevel::Sequence), &rows(&d)),
-        &[0.8, 0.8, 1.2, 0.0],
+        &[0.8, 0.8, 1.2],
     );
-    let given = of(WeightLevel::Token).correct(&rows(&d), Some(4.0));
-    assert_all(&given.weights.unwrap().concat(), &[0.25, 0.5, 0.75, 0.0]);
+    let given = rows(&d).correct(&of(WeightLevel::Token), Some(4.0));
+    assert_all(&flat(&given.weights.unwrap()), &[0.25, 0.5, 0.75]);
 }
 
 #[test]
@@ -192,20 +198,16 @@ fn a_rejected_token_keeps_its_weight() {
             2.0,
         )
     };
-    let both = SamplerRows {
-        policy: vec![vec![-2.0; 5]; 2],
-        sampler: vec![vec![-1.0; 5], vec![-2.5; 5]],
-        mask: vec![vec![true; 5]; 2],
-    };
-    let corrected = mask.correct(&both, None);
-    assert_eq!(corrected.mask, [[false; 5], [true; 5]]);
+    let both = Rows::new(vec![vec![-2.0; 5]; 2], vec![vec![-1.0; 5], vec![-2.5; 5]]);
+    let corrected = both.correct(&mask, None);
+    assert_eq!(corrected.kept, [vec![0.0; 5], vec![1.0; 5]]);
     assert_all(
-        &corrected.weights.unwrap().concat()[..6],
+        &flat(&corrected.weights.unwrap())[..6],
         &[
             0.367_879, 0.367_879, 0.367_879, 0.367_879, 0.367_879, 1.648_721,
         ],
     );
-    let metrics = mask.diagnostics(&both);
+    let metrics = mask.diagnostics(both.log_probs());
     let metric = |name: &str| metrics.iter().find(|(own, _)| own == name).unwrap().1;
     assert_eq!(metric("rollout_rs_masked_fraction"), 0.5);
     assert_eq!(metric("rollout_rs_seq_masked_fraction"), 0.5);
@@ -218,8 +220,8 @@ fn a_rejected_token_keeps_its_weight() {
         )),
         ..SamplerCorrection::geometric_rejection(0.998, 1.001)
     };
-    let corrected = tis.correct(&rows(&[&[3.0, -2.999], &[3.0, 3.0]]), None);
-    assert_eq!(corrected.mask.concat(), [true, true, false, false]);
+    let corrected = rows(&[&[3.0, -2.999], &[3.0, 3.0]]).correct(&tis, None);
+    assert_eq!(flat(&corrected.kept), [1.0, 1.0, 0.0, 0.0]);
     assert_close(
         corrected.weights.unwrap()[0][0],
         3f64.exp(),
@@ -233,7 +235,7 @@ fn a_rejected_token_keeps_its_weight() {
 fn diagnostics_count_what_the_bounds_hide() {
     // Raw means of 3.5 and 1 against a bound of 2.
     let token = SamplerCorrection::token_truncate(2.0);
-    let metrics = token.diagnostics(&rows(&[&[3f64.ln(), 4f64.ln()], &[0.0, 0.0]]));
+    let metrics = token.diagnostics(rows(&[&[3f64.ln(), 4f64.ln()], &[0.0, 0.0]]).log_probs());
     let metric = |name: &str| metrics.iter().find(|(own, _)| own == name).unwrap().1;
     assert_eq!(metric("rollout_is_seq_fraction_high"), 0.5);
     assert_eq!(metric("rollout_is_ratio_fraction_high"), 0.5);
@@ -248,11 +250,10 @@ fn diagnostics_count_what_the_bounds_hide() {
 
 #[test]
 fn what_the_sampler_thought_impossible_has_a_bounded_weight() {
-    let one = SamplerRows {
-        policy: vec![vec![-1.0, -1.0, -1.0]],
-        sampler: vec![vec![f64::NEG_INFINITY, -1.0, f64::NAN]],
-        mask: vec![vec![true; 3]],
-    };
+    let one = Rows::new(
+        vec![vec![-1.0; 3]],
+        vec![vec![f64::NEG_INFINITY, -1.0, f64::NAN]],
+    );
     assert_all(
         &weights(&SamplerCorrection::token_truncate(2.0), &one),
         &[2.0, 1.0, 1.0],
@@ -275,5 +276,9 @@ fn what_the_sampler_thought_impossible_has_a_bounded_weight() {
         None,
         1.0,
     );
-    assert_eq!(k3.correct(&one, None).mask.concat(), [false; 3]);
+    assert_eq!(flat(&one.correct(&k3, None).kept), [0.0; 3]);
+
+    let (policy, sampler) = (PerToken::filled(&[2], 0.0), PerToken::filled(&[3], 0.0));
+    let error = RolloutLogProbs::new(&policy, &sampler).unwrap_err();
+    assert!(error.to_string().contains("sampler log-probs"), "{error}");
 }

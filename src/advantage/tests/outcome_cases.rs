@@ -16,12 +16,7 @@ fn assert_close(got: &[f64], want: &[f64]) {
 fn run(estimator: impl Into<Estimator>, rewards: &[Option<f64>], groups: &[usize]) -> Vec<f64> {
     let lengths = vec![1; rewards.len()];
     let input = AdvantageInput::new(rewards, groups, &lengths);
-    estimator
-        .into()
-        .estimate(&input)
-        .unwrap()
-        .per_token
-        .concat()
+    flat(&estimator.into().estimate(&input).unwrap().per_token)
 }
 
 #[test]
@@ -123,9 +118,11 @@ fn reinforce_plus_plus_whitens_over_tokens() {
         ..ReinforcePlusPlus::default()
     };
     let got = estimator.estimate(&input).unwrap();
-    assert_close(&got.per_token.concat(), &[0.5, 0.5, -1.0, 0.0, 0.0]);
-    let returns = [vec![3.0, 3.0], vec![-3.0], vec![0.0, 0.0]];
-    assert_eq!(got.returns.as_deref(), Some(&returns[..]));
+    assert_close(&flat(&got.per_token), &[0.5, 0.5, -1.0, 0.0, 0.0]);
+    assert_eq!(
+        got.returns.unwrap(),
+        [vec![3.0, 3.0], vec![-3.0], vec![0.0, 0.0]]
+    );
 
     // Against the group mean 0 of the two that can be compared the tokens are the same.
     let estimator = ReinforcePlusPlusBaseline {
@@ -139,7 +136,7 @@ fn reinforce_plus_plus_whitens_over_tokens() {
 #[test]
 fn remax_pays_token_rewards_where_they_stand() {
     let (rewards, lengths) = ([Some(2.0), Some(1.0), None], [2, 1, 1]);
-    let penalty = [vec![-0.5, -0.25], vec![0.0], vec![0.0]];
+    let penalty = PerToken::from(vec![vec![-0.5, -0.25], vec![0.0], vec![0.0]]);
     let input = AdvantageInput::new(&rewards, &[0; 3], &lengths)
         .with_token_rewards(&penalty)
         .with_baselines(&[Some(1.0), None, Some(1.0)]);
@@ -163,14 +160,14 @@ fn gdpo_keeps_what_a_sum_hides() {
     };
     let input =
         AdvantageInput::new(&rewards, &[0; 4], &[1; 4]).with_components(&parts, &[1.0, 0.5]);
-    let got = exact.estimate(&input).unwrap().per_token.concat();
+    let got = flat(&exact.estimate(&input).unwrap().per_token);
     // Each part has standard deviation 1/2 and is 3/4 from its mean once: 1.5 - 0.5 * 1.5.
     assert_close(&got, &[0.75, -0.25, -0.25, -0.25]);
     let rescaled = Gdpo {
         rescale: Rescale::Rollouts { epsilon: 0.0 },
         ..exact.clone()
     };
-    let got = rescaled.estimate(&input).unwrap().per_token.concat();
+    let got = flat(&rescaled.estimate(&input).unwrap().per_token);
     assert_close(&got, &[1.5, -0.5, -0.5, -0.5]);
 
     // (A17) The unit of a reward does not matter.
@@ -218,7 +215,7 @@ fn gdpo_leaves_out_what_is_not_there() {
     let input = AdvantageInput::new(&rewards, &[0, 0, 0, 1, 1], &[1; 5])
         .with_components(&parts, &[1.0, 1.0]);
     assert_close(
-        &exact.estimate(&input).unwrap().per_token.concat(),
+        &flat(&exact.estimate(&input).unwrap().per_token),
         &[-HALF, HALF, 0.0, 0.0, 0.0],
     );
 }
@@ -226,16 +223,15 @@ fn gdpo_leaves_out_what_is_not_there() {
 #[test]
 fn the_optimal_token_baseline_of_two_rollouts() {
     // All squares are 0.5 and pi is 1/4: w = 1 in every column, W = 1, 2, 3.
-    let log_probs = [vec![0.25f64.ln(); 2], vec![0.25f64.ln(); 3]];
-    let squares = [vec![0.5; 2], vec![0.5; 3]];
+    let log_probs = PerToken::filled(&[2, 3], 0.25f64.ln());
+    let squares = PerToken::filled(&[2, 3], 0.5);
     let probabilities = Probabilities {
         log_probs: &log_probs,
         sum_pi_squared: &squares,
         importance_weights: None,
-        positions: None,
     };
     let rewards = [Some(1.0), Some(0.0)];
-    let dense = [vec![0.0, 0.0], vec![2.0, 0.0, 3.0]];
+    let dense = PerToken::from(vec![vec![0.0, 0.0], vec![2.0, 0.0, 3.0]]);
     let input = AdvantageInput::new(&rewards, &[0, 0], &[2, 3])
         .with_token_rewards(&dense)
         .with_probabilities(probabilities);
@@ -256,7 +252,7 @@ fn the_optimal_token_baseline_of_two_rollouts() {
     );
 
     // Importance weights count squared: 3 * 3 against 1.
-    let importance = [vec![1.0; 2], vec![3.0, 1.0, 1.0]];
+    let importance = PerToken::from(vec![vec![1.0; 2], vec![3.0, 1.0, 1.0]]);
     let probabilities = Probabilities {
         importance_weights: Some(&importance),
         ..probabilities
@@ -268,12 +264,10 @@ fn the_optimal_token_baseline_of_two_rollouts() {
 
     // The first rollout's second token comes after an observation: it stands beside the other's third.
     let positions = [vec![0, 2], vec![0, 1, 2]];
-    let probabilities = Probabilities {
-        importance_weights: None,
+    let input = AdvantageInput {
         positions: Some(&positions),
-        ..probabilities
+        ..input
     };
-    let input = input.with_probabilities(probabilities);
     let got = compared.estimate(&input).unwrap();
     // W is 2 and 3 there: (2 * 1 + 3 * 3) / 5.
     assert_close(&got.per_token[0], &[-2.0, 1.0 - 2.2]);
@@ -290,13 +284,15 @@ fn the_optimal_token_baseline_of_two_rollouts() {
 
 #[test]
 fn a_certain_policy_has_no_baseline_and_no_gradient() {
-    let (log_probs, squares) = ([vec![0.0], vec![0.0]], [vec![1.0], vec![1.0]]);
+    let (log_probs, squares) = (
+        PerToken::filled(&[1, 1], 0.0),
+        PerToken::filled(&[1, 1], 1.0),
+    );
     let input = AdvantageInput::new(&[Some(1.0), Some(2.0)], &[0, 0], &[1, 1]).with_probabilities(
         Probabilities {
             log_probs: &log_probs,
             sum_pi_squared: &squares,
             importance_weights: None,
-            positions: None,
         },
     );
     for epsilon in [0.0, 1e-8] {
@@ -306,7 +302,7 @@ fn a_certain_policy_has_no_baseline_and_no_gradient() {
         };
         assert_eq!(
             estimator.estimate(&input).unwrap().per_token,
-            [[1.0], [2.0]]
+            [vec![1.0], vec![2.0]]
         );
     }
 }

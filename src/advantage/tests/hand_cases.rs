@@ -117,11 +117,11 @@ fn flat_groups_are_exactly_zero() {
         ] {
             assert_eq!(advantages, vec![0.0; count]);
         }
-        let mut rows = vec![vec![0.1; count]];
-        whiten(&mut rows, None, 0.0, true).unwrap();
+        let mut rows = PerToken::filled(&[count], 0.1);
+        whiten(&mut rows, 0.0, true).unwrap();
         assert_eq!(rows[0], vec![0.0; count]);
-        let mut rows = vec![vec![0.1; count]];
-        whiten(&mut rows, None, 0.0, false).unwrap();
+        let mut rows = PerToken::filled(&[count], 0.1);
+        whiten(&mut rows, 0.0, false).unwrap();
         assert_eq!(rows[0], vec![0.1; count]);
     }
 }
@@ -162,40 +162,19 @@ fn an_unscored_rollout_leaves_the_statistics() {
 #[test]
 fn gae_of_three_tokens() {
     // (A13)
-    let (rewards, values, all) = ([1.0, 2.0, 3.0], [0.5, 1.0, 1.5], [true; 3]);
-    let returns = |gamma, lambda| gae(&rewards, &values, &all, gamma, lambda).unwrap().1;
+    let (rewards, values) = ([1.0, 2.0, 3.0], [0.5, 1.0, 1.5]);
+    let returns = |gamma, lambda| gae(&rewards, &values, gamma, lambda).unwrap().1;
     assert_close(&returns(1.0, 1.0), &[6.0, 5.0, 3.0], 1e-15);
     assert_close(&returns(0.5, 1.0), &[2.75, 3.5, 3.0], 1e-15);
     assert_close(&returns(1.0, 0.5), &[3.625, 4.25, 3.0], 1e-15);
 }
 
 #[test]
-fn gae_of_several_turns_does_not_read_between_them() {
-    // (A14) Zeros of the mask are tool output: any value there, even none at all, gives the same bits.
-    let rewards = [0.0, 0.0, 0.1, 0.1, 0.1, 0.0, 0.0, 0.1, 1.0, 0.0, 0.0];
-    let mask = [0, 0, 1, 1, 1, 0, 0, 1, 1, 0, 0].map(|m| m == 1);
-    let values: Vec<f64> = (0..11).map(|t| f64::from(t) * 0.37 - 1.0).collect();
-    let run = |outside: f64| {
-        let mut values = values.clone();
-        for t in (0..11).filter(|t| !mask[*t]) {
-            values[t] = outside;
-        }
-        let (advantages, returns) = gae(&rewards, &values, &mask, 0.99, 0.95).unwrap();
-        let mut rows = [advantages];
-        whiten(&mut rows, Some(&[mask.to_vec()]), 1e-8, true).unwrap();
-        (rows, returns)
-    };
-    let first = run(0.0);
-    assert_eq!(first, run(17.5));
-    assert_eq!(first, run(f64::NAN));
-}
-
-#[test]
 fn gae_pays_the_outcome_at_the_last_token_and_skips_the_unscored() {
     let rewards = [Some(1.0), None, Some(-1.0), Some(5.0)];
     let lengths = [2, 2, 1, 0];
-    let values = [vec![0.5, 0.25], vec![9.0, -9.0], vec![0.0], vec![]];
-    let extra = [vec![-0.5, -0.25], vec![7.0, 7.0], vec![0.0], vec![]];
+    let values = PerToken::from(vec![vec![0.5, 0.25], vec![9.0, -9.0], vec![0.0], vec![]]);
+    let extra = PerToken::from(vec![vec![-0.5, -0.25], vec![7.0, 7.0], vec![0.0], vec![]]);
     let input = AdvantageInput::new(&rewards, &[0, 0, 1, 1], &lengths)
         .with_values(&values)
         .with_token_rewards(&extra);
@@ -210,8 +189,8 @@ fn gae_pays_the_outcome_at_the_last_token_and_skips_the_unscored() {
         out.per_token,
         [vec![-0.25, 0.5], vec![0.0, 0.0], vec![-1.0], vec![]]
     );
-    let returns = [vec![0.25, 0.75], vec![9.0, -9.0], vec![-1.0], vec![]];
-    assert_eq!(out.returns.as_deref(), Some(&returns[..]));
+    let returns = PerToken::from(vec![vec![0.25, 0.75], vec![9.0, -9.0], vec![-1.0], vec![]]);
+    assert_eq!(out.returns.as_ref(), Some(&returns));
     assert_eq!(out.statistics.unscored, 1);
 
     let white = Gae {
@@ -224,14 +203,14 @@ fn gae_pays_the_outcome_at_the_last_token_and_skips_the_unscored() {
     assert_close(&out.per_token[0], &[0.0, 1.0], 1e-15);
     assert_close(&out.per_token[2], &[-1.0], 1e-15);
     assert_eq!(out.per_token[1], [0.0, 0.0]);
-    assert_eq!(out.returns.as_deref(), Some(&returns[..]));
+    assert_eq!(out.returns.as_ref(), Some(&returns));
 }
 
 #[test]
 fn the_epsilon_of_whitening_stands_under_the_root() {
     // Mean 0, variance 2, and 2 more: divided by 2.
-    let mut rows = [vec![1.0], vec![], vec![-1.0]];
-    whiten(&mut rows, None, 2.0, true).unwrap();
+    let mut rows = PerToken::from(vec![vec![1.0], vec![], vec![-1.0]]);
+    whiten(&mut rows, 2.0, true).unwrap();
     assert_eq!(rows, [vec![0.5], vec![], vec![-0.5]]);
 }
 

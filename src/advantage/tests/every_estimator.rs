@@ -96,7 +96,7 @@ fn estimators() -> Vec<Estimator> {
 
 /// Token rewards are left out for the one estimator that refuses them.
 fn estimate(estimator: &Estimator, rows: &[Row]) -> crate::Result<Advantages> {
-    let of = |pick: fn(&(f64, f64, f64, f64)) -> f64| -> Vec<Vec<f64>> {
+    let of = |pick: fn(&(f64, f64, f64, f64)) -> f64| -> PerToken {
         rows.iter()
             .map(|row| row.tokens.iter().map(pick).collect())
             .collect()
@@ -119,7 +119,6 @@ fn estimate(estimator: &Estimator, rows: &[Row]) -> crate::Result<Advantages> {
             log_probs: &log_probs,
             sum_pi_squared: &squares,
             importance_weights: None,
-            positions: None,
         });
     if !(estimator.needs_components() || share) {
         input = input.with_token_rewards(&token_rewards);
@@ -127,9 +126,9 @@ fn estimate(estimator: &Estimator, rows: &[Row]) -> crate::Result<Advantages> {
     estimator.estimate(&input)
 }
 
-fn close(name: &str, got: &[Vec<f64>], want: &[Vec<f64>]) -> Result<(), TestCaseError> {
+fn close(name: &str, got: &PerToken, want: &PerToken) -> Result<(), TestCaseError> {
     prop_assert_eq!(got.len(), want.len());
-    for (got, want) in got.iter().zip(want) {
+    for (got, want) in got.rows().zip(want.rows()) {
         prop_assert_eq!(got.len(), want.len());
         for (g, w) in got.iter().zip(want) {
             let near = (g - w).abs() <= 1e-8 * (1.0 + w.abs());
@@ -146,7 +145,7 @@ proptest! {
             let got = estimate(&estimator, &rows).unwrap();
             for table in [Some(&got.per_token), got.returns.as_ref()].into_iter().flatten() {
                 prop_assert_eq!(table.len(), rows.len());
-                for (numbers, row) in table.iter().zip(&rows) {
+                for (numbers, row) in table.rows().zip(&rows) {
                     prop_assert_eq!(numbers.len(), row.tokens.len(), "{}", estimator.name());
                     prop_assert!(numbers.iter().all(|x| x.is_finite()), "{}", estimator.name());
                 }
@@ -164,7 +163,7 @@ proptest! {
         let shuffled: Vec<_> = order.iter().map(|i| rows[*i].clone()).collect();
         for estimator in estimators() {
             let before = estimate(&estimator, &rows).unwrap().per_token;
-            let want: Vec<_> = order.iter().map(|i| before[*i].clone()).collect();
+            let want: PerToken = order.iter().map(|i| before[*i].to_vec()).collect();
             close(estimator.name(), &estimate(&estimator, &shuffled).unwrap().per_token, &want)?;
         }
     }
@@ -175,9 +174,9 @@ proptest! {
         for estimator in estimators() {
             let with = estimate(&estimator, &rows).unwrap().per_token;
             let without = estimate(&estimator, &kept).unwrap().per_token;
-            let (scored, unscored): (Vec<_>, Vec<_>) = with.into_iter().zip(&rows).partition(|(_, row)| row.reward.is_some());
+            let (scored, unscored): (Vec<_>, Vec<_>) = with.rows().zip(&rows).partition(|(_, row)| row.reward.is_some());
             prop_assert!(unscored.iter().all(|(got, _)| got.iter().all(|a| *a == 0.0)), "{}", estimator.name());
-            let scored: Vec<_> = scored.into_iter().map(|(got, _)| got).collect();
+            let scored: PerToken = scored.into_iter().map(|(got, _)| got.to_vec()).collect();
             close(estimator.name(), &scored, &without)?;
         }
     }
@@ -232,15 +231,15 @@ proptest! {
         let run = |offset: usize| {
             let rewards: Vec<_> = rows.iter().map(|row| row.reward).collect();
             let groups: Vec<_> = rows.iter().map(|row| row.group).collect();
-            let log_probs: Vec<Vec<f64>> = rows.iter().map(|row| row.tokens.iter().map(|t| t.2).collect()).collect();
-            let squares: Vec<Vec<f64>> = rows.iter().map(|row| row.tokens.iter().map(|t| (2.0 * t.2).exp() + t.3).collect()).collect();
+            let log_probs: PerToken = rows.iter().map(|row| row.tokens.iter().map(|t| t.2).collect()).collect();
+            let squares: PerToken = rows.iter().map(|row| row.tokens.iter().map(|t| (2.0 * t.2).exp() + t.3).collect()).collect();
             let positions: Vec<Vec<usize>> = lengths.iter().map(|n| (offset..offset + n).collect()).collect();
-            let input = AdvantageInput::new(&rewards, &groups, &lengths).with_probabilities(Probabilities {
+            let mut input = AdvantageInput::new(&rewards, &groups, &lengths).with_probabilities(Probabilities {
                 log_probs: &log_probs,
                 sum_pi_squared: &squares,
                 importance_weights: None,
-                positions: Some(&positions),
             });
+            input.positions = Some(&positions);
             OptimalTokenBaseline { zero_tail: false, ..OptimalTokenBaseline::default() }.estimate(&input).unwrap()
         };
         prop_assert_eq!(run(offset), run(0));

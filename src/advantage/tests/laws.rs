@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use super::whiten::whiten_scored;
 use super::*;
 
 type Scores = (Vec<Option<f64>>, Vec<usize>);
@@ -19,17 +20,13 @@ fn scores() -> impl Strategy<Value = Scores> {
     prop::collection::vec((reward, 0usize..4), 0..24).prop_map(|rows| rows.into_iter().unzip())
 }
 
-/// One row: reward, value and mask of each token.
-fn row() -> impl Strategy<Value = Vec<(f64, f64, bool)>> {
-    prop::collection::vec((-2.0..2.0, -2.0..2.0, any::<bool>()), 0..16)
+/// One row: reward and value of each token.
+fn row() -> impl Strategy<Value = Vec<(f64, f64)>> {
+    prop::collection::vec((-2.0..2.0, -2.0..2.0), 0..16)
 }
 
-fn unzip(row: &[(f64, f64, bool)]) -> (Vec<f64>, Vec<f64>, Vec<bool>) {
-    (
-        row.iter().map(|t| t.0).collect(),
-        row.iter().map(|t| t.1).collect(),
-        row.iter().map(|t| t.2).collect(),
-    )
+fn unzip(row: &[(f64, f64)]) -> (Vec<f64>, Vec<f64>) {
+    row.iter().copied().unzip()
 }
 
 fn close(got: &[f64], want: &[f64]) -> Result<(), TestCaseError> {
@@ -144,40 +141,28 @@ proptest! {
     #[test]
     fn token_rewards_of_a_group_estimator_are_part_of_the_score((rewards, groups) in scores(), penalty in -1.0..1.0) {
         let lengths: Vec<usize> = (0..rewards.len()).map(|i| 1 + i % 3).collect();
-        let extra: Vec<Vec<f64>> = lengths.iter().map(|n| vec![penalty; *n]).collect();
+        let extra: PerToken = lengths.iter().map(|n| vec![penalty; *n]).collect();
         let summed: Vec<_> = rewards.iter().zip(&lengths).map(|(r, n)| r.map(|r| r + penalty * *n as f64)).collect();
         let apart = AdvantageInput::new(&rewards, &groups, &lengths).with_token_rewards(&extra);
         let added = AdvantageInput::new(&summed, &groups, &lengths);
         let (apart, added) = (LeaveOneOut::default().estimate(&apart).unwrap(), LeaveOneOut::default().estimate(&added).unwrap());
-        close(&apart.per_token.concat(), &added.per_token.concat())?;
-    }
-
-    #[test]
-    fn gae_skips_what_is_masked(row in row(), gamma in 0.0..=1.0, lambda in 0.0..=1.0) {
-        let (rewards, values, mask) = unzip(&row);
-        let (advantages, returns) = gae(&rewards, &values, &mask, gamma, lambda).unwrap();
-        let own: Vec<_> = row.iter().filter(|t| t.2).copied().collect();
-        let (own_rewards, own_values, own_mask) = unzip(&own);
-        let (want, want_returns) = gae(&own_rewards, &own_values, &own_mask, gamma, lambda).unwrap();
-        let valid = |x: &[f64]| -> Vec<f64> { x.iter().zip(&mask).filter(|(_, m)| **m).map(|(x, _)| *x).collect() };
-        prop_assert_eq!(valid(&advantages), want);
-        prop_assert_eq!(valid(&returns), want_returns);
+        close(&flat(&apart.per_token), &flat(&added.per_token))?;
     }
 
     #[test]
     fn gae_with_lambda_one_is_the_return_minus_the_value(row in row(), gamma in 0.0..=1.0) {
-        let (rewards, values, mask) = unzip(&row);
-        let (advantages, returns) = gae(&rewards, &values, &mask, gamma, 1.0).unwrap();
-        let to_go = discounted_returns(&rewards, &mask, gamma).unwrap();
-        let want: Vec<f64> = (0..row.len()).map(|t| if mask[t] { to_go[t] - values[t] } else { 0.0 }).collect();
+        let (rewards, values) = unzip(&row);
+        let (advantages, returns) = gae(&rewards, &values, gamma, 1.0).unwrap();
+        let to_go = discounted_returns(&rewards, gamma).unwrap();
+        let want: Vec<f64> = to_go.iter().zip(&values).map(|(to_go, value)| to_go - value).collect();
         close(&advantages, &want)?;
         close(&returns, &to_go)?;
     }
 
     #[test]
     fn gae_with_lambda_zero_looks_one_token_ahead(row in row(), gamma in 0.0..=1.0) {
-        let (rewards, values, _) = unzip(&row);
-        let (advantages, _) = gae(&rewards, &values, &vec![true; row.len()], gamma, 0.0).unwrap();
+        let (rewards, values) = unzip(&row);
+        let (advantages, _) = gae(&rewards, &values, gamma, 0.0).unwrap();
         let want: Vec<f64> = (0..row.len())
             .map(|t| rewards[t] + gamma * values.get(t + 1).unwrap_or(&0.0) - values[t])
             .collect();
@@ -185,22 +170,29 @@ proptest! {
     }
 
     #[test]
-    fn whitened_tokens_have_mean_zero_and_variance_one(rows in prop::collection::vec(row(), 1..5)) {
-        let masks: Vec<Vec<bool>> = rows.iter().map(|row| unzip(row).2).collect();
-        let before: Vec<Vec<f64>> = rows.iter().map(|row| unzip(row).0).collect();
-        let (mut after, mut unshifted) = (before.clone(), before.clone());
-        whiten(&mut after, Some(&masks), 0.0, true).unwrap();
-        whiten(&mut unshifted, Some(&masks), 0.0, false).unwrap();
-        let select = |rows: &[Vec<f64>], keep: bool| -> Vec<f64> {
-            rows.concat().into_iter().zip(masks.concat()).filter(|(_, m)| *m == keep).map(|(x, _)| x).collect()
+    fn whitened_tokens_have_mean_zero_and_variance_one(
+        rows in prop::collection::vec((row(), any::<bool>()), 1..8),
+    ) {
+        let scores: Vec<Option<f64>> = rows.iter().map(|(_, scored)| scored.then_some(1.0)).collect();
+        let before: PerToken = rows.iter().map(|(row, _)| unzip(row).0).collect();
+        let mut after = before.clone();
+        whiten_scored(&mut after, &scores, 0.0).unwrap();
+        let select = |rows: &PerToken, scored: bool| -> PerToken {
+            let rows = rows.rows().zip(&scores).filter(|(_, score)| score.is_some() == scored);
+            rows.map(|(row, _)| row.to_vec()).collect()
         };
         prop_assert_eq!(select(&after, false), select(&before, false));
-        let tokens = select(&after, true);
+        let tokens = flat(&select(&after, true));
         let n = tokens.len() as f64;
         prop_assume!(n >= 2.0);
-        let old_mean = select(&before, true).iter().sum::<f64>() / n;
+        let old = select(&before, true);
+        let old_mean = old.values().sum::<f64>() / n;
         close(&[tokens.iter().sum::<f64>() / n, tokens.iter().map(|x| x * x).sum::<f64>() / (n - 1.0)], &[0.0, 1.0])?;
+        let (mut alone, mut unshifted) = (old.clone(), old);
+        whiten(&mut alone, 0.0, true).unwrap();
+        close(&flat(&alone), &tokens)?;
+        whiten(&mut unshifted, 0.0, false).unwrap();
         let shifted: Vec<f64> = tokens.iter().map(|x| x + old_mean).collect();
-        close(&select(&unshifted, true), &shifted)?;
+        close(&flat(&unshifted), &shifted)?;
     }
 }

@@ -21,7 +21,7 @@ fn refusals_say_what_and_where() {
         ..good
     };
     assert!(message(Group::default().estimate(&bad)).contains("`lengths`"));
-    let short = [vec![0.0], vec![0.0]];
+    let short = PerToken::filled(&[1, 1], 0.0);
     let bad = good.with_values(&short);
     assert!(message(Gae::default().estimate(&bad)).contains("`values[1]`"));
 
@@ -64,7 +64,7 @@ fn what_an_estimator_needs_and_does_not_get_is_named() {
 
     let (parts, short) = ([vec![Some(1.0)], vec![None]], [vec![Some(1.0)], vec![]]);
     let gdpo: Estimator = Gdpo::default().into();
-    let dense = [vec![0.0], vec![0.0, 0.0]];
+    let dense = PerToken::filled(&[1, 2], 0.0);
     let both = good
         .with_components(&parts, &[1.0])
         .with_token_rewards(&dense);
@@ -84,35 +84,37 @@ fn what_an_estimator_needs_and_does_not_get_is_named() {
     let bad = good.with_baselines(&[Some(1.0), Some(f64::NAN)]);
     assert_eq!(field(Remax {}.into(), &bad), "baselines[1]");
 
-    let rows = [vec![-1.0], vec![-1.0, -1.0]];
+    let rows = PerToken::filled(&[1, 2], -1.0);
     let probabilities = Probabilities {
         log_probs: &rows,
         sum_pi_squared: &rows,
         importance_weights: None,
-        positions: Some(&[]),
+    };
+    let with_positions = |positions| AdvantageInput {
+        positions: Some(positions),
+        ..good.with_probabilities(probabilities)
     };
     assert_eq!(
-        field(otb.clone(), &good.with_probabilities(probabilities)),
+        field(otb.clone(), &with_positions(&[])),
         "length of `positions`"
     );
     let twice = [vec![0], vec![3, 3]];
-    let bad = Probabilities {
-        positions: Some(&twice),
-        ..probabilities
-    };
     assert_eq!(
-        field(otb.clone(), &good.with_probabilities(bad)),
+        field(otb.clone(), &with_positions(&twice)),
         "`positions[1]`"
     );
+    let few = PerToken::filled(&[1], -1.0);
     let bad = Probabilities {
-        sum_pi_squared: &rows[..1],
-        positions: None,
+        sum_pi_squared: &few,
         ..probabilities
     };
     assert_eq!(
         field(otb, &good.with_probabilities(bad)),
-        "length of `sum_pi_squared`"
+        "rows of `sum_pi_squared`"
     );
+    let nan = PerToken::filled(&[1, 2], f64::NAN);
+    let bad = good.with_log_probs(&rows, &nan);
+    assert_eq!(field(Remax {}.into(), &bad), "ref_log_probs[0][0]");
 }
 
 #[test]
@@ -317,7 +319,7 @@ fn settings_out_of_range_are_refused() {
         );
     }
     assert!(group_normalized(&[], &[], 0.0, 0.0).is_err());
-    assert!(gae(&[], &[], &[], 2.0, 0.0).is_err());
+    assert!(gae(&[], &[], 2.0, 0.0).is_err());
 }
 
 #[test]
@@ -338,14 +340,14 @@ fn every_estimator_reads_by_its_name() {
         assert_eq!(estimator.needs_values(), name == "gae");
 
         // An empty batch is a batch.
+        let none = PerToken::default();
         let nothing = Probabilities {
-            log_probs: &[],
-            sum_pi_squared: &[],
+            log_probs: &none,
+            sum_pi_squared: &none,
             importance_weights: None,
-            positions: None,
         };
         let input = AdvantageInput::new(&[], &[], &[])
-            .with_values(&[])
+            .with_values(&none)
             .with_baselines(&[])
             .with_components(&[], &[1.0])
             .with_probabilities(nothing);

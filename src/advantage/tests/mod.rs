@@ -1,0 +1,15 @@
+//! Tests of the estimators: by hand, by law, and what is an error.
+
+mod every_estimator;
+mod hand_cases;
+mod laws;
+mod outcome_cases;
+mod refusals;
+
+use super::*;
+use crate::types::PerToken;
+
+/// Every number, row by row.
+fn flat(numbers: &PerToken) -> Vec<f64> {
+    numbers.values().collect()
+}
