@@ -58,6 +58,9 @@ impl Default for MathRewardConfig {
 /// limits, the score is 0, or the reward abstains ([`MathRewardConfig::undecided`]). The reference may stand in a box or a
 /// sentence, as data sets have it.
 ///
+/// An expression that equals the reference is right, `37+48` for 85: where the question is one, set
+/// [`with_require_evaluated`](Self::with_require_evaluated).
+///
 /// Several boxes in a row, `\boxed{3} or \boxed{4}`, are one answer, the list: naming every candidate is no way to be right.
 ///
 /// ```
@@ -138,6 +141,22 @@ impl MathReward {
             missing: config.missing,
             undecided: config.undecided,
         })
+    }
+
+    /// The same reward with [`MathConfig::require_evaluated`] set: with `true`, `37+48` is no answer to "37+48=".
+    ///
+    /// ```
+    /// use rlvr::reward::{MathReward, Reward, RewardInput};
+    ///
+    /// let accuracy = MathReward::default().with_require_evaluated(true);
+    /// let score = |completion| accuracy.score(&RewardInput::new("37+48=", "85", completion)).unwrap();
+    /// assert_eq!(score("\\boxed{85}"), Some(1.0));
+    /// assert_eq!(score("\\boxed{37+48}"), Some(0.0));
+    /// ```
+    #[must_use]
+    pub fn with_require_evaluated(mut self, required: bool) -> Self {
+        self.verifier = self.verifier.with_require_evaluated(required);
+        self
     }
 
     /// What compares the answers.
@@ -270,6 +289,19 @@ mod tests {
             ),
             Some(0.5)
         );
+    }
+
+    #[test]
+    fn the_question_is_no_answer_where_an_evaluated_one_is_required() {
+        let strict = MathReward::default().with_require_evaluated(true);
+        let by_config = with(|config| config.math.require_evaluated = true);
+        for reward in [&strict, &by_config] {
+            assert_eq!(score(reward, "85", r"\boxed{37+48}"), Some(0.0));
+            assert_eq!(score(reward, "85", r"\boxed{37+48=85}"), Some(1.0));
+            assert_eq!(score(reward, "85", "The answer is 85."), Some(1.0));
+        }
+        let lenient = strict.with_require_evaluated(false);
+        assert_eq!(score(&lenient, "85", r"\boxed{37+48}"), Some(1.0));
     }
 
     #[test]

@@ -87,8 +87,26 @@ impl Comparer<'_, '_> {
         }
     }
 
+    /// Whether a gold is made of constants, or gives a constant a name.
+    pub fn is_constant(&self, id: Id) -> bool {
+        let value = match self.arena.node(id) {
+            Node::Rel(ops, sides) if ops.iter().all(|op| *op == RelOp::Eq) => {
+                sides[sides.len() - 1]
+            }
+            _ => id,
+        };
+        let unknown = |n: &Node| matches!(n, Node::Sym(_) | Node::App(..));
+        !self.arena.any(value, unknown)
+    }
+
     /// Two expressions; without strict names the answer's symbols may be renamed, in the order of their occurrence.
     pub fn values(&mut self, gold: Id, answer: Id) -> Res<Comparison> {
+        if self.config.require_evaluated
+            && self.arena.exact(gold).is_some()
+            && self.arena.exact(answer).is_none()
+        {
+            return Ok(Comparison::different("the answer is not one number"));
+        }
         let first = expression::compare(self.arena, self.test, gold, answer)?;
         if self.config.strict || first.verdict == Verdict::Equal {
             return Ok(first);

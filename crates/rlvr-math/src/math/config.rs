@@ -28,6 +28,20 @@ pub struct MathConfig {
     pub assignment_as_value: bool,
     /// Whether an interval equals the inequality that describes it. Default true.
     pub interval_as_relation: bool,
+    /// Whether an answer to a constant gold must be evaluated. Default false: `37+48` equals `85`.
+    ///
+    /// For rewards: the question itself must not be paid as its answer. With it
+    ///
+    /// - an integer, decimal or fraction wants one number: an integer, a decimal, a fraction in lowest terms, a mixed number, a
+    ///   percentage or scientific notation, `1.5 \times 10^3`;
+    /// - other constants, and what is made of constants such as lists and intervals, may leave operations to be carried out only if
+    ///   the gold does, of the same kinds: `\frac{\sqrt{3}}{2}` is written with a root, so a root may occur;
+    /// - an equation such as `37+48 = 85` says what its last side says;
+    /// - a percentage is a hundredth and nothing else, whatever `percent_as_number` says, and with `degree_as_number` a number of
+    ///   degrees is no number of radians: one answer does not equal two numbers that differ at the given `precision`.
+    ///
+    /// Golds with variables are compared as without it.
+    pub require_evaluated: bool,
     /// The longest text that is read, in bytes. Default 20,000; longer is undecided.
     pub max_bytes: usize,
     /// The deepest nesting of brackets that is read. Default 1,000; deeper is undecided.
@@ -52,6 +66,7 @@ impl Default for MathConfig {
             unordered_lists: true,
             assignment_as_value: true,
             interval_as_relation: true,
+            require_evaluated: false,
             max_bytes: 20_000,
             max_depth: 1_000,
             max_bits: 200_000,

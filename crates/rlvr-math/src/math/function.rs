@@ -4,6 +4,7 @@ use super::budget::{Res, Stop};
 use super::fold;
 use super::matrix;
 use super::node::{Arena, Func, Id, Node};
+use super::operations::Operations;
 use super::term::{Cursor, MAX_CHAIN, arguments};
 use super::token::{Bracket, Command, LogBase, Tok};
 use dashu_ratio::RBig;
@@ -13,6 +14,7 @@ impl Cursor<'_, '_, '_> {
     pub(super) fn function(&mut self, mut f: Func, log: Option<LogBase>, chain: usize) -> Res<Id> {
         let mut power = None;
         let mut base = None;
+        self.arena.note(Operations::function(f));
         loop {
             if self.take(&Tok::Caret) {
                 let exponent = self.exponent(chain)?;
@@ -115,6 +117,7 @@ impl Cursor<'_, '_, '_> {
         if factors.is_empty() {
             return Err(Stop::Syntax("a function without an argument"));
         }
+        self.arena.note_quotient(&factors, &[]);
         let id = self.arena.product(factors)?;
         if negative {
             self.arena.negate(id)
@@ -180,9 +183,11 @@ impl Cursor<'_, '_, '_> {
                 }
                 let top = self.argument(chain)?;
                 let bottom = self.argument(chain)?;
+                self.arena.note_quotient(&[top], &[bottom]);
                 self.arena.divide(top, bottom)
             }
             Command::Binom => {
+                self.arena.note(Operations::function(Func::Binom));
                 if let Some(Tok::Group {
                     open: Bracket::Paren,
                     id: Some(id),
@@ -223,10 +228,12 @@ impl Cursor<'_, '_, '_> {
                     }
                     _ => self.primary(chain + 1)?,
                 };
-                match index {
-                    Some(n) => self.arena.root(id, n),
-                    None => self.arena.sqrt(id),
-                }
+                let root = match index {
+                    Some(n) => self.arena.root(id, n)?,
+                    None => self.arena.sqrt(id)?,
+                };
+                self.arena.note_root(root);
+                Ok(root)
             }
             Command::Decorate(mark) => {
                 let id = self.argument(chain)?;

@@ -5,6 +5,7 @@
 
 use super::budget::{Res, Stop};
 use super::node::{Arena, Id, Node, RelOp};
+use super::operations::Operations;
 use super::term;
 use super::token::{Bracket, Tok};
 
@@ -148,8 +149,44 @@ fn connected(arena: &mut Arena, text: &[char], tokens: &[Tok]) -> Res<Option<Id>
 
 /// `a = b`, `a < b <= c`, `x \in S`, or no relation at all.
 fn relation(arena: &mut Arena, text: &[char], tokens: &[Tok]) -> Res<Id> {
+    let outer = std::mem::take(&mut arena.operations);
+    let mut written = Vec::new();
+    let id = sides(arena, text, tokens, &mut written)?;
+    // What a chain of equations ends with is what it says: `37+48 = 85`.
+    arena.operations = outer;
+    let chain =
+        matches!(arena.node(id), Node::Rel(ops, _) if ops.iter().all(|op| *op == RelOp::Eq));
+    let left = written.len().saturating_sub(1);
+    for operations in written.into_iter().skip(if chain { left } else { 0 }) {
+        arena.note(operations);
+    }
+    Ok(id)
+}
+
+/// Notes what the groups among `tokens` leave to be done.
+fn note_groups(arena: &mut Arena, tokens: &[Tok]) {
+    for token in tokens {
+        if let Tok::Group { operations, .. } = token {
+            arena.note(*operations);
+        }
+    }
+}
+
+/// The relation itself; `written` takes the operations of each side that counts.
+fn sides(
+    arena: &mut Arena,
+    text: &[char],
+    tokens: &[Tok],
+    written: &mut Vec<Operations>,
+) -> Res<Id> {
+    let mut side_of = |arena: &mut Arena, id: Res<Id>, tokens: &[Tok]| {
+        note_groups(arena, tokens);
+        written.push(std::mem::take(&mut arena.operations));
+        id
+    };
     if !tokens.iter().any(|t| matches!(t, Tok::Rel(_) | Tok::To)) {
-        return operations(arena, text, tokens);
+        let id = operations(arena, text, tokens);
+        return side_of(arena, id, tokens);
     }
     let mut ops = Vec::new();
     let mut sides: Vec<Id> = Vec::new();
@@ -174,7 +211,8 @@ fn relation(arena: &mut Arena, text: &[char], tokens: &[Tok]) -> Res<Id> {
             }
             return Err(Stop::Syntax("a relation without a side"));
         }
-        sides.push(named(arena, text, side)?);
+        let id = named(arena, text, side);
+        sides.push(side_of(arena, id, side)?);
         ops.extend(op);
     }
     ops.truncate(sides.len().saturating_sub(1));
@@ -188,9 +226,11 @@ fn relation(arena: &mut Arena, text: &[char], tokens: &[Tok]) -> Res<Id> {
     {
         ops.truncate(at);
         sides.truncate(at + 1);
+        written.truncate(at + 1);
     }
     // `\sqrt{2} \approx 1.414` too, unless the left side is a name for the right.
     if ops[..] == [RelOp::Approx] && !matches!(arena.node(sides[0]), Node::Sym(_) | Node::App(..)) {
+        written.truncate(1);
         return Ok(sides[0]);
     }
     arena.add_node(Node::Rel(ops, sides))
@@ -341,9 +381,12 @@ fn choose(arena: &mut Arena, text: &[char], tokens: &[Tok]) -> Res<Id> {
     }
     let top = term::sum(arena, text, &tokens[..at])?;
     let bottom = term::sum(arena, text, &tokens[at + 1..])?;
+    note_groups(arena, tokens);
     if tokens[at] == Tok::Choose {
+        arena.note(Operations::function(super::node::Func::Binom));
         arena.function(super::node::Func::Binom, vec![top, bottom])
     } else {
+        arena.note_quotient(&[top], &[bottom]);
         arena.divide(top, bottom)
     }
 }

@@ -123,6 +123,7 @@ impl Lexer<'_, '_> {
             return Err(Stop::Syntax("bracket"));
         };
         let span = (frame.start, self.at.min(self.text.len()));
+        let outer = std::mem::take(&mut self.arena.operations);
         let id = match frame.bracket {
             Bracket::Matrix | Bracket::Determinant => {
                 Some(grammar::matrix(self.arena, self.text, frame.tokens)?)
@@ -137,6 +138,7 @@ impl Lexer<'_, '_> {
             id,
             span,
             spaced: frame.spaced,
+            operations: std::mem::replace(&mut self.arena.operations, outer),
         };
         self.spaced = false;
         self.top().tokens.push(tok);

@@ -51,6 +51,7 @@ mod modular;
 mod node;
 mod numeral;
 mod operand;
+mod operations;
 mod operator;
 mod points;
 mod power;

@@ -5,6 +5,7 @@
 //! the cost of comparing two integers.
 
 use super::budget::{Budget, Res, Stop};
+use super::operations::Operations;
 use dashu_ratio::RBig;
 use std::collections::HashMap;
 
@@ -233,6 +234,8 @@ pub(super) struct Arena<'b> {
     names: Vec<String>,
     name_index: HashMap<String, Name>,
     pub budget: &'b Budget,
+    /// What the text that is being read leaves to be carried out.
+    pub operations: Operations,
 }
 
 impl<'b> Arena<'b> {
@@ -243,6 +246,7 @@ impl<'b> Arena<'b> {
             names: Vec::new(),
             name_index: HashMap::new(),
             budget,
+            operations: Operations::default(),
         }
     }
 

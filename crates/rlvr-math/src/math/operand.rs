@@ -3,6 +3,7 @@
 use super::budget::{Res, Stop};
 use super::matrix;
 use super::node::{Arena, Func, Id, Node};
+use super::operations::Operations;
 use super::operator::is_operator;
 use super::term::{Cursor, MAX_CHAIN, arguments};
 use super::token::{Bracket, Command, Tok};
@@ -211,6 +212,17 @@ impl Cursor<'_, '_, '_> {
             Node::List(items) => Some(items.clone()),
             _ => None,
         };
+        let function = match open {
+            Bracket::Abs => Some(Func::Abs),
+            Bracket::Norm => Some(Func::Norm),
+            Bracket::Floor => Some(Func::Floor),
+            Bracket::Ceil => Some(Func::Ceil),
+            Bracket::Determinant => Some(Func::Det),
+            _ => None,
+        };
+        if let Some(f) = function {
+            self.arena.note(Operations::function(f));
+        }
         match (open, items) {
             (Bracket::Abs | Bracket::Norm, None)
                 if matches!(self.arena.node(id), Node::Matrix(..)) =>

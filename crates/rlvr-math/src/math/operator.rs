@@ -3,7 +3,8 @@
 use super::budget::{Res, Stop};
 use super::calculus;
 use super::limit;
-use super::node::{Arena, Id, Node, RelOp};
+use super::node::{Arena, BigOp, Id, Node, RelOp};
+use super::operations::Operations;
 use super::series;
 use super::term::{Cursor, MAX_CHAIN, sum};
 use super::token::{Bracket, Command, Tok};
@@ -15,6 +16,7 @@ pub(super) fn integrals(arena: &mut Arena, text: &[char], mut tokens: Vec<Tok>) 
         .rposition(|t| *t == Tok::Command(Command::Integral))
     {
         arena.budget.spend(tokens.len() as u64)?;
+        arena.note(Operations::big(BigOp::Integral));
         let mut cursor = Cursor {
             arena,
             text,
@@ -119,6 +121,7 @@ impl Cursor<'_, '_, '_> {
             _ => self.arena.symbol(&name)?,
         };
         let body = self.rest(chain)?;
+        self.arena.note(Operations::big(BigOp::Derivative));
         calculus::derivative(self.arena, variable, body).map(Some)
     }
 
@@ -190,6 +193,11 @@ impl Cursor<'_, '_, '_> {
     pub(super) fn operator(&mut self, command: Command, chain: usize) -> Res<Id> {
         let (low, high) = self.bounds()?;
         let body = self.rest(chain)?;
+        self.arena.note(Operations::big(match command {
+            Command::Limit => BigOp::Limit,
+            Command::Product => BigOp::Product,
+            _ => BigOp::Sum,
+        }));
         let side = |arena: &Arena, op: RelOp| match low.map(|id| arena.node(id)) {
             Some(Node::Rel(ops, sides)) if ops[..] == [op] => Some((sides[0], sides[1])),
             _ => None,

@@ -5,12 +5,15 @@ use super::config::MathConfig;
 use super::lexer::{self, Mode};
 use super::node::{Arena, Id, Node};
 use super::numeral::Comma;
+use super::operations::Operations;
 
 /// A node, and whether reading it so needs good will. Two lenient readings are never compared with each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Reading {
     pub id: Id,
     pub lenient: bool,
+    /// What the text leaves to be carried out.
+    pub operations: Operations,
 }
 
 /// All readings of `text`, the plainest first; or why there is none.
@@ -39,6 +42,7 @@ pub(super) fn readings(arena: &mut Arena, config: &MathConfig, text: &str) -> Re
     let mut out: Vec<Reading> = Vec::new();
     let mut failure = None;
     let mut push = |arena: &mut Arena, result: Res<Id>, lenient: bool| -> Res<()> {
+        let operations = std::mem::take(&mut arena.operations);
         match result.and_then(|id| expand(arena, id)) {
             Ok(mut id) => {
                 if let Some(unit) = currency
@@ -47,8 +51,14 @@ pub(super) fn readings(arena: &mut Arena, config: &MathConfig, text: &str) -> Re
                     let unit = arena.intern(unit);
                     id = arena.add_node(Node::Quantity(id, unit))?;
                 }
-                if !out.iter().any(|r| r.id == id) {
-                    out.push(Reading { id, lenient });
+                match out.iter_mut().find(|r| r.id == id) {
+                    None => out.push(Reading {
+                        id,
+                        lenient,
+                        operations,
+                    }),
+                    // The same value is written in several ways.
+                    Some(same) => same.operations = same.operations.with(operations),
                 }
                 Ok(())
             }

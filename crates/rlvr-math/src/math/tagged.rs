@@ -70,7 +70,7 @@ fn readings(c: &mut Comparer, id: Id) -> Res<Vec<Id>> {
         Node::Percent(x) => {
             let hundredth = c.arena.num(part(1, 100))?;
             let value = c.arena.product(vec![x, hundredth])?;
-            if c.config.percent_as_number {
+            if c.config.percent_as_number && !c.config.require_evaluated {
                 vec![value, x]
             } else {
                 vec![value]
@@ -80,7 +80,9 @@ fn readings(c: &mut Comparer, id: Id) -> Res<Vec<Id>> {
             let step = c.arena.num(part(1, 180))?;
             let pi = c.arena.add_node(Node::Pi)?;
             let value = c.arena.product(vec![x, step, pi])?;
-            if c.config.degree_as_number {
+            if c.config.degree_as_number && c.config.require_evaluated {
+                vec![x]
+            } else if c.config.degree_as_number {
                 vec![x, value]
             } else {
                 vec![value]

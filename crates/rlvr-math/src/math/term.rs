@@ -2,9 +2,12 @@
 
 use super::budget::{Res, Stop};
 use super::node::{Arena, Func, Id, Node};
+use super::operations::Operations;
 use super::operator::integrals;
 use super::token::{Command, Tok};
 use super::unit;
+use dashu_base::Abs;
+use dashu_ratio::RBig;
 
 /// Operators that take what follows without brackets (`\sin\cos x`, `2^2^2`) nest by calls; this deep, and no deeper.
 pub(super) const MAX_CHAIN: usize = 60;
@@ -55,6 +58,7 @@ pub(super) fn sum(arena: &mut Arena, text: &[char], tokens: &[Tok]) -> Res<Id> {
     {
         return arena.add_node(Node::Without(whole, part));
     }
+    arena.note_sum(&terms);
     arena.sum(terms)
 }
 
@@ -139,6 +143,9 @@ impl Cursor<'_, '_, '_> {
     /// Factors, multiplied and divided from left to right, then a unit.
     pub(super) fn term(&mut self) -> Res<(Id, Option<String>)> {
         let mut factors: Vec<Id> = Vec::new();
+        // The same as they are written, above and below the slashes.
+        let (mut above, mut below): (Vec<Id>, Vec<Id>) = (Vec::new(), Vec::new());
+        let mut powers_of_ten = 0;
         let mut unit = None;
         let mut divide = false;
         let mut operator = true;
@@ -200,28 +207,86 @@ impl Cursor<'_, '_, '_> {
                 self.at += 1;
             }
             let before = self.at;
+            let noted = self.arena.operations;
             let mut factor = self.factor(self.base)?;
             after_number = number && self.at == before + 1;
+            if self.is_power_of_ten(before) {
+                self.arena.operations = noted;
+                powers_of_ten += 1;
+            }
             if negative {
                 factor = self.arena.negate(factor)?;
             }
             if modulus {
+                self.arena.note(Operations::function(Func::Mod));
                 let left = self.arena.product(std::mem::take(&mut factors))?;
                 factors.push(self.arena.function(Func::Mod, vec![left, factor])?);
                 modulus = false;
             } else if divide {
                 let minus = self.arena.int(-1)?;
                 factors.push(self.arena.power(factor, minus)?);
+                below.push(factor);
                 divide = false;
             } else {
                 factors.push(factor);
+                above.push(factor);
             }
             operator = false;
         }
         if operator {
             return Err(Stop::Syntax("an operator without its operand"));
         }
+        if powers_of_ten > 0 && !(powers_of_ten == 1 && self.is_scientific(&above, &below)) {
+            self.arena.note(Operations::POWER);
+            self.arena.note_quotient(&above, &below);
+        } else if powers_of_ten == 0 {
+            self.arena.note_quotient(&above, &below);
+        }
         Ok((self.arena.product(factors)?, unit))
+    }
+
+    /// Whether the tokens from `start` to here are `10^n`.
+    fn is_power_of_ten(&self, start: usize) -> bool {
+        match &self.tokens[start..self.at] {
+            [
+                Tok::Num {
+                    digits: Some(digits),
+                    ..
+                },
+                Tok::Caret,
+                exponent @ ..,
+            ] => {
+                digits == "10"
+                    && exponent.iter().all(|tok| match tok {
+                        Tok::Minus => true,
+                        Tok::Num { digits, .. } => digits.is_some(),
+                        Tok::Group {
+                            id: Some(id),
+                            operations,
+                            ..
+                        } => {
+                            self.arena.small_int(*id).is_some()
+                                && *operations == Operations::default()
+                        }
+                        _ => false,
+                    })
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether the factors are those of scientific notation: `1.5 \times 10^3`.
+    fn is_scientific(&self, above: &[Id], below: &[Id]) -> bool {
+        let [mantissa, power] = above else {
+            return false;
+        };
+        let (Some(mantissa), Some(power)) = (self.arena.exact(*mantissa), self.arena.exact(*power))
+        else {
+            return false;
+        };
+        let size = mantissa.clone().abs();
+        let ten = RBig::from(10);
+        below.is_empty() && RBig::ONE <= size && size < ten && *power != RBig::ONE
     }
 
     /// `cm^2`, `km/h`, `miles per hour`.
@@ -283,6 +348,7 @@ impl Cursor<'_, '_, '_> {
                     } else {
                         Func::Factorial
                     };
+                    self.arena.note(Operations::function(f));
                     if marks > 2 {
                         for _ in 1..marks {
                             self.at += 1;
@@ -339,7 +405,9 @@ impl Cursor<'_, '_, '_> {
                 _ => {}
             }
         }
-        self.arena.power(base, exponent)
+        let id = self.arena.power(base, exponent)?;
+        self.arena.note_power(base, exponent, id);
+        Ok(id)
     }
 
     /// What stands above: a group, or one operand with its sign. `3^+` is a direction.
@@ -363,7 +431,9 @@ impl Cursor<'_, '_, '_> {
                 return Err(Stop::Limit("operators without brackets"));
             }
             let next = self.exponent(chain + 1)?;
-            id = self.arena.power(id, next)?;
+            let base = id;
+            id = self.arena.power(base, next)?;
+            self.arena.note_power(base, next, id);
         }
         if negative {
             self.arena.negate(id)

@@ -1,6 +1,7 @@
 //! What the lexer makes of a text.
 
 use super::node::{Func, Id, RelOp};
+use super::operations::Operations;
 
 /// Brackets and environments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +63,7 @@ pub(super) enum Tok {
         id: Option<Id>,
         span: (usize, usize),
         spaced: bool,
+        operations: Operations,
     },
     Func(Func),
     /// A logarithm that may have a base: natural, decimal or by convention.

@@ -62,6 +62,13 @@ impl MathVerifier {
         })
     }
 
+    /// The same verifier with [`MathConfig::require_evaluated`] set.
+    #[must_use]
+    pub fn with_require_evaluated(mut self, required: bool) -> Self {
+        self.config.require_evaluated = required;
+        self
+    }
+
     /// The conventions and limits.
     pub fn config(&self) -> &MathConfig {
         &self.config
@@ -185,6 +192,13 @@ impl MathVerifier {
         for g in &golds {
             for a in &answers {
                 if !compatible(g, a) {
+                    continue;
+                }
+                if self.config.require_evaluated
+                    && comparer.is_constant(g.id)
+                    && !a.operations.within(g.operations)
+                {
+                    outcome.add(Comparison::different("the answer is not evaluated"));
                     continue;
                 }
                 outcome.add(comparer.compare(g.id, a.id, 0).or_else(|stop| match stop {
