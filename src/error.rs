@@ -74,6 +74,26 @@ pub enum Error {
         /// What usually helps.
         advice: String,
     },
+    /// A reward failed on more of a step's completions than is allowed.
+    #[error("reward `{reward}` failed on {failures} of {rollouts} completions; first: {first}")]
+    Rewards {
+        /// The name of the reward with the most failures.
+        reward: String,
+        /// The completions on which it failed.
+        failures: usize,
+        /// The completions of the step.
+        rollouts: usize,
+        /// The reason of the first failure.
+        first: String,
+    },
+    /// No completion of a step has a reward, although no reward failed.
+    #[error("none of {rollouts} completions has a reward: {reason}")]
+    Unscored {
+        /// The completions of the step.
+        rollouts: usize,
+        /// Why, such as the reward that abstained most.
+        reason: String,
+    },
     /// Dynamic sampling found too few groups whose rewards differ.
     #[error(
         "step {step}: {kept} of {wanted} groups have rewards that differ, after {asked} problems; {advice}"

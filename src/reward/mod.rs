@@ -92,6 +92,7 @@ pub mod code;
 mod contract;
 #[cfg(feature = "math")]
 mod countdown;
+pub(crate) mod failures;
 #[cfg(feature = "math")]
 mod form;
 mod group;

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// What became of one reward on one rollout. A reward that gave no number is never a silent zero.
+/// The outcome of one reward on one rollout. A reward that gave no number is never counted as a silent zero.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RewardOutcome {
@@ -16,12 +16,12 @@ pub enum RewardOutcome {
     Panicked(String),
     /// The reward took longer than the limit, in seconds.
     TimedOut(f64),
-    /// The reward was not run, since its gate was shut; it counts as this number, before its weight.
+    /// The reward was not run because its gate was closed; it counts as this number, before its weight.
     Gated(f64),
 }
 
 impl RewardOutcome {
-    /// The number, if the reward gave one. What a shut gate counts as is no score.
+    /// The number, if the reward gave one. The value of a closed gate is not a score.
     pub fn score(&self) -> Option<f64> {
         match self {
             Self::Score(score) => Some(*score),
@@ -29,11 +29,21 @@ impl RewardOutcome {
         }
     }
 
-    /// Whether the reward broke: an error, a panic or a time-out. Abstaining is not a failure, and neither is a shut gate.
+    /// Whether the reward failed: an error, a panic or a time-out. Abstaining is not a failure, and neither is a closed gate.
     pub fn is_failure(&self) -> bool {
         match self {
             Self::Failed(_) | Self::Panicked(_) | Self::TimedOut(_) => true,
             Self::Score(_) | Self::Abstained | Self::Gated(_) => false,
+        }
+    }
+
+    /// Why the reward failed, if it did.
+    pub fn failure(&self) -> Option<String> {
+        match self {
+            Self::Failed(reason) => Some(reason.clone()),
+            Self::Panicked(message) => Some(format!("panicked: {message}")),
+            Self::TimedOut(limit) => Some(format!("took longer than its time limit of {limit} s")),
+            Self::Score(_) | Self::Abstained | Self::Gated(_) => None,
         }
     }
 }
@@ -90,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_broke_is_a_failure() {
+    fn only_errors_panics_and_time_outs_are_failures() {
         for (outcome, failure, score) in [
             (RewardOutcome::Score(0.5), false, Some(0.5)),
             (RewardOutcome::Abstained, false, None),
@@ -100,6 +110,7 @@ mod tests {
             (RewardOutcome::TimedOut(1.0), true, None),
         ] {
             assert_eq!((outcome.is_failure(), outcome.score()), (failure, score));
+            assert_eq!(outcome.failure().is_some(), failure);
         }
     }
 }
