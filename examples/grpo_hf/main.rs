@@ -4,11 +4,13 @@
 mod args;
 #[path = "../common/backend.rs"]
 mod backend;
+#[path = "../common/files.rs"]
+mod files;
 mod summary;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,6 +20,7 @@ use args::Args;
 use burn::module::Module;
 use burn::tensor::Device;
 use clap::Parser;
+use files::{Start, read_before, read_problems, write_json};
 use indicatif::{ProgressBar as Bar, ProgressStyle};
 use rlvr::policy::PolicyModel;
 use rlvr::policy::causal::{CausalModel, LoraConfig, LoraTarget};
@@ -59,12 +62,12 @@ fn run(args: &Args) -> Result<()> {
 
     let folder = args.run_folder();
     let checkpoints = folder.join("checkpoints");
-    let resumed = prepare_folders(args, &folder, &checkpoints)?;
+    let start = prepare_folders(args, &folder, &checkpoints)?;
     let fields = JsonLines {
         prompt_field: args.question_field.clone(),
         answer_field: args.answer_field.clone(),
     };
-    let problems = fields.read(&args.data)?;
+    let problems = read_problems(&args.data, &fields)?;
     let held_out = args.held_out.unwrap_or((problems.len() / 5).clamp(1, 32));
     let problems = split(problems, held_out, args.seed)?;
     let tokenizer = tokenizer(args)?;
@@ -81,7 +84,9 @@ fn run(args: &Args) -> Result<()> {
     let mut base = args.model.clone();
     if let Some(file) = &args.sft {
         base = folder.join("sft");
-        if resumed.is_none() && !cold_start(args, file, &tokenizer, &base, &device, &stop)? {
+        if let Start::Fresh(_) = &start
+            && !cold_start(args, file, &tokenizer, &base, &device, &stop)?
+        {
             println!("stopped during the supervised phase: nothing to resume from");
             return Ok(());
         }
@@ -94,18 +99,24 @@ fn run(args: &Args) -> Result<()> {
     );
     let mut trainer = trainer(args, policy, Arc::new(tokenizer), &problems)?;
     let before_file = folder.join("before.json");
-    let before: Evaluation = match &resumed {
-        Some(path) => {
-            trainer.load_checkpoint(path)?;
-            summary::read_json(&before_file)?
+    let (metrics, before) = match start {
+        Start::Fresh(metrics) => {
+            let before = trainer.evaluate(&problems.held_out, &EvaluationConfig::default())?;
+            (metrics, Some(before))
         }
-        None => trainer.evaluate(&problems.held_out, &EvaluationConfig::default())?,
+        Start::Resume(path) => {
+            trainer.load_checkpoint(path)?;
+            let metrics = MetricsFile::resume(folder.join(METRICS), trainer.steps_done())?;
+            (metrics, read_before(&before_file))
+        }
     };
-    summary::write_json(&before_file, &before)?;
-    println!(
-        "before: {:.1}% of the held-out problems right",
-        100.0 * before.accuracy
-    );
+    if let Some(before) = &before {
+        write_json(&before_file, before)?;
+        println!(
+            "before: {:.1}% of the held-out problems right",
+            100.0 * before.accuracy
+        );
+    }
 
     let config = RunConfig {
         steps: args.steps,
@@ -121,7 +132,7 @@ fn run(args: &Args) -> Result<()> {
             keep: 1,
         }),
     };
-    let mut observers = observers(&folder, &config, trainer.steps_done(), &before)?;
+    let mut observers = observers(&folder, &config, metrics, before.as_ref())?;
     if trainer.run(&config, &mut observers, &stop)? == RunEnd::Stopped {
         println!(
             "stopped after step {}; the same command with --resume goes on",
@@ -131,11 +142,11 @@ fn run(args: &Args) -> Result<()> {
     }
 
     let summary = Summary::new(
-        &before,
-        &read_metrics(folder.join("metrics.jsonl"))?,
+        before.as_ref(),
+        &read_metrics(folder.join(METRICS))?,
         started,
     );
-    summary::write_json(&folder.join("summary.json"), &summary)?;
+    write_json(&folder.join("summary.json"), &summary)?;
     let samples = trainer.last_rollouts().rollouts().take(3);
     for rollout in samples {
         println!("\n{}", rollout.text.trim());
@@ -179,30 +190,23 @@ fn tokenizer(args: &Args) -> Result<ChatTokenizer> {
     Ok(tokenizer.with_system(&args.system))
 }
 
-/// Refuses to start where the result could not be left, makes the folder of the run, and finds what to resume from.
-fn prepare_folders(args: &Args, folder: &Path, checkpoints: &Path) -> Result<Option<PathBuf>> {
+const METRICS: &str = "metrics.jsonl";
+
+/// Finds the checkpoint to resume from, or makes the folder of the run. Returns an error if a folder holds something else.
+fn prepare_folders(args: &Args, folder: &Path, checkpoints: &Path) -> Result<Start> {
     let occupied = fs::read_dir(&args.out).is_ok_and(|mut entries| entries.next().is_some());
     if occupied {
         let expected = "a new or an empty folder";
         return Err(Error::config("--out", args.out.display(), expected));
     }
     if args.resume {
-        let missing = "no checkpoint to resume from; start without --resume";
-        let found = latest_checkpoint(checkpoints)?;
-        return Ok(Some(
-            found.ok_or_else(|| Error::checkpoint(checkpoints, missing))?,
-        ));
+        return Start::resume(checkpoints);
     }
     if latest_checkpoint(checkpoints)?.is_some() {
-        let reason = "holds checkpoints of an earlier run; go on with --resume, or remove it";
+        let reason = "holds checkpoints of an earlier run; continue it with --resume, or remove it";
         return Err(Error::checkpoint(folder, reason));
     }
-    fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
-    let metrics = folder.join("metrics.jsonl");
-    if metrics.exists() {
-        fs::remove_file(&metrics).map_err(|e| Error::io(&metrics, e))?;
-    }
-    Ok(None)
+    Ok(Start::Fresh(MetricsFile::create(folder.join(METRICS))?))
 }
 
 /// The weights of `base`, or adapters on them.
@@ -369,17 +373,18 @@ fn trainer(
 fn observers(
     folder: &Path,
     config: &RunConfig,
-    steps_done: u64,
-    before: &Evaluation,
+    metrics: MetricsFile,
+    before: Option<&Evaluation>,
 ) -> Result<Vec<Box<dyn Observer>>> {
-    let file = folder.join("metrics.jsonl");
-    let metrics = MetricsFile::resume(&file, steps_done)?;
-    let mut history = vec![
-        StepRecord::new(0)
-            .with("eval/accuracy", before.accuracy)
-            .with("eval/mean_length", before.mean_length),
-    ];
-    history.extend(read_metrics(&file)?);
+    let mut history: Vec<StepRecord> = Vec::new();
+    if let Some(before) = before {
+        history.push(
+            StepRecord::new(0)
+                .with("eval/accuracy", before.accuracy)
+                .with("eval/mean_length", before.mean_length),
+        );
+    }
+    history.extend(read_metrics(folder.join(METRICS))?);
     let chart = Chart::new(folder.join("curve.svg"), config.title.clone()).with_history(history);
     Ok(vec![
         Box::new(ProgressBar::new()),

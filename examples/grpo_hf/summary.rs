@@ -2,15 +2,13 @@
 
 use std::fmt;
 use std::fs;
-use std::path::Path;
 use std::time::Instant;
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::Tensor;
 use rlvr::train::Evaluation;
 use rlvr::train::observer::StepRecord;
-use rlvr::{Error, Result};
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize};
 
 /// Steps at each end of the run that are compared.
 const ENDS: usize = 10;
@@ -26,8 +24,8 @@ pub struct Summary {
     pub reward_last: f64,
     /// Standard error of their difference; 0 if it cannot be known.
     pub standard_error: f64,
-    /// Share of held-out problems answered right, greedy.
-    pub held_out_before: f64,
+    /// Share of held-out problems answered right, greedy. Null if a resumed run has lost it.
+    pub held_out_before: Option<f64>,
     pub held_out_after: Option<f64>,
     pub seconds_a_step: f64,
     /// Of this process alone, where the system tells.
@@ -36,7 +34,7 @@ pub struct Summary {
 }
 
 impl Summary {
-    pub fn new(before: &Evaluation, steps: &[StepRecord], started: Instant) -> Self {
+    pub fn new(before: Option<&Evaluation>, steps: &[StepRecord], started: Instant) -> Self {
         let values = |name: &str| -> Vec<f64> {
             let value = |record: &StepRecord| record.metrics.get(name).copied();
             steps.iter().filter_map(value).collect()
@@ -56,7 +54,7 @@ impl Summary {
             reward_first: mean_first,
             reward_last: mean_last,
             standard_error: ((variance_first + variance_last) / ends as f64).sqrt(),
-            held_out_before: before.accuracy,
+            held_out_before: before.map(|before| before.accuracy),
             held_out_after: values("eval/accuracy").last().copied(),
             seconds_a_step: moments(&seconds).0,
             seconds: started.elapsed().as_secs_f64(),
@@ -79,7 +77,7 @@ impl fmt::Display for Summary {
         write!(
             f,
             ") | held out {:.1}% -> {:.1}% | {:.1} s a step",
-            100.0 * self.held_out_before,
+            100.0 * self.held_out_before.unwrap_or(f64::NAN),
             100.0 * self.held_out_after.unwrap_or(f64::NAN),
             self.seconds_a_step,
         )?;
@@ -120,15 +118,4 @@ pub fn trained_parameters(model: &impl Module) -> usize {
     let mut count = Count(0);
     model.visit(&mut count);
     count.0
-}
-
-pub fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
-    let text =
-        serde_json::to_string_pretty(value).map_err(|reason| Error::model_file(path, reason))?;
-    fs::write(path, text).map_err(|e| Error::io(path, e))
-}
-
-pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    let text = fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
-    serde_json::from_str(&text).map_err(|reason| Error::model_file(path, reason))
 }

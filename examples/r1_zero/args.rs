@@ -11,9 +11,9 @@ use crate::backend::Backend;
 /// out that thinking pays.
 ///
 /// Trains from scratch in two parts: a short supervised warm start, then reinforcement with two rule-based rewards
-/// (accuracy and format). Leaves metrics.jsonl, summary.json, curve.svg and checkpoints in the output folder; what an
-/// earlier run left there is replaced unless --resume is given. Ctrl-C stops after the current step and leaves a
-/// checkpoint.
+/// (accuracy and format). Leaves metrics.jsonl, summary.json, curve.svg and checkpoints in the output folder. A folder
+/// that holds a run is an error unless --resume or --overwrite is given. Ctrl-C stops after the current step and leaves
+/// a checkpoint.
 #[derive(Parser, Debug)]
 #[command(name = "r1_zero", version)]
 pub struct Args {
@@ -39,9 +39,15 @@ pub struct Args {
     /// compared with what a critic expected), or any other method by name, as dapo, gspo, cispo, rloo; a wrong name lists them
     #[arg(long, default_value = "grpo", value_parser = algorithm)]
     pub algorithm: String,
-    /// Go on from the last checkpoint in the output folder
+    /// Steps between two checkpoints; the last two are kept
+    #[arg(long, value_name = "N", default_value_t = 40, value_parser = clap::value_parser!(u64).range(1..))]
+    pub checkpoint_every: u64,
+    /// Continue from the last checkpoint in the output folder
     #[arg(long)]
     pub resume: bool,
+    /// Delete the run that the output folder holds
+    #[arg(long, conflicts_with = "resume")]
+    pub overwrite: bool,
 }
 
 /// The generated tasks.

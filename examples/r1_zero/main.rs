@@ -3,6 +3,8 @@
 mod args;
 #[path = "../common/backend.rs"]
 mod backend;
+#[path = "../common/files.rs"]
+mod files;
 mod report;
 mod task;
 
@@ -16,8 +18,9 @@ use std::time::Instant;
 use args::Args;
 use burn::module::Module;
 use clap::Parser;
+use files::{Start, read_before, write_json};
 use indicatif::{ProgressBar as Bar, ProgressStyle};
-use report::{Before, Summary, pass_at, read_json, side_by_side, write_json};
+use report::{Before, Summary, pass_at, percent, side_by_side};
 use rlvr::advantage::{AdvantageEstimator, Group};
 use rlvr::loss::PolicyObjective;
 use rlvr::policy::ValueHead;
@@ -79,37 +82,45 @@ fn run(args: &Args) -> Result<()> {
         task.held_out.len(),
     );
 
-    let resumed = if args.resume {
-        let found = latest_checkpoint(&checkpoints)?;
-        let missing = "no checkpoint to resume from; start without --resume";
-        Some(found.ok_or_else(|| Error::checkpoint(&checkpoints, missing))?)
-    } else {
-        start_afresh(&args.out, &checkpoints)?;
-        if !warm_start(args, &task, &mut policy, &stop)? {
-            println!("stopped during the warm start: nothing to resume from");
-            return Ok(());
-        }
-        None
+    let start = match args.resume {
+        true => Start::resume(&checkpoints)?,
+        false => Start::Fresh(start_afresh(args, &checkpoints)?),
     };
+    if let Start::Fresh(_) = &start
+        && !warm_start(args, &task, &mut policy, &stop)?
+    {
+        println!("stopped during the warm start: nothing to resume from");
+        return Ok(());
+    }
 
     let mut trainer = trainer(args, &task, policy)?;
-    let mut before = match &resumed {
-        Some(path) => {
-            trainer.load_checkpoint(path)?;
-            read_json(&before_file)?
+    let (metrics, mut before) = match start {
+        Start::Fresh(metrics) => {
+            let evaluation = Some(trainer.evaluate(&task.held_out, &evaluation)?);
+            let seconds = 0.0;
+            (
+                metrics,
+                Before {
+                    evaluation,
+                    seconds,
+                },
+            )
         }
-        None => Before {
-            evaluation: trainer.evaluate(&task.held_out, &evaluation)?,
-            seconds: 0.0,
-        },
+        Start::Resume(path) => {
+            trainer.load_checkpoint(path)?;
+            let metrics = MetricsFile::resume(args.out.join(METRICS), trainer.steps_done())?;
+            (metrics, read_before(&before_file).unwrap_or_default())
+        }
     };
     write_json(&before_file, &before)?;
-    println!(
-        "before: {:.1}% of the held-out problems right (sampled {:.1}%), {:.1} tokens an answer",
-        100.0 * before.evaluation.accuracy,
-        100.0 * before.evaluation.pass_at_1.unwrap_or(0.0),
-        before.evaluation.mean_length,
-    );
+    if let Some(evaluation) = &before.evaluation {
+        println!(
+            "before: {} of the held-out problems right (sampled {}), {:.1} tokens an answer",
+            percent(Some(evaluation.accuracy)),
+            percent(evaluation.pass_at_1),
+            evaluation.mean_length,
+        );
+    }
 
     let config = RunConfig {
         steps: args.steps,
@@ -121,11 +132,11 @@ fn run(args: &Args) -> Result<()> {
         }),
         checkpoints: Some(RunCheckpoints {
             folder: checkpoints,
-            every: 40,
+            every: args.checkpoint_every,
             keep: 2,
         }),
     };
-    let mut observers = observers(args, &config, &trainer, &before)?;
+    let mut observers = observers(args, &config, metrics, &before)?;
     let end = trainer.run(&config, &mut observers, &stop)?;
     before.seconds += started.elapsed().as_secs_f64();
     write_json(&before_file, &before)?;
@@ -138,6 +149,7 @@ fn run(args: &Args) -> Result<()> {
     }
 
     let after = trainer.evaluate(&task.held_out, &evaluation)?;
+    let first = before.evaluation.as_ref();
     let summary = Summary {
         task: task.name.clone(),
         algorithm: args.algorithm.clone(),
@@ -145,26 +157,30 @@ fn run(args: &Args) -> Result<()> {
         steps: trainer.steps_done(),
         parameters,
         device: format!("{:?}", args.device).to_lowercase(),
-        held_out_before: before.evaluation.accuracy,
+        held_out_before: first.map(|first| first.accuracy),
         held_out_after: after.accuracy,
         held_out_problems: task.held_out.len(),
-        pass_at_1_before: before.evaluation.pass_at_1.unwrap_or(0.0),
+        pass_at_1_before: first.and_then(|first| first.pass_at_1),
         pass_at_1_after: after.pass_at_1.unwrap_or(0.0),
-        pass_at_4_before: pass_at(&before.evaluation, 4),
+        pass_at_4_before: first.map(|first| pass_at(first, 4)),
         pass_at_4_after: pass_at(&after, 4),
-        length_before: before.evaluation.mean_length,
+        length_before: first.map(|first| first.mean_length),
         length_after: after.mean_length,
         seconds: before.seconds,
     };
     write_json(&args.out.join("summary.json"), &summary)?;
-    side_by_side(&before.evaluation, &after, 5);
+    if let Some(first) = first {
+        side_by_side(first, &after, 5);
+    }
     println!(
-        "\nheld-out accuracy {:.1}% -> {:.1}% | sampled {:.1}% -> {:.1}% | length {:.1} -> {:.1} | {} steps in {:.0} s",
-        100.0 * summary.held_out_before,
-        100.0 * summary.held_out_after,
-        100.0 * summary.pass_at_1_before,
-        100.0 * summary.pass_at_1_after,
-        summary.length_before,
+        "\nheld-out accuracy {} -> {} | sampled {} -> {} | length {} -> {:.1} | {} steps in {:.0} s",
+        percent(summary.held_out_before),
+        percent(Some(summary.held_out_after)),
+        percent(summary.pass_at_1_before),
+        percent(Some(summary.pass_at_1_after)),
+        summary
+            .length_before
+            .map_or("-".into(), |length| format!("{length:.1}")),
         summary.length_after,
         summary.steps,
         summary.seconds,
@@ -173,19 +189,38 @@ fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Makes the output folder and removes what an earlier run left there.
-fn start_afresh(out: &Path, checkpoints: &Path) -> Result<()> {
+/// What a run leaves in its folder beside the checkpoints.
+const LEFT: [&str; 4] = [METRICS, "summary.json", "curve.svg", "before.json"];
+const METRICS: &str = "metrics.jsonl";
+
+/// Makes the output folder and its metrics file. A run that is there already is an error, or removed with --overwrite.
+fn start_afresh(args: &Args, checkpoints: &Path) -> Result<MetricsFile> {
+    let out = &args.out;
     fs::create_dir_all(out).map_err(|e| Error::io(out, e))?;
+    let is_there = |name: &&str| fs::metadata(out.join(name)).is_ok_and(|file| file.len() > 0);
+    let mut found: Vec<&str> = LEFT.into_iter().filter(is_there).collect();
+    if latest_checkpoint(checkpoints)?.is_some() {
+        found.push("checkpoints");
+    }
+    if !found.is_empty() && !args.overwrite {
+        let expected = format!(
+            "a folder without {} of another run, --resume to continue it, or --overwrite to delete it",
+            found.join(", ")
+        );
+        return Err(Error::config("--out", out.display(), expected));
+    }
+    // Nobody else can write this file from here on: it comes before anything is deleted.
+    let metrics = MetricsFile::create(out.join(METRICS))?;
     if checkpoints.exists() {
         fs::remove_dir_all(checkpoints).map_err(|e| Error::io(checkpoints, e))?;
     }
-    for name in ["metrics.jsonl", "summary.json", "curve.svg", "before.json"] {
+    for name in &LEFT[1..] {
         let file = out.join(name);
         if file.exists() {
             fs::remove_file(&file).map_err(|e| Error::io(&file, e))?;
         }
     }
-    Ok(())
+    Ok(metrics)
 }
 
 /// Teaches form and some arithmetic by demonstration; `false` if it was stopped.
@@ -285,17 +320,18 @@ fn trainer(args: &Args, task: &Task, policy: CausalModel) -> Result<Trainer<Caus
 fn observers(
     args: &Args,
     config: &RunConfig,
-    trainer: &Trainer<CausalModel>,
+    metrics: MetricsFile,
     before: &Before,
 ) -> Result<Vec<Box<dyn Observer>>> {
-    let file = args.out.join("metrics.jsonl");
-    let metrics = MetricsFile::resume(&file, trainer.steps_done())?;
-    let mut history = vec![
-        StepRecord::new(0)
-            .with("eval/accuracy", before.evaluation.accuracy)
-            .with("eval/mean_length", before.evaluation.mean_length),
-    ];
-    history.extend(read_metrics(&file)?);
+    let mut history: Vec<StepRecord> = Vec::new();
+    if let Some(evaluation) = &before.evaluation {
+        history.push(
+            StepRecord::new(0)
+                .with("eval/accuracy", evaluation.accuracy)
+                .with("eval/mean_length", evaluation.mean_length),
+        );
+    }
+    history.extend(read_metrics(args.out.join(METRICS))?);
     let chart = Chart::new(args.out.join("curve.svg"), config.title.clone()).with_history(history);
     Ok(vec![
         Box::new(ProgressBar::new()),

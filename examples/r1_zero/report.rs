@@ -1,11 +1,7 @@
 //! What is left behind and what is shown at the end.
 
-use std::fs;
-use std::path::Path;
-
 use rlvr::train::Evaluation;
-use rlvr::{Error, Result};
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize};
 
 /// `summary.json`.
 #[derive(Debug, Serialize)]
@@ -16,49 +12,41 @@ pub struct Summary {
     pub steps: u64,
     pub parameters: usize,
     pub device: String,
-    /// Share of held-out problems answered right, greedy.
-    pub held_out_before: f64,
+    /// Share of held-out problems answered right, greedy. What was measured before training is null if a resumed run has lost it.
+    pub held_out_before: Option<f64>,
     pub held_out_after: f64,
     pub held_out_problems: usize,
     /// The same, sampled at temperature 1.
-    pub pass_at_1_before: f64,
+    pub pass_at_1_before: Option<f64>,
     pub pass_at_1_after: f64,
     /// At least one right of four sampled.
-    pub pass_at_4_before: f64,
+    pub pass_at_4_before: Option<f64>,
     pub pass_at_4_after: f64,
     /// Mean length of the greedy completions, in tokens.
-    pub length_before: f64,
+    pub length_before: Option<f64>,
     pub length_after: f64,
     /// Wall time of the whole run, earlier parts before a resume included.
     pub seconds: f64,
 }
 
 /// What a resumed run needs to know of the time before its first checkpoint.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Before {
-    pub evaluation: Evaluation,
+    /// The evaluation between the warm start and the first step, unless it was lost.
+    pub evaluation: Option<Evaluation>,
     /// Seconds spent so far, updated at the end of every part of a run.
     pub seconds: f64,
-}
-
-/// Writes `value` as pretty JSON, whole or not at all.
-pub fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
-    let beside = path.with_extension("json.tmp");
-    let text = serde_json::to_string_pretty(value).map_err(|e| Error::io(path, e.into()))?;
-    fs::write(&beside, text + "\n").map_err(|e| Error::io(&beside, e))?;
-    fs::rename(&beside, path).map_err(|e| Error::io(path, e))
-}
-
-/// Reads what [`write_json`] wrote.
-pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    let text = fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
-    serde_json::from_str(&text).map_err(|e| Error::io(path, e.into()))
 }
 
 /// Pass@k of an evaluation, 0 if it was not sampled.
 pub fn pass_at(evaluation: &Evaluation, k: usize) -> f64 {
     let found = evaluation.pass_at_k.iter().find(|(of, _)| *of == k);
     found.map_or(0.0, |(_, value)| *value)
+}
+
+/// A share in percent.
+pub fn percent(share: Option<f64>) -> String {
+    share.map_or("-".into(), |share| format!("{:.1}%", 100.0 * share))
 }
 
 /// The same problems before and after, side by side: those first that were wrong before.

@@ -13,6 +13,7 @@ use rlvr::reward::{AccuracyReward, CountdownReward, FormatReward, RewardSet};
 use rlvr::train::Demonstration;
 
 use crate::args::{Args, TaskName};
+use crate::files::read_problems;
 
 const TAGS: [&str; 4] = ["<think>", "</think>", "<answer>", "</answer>"];
 /// The word that keeps the demonstrations' streams apart from the run's other ones.
@@ -86,7 +87,7 @@ impl Task {
     /// Problems of a file. Where a question holds a sum such as `4 - 1 - 7`, its working is the running total; other
     /// questions are answered without one.
     fn from_file(file: &Path, seed: u64) -> Result<Self> {
-        let problems = JsonLines::default().read(file)?;
+        let problems = read_problems(file, &JsonLines::default())?;
         // A fifth, at least one, at most 300.
         let held_out = (problems.len() / 5).clamp(1, 300);
         let texts: Vec<String> = problems
