@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use burn::tensor::Device;
-use rlvr::loss::{PolicyObjective, RatioLevel, SurrogateInput, SurrogateLoss, SurrogateTerm};
+use rlvr::loss::{
+    PolicyObjective, RatioLevel, Surrogate, SurrogateInput, SurrogateLoss, SurrogateTerm,
+};
 use rlvr::policy::causal::CausalConfig;
 use rlvr::prompt::{Arithmetic, CharTokenizer, Problem, Tokenizer, split};
 use rlvr::reward::{AccuracyReward, FormatReward, RewardSet};
@@ -99,14 +101,16 @@ fn main() -> Result<()> {
         .build()?;
     let config = TrainerConfig {
         generation: GenerationConfig::new(32, tokenizer.stop_tokens()),
-        objective: PolicyObjective::dapo(), // its token mean; the surrogate is replaced below
+        objective: PolicyObjective {
+            surrogate: Surrogate::custom(Spo { epsilon: 0.2 }),
+            ..PolicyObjective::dapo() // its token mean
+        },
         optimizer: OptimizerConfig::new(Schedule::constant(3e-4).with_warmup(10)),
         passes: 2,
         ..TrainerConfig::default()
     };
     let mut trainer: Trainer<_> =
-        Trainer::new(config, policy, tokenizer, Arc::new(rewards), problems.train)?
-            .with_surrogate(Arc::new(Spo { epsilon: 0.2 }))?;
+        Trainer::new(config, policy, tokenizer, Arc::new(rewards), problems.train)?;
 
     println!("{:>6}  held-out accuracy", "step");
     let never = AtomicBool::new(false);

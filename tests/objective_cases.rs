@@ -7,6 +7,8 @@ mod one_row;
 
 #[path = "objectives/cases/correction.rs"]
 mod correction;
+#[path = "objectives/cases/custom.rs"]
+mod custom;
 #[path = "objectives/cases/file_format.rs"]
 mod file_format;
 #[path = "objectives/cases/inputs.rs"]

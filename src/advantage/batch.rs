@@ -28,7 +28,7 @@ impl Default for Batch {
 }
 
 impl AdvantageEstimator for Batch {
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         "batch"
     }
 

@@ -1,9 +1,11 @@
 //! What an estimator is, what it gives back, and the list of those a configuration file can name.
 
 use std::fmt::Debug;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::custom;
 use super::{
     AdvantageInput, Batch, Gae, Gdpo, Gpg, Group, GroupMean, GroupStatistics, LeaveOneOut, MaxRl,
     Opo, OptimalTokenBaseline, PassAtK, ReinforcePlusPlus, ReinforcePlusPlusBaseline, Remax,
@@ -22,14 +24,14 @@ use crate::types::PerToken;
 ///
 /// ```
 /// use rlvr::Result;
-/// use rlvr::advantage::{AdvantageEstimator, AdvantageInput, Advantages};
+/// use rlvr::advantage::{AdvantageEstimator, AdvantageInput, Advantages, Estimator};
 ///
 /// /// REINFORCE without a baseline.
 /// #[derive(Debug)]
 /// struct RawReward;
 ///
 /// impl AdvantageEstimator for RawReward {
-///     fn name(&self) -> &'static str {
+///     fn name(&self) -> &str {
 ///         "raw_reward"
 ///     }
 ///
@@ -42,11 +44,15 @@ use crate::types::PerToken;
 ///
 /// let input = AdvantageInput::new(&[Some(1.0), None], &[0, 0], &[2, 1]);
 /// assert_eq!(RawReward.estimate(&input)?.per_token, [vec![1.0, 1.0], vec![0.0]]);
+///
+/// // As a part of a configuration:
+/// let estimator = Estimator::custom(RawReward);
+/// assert_eq!(estimator.name(), "raw_reward");
 /// # Ok::<(), rlvr::Error>(())
 /// ```
 pub trait AdvantageEstimator: Send + Sync + Debug {
     /// The name it has in configuration files and logs, in `snake_case`.
-    fn name(&self) -> &'static str;
+    fn name(&self) -> &str;
 
     /// The advantages of one batch. Fails on input that does not fit together and on numbers that are not finite.
     fn estimate(&self, input: &AdvantageInput) -> Result<Advantages>;
@@ -138,7 +144,7 @@ impl Advantages {
 /// Writes the enum of all estimators and passes every call on to the one inside.
 macro_rules! estimators {
     ($($(#[$doc:meta])* $name:ident,)+) => {
-        /// Any estimator of this module, by its name in a configuration file.
+        /// Any estimator of this module by its name in a configuration file, or a custom one.
         ///
         /// The field `estimator` says which; the estimator's own fields stand beside it, and those left out have their
         /// defaults. A misspelt field is an error.
@@ -155,6 +161,12 @@ macro_rules! estimators {
         #[non_exhaustive]
         pub enum Estimator {
             $($(#[$doc])* $name($name),)+
+            /// A custom estimator.
+            ///
+            /// A file has its name and fingerprint only. What is read from such a file can be compared with the estimator itself, and
+            /// is refused by [`validate`](AdvantageEstimator::validate).
+            #[serde(with = "custom")]
+            Custom(Arc<dyn AdvantageEstimator>),
         }
 
         $(impl From<$name> for Estimator {
@@ -164,6 +176,11 @@ macro_rules! estimators {
         })+
 
         impl Estimator {
+            /// A custom estimator.
+            pub fn custom(estimator: impl AdvantageEstimator + 'static) -> Self {
+                Self::Custom(Arc::new(estimator))
+            }
+
             /// Every estimator of the list, with its defaults.
             pub fn all() -> Vec<Self> {
                 vec![$(Self::$name($name::default()),)+]
@@ -172,6 +189,7 @@ macro_rules! estimators {
             fn inner(&self) -> &dyn AdvantageEstimator {
                 match self {
                     $(Self::$name(estimator) => estimator,)+
+                    Self::Custom(estimator) => estimator.as_ref(),
                 }
             }
         }
@@ -218,7 +236,7 @@ impl Default for Estimator {
 }
 
 impl AdvantageEstimator for Estimator {
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         self.inner().name()
     }
 

@@ -44,7 +44,7 @@ impl Default for Gae {
 }
 
 impl AdvantageEstimator for Gae {
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         "gae"
     }
 

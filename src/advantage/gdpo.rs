@@ -74,7 +74,7 @@ impl Default for Gdpo {
 }
 
 impl AdvantageEstimator for Gdpo {
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         "gdpo"
     }
 

@@ -51,7 +51,7 @@ impl Default for Gpg {
 }
 
 impl AdvantageEstimator for Gpg {
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         "gpg"
     }
 

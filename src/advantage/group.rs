@@ -32,7 +32,7 @@ impl Default for Group {
 }
 
 impl AdvantageEstimator for Group {
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         "group"
     }
 

@@ -18,7 +18,7 @@ pub struct GroupMean {
 }
 
 impl AdvantageEstimator for GroupMean {
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         "group_mean"
     }
 

@@ -21,7 +21,7 @@ pub struct LeaveOneOut {
 }
 
 impl AdvantageEstimator for LeaveOneOut {
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         "leave_one_out"
     }
 

@@ -26,7 +26,7 @@ impl Default for MaxRl {
 }
 
 impl AdvantageEstimator for MaxRl {
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         "max_rl"
     }
 

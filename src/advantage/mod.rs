@@ -99,9 +99,11 @@
 //! # A new estimator
 //!
 //! One file with a serde struct that implements [`AdvantageEstimator`], its `mod` below, and its name in the list of
-//! [`Estimator`]: configuration files and the trainer know it from then on. [`Advantages::per_rollout`] does the common part.
+//! [`Estimator`]: configuration files and the trainer know it from then on. Outside of this crate [`Estimator::custom`] takes it.
+//! [`Advantages::per_rollout`] does the common part.
 
 mod batch;
+mod custom;
 mod estimator;
 mod gae;
 mod gdpo;

@@ -17,7 +17,7 @@ pub struct Opo {
 }
 
 impl AdvantageEstimator for Opo {
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         "opo"
     }
 

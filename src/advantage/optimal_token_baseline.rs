@@ -69,7 +69,7 @@ impl Default for OptimalTokenBaseline {
 }
 
 impl AdvantageEstimator for OptimalTokenBaseline {
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         "optimal_token_baseline"
     }
 

@@ -32,7 +32,7 @@ impl Default for PassAtK {
 }
 
 impl AdvantageEstimator for PassAtK {
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         "pass_at_k"
     }
 

@@ -51,7 +51,7 @@ impl Default for ReinforcePlusPlus {
 }
 
 impl AdvantageEstimator for ReinforcePlusPlus {
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         "reinforce_plus_plus"
     }
 

@@ -42,7 +42,7 @@ impl Default for ReinforcePlusPlusBaseline {
 }
 
 impl AdvantageEstimator for ReinforcePlusPlusBaseline {
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         "reinforce_plus_plus_baseline"
     }
 

@@ -33,7 +33,7 @@ use crate::{Error, Result};
 pub struct Remax {}
 
 impl AdvantageEstimator for Remax {
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         "remax"
     }
 

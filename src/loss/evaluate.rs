@@ -48,7 +48,7 @@ impl WeightedSum<'_> {
     }
 }
 
-impl<S: SurrogateLoss> PolicyObjective<S> {
+impl PolicyObjective {
     /// The loss of one micro-batch of a step.
     ///
     /// `step` is what the micro-batch cannot see for itself: [`StepCounts`](super::StepCounts) for most objectives, what

@@ -13,7 +13,7 @@ use crate::Result;
 use crate::host;
 use crate::types::PerToken;
 
-impl<S: SurrogateLoss> PolicyObjective<S> {
+impl PolicyObjective {
     /// Gathers what the losses of a step's micro-batches need to know of the whole step, from all of them. No gradient is
     /// needed: log-probs and entropies may come from a forward pass off the tape.
     ///

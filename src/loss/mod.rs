@@ -5,7 +5,7 @@
 //!
 //! | part | choices |
 //! |---|---|
-//! | [`Surrogate`] | PPO-clip, CISPO, SAPO, GMPO, VESPO, DPPO, DRO, Clip-Cov, KL-Cov, REINFORCE; or a [`SurrogateLoss`] of your own |
+//! | [`Surrogate`] | PPO-clip, CISPO, SAPO, GMPO, VESPO, DPPO, DRO, Clip-Cov, KL-Cov, REINFORCE; or a custom [`SurrogateLoss`] |
 //! | [`RatioLevel`] | token, mean of the completion, sum of the completion, mean with the token's gradient |
 //! | [`Aggregation`] | tokens, completions or prompts weigh the same, or a constant |
 //! | [`KlPenalty`] | k1, k2, k3, absolute; straight-through, clamped, importance-corrected |

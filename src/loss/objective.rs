@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::surrogate::{RatioUse, SurrogateLoss};
 use super::{
     Aggregation, KlPenalty, LogRatioClamp, Numerator, OffPolicyMask, RatioLevel, SamplerCorrection,
-    Surrogate, TopEntropy, WeightLevel,
+    Surrogate, TopEntropy,
 };
 use crate::{Error, Result};
 
@@ -18,8 +18,8 @@ use crate::{Error, Result};
 /// ```
 ///
 /// Masks, selection and weights touch neither the KL term nor a denominator; a rejection of the sampler's takes tokens out of the
-/// mask of every term. Build one from a preset ([`presets`](super::presets)) or from its parts; the surrogate may be a
-/// [`SurrogateLoss`] of your own ([`with_surrogate`](Self::with_surrogate)).
+/// mask of every term. Build one from a preset ([`presets`](super::presets)) or from its parts; the surrogate may be custom
+/// ([`Surrogate::custom`]).
 ///
 /// ```
 /// use rlvr::loss::{Aggregation, PolicyObjective, RatioLevel, SamplerCorrection};
@@ -39,9 +39,9 @@ use crate::{Error, Result};
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct PolicyObjective<S = Surrogate> {
+pub struct PolicyObjective {
     /// The term of each token.
-    pub surrogate: S,
+    pub surrogate: Surrogate,
     /// What the ratio is taken over. Default: the token.
     #[serde(default)]
     pub ratio_level: RatioLevel,
@@ -70,11 +70,11 @@ pub struct PolicyObjective<S = Surrogate> {
     pub sampler_correction: Option<SamplerCorrection>,
 }
 
-impl<S> PolicyObjective<S> {
+impl PolicyObjective {
     /// A surrogate and an aggregation, token ratios, nothing else.
-    pub fn new(surrogate: S, aggregation: Aggregation) -> Self {
+    pub fn new(surrogate: impl Into<Surrogate>, aggregation: Aggregation) -> Self {
         Self {
-            surrogate,
+            surrogate: surrogate.into(),
             ratio_level: RatioLevel::Token,
             log_ratio_clamp: None,
             aggregation,
@@ -88,18 +88,11 @@ impl<S> PolicyObjective<S> {
     }
 
     /// The same objective around another surrogate.
-    pub fn with_surrogate<T>(self, surrogate: T) -> PolicyObjective<T> {
-        PolicyObjective {
-            surrogate,
-            ratio_level: self.ratio_level,
-            log_ratio_clamp: self.log_ratio_clamp,
-            aggregation: self.aggregation,
-            kl: self.kl,
-            entropy_coef: self.entropy_coef,
-            entropy_aggregation: self.entropy_aggregation,
-            top_entropy: self.top_entropy,
-            off_policy_mask: self.off_policy_mask,
-            sampler_correction: self.sampler_correction,
+    #[must_use]
+    pub fn with_surrogate(self, surrogate: impl Into<Surrogate>) -> Self {
+        Self {
+            surrogate: surrogate.into(),
+            ..self
         }
     }
 
@@ -129,19 +122,13 @@ impl<S> PolicyObjective<S> {
 
     /// Whether a rollout with zero advantages has no gradient, so that it need not be computed: true
     /// without a KL term and an entropy bonus, for surrogates that are proportional to the advantage.
-    pub fn ignores_zero_advantages(&self) -> bool
-    where
-        S: SurrogateLoss,
-    {
+    pub fn ignores_zero_advantages(&self) -> bool {
         self.kl.is_none() && self.entropy_coef == 0.0 && self.surrogate.vanishes_without_advantage()
     }
 
     /// Whether the loss of a micro-batch needs what only the whole step's current log-probs and entropies can tell, so that
     /// [`statistics`](Self::statistics) has to see a forward pass over all of it first.
-    pub fn needs_whole_step(&self) -> bool
-    where
-        S: SurrogateLoss,
-    {
+    pub fn needs_whole_step(&self) -> bool {
         let current = self.sampler_correction.as_ref().is_some_and(|correction| {
             correction.numerator == Numerator::Current && correction.gathers()
         });
@@ -150,16 +137,11 @@ impl<S> PolicyObjective<S> {
 
     /// Whether the loss of a micro-batch needs more of its step than counts that are known beforehand, so that
     /// [`statistics`](Self::statistics) has to see all of it first.
-    pub fn needs_statistics(&self) -> bool
-    where
-        S: SurrogateLoss,
-    {
+    pub fn needs_statistics(&self) -> bool {
         let correction = self.sampler_correction.as_ref();
         self.needs_whole_step() || correction.is_some_and(SamplerCorrection::gathers)
     }
-}
 
-impl<S: SurrogateLoss> PolicyObjective<S> {
     /// Refuses parts, or combinations of parts, that make no sense, with the reason.
     ///
     /// # Errors
@@ -234,13 +216,6 @@ impl<S: SurrogateLoss> PolicyObjective<S> {
                 ),
             ));
         }
-        if self.surrogate.name() == "vespo" && weights.level == WeightLevel::Sequence {
-            return Err(Error::config(
-                "sampler_correction.weights.level",
-                "sequence",
-                "token with the vespo surrogate: it multiplies the weights of the tokens itself",
-            ));
-        }
-        Ok(())
+        self.surrogate.validate_sampler_weights(weights.level)
     }
 }

@@ -41,7 +41,7 @@ impl Controllers {
     }
 
     /// The objective with the coefficients as they are now.
-    pub(super) fn apply<S: Clone>(&self, objective: &PolicyObjective<S>) -> PolicyObjective<S> {
+    pub(super) fn apply(&self, objective: &PolicyObjective) -> PolicyObjective {
         let mut objective = objective.clone();
         if let (Some(kl), Some(coef)) = (&mut objective.kl, self.kl_in_loss) {
             kl.coef = coef;

@@ -8,8 +8,8 @@ use crate::loss::{
 };
 
 /// TRL's names under `sampling/`, verl's under `rollout_corr/`. Nothing where the policy's own log-probs of the rollouts were not computed.
-pub(super) fn sampler_metrics<S>(
-    objective: &PolicyObjective<S>,
+pub(super) fn sampler_metrics(
+    objective: &PolicyObjective,
     experience: &Experience,
 ) -> Result<Vec<(String, f64)>> {
     let correction = objective.sampler_correction.as_ref();

@@ -13,8 +13,10 @@ use super::optimizer::Optimizer;
 use super::sampler_metrics::sampler_metrics;
 use super::step_metrics::{StepTimes, mean, step_metrics};
 use super::update::learn;
-use crate::advantage::{AdvantageEstimator, AdvantageInput, Advantages, Components, Probabilities};
-use crate::loss::{Numerator, PolicyObjective, RolloutLogProbs, SurrogateLoss};
+use crate::advantage::{
+    AdvantageEstimator, AdvantageInput, Advantages, Components, Estimator, Probabilities,
+};
+use crate::loss::{Numerator, PolicyObjective, RolloutLogProbs, Surrogate, SurrogateLoss};
 use crate::policy::{PolicyModel, ReferencePolicy, ValueHead, ValueModel};
 use crate::prompt::{Problem, ProblemOrder, Tokenizer};
 use crate::reward::{RewardSet, TokenReward};
@@ -40,7 +42,7 @@ pub struct Trainer<M: PolicyModel, V: ValueModel = ValueHead<M>> {
     pub(super) reference: Option<ReferencePolicy<M>>,
     pub(super) critic: Option<Critic<V>>,
     /// What is minimised, with the coefficients that it was configured with.
-    objective: PolicyObjective<Arc<dyn SurrogateLoss>>,
+    objective: PolicyObjective,
     pub(super) controllers: Controllers,
     pub(super) steps_done: u64,
     /// How far the order of problems has come.
@@ -121,7 +123,7 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
         Ok(Self {
             order: ProblemOrder::new(problems.len(), config.seed)?,
             optimizer: Optimizer::new(config.optimizer)?,
-            objective: shared(&config.objective, Arc::new(config.objective.surrogate)),
+            objective: config.objective.clone(),
             controllers: Controllers::new(&config),
             advantage: Arc::new(config.advantage.clone()),
             token_rewards: None,
@@ -247,6 +249,7 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
             };
             return Err(Error::config("advantage", estimator.name(), expected));
         }
+        self.config.advantage = Estimator::Custom(estimator.clone());
         self.advantage = estimator;
         Ok(self)
     }
@@ -256,8 +259,10 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
     /// # Errors
     /// If the surrogate refuses its settings, or does not go with the other parts.
     pub fn with_surrogate(mut self, surrogate: Arc<dyn SurrogateLoss>) -> Result<Self> {
-        let objective = shared(&self.config.objective, surrogate);
+        let surrogate = Surrogate::Custom(surrogate);
+        let objective = self.config.objective.clone().with_surrogate(surrogate);
         objective.validate()?;
+        self.config.objective = objective.clone();
         self.objective = objective;
         Ok(self)
     }
@@ -392,14 +397,6 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
                 .collect()
         })
     }
-}
-
-/// `objective` around `surrogate`.
-fn shared(
-    objective: &PolicyObjective,
-    surrogate: Arc<dyn SurrogateLoss>,
-) -> PolicyObjective<Arc<dyn SurrogateLoss>> {
-    objective.clone().with_surrogate(surrogate)
 }
 
 /// Refuses rewards of tokens under an estimator that compares the rewards of the set one by one.

@@ -1,7 +1,6 @@
 //! From experience to updates: passes, mini-batches of whole groups, micro-batches.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use burn::optim::{GradientsAccumulator, GradientsParams};
 
@@ -12,8 +11,7 @@ use super::experience::Experience;
 use super::optimizer::{Optimizer, UpdateReport};
 use crate::host;
 use crate::loss::{
-    Denominators, LossInput, LossMetrics, PolicyObjective, StepCounts, StepStatistics,
-    SurrogateLoss, value_loss,
+    Denominators, LossInput, LossMetrics, PolicyObjective, StepCounts, StepStatistics, value_loss,
 };
 use crate::policy::{PolicyModel, ScoredTokens, TokenScores, ValueModel};
 use crate::random;
@@ -37,7 +35,7 @@ pub(super) struct Updates {
 #[allow(clippy::too_many_arguments)] // the trainer's own parts, each for a reason
 pub(super) fn learn<M: PolicyModel, V: ValueModel>(
     config: &TrainerConfig,
-    objective: &PolicyObjective<Arc<dyn SurrogateLoss>>,
+    objective: &PolicyObjective,
     controllers: &mut Controllers,
     step: u64,
     experience: &Experience,
@@ -134,7 +132,7 @@ fn mini_batches(
 /// One update of the policy: the rollouts that it learns from and everything that is known about them.
 struct Update<'a> {
     config: &'a TrainerConfig,
-    objective: &'a PolicyObjective<Arc<dyn SurrogateLoss>>,
+    objective: &'a PolicyObjective,
     /// A controller wants to know the entropy of all rows, whether or not a bonus is paid now.
     adaptive_entropy: bool,
     experience: &'a Experience,

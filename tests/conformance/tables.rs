@@ -238,6 +238,7 @@ fn surrogate(surrogate: &Surrogate) -> String {
             c.low, c.high, c.ratio, c.lower, c.upper
         ),
         Surrogate::KlCov(k) => format!("KL-Cov, share {}, coef {}", k.ratio, k.coef),
+        other => format!("{other:?}"),
     }
 }
 

@@ -369,6 +369,7 @@ impl<'a> Formula<'a> {
                 };
                 -constant.min(config.ratio_cap) * f64::from(!too_far) * a * log_prob
             }
+            ref other => panic!("no formula for {other:?}"),
         }
     }
 }

@@ -84,7 +84,7 @@ fn build() -> Vec<PolicyObjective> {
     for surrogate in [few_cov, few_kl] {
         // Prompt mean, corrected KL, normalised weights with rejections, mask, selection, bonus.
         let base = parts.objective([0, 0, 5, 7, 10, 1, 1, 1, 0]);
-        all.push(base.clone().with_surrogate(surrogate));
+        all.push(base.clone().with_surrogate(surrogate.clone()));
         all.push(PolicyObjective::dapo().with_surrogate(surrogate));
     }
     all

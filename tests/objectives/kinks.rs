@@ -272,7 +272,7 @@ fn points() -> Vec<(Surrogate, Vec<[Point; 2]>)> {
 fn each_side_of_a_kink_has_the_gradient_of_the_paper() {
     let mut checked = 0;
     for (surrogate, points) in points() {
-        let objective = objective(surrogate);
+        let objective = objective(surrogate.clone());
         for (log_prob, moved, advantage, want) in points.into_iter().flatten() {
             let what = format!("{surrogate:?} at {moved}, advantage {advantage}");
             let rows = [Row::alone(vec![cell(log_prob, moved, advantage)])];
@@ -308,7 +308,7 @@ fn each_side_of_a_kink_agrees_with_finite_differences_at_every_ratio_level() {
         for ratio_level in levels {
             let objective = PolicyObjective {
                 ratio_level,
-                ..objective(surrogate)
+                ..objective(surrogate.clone())
             };
             if objective.validate().is_err() {
                 continue;

@@ -381,7 +381,7 @@ impl Parts {
     pub fn objective(&self, [s, l, a, k, c, m, e, b, r]: Places) -> PolicyObjective {
         let (entropy_coef, entropy_aggregation) = self.bonuses[b].1;
         PolicyObjective {
-            surrogate: self.surrogates[s].1,
+            surrogate: self.surrogates[s].1.clone(),
             ratio_level: self.levels[l].1,
             log_ratio_clamp: self.clamps[r].1,
             aggregation: self.aggregations[a].1,

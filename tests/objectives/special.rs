@@ -18,7 +18,7 @@ fn at_every_level() -> Vec<PolicyObjective> {
         for (_, ratio_level) in levels() {
             let objective = PolicyObjective {
                 ratio_level,
-                ..PolicyObjective::new(surrogate, Aggregation::TokenMean)
+                ..PolicyObjective::new(surrogate.clone(), Aggregation::TokenMean)
             };
             all.extend(Some(objective).filter(|objective| objective.validate().is_ok()));
         }

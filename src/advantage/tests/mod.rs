@@ -1,5 +1,6 @@
 //! Tests of the estimators: by hand, by law, and what is an error.
 
+mod custom;
 mod every_estimator;
 mod hand_cases;
 mod laws;

@@ -55,6 +55,10 @@ impl SurrogateLoss for Cispo {
         }
     }
 
+    fn vanishes_without_advantage(&self) -> bool {
+        true
+    }
+
     fn term(&self, input: &SurrogateInput) -> Result<SurrogateTerm> {
         let ratio = input.ratio().inner();
         let (low, high) = match self.band {

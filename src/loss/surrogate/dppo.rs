@@ -58,6 +58,10 @@ impl SurrogateLoss for Dppo {
         only("dppo", level, &[RatioLevel::Token], reason)
     }
 
+    fn vanishes_without_advantage(&self) -> bool {
+        true
+    }
+
     fn term(&self, input: &SurrogateInput) -> Result<SurrogateTerm> {
         let ratio = input.ratio().inner();
         let log_probs = input.log_probs.clone().inner();

@@ -61,6 +61,10 @@ impl SurrogateLoss for Gmpo {
         true
     }
 
+    fn vanishes_without_advantage(&self) -> bool {
+        true
+    }
+
     fn term(&self, input: &SurrogateInput) -> Result<SurrogateTerm> {
         let mean = |values: Tensor<2>| mean_over_tokens(values, &input.mask);
         let difference = &input.difference;

@@ -1,9 +1,10 @@
-//! The term that is minimised at each token. A new one is one file here and one line in [`Surrogate`]; one of a
-//! user's own is an implementation of [`SurrogateLoss`].
+//! The term that is minimised at each token. A new one is one file here and one line in the list of [`Surrogate`]; a custom one is
+//! an implementation of [`SurrogateLoss`], given as [`Surrogate::custom`].
 
 mod cispo;
 mod clip_cov;
 mod covariance;
+mod custom;
 mod dppo;
 mod dro;
 mod gmpo;
@@ -30,7 +31,7 @@ pub use reinforce::Reinforce;
 pub use sapo::Sapo;
 pub use vespo::Vespo;
 
-use super::RatioLevel;
+use super::{RatioLevel, WeightLevel};
 use crate::{Error, Result};
 
 /// What a surrogate sees; every tensor `[B, T]` and zero at padding (the log-ratio of a whole completion stands at its padding too).
@@ -145,8 +146,8 @@ pub struct StepToken {
 /// `examples/surrogate.rs` trains with one that is not in this crate.
 ///
 /// ```
-/// use rlvr::loss::{PolicyObjective, RatioLevel, RatioUse, SurrogateInput, SurrogateLoss, SurrogateTerm};
-/// use rlvr::{Error, Result};
+/// use rlvr::Result;
+/// use rlvr::loss::{PolicyObjective, Surrogate, SurrogateInput, SurrogateLoss, SurrogateTerm};
 ///
 /// /// The unclipped importance-weighted policy gradient: `L = -r A`.
 /// #[derive(Debug)]
@@ -161,7 +162,10 @@ pub struct StepToken {
 ///     }
 /// }
 ///
-/// let objective = PolicyObjective::dapo().with_surrogate(Unclipped);
+/// let objective = PolicyObjective {
+///     surrogate: Surrogate::custom(Unclipped),
+///     ..PolicyObjective::dapo()
+/// };
 /// assert!(objective.validate().is_ok());
 /// ```
 pub trait SurrogateLoss: fmt::Debug + Send + Sync {
@@ -198,6 +202,15 @@ pub trait SurrogateLoss: fmt::Debug + Send + Sync {
         false
     }
 
+    /// Refuses weights of the sampler at this level. Default: none is refused.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the surrogate.
+    fn validate_sampler_weights(&self, level: WeightLevel) -> Result<()> {
+        let _ = level;
+        Ok(())
+    }
+
     /// Whether it compares tokens with the others of the step. Default false.
     fn gathers(&self) -> bool {
         false
@@ -221,80 +234,67 @@ pub trait SurrogateLoss: fmt::Debug + Send + Sync {
     fn term(&self, input: &SurrogateInput) -> Result<SurrogateTerm>;
 }
 
-impl<S: SurrogateLoss + ?Sized> SurrogateLoss for Arc<S> {
-    fn name(&self) -> &str {
-        (**self).name()
-    }
-    fn validate(&self, level: RatioLevel) -> Result<()> {
-        (**self).validate(level)
-    }
-    fn ratio_use(&self) -> RatioUse {
-        (**self).ratio_use()
-    }
-    fn is_per_token(&self) -> bool {
-        (**self).is_per_token()
-    }
-    fn vanishes_without_advantage(&self) -> bool {
-        (**self).vanishes_without_advantage()
-    }
-    fn takes_sampler_weights(&self) -> bool {
-        (**self).takes_sampler_weights()
-    }
-    fn gathers(&self) -> bool {
-        (**self).gathers()
-    }
-    fn gather(&self, tokens: &[StepToken]) -> Vec<f64> {
-        (**self).gather(tokens)
-    }
-    fn fingerprint(&self) -> String {
-        (**self).fingerprint()
-    }
-    fn term(&self, input: &SurrogateInput) -> Result<SurrogateTerm> {
-        (**self).term(input)
-    }
-}
-
-/// The published surrogates.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Surrogate {
-    /// The clipped ratio of PPO, GRPO and most of their relatives.
-    PpoClip(PpoClip),
-    /// The plain policy gradient; GPG's objective.
-    Reinforce(Reinforce),
-    /// The policy gradient under a clipped, constant ratio.
-    Cispo(Cispo),
-    /// A sigmoid gate around the ratio instead of a clip.
-    Sapo(Sapo),
-    /// The geometric mean of clipped token ratios.
-    Gmpo(Gmpo),
-    /// A smooth, constant weight of the whole completion's ratio.
-    Vespo(Vespo),
-    /// A trust region on the probability of each token.
-    Dppo(Dppo),
-    /// The policy gradient with a squared log-ratio penalty.
-    Dro(Dro),
-    /// PPO-clip without the tokens of large covariance.
-    ClipCov(ClipCov),
-    /// The unclipped ratio with a penalty on the tokens of largest covariance.
-    KlCov(KlCov),
-}
-
-impl Surrogate {
-    fn inner(&self) -> &dyn SurrogateLoss {
-        match self {
-            Self::PpoClip(surrogate) => surrogate,
-            Self::Reinforce(surrogate) => surrogate,
-            Self::Cispo(surrogate) => surrogate,
-            Self::Sapo(surrogate) => surrogate,
-            Self::Gmpo(surrogate) => surrogate,
-            Self::Vespo(surrogate) => surrogate,
-            Self::Dppo(surrogate) => surrogate,
-            Self::Dro(surrogate) => surrogate,
-            Self::ClipCov(surrogate) => surrogate,
-            Self::KlCov(surrogate) => surrogate,
+/// Writes the enum of all surrogates.
+macro_rules! surrogates {
+    ($($(#[$doc:meta])* $name:ident,)+) => {
+        /// The surrogate of an objective: one of those in this crate, or a custom one.
+        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+        #[serde(rename_all = "snake_case")]
+        #[non_exhaustive]
+        pub enum Surrogate {
+            $($(#[$doc])* $name($name),)+
+            /// A custom surrogate.
+            ///
+            /// A file has its name and fingerprint only. What is read from such a file can be compared with the surrogate itself, and
+            /// is refused by [`PolicyObjective::validate`](super::PolicyObjective::validate).
+            #[serde(with = "custom")]
+            Custom(Arc<dyn SurrogateLoss>),
         }
-    }
+
+        $(impl From<$name> for Surrogate {
+            fn from(surrogate: $name) -> Self {
+                Self::$name(surrogate)
+            }
+        })+
+
+        impl Surrogate {
+            /// A custom surrogate.
+            pub fn custom(surrogate: impl SurrogateLoss + 'static) -> Self {
+                Self::Custom(Arc::new(surrogate))
+            }
+
+            fn inner(&self) -> &dyn SurrogateLoss {
+                match self {
+                    $(Self::$name(surrogate) => surrogate,)+
+                    Self::Custom(surrogate) => surrogate.as_ref(),
+                }
+            }
+        }
+    };
+}
+
+// One line per surrogate.
+surrogates! {
+    /// The clipped ratio of PPO, GRPO and most of their relatives.
+    PpoClip,
+    /// The plain policy gradient; GPG's objective.
+    Reinforce,
+    /// The policy gradient under a clipped, constant ratio.
+    Cispo,
+    /// A sigmoid gate around the ratio instead of a clip.
+    Sapo,
+    /// The geometric mean of clipped token ratios.
+    Gmpo,
+    /// A smooth, constant weight of the whole completion's ratio.
+    Vespo,
+    /// A trust region on the probability of each token.
+    Dppo,
+    /// The policy gradient with a squared log-ratio penalty.
+    Dro,
+    /// PPO-clip without the tokens of large covariance.
+    ClipCov,
+    /// The unclipped ratio with a penalty on the tokens of largest covariance.
+    KlCov,
 }
 
 impl SurrogateLoss for Surrogate {
@@ -311,11 +311,13 @@ impl SurrogateLoss for Surrogate {
         self.inner().is_per_token()
     }
     fn vanishes_without_advantage(&self) -> bool {
-        // Dro and KlCov have a penalty of their own, and the covariances compare with the mean of the step.
-        !matches!(self, Self::Dro(_) | Self::KlCov(_) | Self::ClipCov(_))
+        self.inner().vanishes_without_advantage()
     }
     fn takes_sampler_weights(&self) -> bool {
         self.inner().takes_sampler_weights()
+    }
+    fn validate_sampler_weights(&self, level: WeightLevel) -> Result<()> {
+        self.inner().validate_sampler_weights(level)
     }
     fn gathers(&self) -> bool {
         self.inner().gathers()

@@ -84,6 +84,10 @@ impl SurrogateLoss for PpoClip {
         Ok(())
     }
 
+    fn vanishes_without_advantage(&self) -> bool {
+        true
+    }
+
     fn term(&self, input: &SurrogateInput) -> Result<SurrogateTerm> {
         let ratio = input.ratio();
         let advantages = input.advantages.clone();

@@ -27,6 +27,10 @@ impl SurrogateLoss for Reinforce {
         RatioUse::None
     }
 
+    fn vanishes_without_advantage(&self) -> bool {
+        true
+    }
+
     fn term(&self, input: &SurrogateInput) -> Result<SurrogateTerm> {
         let gain = input.log_probs.clone() * input.advantages.clone();
         Ok(SurrogateTerm::new(gain.neg()))

@@ -42,6 +42,10 @@ impl SurrogateLoss for Sapo {
         positive("sapo.tau_neg", self.tau_neg)
     }
 
+    fn vanishes_without_advantage(&self) -> bool {
+        true
+    }
+
     fn term(&self, input: &SurrogateInput) -> Result<SurrogateTerm> {
         let up = input.advantages.clone().greater_scalar(0.0);
         let tau = input

@@ -4,8 +4,8 @@ use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
 use super::{RatioUse, SurrogateInput, SurrogateLoss, SurrogateTerm, only, positive};
-use crate::Result;
-use crate::loss::RatioLevel;
+use crate::loss::{RatioLevel, WeightLevel};
+use crate::{Error, Result};
 
 /// VESPO (arXiv 2602.10693): the policy gradient, weighted by a constant, smooth function of the completion's whole ratio that
 /// falls off on both sides of 1.
@@ -77,6 +77,21 @@ impl SurrogateLoss for Vespo {
 
     fn takes_sampler_weights(&self) -> bool {
         true
+    }
+
+    fn vanishes_without_advantage(&self) -> bool {
+        true
+    }
+
+    fn validate_sampler_weights(&self, level: WeightLevel) -> Result<()> {
+        match level {
+            WeightLevel::Token => Ok(()),
+            WeightLevel::Sequence => Err(Error::config(
+                "sampler_correction.weights.level",
+                "sequence",
+                "token with the vespo surrogate: it multiplies the weights of the tokens itself",
+            )),
+        }
     }
 
     fn term(&self, input: &SurrogateInput) -> Result<SurrogateTerm> {

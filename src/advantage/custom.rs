@@ -1,0 +1,68 @@
+//! An estimator that is not of this crate, as part of a configuration.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::{AdvantageEstimator, AdvantageInput, Advantages};
+use crate::{Error, Result};
+
+impl PartialEq for dyn AdvantageEstimator {
+    /// Two estimators are equal if their names and fingerprints are.
+    fn eq(&self, other: &Self) -> bool {
+        self.name() == other.name() && self.fingerprint() == other.fingerprint()
+    }
+}
+
+/// What a file says about a custom estimator: enough to compare it with another, not enough to estimate anything.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Recorded {
+    name: String,
+    fingerprint: String,
+}
+
+impl AdvantageEstimator for Recorded {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn estimate(&self, _input: &AdvantageInput) -> Result<Advantages> {
+        Err(self.error())
+    }
+
+    fn fingerprint(&self) -> String {
+        self.fingerprint.clone()
+    }
+
+    fn validate(&self) -> Result<()> {
+        Err(self.error())
+    }
+}
+
+impl Recorded {
+    fn error(&self) -> Error {
+        Error::config(
+            "advantage",
+            &self.name,
+            "an estimator given by the program, with Estimator::custom: a file has only its name",
+        )
+    }
+}
+
+pub(super) fn serialize<S: Serializer>(
+    estimator: &Arc<dyn AdvantageEstimator>,
+    serializer: S,
+) -> std::result::Result<S::Ok, S::Error> {
+    let recorded = Recorded {
+        name: estimator.name().into(),
+        fingerprint: estimator.fingerprint(),
+    };
+    recorded.serialize(serializer)
+}
+
+pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> std::result::Result<Arc<dyn AdvantageEstimator>, D::Error> {
+    Ok(Arc::new(Recorded::deserialize(deserializer)?))
+}

@@ -1,0 +1,69 @@
+//! A surrogate that is not of this crate, as part of a configuration.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::{SurrogateInput, SurrogateLoss, SurrogateTerm};
+use crate::loss::RatioLevel;
+use crate::{Error, Result};
+
+impl PartialEq for dyn SurrogateLoss {
+    /// Two surrogates are equal if their names and fingerprints are.
+    fn eq(&self, other: &Self) -> bool {
+        self.name() == other.name() && self.fingerprint() == other.fingerprint()
+    }
+}
+
+/// What a file says about a custom surrogate: enough to compare it with another, not enough to evaluate it.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Recorded {
+    name: String,
+    fingerprint: String,
+}
+
+impl Recorded {
+    fn error(&self) -> Error {
+        Error::config(
+            "surrogate",
+            &self.name,
+            "a surrogate given by the program, with Surrogate::custom: a file has only its name",
+        )
+    }
+}
+
+impl SurrogateLoss for Recorded {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn validate(&self, _level: RatioLevel) -> Result<()> {
+        Err(self.error())
+    }
+
+    fn fingerprint(&self) -> String {
+        self.fingerprint.clone()
+    }
+
+    fn term(&self, _input: &SurrogateInput) -> Result<SurrogateTerm> {
+        Err(self.error())
+    }
+}
+
+pub(super) fn serialize<S: Serializer>(
+    surrogate: &Arc<dyn SurrogateLoss>,
+    serializer: S,
+) -> std::result::Result<S::Ok, S::Error> {
+    let recorded = Recorded {
+        name: surrogate.name().into(),
+        fingerprint: surrogate.fingerprint(),
+    };
+    recorded.serialize(serializer)
+}
+
+pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> std::result::Result<Arc<dyn SurrogateLoss>, D::Error> {
+    Ok(Arc::new(Recorded::deserialize(deserializer)?))
+}
