@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// The tags around the thinking and around the answer. Default: `<think>`, `</think>`, `<answer>`, `</answer>`.
 ///

@@ -3,7 +3,7 @@
 /// The content of the last `[...]`, of nested ones the outermost.
 ///
 /// `\[` opens a formula, and the index of `\sqrt[3]` belongs to the root: neither is a bracket here.
-pub(super) fn last_bracket(text: &str) -> Option<&str> {
+pub(crate) fn last_bracket(text: &str) -> Option<&str> {
     let bytes = text.as_bytes();
     let mut open = Vec::new();
     // The pair that closes last contains the others that it could be nested with.

@@ -1,8 +1,8 @@
 //! The letter of a multiple-choice answer.
 
-use super::boxed::last_box;
-use super::formulas::Formula;
-use super::line;
+use crate::text::boxes::last_box;
+use crate::text::formulas::Formula;
+use crate::text::line;
 
 /// The letter: of the last box, else after the last "answer is", else at the very start, else the last letter standing alone
 /// that is not refused ("not A", "B is wrong"). Several letters, `B, C` or "B or C", in the box, after "answer is" or as the
@@ -10,7 +10,7 @@ use super::line;
 ///
 /// Small letters count only where nothing but the letter stands. `A` and `I` before a small word are the article and the
 /// pronoun.
-pub(super) fn choice(text: &str, choices: &str, formulas: &[Formula]) -> Option<char> {
+pub(crate) fn choice(text: &str, choices: &str, formulas: &[Formula]) -> Option<char> {
     if let Some(boxes) = last_box(text) {
         let content = boxes.last;
         if boxes.list.is_some() || several(content, choices) {

@@ -4,8 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::Tags;
-use crate::{Error, Result};
+use crate::error::{Error, Result};
+use crate::tags::Tags;
 
 /// One way to find the answer in a completion. In files it is written in small letters: `"answer_line"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -141,7 +141,11 @@ impl ExtractConfig {
         }
     }
 
-    pub(super) fn check(&self) -> Result<()> {
+    /// Rejects invalid settings.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if there is no rule, a rule is given twice, or the choices or languages are not what their fields say.
+    pub fn validate(&self) -> Result<()> {
         if self.rules.is_empty() {
             return Err(Error::config("rules", "[]", "at least one rule"));
         }

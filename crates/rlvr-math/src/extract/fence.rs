@@ -7,7 +7,7 @@ const FENCE: &str = "```";
 ///
 /// The block ends at the next three backquotes, wherever they stand: a program cannot contain its own fence. A block without
 /// an end is none.
-pub(super) fn last_block<'a>(text: &'a str, languages: &[String]) -> Option<&'a str> {
+pub(crate) fn last_block<'a>(text: &'a str, languages: &[String]) -> Option<&'a str> {
     let mut found = None;
     let mut from = 0;
     while let Some(at) = text[from..].find(FENCE) {

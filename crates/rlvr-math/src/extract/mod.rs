@@ -3,24 +3,19 @@
 //! Every rule is a literal scan: nothing is compiled from the text, run or expanded (`\def\boxed` redefines nothing). Each
 //! reads the text a fixed number of times, without recursion, so that the time is linear in it, whatever it is.
 
-mod boxed;
 mod bracket;
 mod choice;
 mod config;
-mod expression;
 mod fence;
-mod formulas;
-mod line;
-mod number;
-mod tokens;
 
 pub use config::{ExtractConfig, Rule, Thinking};
 
 use std::cell::OnceCell;
 
-use self::formulas::Formula;
-use crate::Result;
-use crate::Tags;
+use crate::error::Result;
+use crate::tags::Tags;
+use crate::text::formulas::{self, Formula};
+use crate::text::{boxes, expression, line, number};
 
 /// An answer, and how it was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,7 +78,7 @@ impl Extractor {
     /// [`Error::Config`](crate::Error::Config) if there is no rule, a rule is given twice, or the choices or languages are not what
     /// their fields say.
     pub fn new(config: ExtractConfig) -> Result<Self> {
-        config.check()?;
+        config.validate()?;
         Ok(Self { config })
     }
 
@@ -150,9 +145,9 @@ impl<'a> Search<'a> {
         let Self { config, text, .. } = *self;
         let mut list = None;
         let text = match rule {
-            Rule::Boxed => boxed::last_box(text).map(|boxes| {
-                list = boxes.list;
-                boxes.last.to_string()
+            Rule::Boxed => boxes::last_box(text).map(|found| {
+                list = found.list;
+                found.last.to_string()
             }),
             Rule::AnswerTag => config.tags.last_pair(text).map(trimmed),
             Rule::AnswerLine => line::answer_line(text, self.formulas()),

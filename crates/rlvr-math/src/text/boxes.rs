@@ -1,0 +1,308 @@
+//! The last `\boxed{...}`, and the boxes just before it that make a list with it.
+
+/// The content of the last box, and all boxes of the list that it ends, if it ends one.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Boxes<'a> {
+    pub last: &'a str,
+    pub list: Option<String>,
+}
+
+/// A complete box: where it begins, where its content is, where it ends.
+#[derive(Clone, Copy)]
+struct Span {
+    start: usize,
+    content: (usize, usize),
+    end: usize,
+}
+
+enum Open {
+    Brace,
+    Box { start: usize },
+}
+
+/// The last complete box of the text. One pass with an explicit stack.
+pub(crate) fn last_box(text: &str) -> Option<Boxes<'_>> {
+    let spans = complete_boxes(text);
+    let last = *spans.last()?;
+    let content = |span: &Span| text[span.content.0..span.content.1].trim();
+    let mut first = spans.len() - 1;
+    while first > 0 && joins(&text[spans[first - 1].end..spans[first].start]) {
+        first -= 1;
+    }
+    let list = (first + 1 < spans.len()).then(|| {
+        spans[first..]
+            .iter()
+            .map(content)
+            .collect::<Vec<_>>()
+            .join(", ")
+    });
+    Some(Boxes {
+        last: content(&last),
+        list,
+    })
+}
+
+/// The complete boxes that lie in no other complete box, in order.
+fn complete_boxes(text: &str) -> Vec<Span> {
+    let bytes = text.as_bytes();
+    let mut stack = Vec::new();
+    let mut found: Vec<Span> = Vec::new();
+    // How many boxes are open. Without one, braces mean nothing, and a text of braces costs no memory.
+    let mut open_boxes = 0usize;
+    let mut i = 0;
+    while i < bytes.len() {
+        match bytes[i] {
+            b'\\' => {
+                let name = ["\\boxed", "\\fbox"]
+                    .into_iter()
+                    .find(|name| bytes[i..].starts_with(name.as_bytes()));
+                let Some(name) = name else {
+                    // `\\boxed` is a box too: text that was escaped twice.
+                    let doubled = bytes[i + 1..].starts_with(b"\\boxed")
+                        || bytes[i + 1..].starts_with(b"\\fbox");
+                    i += if doubled { 1 } else { 2 };
+                    continue;
+                };
+                let start = i;
+                i += name.len();
+                if bytes.get(i).is_some_and(u8::is_ascii_alphabetic) {
+                    continue;
+                }
+                let after = text[i..].trim_start();
+                let open = text.len() - after.len();
+                if after.starts_with('{') {
+                    stack.push(Open::Box { start });
+                    open_boxes += 1;
+                    i = open + 1;
+                } else if let Some(length) = bare(after) {
+                    let end = open + length;
+                    found.push(Span {
+                        start,
+                        content: (open, end),
+                        end,
+                    });
+                    i = end;
+                }
+            }
+            b'{' => {
+                if open_boxes > 0 {
+                    stack.push(Open::Brace);
+                }
+                i += 1;
+            }
+            b'}' => {
+                if let Some(Open::Box { start }) = stack.pop() {
+                    open_boxes -= 1;
+                    while found.last().is_some_and(|inner| inner.start > start) {
+                        found.pop();
+                    }
+                    let open = start + text[start..i].find('{').unwrap_or(0);
+                    found.push(Span {
+                        start,
+                        content: (open + 1, i),
+                        end: i + 1,
+                    });
+                }
+                i += 1;
+            }
+            _ => i += 1,
+        }
+    }
+    found
+}
+
+/// The length of an argument without braces, `7` in `\boxed 7`: a number, one letter, or a command with its arguments. A word
+/// is none: "put it in \boxed form".
+fn bare(text: &str) -> Option<usize> {
+    // A longer argument has its braces. The bound keeps a text of names without arguments linear.
+    const LONGEST: usize = 200;
+    let text = &text[..text.floor_char_boundary(LONGEST)];
+    let bytes = text.as_bytes();
+    let mut depth = 0usize;
+    let mut i = 0;
+    while i < bytes.len() {
+        match bytes[i] {
+            b'\\' if matches!(bytes.get(i + 1), Some(b')' | b']')) => break,
+            b'\\' if text[i..].starts_with("\\boxed") || text[i..].starts_with("\\fbox") => break,
+            b'\\' => i += 1,
+            b'{' => depth += 1,
+            b'}' if depth == 0 => break,
+            b'}' => depth -= 1,
+            b'$' => break,
+            c if c.is_ascii_whitespace() && depth == 0 => break,
+            _ => {}
+        }
+        i += 1;
+    }
+    if depth > 0 {
+        return None;
+    }
+    let argument = text[..text.floor_char_boundary(i.min(text.len()))]
+        .trim_end_matches(['.', ',', ';', ':', '!', '?', '*']);
+    let unsigned = argument.trim_start_matches(['-', '+']);
+    let number = unsigned.starts_with(|c: char| c.is_ascii_digit());
+    let command = unsigned.strip_prefix('\\');
+    let command = command.is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_alphabetic()));
+    let letter = unsigned.len() == 1 && unsigned.as_bytes()[0].is_ascii_alphabetic();
+    (number || command || letter).then_some(argument.len())
+}
+
+/// Words between two boxes after which the second corrects or concludes the first, and is no second value.
+const TURNS: [&str; 30] = [
+    "but",
+    "wait",
+    "no",
+    "not",
+    "then",
+    "so",
+    "thus",
+    "hence",
+    "therefore",
+    "instead",
+    "actually",
+    "rather",
+    "correct",
+    "correction",
+    "wrong",
+    "is",
+    "was",
+    "are",
+    "that",
+    "sorry",
+    "finally",
+    "or rather",
+    "i",
+    "we",
+    "my",
+    "the",
+    "final",
+    "answer",
+    "mean",
+    "equals",
+];
+
+/// Whether two boxes with this text between them are two values of one list: separators (`,` `;` `&` and, or, `\quad`), before
+/// them at most a few words ("for part (a) and"), no new sentence, no turn.
+fn joins(gap: &str) -> bool {
+    const LONGEST: usize = 70;
+    if gap.len() > LONGEST || gap.contains("\n\n") {
+        return false;
+    }
+    let mut separated = false;
+    let mut words = 0;
+    let mut rest = gap;
+    while let Some(c) = rest.chars().next() {
+        let letters = |text: &str| text.bytes().take_while(u8::is_ascii_alphabetic).count();
+        match c {
+            ',' | ';' | '&' => {
+                separated = true;
+                words = 0;
+                rest = &rest[1..];
+            }
+            '.' | '?' | '!' | ':' | '=' | '<' | '>' | '#' => return false,
+            '\\' => {
+                let length = letters(&rest[1..]);
+                let name = &rest[1..1 + length];
+                if matches!(name, "quad" | "qquad" | "and" | "lor" | "vee") {
+                    separated = true;
+                    words = 0;
+                }
+                // A command without letters is a formula's end, a line's end or a blank.
+                let skip = if length == 0 {
+                    rest[1..].chars().next().map_or(0, char::len_utf8)
+                } else {
+                    length
+                };
+                rest = &rest[1 + skip..];
+            }
+            _ if c.is_ascii_alphabetic() => {
+                let length = letters(rest);
+                let word = rest[..length].to_ascii_lowercase();
+                if matches!(word.as_str(), "and" | "or") {
+                    separated = true;
+                    words = 0;
+                } else if TURNS.contains(&word.as_str()) {
+                    return false;
+                } else {
+                    words += 1;
+                }
+                rest = &rest[length..];
+            }
+            _ => rest = &rest[c.len_utf8()..],
+        }
+        if words > 3 {
+            return false;
+        }
+    }
+    // After the last separator no words: ", giving" goes on with the thought.
+    separated && words == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn last(text: &str) -> Option<&str> {
+        last_box(text).map(|boxes| boxes.last)
+    }
+
+    fn list(text: &str) -> Option<String> {
+        last_box(text).unwrap().list
+    }
+
+    #[test]
+    fn complete_boxes_only_and_of_nested_ones_the_outermost() {
+        for (text, expected) in [
+            ("\\boxed{4} then \\boxed{5", Some("4")),
+            ("\\boxed{ \\boxed{3}", Some("3")),
+            (
+                "\\boxed{\\boxed{3} + \\fbox{4}}",
+                Some("\\boxed{3} + \\fbox{4}"),
+            ),
+            ("\\boxed{a\\}", None),
+            ("\\boxed{\\{a\\}}", Some("\\{a\\}")),
+            ("\\boxed{a\\\\}", Some("a\\\\")),
+            ("} } \\boxed{1} }", Some("1")),
+            ("{ { \\boxed{1}", Some("1")),
+            ("\\boxed", None),
+            ("\\boxed ", None),
+            ("put it in \\boxed form", None),
+            ("$\\boxed 7$", Some("7")),
+            ("\\boxed -12.5.", Some("-12.5")),
+            ("\\boxed\\frac{1}{2}$", Some("\\frac{1}{2}")),
+            ("\\boxed{1}\\boxed", Some("1")),
+            ("\\boxed\u{a0}{1}", Some("1")),
+        ] {
+            assert_eq!(last(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn boxes_over_separators_are_a_list() {
+        for (gap, joined) in [
+            (", ", true),
+            (" and ", true),
+            ("$ or $", true),
+            (" \\quad \\text{and} \\quad ", true),
+            (" \\text{ for part (a) and } ", true),
+            (" papers and ", true),
+            ("; ", true),
+            (" ", false),
+            (" then ", false),
+            (" and then ", false),
+            (" no no no no no ", false),
+            (", no, ", false),
+            (". And ", false),
+            (", giving ", false),
+            (" and and and or thus but ", false),
+            ("\n\n, ", false),
+        ] {
+            let text = format!("\\boxed{{1}}{gap}\\boxed{{2}}");
+            assert_eq!(list(&text).as_deref(), joined.then_some("1, 2"), "{gap:?}");
+        }
+        assert_eq!(
+            list("\\boxed{1}, \\boxed{2} but \\boxed{3} or \\boxed{4}").unwrap(),
+            "3, 4"
+        );
+    }
+}
