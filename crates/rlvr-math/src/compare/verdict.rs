@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
-    /// Equal: exactly, or with a probability of error below 2^-80 (rational functions) or as `expression` describes (others).
+    /// Equal: exactly, or with a probability of error below 2^-80 (rational functions) or by random evaluation in wide balls (others).
     Equal,
     /// Different: proven, or of kinds that are never equal.
     Different,

@@ -1,6 +1,6 @@
 //! Text to tokens, and brackets to groups, in one pass from left to right.
 //!
-//! Open brackets wait on an explicit stack. A group is parsed by `grammar` at the moment it closes, when everything inside
+//! Open brackets wait on an explicit stack. A group is parsed by `sequence` at the moment it closes, when everything inside
 //! it is parsed already: nesting costs a stack entry, not a call.
 
 use super::numeral::{self, Comma};
