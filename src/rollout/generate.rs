@@ -24,7 +24,8 @@ pub struct GenerationConfig {
     pub sampling: SamplingConfig,
     /// The most tokens in a completion, its stop token included. Default 64.
     pub max_new_tokens: usize,
-    /// A completion ends with the first of these. Default: none, so set it.
+    /// A completion ends with the first of these. Default: none, so that only `max_new_tokens` ends one; a trainer takes the
+    /// tokenizer's then.
     pub stop_tokens: Vec<u32>,
     /// The most completions that are generated at the same time, though a request is never split; changes speed and
     /// memory, no result.
@@ -58,7 +59,10 @@ impl GenerationConfig {
         Self { sampling, ..self }
     }
 
-    /// Refuses what cannot be meant, naming field, value and range.
+    /// Rejects invalid settings.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the field, its value and what would be right.
     pub fn validate(&self) -> Result<()> {
         self.sampling.validate()?;
         if self.max_new_tokens == 0 {
@@ -129,8 +133,8 @@ pub struct TokenEvent {
 /// were continued from, no more. Give a model without gradients ([`burn::module::Module::valid`]).
 ///
 /// # Errors
-/// If the configuration is refused, a prompt is empty, a prompt with its completion would not fit the
-/// model's positions, or the policy's logits are broken.
+/// If the configuration is invalid, a stop token is not in the model's vocabulary, a prompt is empty, a prompt with its completion
+/// would not fit the model's positions, or the model's logits are broken.
 pub fn generate<M: PolicyModel>(
     model: &M,
     requests: &[GenerationRequest],
@@ -153,6 +157,18 @@ pub fn generate_streaming<M: PolicyModel>(
     mut observe: impl FnMut(&TokenEvent) -> bool,
 ) -> Result<Vec<Vec<Completion>>> {
     config.validate()?;
+    for (index, &id) in config.stop_tokens.iter().enumerate() {
+        if id as usize >= model.vocab_size() {
+            return Err(Error::config(
+                format!("generation.stop_tokens[{index}]"),
+                id,
+                format!(
+                    "a token below the model's vocabulary of {}",
+                    model.vocab_size()
+                ),
+            ));
+        }
+    }
     for (index, request) in requests.iter().enumerate() {
         let needed = request.prompt.len().saturating_add(config.max_new_tokens);
         if request.prompt.is_empty() {
@@ -168,14 +184,21 @@ pub fn generate_streaming<M: PolicyModel>(
         }
         // The last token of a completion is never read again.
         if needed - 1 > model.max_positions() {
+            let (tokens, positions) = (request.prompt.len(), model.max_positions());
+            if tokens > positions {
+                return Err(Error::shape(
+                    format!("prompt {index}"),
+                    format!("{tokens} tokens"),
+                    format!("at most {positions}, the model's positions (max_position_embeddings)"),
+                ));
+            }
             return Err(Error::config(
                 "generation.max_new_tokens",
                 config.max_new_tokens,
                 format!(
-                    "at most {}: prompt {index} has {} tokens and the model {} positions",
-                    (model.max_positions() + 1).saturating_sub(request.prompt.len()),
-                    request.prompt.len(),
-                    model.max_positions(),
+                    "at most {}: prompt {index} has {tokens} tokens and the model {positions} positions \
+                     (max_position_embeddings)",
+                    positions + 1 - tokens,
                 ),
             ));
         }
@@ -221,10 +244,15 @@ struct Row {
 
 impl Row {
     /// Draws the next token from `logits`.
-    fn extend(&mut self, logits: &[f32], config: &GenerationConfig) -> Result<()> {
+    fn extend(
+        &mut self,
+        logits: &[f32],
+        config: &GenerationConfig,
+        weights: &mut Vec<f64>,
+    ) -> Result<()> {
         // 53 bits: every multiple of 2^-53 in [0, 1), the same on every platform.
         let uniform = (self.rng.next_u64() >> 11) as f64 * (-53f64).exp2();
-        let drawn = sample_token(logits, &config.sampling, uniform)?;
+        let drawn = sample_token(logits, &config.sampling, uniform, weights)?;
         let completion = &mut self.completion;
         completion.tokens.push(drawn.token);
         completion.log_probs.push(drawn.log_prob as f32);
@@ -294,10 +322,11 @@ fn generate_together<M: PolicyModel>(
         .reshape([count * width, size])
         .select(0, host::indices(&ends, &device));
     let first = logits(last)?;
-    rows.par_iter_mut().try_for_each(|row| {
-        let start = row.request * vocabulary;
-        row.extend(&first[start..start + vocabulary], config)
-    })?;
+    rows.par_iter_mut()
+        .try_for_each_init(Vec::new, |weights, row| {
+            let start = row.request * vocabulary;
+            row.extend(&first[start..start + vocabulary], config, weights)
+        })?;
     let mut going = rows
         .iter()
         .filter_map(Row::event)
@@ -324,7 +353,9 @@ fn generate_together<M: PolicyModel>(
         unfinished
             .par_iter_mut()
             .zip(next.par_chunks_exact(vocabulary))
-            .try_for_each(|(row, logits)| row.extend(logits, config))?;
+            .try_for_each_init(Vec::new, |weights, (row, logits)| {
+                row.extend(logits, config, weights)
+            })?;
         going = unfinished
             .iter()
             .filter_map(|row| row.event())

@@ -14,7 +14,7 @@ pub use generate::{
 };
 #[cfg(feature = "hf")]
 pub use hf::read_sampling;
-pub use sampling::{Sampled, SamplingConfig, sample_token};
+pub use sampling::SamplingConfig;
 
 pub use crate::types::{
     FinishReason, RewardOutcome, RewardRecord, Rollout, RolloutBuffer, RolloutGroup,

@@ -50,7 +50,10 @@ impl SamplingConfig {
             || self.min_p.is_some_and(|p| p > 0.0)
     }
 
-    /// Refuses what cannot be meant, naming field, value and range.
+    /// Rejects invalid settings.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the field, its value and what would be right.
     pub fn validate(&self) -> Result<()> {
         if !(self.temperature.is_finite() && self.temperature >= 0.0) {
             return Err(Error::config(
@@ -86,7 +89,7 @@ impl SamplingConfig {
 
 /// A drawn token.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Sampled {
+pub(super) struct Sampled {
     /// Its id.
     pub token: u32,
     /// Natural logarithm of its probability under the distribution it was drawn from: after temperature
@@ -99,57 +102,34 @@ pub struct Sampled {
 /// Draws one token by inverting the cumulative distribution at `uniform`, a number in [0, 1).
 ///
 /// A pure function: the same logits and number give the same token everywhere. A logit of `-inf` is
-/// never drawn.
+/// never drawn. `weights` is overwritten; a buffer that is used again saves an allocation of eight bytes per token of the
+/// vocabulary.
 ///
 /// # Errors
 /// If no logit is finite, or one is NaN or `+inf`.
-///
-/// ```
-/// use rlvr::rollout::{SamplingConfig, sample_token};
-/// let logits = [0.0, 2f32.ln(), f32::NEG_INFINITY];
-/// let drawn = sample_token(&logits, &SamplingConfig::default(), 0.5)?;
-/// assert_eq!(drawn.token, 1); // [0, 1/3) is token 0, [1/3, 1) is token 1
-/// assert!((drawn.log_prob - (2f64 / 3.0).ln()).abs() < 1e-6);
-/// # Ok::<(), rlvr::Error>(())
-/// ```
-pub fn sample_token(logits: &[f32], config: &SamplingConfig, uniform: f64) -> Result<Sampled> {
-    let mut best = 0;
-    for (id, &logit) in logits.iter().enumerate() {
-        if logit.is_nan() || logit == f32::INFINITY {
-            return Err(Error::shape(
-                format!("logit of token {id}"),
-                logit,
-                "a finite number or -inf (the policy's weights may have diverged)",
-            ));
-        }
-        if logit > logits[best] {
-            best = id;
-        }
-    }
-    let top = match logits.get(best) {
-        Some(&top) if top > f32::NEG_INFINITY => f64::from(top),
-        _ => {
-            return Err(Error::shape(
-                "logits",
-                format!("{} values, none of them finite", logits.len()),
-                "at least one finite logit",
-            ));
-        }
-    };
+pub(super) fn sample_token(
+    logits: &[f32],
+    config: &SamplingConfig,
+    uniform: f64,
+    weights: &mut Vec<f64>,
+) -> Result<Sampled> {
+    let best = largest(logits)?;
+    let top = f64::from(logits[best]);
     let greedy = config.temperature == 0.0;
     let temperature = if greedy { 1.0 } else { config.temperature };
-    let weights: Vec<f64> = logits
-        .iter()
-        .map(|&logit| ((f64::from(logit) - top) / temperature).exp())
-        .collect();
-    let total: f64 = weights.iter().sum();
-    let entropy = total.ln()
-        - weights
-            .iter()
-            .filter(|&&w| w > 0.0)
-            .map(|&w| w * w.ln())
-            .sum::<f64>()
-            / total;
+    // w = exp(x) of x = (logit - top) / temperature, so the entropy is ln(sum w) - sum(w x) / sum w.
+    let (mut total, mut weighted) = (0.0, 0.0);
+    weights.clear();
+    weights.extend(logits.iter().map(|&logit| {
+        let x = (f64::from(logit) - top) / temperature;
+        let weight = x.exp();
+        total += weight;
+        if weight > 0.0 {
+            weighted += weight * x;
+        }
+        weight
+    }));
+    let entropy = total.ln() - weighted / total;
     if greedy {
         return Ok(Sampled {
             token: best as u32,
@@ -157,21 +137,26 @@ pub fn sample_token(logits: &[f32], config: &SamplingConfig, uniform: f64) -> Re
             entropy,
         });
     }
-    let kept = if config.truncates() {
-        keep(&weights, total, config)
-    } else {
-        (0..weights.len()).filter(|&id| weights[id] > 0.0).collect()
+    let kept = Kept::of(weights, total, config);
+    let kept = |&(id, &weight): &(usize, &f64)| kept.contains(id, weight);
+    let mass = match config.truncates() {
+        true => weights
+            .iter()
+            .enumerate()
+            .filter(kept)
+            .map(|(_, w)| w)
+            .sum(),
+        false => total,
     };
-    let mass: f64 = kept.iter().map(|&id| weights[id]).sum();
     let mut left = uniform * mass;
-    // Rounding can leave a crumb past the last token: it belongs to that one.
-    let mut token = kept.last().copied().unwrap_or(best);
-    for &id in &kept {
-        if left < weights[id] {
-            token = id;
+    let mut token = best;
+    for (id, &weight) in weights.iter().enumerate().filter(kept) {
+        // Rounding can leave a residue past the last token: it belongs to that one.
+        token = id;
+        if left < weight {
             break;
         }
-        left -= weights[id];
+        left -= weight;
     }
     Ok(Sampled {
         token: token as u32,
@@ -180,30 +165,115 @@ pub fn sample_token(logits: &[f32], config: &SamplingConfig, uniform: f64) -> Re
     })
 }
 
-/// The ids that survive the filters, in ascending order.
-fn keep(weights: &[f64], total: f64, config: &SamplingConfig) -> Vec<usize> {
-    let mut ids: Vec<usize> = (0..weights.len()).filter(|&id| weights[id] > 0.0).collect();
-    // Stable: equals stay in the order of their ids.
-    ids.sort_by(|&a, &b| weights[b].total_cmp(&weights[a]));
+/// The id of the largest logit, the lowest among equals.
+fn largest(logits: &[f32]) -> Result<usize> {
+    let (mut best, mut top) = (0, f32::NEG_INFINITY);
+    for (id, &logit) in logits.iter().enumerate() {
+        if logit.is_nan() || logit == f32::INFINITY {
+            return Err(Error::shape(
+                format!("logit of token {id}"),
+                logit,
+                "a finite number or -inf (the policy's weights may have diverged)",
+            ));
+        }
+        if logit > top {
+            (best, top) = (id, logit);
+        }
+    }
+    if top == f32::NEG_INFINITY {
+        return Err(Error::shape(
+            "logits",
+            format!("{} values, none of them finite", logits.len()),
+            "at least one finite logit",
+        ));
+    }
+    Ok(best)
+}
+
+/// The tokens that the filters keep.
+struct Kept {
+    /// The least weight that min-p keeps.
+    least: f64,
+    /// Weight and id of the last token that top-k and top-p keep, in descending order of weight and ascending order of ids
+    /// among equals.
+    last: (f64, usize),
+}
+
+impl Kept {
+    fn contains(&self, id: usize, weight: f64) -> bool {
+        let (lowest, last) = self.last;
+        weight > 0.0
+            && weight >= self.least
+            && (weight > lowest || (weight == lowest && id <= last))
+    }
+
+    fn of(weights: &[f64], total: f64, config: &SamplingConfig) -> Self {
+        let last = last_ranked(weights, total, config.top_k, config.top_p);
+        Self {
+            // The largest weight is exp(0) = 1.
+            least: config.min_p.unwrap_or(0.0),
+            last: last.unwrap_or((0.0, usize::MAX)),
+        }
+    }
+}
+
+/// The first part of a ranking that is sorted; later parts are larger by [`RANKED_GROWTH`].
+const RANKED_FIRST: usize = 256;
+const RANKED_GROWTH: usize = 4;
+
+/// The last token that top-k and top-p keep; `None` if they keep all.
+fn last_ranked(
+    weights: &[f64],
+    total: f64,
+    top_k: Option<usize>,
+    top_p: Option<f64>,
+) -> Option<(f64, usize)> {
+    let top_p = top_p.filter(|&p| p < 1.0);
+    if top_k.is_none() && top_p.is_none() {
+        return None;
+    }
+    let order = |a: &(f64, usize), b: &(f64, usize)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
+    // Tokens below the floor hold too little together to be needed. The margin of a half covers the rounding of sums, which
+    // is far below 1e-5 for any vocabulary.
+    let floor = match (top_k, top_p) {
+        (None, Some(p)) if 1.0 - p > 1e-5 => (1.0 - p) * total / (2.0 * weights.len() as f64),
+        _ => 0.0,
+    };
+    let mut ranked: Vec<(f64, usize)> = weights
+        .iter()
+        .enumerate()
+        .filter(|&(_, &weight)| weight > floor)
+        .map(|(id, &weight)| (weight, id))
+        .collect();
     let mut mass = total;
-    if let Some(k) = config.top_k {
-        ids.truncate(k);
-        mass = ids.iter().map(|&id| weights[id]).sum();
+    if let Some(k) = top_k {
+        if k < ranked.len() {
+            ranked.select_nth_unstable_by(k - 1, order);
+            ranked.truncate(k);
+        }
+        ranked.sort_unstable_by(order);
+        mass = ranked.iter().map(|&(weight, _)| weight).sum();
     }
-    if let Some(p) = config.top_p {
-        let mut reached = 0.0;
-        let needed = ids.iter().position(|&id| {
-            reached += weights[id];
-            reached >= p * mass
-        });
-        ids.truncate(needed.map_or(ids.len(), |last| last + 1));
+    let Some(p) = top_p else {
+        return ranked.pop();
+    };
+    // The ranking is sorted only as far as it is needed.
+    let (mut reached, mut start, mut size) = (0.0, 0, RANKED_FIRST);
+    while start < ranked.len() {
+        let end = ranked.len().min(start + size);
+        if end < ranked.len() {
+            ranked[start..].select_nth_unstable_by(end - start - 1, order);
+        }
+        ranked[start..end].sort_unstable_by(order);
+        for &(weight, id) in &ranked[start..end] {
+            reached += weight;
+            if reached >= p * mass {
+                return Some((weight, id));
+            }
+        }
+        (start, size) = (end, size * RANKED_GROWTH);
     }
-    if let Some(p) = config.min_p {
-        let floor = p * weights[ids[0]];
-        ids.retain(|&id| weights[id] >= floor);
-    }
-    ids.sort_unstable();
-    ids
+    ranked.pop()
 }
 
 #[cfg(test)]
@@ -211,13 +281,17 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn sample(logits: &[f32], config: &SamplingConfig, uniform: f64) -> Result<Sampled> {
+        sample_token(logits, config, uniform, &mut Vec::new())
+    }
+
     fn logits(probabilities: &[f64]) -> Vec<f32> {
         probabilities.iter().map(|p| p.ln() as f32).collect()
     }
 
     /// Token and probability drawn at `uniform`.
     fn draw(probabilities: &[f64], config: &SamplingConfig, uniform: f64) -> (u32, f64) {
-        let drawn = sample_token(&logits(probabilities), config, uniform).unwrap();
+        let drawn = sample(&logits(probabilities), config, uniform).unwrap();
         (drawn.token, drawn.log_prob.exp())
     }
 
@@ -265,14 +339,40 @@ mod tests {
 
     #[test]
     fn greedy_takes_the_lowest_id_among_equals() {
-        let drawn = sample_token(&[1.0, 3.0, 3.0], &SamplingConfig::greedy(), 0.9).unwrap();
+        let drawn = sample(&[1.0, 3.0, 3.0], &SamplingConfig::greedy(), 0.9).unwrap();
         assert_eq!((drawn.token, drawn.log_prob), (1, 0.0));
+    }
+
+    /// The ids that the filters keep, by a full sort.
+    fn sorted(logits: &[f32], config: &SamplingConfig) -> Vec<usize> {
+        let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let weight =
+            |&logit: &f32| ((f64::from(logit) - f64::from(top)) / config.temperature).exp();
+        let weights: Vec<f64> = logits.iter().map(weight).collect();
+        let mut ids: Vec<usize> = (0..weights.len()).filter(|&id| weights[id] > 0.0).collect();
+        let mut mass: f64 = weights.iter().sum();
+        ids.sort_by(|&a, &b| weights[b].total_cmp(&weights[a]));
+        if let Some(k) = config.top_k {
+            ids.truncate(k);
+            mass = ids.iter().map(|&id| weights[id]).sum();
+        }
+        if let Some(p) = config.top_p.filter(|&p| p < 1.0) {
+            let mut reached = 0.0;
+            let needed = ids.iter().position(|&id| {
+                reached += weights[id];
+                reached >= p * mass
+            });
+            ids.truncate(needed.map_or(ids.len(), |last| last + 1));
+        }
+        ids.retain(|&id| weights[id] >= config.min_p.unwrap_or(0.0));
+        ids.sort_unstable();
+        ids
     }
 
     #[test]
     fn entropy_of_known_distributions() {
         let entropy = |logits: &[f32]| {
-            sample_token(logits, &SamplingConfig::default(), 0.3)
+            sample(logits, &SamplingConfig::default(), 0.3)
                 .unwrap()
                 .entropy
         };
@@ -285,12 +385,10 @@ mod tests {
     #[test]
     fn broken_logits_are_errors_that_name_them() {
         let all = SamplingConfig::default();
-        let nan = sample_token(&[0.0, f32::NAN], &all, 0.5)
-            .unwrap_err()
-            .to_string();
+        let nan = sample(&[0.0, f32::NAN], &all, 0.5).unwrap_err().to_string();
         assert!(nan.contains("token 1"), "{nan}");
-        assert!(sample_token(&[f32::NEG_INFINITY; 3], &all, 0.5).is_err());
-        assert!(sample_token(&[], &all, 0.5).is_err());
+        assert!(sample(&[f32::NEG_INFINITY; 3], &all, 0.5).is_err());
+        assert!(sample(&[], &all, 0.5).is_err());
     }
 
     #[test]
@@ -331,6 +429,46 @@ mod tests {
     }
 
     proptest! {
+        /// The filters look at no more of the ranking than they need, and keep what a sort of all tokens keeps.
+        #[test]
+        fn filters_keep_what_a_full_sort_keeps(
+            // Few distinct values, so that there are equals, and some of them at the cut.
+            raw in prop::collection::vec(-40i16..8, 1..3000),
+            step in prop::sample::select(vec![0.001f32, 0.1, 1.0, 30.0]),
+            temperature in 0.5f64..2.0,
+            top_k in prop::option::of(1usize..2000),
+            top_p in prop::option::of(prop_oneof![0.01f64..1.0, 0.999f64..1.0, Just(1.0 - 1e-9), Just(1.0)]),
+            min_p in prop::option::of(0.0f64..1.0),
+        ) {
+            let mut raw: Vec<f32> = raw.iter().map(|&x| f32::from(x) * step).collect();
+            if raw.len() > 2 {
+                raw[1] = f32::NEG_INFINITY;
+            }
+            let config = SamplingConfig { temperature, top_k, top_p, min_p };
+            let mut weights = Vec::new();
+            sample_token(&raw, &config, 0.5, &mut weights).unwrap();
+            let kept = Kept::of(&weights, weights.iter().sum(), &config);
+            let ids: Vec<usize> =
+                (0..raw.len()).filter(|&id| kept.contains(id, weights[id])).collect();
+            prop_assert_eq!(ids, sorted(&raw, &config));
+        }
+
+        /// The entropy is that of its definition.
+        #[test]
+        fn the_entropy_is_the_expected_information(
+            raw in prop::collection::vec(-20f32..20.0, 1..200),
+            temperature in 0.3f64..3.0,
+        ) {
+            let config = SamplingConfig { temperature, ..Default::default() };
+            let weights: Vec<f64> =
+                raw.iter().map(|&logit| (f64::from(logit) / temperature).exp()).collect();
+            let total: f64 = weights.iter().sum();
+            let expected: f64 =
+                weights.iter().map(|w| w / total).map(|p| -p * p.ln()).sum();
+            let entropy = sample(&raw, &config, 0.5).unwrap().entropy;
+            prop_assert!((entropy - expected).abs() < 1e-10, "{} {}", entropy, expected);
+        }
+
         /// Over a grid of uniforms, each token comes as often as its probability says.
         #[test]
         fn inversion_reproduces_the_distribution(
@@ -343,7 +481,7 @@ mod tests {
             let mut probs = vec![0f64; raw.len()];
             for i in 0..steps {
                 let drawn =
-                    sample_token(&raw, &config, (i as f64 + 0.5) / steps as f64).unwrap();
+                    sample(&raw, &config, (i as f64 + 0.5) / steps as f64).unwrap();
                 counts[drawn.token as usize] += 1;
                 probs[drawn.token as usize] = drawn.log_prob.exp();
             }
