@@ -10,8 +10,8 @@ use super::{
     AdvantageInput, Batch, Gae, Gdpo, Gpg, Group, GroupMean, GroupStatistics, LeaveOneOut, MaxRl,
     Opo, OptimalTokenBaseline, PassAtK, ReinforcePlusPlus, ReinforcePlusPlusBaseline, Remax,
 };
-use crate::Result;
 use crate::types::PerToken;
+use crate::{Error, Result};
 
 /// Turns the rewards of a batch into advantages.
 ///
@@ -90,6 +90,20 @@ pub trait AdvantageEstimator: Send + Sync + Debug {
         false
     }
 
+    /// Refuses a KL penalty inside the rewards. Default: it is refused where rewards are read one by one, since it belongs to none of them.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the estimator.
+    fn validate_kl_in_reward(&self) -> Result<()> {
+        match self.needs_components() {
+            true => Err(refused_kl(
+                self.name(),
+                "it standardises each reward by itself, and the penalty belongs to none",
+            )),
+            false => Ok(()),
+        }
+    }
+
     /// The estimator and its settings, by which a checkpoint tells whether it belongs to a run. Default: as `Debug` writes it.
     fn fingerprint(&self) -> String {
         format!("{self:?}")
@@ -99,6 +113,21 @@ pub trait AdvantageEstimator: Send + Sync + Debug {
     fn validate(&self) -> Result<()> {
         Ok(())
     }
+}
+
+/// Why an estimator does not go with a KL penalty inside the rewards.
+pub(super) fn refused_kl(name: &str, reason: &str) -> Error {
+    let expected = format!("none with `{name}`: {reason}; put the KL into the objective");
+    Error::config("kl_in_reward", "given", expected)
+}
+
+/// As [`AdvantageEstimator::validate_kl_in_reward`], for estimators that divide by the spread of a group.
+pub(super) fn refuse_kl_beside_group_std(name: &str) -> Result<()> {
+    Err(refused_kl(
+        name,
+        "in a group whose rewards are all equal it would divide by the spread of the penalties, and scale their noise up \
+         into advantages of full size",
+    ))
 }
 
 /// What an estimator gives to the loss.
@@ -266,6 +295,10 @@ impl AdvantageEstimator for Estimator {
 
     fn needs_ref_log_probs(&self) -> bool {
         self.inner().needs_ref_log_probs()
+    }
+
+    fn validate_kl_in_reward(&self) -> Result<()> {
+        self.inner().validate_kl_in_reward()
     }
 
     fn fingerprint(&self) -> String {

@@ -2,13 +2,15 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::estimator::refuse_kl_beside_group_std;
 use super::moments::{check_epsilon, check_floor, per_group};
 use super::{AdvantageEstimator, AdvantageInput, Advantages, Singleton};
 use crate::Result;
 
 /// The advantage of GRPO: rewards standardised within their group, see [`group_normalized`].
 ///
-/// GRPO (arXiv 2402.03300, section 4.1.2). The defaults are TRL's `scale_rewards="group"`; verl's `grpo` has `epsilon` 1e-6 and
+/// GRPO (arXiv 2402.03300, section 4.1.2). It does not go with a KL penalty inside the rewards, where the noise of the penalties would be
+/// standardised in groups whose rewards are all equal. The defaults are TRL's `scale_rewards="group"`; verl's `grpo` has `epsilon` 1e-6 and
 /// `singleton` `score`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -46,6 +48,10 @@ impl AdvantageEstimator for Group {
 
     fn needs_groups(&self) -> bool {
         self.singleton == Singleton::Zero
+    }
+
+    fn validate_kl_in_reward(&self) -> Result<()> {
+        refuse_kl_beside_group_std(self.name())
     }
 
     fn validate(&self) -> Result<()> {

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::estimator::refused_kl;
 use super::moments::{check_epsilon, per_group};
 use super::{AdvantageEstimator, AdvantageInput, Advantages};
 use crate::{Error, Result};
@@ -34,6 +35,12 @@ impl AdvantageEstimator for MaxRl {
         Advantages::per_rollout(input, |scores, groups| {
             mean_normalized(scores, groups, self.epsilon)
         })
+    }
+
+    fn validate_kl_in_reward(&self) -> Result<()> {
+        let reason =
+            "it divides by the mean of the group, and a reward less a penalty may be below 0";
+        Err(refused_kl(self.name(), reason))
     }
 
     fn validate(&self) -> Result<()> {

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::estimator::refuse_kl_beside_group_std;
 use super::moments::{check_epsilon, check_floor, check_rewards, group_moments, members};
 use super::{AdvantageEstimator, AdvantageInput, Advantages};
 use crate::Result;
@@ -50,6 +51,13 @@ impl AdvantageEstimator for PassAtK {
             }
             Ok(advantages)
         })
+    }
+
+    fn validate_kl_in_reward(&self) -> Result<()> {
+        match self.normalize {
+            true => refuse_kl_beside_group_std(self.name()),
+            false => Ok(()),
+        }
     }
 
     fn validate(&self) -> Result<()> {

@@ -13,6 +13,8 @@ const ZERO_STD: f64 = 1e-8;
 pub struct GroupStatistics {
     /// Groups in the batch, with or without a scored rollout.
     pub groups: usize,
+    /// Groups with at least one scored rollout.
+    pub scored_groups: usize,
     /// Groups with at least one scored rollout, all of whose scores are equal: they teach nothing. A group with a single
     /// scored rollout is one of them.
     pub zero_std_groups: usize,
@@ -36,6 +38,7 @@ impl GroupStatistics {
         let mut spread = 0;
         for (group, rollouts) in &members {
             if let Some(moments) = group_moments(scores, *group, rollouts)? {
+                statistics.scored_groups += 1;
                 statistics.zero_std_groups += usize::from(moments.flat);
                 if moments.count > 1 {
                     spread += 1;
@@ -47,9 +50,10 @@ impl GroupStatistics {
         Ok(statistics)
     }
 
-    /// `zero_std_groups / groups`, TRL's `frac_reward_zero_std`; 0 for an empty batch.
-    pub fn frac_zero_std(&self) -> f64 {
-        self.zero_std_groups as f64 / self.groups.max(1) as f64
+    /// `zero_std_groups / scored_groups`, TRL's `frac_reward_zero_std`; `None` if nothing was scored.
+    pub fn frac_zero_std(&self) -> Option<f64> {
+        let share = self.zero_std_groups as f64 / self.scored_groups as f64;
+        (self.scored_groups > 0).then_some(share)
     }
 }
 

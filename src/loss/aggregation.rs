@@ -3,8 +3,9 @@
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::Denominators;
-use crate::{Error, Result};
+use super::input::missing;
+use super::{Denominators, LossInput, StepStatistics};
+use crate::{Error, Result, host};
 
 /// How per-token terms `x[b,t]` with mask `m` become a scalar; `n_b` is the row's number of tokens, and N, S and P are
 /// the tokens, sequences and prompts of the whole optimizer step ([`Denominators`]).
@@ -52,7 +53,7 @@ impl Aggregation {
 
     /// The weight `[B, T]` of every token; 0 at padding. The scalar is the sum of terms times weights.
     ///
-    /// `prompt_tokens` `[B, 1]` says how many tokens the prompt of each row has in the step.
+    /// `prompt_tokens` `[B, 1]` says how many tokens the prompt of each row has in the step; for the prompt mean alone.
     pub(super) fn weights(
         &self,
         mask: &Tensor<2>,
@@ -74,16 +75,28 @@ impl Aggregation {
             Self::SequenceMeanTokenSum => mask.div_scalar(sequences),
             Self::Constant { length } => mask.div_scalar(sequences * length as f64),
             Self::PromptMean => {
-                let Some(lengths) = prompt_tokens else {
-                    return Err(Error::config(
-                        "prompt_tokens",
-                        "none",
-                        "given: the aggregation is prompt_mean, which divides by the tokens of each prompt's group",
-                    ));
-                };
-                let lengths = lengths.clone().inner().clamp_min(1.0);
-                (mask / lengths).div_scalar(or_one(denominators.prompts))
+                let lengths = prompt_tokens.ok_or_else(|| missing("prompts", PROMPT_MEAN))?;
+                (mask / lengths.clone().clamp_min(1.0)).div_scalar(or_one(denominators.prompts))
             }
         })
     }
+}
+
+/// How errors call the aggregation that needs to know prompts.
+pub(super) const PROMPT_MEAN: &str = "the aggregation prompt_mean";
+
+/// `[B, 1]` How many tokens the prompt of each row has in the whole step.
+pub(super) fn prompt_tokens(input: &LossInput, step: &StepStatistics) -> Result<Tensor<2>> {
+    let Some(prompts) = &input.prompts else {
+        return Err(missing("prompts", PROMPT_MEAN));
+    };
+    let Some(tokens) = &step.prompt_tokens else {
+        return Err(super::evaluate::needs_statistics(
+            "prompt_tokens",
+            PROMPT_MEAN,
+        ));
+    };
+    let count = |prompt| tokens.get(prompt).copied().unwrap_or(0) as f64;
+    let counts: Vec<[f64; 1]> = prompts.iter().map(|prompt| [count(prompt)]).collect();
+    Ok(host::float_rows(&counts, 1, &input.mask.device()))
 }

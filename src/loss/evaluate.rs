@@ -2,6 +2,7 @@
 
 use burn::tensor::Tensor;
 
+use super::aggregation::prompt_tokens;
 use super::gather::{Columns, compared};
 use super::input::{Cleaner, missing};
 use super::ratio::LARGEST_EXPONENT;
@@ -118,9 +119,13 @@ impl PolicyObjective {
             terms = terms * factor.clone();
         }
 
+        let prompt_tokens = match self.compares_prompts() {
+            true => Some(prompt_tokens(input, &step)?),
+            false => None,
+        };
         let sum = WeightedSum {
             mask: &mask,
-            prompt_tokens: input.prompt_tokens.as_ref(),
+            prompt_tokens: prompt_tokens.as_ref(),
         };
         let policy_loss = sum.of(terms, self.aggregation, step.policy)?;
         let mut loss = policy_loss.clone();
@@ -311,7 +316,7 @@ impl PolicyObjective {
     }
 }
 
-fn needs_statistics(field: &str, part: &str) -> crate::Error {
+pub(super) fn needs_statistics(field: &str, part: &str) -> crate::Error {
     crate::Error::config(
         format!("statistics.{field}"),
         "none",

@@ -1,7 +1,10 @@
 //! What a step's micro-batches have to know of each other.
 
+use std::collections::BTreeMap;
+
 use burn::tensor::{Tensor, TensorData};
 
+use super::aggregation::PROMPT_MEAN;
 use super::correction::WeightSum;
 use super::input::missing;
 use super::surrogate::{StepToken, SurrogateLoss};
@@ -17,8 +20,8 @@ impl PolicyObjective {
     /// Gathers what the losses of a step's micro-batches need to know of the whole step, from all of them. No gradient is
     /// needed: log-probs and entropies may come from a forward pass off the tape.
     ///
-    /// Tokens and completions are counted after rejection; a completion without a token is not counted, as in verl. To count it, as TRL
-    /// does, or to count prompts of several completions, set the [`Denominators`] yourself.
+    /// Tokens, completions and prompts are counted after rejection; a completion or prompt without a token is not counted, as in verl.
+    /// To count it, as TRL does, set the [`Denominators`] yourself.
     ///
     /// ```
     /// use burn::tensor::Tensor;
@@ -60,6 +63,7 @@ impl PolicyObjective {
         let mut weights = WeightSum::default();
         let mut entropies = Vec::new();
         let mut tokens = Vec::new();
+        let mut prompt_tokens = self.compares_prompts().then(BTreeMap::<usize, usize>::new);
         for input in micro_batches {
             input.check_shapes()?;
             let width = input.mask.dims()[1];
@@ -76,8 +80,16 @@ impl PolicyObjective {
                 let mut kept = kept.into_iter();
                 places.retain(|_| kept.next().unwrap_or(false));
             }
-            counts.tokens += places.len();
-            counts.sequences += places.chunk_by(|a, b| a / width == b / width).count();
+            for row in places.chunk_by(|a, b| a / width == b / width) {
+                counts.tokens += row.len();
+                counts.sequences += 1;
+                if let Some(totals) = &mut prompt_tokens {
+                    let Some(prompts) = &input.prompts else {
+                        return Err(missing("prompts", PROMPT_MEAN));
+                    };
+                    *totals.entry(prompts[row[0] / width]).or_default() += row.len();
+                }
+            }
             if self.top_entropy.is_some() {
                 let Some(values) = &input.entropies else {
                     return Err(missing("entropies", "a selection by entropy"));
@@ -98,7 +110,14 @@ impl PolicyObjective {
                 }));
             }
         }
-        let mut statistics = StepStatistics::from(counts);
+        let mut denominators = Denominators::from(counts);
+        if let Some(totals) = &prompt_tokens {
+            denominators.prompts = totals.len() as f64;
+        }
+        let mut statistics = StepStatistics {
+            prompt_tokens,
+            ..StepStatistics::new(denominators)
+        };
         if let Some(selection) = &self.top_entropy {
             let threshold = selection.threshold(&mut entropies);
             let selected = entropies.iter().filter(|&&h| h >= threshold).count();

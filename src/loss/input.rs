@@ -24,9 +24,9 @@ pub struct LossInput {
     pub advantages: Tensor<2>,
     /// 1 at completion tokens, 0 elsewhere.
     pub mask: Tensor<2>,
-    /// `[B, 1]`: how many tokens the prompt of each row has in the whole step, over its group. Needed by
+    /// `[B]` The prompt of each row: any numbers, the same for all completions of a prompt. Needed by
     /// [`Aggregation::PromptMean`](super::Aggregation::PromptMean).
-    pub prompt_tokens: Option<Tensor<2>>,
+    pub prompts: Option<Vec<usize>>,
 }
 
 impl LossInput {
@@ -40,7 +40,7 @@ impl LossInput {
             entropies: None,
             advantages,
             mask,
-            prompt_tokens: None,
+            prompts: None,
         }
     }
 
@@ -54,17 +54,17 @@ impl LossInput {
             ("advantages", Some(&self.advantages)),
             ("mask", Some(&self.mask)),
         ];
-        let square = square.map(|(name, tensor)| (name, tensor, [rows, width], "as log_probs"));
-        let column = (
-            "prompt_tokens",
-            self.prompt_tokens.as_ref(),
-            [rows, 1],
-            "one for each row",
-        );
-        for (name, tensor, expected, why) in square.into_iter().chain([column]) {
-            check_shape(name, tensor, expected, why)?;
+        for (name, tensor) in square {
+            check_shape(name, tensor, [rows, width], "as log_probs")?;
         }
-        Ok(())
+        match &self.prompts {
+            Some(prompts) if prompts.len() != rows => Err(Error::shape(
+                "length of `prompts`",
+                prompts.len(),
+                format!("{rows}, one for each row"),
+            )),
+            _ => Ok(()),
+        }
     }
 
     /// The token log-ratios to the old policy are all exactly zero.

@@ -189,7 +189,8 @@ impl KlPenalty {
 
 /// The adaptive controller of a KL coefficient (Ziegler et al., arXiv 1909.08593, sec. 2.2).
 ///
-/// After n samples with mean KL `k`: `coef *= 1 + clip(k/target - 1, -0.2, 0.2) * n / horizon`.
+/// After n samples with mean KL `k`: `coef *= 1 + clip(k/target - 1, -0.2, 0.2) * min(n / horizon, 4)`, so that one update changes the
+/// coefficient by at most four fifths, and never its sign.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AdaptiveKl {
@@ -197,7 +198,7 @@ pub struct AdaptiveKl {
     pub coef: f64,
     /// The KL aimed at, in nats.
     pub target: f64,
-    /// Samples over which a full correction of 20 % is made.
+    /// Samples over which a full correction of 20 % is made; usually many times those of one update.
     pub horizon: f64,
 }
 
@@ -205,6 +206,6 @@ impl AdaptiveKl {
     /// Moves the coefficient after `samples` samples with mean KL `kl`.
     pub fn update(&mut self, kl: f64, samples: usize) {
         let error = (kl / self.target - 1.0).clamp(-0.2, 0.2);
-        self.coef *= 1.0 + error * samples as f64 / self.horizon;
+        self.coef *= 1.0 + error * (samples as f64 / self.horizon).min(4.0);
     }
 }

@@ -135,11 +135,19 @@ impl PolicyObjective {
         self.top_entropy.is_some() || self.surrogate.gathers() || current
     }
 
+    /// Whether some term weighs every prompt the same.
+    pub(super) fn compares_prompts(&self) -> bool {
+        let of_kl = self.kl.and_then(|kl| kl.aggregation);
+        let all = [Some(self.aggregation), of_kl, self.entropy_aggregation];
+        all.contains(&Some(Aggregation::PromptMean))
+    }
+
     /// Whether the loss of a micro-batch needs more of its step than counts that are known beforehand, so that
     /// [`statistics`](Self::statistics) has to see all of it first.
     pub fn needs_statistics(&self) -> bool {
         let correction = self.sampler_correction.as_ref();
-        self.needs_whole_step() || correction.is_some_and(SamplerCorrection::gathers)
+        let gathers = correction.is_some_and(SamplerCorrection::gathers);
+        self.needs_whole_step() || self.compares_prompts() || gathers
     }
 
     /// Refuses parts, or combinations of parts, that make no sense, with the reason.

@@ -1,5 +1,7 @@
 //! What a whole optimizer step hands to each of its micro-batches.
 
+use std::collections::BTreeMap;
+
 /// What one optimizer step consists of, over all of its micro-batches.
 ///
 /// Counted once and handed to every micro-batch, the counts make the sum of the micro-batch losses the loss of the
@@ -63,6 +65,9 @@ pub struct StepStatistics {
     pub entropy_threshold: Option<f64>,
     /// The mean of the sampler weights, by which they are divided.
     pub weight_mean: Option<f64>,
+    /// How many tokens each prompt has, by the numbers of [`LossInput::prompts`](super::LossInput::prompts); for
+    /// [`Aggregation::PromptMean`](super::Aggregation::PromptMean).
+    pub prompt_tokens: Option<BTreeMap<usize, usize>>,
     /// What the surrogate itself has gathered; see [`SurrogateLoss::gather`](super::SurrogateLoss::gather).
     pub surrogate: Option<Vec<f64>>,
 }
@@ -77,6 +82,7 @@ impl StepStatistics {
             entropy: denominators,
             entropy_threshold: None,
             weight_mean: None,
+            prompt_tokens: None,
             surrogate: None,
         }
     }

@@ -247,18 +247,10 @@ impl TrainerConfig {
                 ),
             ));
         }
-        if self.kl_in_reward.is_some() && estimator.needs_components() {
-            return Err(Error::config(
-                "kl_in_reward",
-                "given",
-                format!(
-                    "none with `{}`: it standardises each reward by itself, and the penalty belongs to none; \
-                     put the KL into the objective",
-                    estimator.name()
-                ),
-            ));
+        match self.kl_in_reward {
+            Some(_) => estimator.validate_kl_in_reward(),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// How log-probs are computed: at the temperature of the sampler.

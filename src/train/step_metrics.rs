@@ -59,7 +59,7 @@ pub(super) fn step_metrics(
     put("reward", mean(&rewards));
     let statistics = &experience.advantages.statistics;
     put("reward_std", Some(statistics.mean_std));
-    put("frac_reward_zero_std", Some(statistics.frac_zero_std()));
+    put("frac_reward_zero_std", statistics.frac_zero_std());
     put("rewards/unscored", Some(statistics.unscored as f64));
     for (name, value) in reward_metrics(&rollouts) {
         put(&name, Some(value));

@@ -1,7 +1,5 @@
 //! From experience to updates: passes, mini-batches of whole groups, micro-batches.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use burn::optim::{GradientsAccumulator, GradientsParams};
 
 use super::config::TrainerConfig;
@@ -9,9 +7,8 @@ use super::controllers::Controllers;
 use super::critic::Critic;
 use super::experience::Experience;
 use super::optimizer::{Optimizer, UpdateReport};
-use crate::host;
 use crate::loss::{
-    Denominators, LossInput, LossMetrics, PolicyObjective, StepCounts, StepStatistics, value_loss,
+    LossInput, LossMetrics, PolicyObjective, StepCounts, StepStatistics, value_loss,
 };
 use crate::policy::{PolicyModel, ScoredTokens, TokenScores, ValueModel};
 use crate::random;
@@ -47,7 +44,10 @@ pub(super) fn learn<M: PolicyModel, V: ValueModel>(
     let policy_learns = critic
         .as_ref()
         .is_none_or(|critic| step >= critic.config.warmup_steps);
-    let lengths = experience.rollouts.lengths();
+    let (groups, lengths) = (
+        experience.rollouts.group_ids(),
+        experience.rollouts.lengths(),
+    );
     let sampler = experience.rollouts.log_probs();
     for pass in 0..config.passes {
         for rows in mini_batches(config, step, pass, experience) {
@@ -70,11 +70,7 @@ pub(super) fn learn<M: PolicyModel, V: ValueModel>(
                     experience,
                     sampler: &sampler,
                     advantages: &experience.advantages.per_token,
-                    prompt_tokens: tokens_of_prompts(
-                        &experience.rollouts.group_ids(),
-                        &lengths,
-                        &kept,
-                    ),
+                    groups: &groups,
                     lengths: &lengths,
                     rows: &kept,
                 };
@@ -90,19 +86,6 @@ pub(super) fn learn<M: PolicyModel, V: ValueModel>(
         }
     }
     Ok(updates)
-}
-
-/// `[N, 1]` How many tokens the group of each rollout has among `rows`.
-fn tokens_of_prompts(groups: &[usize], lengths: &[usize], rows: &[usize]) -> Vec<Vec<f64>> {
-    let mut totals: BTreeMap<usize, usize> = BTreeMap::new();
-    for &row in rows {
-        *totals.entry(groups[row]).or_default() += lengths[row];
-    }
-    let total = |group| totals.get(group).copied().unwrap_or(0);
-    groups
-        .iter()
-        .map(|group| vec![total(group) as f64])
-        .collect()
 }
 
 /// The rollouts of each update of a pass: whole groups, in an order of their own for each pass.
@@ -139,8 +122,8 @@ struct Update<'a> {
     /// Log-probs of the sampler, a row for each rollout.
     sampler: &'a PerToken,
     advantages: &'a PerToken,
-    /// Tokens of each rollout's prompt in this update.
-    prompt_tokens: Vec<Vec<f64>>,
+    /// The group of each rollout.
+    groups: &'a [usize],
     lengths: &'a [usize],
     rows: &'a [usize],
 }
@@ -220,15 +203,6 @@ impl Update<'_> {
             }
             statistics = self.objective.statistics(&inputs)?;
         }
-        let group_ids = self.experience.rollouts.group_ids();
-        let prompts: BTreeSet<usize> = self.rows.iter().map(|&row| group_ids[row]).collect();
-        let with_prompts = |denominators| Denominators {
-            prompts: prompts.len() as f64,
-            ..denominators
-        };
-        statistics.policy = with_prompts(statistics.policy);
-        statistics.kl = with_prompts(statistics.kl);
-        statistics.entropy = with_prompts(statistics.entropy);
         Ok(statistics)
     }
 
@@ -247,16 +221,12 @@ impl Update<'_> {
         let corrects =
             objective.sampler_correction.is_some() || objective.off_policy_mask.is_some();
         let sampler = corrects.then(|| batch.per_token(self.sampler, "sampler log-probs"));
-        let tokens: Vec<&[f64]> = part
-            .iter()
-            .map(|&row| self.prompt_tokens[row].as_slice())
-            .collect();
         Ok(LossInput {
             old_log_probs: optional(&self.experience.old_log_probs, "old log-probs")?,
             ref_log_probs: optional(&self.experience.ref_log_probs, "reference log-probs")?,
             sampler_log_probs: sampler.transpose()?,
             entropies: Some(scores.entropies),
-            prompt_tokens: Some(host::float_rows(&tokens, 1, &batch.mask.device())),
+            prompts: Some(part.iter().map(|&row| self.groups[row]).collect()),
             ..LossInput::new(
                 scores.log_probs,
                 batch.per_token(self.advantages, "advantages")?,

@@ -1,7 +1,7 @@
 //! A step of rollouts as plain numbers, and what the crate makes of it.
 
 use burn::tensor::{Device, Tensor};
-use rlvr::loss::{Denominators, LossInput, LossMetrics, PolicyObjective, StepStatistics};
+use rlvr::loss::{LossInput, LossMetrics, PolicyObjective, StepStatistics};
 
 use crate::common::{floats, matrix};
 
@@ -43,50 +43,18 @@ pub const POISON: Cell = Cell {
 #[derive(Clone, Debug)]
 pub struct Row {
     pub prompt: usize,
-    /// The tokens of its prompt in the whole step.
-    pub prompt_tokens: usize,
     pub cells: Vec<Cell>,
 }
 
 impl Row {
     /// A completion whose prompt has no other.
     pub fn alone(cells: Vec<Cell>) -> Self {
-        let row = Self {
-            prompt: 0,
-            prompt_tokens: 0,
-            cells,
-        };
-        with_prompts(vec![row]).remove(0)
+        Self { prompt: 0, cells }
     }
 
     pub fn tokens(&self) -> impl Iterator<Item = (usize, &Cell)> {
         self.cells.iter().enumerate().filter(|(_, cell)| cell.mask)
     }
-}
-
-/// Counts the tokens of every prompt.
-pub fn with_prompts(mut rows: Vec<Row>) -> Vec<Row> {
-    let lengths: Vec<(usize, usize)> = rows
-        .iter()
-        .map(|row| (row.prompt, row.tokens().count()))
-        .collect();
-    for row in &mut rows {
-        let own = lengths.iter().filter(|(prompt, _)| *prompt == row.prompt);
-        row.prompt_tokens = own.map(|(_, tokens)| tokens).sum();
-    }
-    rows
-}
-
-/// The prompts that have a token.
-pub fn prompts(rows: &[Row]) -> usize {
-    let mut seen: Vec<usize> = rows
-        .iter()
-        .filter(|row| row.prompt_tokens > 0)
-        .map(|row| row.prompt)
-        .collect();
-    seen.sort_unstable();
-    seen.dedup();
-    seen.len()
 }
 
 pub fn width(rows: &[Row]) -> usize {
@@ -104,37 +72,19 @@ pub fn input(rows: &[Row], device: &Device) -> LossInput {
         });
         matrix(&padded.collect::<Vec<Vec<f64>>>(), device)
     };
-    let counts: Vec<_> = rows
-        .iter()
-        .map(|row| vec![row.prompt_tokens as f64])
-        .collect();
     let leaf = |tensor: Tensor<2>| tensor.autodiff().require_grad();
     LossInput {
         old_log_probs: Some(tensor(|cell| cell.old)),
         ref_log_probs: Some(tensor(|cell| cell.reference)),
         sampler_log_probs: Some(tensor(|cell| cell.sampler)),
         entropies: Some(leaf(tensor(|cell| cell.entropy))),
-        prompt_tokens: Some(matrix(&counts, device)),
+        prompts: Some(rows.iter().map(|row| row.prompt).collect()),
         ..LossInput::new(
             leaf(tensor(|cell| cell.log_prob)),
             tensor(|cell| cell.advantage),
             tensor(|cell| f64::from(cell.mask)),
         )
     }
-}
-
-/// What the micro-batches `parts` of the step `rows` have to know of each other.
-pub fn statistics(
-    objective: &PolicyObjective,
-    rows: &[Row],
-    parts: &[LossInput],
-) -> StepStatistics {
-    let mut step = objective.statistics(parts).unwrap();
-    let prompts = prompts(rows) as f64;
-    for term in [&mut step.policy, &mut step.kl, &mut step.entropy] {
-        *term = Denominators { prompts, ..*term };
-    }
-    step
 }
 
 /// Loss, gradients row by row and metrics of a micro-batch.
@@ -166,7 +116,7 @@ impl Outcome {
     /// The step as one micro-batch.
     pub fn whole(objective: &PolicyObjective, rows: &[Row], device: &Device) -> Self {
         let input = input(rows, device);
-        let step = statistics(objective, rows, std::slice::from_ref(&input));
+        let step = objective.statistics(std::slice::from_ref(&input)).unwrap();
         Self::of(objective, &input, &step)
     }
 
@@ -194,12 +144,8 @@ pub fn small_batch() -> Vec<Row> {
         entropy,
         advantage,
     };
-    let row = |prompt, cells| Row {
-        prompt,
-        prompt_tokens: 0,
-        cells,
-    };
-    with_prompts(vec![
+    let row = |prompt, cells| Row { prompt, cells };
+    vec![
         row(
             0,
             vec![
@@ -224,5 +170,5 @@ pub fn small_batch() -> Vec<Row> {
             ],
         ),
         row(2, vec![POISON; 3]),
-    ])
+    ]
 }

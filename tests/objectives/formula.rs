@@ -8,7 +8,9 @@ use rlvr::loss::{
     WeightLevel,
 };
 
-use crate::batch::{Cell, Row, prompts};
+use std::collections::BTreeMap;
+
+use crate::batch::{Cell, Row};
 
 /// An objective on one whole step.
 pub struct Formula<'a> {
@@ -24,7 +26,8 @@ pub struct Formula<'a> {
     picked: Vec<Vec<bool>>,
     tokens: f64,
     sequences: f64,
-    prompts: f64,
+    /// Tokens of every prompt that has one.
+    prompts: BTreeMap<usize, usize>,
     selected_tokens: f64,
 }
 
@@ -51,7 +54,7 @@ impl<'a> Formula<'a> {
             picked: given,
             tokens: 0.0,
             sequences: 0.0,
-            prompts: prompts(rows) as f64,
+            prompts: BTreeMap::new(),
             selected_tokens: 0.0,
         };
         if let Some(correction) = &objective.sampler_correction {
@@ -66,6 +69,9 @@ impl<'a> Formula<'a> {
             .collect::<Vec<_>>();
         formula.tokens = lengths.iter().sum::<usize>() as f64;
         formula.sequences = lengths.iter().filter(|&&n| n > 0).count() as f64;
+        for (row, length) in rows.iter().zip(lengths).filter(|(_, length)| *length > 0) {
+            *formula.prompts.entry(row.prompt).or_default() += length;
+        }
         formula.keep();
         formula.select();
         formula.pick();
@@ -257,7 +263,10 @@ impl<'a> Formula<'a> {
             }
             Aggregation::SequenceMeanTokenSum => 1.0 / self.sequences,
             Aggregation::Constant { length } => 1.0 / (self.sequences * length as f64),
-            Aggregation::PromptMean => 1.0 / (self.held[b].prompt_tokens as f64 * self.prompts),
+            Aggregation::PromptMean => {
+                let tokens = self.prompts[&self.held[b].prompt];
+                1.0 / (tokens * self.prompts.len()) as f64
+            }
         }
     }
 

@@ -7,9 +7,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use rlvr::loss::{ClipCov, KlCov, LossInput, LossMetrics, PolicyObjective, StepCounts, Surrogate};
 
-use crate::batch::{
-    Cell, Outcome, POISON, Row, input, small_batch, statistics, width, with_prompts,
-};
+use crate::batch::{Cell, Outcome, POISON, Row, input, small_batch, width};
 use crate::common::{assert_close, devices};
 use crate::covering::covering;
 use crate::parts::Parts;
@@ -49,16 +47,11 @@ prop_compose! {
 
 /// Ragged rows of up to three prompts, some of them empty, with holes in the mask; at least one token.
 pub fn rows() -> impl Strategy<Value = Vec<Row>> {
-    let row = (0usize..3, prop::collection::vec(cell(), 0..6)).prop_map(|(prompt, cells)| Row {
-        prompt,
-        prompt_tokens: 0,
-        cells,
-    });
-    prop::collection::vec(row, 1..6)
-        .prop_map(with_prompts)
-        .prop_filter("no token", |rows| {
-            rows.iter().any(|row| row.tokens().count() > 0)
-        })
+    let row = (0usize..3, prop::collection::vec(cell(), 0..6))
+        .prop_map(|(prompt, cells)| Row { prompt, cells });
+    prop::collection::vec(row, 1..6).prop_filter("no token", |rows| {
+        rows.iter().any(|row| row.tokens().count() > 0)
+    })
 }
 
 /// Objectives in which any two choices meet; and those that need the whole step with all of the parts that need it too.
@@ -169,7 +162,7 @@ fn the_losses_of_any_micro_batches_add_up_to_the_whole() {
                 input(&own, device)
             })
             .collect();
-        let step = statistics(objective, rows, &inputs);
+        let step = objective.statistics(&inputs).unwrap();
         let mut sum = 0.0;
         let mut metrics = LossMetrics::default();
         for (part, input) in parts.iter().zip(&inputs) {
@@ -209,7 +202,6 @@ fn padding_and_empty_completions_are_never_looked_at() {
             let mut padded = rows.clone();
             let empty = Row {
                 prompt: 9,
-                prompt_tokens: 0,
                 cells: vec![POISON],
             };
             padded.resize(rows.len() + extra, empty);
@@ -271,6 +263,7 @@ fn what_compares_tokens_with_their_step_refuses_to_guess_from_a_micro_batch() {
         let step = objective.statistics(std::slice::from_ref(&input)).unwrap();
         let needs = step.entropy_threshold.is_some()
             || step.weight_mean.is_some()
+            || step.prompt_tokens.is_some()
             || step.surrogate.is_some();
         match objective.loss(&input, counts) {
             Ok(_) => assert!(!needs, "{objective:?}"),

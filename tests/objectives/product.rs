@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use burn::tensor::Device;
 
-use crate::batch::{Outcome, Row, input, small_batch, statistics};
+use crate::batch::{Outcome, Row, input, small_batch};
 use crate::common::{assert_close, devices, floats};
 use crate::covering::covering;
 use crate::formula::Formula;
@@ -16,7 +16,7 @@ pub fn assert_formula(parts: &Parts, places: Places, rows: &[Row], device: &Devi
     let objective = parts.objective(places);
     let names = parts.names(places).join(" ");
     let input = input(rows, device);
-    let step = statistics(&objective, rows, std::slice::from_ref(&input));
+    let step = objective.statistics(std::slice::from_ref(&input)).unwrap();
     let loss = objective.loss(&input, &step).unwrap();
     let formula = Formula::new(&objective, rows);
     let gradients = loss.loss.backward();

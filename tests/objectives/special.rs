@@ -2,11 +2,11 @@
 
 use burn::tensor::Device;
 use rlvr::loss::{
-    Aggregation, ClipCov, KlEstimator, KlPenalty, LossInput, PolicyObjective, PpoClip, RatioLevel,
-    StepCounts, Surrogate,
+    Aggregation, ClipCov, ImportanceWeights, KlEstimator, KlPenalty, LossInput, PolicyObjective,
+    PpoClip, RatioLevel, SamplerCorrection, StepCounts, Surrogate, WeightAction, WeightLevel,
 };
 
-use crate::batch::{Cell, NOTHING, Outcome, Row, input, small_batch, statistics, with_prompts};
+use crate::batch::{Cell, NOTHING, Outcome, Row, input, small_batch};
 use crate::common::{assert_close, devices, floats, matrix};
 use crate::invariance::{hold, rows};
 use crate::parts::{Parts, levels, surrogates};
@@ -84,11 +84,11 @@ fn on_policy_every_surrogate_is_the_policy_gradient() {
             ..input(&rows, &device)
         };
         let reinforce = PolicyObjective::reinforce();
-        let step = statistics(&reinforce, &rows, std::slice::from_ref(&none));
+        let step = reinforce.statistics(std::slice::from_ref(&none)).unwrap();
         let reinforce = Outcome::of(&reinforce, &none, &step);
         for objective in at_every_level() {
             let what = format!("{backend} {objective:?}");
-            let step = statistics(&objective, &rows, std::slice::from_ref(&none));
+            let step = objective.statistics(std::slice::from_ref(&none)).unwrap();
             let fresh = Outcome::of(&objective, &input_again(&none), &step);
             let same = Outcome::of(&objective, &input_again(&equal), &step);
             assert_eq!(fresh.loss, same.loss, "{what}");
@@ -207,15 +207,8 @@ fn far(moved: f64, away: f64, advantage: f64) -> Vec<Row> {
         entropy: 0.5,
         advantage,
     };
-    let row = |cells| Row {
-        prompt: 0,
-        prompt_tokens: 0,
-        cells,
-    };
-    with_prompts(vec![
-        row(vec![cell(moved), cell(0.0)]),
-        row(vec![cell(moved)]),
-    ])
+    let row = |cells| Row { prompt: 0, cells };
+    vec![row(vec![cell(moved), cell(0.0)]), row(vec![cell(moved)])]
 }
 
 fn assert_finite(objective: &PolicyObjective, rows: &[Row], device: &Device, what: &str) {
@@ -223,6 +216,37 @@ fn assert_finite(objective: &PolicyObjective, rows: &[Row], device: &Device, wha
     assert!(got.loss.is_finite(), "{what}: loss {}", got.loss);
     let finite = got.log_probs.iter().flatten().all(|g| g.is_finite());
     assert!(finite, "{what}: gradient {:?}", got.log_probs);
+}
+
+#[test]
+fn a_sampler_weight_too_large_for_f32_has_a_finite_loss_and_gradient() {
+    for (backend, device) in devices() {
+        for (level, advantage) in [
+            (WeightLevel::Token, 1.0),
+            (WeightLevel::Token, 0.0),
+            (WeightLevel::Sequence, 1.0),
+            (WeightLevel::Sequence, 0.0),
+        ] {
+            let weights = ImportanceWeights::new(level, WeightAction::Truncate);
+            let correction = SamplerCorrection {
+                weights: Some(weights),
+                ..SamplerCorrection::default()
+            };
+            let objective = PolicyObjective::dapo().with_sampler_correction(Some(correction));
+            let mut rows = far(0.0, 0.0, advantage);
+            rows[0].cells[0].sampler = rows[0].cells[0].old - 99.9;
+            assert_finite(
+                &objective,
+                &rows,
+                &device,
+                &format!("{backend} {level:?} {advantage}"),
+            );
+            let got = Outcome::whole(&objective, &rows, &device);
+            assert!(advantage != 0.0 || got.loss == 0.0, "{}", got.loss);
+            let squares: f64 = got.log_probs.iter().flatten().map(|g| g * g).sum();
+            assert!(squares < f64::from(f32::MAX), "{squares:e}");
+        }
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use burn::module::Module;
 use rlvr::advantage::{
-    AdvantageEstimator, AdvantageInput, Advantages, Estimator, Gae, Gdpo, Group,
+    AdvantageEstimator, AdvantageInput, Advantages, Estimator, Gae, Gdpo, Group, GroupMean,
     OptimalTokenBaseline, Probabilities, ReinforcePlusPlus, Remax, Singleton,
 };
 use rlvr::loss::{KlEstimator, KlPenalty, PolicyObjective};
@@ -284,6 +284,20 @@ fn what_has_no_place_among_components_is_refused_by_both_names() {
     let (rewards, problems) = (toy::rewards(), toy::problems());
     let built = toy::build(&penalised, 0, &toy::device(), rewards, problems);
     refused(built, ["kl_in_reward", "gdpo"]);
+    // The deviation of a group whose rewards are all equal would be that of its penalties.
+    let penalised = |advantage: Estimator| TrainerConfig {
+        advantage,
+        ..penalised.clone()
+    };
+    let text = penalised(Group::default().into())
+        .validate()
+        .unwrap_err()
+        .to_string();
+    assert!(
+        text.contains("kl_in_reward") && text.contains("`group`"),
+        "{text}"
+    );
+    penalised(GroupMean::default().into()).validate().unwrap();
     let trainer = |estimator: Estimator| toy::trainer(&config(estimator), 0, &toy::device());
     let gdpo = trainer(Gdpo::default().into());
     refused(gdpo.with_token_rewards(Arc::new(Hurry)), ["hurry", "gdpo"]);

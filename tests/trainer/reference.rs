@@ -1,5 +1,6 @@
 //! The reference policy: measured, followed, and paid for in the reward.
 
+use rlvr::advantage::GroupMean;
 use rlvr::loss::{KlEstimator, KlPenalty, PolicyObjective};
 use rlvr::policy::ReferenceSync;
 use rlvr::train::observer::StepRecord;
@@ -99,6 +100,7 @@ fn the_kl_is_that_of_the_rollouts_against_the_starting_policy() {
 fn with_kl_in_reward(coef: f64, adaptive: Option<AdaptiveTarget>) -> TrainerConfig {
     TrainerConfig {
         objective: PolicyObjective::dapo(),
+        advantage: GroupMean::default().into(),
         measure_kl: true,
         kl_in_reward: Some(KlInReward {
             penalty: KlPenalty::new(coef, KlEstimator::K1),

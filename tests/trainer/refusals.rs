@@ -117,6 +117,7 @@ fn wrong_settings_are_refused_with_their_name_and_value() {
     ] {
         let config = TrainerConfig {
             kl_in_reward: Some(kl),
+            advantage: rlvr::advantage::GroupMean::default().into(),
             ..toy::config()
         };
         let got = config.validate().unwrap_err().to_string();

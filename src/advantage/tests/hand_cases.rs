@@ -151,12 +151,15 @@ fn an_unscored_rollout_leaves_the_statistics() {
     // Group 1 is flat, 2 has no score, 3 has one; the stds are 1 and 0.
     let want = GroupStatistics {
         groups: 4,
+        scored_groups: 3,
         zero_std_groups: 2,
         unscored: 2,
         mean_std: 0.5,
     };
     assert_eq!(statistics, want);
-    assert_eq!(statistics.frac_zero_std(), 0.5);
+    assert_eq!(statistics.frac_zero_std(), Some(2.0 / 3.0));
+    let unscored = GroupStatistics::of(&[None, None], &[0, 1]).unwrap();
+    assert_eq!((unscored.groups, unscored.frac_zero_std()), (2, None));
 }
 
 #[test]

@@ -118,6 +118,27 @@ fn what_an_estimator_needs_and_does_not_get_is_named() {
 }
 
 #[test]
+fn a_kl_in_the_reward_is_refused_where_a_group_is_divided_by_its_own_spread() {
+    let refused = ["group", "pass_at_k", "gdpo", "max_rl"];
+    for estimator in Estimator::all() {
+        let (name, got) = (estimator.name(), estimator.validate_kl_in_reward());
+        assert_eq!(got.is_err(), refused.contains(&name), "{name}: {got:?}");
+        if let Err(error) = got {
+            let text = error.to_string();
+            assert!(
+                text.contains("kl_in_reward") && text.contains(name),
+                "{text}"
+            );
+        }
+    }
+    let unscaled = PassAtK {
+        normalize: false,
+        ..PassAtK::default()
+    };
+    assert!(unscaled.validate_kl_in_reward().is_ok());
+}
+
+#[test]
 fn settings_of_the_whitening_and_scaling_estimators_are_refused() {
     let refused: [(Estimator, &str); 8] = [
         (

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::RolloutLogProbs;
+use crate::loss::ratio::LARGEST_EXPONENT;
 use crate::types::PerToken;
 use crate::{Error, Result};
 
@@ -27,6 +28,8 @@ pub enum WeightAction {
 }
 
 /// Importance weights `w = exp(d)` with `d = ln pi - ln mu`, bounded; constant in the loss.
+///
+/// Without a bound of its own a weight is at most `e^40`, so that it and the square of a gradient fit f32.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ImportanceWeights {
@@ -47,6 +50,9 @@ pub struct ImportanceWeights {
     #[serde(default)]
     pub log_ratio_clamp: Option<f64>,
 }
+
+/// The logarithm of the largest weight: its square is as large as a ratio may be.
+const LARGEST_WEIGHT: f64 = 0.5 * LARGEST_EXPONENT;
 
 /// The weights of all tokens, before and after the bounds.
 pub(super) struct WeightStats {
@@ -117,8 +123,8 @@ impl ImportanceWeights {
 
     fn raw(&self, log_probs: RolloutLogProbs, b: usize) -> Vec<f64> {
         let hold = |d: f64| {
-            self.log_ratio_clamp
-                .map_or(d, |bound| d.clamp(-bound, bound))
+            let bound = self.log_ratio_clamp.unwrap_or(f64::INFINITY);
+            d.clamp(-bound, bound).min(LARGEST_WEIGHT)
         };
         let whole: f64 = log_probs.log_ratios(b).sum();
         log_probs

@@ -55,7 +55,7 @@ fn inputs_that_are_missing_or_of_another_shape_are_named() {
                 aggregation: Aggregation::PromptMean,
                 ..PolicyObjective::dapo()
             },
-            "`prompt_tokens`: none",
+            "`prompts`: none",
             "prompt_mean",
         ),
         (
@@ -101,9 +101,25 @@ fn inputs_that_are_missing_or_of_another_shape_are_named() {
         assert_eq!(message(&input), want);
     }
     let mut input = good.clone();
-    input.prompt_tokens = Some(of(2));
+    input.prompts = Some(vec![0; 2]);
     assert_eq!(
         message(&input),
-        "prompt_tokens: got [1, 2], expected [1, 1], one for each row"
+        "length of `prompts`: got 2, expected 1, one for each row"
+    );
+    // The tokens of a prompt are those of the whole step.
+    let objective = PolicyObjective {
+        aggregation: Aggregation::PromptMean,
+        ..PolicyObjective::dapo()
+    };
+    let input = LossInput {
+        prompts: Some(vec![0]),
+        ..bare
+    };
+    let error = objective.loss(&input, StepCounts::of(&[2])).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("`statistics.prompt_tokens`: none"),
+        "{error}"
     );
 }

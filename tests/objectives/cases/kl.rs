@@ -165,6 +165,20 @@ fn the_adaptive_coefficient_moves_by_at_most_a_fifth_a_horizon() {
 }
 
 #[test]
+fn a_horizon_below_the_samples_of_an_update_never_changes_the_sign_of_the_coefficient() {
+    let start = AdaptiveKl {
+        coef: 0.1,
+        target: 0.1,
+        horizon: 10.0,
+    };
+    for (kl, want) in [(0.0, 0.02), (10.0, 0.18)] {
+        let mut adaptive = start;
+        adaptive.update(kl, 64);
+        assert_close(adaptive.coef, want, 1e-12, 0.0, "coef");
+    }
+}
+
+#[test]
 fn the_kl_may_be_aggregated_in_its_own_way() {
     // Two completions of one and two tokens: k1 is 1, 1 and 2; the surrogate's own term is 0.
     let objective = PolicyObjective {

@@ -1,7 +1,10 @@
 //! How tokens become one number.
 
 use burn::tensor::Device;
-use rlvr::loss::{Aggregation, Denominators, LossInput, StepCounts, StepStatistics};
+use rlvr::loss::{
+    Aggregation, Denominators, LossInput, PolicyObjective, SamplerCorrection, StepCounts,
+    StepStatistics,
+};
 
 use crate::common::{assert_close, devices, floats, matrix};
 use crate::one_row::reinforce;
@@ -115,23 +118,25 @@ fn shares(
     device: &Device,
 ) -> Vec<f64> {
     let length = |row: &Vec<f64>| row.iter().sum::<f64>();
-    let prompt_tokens: Vec<Vec<f64>> = (0..mask.len())
-        .map(|b| {
-            let first = b / group * group;
-            vec![mask[first..first + group].iter().map(length).sum()]
-        })
-        .collect();
-    let step = StepStatistics::new(Denominators {
-        tokens: mask.iter().map(length).sum(),
-        sequences: mask.len() as f64,
-        prompts: (mask.len() / group) as f64,
+    let prompt_tokens = mask.chunks(group).enumerate();
+    let prompt_tokens = prompt_tokens.map(|(id, rows)| {
+        let tokens: f64 = rows.iter().map(length).sum();
+        (id, tokens as usize)
     });
+    let step = StepStatistics {
+        prompt_tokens: Some(prompt_tokens.collect()),
+        ..StepStatistics::new(Denominators {
+            tokens: mask.iter().map(length).sum(),
+            sequences: mask.len() as f64,
+            prompts: (mask.len() / group) as f64,
+        })
+    };
     let starts = (0..x.len()).step_by(size);
     let share = |at: usize| {
         let own = at..at + size;
         let log_probs = matrix(&x[own.clone()], device).neg();
         let input = LossInput {
-            prompt_tokens: Some(matrix(&prompt_tokens[own.clone()], device)),
+            prompts: Some(own.clone().map(|b| b / group).collect()),
             ..LossInput::new(
                 log_probs.clone(),
                 log_probs.ones_like(),
@@ -152,6 +157,44 @@ fn every_prompt_weighs_the_same_in_the_prompt_mean() {
         for size in [4, 2, 1] {
             let got = shares(Aggregation::PromptMean, (&x, &mask), (size, 2), &device);
             assert_close(got.iter().sum(), 4.25, 1e-6, 0.0, backend);
+        }
+    }
+}
+
+#[test]
+fn every_aggregation_divides_by_what_a_rejection_leaves() {
+    // Three completions of two tokens, of which the second is rejected; every token's loss is 1.
+    let aggregations = [
+        Aggregation::TokenMean,
+        Aggregation::SequenceMeanTokenMean,
+        Aggregation::PromptMean,
+    ];
+    // All in one prompt; the rejected one beside the first; the rejected one alone.
+    let prompts = [[7, 7, 7], [7, 7, 3], [7, 3, 5]];
+    for (backend, device) in devices() {
+        for (aggregation, prompts) in aggregations
+            .into_iter()
+            .flat_map(|a| prompts.map(|p| (a, p)))
+        {
+            let rows = |rows: [[f64; 2]; 3]| matrix(&rows.map(Vec::from), &device);
+            let objective = PolicyObjective {
+                sampler_correction: Some(SamplerCorrection::geometric_rejection(0.5, 2.0)),
+                ..reinforce(aggregation)
+            };
+            let input = LossInput {
+                old_log_probs: Some(rows([[-1.0; 2]; 3])),
+                sampler_log_probs: Some(rows([[-1.0; 2], [-3.0; 2], [-1.0; 2]])),
+                prompts: Some(prompts.to_vec()),
+                ..LossInput::new(
+                    rows([[-1.0; 2]; 3]),
+                    rows([[1.0; 2]; 3]),
+                    rows([[1.0; 2]; 3]),
+                )
+            };
+            let step = objective.statistics(std::slice::from_ref(&input)).unwrap();
+            let loss = objective.loss(&input, &step).unwrap();
+            let what = format!("{backend} {aggregation:?} {prompts:?}");
+            assert_close(floats(loss.loss)[0], 1.0, 1e-6, 0.0, &what);
         }
     }
 }
