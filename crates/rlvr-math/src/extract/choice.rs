@@ -1,6 +1,6 @@
 //! The letter of a multiple-choice answer.
 
-use crate::text::boxes::last_box;
+use crate::text::boxes::last_boxes;
 use crate::text::formulas::Formula;
 use crate::text::line;
 
@@ -11,9 +11,11 @@ use crate::text::line;
 /// Small letters count only where nothing but the letter stands. `A` and `I` before a small word are the article and the
 /// pronoun.
 pub(crate) fn choice(text: &str, choices: &str, formulas: &[Formula]) -> Option<char> {
-    if let Some(boxes) = last_box(text) {
-        let content = boxes.last;
-        if boxes.list.is_some() || several(content, choices) {
+    if let Some(boxes) = last_boxes(text) {
+        let [content] = boxes.items[..] else {
+            return None;
+        };
+        if several(content, choices) {
             return None;
         }
         return alone(content, choices)

@@ -145,9 +145,9 @@ impl<'a> Search<'a> {
         let Self { config, text, .. } = *self;
         let mut list = None;
         let text = match rule {
-            Rule::Boxed => boxes::last_box(text).map(|found| {
-                list = found.list;
-                found.last.to_string()
+            Rule::Boxed => boxes::last_boxes(text).and_then(|found| {
+                list = found.list();
+                found.items.last().map(|last| last.to_string())
             }),
             Rule::AnswerTag => config.tags.last_pair(text).map(trimmed),
             Rule::AnswerLine => line::answer_line(text, self.formulas()),

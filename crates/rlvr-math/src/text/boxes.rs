@@ -1,10 +1,21 @@
 //! The last `\boxed{...}`, and the boxes just before it that make a list with it.
 
-/// The content of the last box, and all boxes of the list that it ends, if it ends one.
+/// The last box, and the boxes before it that make a list with it.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Boxes<'a> {
-    pub last: &'a str,
-    pub list: Option<String>,
+    /// Their contents in order; the last box is the last one.
+    pub items: Vec<&'a str>,
+    /// Where the first begins.
+    pub start: usize,
+    /// Where the last ends.
+    pub end: usize,
+}
+
+impl Boxes<'_> {
+    /// All contents, `1, 2`, if there are several.
+    pub fn list(&self) -> Option<String> {
+        (self.items.len() > 1).then(|| self.items.join(", "))
+    }
 }
 
 /// A complete box: where it begins, where its content is, where it ends.
@@ -20,26 +31,31 @@ enum Open {
     Box { start: usize },
 }
 
-/// The last complete box of the text. One pass with an explicit stack.
-pub(crate) fn last_box(text: &str) -> Option<Boxes<'_>> {
+/// The last complete box of the text, with those that it ends a list of. One pass with an explicit stack.
+pub(crate) fn last_boxes(text: &str) -> Option<Boxes<'_>> {
     let spans = complete_boxes(text);
-    let last = *spans.last()?;
-    let content = |span: &Span| text[span.content.0..span.content.1].trim();
+    let last = spans.last()?;
     let mut first = spans.len() - 1;
     while first > 0 && joins(&text[spans[first - 1].end..spans[first].start]) {
         first -= 1;
     }
-    let list = (first + 1 < spans.len()).then(|| {
-        spans[first..]
-            .iter()
-            .map(content)
-            .collect::<Vec<_>>()
-            .join(", ")
-    });
+    let content = |span: &Span| text[span.content.0..span.content.1].trim();
     Some(Boxes {
-        last: content(&last),
-        list,
+        items: spans[first..].iter().map(content).collect(),
+        start: spans[first].start,
+        end: last.end,
     })
+}
+
+/// The content of the first box of a text in which no box is closed.
+pub(crate) fn unclosed(text: &str) -> Option<&str> {
+    let names = ["\\boxed", "\\fbox"].into_iter();
+    let opened = names.filter_map(|name| {
+        let at = text.find(name)?;
+        let inside = text[at + name.len()..].trim_start().strip_prefix('{')?;
+        Some((at, inside))
+    });
+    opened.min_by_key(|(at, _)| *at).map(|(_, inside)| inside)
 }
 
 /// The complete boxes that lie in no other complete box, in order.
@@ -243,11 +259,11 @@ mod tests {
     use super::*;
 
     fn last(text: &str) -> Option<&str> {
-        last_box(text).map(|boxes| boxes.last)
+        last_boxes(text)?.items.pop()
     }
 
     fn list(text: &str) -> Option<String> {
-        last_box(text).unwrap().list
+        last_boxes(text).unwrap().list()
     }
 
     #[test]

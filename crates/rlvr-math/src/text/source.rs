@@ -1,17 +1,9 @@
 //! Finding the expression in what a data set calls its answer: boxes, dollar signs, sentences, markdown.
 
-/// Words between two boxes that say the first was given up.
-const RETRACTIONS: [&str; 9] = [
-    "but",
-    "wait",
-    "no",
-    "not",
-    "then",
-    "thus",
-    "so",
-    "therefore",
-    "instead",
-];
+use super::boxes::{last_boxes, unclosed};
+use super::expression::prose;
+use super::formulas::formulas;
+use super::line::answer_line;
 
 /// Words before a formula that say it is not the answer itself: "all numbers except", "not", "at least".
 const QUALIFIERS: [&str; 14] = [
@@ -31,9 +23,6 @@ const QUALIFIERS: [&str; 14] = [
     "without",
 ];
 
-/// The longest text between boxes that belong together.
-const MAX_GAP: usize = 70;
-
 /// The expressions a text may mean, the likeliest first. A gold is read leniently: its box may lack the closing brace.
 pub(crate) fn candidates(text: &str, lenient: bool) -> Vec<String> {
     let text = clean(text);
@@ -42,14 +31,15 @@ pub(crate) fn candidates(text: &str, lenient: bool) -> Vec<String> {
     }
     let bare = strip_delimiters(text.trim());
     let mut out = vec![bare.to_owned()];
-    // A sentence with formulas: the last of them.
-    if prose(&text) {
-        if let Some((start, last)) = last_formula(&text) {
-            if !qualified(&text[..start]) {
-                out.insert(0, last);
-            }
-        } else if let Some(rest) = after_phrase(&text) {
-            out.insert(0, rest);
+    // A sentence: the last of its formulas, or what it says the answer is.
+    let formulas = formulas(&text);
+    if prose(&text, 2, &formulas) > 2 {
+        match formulas.last() {
+            Some(last) if qualified(&text[..last.start]) => {}
+            Some(last) => out.insert(0, last.content(&text).to_owned()),
+            None => out
+                .splice(0..0, answer_line(&text, &formulas))
+                .for_each(drop),
         }
     }
     out
@@ -99,23 +89,18 @@ pub(crate) fn clean(text: &str) -> String {
     out
 }
 
-/// The contents of the boxes of a text: the last one, or the last ones if nothing but separators stands between them.
+/// The contents of the last boxes, as a list if there are several.
 fn boxed(text: &str, lenient: bool) -> Option<String> {
-    let boxes = find_boxes(text, lenient);
-    let (_, last_end, last) = boxes.last()?;
-    let mut joined = vec![unbox(last)];
-    let mut start = boxes.last()?.0;
-    for (box_start, box_end, content) in boxes.iter().rev().skip(1) {
-        let gap = &text[*box_end..start];
-        if !separates(gap) {
-            break;
-        }
-        joined.insert(0, unbox(content));
-        start = *box_start;
-    }
-    let mut out = joined.join(", ");
+    let (items, end) = match last_boxes(text) {
+        Some(found) => (found.items, found.end),
+        // A gold that was cut off is still the gold; an answer is not completed.
+        None if lenient => (vec![unclosed(text)?], text.len()),
+        None => return None,
+    };
+    let items: Vec<&str> = items.into_iter().map(unbox).collect();
+    let mut out = items.join(", ");
     // `\boxed{20} percent`, `\boxed{20}\%`
-    let after = text[*last_end..]
+    let after = text[end..]
         .trim_start_matches(['$', ' ', '}', '.'])
         .trim_start();
     if ["\\%", "%", "percent"]
@@ -127,97 +112,19 @@ fn boxed(text: &str, lenient: bool) -> Option<String> {
     Some(out)
 }
 
-/// Whether what stands between two boxes only joins them.
-fn separates(gap: &str) -> bool {
-    if gap.chars().count() > MAX_GAP {
-        return false;
-    }
-    let plain = gap
-        .replace("\\quad", ",")
-        .replace("\\qquad", ",")
-        .replace("\\text", " ")
-        .replace("\\;", " ");
-    let words: Vec<String> = plain
-        .split(|c: char| !c.is_alphabetic())
-        .filter(|w| !w.is_empty())
-        .map(str::to_lowercase)
-        .collect();
-    if words.iter().any(|w| RETRACTIONS.contains(&w.as_str())) {
-        return false;
-    }
-    plain.contains([',', ';']) || words.iter().any(|w| w == "and" || w == "or")
-}
-
-/// Start, end and content of every outermost box that is closed; with `lenient` also of a single one that is not.
-fn find_boxes(text: &str, lenient: bool) -> Vec<(usize, usize, String)> {
-    let mut out: Vec<(usize, usize, String)> = Vec::new();
-    let mut from = 0;
-    while let Some((start, open)) = next_box(text, from) {
-        match closing_brace(text, open) {
-            Some(close) => {
-                out.push((start, close + 1, text[open + 1..close].to_owned()));
-                from = close + 1;
-            }
-            // A gold that was cut off is still the gold; an answer is not completed.
-            None if lenient && out.is_empty() => {
-                out.push((start, text.len(), text[open + 1..].to_owned()));
-                break;
-            }
-            None => from = open + 1,
-        }
-    }
-    out
-}
-
-/// The place of the next `\boxed` or `\fbox` and of its brace.
-fn next_box(text: &str, from: usize) -> Option<(usize, usize)> {
-    text[from..].match_indices('\\').find_map(|(place, _)| {
-        let start = from + place;
-        let name = ["\\boxed", "\\fbox"]
-            .into_iter()
-            .find(|name| text[start..].starts_with(name))?;
-        let rest = &text[start + name.len()..];
-        let blank = rest.len() - rest.trim_start().len();
-        (blank < 64 && rest[blank..].starts_with('{'))
-            .then_some((start, start + name.len() + blank))
-    })
-}
-
-/// The brace that closes the one at byte `open`.
-fn closing_brace(text: &str, open: usize) -> Option<usize> {
-    let bytes = text.as_bytes();
-    let mut depth = 0usize;
-    let mut at = open;
-    while at < bytes.len() {
-        match bytes[at] {
-            b'\\' => at += 1,
-            b'{' => depth += 1,
-            b'}' => {
-                depth -= 1;
-                if depth == 0 {
-                    return Some(at);
-                }
-            }
-            _ => {}
-        }
-        at += 1;
-    }
-    None
-}
-
-/// A box inside a box.
-fn unbox(content: &str) -> String {
-    let mut text = strip_delimiters(content.trim()).to_owned();
+/// The content of a box that is nothing but a box.
+fn unbox(content: &str) -> &str {
+    let mut text = strip_delimiters(content);
     // Each round removes a box, so the rounds are bounded by the length.
     for _ in 0..8 {
-        let boxes = find_boxes(&text, false);
-        let [(start, end, inner)] = &boxes[..] else {
-            break;
-        };
-        if *start != 0 || *end != text.len() {
-            break;
+        match last_boxes(text) {
+            Some(found)
+                if found.items.len() == 1 && (found.start, found.end) == (0, text.len()) =>
+            {
+                text = found.items[0];
+            }
+            _ => break,
         }
-        text = inner.trim().to_owned();
     }
     text
 }
@@ -253,66 +160,11 @@ pub(crate) fn strip_delimiters(text: &str) -> &str {
     text
 }
 
-/// Whether a text is a sentence rather than an answer: three words outside of commands, or a phrase that announces an answer.
-fn prose(text: &str) -> bool {
-    let outside: String = text.split('$').step_by(2).collect::<Vec<_>>().join(" ");
-    let words = outside
-        .split(|c: char| c.is_whitespace())
-        .filter(|w| {
-            w.len() > 1
-                && w.chars()
-                    .all(|c| c.is_alphabetic() || matches!(c, ',' | '.' | ':' | '\''))
-        })
-        .count();
-    words >= 3
-}
-
 /// Whether the words between the formula before, or the end of the sentence before, and the one that follows `before` restrict it.
 fn qualified(before: &str) -> bool {
     let last = before.rsplit(['$', '.', ';', ')', ']']).next();
     let mut words = last.unwrap_or("").split(|c: char| !c.is_alphabetic());
     words.any(|word| QUALIFIERS.contains(&word.to_lowercase().as_str()))
-}
-
-/// The last `$...$`, `\(...\)` or `\[...\]`, with the place where it begins.
-fn last_formula(text: &str) -> Option<(usize, String)> {
-    // Where it ends, where it begins, what it says.
-    let mut best: Option<(usize, usize, String)> = None;
-    for (open, close) in [("\\(", "\\)"), ("\\[", "\\]"), ("$$", "$$")] {
-        if let Some(end) = text.rfind(close)
-            && let Some(start) = text[..end].rfind(open)
-        {
-            let inner = text[start + open.len()..end].trim().to_owned();
-            if !inner.is_empty() && best.as_ref().is_none_or(|b| b.0 < end) {
-                best = Some((end, start, inner));
-            }
-        }
-    }
-    let dollars: Vec<usize> = text.match_indices('$').map(|(i, _)| i).collect();
-    if let [.., open, close] = dollars[..]
-        && dollars.len().is_multiple_of(2)
-        && best.as_ref().is_none_or(|b| b.0 < close)
-    {
-        let inner = text[open + 1..close].trim();
-        if !inner.is_empty() {
-            best = Some((close, open, inner.to_owned()));
-        }
-    }
-    best.map(|(_, start, inner)| (start, inner))
-}
-
-/// What follows "answer is" or "answer:".
-fn after_phrase(text: &str) -> Option<String> {
-    let lower = text.to_ascii_lowercase();
-    let at = ["answer is", "answer:"]
-        .iter()
-        .filter_map(|p| lower.rfind(p).map(|i| i + p.len()))
-        .max()?;
-    let rest = text[at..].trim_start_matches([':', ' ']);
-    let rest = rest.lines().next().unwrap_or("");
-    let end = rest.find(". ").unwrap_or(rest.len());
-    let rest = strip_delimiters(&rest[..end]);
-    (!rest.is_empty()).then(|| rest.to_owned())
 }
 
 #[cfg(test)]
