@@ -1,8 +1,7 @@
 //! Whether the answer is the reference.
 
-use super::number::read_number;
 use super::{Extractor, Reward, RewardError, RewardInput, Rule};
-use crate::prompt::Rational;
+use rlvr_math::exact_number;
 
 /// When two answers are the same.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,9 +37,8 @@ pub enum Comparison {
 ///
 /// # Limits
 ///
-/// It is no mathematician: units, percent, `$`, LaTeX, powers of ten, roots, lists and decimal commas are text, and text is
-/// compared by its characters. Numbers are exact up to 128-bit numerators and denominators, about 38 digits; what is
-/// larger is text as well. Where a right answer can be written in many ways this gives many false zeros.
+/// It compares text and plain numbers, not expressions: units, percent, `$`, LaTeX, powers of ten, roots, lists and decimal commas are text, and text is
+/// compared by its characters. Numbers are exact; what is longer than 1000 bytes is text as well. Where a right answer can be written in many ways this gives many false zeros.
 ///
 /// # Errors
 /// Scoring fails if the reference is empty: no completion could be right.
@@ -110,7 +108,8 @@ impl Reward for AccuracyReward {
 /// What is compared. Two texts are equal if their forms are, which makes it an equivalence.
 #[derive(PartialEq, Eq)]
 enum Form {
-    Number(Rational),
+    /// As an integer or a fraction in lowest terms.
+    Number(String),
     Words(String),
 }
 
@@ -118,7 +117,7 @@ impl Comparison {
     fn form(self, text: &str) -> Form {
         let number = match self {
             Self::Text => None,
-            Self::Number => read_number(text.trim()),
+            Self::Number => exact_number(text.trim()),
         };
         number.map_or_else(
             || Form::Words(text.split_whitespace().collect::<Vec<_>>().join(" ")),
@@ -156,7 +155,7 @@ mod tests {
             ("A  B", " A\tB ", true),
             ("AB", "A B", false),
             ("a", "A", false),
-            // No number: characters count, also those of a number that is too long.
+            // No number: characters count.
             ("50%", "50%", true),
             ("0.5", "50%", false),
         ] {
@@ -167,8 +166,11 @@ mod tests {
             );
         }
         let long = "9".repeat(50);
-        assert!(equal(Comparison::Number, &long, &long));
-        assert!(!equal(Comparison::Number, &format!("0{long}"), &long));
+        assert!(equal(Comparison::Number, &format!("0{long}"), &long));
+        assert!(!equal(Comparison::Number, &format!("{long}8"), &format!("{long}9")));
+        let too_long = "9".repeat(1000);
+        assert!(equal(Comparison::Number, &too_long, &too_long));
+        assert!(!equal(Comparison::Number, &format!("0{too_long}"), &too_long));
         assert!(!equal(Comparison::Text, "085", "85"));
         assert!(equal(Comparison::Text, " 85\n", "85"));
     }

@@ -101,8 +101,6 @@ mod length;
 #[cfg(feature = "math")]
 mod math_reward;
 mod model;
-#[cfg(feature = "math")]
-mod number;
 mod pool;
 mod set;
 mod token;

@@ -50,3 +50,4 @@ pub use config::MathConfig;
 pub use error::{Error, Result};
 pub use extract::{ExtractConfig, Extracted, Extractor, Rule, Thinking};
 pub use tags::Tags;
+pub use text::exact::exact_number;

@@ -2,6 +2,7 @@
 
 use crate::node::arena::{Arena, Id, Node};
 use crate::node::budget::{Res, Stop};
+use crate::text::digits;
 use dashu_int::{IBig, UBig};
 use dashu_ratio::RBig;
 
@@ -34,11 +35,6 @@ fn starts(text: &[char], at: usize, what: &str) -> bool {
         .all(|(i, c)| text.get(at + i) == Some(&c))
 }
 
-/// Whether exactly three digits follow.
-fn three_digits(text: &[char], at: usize) -> bool {
-    (0..3).all(|i| digit_at(text, at + i)) && !digit_at(text, at + 3)
-}
-
 /// The length of a mark that groups thousands wherever it stands between digits: `{,}`, `\,`, `\!`, `,\!`.
 fn grouping_mark(text: &[char], at: usize) -> Option<usize> {
     const MARKS: [&str; 8] = ["{,}", ",\\!", ",\\,", "\\,", "\\!", "\\;", "{\\,}", "\\ "];
@@ -62,32 +58,23 @@ pub(crate) fn read(
     comma: Comma,
     outside: bool,
 ) -> Res<Numeral> {
-    let mut at = start;
-    let mut whole = String::new();
     let digits = |at: &mut usize, into: &mut String| {
         while digit_at(text, *at) {
             into.push(text[*at]);
             *at += 1;
         }
     };
-    digits(&mut at, &mut whole);
-    let plain_end = at;
-    // Groups of thousands: the first has one to three digits and is not 0.
-    if (1..=3).contains(&whole.len()) && !whole.starts_with('0') {
-        loop {
-            let mark = match grouping_mark(text, at) {
-                Some(length) => length,
-                None if text.get(at) == Some(&',') && comma == Comma::Thousands && outside => 1,
-                None => break,
-            };
-            if !three_digits(text, at + mark) {
-                break;
-            }
-            at += mark;
-            digits(&mut at, &mut whole);
-        }
-    }
-    let grouped = at != plain_end;
+    let thousands = comma == Comma::Thousands && outside;
+    let read = digits::read(
+        |place| text.get(place).copied(),
+        start,
+        |place| {
+            grouping_mark(text, place)
+                .or_else(|| (thousands && text.get(place) == Some(&',')).then_some(1))
+        },
+    );
+    let (whole, grouped) = (read.digits, read.grouped);
+    let mut at = read.end;
     let mut fraction = String::new();
     let mut repeating = String::new();
     let mut pointed = false;

@@ -1,5 +1,7 @@
 //! Numbers in running text.
 
+use super::digits;
+
 /// A number in a text: where it stands, and what it says in plain notation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Number {
@@ -103,33 +105,30 @@ pub(crate) fn number_at(text: &str, start: usize) -> Option<Number> {
 
 /// Digits with their thousands separators and decimals: the plain form and the end.
 fn decimal(text: &str, start: usize) -> Option<(String, usize)> {
-    let digits = |at: usize| {
+    let count = |at: usize| {
         let rest = text.as_bytes().get(at..).unwrap_or_default();
         rest.iter().take_while(|byte| byte.is_ascii_digit()).count()
     };
-    let first = digits(start);
-    let mut plain = text[start..start + first].to_string();
-    let mut end = start + first;
-    let mut grouped = None;
-    if (1..=3).contains(&first) && !plain.starts_with('0') {
-        // All groups have the same separator, and each has exactly three digits.
-        while let Some(separator) = separator(&text[end..])
-            && grouped.is_none_or(|used| used == separator)
-            && digits(end + separator.len()) == 3
-        {
-            grouped = Some(separator);
-            let group = end + separator.len();
-            plain += &text[group..group + 3];
-            end = group + 3;
-        }
-    }
+    // All groups have the same separator.
+    let mut used = None;
+    let bytes = text.as_bytes();
+    let whole = digits::read(
+        |place| bytes.get(place).map(|&byte| char::from(byte)),
+        start,
+        |place| {
+            let next = separator(&text[place..])?;
+            (*used.get_or_insert(next) == next).then_some(next.len())
+        },
+    );
+    let first = whole.digits.len();
+    let (mut plain, mut end, grouped) = (whole.digits, whole.end, whole.grouped);
     let mark = text[end..].chars().next();
     // `1,22` is a decimal, `1,234,5` and `1,2,3` are lists.
-    let listed = grouped.is_some() || text[..start].ends_with(',');
+    let listed = grouped || text[..start].ends_with(',');
     let comma = |length: usize| !listed && !text[end + 1 + length..].starts_with(',');
     let decimals = match mark {
-        Some('.') => digits(end + 1),
-        Some(',') => Some(digits(end + 1)).filter(|&n| comma(n)).unwrap_or(0),
+        Some('.') => count(end + 1),
+        Some(',') => Some(count(end + 1)).filter(|&n| comma(n)).unwrap_or(0),
         _ => 0,
     };
     if decimals > 0 {

@@ -1,17 +1,27 @@
-//! Exact reading of a number that somebody wrote.
+//! A text that is a number as a whole.
 
-use crate::prompt::Rational;
+use super::digits;
+use dashu_int::{IBig, UBig};
+use dashu_ratio::RBig;
 
-/// The longest text that is read as a number, in bytes; what fits 128 bits is shorter unless it is padded.
+/// The longest text that is read as a number, in bytes.
 const MAX_BYTES: usize = 1000;
 
-/// The exact value of an integer, a decimal or a fraction; `None` if `text` is none of them or does not fit 128 bits.
+/// The exact value of an integer, a decimal or a fraction, as an integer or a fraction in lowest terms: two texts are the same number
+/// if these are the same text. `None` if `text` is not a number, or longer than 1000 bytes.
 ///
 /// `text` has no whitespace around it. A sign (`+`, `-`, U+2212) comes first and once. Whole parts may be grouped by commas
-/// if all groups are whole: `1,085` and `12,000,000`, not `1,08`, `1085,000` or `0,085` - the last is a decimal comma to
-/// many. One of whole part and decimals may be missing, as in `.5` and `5.`. A fraction is two whole numbers, with
-/// blanks around the `/` allowed.
-pub(super) fn read_number(text: &str) -> Option<Rational> {
+/// if all groups are whole: `1,085` and `12,000,000`, not `1,08`, `1085,000` or `0,085`. One of whole part and decimals may be
+/// missing, as in `.5` and `5.`. A fraction is two whole numbers, with blanks around the `/` allowed.
+///
+/// ```
+/// use rlvr_math::exact_number;
+///
+/// assert_eq!(exact_number("1,085.50").as_deref(), Some("2171/2"));
+/// assert_eq!(exact_number("085"), exact_number("170/2"));
+/// assert_eq!(exact_number("85 apples"), None);
+/// ```
+pub fn exact_number(text: &str) -> Option<String> {
     if text.len() > MAX_BYTES {
         return None;
     }
@@ -20,54 +30,53 @@ pub(super) fn read_number(text: &str) -> Option<Rational> {
         None => (false, text.strip_prefix('+').unwrap_or(text)),
     };
     let value = match unsigned.split_once('/') {
-        Some((numerator, denominator)) => Rational::new(
-            whole(numerator.trim_end())?,
-            whole(denominator.trim_start())?,
-        )?,
+        Some((numerator, denominator)) => {
+            let denominator = whole(denominator.trim_start())?;
+            if denominator == UBig::ZERO {
+                return None;
+            }
+            RBig::from_parts(whole(numerator.trim_end())?.into(), denominator)
+        }
         None => decimal(unsigned)?,
     };
-    Some(if negative { -value } else { value })
+    let value = if negative { -value } else { value };
+    Some(value.to_string())
 }
 
 /// Digits with an optional decimal part.
-fn decimal(text: &str) -> Option<Rational> {
-    let Some((before, after)) = text.split_once('.') else {
-        return Rational::new(whole(text)?, 1);
+fn decimal(text: &str) -> Option<RBig> {
+    let (before, after) = text.split_once('.').unwrap_or((text, ""));
+    if after.is_empty() && before.is_empty() || !after.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let integer = if before.is_empty() {
+        UBig::ZERO
+    } else {
+        whole(before)?
     };
-    if before.is_empty() && after.is_empty() {
-        return None;
-    }
-    let integer = if before.is_empty() { 0 } else { whole(before)? };
-    if !after.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
-    }
-    // Zeros at the end change nothing but would use up the 38 digits.
-    let after = after.trim_end_matches('0');
-    let unit = 10i128.checked_pow(u32::try_from(after.len()).ok()?)?;
-    let fraction = if after.is_empty() { 0 } else { digits(after)? };
-    Rational::new(integer.checked_mul(unit)?.checked_add(fraction)?, unit)
+    let unit = UBig::from(10u8).pow(after.len());
+    let fraction = if after.is_empty() {
+        UBig::ZERO
+    } else {
+        UBig::from_str_radix(after, 10).ok()?
+    };
+    Some(RBig::from_parts(
+        IBig::from(integer * &unit + fraction),
+        unit,
+    ))
 }
 
-/// Digits, plain or in well-formed groups of three.
-fn whole(text: &str) -> Option<i128> {
-    if !text.contains(',') {
-        return digits(text);
-    }
-    let mut groups = text.split(',');
-    let first = groups.next()?;
-    let well_formed = (1..=3).contains(&first.len())
-        && !first.starts_with('0')
-        && groups.all(|group| group.len() == 3);
-    if !well_formed {
-        return None;
-    }
-    digits(&text.replace(',', ""))
-}
-
-fn digits(text: &str) -> Option<i128> {
-    // `parse` alone would accept a second sign.
-    let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    plain.then(|| text.parse().ok()).flatten()
+/// Digits, plain or in groups of three.
+fn whole(text: &str) -> Option<UBig> {
+    let bytes = text.as_bytes();
+    let read = digits::read(
+        |place| bytes.get(place).map(|&byte| char::from(byte)),
+        0,
+        |place| (bytes.get(place) == Some(&b',')).then_some(1),
+    );
+    let all = !read.digits.is_empty() && read.end == text.len();
+    all.then(|| UBig::from_str_radix(&read.digits, 10).ok())
+        .flatten()
 }
 
 #[cfg(test)]
@@ -76,7 +85,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn read(text: &str) -> String {
-        read_number(text).map_or_else(|| "none".into(), |value| value.to_string())
+        exact_number(text).unwrap_or_else(|| "none".into())
     }
 
     #[test]
@@ -117,13 +126,11 @@ mod tests {
     }
 
     #[test]
-    fn exact_to_38_digits_and_refused_beyond() {
-        // As f64 these three would be one number.
+    fn every_digit_counts() {
+        // As f64 these would be one number.
         assert_ne!(read("0.30000000000000000001"), read("0.3"));
         assert_ne!(read("9007199254740993"), read("9007199254740992"));
-        assert_eq!(read(&"9".repeat(38)), "9".repeat(38));
-        assert_eq!(read(&"9".repeat(40)), "none");
-        // Padding is not precision.
+        assert_eq!(read(&"9".repeat(400)), "9".repeat(400));
         assert_eq!(
             read(&format!("{}7.25{}", "0".repeat(90), "0".repeat(90))),
             "29/4"
@@ -140,22 +147,23 @@ mod tests {
             for comma in (1..grouped.len()).rev().filter(|i| (size.to_string().len() - i).is_multiple_of(3)) {
                 grouped.insert(comma, ',');
             }
-            let expected = Rational::new(value, 1);
+            let expected = Some(value.to_string());
             for text in [
                 format!("{sign}{}{size}", "0".repeat(zeros)),
                 format!("{sign}{size}.{}", "0".repeat(tail)),
                 format!("{sign}{grouped}"),
                 format!("{sign}{}/{times}", size * times),
             ] {
-                prop_assert_eq!(read_number(&text), expected, "{}", text);
+                prop_assert_eq!(exact_number(&text), expected.clone(), "{}", text);
             }
-            prop_assert_eq!(read_number(&format!("{sign}{size}.5")), Rational::new(if value < 0 { 2 * value - 1 } else { 2 * value + 1 }, 2));
+            let halves = if value < 0 { 2 * value - 1 } else { 2 * value + 1 };
+            prop_assert_eq!(exact_number(&format!("{sign}{size}.5")), Some(format!("{halves}/2")));
         }
 
         #[test]
-        fn any_text_is_answered(text in "[0-9+−,./ -]{0,30}", wild in any::<String>()) {
-            let _ = read_number(&text);
-            let _ = read_number(&wild);
+        fn no_text_panics(text in "[0-9+−,./ -]{0,30}", wild in any::<String>()) {
+            let _ = exact_number(&text);
+            let _ = exact_number(&wild);
         }
     }
 }
