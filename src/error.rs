@@ -202,6 +202,22 @@ impl Error {
         }
     }
 
+    /// The same error with the field of a setting by its path from `part`, `part.field`.
+    pub(crate) fn within(self, part: &str) -> Self {
+        match self {
+            Self::Config {
+                field,
+                value,
+                expected,
+            } => Self::Config {
+                field: format!("{part}.{field}"),
+                value,
+                expected,
+            },
+            other => other,
+        }
+    }
+
     /// Sizes that do not fit: `what` is `got`, `expected` would fit.
     pub fn shape(what: impl Into<String>, got: impl Display, expected: impl Display) -> Self {
         Self::Shape {

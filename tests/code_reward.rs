@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::sync::OnceLock;
 
+use rlvr::prompt::Problem;
 use rlvr::reward::code::{
     Case, CodeConfig, CodeReward, Language, Measure, Need, SandboxConfig, Scoring, Suite,
 };
@@ -91,7 +92,7 @@ fn streams_are_compared_line_by_line_and_scored() {
         ..config()
     })
     .unwrap()
-    .named("all");
+    .with_name("all");
     assert_eq!(strict.name(), "all");
     assert_eq!(score(&strict, &right, tests.clone()), Ok(Some(1.0)));
     assert_eq!(score(&strict, &quarter, tests.clone()), Ok(Some(0.0)));
@@ -548,12 +549,19 @@ fn a_set_scores_programs_in_parallel() {
     let inputs: Vec<RewardInput> = (0..12)
         .map(|i| {
             let program = fenced(["def add(a, b): return a + b", "def add(a, b): return b"][i % 2]);
-            let mut input = RewardInput::new("", "", program);
-            input.metadata = add_asserts().as_object().unwrap().clone();
-            input
+            let mut problem = Problem::new("", "");
+            problem.metadata = add_asserts().as_object().unwrap().clone();
+            RewardInput {
+                problem: problem.into(),
+                ..RewardInput::new("", "", program)
+            }
         })
         .collect();
-    let totals: Vec<Option<f64>> = set.score(inputs).into_iter().map(|one| one.total).collect();
+    let totals: Vec<Option<f64>> = set
+        .score(inputs)
+        .into_iter()
+        .map(|one| one.reward)
+        .collect();
     for (i, total) in totals.iter().enumerate() {
         assert_eq!(*total, Some([1.0, 0.0][i % 2]), "{totals:?}");
     }

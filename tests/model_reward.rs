@@ -10,7 +10,7 @@ use rlvr::policy::causal::{CausalConfig, CausalModel};
 use rlvr::policy::{KvCache, PolicyModel, TokenBatch, ValueHead, ValueModel};
 use rlvr::prompt::{CharTokenizer, Tokenizer};
 use rlvr::reward::{ModelReward, Reward, RewardInput, RewardOptions, RewardSet};
-use rlvr::rollout::{FinishReason, RewardOutcome};
+use rlvr::rollout::{FinishReason, RewardOutcome, Rollout};
 
 mod common;
 
@@ -72,9 +72,13 @@ fn head(device: &Device) -> ValueHead<CausalModel> {
 }
 
 fn input(prompt: &str, completion: &str, finish: FinishReason) -> RewardInput {
-    RewardInput {
+    let rollout = Rollout {
         finish,
-        ..RewardInput::new(prompt, "", completion)
+        ..Rollout::new(vec![7], vec![-0.5], completion)
+    };
+    RewardInput {
+        rollout: Arc::new(rollout),
+        ..RewardInput::new(prompt, "", "")
     }
 }
 
@@ -96,10 +100,10 @@ fn the_score_is_the_value_after_the_last_token() {
         let known = Known {
             trunk: trunk(&device),
         };
-        let reward = ModelReward::new(known, tokenizer()).batch(3).unwrap();
+        let reward = ModelReward::new(known, tokenizer()).with_batch(3);
         let set = RewardSet::builder().add(1.0, reward).build().unwrap();
         let scored = set.score(inputs());
-        let totals: Vec<f64> = scored.iter().map(|one| one.total.unwrap()).collect();
+        let totals: Vec<f64> = scored.iter().map(|one| one.reward.unwrap()).collect();
         let expected = [
             2. + 2. * 3. + 3. * 1.,
             2. + 2. * 3. + 3. * 4. + 4. * 5.,
@@ -114,12 +118,10 @@ fn the_score_is_the_value_after_the_last_token() {
 fn what_a_completion_gets_does_not_depend_on_its_batch() {
     for (name, device) in common::devices() {
         let score = |batch: usize| -> Vec<f64> {
-            let reward = ModelReward::new(head(&device), tokenizer())
-                .batch(batch)
-                .unwrap();
+            let reward = ModelReward::new(head(&device), tokenizer()).with_batch(batch);
             let set = RewardSet::builder().add(1.0, reward).build().unwrap();
             let scored = set.score(inputs());
-            scored.iter().map(|one| one.total.unwrap()).collect()
+            scored.iter().map(|one| one.reward.unwrap()).collect()
         };
         let alone = score(1);
         assert!(
@@ -137,26 +139,25 @@ fn what_a_completion_gets_does_not_depend_on_its_batch() {
 }
 
 #[test]
-fn a_text_that_cannot_be_read_breaks_alone() {
+fn a_text_that_cannot_be_read_fails_alone() {
     let device = common::devices().remove(0).1;
     let reward = ModelReward::new(head(&device), tokenizer())
-        .named("judge")
-        .max_tokens(5)
-        .unwrap();
-    let options = RewardOptions::new().batch(10).concurrency(1);
+        .with_name("judge")
+        .with_max_tokens(5);
+    let options = RewardOptions::new().with_batch(10).with_concurrency(1);
     let set = RewardSet::builder().add_with(1.0, reward, options);
     let set = set.build().unwrap();
     let mut all = inputs();
     all.push(input("x", "y", FinishReason::Stop));
     all.push(input("", "", FinishReason::Length));
     let scored = set.score(all);
-    assert_eq!(scored[0].records[0].name, "judge");
-    let failure = |i: usize| match &scored[i].records[0].outcome {
+    assert_eq!(scored[0].rewards[0].name, "judge");
+    let failure = |i: usize| match &scored[i].rewards[0].outcome {
         RewardOutcome::Failed(message) => message.clone(),
         outcome => panic!("{outcome:?}"),
     };
     for i in [0, 1, 3] {
-        assert!(scored[i].total.is_some(), "{:?}", scored[i]);
+        assert!(scored[i].reward.is_some(), "{:?}", scored[i]);
     }
     assert_eq!(failure(2), "6 tokens; the model reads at most 5");
     assert!(failure(4).contains("'x'"), "{}", failure(4));
@@ -176,17 +177,18 @@ fn the_template_is_what_the_model_reads() {
     let known = Known {
         trunk: trunk(&device),
     };
-    let reward = ModelReward::new(known, tokenizer()).template(|input| input.completion.clone());
+    let reward =
+        ModelReward::new(known, tokenizer()).with_template(|input| input.completion().to_string());
     let input = input("dddd", "ab", FinishReason::Length);
     assert_eq!(reward.score(&input).unwrap(), Some(2.0 + 2.0 * 3.0));
-    assert!(
-        ModelReward::new(head(&device), tokenizer())
-            .batch(0)
-            .is_err()
-    );
-    assert!(
-        ModelReward::new(head(&device), tokenizer())
-            .max_tokens(0)
-            .is_err()
-    );
+    let reward = || ModelReward::new(head(&device), tokenizer());
+    for (reward, field) in [
+        (reward().with_batch(0), "batch"),
+        (reward().with_max_tokens(0), "max_tokens"),
+    ] {
+        let set = RewardSet::builder().add(1.0, reward);
+        let error = set.build().unwrap_err().to_string();
+        let start = format!("invalid `rewards[0].{field}`: 0; expected 1 or more");
+        assert_eq!(error, start);
+    }
 }

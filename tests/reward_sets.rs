@@ -12,12 +12,15 @@ mod totals;
 use std::sync::Once;
 use std::thread;
 
+use rlvr::prompt::Problem;
 use rlvr::reward::{
-    FnReward, GroupInput, GroupReward, Reward, RewardError, RewardInput, RewardSetBuilder,
+    FnReward, GroupInput, GroupReward, Reward, RewardError, RewardInput, RewardSet,
+    RewardSetBuilder,
 };
+use rlvr::rollout::{Rollout, RolloutBuffer, RolloutGroup};
 
 /// The default hook would write every panic that is expected, with a backtrace where one is asked for: seconds, in a large
-/// program, of which the reward is not to be blamed.
+/// program, that would count against the reward's time limit.
 pub fn quiet_panics() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -33,7 +36,7 @@ pub fn quiet_panics() {
 /// A reward that does what the completion says at its place: `1.5 abstain error`.
 pub fn word(name: &str, place: usize) -> impl Reward {
     FnReward::new(name, move |input: &RewardInput| {
-        match input.completion.split_whitespace().nth(place) {
+        match input.completion().split_whitespace().nth(place) {
             Some("abstain") | None => Ok(None),
             Some("error") => Err("told to".into()),
             Some("panic") => panic!("told to panic"),
@@ -52,7 +55,23 @@ pub fn inputs(texts: &[&str]) -> Vec<RewardInput> {
 
 pub fn totals(set: RewardSetBuilder, texts: &[&str]) -> Vec<Option<f64>> {
     let scored = set.build().unwrap().score(inputs(texts));
-    scored.into_iter().map(|one| one.total).collect()
+    scored.into_iter().map(|one| one.reward).collect()
+}
+
+/// The rollouts of each group, scored.
+pub fn score_groups(set: &RewardSet, groups: Vec<Vec<RewardInput>>) -> Vec<Vec<Rollout>> {
+    let mut buffer = RolloutBuffer::new();
+    for group in groups {
+        let rollouts = group.into_iter().map(|input| (*input.rollout).clone());
+        let problem = Problem::new("", "");
+        buffer.push(RolloutGroup::new(problem, vec![1], rollouts.collect()));
+    }
+    set.score_rollouts(&mut buffer);
+    buffer
+        .groups
+        .into_iter()
+        .map(|group| group.rollouts)
+        .collect()
 }
 
 pub fn message(set: RewardSetBuilder) -> String {

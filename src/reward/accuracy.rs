@@ -1,5 +1,6 @@
-//! Whether the answer is the reference.
+//! Whether the answer equals the reference, as a number or as text.
 
+use super::setters::{with_extract, with_name};
 use super::{Extractor, Reward, RewardError, RewardInput, Rule};
 use rlvr_math::exact_number;
 
@@ -29,7 +30,7 @@ pub enum Comparison {
 /// assert_eq!(score("<answer>84</answer>"), 0.0);
 /// assert_eq!(score("85"), 0.0);
 ///
-/// let whole = AccuracyReward::new().extract(Rule::Whole).comparison(Comparison::Text);
+/// let whole = AccuracyReward::new().with_extract(Rule::Whole).with_comparison(Comparison::Text);
 /// let score = |completion| whole.score(&RewardInput::new("", "New York", completion)).unwrap().unwrap();
 /// assert_eq!(score(" New\nYork"), 1.0);
 /// assert_eq!(score("new york"), 0.0);
@@ -37,8 +38,9 @@ pub enum Comparison {
 ///
 /// # Limits
 ///
-/// It compares text and plain numbers, not expressions: units, percent, `$`, LaTeX, powers of ten, roots, lists and decimal commas are text, and text is
-/// compared by its characters. Numbers are exact; what is longer than 1000 bytes is text as well. Where a right answer can be written in many ways this gives many false zeros.
+/// It compares text and plain numbers, not expressions: units, percent, `$`, LaTeX, powers of ten, roots, lists and decimal
+/// commas are compared by their characters. Numbers are exact; a text longer than 1000 bytes is not read as a number. Where
+/// a right answer can be written in many ways this gives many false zeros.
 ///
 /// # Errors
 /// Scoring fails if the reference is empty: no completion could be right.
@@ -65,23 +67,12 @@ impl AccuracyReward {
         Self::default()
     }
 
-    /// The same reward under another name.
-    #[must_use]
-    pub fn named(mut self, name: impl Into<String>) -> Self {
-        self.name = name.into();
-        self
-    }
-
-    /// The same reward with the answer taken from elsewhere: by one [`Rule`], or by an [`Extractor`].
-    #[must_use]
-    pub fn extract(mut self, extractor: impl Into<Extractor>) -> Self {
-        self.extractor = extractor.into();
-        self
-    }
+    with_name!();
+    with_extract!();
 
     /// The same reward with another notion of equality.
     #[must_use]
-    pub fn comparison(mut self, comparison: Comparison) -> Self {
+    pub fn with_comparison(mut self, comparison: Comparison) -> Self {
         self.comparison = comparison;
         self
     }
@@ -93,11 +84,11 @@ impl Reward for AccuracyReward {
     }
 
     fn score(&self, input: &RewardInput) -> Result<Option<f64>, RewardError> {
-        let reference = input.answer.trim();
+        let reference = input.answer().trim();
         if reference.is_empty() {
             return Err("the reference `answer` is empty; expected the right answer".into());
         }
-        let answer = self.extractor.extract(&input.completion);
+        let answer = self.extractor.extract(input.completion());
         let equal = answer.is_some_and(|answer| {
             self.comparison.form(answer.all()) == self.comparison.form(reference)
         });
@@ -134,8 +125,8 @@ mod tests {
 
     fn equal(comparison: Comparison, answer: &str, reference: &str) -> bool {
         let reward = AccuracyReward::new()
-            .extract(Rule::Whole)
-            .comparison(comparison);
+            .with_extract(Rule::Whole)
+            .with_comparison(comparison);
         let input = RewardInput::new("", reference, answer);
         reward.score(&input).unwrap() == Some(1.0)
     }
@@ -158,6 +149,12 @@ mod tests {
             // No number: characters count.
             ("50%", "50%", true),
             ("0.5", "50%", false),
+            // A leading point belongs to the number.
+            (".5", "5", false),
+            ("5", ".5", false),
+            (".5", "0.5", true),
+            (".25", "25", false),
+            ("-.5", "-5", false),
         ] {
             assert_eq!(
                 equal(Comparison::Number, answer, reference),
@@ -167,16 +164,24 @@ mod tests {
         }
         let long = "9".repeat(50);
         assert!(equal(Comparison::Number, &format!("0{long}"), &long));
-        assert!(!equal(Comparison::Number, &format!("{long}8"), &format!("{long}9")));
+        assert!(!equal(
+            Comparison::Number,
+            &format!("{long}8"),
+            &format!("{long}9")
+        ));
         let too_long = "9".repeat(1000);
         assert!(equal(Comparison::Number, &too_long, &too_long));
-        assert!(!equal(Comparison::Number, &format!("0{too_long}"), &too_long));
+        assert!(!equal(
+            Comparison::Number,
+            &format!("0{too_long}"),
+            &too_long
+        ));
         assert!(!equal(Comparison::Text, "085", "85"));
         assert!(equal(Comparison::Text, " 85\n", "85"));
     }
 
     #[test]
-    fn the_answer_is_looked_for_where_it_was_said() {
+    fn the_answer_is_taken_from_the_tags() {
         let score = |reward: AccuracyReward, completion: &str| {
             let input = RewardInput::new("", "5", completion);
             reward.score(&input).unwrap().unwrap()
@@ -189,9 +194,9 @@ mod tests {
         assert_eq!(score(tagged(), "<think><answer>5</answer>"), 0.0);
         let other = Tags::new("(", ")", "[", "]").unwrap();
         let other = Extractor::from(Rule::AnswerTag).tags(other);
-        assert_eq!(score(tagged().extract(other), "(4) [5]"), 1.0);
+        assert_eq!(score(tagged().with_extract(other), "(4) [5]"), 1.0);
         assert_eq!(tagged().name(), "accuracy");
-        assert_eq!(tagged().named("sum").name(), "sum");
+        assert_eq!(tagged().with_name("sum").name(), "sum");
     }
 
     #[test]

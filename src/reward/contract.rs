@@ -1,4 +1,4 @@
-//! What a reward is: the trait, its error, and the shortest way to implement it.
+//! The trait of a reward, its error, and rewards made of closures.
 
 use std::error::Error;
 use std::fmt;
@@ -16,13 +16,13 @@ use super::RewardInput;
 /// - **Bounded.** The set gives each call a time limit, but a thread cannot be killed: a call that never returns keeps its
 ///   thread, and a core if it spins, until the process ends. A reward whose work depends on the text bounds it itself - bytes
 ///   read, depth, steps - and bounds what it waits for with a timeout of its own. The set's limit is the second guard.
-/// - **Linear.** The text was written by a policy that is paid for finding weaknesses. Recursion over it overflows the stack,
-///   and that ends the process: neither a limit nor a caught panic helps.
+/// - **Linear.** The text was written by a policy that is rewarded for finding weaknesses. Recursion over it overflows the stack,
+///   which ends the process: neither a limit nor a caught panic helps.
 ///
 /// # What to return
 ///
 /// `Ok(Some(score))` is the score, a finite number before its weight. `Ok(None)` abstains: the reward does not apply to this
-/// completion, and the others decide. `Err` says that the reward itself could not do its work. A wrong or unreadable
+/// completion, and the total is that of the others. `Err` says that the reward itself could not do its work. A wrong or unreadable
 /// *completion* is none of these: it is a score, usually 0.
 ///
 /// ```
@@ -37,10 +37,10 @@ use super::RewardInput;
 ///     }
 ///
 ///     fn score(&self, input: &RewardInput) -> Result<Option<f64>, RewardError> {
-///         // The reference is ours. If it is no number, the data are broken: an error.
-///         let reference: f64 = input.answer.parse()?;
-///         // The completion is the policy's. If it is no number, it is a bad completion: 0.
-///         let Ok(guess) = input.completion.trim().parse::<f64>() else {
+///         // The reference comes from the data. If it is not a number, the data are wrong: an error.
+///         let reference: f64 = input.answer().parse()?;
+///         // The completion comes from the policy. If it is not a number, it is a bad completion: 0.
+///         let Ok(guess) = input.completion().trim().parse::<f64>() else {
 ///             return Ok(Some(0.0));
 ///         };
 ///         // "inf" and "NaN" parse as well; the distance from them is not a score.
@@ -63,11 +63,11 @@ use super::RewardInput;
 /// # impl Reward for Closeness {
 /// #     fn name(&self) -> &str { "closeness" }
 /// fn score(&self, input: &RewardInput) -> Result<Option<f64>, RewardError> {
-///     // WRONG: an unreadable completion is an error, and failed rollouts are not learned from.
+///     // WRONG: an unreadable completion is an error, and failed rollouts are excluded from training.
 ///     // Writing garbage is now never punished.
-///     let guess: f64 = input.completion.trim().parse()?;
-///     // WRONG: a broken reference is silently the number 0, and every right answer to it is wrong.
-///     let reference: f64 = input.answer.parse().unwrap_or_default();
+///     let guess: f64 = input.completion().trim().parse()?;
+///     // WRONG: an invalid reference is silently the number 0, and every right answer to it is wrong.
+///     let reference: f64 = input.answer().parse().unwrap_or_default();
 ///     // WRONG: "NaN" is a guess too.
 ///     Ok(Some(1.0 / (1.0 + (guess - reference).abs())))
 /// }
@@ -77,13 +77,12 @@ use super::RewardInput;
 ///
 /// # Slow rewards
 ///
-/// A reward is an ordinary function on a thread. One that waits - for a service, a subprocess, a device - needs three
-/// things, and no runtime in this crate:
+/// A reward is an ordinary function on a thread. One that waits for a service, a subprocess or a device needs three things:
 ///
-/// - **Room.** Threads that wait cost little. In a set, [`RewardOptions::concurrency`](super::RewardOptions::concurrency)
-///   gives the reward workers of its own, so that nothing else waits for it.
-/// - **A limit** of its own, [`RewardOptions::time_limit`](super::RewardOptions::time_limit), and a shorter one inside: the
-///   client's. A client that gives up returns an error with a reason and frees its thread; the set can only walk away.
+/// - **Workers** of its own. Threads that wait cost little. In a set, [`RewardOptions::with_concurrency`](super::RewardOptions::with_concurrency)
+///   provides them, so that no other reward waits for this one.
+/// - **A limit** of its own, [`RewardOptions::with_time_limit`](super::RewardOptions::with_time_limit), and a shorter one inside: the
+///   client's. A client that gives up returns an error with a reason and frees its thread; the set can only abandon it.
 /// - **Batches**, where one call for many costs less than many calls: [`score_batch`](Self::score_batch), and
 ///   [`batch_size`](Self::batch_size) to be given more than one.
 ///
@@ -133,11 +132,11 @@ use super::RewardInput;
 ///     }
 ///
 ///     fn score(&self, input: &RewardInput) -> Result<Option<f64>, RewardError> {
-///         Ok(Some(block_on(self.ask(&[&input.completion]))?[0]))
+///         Ok(Some(block_on(self.ask(&[input.completion()]))?[0]))
 ///     }
 ///
 ///     fn score_batch(&self, inputs: &[&RewardInput]) -> Vec<Result<Option<f64>, RewardError>> {
-///         let texts: Vec<&str> = inputs.iter().map(|input| &*input.completion).collect();
+///         let texts: Vec<&str> = inputs.iter().map(|input| input.completion()).collect();
 ///         match block_on(self.ask(&texts)) {
 ///             Ok(scores) => scores.into_iter().map(|score| Ok(Some(score))).collect(),
 ///             Err(error) => inputs.iter().map(|_| Err(error.to_string().into())).collect(),
@@ -149,10 +148,10 @@ use super::RewardInput;
 ///     }
 /// }
 ///
-/// let patient = RewardOptions::new().concurrency(16).time_limit(Duration::from_secs(60));
+/// let patient = RewardOptions::new().with_concurrency(16).with_time_limit(Duration::from_secs(60));
 /// let rewards = RewardSet::builder().add_with(1.0, Judge, patient).build()?;
 /// let inputs = ["a", "bcd"].map(|text| RewardInput::new("", "", text)).to_vec();
-/// let totals: Vec<_> = rewards.score(inputs).iter().map(|one| one.total).collect();
+/// let totals: Vec<_> = rewards.score(inputs).iter().map(|one| one.reward).collect();
 /// assert_eq!(totals, [Some(1.0), Some(3.0)]);
 /// # Ok::<(), rlvr::Error>(())
 /// ```
@@ -174,10 +173,18 @@ pub trait Reward: Send + Sync + 'static {
         inputs.iter().map(|input| self.score(input)).collect()
     }
 
-    /// The most completions that [`score_batch`](Self::score_batch) wants at once, at least 1. Default 1: every completion
-    /// has a time limit of its own, and no other can break it.
+    /// The most completions that one call of [`score_batch`](Self::score_batch) is given, at least 1. Default 1: every
+    /// completion has a time limit of its own, and does not fail with others.
     fn batch_size(&self) -> usize {
         1
+    }
+
+    /// Rejects invalid settings. [`RewardSetBuilder::build`](super::RewardSetBuilder::build) calls it. Default: all are valid.
+    ///
+    /// # Errors
+    /// [`Error::Config`](crate::Error::Config) naming the field.
+    fn validate(&self) -> crate::Result<()> {
+        Ok(())
     }
 }
 
@@ -197,6 +204,10 @@ impl<R: Reward + ?Sized> Reward for Arc<R> {
     fn batch_size(&self) -> usize {
         (**self).batch_size()
     }
+
+    fn validate(&self) -> crate::Result<()> {
+        (**self).validate()
+    }
 }
 
 impl<R: Reward + ?Sized> Reward for Box<R> {
@@ -214,6 +225,10 @@ impl<R: Reward + ?Sized> Reward for Box<R> {
 
     fn batch_size(&self) -> usize {
         (**self).batch_size()
+    }
+
+    fn validate(&self) -> crate::Result<()> {
+        (**self).validate()
     }
 }
 
@@ -267,10 +282,20 @@ impl fmt::Debug for RewardError {
 /// ```
 /// use rlvr::reward::{FnReward, Reward, RewardInput};
 ///
-/// let short = FnReward::new("short", |input| Ok(Some(if input.tokens <= 3 { 1.0 } else { 0.0 })));
+/// // A number, or true for 1 and false for 0.
+/// let short = FnReward::plain("short", |input| input.length() <= 3);
 /// assert_eq!(short.name(), "short");
 /// assert_eq!(short.score(&RewardInput::new("2+2=", "4", "4")).unwrap(), Some(1.0));
 /// assert_eq!(short.score(&RewardInput::new("2+2=", "4", "four")).unwrap(), Some(0.0));
+///
+/// // The whole contract: the reward may abstain or fail.
+/// let closeness = FnReward::new("closeness", |input| {
+///     let target: f64 = input.answer().parse()?;
+///     let Ok(guess) = input.completion().parse::<f64>() else { return Ok(None) };
+///     Ok(Some(-(guess - target).abs()))
+/// });
+/// assert_eq!(closeness.score(&RewardInput::new("2+2=", "4", "5")).unwrap(), Some(-1.0));
+/// assert_eq!(closeness.score(&RewardInput::new("2+2=", "4", "?")).unwrap(), None);
 /// ```
 #[derive(Clone)]
 pub struct FnReward<F> {
@@ -282,12 +307,25 @@ impl<F> FnReward<F>
 where
     F: Fn(&RewardInput) -> Result<Option<f64>, RewardError> + Send + Sync + 'static,
 {
-    /// The reward called `name` that is computed by `score`.
+    /// The reward called `name` that is computed by `score`, which may abstain or fail.
     pub fn new(name: impl Into<String>, score: F) -> Self {
         Self {
             name: name.into(),
             score,
         }
+    }
+}
+
+impl FnReward<()> {
+    /// The reward called `name` that is computed by a closure which always gives a score: an `f64`, or a `bool` for 1 and 0.
+    pub fn plain<S: Into<f64>>(
+        name: impl Into<String>,
+        score: impl Fn(&RewardInput) -> S + Send + Sync + 'static,
+    ) -> FnReward<impl Fn(&RewardInput) -> Result<Option<f64>, RewardError> + Send + Sync + 'static>
+    {
+        FnReward::new(name, move |input: &RewardInput| {
+            Ok(Some(score(input).into()))
+        })
     }
 }
 
@@ -331,6 +369,16 @@ mod tests {
     }
 
     #[test]
+    fn plain_closures_give_numbers_or_yes_and_no() {
+        let input = RewardInput::new("", "4", "4");
+        let score = |reward: &dyn Reward| reward.score(&input).unwrap();
+        let right = FnReward::plain("right", |input| input.completion() == input.answer());
+        let length = FnReward::plain("length", |input| -0.5 * input.length() as f64);
+        assert_eq!((right.name(), score(&right)), ("right", Some(1.0)));
+        assert_eq!(score(&length), Some(-1.0));
+    }
+
+    #[test]
     fn shared_and_boxed_rewards_are_rewards() {
         let one: Arc<dyn Reward> = Arc::new(FnReward::new("one", |_| Ok(Some(1.0))));
         let boxed: Box<dyn Reward> = Box::new(Arc::clone(&one));
@@ -343,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_of_ones_own_is_reached_through_every_pointer() {
+    fn a_custom_batch_is_called_through_every_pointer() {
         struct Pairs;
         impl Reward for Pairs {
             fn name(&self) -> &str {

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::setters::{with_extract, with_name};
 use super::{Extractor, Reward, RewardError, RewardInput, Rule};
 use crate::prompt::{Rational, evaluate_expression};
 
@@ -52,19 +53,8 @@ impl CountdownReward {
         Self::default()
     }
 
-    /// The same reward under another name.
-    #[must_use]
-    pub fn named(mut self, name: impl Into<String>) -> Self {
-        self.name = name.into();
-        self
-    }
-
-    /// The same reward with the expression taken from elsewhere: by one [`Rule`], or by an [`Extractor`].
-    #[must_use]
-    pub fn extract(mut self, extractor: impl Into<Extractor>) -> Self {
-        self.extractor = extractor.into();
-        self
-    }
+    with_name!();
+    with_extract!();
 }
 
 impl Reward for CountdownReward {
@@ -74,11 +64,11 @@ impl Reward for CountdownReward {
 
     fn score(&self, input: &RewardInput) -> Result<Option<f64>, RewardError> {
         // The problem is read first: broken metadata are an error whatever the completion is.
-        let mut numbers = numbers(input.metadata.get("numbers"))?;
-        let target = target(input.metadata.get("target"))?;
+        let mut numbers = numbers(input.problem.metadata.get("numbers"))?;
+        let target = target(input.problem.metadata.get("target"))?;
         let solved = self
             .extractor
-            .extract(&input.completion)
+            .extract(input.completion())
             .and_then(|answer| evaluate_expression(answer.all()).ok())
             .is_some_and(|mut found| {
                 numbers.sort_unstable();
@@ -127,7 +117,7 @@ mod tests {
 
     #[test]
     fn every_number_once_and_the_exact_target() {
-        let whole = CountdownReward::new().extract(Rule::Whole);
+        let whole = CountdownReward::new().with_extract(Rule::Whole);
         for (numbers, target, completion, expected) in [
             (json!([3, 5, 7]), json!(15), "3+5+7", 1.0),
             (json!([3, 5, 7]), json!(15), " 7+3 + 5\n", 1.0),
@@ -165,7 +155,7 @@ mod tests {
         assert_eq!(score("<think><answer>3+5</answer>"), 0.0);
         assert_eq!(CountdownReward::new().name(), "accuracy");
         assert_eq!(
-            CountdownReward::new().named("countdown").name(),
+            CountdownReward::new().with_name("countdown").name(),
             "countdown"
         );
     }

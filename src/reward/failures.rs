@@ -104,7 +104,7 @@ mod tests {
 
     /// A reward that does what the completion says.
     fn told(name: &'static str) -> impl Reward {
-        FnReward::new(name, |input| match &*input.completion {
+        FnReward::new(name, |input| match input.completion() {
             "abstain" => Ok(None),
             "error" => Err("no x in metadata".into()),
             "panic" => panic!("told to panic"),
@@ -181,7 +181,7 @@ mod tests {
 
     #[test]
     fn the_reward_with_the_most_failures_is_named() {
-        let odd = FnReward::new("odd", |input| match &*input.completion {
+        let odd = FnReward::new("odd", |input| match input.completion() {
             "1" => Err("an odd number".into()),
             _ => Ok(Some(0.0)),
         });
@@ -193,7 +193,7 @@ mod tests {
 
     #[test]
     fn a_failure_counts_whatever_stands_in_for_its_score() {
-        let options = RewardOptions::new().on_failure(Missing::Value(0.0));
+        let options = RewardOptions::new().with_on_failure(Missing::Value(0.0));
         let set = || RewardSet::builder().add_with(1.0, told("x"), options.clone());
         let text = message(set(), &["error"; 4], 0.5);
         assert!(text.starts_with("reward `x` failed on 4 of 4"), "{text}");

@@ -1,11 +1,11 @@
-//! Rewards that compare the completions of a group, or build on what another reward said.
+//! Rewards that compare the completions of a group, or read the scores of other rewards.
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::{RewardError, RewardInput};
 
-/// A rule that says how good each completion of a group is, beside the others.
+/// A rule that says how good each completion of a group is, compared with the others.
 ///
 /// A [`Reward`](super::Reward) sees one completion. This one sees all completions of one problem, and the scores that other
 /// rewards of the set have given them, if it [`reads`](Self::reads) them: it runs after those. Otherwise the contract is that of
@@ -29,7 +29,7 @@ use super::{RewardError, RewardInput};
 ///
 ///     fn score_group(&self, group: &GroupInput) -> Result<Vec<Option<f64>>, RewardError> {
 ///         let right: Vec<bool> = group.scores("accuracy")?.iter().map(|&score| score >= Some(1.0)).collect();
-///         let lengths = group.inputs().iter().map(|input| input.tokens);
+///         let lengths = group.inputs().iter().map(|input| input.length());
 ///         let shortest = lengths.clone().zip(&right).filter(|(_, right)| **right).map(|(length, _)| length).min();
 ///         let best = |(length, &right)| right && Some(length) == shortest;
 ///         Ok(lengths.zip(&right).map(|one| Some(if best(one) { 1.0 } else { 0.0 })).collect())
@@ -42,7 +42,7 @@ use super::{RewardError, RewardInput};
 ///     .build()?;
 /// let group = ["<answer>4</answer>", "<think>2+2</think><answer>4</answer>", "4"];
 /// let scored = rewards.score(group.map(|text| RewardInput::new("2+2=", "4", text)).to_vec());
-/// let totals: Vec<_> = scored.iter().map(|one| one.total).collect();
+/// let totals: Vec<_> = scored.iter().map(|one| one.reward).collect();
 /// assert_eq!(totals, [Some(1.5), Some(1.0), Some(0.0)]);
 /// # Ok::<(), rlvr::Error>(())
 /// ```
@@ -50,7 +50,7 @@ pub trait GroupReward: Send + Sync + 'static {
     /// The name under which scores are recorded; unique in a set, the same on every call.
     fn name(&self) -> &str;
 
-    /// The names of the rewards whose scores it reads. A set without one of them is refused. Default: none.
+    /// The names of the rewards whose scores it reads. A set must have all of them. Default: none.
     fn reads(&self) -> Vec<&str> {
         Vec::new()
     }
@@ -60,6 +60,14 @@ pub trait GroupReward: Send + Sync + 'static {
     /// # Errors
     /// If the reward could not do its work on this group.
     fn score_group(&self, group: &GroupInput) -> Result<Vec<Option<f64>>, RewardError>;
+
+    /// Rejects invalid settings. [`RewardSetBuilder::build`](super::RewardSetBuilder::build) calls it. Default: all are valid.
+    ///
+    /// # Errors
+    /// [`Error::Config`](crate::Error::Config) naming the field.
+    fn validate(&self) -> crate::Result<()> {
+        Ok(())
+    }
 }
 
 impl<R: GroupReward + ?Sized> GroupReward for Arc<R> {
@@ -73,6 +81,10 @@ impl<R: GroupReward + ?Sized> GroupReward for Arc<R> {
 
     fn score_group(&self, group: &GroupInput) -> Result<Vec<Option<f64>>, RewardError> {
         (**self).score_group(group)
+    }
+
+    fn validate(&self) -> crate::Result<()> {
+        (**self).validate()
     }
 }
 
@@ -88,16 +100,20 @@ impl<R: GroupReward + ?Sized> GroupReward for Box<R> {
     fn score_group(&self, group: &GroupInput) -> Result<Vec<Option<f64>>, RewardError> {
         (**self).score_group(group)
     }
+
+    fn validate(&self) -> crate::Result<()> {
+        (**self).validate()
+    }
 }
 
-/// The completions of a group and what other rewards have said of them.
+/// The completions of a group and the scores that other rewards gave them.
 #[derive(Clone, Debug)]
 pub struct GroupInput<'a> {
     inputs: Vec<&'a RewardInput>,
     scores: Vec<Scores<'a>>,
 }
 
-/// What one reward has said.
+/// The scores of one reward.
 #[derive(Clone, Debug)]
 struct Scores<'a> {
     name: Cow<'a, str>,
@@ -113,7 +129,7 @@ impl<'a> GroupInput<'a> {
     ///
     /// let inputs = ["4", "5"].map(|text| RewardInput::new("2+2=", "4", text));
     /// let group = GroupInput::new(&inputs).with_scores("accuracy", vec![Some(1.0), Some(0.0)]);
-    /// assert_eq!(group.inputs()[1].completion, "5");
+    /// assert_eq!(group.inputs()[1].completion(), "5");
     /// assert_eq!(group.scores("accuracy")?[0], Some(1.0));
     /// assert!(group.scores("format").is_err());
     /// # Ok::<(), rlvr::reward::RewardError>(())
@@ -125,7 +141,7 @@ impl<'a> GroupInput<'a> {
         }
     }
 
-    /// The same group with what the reward called `name` has said of each input.
+    /// The same group with the scores of each input by the reward called `name`.
     #[must_use]
     pub fn with_scores(
         mut self,
@@ -142,8 +158,8 @@ impl<'a> GroupInput<'a> {
         &self.inputs
     }
 
-    /// What the reward called `name` gave each input, before its weight; `None` where it gave no number: it abstained, broke,
-    /// or was not run.
+    /// The score of each input by the reward called `name`, before its weight; `None` where it gave no number: it abstained,
+    /// failed, or was not run.
     ///
     /// # Errors
     /// If the scores are not there, since [`GroupReward::reads`] does not name the reward, or are not one for each input.

@@ -1,75 +1,121 @@
-//! What a reward may look at.
+//! What a reward is given.
 
-use serde_json::{Map, Value};
+use std::sync::Arc;
 
-use crate::rollout::FinishReason;
+use serde_json::Value;
 
-/// One completion with what it was asked and what is known to be right.
+use super::RewardError;
+use crate::types::{Problem, Rollout};
+
+/// One completion together with its problem. Cloning it copies two pointers.
+///
+/// The methods are short forms for what most rewards read; everything else is in the two fields: the sampled token ids
+/// (`input.rollout.tokens`), the reason why the completion ended (`input.rollout.finish`), all metadata
+/// (`input.problem.metadata`). The rewards of the rollout are those of an earlier scoring, if there was one: a
+/// [`GroupReward`](super::GroupReward) is how a reward reads the scores of others.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RewardInput {
-    /// The text the policy was given.
-    pub prompt: String,
-    /// The reference answer of the problem; the reward decides what counts as equal to it.
-    pub answer: String,
-    /// The text the policy wrote, without the stop token.
-    pub completion: String,
-    /// The length of the completion in tokens, as sampled: the stop token counts.
-    pub tokens: usize,
-    /// The tokens themselves, as sampled; empty where only the text is known. A [`RewardSet`](super::RewardSet) that scores
-    /// rollouts fills them in.
-    pub token_ids: Vec<u32>,
-    /// Why the completion ended.
-    pub finish: FinishReason,
-    /// Anything else the problem carries, by name.
-    pub metadata: Map<String, Value>,
+    /// The problem that the completion answers.
+    pub problem: Arc<Problem>,
+    /// The completion as it was sampled.
+    pub rollout: Arc<Rollout>,
 }
 
 impl RewardInput {
-    /// A completion that stopped by itself, to try a reward by hand: one token per character and one to stop, no metadata.
+    /// A completion that ended by itself, to try a reward by hand.
+    ///
+    /// It has one token per character, whose id is the code point, and a stop token with the id 0. The log-probs are 0.
     ///
     /// ```
     /// use rlvr::reward::RewardInput;
     ///
     /// let input = RewardInput::new("3 5=8:", "3+5", "5+3").with_metadata("target", 8);
-    /// assert_eq!(input.tokens, 4);
-    /// assert_eq!(input.metadata["target"], 8);
+    /// assert_eq!(input.completion(), "5+3");
+    /// assert_eq!(input.length(), 4);
+    /// assert_eq!(input.metadata("target")?, 8);
+    /// # Ok::<(), rlvr::reward::RewardError>(())
     /// ```
     pub fn new(
         prompt: impl Into<String>,
         answer: impl Into<String>,
         completion: impl Into<String>,
     ) -> Self {
-        let completion = completion.into();
+        let text = completion.into();
+        let tokens: Vec<u32> = text.chars().map(u32::from).chain([0]).collect();
+        let log_probs = vec![0.0; tokens.len()];
         Self {
-            prompt: prompt.into(),
-            answer: answer.into(),
-            tokens: completion.chars().count() + 1,
-            completion,
-            token_ids: Vec::new(),
-            finish: FinishReason::Stop,
-            metadata: Map::new(),
+            problem: Arc::new(Problem::new(prompt, answer)),
+            rollout: Arc::new(Rollout::new(tokens, log_probs, text)),
         }
     }
 
     /// The same input with `metadata[key] = value`.
     #[must_use]
     pub fn with_metadata(mut self, key: impl Into<String>, value: impl Into<Value>) -> Self {
-        self.metadata.insert(key.into(), value.into());
+        let problem = Arc::make_mut(&mut self.problem);
+        problem.metadata.insert(key.into(), value.into());
         self
     }
 
-    /// The same input with these tokens, and their number as its length.
+    /// The same input with a completion of these tokens, the stop token included; the text stays.
     ///
     /// ```
     /// use rlvr::reward::RewardInput;
     ///
     /// let input = RewardInput::new("2+2=", "4", "4").with_tokens(vec![17, 1]);
-    /// assert_eq!((input.tokens, input.token_ids), (2, vec![17, 1]));
+    /// assert_eq!(input.length(), 2);
+    /// assert_eq!(input.rollout.tokens, [17, 1]);
     /// ```
     #[must_use]
-    pub fn with_tokens(mut self, ids: Vec<u32>) -> Self {
-        self.tokens = ids.len();
-        self.token_ids = ids;
+    pub fn with_tokens(mut self, tokens: Vec<u32>) -> Self {
+        let rollout = Arc::make_mut(&mut self.rollout);
+        rollout.mask.clear();
+        rollout.log_probs = vec![0.0; tokens.len()];
+        rollout.tokens = tokens;
         self
+    }
+
+    /// The text that the policy was given.
+    pub fn prompt(&self) -> &str {
+        &self.problem.prompt
+    }
+
+    /// The reference answer; the reward decides what counts as equal to it.
+    pub fn answer(&self) -> &str {
+        &self.problem.answer
+    }
+
+    /// The text of the completion, without the stop token.
+    pub fn completion(&self) -> &str {
+        &self.rollout.text
+    }
+
+    /// The number of tokens that the policy sampled, the stop token included.
+    pub fn length(&self) -> usize {
+        self.rollout.trained_tokens()
+    }
+
+    /// The problem's `metadata[key]`.
+    ///
+    /// # Errors
+    /// If the problem has no such metadata. The message names the key and what there is.
+    ///
+    /// ```
+    /// use rlvr::reward::RewardInput;
+    ///
+    /// let input = RewardInput::new("", "", "").with_metadata("tests", "..");
+    /// let error = input.metadata("target").unwrap_err().to_string();
+    /// assert_eq!(error, "no metadata `target`; the problem has `tests`");
+    /// ```
+    pub fn metadata(&self, key: &str) -> Result<&Value, RewardError> {
+        let metadata = &self.problem.metadata;
+        metadata.get(key).ok_or_else(|| {
+            let known: Vec<String> = metadata.keys().map(|key| format!("`{key}`")).collect();
+            let known = match known.is_empty() {
+                true => "none".to_string(),
+                false => known.join(", "),
+            };
+            format!("no metadata `{key}`; the problem has {known}").into()
+        })
     }
 }

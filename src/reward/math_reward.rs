@@ -136,8 +136,10 @@ impl MathReward {
         }
         Ok(Self {
             name: config.name,
-            extractor: Extractor::new(config.extract).map_err(|error| within("extract", error))?,
-            verifier: MathVerifier::new(config.math).map_err(|error| within("math", error))?,
+            extractor: Extractor::new(config.extract)
+                .map_err(|error| Error::from(error).within("extract"))?,
+            verifier: MathVerifier::new(config.math)
+                .map_err(|error| Error::from(error).within("math"))?,
             missing: config.missing,
             undecided: config.undecided,
         })
@@ -214,25 +216,13 @@ impl MathReward {
     }
 }
 
-/// The error with the field by its path from here.
-fn within(part: &str, error: rlvr_math::Error) -> Error {
-    match Error::from(error) {
-        Error::Config {
-            field,
-            value,
-            expected,
-        } => Error::config(format!("{part}.{field}"), value, expected),
-        other => other,
-    }
-}
-
 impl Reward for MathReward {
     fn name(&self) -> &str {
         &self.name
     }
 
     fn score(&self, input: &RewardInput) -> Result<Option<f64>, RewardError> {
-        let judged = self.judge(&input.answer, &input.completion)?;
+        let judged = self.judge(input.answer(), input.completion())?;
         if judged.extracted.is_none() {
             return Ok(Some(self.missing));
         }

@@ -1,23 +1,22 @@
-//! Takes completions with their references from `rollout` and `prompt`, and reward models from `policy`; gives weighted,
-//! recorded rewards to `advantage`.
+//! Rewards of completions, and sets of them that are run in parallel and recorded.
 //!
-//! A [`Reward`] looks at one completion ([`RewardInput`]) and gives a number, abstains or fails; a [`GroupReward`] looks at all
-//! completions of a problem and at what other rewards said of them. A [`RewardSet`] runs several of both over a batch, in
-//! parallel and under time limits, and turns whatever they do into records and a total ([`Scored`]): a reward that fails,
-//! panics or hangs costs its own rollout and nothing else.
+//! A [`Reward`] scores one completion ([`RewardInput`]), abstains or fails; a [`GroupReward`] scores all completions of a
+//! problem at once and may read the scores of other rewards; a [`TokenReward`] scores every token. A [`RewardSet`] runs
+//! rewards over a batch, in parallel and under time limits, and writes their records and the weighted total into the
+//! [`Rollout`](crate::rollout::Rollout)s. A reward that fails, panics or hangs affects its own rollout only.
 //!
-//! **Is it right?**
+//! **Correctness**
 //!
 //! | reward | 1 if | needs |
 //! |---|---|---|
 //! | [`AccuracyReward`] | the answer equals the reference, as a number or by its characters | the reference |
 //! | [`MathReward`] | the answer equals the reference as mathematics | the reference |
 //! | [`CountdownReward`] | the expression uses the numbers once each and is worth the target | `numbers`, `target` |
-//! | [`ModelReward`] | a reward model says so: any number | a [`ValueModel`](crate::policy::ValueModel) |
+//! | [`ModelReward`] | (any number, by a reward model) | a [`ValueModel`](crate::policy::ValueModel) |
 //! | [`CodeReward`](code::CodeReward) | 1 if the program passes its tests, or their share (feature `code`) | the tests |
-//! | [`FnReward`] | a closure says so: any number | - |
+//! | [`FnReward`] | (any number, by a closure) | - |
 //!
-//! **Is it written as it should be?**
+//! **Format and style**
 //!
 //! | reward | | from |
 //! |---|---|---|
@@ -30,7 +29,7 @@
 //! | [`LanguageReward`] | share of the words that are in the language | DeepSeek-R1 |
 //! | [`RepetitionReward`] | down to -1 for repeated n-grams | Yeo et al., open-r1, TRL |
 //!
-//! **Is it too long?**
+//! **Length**
 //!
 //! | reward | | from |
 //! |---|---|---|
@@ -52,7 +51,7 @@
 //!     RewardInput::new("37+48=", "85", "85"),
 //! ]);
 //!
-//! let totals: Vec<_> = scored.iter().map(|one| one.total).collect();
+//! let totals: Vec<_> = scored.iter().map(|one| one.reward).collect();
 //! assert_eq!(totals, [Some(1.2), Some(1.0), Some(0.0)]);
 //! # Ok::<(), rlvr::Error>(())
 //! ```
@@ -60,30 +59,30 @@
 //! Text is matched as it is, case and all. But for [`ModelReward`] everything here is host code on text: no tensor, no
 //! model, no tokenizer.
 //!
-//! # Putting them together
+//! # Combining rewards
 //!
-//! Scores are added by weight. [`RewardOptions`] say for each reward under which condition it is run ([`Gate`]), what counts
-//! where it gave no number ([`Missing`]), how long it may take and how many of it run at once; the set can gate and clamp the
-//! total. DeepSeek-R1-Zero adds accuracy and format with equal weight; with a gate, a right answer counts only if it can be
-//! found by a program:
+//! Scores are added by weight. [`RewardOptions`] set for each reward under which condition it is run ([`Gate`]), what counts
+//! where it gave no number ([`Missing`]), how long it may take and how many calls run at once; the set can gate and clamp the
+//! total. DeepSeek-R1-Zero adds accuracy and format with equal weight; with a gate, a right answer counts only if the
+//! format is right:
 //!
 //! ```
 //! use rlvr::reward::*;
 //!
 //! let rewards = RewardSet::builder()
 //!     .add(0.1, FormatReward::new())
-//!     .add_with(1.0, AccuracyReward::new(), RewardOptions::new().gate(Gate::on("format")))
+//!     .add_with(1.0, AccuracyReward::new(), RewardOptions::new().with_gate(Gate::on("format")))
 //!     .add(0.2, LanguageReward::new("en")?)
 //!     .add(0.5, RepetitionReward::new(3, -1.0)?)
-//!     .add_group(0.1, KimiLengthReward::new()) // reads what `accuracy` said
+//!     .add_group(0.1, KimiLengthReward::new()) // reads the scores of `accuracy`
 //!     .clamp(-1.0, 2.0)
 //!     .build()?;
 //! # Ok::<(), rlvr::Error>(())
 //! ```
 //!
-//! # A new reward
+//! # Custom rewards
 //!
-//! One file with a type that implements [`Reward`], and its line below. The trait says what a slow one does.
+//! [`FnReward`] makes a reward of a closure; a type of its own implements [`Reward`], whose documentation covers slow rewards.
 
 #[cfg(feature = "math")]
 mod accuracy;
@@ -103,6 +102,7 @@ mod math_reward;
 mod model;
 mod pool;
 mod set;
+mod setters;
 mod token;
 
 #[cfg(feature = "math")]
@@ -113,7 +113,7 @@ pub use countdown::CountdownReward;
 #[cfg(feature = "math")]
 pub use form::{
     CodeFormatReward, FormatReward, LanguageReward, LineFormatReward, ReasoningStepsReward,
-    RepetitionReward, RepetitionUnit, TagCountReward, ThinkFormatReward, repeated_share,
+    RepetitionReward, RepetitionUnit, TagCountReward, ThinkFormatReward,
 };
 pub use group::{GroupInput, GroupReward};
 pub use input::RewardInput;
@@ -123,8 +123,9 @@ pub use math_reward::{Judged, MathReward, MathRewardConfig, Undecided};
 pub use model::ModelReward;
 #[cfg(feature = "math")]
 pub use rlvr_math::{ExtractConfig, Extracted, Extractor, Rule, Tags, Thinking};
-pub use set::{Gate, Missing, RewardOptions, RewardSet, RewardSetBuilder, Scored};
-pub use token::{TokenReward, score_tokens};
+pub use set::{Gate, Missing, RewardOptions, RewardSet, RewardSetBuilder};
+pub use token::TokenReward;
+pub(crate) use token::score_tokens;
 
 /// Equality of mathematical answers: the crate [`rlvr_math`].
 #[cfg(feature = "math")]

@@ -1,12 +1,13 @@
-//! A learned judge.
+//! Rewards from a reward model.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::setters::with_name;
 use super::{Reward, RewardError, RewardInput};
 use crate::policy::{TokenBatch, ValueModel};
 use crate::prompt::Tokenizer;
-use crate::rollout::FinishReason;
+use crate::types::FinishReason;
 use crate::{Error, Result, host};
 
 /// How many completions one forward pass reads.
@@ -26,8 +27,8 @@ type Template = dyn Fn(&RewardInput) -> String + Send + Sync;
 /// completion gets does not depend on the others beyond float rounding. No gradient is recorded. One forward runs at a time:
 /// the device would not be faster with more.
 ///
-/// A learned judge can be fooled by whatever its training data did not hold, and a policy that is paid by it finds out how. Watch
-/// it beside a reward that can be checked, give it a small weight, or put it behind a gate.
+/// A reward model is unreliable on texts unlike its training data, and a policy that is trained on it learns to exploit that.
+/// Compare it with a verifiable reward, give it a small weight, or put it behind a gate.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -46,8 +47,8 @@ type Template = dyn Fn(&RewardInput) -> String + Send + Sync;
 /// };
 /// let model = ValueHead::new(config.init(0, &burn::tensor::Device::flex())?);
 ///
-/// let judge = ModelReward::new(model, Arc::new(tokenizer)).max_tokens(64)?;
-/// // A head that has learned nothing says 0 to everything.
+/// let judge = ModelReward::new(model, Arc::new(tokenizer)).with_max_tokens(64);
+/// // An untrained head gives 0.
 /// assert_eq!(judge.score(&RewardInput::new("2+2=", "4", "4")).unwrap(), Some(0.0));
 /// # Ok(())
 /// # }
@@ -56,9 +57,9 @@ type Template = dyn Fn(&RewardInput) -> String + Send + Sync;
 /// ```
 ///
 /// # Errors
-/// Scoring fails if the tokenizer cannot spell the text, if there is nothing to read, or if it is longer than
-/// [`max_tokens`](Self::max_tokens); each on its own rollout. A forward pass that fails, fails for its whole batch. Use a
-/// tokenizer that spells every text: what the policy can make fail, it can keep from being learned from.
+/// Scoring fails if the tokenizer cannot encode the text, if there is nothing to read, or if it is longer than
+/// [`with_max_tokens`](Self::with_max_tokens); each on its own rollout. A forward pass that fails, fails for its whole batch.
+/// Use a tokenizer that encodes every text: otherwise the policy can write completions that are excluded from training.
 pub struct ModelReward<V: ValueModel> {
     name: String,
     model: Mutex<V>,
@@ -75,22 +76,17 @@ impl<V: ValueModel> ModelReward<V> {
             name: "model".into(),
             model: Mutex::new(model.valid()),
             tokenizer,
-            template: Box::new(|input| format!("{}{}", input.prompt, input.completion)),
+            template: Box::new(|input| [input.prompt(), input.completion()].concat()),
             batch: BATCH,
             max_tokens: None,
         }
     }
 
-    /// The same reward under another name.
-    #[must_use]
-    pub fn named(mut self, name: impl Into<String>) -> Self {
-        self.name = name.into();
-        self
-    }
+    with_name!();
 
-    /// The same reward with another text for the model to read, such as the chat form that it was trained on.
+    /// The same reward with another text for the model to read, such as the chat format that it was trained on.
     #[must_use]
-    pub fn template(
+    pub fn with_template(
         mut self,
         template: impl Fn(&RewardInput) -> String + Send + Sync + 'static,
     ) -> Self {
@@ -98,27 +94,23 @@ impl<V: ValueModel> ModelReward<V> {
         self
     }
 
-    /// How many completions one forward pass reads. Default 16.
-    ///
-    /// # Errors
-    /// [`Error::Config`] unless it is at least 1.
-    pub fn batch(mut self, completions: usize) -> Result<Self> {
+    /// How many completions one forward pass reads, at least 1. Default 16.
+    #[must_use]
+    pub fn with_batch(mut self, completions: usize) -> Self {
         self.batch = completions;
-        at_least_one("batch", completions).map(|()| self)
+        self
     }
 
-    /// The most tokens that the model reads, prompt and completion together. Default: what the model itself refuses.
-    ///
-    /// # Errors
-    /// [`Error::Config`] unless it is at least 1.
-    pub fn max_tokens(mut self, tokens: usize) -> Result<Self> {
+    /// The most tokens that the model reads, prompt and completion together, at least 1. Default: what the model accepts.
+    #[must_use]
+    pub fn with_max_tokens(mut self, tokens: usize) -> Self {
         self.max_tokens = Some(tokens);
-        at_least_one("max_tokens", tokens).map(|()| self)
+        self
     }
 
     fn tokens(&self, input: &RewardInput) -> Result<Vec<u32>, RewardError> {
         let mut tokens = self.tokenizer.encode(&(self.template)(input))?;
-        if input.finish == FinishReason::Stop {
+        if input.rollout.finish == FinishReason::Stop {
             tokens.extend(self.tokenizer.stop_tokens().first());
         }
         let most = self.max_tokens.unwrap_or(usize::MAX);
@@ -190,6 +182,12 @@ impl<V: ValueModel + 'static> Reward for ModelReward<V> {
 
     fn batch_size(&self) -> usize {
         self.batch
+    }
+
+    fn validate(&self) -> Result<()> {
+        at_least_one("batch", self.batch)?;
+        self.max_tokens
+            .map_or(Ok(()), |most| at_least_one("max_tokens", most))
     }
 }
 

@@ -9,10 +9,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::rollout::RewardOutcome;
+use crate::types::RewardOutcome;
 
-/// What a batch does for each of its indices.
-pub(super) type Job<T> = Arc<dyn Fn(usize) -> T + Send + Sync>;
+/// What a batch does for each of its indices: it scores the completions of one job and gives one outcome for each.
+pub(super) type Job = Arc<dyn Fn(usize) -> Vec<RewardOutcome> + Send + Sync>;
 
 /// Which jobs a batch has, and who runs them.
 #[derive(Clone, Debug, Default)]
@@ -23,7 +23,7 @@ pub(super) struct Plan {
     pub(super) lanes: Vec<Lane>,
 }
 
-/// Jobs that share workers, so that slow ones keep nobody else waiting.
+/// Jobs that share workers, so that slow ones do not delay the jobs of other lanes.
 #[derive(Clone, Debug)]
 pub(super) struct Lane {
     /// The jobs, in the order in which they are started.
@@ -32,19 +32,19 @@ pub(super) struct Lane {
     pub(super) threads: usize,
 }
 
-/// What became of one job.
+/// The result of one job.
 #[derive(Clone, Debug)]
-pub(super) struct Done<T> {
-    /// Its result, or why there is none.
-    pub(super) result: Result<T, RewardOutcome>,
+pub(super) struct Done {
+    /// One outcome for each completion of the job, or a single failure of all of them.
+    pub(super) outcomes: Vec<RewardOutcome>,
     /// How long it ran; the limit if it passed it.
     pub(super) seconds: f64,
 }
 
-impl<T> Done<T> {
-    fn broken(outcome: RewardOutcome) -> Self {
+impl Done {
+    fn not_run(outcome: RewardOutcome) -> Self {
         Self {
-            result: Err(outcome),
+            outcomes: vec![outcome],
             seconds: 0.0,
         }
     }
@@ -52,7 +52,7 @@ impl<T> Done<T> {
     fn overdue(limit: Duration) -> Self {
         let seconds = limit.as_secs_f64();
         Self {
-            result: Err(RewardOutcome::TimedOut(seconds)),
+            outcomes: vec![RewardOutcome::TimedOut(seconds)],
             seconds,
         }
     }
@@ -79,10 +79,10 @@ impl Pool {
         self.abandoned.load(Ordering::Relaxed)
     }
 
-    /// What became of `job(0)`, `job(1)` and so on, in this order; the plan has as many limits as there are jobs.
+    /// The results of `job(0)`, `job(1)` and so on, in this order; the plan has as many limits as there are jobs.
     ///
     /// The calling thread supervises: it sleeps until a worker has found no more jobs, or until a job is overdue.
-    pub(super) fn run<T: Send + 'static>(&self, plan: Plan, job: Job<T>) -> Vec<Done<T>> {
+    pub(super) fn run(&self, plan: Plan, job: Job) -> Vec<Done> {
         let jobs = plan.limits.len();
         let batch = Arc::new(Batch {
             pool: self.clone(),
@@ -112,14 +112,14 @@ impl Pool {
                 Err(_) => crew.relieve(&batch),
             }
         }
-        // Nobody is left to run what is left over.
+        // No worker is left for the remaining jobs.
         for queue in &batch.lanes {
             while let Some(job) = queue.claim() {
                 let trouble = crew.trouble.clone();
-                crew.done[job] = Some(Done::broken(trouble.unwrap_or_else(|| batch.refusal())));
+                crew.done[job] = Some(Done::not_run(trouble.unwrap_or_else(|| batch.refusal())));
             }
         }
-        let lost = || Done::broken(RewardOutcome::Failed("the result was lost".into()));
+        let lost = || Done::not_run(RewardOutcome::Failed("the result was lost".into()));
         let done = crew.done.into_iter();
         done.map(|found| found.unwrap_or_else(lost)).collect()
     }
@@ -128,7 +128,7 @@ impl Pool {
 /// A lane and how far it has got.
 struct Queue {
     lane: Lane,
-    /// The place of the first job that nobody has claimed.
+    /// The place of the first job that is not claimed.
     next: AtomicUsize,
 }
 
@@ -152,16 +152,16 @@ impl Queue {
 }
 
 /// What the workers of one call share. It outlives the call as long as an abandoned worker holds on to it.
-struct Batch<T> {
+struct Batch {
     pool: Pool,
     limits: Vec<Duration>,
     /// The shortest of the limits.
     shortest: Duration,
     lanes: Vec<Queue>,
-    job: Job<T>,
+    job: Job,
 }
 
-impl<T> Batch<T> {
+impl Batch {
     fn is_full(&self) -> bool {
         self.pool.abandoned() >= self.pool.most_abandoned
     }
@@ -173,8 +173,8 @@ impl<T> Batch<T> {
         ))
     }
 
-    /// One worker's life: claim, run, hand in, until there are no more jobs or it has been abandoned.
-    fn work(&self, seat: &Seat<T>) -> Exit {
+    /// The loop of one worker: claim, run, hand in, until there are no more jobs or it has been abandoned.
+    fn work(&self, seat: &Seat) -> Exit {
         let mut result = None;
         loop {
             let (job, start) = {
@@ -193,14 +193,14 @@ impl<T> Batch<T> {
                 }
             };
             let done = if self.is_full() {
-                Done::broken(self.refusal())
+                Done::not_run(self.refusal())
             } else {
-                let result = guarded(|| (self.job)(job));
+                let outcomes = guarded(|| (self.job)(job)).unwrap_or_else(|panic| vec![panic]);
                 let (taken, limit) = (start.elapsed(), self.limits[job]);
                 // Whether the supervisor looked in time must not decide what is recorded.
                 if taken < limit {
                     let seconds = taken.as_secs_f64();
-                    Done { result, seconds }
+                    Done { outcomes, seconds }
                 } else {
                     Done::overdue(limit)
                 }
@@ -216,21 +216,21 @@ enum Exit {
     Abandoned,
 }
 
-/// Where a worker and the supervisor meet.
-struct Seat<T> {
+/// What a worker and the supervisor share.
+struct Seat {
     /// Which lane's jobs are run here.
     lane: usize,
-    state: Mutex<SeatState<T>>,
+    state: Mutex<SeatState>,
 }
 
-struct SeatState<T> {
+struct SeatState {
     /// The job and when it started.
     running: Option<(usize, Instant)>,
-    results: Vec<(usize, Done<T>)>,
+    results: Vec<(usize, Done)>,
     abandoned: bool,
 }
 
-impl<T> Seat<T> {
+impl Seat {
     fn new(lane: usize) -> Self {
         let state = Mutex::new(SeatState {
             running: None,
@@ -240,27 +240,27 @@ impl<T> Seat<T> {
         Self { lane, state }
     }
 
-    fn lock(&self) -> MutexGuard<'_, SeatState<T>> {
+    fn lock(&self) -> MutexGuard<'_, SeatState> {
         // No job runs under the lock, and whatever a panic left behind is whole.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// The supervisor's view of a batch.
-struct Crew<T> {
+struct Crew {
     /// By worker; empty where the worker has left or was abandoned.
-    seats: Vec<Option<Arc<Seat<T>>>>,
+    seats: Vec<Option<Arc<Seat>>>,
     working: usize,
     /// On which a worker that found no more jobs says which seat it leaves.
     exit: Sender<usize>,
-    done: Vec<Option<Done<T>>>,
+    done: Vec<Option<Done>>,
     /// Why no thread could be started.
     trouble: Option<RewardOutcome>,
 }
 
-impl<T: Send + 'static> Crew<T> {
+impl Crew {
     /// Starts one more worker for a lane if there is something to do for it.
-    fn hire(&mut self, batch: &Arc<Batch<T>>, lane: usize) -> bool {
+    fn hire(&mut self, batch: &Arc<Batch>, lane: usize) -> bool {
         if !batch.lanes[lane].has_jobs() || batch.is_full() {
             return false;
         }
@@ -279,9 +279,9 @@ impl<T: Send + 'static> Crew<T> {
         }
     }
 
-    /// How long nobody can become overdue; a job that starts later than now has its whole limit, which is no shorter than
+    /// How long no job can become overdue; a job that starts later than now has its whole limit, which is no shorter than
     /// the shortest.
-    fn patience(&self, batch: &Batch<T>) -> Duration {
+    fn patience(&self, batch: &Batch) -> Duration {
         let left = self.seats.iter().flatten().filter_map(|seat| {
             let (job, start) = seat.lock().running?;
             Some(batch.limits[job].saturating_sub(start.elapsed()))
@@ -299,7 +299,7 @@ impl<T: Send + 'static> Crew<T> {
     }
 
     /// Abandons the workers whose job is overdue and puts fresh ones in their place.
-    fn relieve(&mut self, batch: &Arc<Batch<T>>) {
+    fn relieve(&mut self, batch: &Arc<Batch>) {
         for i in 0..self.seats.len() {
             let Some(seat) = &self.seats[i] else { continue };
             let lane = seat.lane;
@@ -323,16 +323,16 @@ impl<T: Send + 'static> Crew<T> {
         }
     }
 
-    fn keep(&mut self, results: Vec<(usize, Done<T>)>) {
+    fn keep(&mut self, results: Vec<(usize, Done)>) {
         for (job, done) in results {
             self.done[job] = Some(done);
         }
     }
 }
 
-fn start<T: Send + 'static>(
-    batch: &Arc<Batch<T>>,
-    seat: &Arc<Seat<T>>,
+fn start(
+    batch: &Arc<Batch>,
+    seat: &Arc<Seat>,
     index: usize,
     exit: &Sender<usize>,
 ) -> io::Result<()> {
@@ -363,7 +363,7 @@ fn message(payload: Box<dyn Any + Send>) -> String {
     match payload.downcast::<&'static str>() {
         Ok(text) => text.to_string(),
         Err(payload) => {
-            // Somebody's own type, whose destructor could panic again: it is leaked.
+            // A custom type, whose destructor could panic again: it is leaked.
             std::mem::forget(payload);
             "a panic without a text message".into()
         }

@@ -1,4 +1,4 @@
-//! Several rewards over a batch of completions, and what they come to.
+//! Several rewards over a batch of completions, and their weighted total.
 
 mod builder;
 mod entry;
@@ -14,11 +14,11 @@ pub use builder::RewardSetBuilder;
 pub use options::{Gate, Missing, RewardOptions};
 
 use self::entry::Entry;
-use self::schedule::{Batch, Outcomes};
+use self::schedule::{Batch, Schedule};
 use self::total::Total;
 use super::RewardInput;
 use super::pool::Pool;
-use crate::rollout::{RewardOutcome, RewardRecord, RolloutBuffer};
+use crate::types::{RewardRecord, Rollout, RolloutBuffer};
 
 /// The default of [`RewardSetBuilder::time_limit`].
 const TIME_LIMIT: Duration = Duration::from_secs(5);
@@ -27,9 +27,9 @@ const MAX_ABANDONED: usize = 64;
 
 /// Weighted rewards that are run together.
 ///
-/// [`score`](Self::score) runs every reward on every input. Each of these pairs is one job on a worker thread, and whatever it
-/// does becomes one [`RewardOutcome`]: a number, an abstention, an error, a panic, or a
-/// time-out. No reward can end the run, delay the others by more than the time limit, or have its failure taken for a 0.
+/// [`score`](Self::score) runs every reward on every input. Each of these pairs is one job on a worker thread, and its result
+/// becomes one [`RewardOutcome`](crate::rollout::RewardOutcome): a number, an abstention, an error, a panic, or a time-out. No
+/// reward can end the run, delay the others by more than the time limit, or have its failure counted as a 0.
 ///
 /// ```
 /// use rlvr::reward::{AccuracyReward, FnReward, RewardInput, RewardSet};
@@ -37,11 +37,11 @@ const MAX_ABANDONED: usize = 64;
 ///
 /// let rewards = RewardSet::builder()
 ///     .add(1.0, AccuracyReward::new())
-///     .add(0.1, FnReward::new("polite", |input| match input.completion.as_str() {
+///     .add(0.1, FnReward::new("polite", |input| match input.completion() {
 ///         "" => Ok(None),
 ///         text => Ok(Some(if text.contains("please") { 1.0 } else { 0.0 })),
 ///     }))
-///     .add(0.0, FnReward::new("fussy", |input| match input.completion.contains('!') {
+///     .add(0.0, FnReward::new("fussy", |input| match input.completion().contains('!') {
 ///         true => panic!("no shouting"),
 ///         false => Ok(Some(1.0)),
 ///     }))
@@ -54,46 +54,46 @@ const MAX_ABANDONED: usize = 64;
 ///     answer("<answer>4</answer>!"),
 /// ]);
 ///
-/// assert_eq!(scored[0].total, Some(1.1));
-/// assert_eq!(scored[1].total, Some(0.0)); // "polite" abstained, the others decide
-/// assert_eq!(scored[2].total, None); // "fussy" broke: nothing is learned from this one
-/// assert_eq!(scored[2].records[2].outcome, RewardOutcome::Panicked("no shouting".into()));
+/// assert_eq!(scored[0].reward, Some(1.1));
+/// assert_eq!(scored[1].reward, Some(0.0)); // "polite" abstained: the total is that of the others
+/// assert_eq!(scored[2].reward, None); // "fussy" failed: this completion is excluded from training
+/// assert_eq!(scored[2].rewards[2].outcome, RewardOutcome::Panicked("no shouting".into()));
 /// # Ok::<(), rlvr::Error>(())
 /// ```
 ///
 /// # The total
 ///
-/// The sum of weight times score over the rewards that gave a number. What counts where one gave none is said by its
-/// [`RewardOptions`]. By default
+/// The sum of weight times score over the rewards that gave a number. [`RewardOptions`] say for each reward what counts where it
+/// gave none. By default
 /// - a reward that abstains is left out ([`Missing::LeaveOut`]), as a NaN is in TRL's `nansum`,
 /// - a rollout on which any reward fails, panics or times out has no total ([`Missing::DropRollout`]): the sum without it would
-///   compare this rollout with others on another scale, so it leaves the statistics instead of being punished, or spared,
-///   for a broken reward.
+///   compare this rollout with others on another scale, so the rollout is excluded from training.
 ///
-/// The order is: a reward behind a shut [`Gate`] counts as the gate says; where the gate of the total is shut, the total is
-/// what that gate says, and otherwise the sum; the clamp is last. There is no total either if no reward gave a number, or
+/// The order is: a reward behind a closed [`Gate`] counts as the gate says; where the gate of the total is closed, the total
+/// is the value of that gate, and otherwise the sum; the clamp is last. There is no total either if no reward gave a number, or
 /// if the sum is too large for an `f64`.
 ///
-/// A weight of 0 records a reward without paying for it. It still counts as above when it breaks.
+/// A weight of 0 records a reward without adding it to the total. It still counts as above when it fails.
 ///
 /// # The order of work
 ///
-/// A reward runs at once, unless it has a gate or is a [`GroupReward`](super::GroupReward) that reads scores: then it runs when
-/// all rewards that somebody waits for have been run. Rewards share the set's threads; one with a
-/// [`concurrency`](RewardOptions::concurrency) has workers of its own, so that a slow service and quick arithmetic do not
+/// A reward runs at once, unless it has a gate or is a [`GroupReward`](super::GroupReward) that reads scores: then it runs after
+/// the rewards that it depends on. Rewards share the set's threads; one with a
+/// [`concurrency`](RewardOptions::with_concurrency) has workers of its own, so that a slow service and quick arithmetic do not
 /// wait for each other. Results are in the order of the inputs whatever ran first.
 ///
 /// # The time limit
 ///
 /// It is wall-clock time of one call, counted from the moment it starts to run. A call that passes it is recorded as
-/// [`RewardOutcome::TimedOut`], and what it returns later is dropped. Safe Rust cannot kill its thread: the thread is
-/// *abandoned*, a fresh one takes its place, and it ends when the job returns, if ever. Up to 64 such threads are put up
-/// with (a few more if jobs that already run pass the limit as well). With more, jobs are not started but recorded as
-/// [`RewardOutcome::Failed`], until some of the threads come back.
+/// [`TimedOut`](crate::rollout::RewardOutcome::TimedOut), and what it returns later is dropped. Safe Rust cannot kill its
+/// thread: the thread is *abandoned*, a fresh one takes its place, and it ends when the job returns, if ever. Up to 64 such
+/// threads are allowed (a few more if jobs that already run pass the limit as well). With more, jobs are not started but
+/// recorded as [`Failed`](crate::rollout::RewardOutcome::Failed), until some of the threads have ended.
 ///
 /// A time-out therefore costs memory, and a core if the job spins, and near the limit it depends on the machine's load. Rewards
-/// that bound their own work, see [`Reward`](super::Reward), never meet it. Nothing here helps against a reward that overflows
-/// its stack, exhausts the memory or exits the process, nor against panics in a program built with `panic = "abort"`.
+/// that bound their own work, see [`Reward`](super::Reward), never reach it. The set does not protect against a reward that
+/// overflows its stack, exhausts the memory or exits the process, nor against panics in a program built with
+/// `panic = "abort"`.
 #[derive(Clone)]
 pub struct RewardSet {
     rewards: Arc<[Entry]>,
@@ -103,68 +103,45 @@ pub struct RewardSet {
     threads: usize,
 }
 
-/// What a [`RewardSet`] says about one input.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Scored {
-    /// One record for each reward, in the order of the set.
-    pub records: Vec<RewardRecord>,
-    /// What they come to, or `None`; see [`RewardSet`].
-    pub total: Option<f64>,
-}
-
 impl RewardSet {
     /// A set to be filled: at least one [`add`](RewardSetBuilder::add), then [`build`](RewardSetBuilder::build).
     pub fn builder() -> RewardSetBuilder {
         RewardSetBuilder::new()
     }
 
-    /// Scores every input with every reward; the results are in the order of the inputs.
+    /// Scores every input with every reward. The result is the rollout of each input, in order, with its records in
+    /// [`rewards`](Rollout::rewards) and its total in [`reward`](Rollout::reward).
     ///
-    /// To a [`GroupReward`](super::GroupReward) the inputs are one group: completions of one problem. For several problems
-    /// there is [`score_groups`](Self::score_groups).
+    /// The inputs are one group: completions of one problem, which matters to a [`GroupReward`](super::GroupReward) only.
+    /// [`score_rollouts`](Self::score_rollouts) scores several groups.
     ///
     /// For pure rewards that stay within the time limit the result does not depend on the threads or their timing. The call
     /// blocks until every job has an outcome: with `n` hanging jobs on `t` threads about `n / t` time limits. It may be called
     /// from several threads at once; each call has its own workers, and all share the count of abandoned ones.
     ///
     /// Failures are logged as one `tracing` warning for each reward that had any. The default panic hook, which writes
-    /// to the standard error, is left as it is.
-    pub fn score(&self, inputs: Vec<RewardInput>) -> Vec<Scored> {
-        let group = 0..inputs.len();
-        self.run(Batch {
-            inputs: Arc::new(inputs),
-            groups: vec![group],
-        })
-    }
-
-    /// Scores several groups in one go, as [`score`](Self::score) does one.
-    pub fn score_groups(&self, groups: Vec<Vec<RewardInput>>) -> Vec<Vec<Scored>> {
-        let sizes: Vec<usize> = groups.iter().map(Vec::len).collect();
-        let inputs = groups.into_iter().flatten().collect();
-        let mut scored = self.run(Batch::new(inputs, &sizes)).into_iter();
-        let take = |size| scored.by_ref().take(size).collect();
-        sizes.into_iter().map(take).collect()
+    /// to the standard error, is not changed.
+    pub fn score(&self, inputs: Vec<RewardInput>) -> Vec<Rollout> {
+        let size = inputs.len();
+        self.run(Batch::new(inputs, &[size]))
     }
 
     /// Scores every rollout of a buffer and writes records and total into it.
     pub fn score_rollouts(&self, rollouts: &mut RolloutBuffer) {
         let mut inputs = Vec::with_capacity(rollouts.len());
-        for group in &rollouts.groups {
-            inputs.extend(group.rollouts.iter().map(|rollout| RewardInput {
-                prompt: group.problem.prompt.clone(),
-                answer: group.problem.answer.clone(),
-                completion: rollout.text.clone(),
-                tokens: rollout.trained_tokens(),
-                token_ids: rollout.tokens.clone(),
-                finish: rollout.finish,
-                metadata: group.problem.metadata.clone(),
+        let mut sizes = Vec::with_capacity(rollouts.groups.len());
+        for group in &mut rollouts.groups {
+            // The rewards share the rollouts while they run; nothing is copied.
+            let unscored = std::mem::take(&mut group.rollouts);
+            sizes.push(unscored.len());
+            inputs.extend(unscored.into_iter().map(|rollout| RewardInput {
+                problem: Arc::clone(&group.problem),
+                rollout: Arc::new(rollout),
             }));
         }
-        let sizes = rollouts.groups.iter().map(|group| group.rollouts.len());
-        let batch = Batch::new(inputs, &sizes.collect::<Vec<_>>());
-        for (rollout, scored) in rollouts.rollouts_mut().zip(self.run(batch)) {
-            rollout.rewards = scored.records;
-            rollout.reward = scored.total;
+        let mut scored = self.run(Batch::new(inputs, &sizes)).into_iter();
+        for (group, size) in rollouts.groups.iter_mut().zip(sizes) {
+            group.rollouts = scored.by_ref().take(size).collect();
         }
     }
 
@@ -183,41 +160,38 @@ impl RewardSet {
         self.pool.abandoned()
     }
 
-    fn run(&self, batch: Batch) -> Vec<Scored> {
-        let outcomes = Outcomes::find(&self.rewards, &self.pool, self.threads, &batch);
-        let scored = |input| {
-            let found = outcomes.of(input);
-            let of = self
-                .total
-                .of(&self.rewards, found.iter().map(|(outcome, _)| outcome));
-            let record = |(entry, (outcome, seconds)): (&Entry, &(_, f64))| RewardRecord {
-                name: entry.name.clone(),
-                weight: entry.weight,
-                outcome: RewardOutcome::clone(outcome),
-                seconds: *seconds,
-            };
-            Scored {
-                records: self.rewards.iter().zip(found).map(record).collect(),
-                total: of,
-            }
+    fn run(&self, batch: Batch) -> Vec<Rollout> {
+        let schedule = Schedule {
+            entries: &self.rewards,
+            pool: &self.pool,
+            threads: self.threads,
+            batch: &batch,
         };
-        let scored: Vec<Scored> = (0..batch.inputs.len()).map(scored).collect();
-        self.report(&scored);
-        scored
+        let records = schedule.run();
+        self.report(&records);
+        // Only an abandoned thread can still hold an input, and only then a rollout is copied.
+        let inputs = Arc::unwrap_or_clone(batch.inputs).into_iter();
+        let scored = inputs.zip(records).map(|(input, rewards)| {
+            let mut rollout = Arc::unwrap_or_clone(input.rollout);
+            rollout.reward = self.total.of(&self.rewards, &rewards);
+            rollout.rewards = rewards;
+            rollout
+        });
+        scored.collect()
     }
 
-    fn report(&self, scored: &[Scored]) {
+    fn report(&self, records: &[Vec<RewardRecord>]) {
         for (i, entry) in self.rewards.iter().enumerate() {
-            let outcomes = scored.iter().map(|one| &one.records[i].outcome);
+            let outcomes = records.iter().map(|records| &records[i].outcome);
             let mut failures = outcomes.filter(|outcome| outcome.is_failure());
             if let Some(first) = failures.next() {
                 tracing::warn!(
                     reward = entry.name,
                     failures = 1 + failures.count(),
-                    rollouts = scored.len(),
+                    rollouts = records.len(),
                     abandoned_threads = self.abandoned_threads(),
                     ?first,
-                    "a reward broke"
+                    "the reward failed"
                 );
             }
         }

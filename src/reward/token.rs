@@ -1,90 +1,95 @@
 //! A reward for every token, beside the one for the whole completion.
 
+use std::sync::Arc;
 use std::time::Instant;
 
-use super::RewardError;
 use super::pool::guarded;
-use crate::prompt::Problem;
-use crate::rollout::{RewardOutcome, RewardRecord, Rollout, RolloutBuffer};
+use super::{RewardError, RewardInput};
+use crate::types::{RewardOutcome, RewardRecord, RolloutBuffer};
 
-/// A rule that says how good each token of a completion is: a process reward, a penalty where it is earned.
+/// A rule that says how good each token of a completion is: a process reward, a penalty at the tokens that earn it.
 ///
-/// The numbers come on top of the completion's total. Estimators of [`advantage`](crate::advantage) that know time pay them at
-/// their tokens, the others add their sum to the total.
+/// The numbers are added to the completion's total. Estimators of [`advantage`](crate::advantage) that discount over time
+/// use them at their tokens, the others add their sum to the total.
 ///
-/// The contract is that of [`Reward`](super::Reward) - pure, bounded, linear - but for the time limit: calls are made one after
-/// the other on the caller's thread, and one that hangs hangs the run.
+/// The contract is that of [`Reward`](super::Reward) - pure, bounded, linear - except for the time limit: calls are made one
+/// after the other on the caller's thread, and a call that does not return blocks the run.
 ///
 /// ```
-/// use rlvr::prompt::Problem;
-/// use rlvr::reward::{RewardError, TokenReward};
-/// use rlvr::rollout::Rollout;
+/// use rlvr::reward::{RewardError, RewardInput, TokenReward};
 ///
-/// /// Takes a little for every token that was said before.
-/// struct NoEcho;
+/// /// Penalises each repeated token.
+/// struct NoRepeats;
 ///
-/// impl TokenReward for NoEcho {
+/// impl TokenReward for NoRepeats {
 ///     fn name(&self) -> &str {
-///         "no_echo"
+///         "no_repeats"
 ///     }
 ///
-///     fn score(&self, _problem: &Problem, rollout: &Rollout) -> Result<Vec<f64>, RewardError> {
-///         let tokens = rollout.tokens.iter().enumerate();
-///         Ok(tokens.map(|(t, id)| if rollout.tokens[..t].contains(id) { -0.1 } else { 0.0 }).collect())
+///     fn score(&self, input: &RewardInput) -> Result<Vec<f64>, RewardError> {
+///         let tokens = &input.rollout.tokens;
+///         let penalty = |t: usize| if tokens[..t].contains(&tokens[t]) { -0.1 } else { 0.0 };
+///         Ok((0..tokens.len()).map(penalty).collect())
 ///     }
 /// }
+///
+/// let input = RewardInput::new("", "", "").with_tokens(vec![7, 8, 7]);
+/// assert_eq!(NoRepeats.score(&input).unwrap(), [0.0, 0.0, -0.1]);
 /// ```
 pub trait TokenReward: Send + Sync + 'static {
-    /// The name under which the sums are recorded; not one of the reward set's.
+    /// The name under which the sums are recorded; different from the names in the reward set.
     fn name(&self) -> &str;
 
-    /// One finite number for each of the rollout's trained tokens, in their order.
+    /// One finite number for each token that the policy sampled ([`RewardInput::length`]), in their order.
     ///
     /// # Errors
     /// If the reward could not do its work.
-    fn score(&self, problem: &Problem, rollout: &Rollout) -> Result<Vec<f64>, RewardError>;
+    fn score(&self, input: &RewardInput) -> Result<Vec<f64>, RewardError>;
 }
 
 /// Gives every rollout that has a total its token rewards, and records their sum under the reward's name.
 ///
 /// A reward that fails, panics, or does not give one finite number per token is recorded as such, and its rollout loses its
-/// total: it is not learned from. For a rollout without a total the reward is not asked, and abstains.
-pub fn score_tokens(reward: &dyn TokenReward, rollouts: &mut RolloutBuffer) {
+/// total: it is excluded from training. For a rollout without a total the reward is not called and counts as abstaining.
+pub(crate) fn score_tokens(reward: &dyn TokenReward, rollouts: &mut RolloutBuffer) {
     for group in &mut rollouts.groups {
-        for rollout in &mut group.rollouts {
+        let unscored = std::mem::take(&mut group.rollouts);
+        for rollout in unscored {
             let started = Instant::now();
-            let outcome = match rollout.reward {
+            let input = RewardInput {
+                problem: Arc::clone(&group.problem),
+                rollout: Arc::new(rollout),
+            };
+            let scores = input.rollout.reward.map(|_| scores(reward, &input));
+            let seconds = started.elapsed().as_secs_f64();
+            let mut rollout = Arc::unwrap_or_clone(input.rollout);
+            let outcome = match scores {
                 None => RewardOutcome::Abstained,
-                Some(_) => match scores(reward, &group.problem, rollout) {
-                    Ok(scores) => {
-                        let sum = scores.iter().sum();
-                        rollout.token_rewards = scores;
-                        RewardOutcome::Score(sum)
-                    }
-                    Err(outcome) => {
-                        rollout.reward = None;
-                        outcome
-                    }
-                },
+                Some(Ok(scores)) => {
+                    let sum = scores.iter().sum();
+                    rollout.token_rewards = scores;
+                    RewardOutcome::Score(sum)
+                }
+                Some(Err(failure)) => {
+                    rollout.reward = None;
+                    failure
+                }
             };
             rollout.rewards.push(RewardRecord {
                 name: reward.name().into(),
                 weight: 1.0,
                 outcome,
-                seconds: started.elapsed().as_secs_f64(),
+                seconds,
             });
+            group.rollouts.push(rollout);
         }
     }
 }
 
-fn scores(
-    reward: &dyn TokenReward,
-    problem: &Problem,
-    rollout: &Rollout,
-) -> Result<Vec<f64>, RewardOutcome> {
-    let scores = guarded(|| reward.score(problem, rollout))?
+fn scores(reward: &dyn TokenReward, input: &RewardInput) -> Result<Vec<f64>, RewardOutcome> {
+    let scores = guarded(|| reward.score(input))?
         .map_err(|error| RewardOutcome::Failed(error.to_string()))?;
-    let (got, tokens) = (scores.len(), rollout.trained_tokens());
+    let (got, tokens) = (scores.len(), input.length());
     if got != tokens {
         return Err(RewardOutcome::Failed(format!(
             "{got} numbers for {tokens} tokens; expected one for each"
@@ -101,9 +106,9 @@ fn scores(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rollout::RolloutGroup;
+    use crate::types::{Problem, Rollout, RolloutGroup};
 
-    /// Breaks in its own way at each first token.
+    /// Fails in another way for each first token.
     struct Fragile;
 
     impl TokenReward for Fragile {
@@ -111,9 +116,9 @@ mod tests {
             "fragile"
         }
 
-        fn score(&self, problem: &Problem, rollout: &Rollout) -> Result<Vec<f64>, RewardError> {
-            match rollout.tokens.first() {
-                Some(0) => Err(format!("not for {}", problem.prompt).into()),
+        fn score(&self, input: &RewardInput) -> Result<Vec<f64>, RewardError> {
+            match input.rollout.tokens.first() {
+                Some(0) => Err(format!("not for {}", input.prompt()).into()),
                 Some(1) => panic!("no ones"),
                 Some(2) => Ok(vec![1.0]),
                 Some(3) => Ok(vec![f64::NAN, 0.0]),
@@ -131,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_token_reward_costs_its_own_rollout_and_no_other() {
+    fn a_failing_token_reward_costs_its_own_rollout_and_no_other() {
         let mut rollouts: Vec<_> = (0..6).map(|first| rollout(first, Some(1.0))).collect();
         rollouts.push(rollout(5, None));
         let mut buffer = RolloutBuffer::new();
@@ -144,9 +149,9 @@ mod tests {
         for (i, word) in [(2, "1 numbers for 2"), (3, "not finite"), (4, "not finite")] {
             assert!(matches!(outcome(i), RewardOutcome::Failed(text) if text.contains(word)));
         }
-        for broken in &all[..5] {
-            assert_eq!((broken.reward, broken.total_reward()), (None, None));
-            assert!(broken.token_rewards.is_empty());
+        for failed in &all[..5] {
+            assert_eq!((failed.reward, failed.total_reward()), (None, None));
+            assert!(failed.token_rewards.is_empty());
         }
         assert_eq!(outcome(5), &RewardOutcome::Score(0.25));
         assert_eq!(all[5].rewards[0].name, "fragile");

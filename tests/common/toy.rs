@@ -58,13 +58,13 @@ pub fn rewards() -> RewardSet {
         .add(
             1.0,
             FnReward::new("accuracy", move |input| {
-                share(input.completion.starts_with(&input.answer))
+                share(input.completion().starts_with(input.answer()))
             }),
         )
         .add(
             0.25,
             FnReward::new("short", move |input| {
-                share(input.finish == rlvr::rollout::FinishReason::Stop)
+                share(input.rollout.finish == rlvr::rollout::FinishReason::Stop)
             }),
         )
         .build()

@@ -29,7 +29,7 @@ impl Reward for Batched {
     }
 
     fn score_batch(&self, inputs: &[&RewardInput]) -> Vec<Result<Option<f64>, RewardError>> {
-        let texts: Vec<String> = inputs.iter().map(|i| i.completion.clone()).collect();
+        let texts: Vec<String> = inputs.iter().map(|i| i.completion().to_string()).collect();
         if texts.iter().any(|text| text == "panic") {
             panic!("told to panic");
         }
@@ -92,7 +92,7 @@ fn what_breaks_a_batch_breaks_its_completions_and_no_others() {
     ]));
     let found: Vec<_> = scored
         .iter()
-        .map(|one| one.records[0].outcome.clone())
+        .map(|one| one.rewards[0].outcome.clone())
         .collect();
     let panicked = RewardOutcome::Panicked("told to panic".into());
     let lost = RewardOutcome::Failed("0 results for 2 completions; expected one for each".into());
@@ -118,12 +118,12 @@ fn a_gate_leaves_holes_that_batches_close() {
         size: 2,
     };
     let odd = FnReward::new("odd", |input: &RewardInput| {
-        let number: i32 = input.completion.parse()?;
+        let number: i32 = input.completion().parse()?;
         Ok(Some(f64::from(number % 2)))
     });
     let set = RewardSet::builder()
         .add(0.0, odd)
-        .add_with(1.0, reward, RewardOptions::new().gate(Gate::on("odd")))
+        .add_with(1.0, reward, RewardOptions::new().with_gate(Gate::on("odd")))
         .threads(1);
     let found = totals(set, &["1", "2", "3", "4", "5"]);
     assert_eq!(found, [1.0, 0.0, 3.0, 0.0, 5.0].map(Some));
@@ -151,13 +151,13 @@ fn concurrency_is_per_reward() {
         .add_with(
             1.0,
             crowd("slow", ms(50), &slow),
-            RewardOptions::new().concurrency(16),
+            RewardOptions::new().with_concurrency(16),
         )
         .threads(2)
         .build()
         .unwrap();
     let scored = set.score(inputs(&["x"; 32]));
-    assert!(scored.iter().all(|one| one.total == Some(2.0)));
+    assert!(scored.iter().all(|one| one.reward == Some(2.0)));
     assert_eq!(slow.load(Ordering::SeqCst), 16);
     assert!((1..=2).contains(&shared.load(Ordering::SeqCst)));
 }
@@ -176,24 +176,24 @@ fn limits_are_per_reward_and_every_record_says_how_long_it_took() {
         .add_with(
             1.0,
             wait("patient", ms(150)),
-            RewardOptions::new().time_limit(ms(20_000)),
+            RewardOptions::new().with_time_limit(ms(20_000)),
         )
         .add_with(
             1.0,
             wait("hasty", ms(150)),
             RewardOptions::new()
-                .time_limit(ms(30))
-                .on_failure(Missing::Value(-1.0)),
+                .with_time_limit(ms(30))
+                .with_on_failure(Missing::Value(-1.0)),
         )
         .build()
         .unwrap();
     for one in set.score(inputs(&["1", "2"])) {
-        let [quick, patient, hasty] = &one.records[..] else {
+        let [quick, patient, hasty] = &one.rewards[..] else {
             panic!("{one:?}")
         };
         assert_eq!(patient.outcome, RewardOutcome::Score(1.0));
         assert_eq!(hasty.outcome, RewardOutcome::TimedOut(0.03));
-        assert_eq!(one.total, quick.outcome.score());
+        assert_eq!(one.reward, quick.outcome.score());
         assert!(quick.seconds < 0.1, "{}", quick.seconds);
         assert!(
             (0.15..5.0).contains(&patient.seconds),
@@ -203,10 +203,10 @@ fn limits_are_per_reward_and_every_record_says_how_long_it_took() {
         assert_eq!(hasty.seconds, 0.03);
     }
     // A call for several is divided evenly.
-    let options = RewardOptions::new().batch(4);
+    let options = RewardOptions::new().with_batch(4);
     let set = RewardSet::builder().add_with(1.0, wait("batch", ms(10)), options);
     let scored = set.build().unwrap().score(inputs(&["x"; 4]));
-    let seconds: Vec<f64> = scored.iter().map(|one| one.records[0].seconds).collect();
+    let seconds: Vec<f64> = scored.iter().map(|one| one.rewards[0].seconds).collect();
     assert!(
         seconds.iter().all(|&s| s == seconds[0] && s >= 0.01),
         "{seconds:?}"

@@ -9,7 +9,7 @@ use rlvr::reward::{
 };
 use rlvr::rollout::{RewardOutcome, Rollout, RolloutBuffer, RolloutGroup};
 
-use crate::{OfGroup, inputs, quiet_panics, word};
+use crate::{OfGroup, inputs, quiet_panics, score_groups, word};
 
 #[test]
 fn a_group_reward_is_given_its_own_group_and_the_scores_that_it_reads() {
@@ -47,13 +47,13 @@ fn a_group_reward_is_given_its_own_group_and_the_scores_that_it_reads() {
         inputs(&["10"]),
         inputs(&["1", "abstain", "4", "4"]),
     ];
-    let scored = set.score_groups(groups);
+    let scored = score_groups(&set, groups);
     let found: Vec<Vec<Option<f64>>> = scored
         .iter()
         .map(|group| {
             group
                 .iter()
-                .map(|one| one.records[0].outcome.score())
+                .map(|one| one.rewards[0].outcome.score())
                 .collect()
         })
         .collect();
@@ -67,12 +67,12 @@ fn a_group_reward_is_given_its_own_group_and_the_scores_that_it_reads() {
 }
 
 #[test]
-fn a_group_reward_that_breaks_costs_its_group() {
+fn a_group_reward_that_fails_costs_its_group() {
     quiet_panics();
     let fragile = OfGroup {
         name: "fragile",
         reads: vec![],
-        score: |group: &GroupInput| match &*group.inputs()[0].completion {
+        score: |group: &GroupInput| match group.inputs()[0].completion() {
             "1 error" => Err("told to".into()),
             "1 panic" => panic!("told to panic"),
             "1 short" => Ok(vec![Some(1.0)]),
@@ -83,7 +83,7 @@ fn a_group_reward_that_breaks_costs_its_group() {
             _ => Ok(vec![Some(1.0); group.inputs().len()]),
         },
     };
-    let options = RewardOptions::new().time_limit(Duration::from_millis(100));
+    let options = RewardOptions::new().with_time_limit(Duration::from_millis(100));
     let set = RewardSet::builder()
         .add(1.0, word("a", 0))
         .add_group_with(1.0, fragile, options)
@@ -91,7 +91,7 @@ fn a_group_reward_that_breaks_costs_its_group() {
         .unwrap();
     let kinds = ["1 error", "1 panic", "1 short", "1 NaN", "1 hang", "1"];
     let groups = kinds.map(|kind| inputs(&[kind, "1"])).to_vec();
-    let scored = set.score_groups(groups);
+    let scored = score_groups(&set, groups);
     let failed = |text: &str| RewardOutcome::Failed(text.into());
     let twice = |outcome: RewardOutcome| [outcome.clone(), outcome];
     let expected = [
@@ -107,9 +107,9 @@ fn a_group_reward_that_breaks_costs_its_group() {
     ];
     for (group, expected) in scored.iter().zip(expected) {
         for (one, expected) in group.iter().zip(expected) {
-            assert_eq!(one.records[1].outcome, expected);
-            assert_eq!(one.records[0].outcome, RewardOutcome::Score(1.0));
-            assert_eq!(one.total, expected.score().map(|score| 1.0 + score));
+            assert_eq!(one.rewards[1].outcome, expected);
+            assert_eq!(one.rewards[0].outcome, RewardOutcome::Score(1.0));
+            assert_eq!(one.reward, expected.score().map(|score| 1.0 + score));
         }
     }
 }
@@ -122,23 +122,23 @@ fn a_gated_group_reward_sees_those_whose_gate_is_open() {
         .add_group_with(
             1.0,
             KimiLengthReward::new(),
-            RewardOptions::new().gate(Gate::on("format").otherwise(-0.75)),
+            RewardOptions::new().with_gate(Gate::on("format").with_otherwise(-0.75)),
         );
     let set = set.build().unwrap();
-    let input = |text: &str, tokens| RewardInput {
-        tokens,
-        ..RewardInput::new("", "", text)
-    };
-    let scored = set.score_groups(vec![
+    let input = |text: &str, tokens| RewardInput::new("", "", text).with_tokens(vec![7; tokens]);
+    let scored = score_groups(
+        &set,
         vec![
-            input("1 1", 10),
-            input("1 0", 1),
-            input("1 1", 30),
-            input("1 1", 20),
+            vec![
+                input("1 1", 10),
+                input("1 0", 1),
+                input("1 1", 30),
+                input("1 1", 20),
+            ],
+            vec![input("1 0", 10), input("1 0", 20)],
         ],
-        vec![input("1 0", 10), input("1 0", 20)],
-    ]);
-    let totals: Vec<_> = scored.iter().flatten().map(|one| one.total).collect();
+    );
+    let totals: Vec<_> = scored.iter().flatten().map(|one| one.reward).collect();
     let expected = [0.5, -0.75, -0.5, 0.0, -0.75, -0.75].map(Some);
     assert_eq!(totals, expected);
 }
@@ -157,9 +157,9 @@ fn rollouts_are_scored_by_their_groups_and_tokens() {
         ],
     };
     let first = FnReward::new("first", |input: &RewardInput| {
-        assert_eq!((&*input.prompt, &*input.answer), ("?", "!"));
-        assert_eq!(input.tokens, input.token_ids.len());
-        Ok(input.token_ids.first().map(|&id| f64::from(id)))
+        assert_eq!((input.prompt(), input.answer()), ("?", "!"));
+        assert_eq!(input.length(), input.rollout.tokens.len());
+        Ok(input.rollout.tokens.first().map(|&id| f64::from(id)))
     });
     let set = RewardSet::builder()
         .add(1.0, word("accuracy", 0))

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use rlvr::reward::{Gate, KimiLengthReward, Missing, RewardInput, RewardOptions, RewardSet};
 use rlvr::rollout::RewardOutcome;
 
-use crate::{inputs, word};
+use crate::{inputs, score_groups, word};
 
 fn missing() -> impl Strategy<Value = Missing> {
     prop_oneof![
@@ -27,10 +27,10 @@ proptest! {
         const WORDS: [&str; 6] = ["0", "1", "-2", "abstain", "error", "3"];
         let mut set = RewardSet::builder().threads(1);
         for (i, (weight, on_abstain, on_failure, gate)) in rewards.iter().enumerate() {
-            let mut options = RewardOptions::new().on_abstain(*on_abstain).on_failure(*on_failure);
+            let mut options = RewardOptions::new().with_on_abstain(*on_abstain).with_on_failure(*on_failure);
             // A gate on an earlier reward, so that there is no circle.
             if let Some(gate) = gate.filter(|&gate| gate < i) {
-                options = options.gate(Gate::on(format!("r{gate}")).otherwise(0.5));
+                options = options.with_gate(Gate::on(format!("r{gate}")).with_otherwise(0.5));
             }
             set = set.add_with(f64::from(*weight), word(&format!("r{i}"), i), options);
         }
@@ -41,7 +41,7 @@ proptest! {
         let scored = set.build().unwrap().score(inputs(&[&text.join(" ")]));
         let (one, mut sum, mut any) = (&scored[0], 0.0, false);
         let (mut counted, mut all, mut dropped) = (0.0, 0.0, false);
-        for (record, (_, on_abstain, on_failure, _)) in one.records.iter().zip(&rewards) {
+        for (record, (_, on_abstain, on_failure, _)) in one.rewards.iter().zip(&rewards) {
             let missing = match &record.outcome {
                 RewardOutcome::Score(value) | RewardOutcome::Gated(value) => Missing::Value(*value),
                 RewardOutcome::Abstained => *on_abstain,
@@ -62,7 +62,7 @@ proptest! {
         let scale = if counted > 0.0 { all / counted } else { 1.0 };
         let (low, high) = clamp.map_or((-1e9, 1e9), |(low, high)| (f64::from(low), f64::from(high)));
         let expected = (any && !dropped).then(|| (sum * scale).clamp(low, high));
-        match (one.total, expected) {
+        match (one.reward, expected) {
             (Some(a), Some(b)) => prop_assert!((a - b).abs() < 1e-9, "{} {} {:?}", a, b, one),
             (a, b) => prop_assert_eq!(a, b, "{:?}", one),
         }
@@ -83,13 +83,13 @@ proptest! {
         let score = |threads, options: RewardOptions| {
             let set = RewardSet::builder()
                 .add_with(1.0, word("accuracy", 0), options.clone())
-                .add_with(0.5, word("b", 1), options.gate(Gate::on("accuracy")))
+                .add_with(0.5, word("b", 1), options.with_gate(Gate::on("accuracy")))
                 .add_group(0.1, KimiLengthReward::new())
                 .threads(threads);
-            set.build().unwrap().score_groups(groups.clone())
+            score_groups(&set.build().unwrap(), groups.clone())
         };
         let plain = score(1, RewardOptions::new());
-        let other = RewardOptions { concurrency, ..RewardOptions::new().batch(batch) };
+        let other = RewardOptions { concurrency, ..RewardOptions::new().with_batch(batch) };
         prop_assert_eq!(score(threads, other), plain.clone());
         prop_assert_eq!(plain.iter().map(Vec::len).collect::<Vec<_>>(), groups.iter().map(Vec::len).collect::<Vec<_>>());
     }

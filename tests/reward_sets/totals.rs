@@ -28,9 +28,9 @@ fn a_missing_score_counts_as_it_was_said() {
             set.add_with(3.0, word("b", 1), options)
         };
         // The defaults of the other kind stay what they are.
-        let found = totals(set(RewardOptions::new().on_abstain(missing)), &texts);
+        let found = totals(set(RewardOptions::new().with_on_abstain(missing)), &texts);
         assert_eq!(found, [Some(4.0), without, None, nothing], "{missing:?}");
-        let found = totals(set(RewardOptions::new().on_failure(missing)), &texts);
+        let found = totals(set(RewardOptions::new().with_on_failure(missing)), &texts);
         assert_eq!(found, [Some(4.0), Some(1.0), without, None], "{missing:?}");
     }
 }
@@ -38,7 +38,7 @@ fn a_missing_score_counts_as_it_was_said() {
 #[test]
 fn renormalising_keeps_the_scale() {
     // Weights 1, -2 and 5; what is left out is made up for by the absolute values of the others.
-    let made_up = || RewardOptions::new().on_abstain(Missing::Renormalise);
+    let made_up = || RewardOptions::new().with_on_abstain(Missing::Renormalise);
     let set = RewardSet::builder()
         .add_with(1.0, word("a", 0), made_up())
         .add_with(-2.0, word("b", 1), made_up())
@@ -75,34 +75,34 @@ fn a_gated_reward_is_not_run_and_counts_as_its_gate_says() {
         seen.fetch_add(1, Ordering::Relaxed);
         Ok(Some(1.0))
     });
-    let gate = Gate::on("format").at_least(0.5).otherwise(-2.0);
+    let gate = Gate::on("format").with_at_least(0.5).with_otherwise(-2.0);
     // Added before its gate: the order of adding is only the order of the records.
     let set = RewardSet::builder()
-        .add_with(1.0, accuracy, RewardOptions::new().gate(gate))
+        .add_with(1.0, accuracy, RewardOptions::new().with_gate(gate))
         .add(0.25, word("format", 0))
         .build()
         .unwrap();
     let scored = set.score(inputs(&["1", "0.5", "0.4", "abstain", "error", "NaN"]));
-    let outcome = |i: usize| scored[i].records[0].outcome.clone();
-    let found: Vec<_> = scored.iter().map(|one| one.total).collect();
+    let outcome = |i: usize| scored[i].rewards[0].outcome.clone();
+    let found: Vec<_> = scored.iter().map(|one| one.reward).collect();
     let expected = [Some(1.25), Some(1.125), Some(-1.9), Some(1.0), None, None];
     assert_eq!(found, expected);
     assert_eq!(outcome(1), RewardOutcome::Score(1.0));
     assert_eq!(outcome(2), RewardOutcome::Gated(-2.0));
     assert_eq!(outcome(3), RewardOutcome::Score(1.0));
-    let broken = "not run: the reward at its gate, `format`, broke";
-    assert_eq!(outcome(4), RewardOutcome::Failed(broken.into()));
-    assert_eq!(outcome(5), RewardOutcome::Failed(broken.into()));
+    let failed = "not run: the reward in its gate, `format`, failed";
+    assert_eq!(outcome(4), RewardOutcome::Failed(failed.into()));
+    assert_eq!(outcome(5), RewardOutcome::Failed(failed.into()));
     assert_eq!(calls.load(Ordering::Relaxed), 3);
-    assert_eq!(scored[2].records[0].seconds, 0.0);
+    assert_eq!(scored[2].rewards[0].seconds, 0.0);
 }
 
 #[test]
 fn a_gate_looks_at_what_a_missing_score_counts_as() {
-    let options = || RewardOptions::new().gate(Gate::on("format").otherwise(-1.0));
+    let options = || RewardOptions::new().with_gate(Gate::on("format").with_otherwise(-1.0));
     let format = RewardOptions::new()
-        .on_abstain(Missing::Value(0.0))
-        .on_failure(Missing::Value(1.0));
+        .with_on_abstain(Missing::Value(0.0))
+        .with_on_failure(Missing::Value(1.0));
     let set = RewardSet::builder()
         .add_with(0.0, word("format", 0), format)
         .add_with(1.0, word("a", 1), options());
@@ -115,19 +115,19 @@ fn a_gate_looks_at_what_a_missing_score_counts_as() {
         .add_with(
             0.0,
             word("format", 0),
-            RewardOptions::new().on_failure(Missing::LeaveOut),
+            RewardOptions::new().with_on_failure(Missing::LeaveOut),
         )
         .add_with(
             1.0,
             word("a", 1),
-            options().on_failure(Missing::Value(-3.0)),
+            options().with_on_failure(Missing::Value(-3.0)),
         );
     assert_eq!(totals(set, &["error 5"]), [Some(-3.0)]);
 }
 
 #[test]
 fn gates_stand_behind_gates() {
-    let behind = |name: &str| RewardOptions::new().gate(Gate::on(name));
+    let behind = |name: &str| RewardOptions::new().with_gate(Gate::on(name));
     let set = RewardSet::builder()
         .add_with(100.0, word("c", 2), behind("b"))
         .add_with(10.0, word("b", 1), behind("a"))
@@ -141,7 +141,7 @@ fn the_gate_of_the_total_decides_alone_and_the_clamp_is_last() {
     let set = RewardSet::builder()
         .add(1.0, word("format", 0))
         .add(1.0, word("a", 1))
-        .gate_total(Gate::on("format").otherwise(-9.0))
+        .gate_total(Gate::on("format").with_otherwise(-9.0))
         .clamp(-2.0, 3.0);
     // The second: what the others did, and that they broke, does not matter.
     let texts = [
@@ -170,7 +170,7 @@ fn the_gate_of_the_total_decides_alone_and_the_clamp_is_last() {
 }
 
 #[test]
-fn sets_that_cannot_be_meant_are_refused() {
+fn invalid_sets_are_rejected() {
     let a = || RewardSet::builder().add(1.0, word("a", 0));
     let with = |options: RewardOptions| a().add_with(1.0, word("b", 1), options);
     let new = RewardOptions::new;
@@ -181,32 +181,35 @@ fn sets_that_cannot_be_meant_are_refused() {
     };
     for (set, start) in [
         (
-            with(new().time_limit(Duration::ZERO)),
+            with(new().with_time_limit(Duration::ZERO)),
             "rewards[1].time_limit`: 0 s",
         ),
-        (with(new().concurrency(0)), "rewards[1].concurrency`: 0"),
-        (with(new().batch(0)), "rewards[1].batch`: 0"),
         (
-            with(new().on_abstain(Missing::Value(f64::NAN))),
+            with(new().with_concurrency(0)),
+            "rewards[1].concurrency`: 0",
+        ),
+        (with(new().with_batch(0)), "rewards[1].batch`: 0"),
+        (
+            with(new().with_on_abstain(Missing::Value(f64::NAN))),
             "rewards[1].on_abstain`: NaN",
         ),
         (
-            with(new().on_failure(Missing::Value(f64::INFINITY))),
+            with(new().with_on_failure(Missing::Value(f64::INFINITY))),
             "rewards[1].on_failure`: inf",
         ),
         (
-            with(new().gate(Gate::on("c"))),
+            with(new().with_gate(Gate::on("c"))),
             "rewards[1].gate.reward`: \"c\"; expected one of [\"a\", \"b\"]",
         ),
         (
-            with(new().gate(Gate::on("a").at_least(f64::NAN))),
+            with(new().with_gate(Gate::on("a").with_at_least(f64::NAN))),
             "rewards[1].gate.at_least`: NaN",
         ),
         (
-            with(new().gate(Gate::on("a").otherwise(f64::NAN))),
+            with(new().with_gate(Gate::on("a").with_otherwise(f64::NAN))),
             "rewards[1].gate.otherwise`: NaN",
         ),
-        (with(new().gate(Gate::on("b"))), "rewards[1]`: \"b\""),
+        (with(new().with_gate(Gate::on("b"))), "rewards[1]`: \"b\""),
         (
             a().add_group(1.0, reads("b", "c")),
             "rewards[1].reads`: \"c\"",
@@ -218,7 +221,7 @@ fn sets_that_cannot_be_meant_are_refused() {
             "rewards[1]`: \"b\"",
         ),
         (
-            a().add_group_with(1.0, reads("b", "a"), new().batch(2)),
+            a().add_group_with(1.0, reads("b", "a"), new().with_batch(2)),
             "rewards[1].batch`: 2",
         ),
         (a().gate_total(Gate::on("x")), "gate_total.reward`: \"x\""),

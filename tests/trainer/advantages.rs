@@ -10,9 +10,8 @@ use rlvr::advantage::{
 use rlvr::loss::{KlEstimator, KlPenalty, PolicyObjective};
 use rlvr::policy::causal::CausalModel;
 use rlvr::policy::{PolicyModel, squared_probabilities};
-use rlvr::prompt::Problem;
-use rlvr::reward::{RewardError, TokenReward};
-use rlvr::rollout::{Rollout, RolloutBatch, RolloutBuffer};
+use rlvr::reward::{RewardError, RewardInput, TokenReward};
+use rlvr::rollout::{RolloutBatch, RolloutBuffer};
 use rlvr::train::observer::StepRecord;
 use rlvr::train::{EvaluationConfig, KlInReward, TrainerConfig};
 use rlvr::types::PerToken;
@@ -203,11 +202,11 @@ impl TokenReward for Hurry {
         "hurry"
     }
 
-    fn score(&self, problem: &Problem, rollout: &Rollout) -> Result<Vec<f64>, RewardError> {
-        if problem.prompt == "c" && rollout.sample == 0 {
+    fn score(&self, input: &RewardInput) -> Result<Vec<f64>, RewardError> {
+        if input.prompt() == "c" && input.rollout.sample == 0 {
             return Err("not this one".into());
         }
-        Ok((0..rollout.tokens.len()).map(|t| -0.1 * t as f64).collect())
+        Ok((0..input.length()).map(|t| -0.1 * t as f64).collect())
     }
 }
 
@@ -318,7 +317,7 @@ fn what_has_no_place_among_components_is_refused_by_both_names() {
         fn name(&self) -> &str {
             "accuracy"
         }
-        fn score(&self, _: &Problem, _: &Rollout) -> Result<Vec<f64>, RewardError> {
+        fn score(&self, _: &RewardInput) -> Result<Vec<f64>, RewardError> {
             Ok(Vec::new())
         }
     }

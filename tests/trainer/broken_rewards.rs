@@ -27,8 +27,8 @@ fn quiet_panics() {
 /// One reward that is sound, and one that breaks in its own way at each first character.
 fn fragile() -> RewardSet {
     quiet_panics();
-    let sound = FnReward::new("sound", |input| Ok(Some(input.tokens as f64)));
-    let fragile = FnReward::new("fragile", |input| match input.completion.chars().next() {
+    let sound = FnReward::new("sound", |input| Ok(Some(input.length() as f64)));
+    let fragile = FnReward::new("fragile", |input| match input.completion().chars().next() {
         Some('a') => panic!("no a"),
         Some('b') => Err("no b".into()),
         Some('c') => Ok(Some(f64::NAN)),
@@ -103,9 +103,11 @@ fn rollouts_without_a_reward_do_not_pull_at_the_policy() {
     quiet_panics();
     // Sound but for one completion of each group, the first. The others must be compared as if it were not there.
     let set = |broken: bool| {
-        let fragile = FnReward::new("accuracy", move |input| match input.completion.len() {
+        let fragile = FnReward::new("accuracy", move |input| match input.completion().len() {
             0 if broken => Err("nothing was said".into()),
-            _ => Ok(Some(f64::from(input.completion.starts_with(&input.answer)))),
+            _ => Ok(Some(f64::from(
+                input.completion().starts_with(&input.answer()),
+            ))),
         });
         RewardSet::builder().add(1.0, fragile).build().unwrap()
     };

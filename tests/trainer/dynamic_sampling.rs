@@ -6,7 +6,7 @@ use rlvr::Error;
 use rlvr::advantage::{Estimator, ReinforcePlusPlus};
 use rlvr::prompt::{Problem, ProblemOrder};
 use rlvr::reward::{FnReward, RewardSet};
-use rlvr::rollout::{FinishReason, RewardOutcome, RewardRecord, Rollout, RolloutGroup};
+use rlvr::rollout::{RewardOutcome, RewardRecord, Rollout, RolloutGroup};
 use rlvr::train::observer::StepRecord;
 use rlvr::train::{DynamicSampling, Exhausted, TrainerConfig};
 
@@ -24,8 +24,8 @@ fn problems() -> Vec<Problem> {
 /// The first token's id, or always the same.
 fn rewards() -> RewardSet {
     let telling = FnReward::new("telling", |input| {
-        let flat = input.prompt.starts_with(['a', 'b']);
-        let first = input.completion.bytes().next().unwrap_or(0);
+        let flat = input.prompt().starts_with(['a', 'b']);
+        let first = input.completion().bytes().next().unwrap_or(0);
         Ok(Some(if flat { 1.0 } else { f64::from(first) }))
     });
     let flat = FnReward::new("flat", |_| Ok(Some(1.0)));

@@ -18,8 +18,10 @@ fn judge(likes: &'static [char]) -> (RewardSet, Verdicts) {
     let verdicts = Verdicts::default();
     let pen = verdicts.clone();
     let reward = FnReward::new("accuracy", move |input| {
-        let right = input.completion.starts_with(likes);
-        pen.lock().unwrap().push((input.prompt.clone(), right));
+        let right = input.completion().starts_with(likes);
+        pen.lock()
+            .unwrap()
+            .push((input.prompt().to_string(), right));
         // More than 1 is right as well; just below is not.
         Ok(Some(if right { 1.5 } else { 0.999 }))
     });

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::judge::{Case, Judge, deadline};
 use super::{Language, Sandbox, SandboxConfig, SandboxReport, Suite};
+use crate::reward::setters::{with_extract, with_name};
 use crate::reward::{ExtractConfig, Extractor, Reward, RewardError, RewardInput, Rule};
 use crate::{Error, Result};
 
@@ -143,19 +144,8 @@ impl CodeReward {
         ))
     }
 
-    /// The same reward under another name.
-    #[must_use]
-    pub fn named(mut self, name: impl Into<String>) -> Self {
-        self.name = name.into();
-        self
-    }
-
-    /// The same reward with another way of finding the program in a completion. Default: [`Rule::Code`] after the thinking.
-    #[must_use]
-    pub fn extractor(mut self, extractor: Extractor) -> Self {
-        self.extractor = extractor;
-        self
-    }
+    with_name!();
+    with_extract!();
 
     /// Which measures of confinement are in force.
     pub fn report(&self) -> &SandboxReport {
@@ -191,8 +181,8 @@ impl Reward for CodeReward {
 
     fn score(&self, input: &RewardInput) -> Result<Option<f64>, RewardError> {
         // First: broken tests are an error whatever the completion is.
-        let suite = Suite::from_metadata(&input.metadata)?;
-        let Some(program) = self.extractor.extract(&input.completion) else {
+        let suite = Suite::from_metadata(&input.problem.metadata)?;
+        let Some(program) = self.extractor.extract(input.completion()) else {
             return Ok(Some(0.0));
         };
         let cases = self.judge(&program.text, &suite)?;

@@ -2,6 +2,7 @@
 
 use super::lines::answer_on_lines;
 use super::{behind, ends_a_line, verdict};
+use crate::reward::setters::{with_name, with_tags};
 use crate::reward::{Reward, RewardError, RewardInput, Tags};
 
 /// 1 if the completion has the form of [`LineFormatReward`](super::LineFormatReward) and its answer holds a fenced block of
@@ -12,8 +13,8 @@ use crate::reward::{Reward, RewardError, RewardInput, Tags};
 /// ````
 ///
 /// As there, the language is the beginning of what follows the fence (`py` accepts a block of `python`), and case matters;
-/// unlike there, it is plain text: `c++` is a language, not a pattern. With [`per_problem`](Self::per_problem) the
-/// problem says which language. The time is linear in the text.
+/// unlike there, it is plain text: `c++` is a language, not a pattern. With [`with_language_key`](Self::with_language_key) the
+/// language is part of the problem. The time is linear in the text.
 ///
 /// Source: huggingface/open-r1, `src/open_r1/rewards.py`, `get_code_format_reward`.
 ///
@@ -35,7 +36,7 @@ pub struct CodeFormatReward {
     name: String,
     tags: Tags,
     language: String,
-    per_problem: Option<String>,
+    language_key: Option<String>,
 }
 
 impl CodeFormatReward {
@@ -56,36 +57,25 @@ impl CodeFormatReward {
             name: "code_format".into(),
             tags: Tags::default(),
             language,
-            per_problem: None,
+            language_key: None,
         })
     }
 
-    /// The same reward under another name.
-    #[must_use]
-    pub fn named(mut self, name: impl Into<String>) -> Self {
-        self.name = name.into();
-        self
-    }
-
-    /// The same reward with other tags.
-    #[must_use]
-    pub fn tags(mut self, tags: Tags) -> Self {
-        self.tags = tags;
-        self
-    }
+    with_name!();
+    with_tags!();
 
     /// The language is `metadata[key]`, where the problem has it; scoring fails if that is no language.
     #[must_use]
-    pub fn per_problem(mut self, key: impl Into<String>) -> Self {
-        self.per_problem = Some(key.into());
+    pub fn with_language_key(mut self, key: impl Into<String>) -> Self {
+        self.language_key = Some(key.into());
         self
     }
 
     fn language<'a>(&'a self, input: &'a RewardInput) -> Result<&'a str, RewardError> {
         let found = self
-            .per_problem
+            .language_key
             .as_ref()
-            .and_then(|key| Some((key, input.metadata.get(key)?)));
+            .and_then(|key| Some((key, input.problem.metadata.get(key)?)));
         let Some((key, value)) = found else {
             return Ok(&self.language);
         };
@@ -108,7 +98,7 @@ impl Reward for CodeFormatReward {
     fn score(&self, input: &RewardInput) -> Result<Option<f64>, RewardError> {
         let open = format!("```{}", self.language(input)?);
         let close = format!("\n{}", self.tags.answer_close());
-        let holds = answer_on_lines(&self.tags, &input.completion)
+        let holds = answer_on_lines(&self.tags, input.completion())
             .and_then(|answer| behind(answer, &[&open, "```"]))
             .is_some_and(|rest| ends_a_line(rest, &close));
         Ok(verdict(holds))
@@ -155,8 +145,8 @@ mod tests {
         assert!(CodeFormatReward::new("").is_err() && CodeFormatReward::new("a b").is_err());
         let cpp = CodeFormatReward::new("c++")
             .unwrap()
-            .per_problem("language")
-            .named("fence");
+            .with_language_key("language")
+            .with_name("fence");
         assert_eq!(cpp.name(), "fence");
         assert_eq!(cpp.score(&input("```c++\n1\n```")).unwrap(), Some(1.0));
         assert_eq!(cpp.score(&input("```ccc\n1\n```")).unwrap(), Some(0.0));

@@ -4,6 +4,7 @@ use unicode_script::{Script, UnicodeScript};
 use unicode_segmentation::UnicodeSegmentation;
 
 use super::prose::without_markup;
+use crate::reward::setters::{with_name, with_tags};
 use crate::reward::{Reward, RewardError, RewardInput, Tags};
 use crate::{Error, Result};
 
@@ -17,8 +18,8 @@ use crate::{Error, Result};
 /// long reasoning, at a small cost in accuracy. The paper does not say what a word is, and no code of it is public. Here:
 ///
 /// - The reasoning is the text between the first `<think>` and the last `</think>`; up to the end if it is not closed, from
-///   the beginning if it is not opened; without tags it is the whole completion. [`whole`](Self::whole) takes everything.
-/// - LaTeX, code and tags are taken out first: they are nobody's language.
+///   the beginning if it is not opened; without tags it is the whole completion. [`with_whole`](Self::with_whole) takes everything.
+/// - LaTeX, code and tags are removed first: they are in no language.
 /// - Words are those of Unicode's text segmentation (UAX 29) that hold a letter. Scripts written without spaces, such as Han and
 ///   Thai, are counted by character, so that a Chinese text of 100 characters with 100 English words between them is
 ///   half Chinese. A Latin or Greek letter by itself is a symbol and is not counted, and neither are numbers.
@@ -147,23 +148,12 @@ impl LanguageReward {
         }
     }
 
-    /// The same reward under another name.
-    #[must_use]
-    pub fn named(mut self, name: impl Into<String>) -> Self {
-        self.name = name.into();
-        self
-    }
-
-    /// The same reward with other tags around the reasoning.
-    #[must_use]
-    pub fn tags(mut self, tags: Tags) -> Self {
-        self.tags = tags;
-        self
-    }
+    with_name!();
+    with_tags!();
 
     /// Whether the whole completion is looked at (`true`) or the reasoning only (`false`, the default).
     #[must_use]
-    pub fn whole(mut self, whole: bool) -> Self {
+    pub fn with_whole(mut self, whole: bool) -> Self {
         self.whole = whole;
         self
     }
@@ -200,7 +190,7 @@ impl Reward for LanguageReward {
     }
 
     fn score(&self, input: &RewardInput) -> Result<Option<f64>, RewardError> {
-        let prose = without_markup(self.reasoning(&input.completion));
+        let prose = without_markup(self.reasoning(input.completion()));
         let (mut words, mut own) = (0u64, 0u64);
         for judged in prose.unicode_words().filter_map(|word| self.judge(word)) {
             words += 1;
@@ -270,14 +260,14 @@ mod tests {
         }
         let whole = LanguageReward::scripts(&["Latn"])
             .unwrap()
-            .whole(true)
-            .named("latin");
+            .with_whole(true)
+            .with_name("latin");
         assert_eq!(whole.name(), "latin");
         let input = RewardInput::new("", "", "<think>two</think>слово");
         assert_eq!(whole.score(&input).unwrap(), Some(0.5));
         let tagged = LanguageReward::new("en")
             .unwrap()
-            .tags(Tags::new("(", ")", "[", "]").unwrap());
+            .with_tags(Tags::new("(", ")", "[", "]").unwrap());
         let input = RewardInput::new("", "", "(two) слово");
         assert_eq!(tagged.score(&input).unwrap(), Some(1.0));
     }

@@ -1,6 +1,7 @@
 //! The form with every tag on a line of its own.
 
 use super::{behind, ends_a_line, verdict};
+use crate::reward::setters::{with_name, with_tags};
 use crate::reward::{Reward, RewardError, RewardInput, Tags};
 
 /// 1 if the completion begins with thinking and answer, every tag on a line of its own, else 0: open-r1's `format_reward`.
@@ -47,19 +48,8 @@ impl LineFormatReward {
         Self::default()
     }
 
-    /// The same reward under another name.
-    #[must_use]
-    pub fn named(mut self, name: impl Into<String>) -> Self {
-        self.name = name.into();
-        self
-    }
-
-    /// The same reward with other tags.
-    #[must_use]
-    pub fn tags(mut self, tags: Tags) -> Self {
-        self.tags = tags;
-        self
-    }
+    with_name!();
+    with_tags!();
 }
 
 /// The text behind `<think>\n ... \n</think>\n<answer>\n` at the start of `completion`.
@@ -78,7 +68,7 @@ impl Reward for LineFormatReward {
 
     fn score(&self, input: &RewardInput) -> Result<Option<f64>, RewardError> {
         let close = format!("\n{}", self.tags.answer_close());
-        let answer = answer_on_lines(&self.tags, &input.completion);
+        let answer = answer_on_lines(&self.tags, input.completion());
         Ok(verdict(
             answer.is_some_and(|answer| ends_a_line(answer, &close)),
         ))
@@ -121,8 +111,8 @@ mod tests {
     #[test]
     fn other_tags() {
         let reward = LineFormatReward::new()
-            .named("form")
-            .tags(Tags::new("(", ")", "[", "]").unwrap());
+            .with_name("form")
+            .with_tags(Tags::new("(", ")", "[", "]").unwrap());
         let of = |text: &str| reward.score(&RewardInput::new("", "", text)).unwrap();
         assert_eq!(reward.name(), "form");
         assert_eq!(of("(\na\n)\n[\nb\n]"), Some(1.0));

@@ -1,4 +1,4 @@
-//! Takes a completion's text; says whether it is written as it was asked to be, whatever it says.
+//! Rewards of the format and style of a completion's text, whatever its content.
 
 mod code_block;
 mod language;
@@ -13,7 +13,7 @@ mod think;
 pub use code_block::CodeFormatReward;
 pub use language::LanguageReward;
 pub use lines::LineFormatReward;
-pub use repetition::{RepetitionReward, RepetitionUnit, repeated_share};
+pub use repetition::{RepetitionReward, RepetitionUnit};
 pub use steps::ReasoningStepsReward;
 pub use strict::FormatReward;
 pub use tag_count::TagCountReward;

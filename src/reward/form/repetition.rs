@@ -1,8 +1,9 @@
-//! Whether the completion says the same again and again.
+//! A penalty for repeated n-grams.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 
+use crate::reward::setters::with_name;
 use crate::reward::{Reward, RewardError, RewardInput};
 use crate::{Error, Result};
 
@@ -15,22 +16,14 @@ pub enum RepetitionUnit {
     Words,
     /// Characters, in lower case, without whitespace: for languages that are written without spaces between words.
     Characters,
-    /// Tokens as sampled: TRL's. Scoring fails where the input has none but was sampled.
+    /// Tokens as sampled, the stop token included: TRL's.
     Tokens,
 }
 
 /// The share of the n-grams of `units` that repeat an earlier one: `1 - unique / total`; 0 if there are none.
 ///
 /// It takes time and memory in proportion to `n` times the number of units.
-///
-/// ```
-/// use rlvr::reward::repeated_share;
-///
-/// // ab bc cb bc: four, of which three are different.
-/// assert_eq!(repeated_share(&["a", "b", "c", "b", "c"], 2), 0.25);
-/// assert_eq!(repeated_share(&[1], 2), 0.0);
-/// ```
-pub fn repeated_share<T: Hash + Eq>(units: &[T], n: usize) -> f64 {
+fn repeated_share<T: Hash + Eq>(units: &[T], n: usize) -> f64 {
     if n == 0 || units.len() < n {
         return 0.0;
     }
@@ -61,7 +54,7 @@ pub fn repeated_share<T: Hash + Eq>(units: &[T], n: usize) -> f64 {
 /// assert_eq!(score("so so so so so"), -0.75);
 /// assert_eq!(score("A wait, a b"), 0.0);
 ///
-/// let tokens = RepetitionReward::new(2, -1.0)?.unit(RepetitionUnit::Tokens);
+/// let tokens = RepetitionReward::new(2, -1.0)?.with_unit(RepetitionUnit::Tokens);
 /// let input = RewardInput::new("", "", "so so so").with_tokens(vec![7, 7, 7]);
 /// assert_eq!(tokens.score(&input).unwrap(), Some(-0.5));
 /// # Ok::<(), rlvr::Error>(())
@@ -98,16 +91,11 @@ impl RepetitionReward {
         })
     }
 
-    /// The same reward under another name.
-    #[must_use]
-    pub fn named(mut self, name: impl Into<String>) -> Self {
-        self.name = name.into();
-        self
-    }
+    with_name!();
 
     /// The same reward over n-grams of something else.
     #[must_use]
-    pub fn unit(mut self, unit: RepetitionUnit) -> Self {
+    pub fn with_unit(mut self, unit: RepetitionUnit) -> Self {
         self.unit = unit;
         self
     }
@@ -138,20 +126,17 @@ impl Reward for RepetitionReward {
     fn score(&self, input: &RewardInput) -> Result<Option<f64>, RewardError> {
         let share = match self.unit {
             RepetitionUnit::Words => {
-                repeated_share(&word_numbers(&input.completion.to_lowercase()), self.n)
+                repeated_share(&word_numbers(&input.completion().to_lowercase()), self.n)
             }
             RepetitionUnit::Characters => {
-                let lower = input.completion.to_lowercase();
+                let lower = input.completion().to_lowercase();
                 let characters: Vec<char> = lower.chars().filter(|&c| !is_blank(c)).collect();
                 repeated_share(&characters, self.n)
             }
             RepetitionUnit::Tokens => {
-                if input.token_ids.len() != input.tokens {
-                    let (got, wanted) = (input.token_ids.len(), input.tokens);
-                    let message = format!("{got} token ids for a completion of {wanted} tokens");
-                    return Err(message.into());
-                }
-                repeated_share(&input.token_ids, self.n)
+                let rollout = &input.rollout;
+                let tokens: Vec<u32> = rollout.trained(&rollout.tokens).copied().collect();
+                repeated_share(&tokens, self.n)
             }
         };
         // Adding 0 turns -0 into 0.
@@ -162,6 +147,7 @@ impl Reward for RepetitionReward {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::Rollout;
     use proptest::prelude::*;
 
     fn score(reward: &RepetitionReward, completion: &str) -> f64 {
@@ -188,15 +174,22 @@ mod tests {
     fn characters_and_tokens() {
         let characters = RepetitionReward::new(2, -1.0)
             .unwrap()
-            .unit(RepetitionUnit::Characters);
+            .with_unit(RepetitionUnit::Characters);
         assert_eq!(score(&characters, "好 的好\n的"), -1.0 / 3.0);
-        let tokens = characters.unit(RepetitionUnit::Tokens).named("loops");
+        let tokens = characters
+            .with_unit(RepetitionUnit::Tokens)
+            .with_name("loops");
         assert_eq!(tokens.name(), "loops");
-        let error = tokens.score(&RewardInput::new("", "", "ab")).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "0 token ids for a completion of 3 tokens"
-        );
+        let repeated = RewardInput::new("", "", "").with_tokens(vec![7, 8, 7, 8, 7]);
+        assert_eq!(tokens.score(&repeated).unwrap(), Some(-0.5));
+        // Tokens that the policy did not sample are not counted.
+        let mut reply = Rollout::new(vec![7, 8, 7, 8], vec![0.0; 4], "");
+        reply.mask = vec![true, true, false, false];
+        let reply = RewardInput {
+            rollout: reply.into(),
+            ..repeated
+        };
+        assert_eq!(tokens.score(&reply).unwrap(), Some(0.0));
         let nothing = RewardInput::new("", "", "").with_tokens(vec![]);
         assert_eq!(tokens.score(&nothing).unwrap(), Some(0.0));
     }

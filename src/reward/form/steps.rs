@@ -1,15 +1,8 @@
 //! Whether reasoning is written step by step.
 
-use std::sync::LazyLock;
-
-use regex::Regex;
-
+use crate::reward::setters::with_name;
 use crate::reward::{Reward, RewardError, RewardInput};
 use crate::{Error, Result};
-
-/// open-r1's marks of a step. `^` is the start of the text, not of a line.
-static STEPS: LazyLock<Option<Regex>> =
-    LazyLock::new(|| Regex::new(r"Step \d+:|^\d+\.|\n-|\n\*|First,|Second,|Next,|Finally,").ok());
 
 /// A share for every mark of a step, up to 1: open-r1's `reasoning_steps_reward`.
 ///
@@ -17,8 +10,9 @@ static STEPS: LazyLock<Option<Regex>> =
 /// reward = min(1, n / 3),   n = matches of   Step \d+:   ^\d+\.   \n-   \n\*   First,   Second,   Next,   Finally,
 /// ```
 ///
-/// The matches do not overlap. As there, a numbered line counts only at the start of the text, and case matters. It rewards
-/// marks, and marks are cheap: a policy that is paid for them alone writes them alone. The time is linear in the text.
+/// The matches do not overlap. As there, a numbered line counts only at the start of the text, and case matters. A digit `\d` is any
+/// numeric character of Unicode. It rewards marks only, whatever is between them, so use it beside other rewards. The time
+/// is linear in the text.
 ///
 /// Source: huggingface/open-r1, `src/open_r1/rewards.py`.
 ///
@@ -34,8 +28,6 @@ static STEPS: LazyLock<Option<Regex>> =
 #[derive(Clone, Debug)]
 pub struct ReasoningStepsReward {
     name: String,
-    /// Default: [`STEPS`].
-    pattern: Option<Regex>,
     enough: usize,
 }
 
@@ -43,7 +35,6 @@ impl Default for ReasoningStepsReward {
     fn default() -> Self {
         Self {
             name: "reasoning_steps".into(),
-            pattern: None,
             enough: 3,
         }
     }
@@ -55,40 +46,51 @@ impl ReasoningStepsReward {
         Self::default()
     }
 
-    /// The same reward under another name.
+    with_name!();
+
+    /// How many marks give 1, at least 1.
     #[must_use]
-    pub fn named(mut self, name: impl Into<String>) -> Self {
-        self.name = name.into();
+    pub fn with_enough(mut self, marks: usize) -> Self {
+        self.enough = marks;
         self
     }
+}
 
-    /// The same reward with other marks, a pattern in the syntax of the [`regex`](https://docs.rs/regex) crate.
-    ///
-    /// # Errors
-    /// [`Error::Config`] if the pattern cannot be read.
-    pub fn pattern(mut self, pattern: &str) -> Result<Self> {
-        let read = Regex::new(pattern).map_err(|error| {
-            Error::config(
-                "pattern",
-                format!("{pattern:?}"),
-                format!("a pattern: {error}"),
-            )
-        })?;
-        self.pattern = Some(read);
-        Ok(self)
-    }
-
-    /// How many marks give 1.
-    ///
-    /// # Errors
-    /// [`Error::Config`] unless it is at least 1.
-    pub fn enough(mut self, marks: usize) -> Result<Self> {
-        if marks == 0 {
-            return Err(Error::config("enough", 0, "1 or more"));
+/// The number of marks in `text`, counted up to `most`.
+fn count_marks(text: &str, most: usize) -> usize {
+    let (mut count, mut rest) = match after_number(text, '.') {
+        Some(rest) => (1, rest),
+        None => (0, text),
+    };
+    while count < most {
+        let Some(at) = rest.find(['\n', 'F', 'N', 'S']) else {
+            break;
+        };
+        rest = &rest[at..];
+        match after_mark(rest) {
+            Some(behind) => {
+                count += 1;
+                rest = behind;
+            }
+            // All four are one byte long.
+            None => rest = &rest[1..],
         }
-        self.enough = marks;
-        Ok(self)
     }
+    count
+}
+
+/// What follows the mark at the start of `text`, if there is one.
+fn after_mark(text: &str) -> Option<&str> {
+    const MARKS: [&str; 6] = ["\n-", "\n*", "First,", "Second,", "Next,", "Finally,"];
+    let step = text.strip_prefix("Step ");
+    step.and_then(|rest| after_number(rest, ':'))
+        .or_else(|| MARKS.iter().find_map(|mark| text.strip_prefix(mark)))
+}
+
+/// What follows the digits and `close` at the start of `text`, if they are there.
+fn after_number(text: &str, close: char) -> Option<&str> {
+    let rest = text.trim_start_matches(char::is_numeric);
+    rest.strip_prefix(close).filter(|_| rest.len() < text.len())
 }
 
 impl Reward for ReasoningStepsReward {
@@ -97,19 +99,22 @@ impl Reward for ReasoningStepsReward {
     }
 
     fn score(&self, input: &RewardInput) -> Result<Option<f64>, RewardError> {
-        let pattern = self.pattern.as_ref().or(STEPS.as_ref());
-        let pattern = pattern.ok_or("the marks of a step are no pattern")?;
-        let marks = pattern
-            .find_iter(&input.completion)
-            .take(self.enough)
-            .count();
+        let marks = count_marks(input.completion(), self.enough);
         Ok(Some(marks as f64 / self.enough as f64))
+    }
+
+    fn validate(&self) -> Result<()> {
+        match self.enough {
+            0 => Err(Error::config("enough", 0, "1 or more")),
+            _ => Ok(()),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn score(reward: &ReasoningStepsReward, completion: &str) -> f64 {
         let input = RewardInput::new("", "", completion);
@@ -139,17 +144,30 @@ mod tests {
     }
 
     #[test]
-    fn other_marks_and_another_number_of_them() {
-        let reward = ReasoningStepsReward::new().pattern("(?m)^#+ ").unwrap();
-        let reward = reward.enough(2).unwrap().named("headings");
+    fn another_number_of_marks() {
+        let reward = ReasoningStepsReward::new()
+            .with_enough(2)
+            .with_name("headings");
         assert_eq!(reward.name(), "headings");
-        assert_eq!(score(&reward, "# a\nb"), 0.5);
-        assert_eq!(score(&reward, "# a\n## b\n### c"), 1.0);
-        let error = reward.clone().pattern("(").unwrap_err().to_string();
-        assert!(
-            error.starts_with("invalid `pattern`: \"(\"; expected a pattern"),
-            "{error}"
-        );
-        assert!(reward.enough(0).is_err());
+        assert_eq!(score(&reward, "First, a"), 0.5);
+        assert_eq!(score(&reward, "First, a\n- b\n- c"), 1.0);
+        assert!(reward.validate().is_ok());
+        let error = reward.with_enough(0).validate().unwrap_err().to_string();
+        assert!(error.starts_with("invalid `enough`: 0"), "{error}");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        #[test]
+        fn agrees_with_the_pattern(pieces in prop::collection::vec(0usize..14, 0..14)) {
+            const PIECES: [&str; 14] = [
+                "Step ", "1", "23", ":", ".", "\n", "-", "*", "First,", "Second,", "Next,", "Finally,", "é", "S",
+            ];
+            let text: String = pieces.into_iter().map(|i| PIECES[i]).collect();
+            let pattern = r"Step \d+:|^\d+\.|\n-|\n\*|First,|Second,|Next,|Finally,";
+            let pattern = regex::Regex::new(pattern).unwrap();
+            prop_assert_eq!(count_marks(&text, 100), pattern.find_iter(&text).count(), "{:?}", text);
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! Whether a completion has the form it was asked for.
 
+use super::verdict;
+use crate::reward::setters::{with_name, with_tags};
 use crate::reward::{Reward, RewardError, RewardInput, Tags};
 
 /// 1 if the completion is exactly `<think>...</think><answer>...</answer>`, else 0.
@@ -48,23 +50,12 @@ impl FormatReward {
         Self::default()
     }
 
-    /// The same reward under another name.
-    #[must_use]
-    pub fn named(mut self, name: impl Into<String>) -> Self {
-        self.name = name.into();
-        self
-    }
-
-    /// The same reward with other tags.
-    #[must_use]
-    pub fn tags(mut self, tags: Tags) -> Self {
-        self.tags = tags;
-        self
-    }
+    with_name!();
+    with_tags!();
 
     /// Whether blank thinking has the format (`false`, the default) or not (`true`).
     #[must_use]
-    pub fn require_thinking(mut self, required: bool) -> Self {
+    pub fn with_require_thinking(mut self, required: bool) -> Self {
         self.require_thinking = required;
         self
     }
@@ -81,7 +72,6 @@ impl FormatReward {
         ];
         all.into_iter().all(once)
             && self.parts(completion).is_some_and(|(thinking, answer)| {
-                let blank = |text: &str| text.trim().is_empty();
                 !(blank(answer) || self.require_thinking && blank(thinking))
             })
     }
@@ -96,17 +86,31 @@ impl FormatReward {
     }
 }
 
+/// Whether a text has no visible character.
+fn blank(text: &str) -> bool {
+    text.chars()
+        .all(|c| c.is_whitespace() || c.is_control() || is_invisible(c))
+}
+
+/// Unicode's default ignorable code points, and the blank Braille pattern.
+fn is_invisible(c: char) -> bool {
+    matches!(
+        c,
+        '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}'
+            | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{2800}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}'
+            | '\u{ffa0}' | '\u{fff0}'..='\u{fff8}' | '\u{1bca0}'..='\u{1bca3}'
+            | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}'
+    )
+}
+
 impl Reward for FormatReward {
     fn name(&self) -> &str {
         &self.name
     }
 
     fn score(&self, input: &RewardInput) -> Result<Option<f64>, RewardError> {
-        Ok(Some(if self.holds(&input.completion) {
-            1.0
-        } else {
-            0.0
-        }))
+        Ok(verdict(self.holds(input.completion())))
     }
 }
 
@@ -143,6 +147,11 @@ mod tests {
             ("<think>a</think><answer>b</answer></answer>", 0.0),
             ("<think>a</think><answer>b<think></answer>", 0.0),
             ("<think>a <answer></think><answer>b</answer>", 0.0),
+            // Characters that cannot be seen are no answer.
+            ("<think>a</think><answer>\u{200b}</answer>", 0.0),
+            ("<think>a</think><answer>\u{2800} \u{feff}\0</answer>", 0.0),
+            ("<think>a</think><answer>\u{200b}4</answer>", 1.0),
+            ("<think>a</think><answer><</answer>", 1.0),
             ("<THINK>a</THINK><answer>b</answer>", 0.0),
         ] {
             assert_eq!(
@@ -155,11 +164,15 @@ mod tests {
 
     #[test]
     fn thinking_can_be_required_and_tags_can_be_changed() {
-        let strict = FormatReward::new().require_thinking(true).named("strict");
+        let strict = FormatReward::new()
+            .with_require_thinking(true)
+            .with_name("strict");
         assert_eq!(strict.name(), "strict");
         assert_eq!(score(&strict, "<think> \n</think><answer>b</answer>"), 0.0);
+        let invisible = "<think>\u{200b}\u{ad}</think><answer>b</answer>";
+        assert_eq!(score(&strict, invisible), 0.0);
         assert_eq!(score(&strict, "<think>a</think><answer>b</answer>"), 1.0);
-        let other = FormatReward::new().tags(Tags::new("(", ")", "[", "]").unwrap());
+        let other = FormatReward::new().with_tags(Tags::new("(", ")", "[", "]").unwrap());
         assert_eq!(score(&other, "(a) [b]"), 1.0);
         assert_eq!(score(&other, "(a) [b] (c)"), 0.0);
         assert_eq!(score(&other, "<think>a</think><answer>b</answer>"), 0.0);
@@ -234,7 +247,7 @@ mod tests {
             soup in prop::collection::vec(0usize..10, 0..12), nearly in nearly(), required: bool,
         ) {
             let soup: String = soup.into_iter().map(|i| PIECES[i]).collect();
-            let reward = FormatReward::new().require_thinking(required);
+            let reward = FormatReward::new().with_require_thinking(required);
             for text in [soup, nearly] {
                 prop_assert_eq!(score(&reward, &text) == 1.0, naive(&text, required), "{}", text);
             }

@@ -1,5 +1,6 @@
 //! A share for every tag that is there.
 
+use crate::reward::setters::{with_name, with_tags};
 use crate::reward::{Reward, RewardError, RewardInput, Tags};
 
 /// A quarter for each of the four tags that stands on its line exactly once: open-r1's `tag_count_reward`.
@@ -45,19 +46,8 @@ impl TagCountReward {
         Self::default()
     }
 
-    /// The same reward under another name.
-    #[must_use]
-    pub fn named(mut self, name: impl Into<String>) -> Self {
-        self.name = name.into();
-        self
-    }
-
-    /// The same reward with other tags.
-    #[must_use]
-    pub fn tags(mut self, tags: Tags) -> Self {
-        self.tags = tags;
-        self
-    }
+    with_name!();
+    with_tags!();
 }
 
 impl Reward for TagCountReward {
@@ -72,7 +62,8 @@ impl Reward for TagCountReward {
             format!("\n{}\n", self.tags.answer_open()),
             format!("\n{}", self.tags.answer_close()),
         ];
-        let once = |piece: &&String| input.completion.matches(piece.as_str()).take(2).count() == 1;
+        let once =
+            |piece: &&String| input.completion().matches(piece.as_str()).take(2).count() == 1;
         Ok(Some(0.25 * pieces.iter().filter(once).count() as f64))
     }
 }
@@ -83,7 +74,7 @@ mod tests {
 
     #[test]
     fn each_tag_counts_once_for_itself() {
-        let reward = TagCountReward::new().tags(Tags::new("(", ")", "[", "]").unwrap());
+        let reward = TagCountReward::new().with_tags(Tags::new("(", ")", "[", "]").unwrap());
         for (completion, expected) in [
             ("(\n\n)\n\n[\n\n]", 1.0),
             ("\n]\n[\n\n)\n(\n", 1.0),
@@ -100,6 +91,6 @@ mod tests {
                 "{completion:?}"
             );
         }
-        assert_eq!(reward.named("tags").name(), "tags");
+        assert_eq!(reward.with_name("tags").name(), "tags");
     }
 }

@@ -1,6 +1,7 @@
 //! The form in which only the thinking has tags.
 
 use super::verdict;
+use crate::reward::setters::{with_name, with_tags};
 use crate::reward::{Reward, RewardError, RewardInput, Tags};
 
 /// 1 if the completion begins with thinking that ends, and no second thinking begins, else 0: TRL's `think_format_reward`.
@@ -43,19 +44,8 @@ impl ThinkFormatReward {
         Self::default()
     }
 
-    /// The same reward under another name.
-    #[must_use]
-    pub fn named(mut self, name: impl Into<String>) -> Self {
-        self.name = name.into();
-        self
-    }
-
-    /// The same reward with other tags.
-    #[must_use]
-    pub fn tags(mut self, tags: Tags) -> Self {
-        self.tags = tags;
-        self
-    }
+    with_name!();
+    with_tags!();
 }
 
 impl Reward for ThinkFormatReward {
@@ -64,7 +54,7 @@ impl Reward for ThinkFormatReward {
     }
 
     fn score(&self, input: &RewardInput) -> Result<Option<f64>, RewardError> {
-        let rest = input.completion.strip_prefix(self.tags.think_open());
+        let rest = input.completion().strip_prefix(self.tags.think_open());
         Ok(verdict(rest.is_some_and(|rest| {
             !rest.contains(self.tags.think_open()) && rest.contains(self.tags.think_close())
         })))
@@ -77,7 +67,7 @@ mod tests {
 
     #[test]
     fn one_thinking_at_the_start() {
-        let tagged = ThinkFormatReward::new().tags(Tags::new("(", ")", "[", "]").unwrap());
+        let tagged = ThinkFormatReward::new().with_tags(Tags::new("(", ")", "[", "]").unwrap());
         for (completion, expected) in [
             ("()", 1.0),
             ("(a)\nb)", 1.0),
@@ -95,6 +85,6 @@ mod tests {
                 "{completion}"
             );
         }
-        assert_eq!(tagged.named("form").name(), "form");
+        assert_eq!(tagged.with_name("form").name(), "form");
     }
 }

@@ -3,6 +3,7 @@
 use std::f64::consts::PI;
 
 use super::{LengthUnit, Verdict};
+use crate::reward::setters::with_name;
 use crate::reward::{GroupInput, GroupReward, RewardError};
 use crate::{Error, Result};
 
@@ -16,13 +17,13 @@ use crate::{Error, Result};
 /// wrong:  start = min_wrong  = -1     end = max_wrong  = -0.5
 /// ```
 ///
-/// Whether an answer is right is what another reward of the set says, `accuracy` by default: right is a score of at least 1.
+/// Whether an answer is right is decided by another reward of the set, `accuracy` by default: right is a score of at least 1.
 /// It therefore is a [`GroupReward`], though it compares nothing. Where that reward gave no number it abstains, as in TRL
 /// (open-r1 gives 1).
 ///
 /// TRL counts tokens. open-r1 counts characters and does not stop at L, so that a right answer of length 2L is worth as
-/// much as an empty one; [`periodic`](Self::periodic) is that form, for comparison. Yeo et al. have 1 to 2 for right and -10 to 0
-/// for wrong, and -10 at the limit: [`at_limit`](Self::at_limit).
+/// much as an empty one; [`with_periodic`](Self::with_periodic) is that form, for comparison. Yeo et al. have 1 to 2 for right and -10 to 0
+/// for wrong, and -10 at the limit: [`with_at_limit`](Self::with_at_limit).
 ///
 /// Sources: Yeo et al., Demystifying Long Chain-of-Thought Reasoning (arXiv 2502.03373);
 /// huggingface/trl, `get_cosine_scaled_reward`; huggingface/open-r1, `src/open_r1/rewards.py`.
@@ -34,14 +35,14 @@ use crate::{Error, Result};
 ///     .add(0.0, AccuracyReward::new())
 ///     .add_group(1.0, CosineLengthReward::new(100)?)
 ///     .build()?;
-/// let answer = |text, tokens| RewardInput { tokens, ..RewardInput::new("2+2=", "4", text) };
+/// let answer = |text, tokens| RewardInput::new("2+2=", "4", text).with_tokens(vec![7; tokens]);
 /// let scored = rewards.score(vec![
 ///     answer("<answer>4</answer>", 0),
 ///     answer("<answer>4</answer>", 50),
 ///     answer("<answer>5</answer>", 0),
 ///     answer("<answer>5</answer>", 200),
 /// ]);
-/// let totals: Vec<_> = scored.iter().map(|one| one.total).collect();
+/// let totals: Vec<_> = scored.iter().map(|one| one.reward).collect();
 /// assert_eq!(totals, [Some(1.0), Some(0.75), Some(-1.0), Some(-0.5)]);
 /// # Ok::<(), rlvr::Error>(())
 /// ```
@@ -80,57 +81,49 @@ impl CosineLengthReward {
         })
     }
 
-    /// The same reward under another name.
+    with_name!();
+
+    /// What a right answer is worth: `min` at the length L, `max` at the length 0.
+    /// Both are finite and `min <= max`.
     #[must_use]
-    pub fn named(mut self, name: impl Into<String>) -> Self {
-        self.name = name.into();
+    pub fn with_correct(mut self, min: f64, max: f64) -> Self {
+        self.correct = (max, min);
         self
     }
 
-    /// What a right answer is worth: `min` at the length L, `max` at the length 0.
-    ///
-    /// # Errors
-    /// [`Error::Config`] unless both are finite and `min <= max`.
-    pub fn correct(mut self, min: f64, max: f64) -> Result<Self> {
-        self.correct = (max, min);
-        range("correct", min, max).map(|()| self)
-    }
-
     /// What a wrong answer is worth: `min` at the length 0, `max` at the length L.
-    ///
-    /// # Errors
-    /// [`Error::Config`] unless both are finite and `min <= max`.
-    pub fn wrong(mut self, min: f64, max: f64) -> Result<Self> {
+    /// Both are finite and `min <= max`.
+    #[must_use]
+    pub fn with_wrong(mut self, min: f64, max: f64) -> Self {
         self.wrong = (min, max);
-        range("wrong", min, max).map(|()| self)
+        self
     }
 
     /// What a completion of length L or more is worth, right or wrong: the paper's penalty for exceeding the length.
-    ///
-    /// # Errors
-    /// [`Error::Config`] unless it is finite.
-    pub fn at_limit(mut self, value: f64) -> Result<Self> {
+    /// It is finite.
+    #[must_use]
+    pub fn with_at_limit(mut self, value: f64) -> Self {
         self.at_limit = Some(value);
-        range("at_limit", value, value).map(|()| self)
+        self
     }
 
     /// The same reward with lengths counted in something else.
     #[must_use]
-    pub fn unit(mut self, unit: LengthUnit) -> Self {
+    pub fn with_unit(mut self, unit: LengthUnit) -> Self {
         self.unit = unit;
         self
     }
 
     /// Whether the cosine goes on beyond L and comes back (`true`, open-r1) or not (`false`, the default).
     #[must_use]
-    pub fn periodic(mut self, periodic: bool) -> Self {
+    pub fn with_periodic(mut self, periodic: bool) -> Self {
         self.periodic = periodic;
         self
     }
 
     /// An answer is right if the reward called `reward` gave it at least `at_least`.
     #[must_use]
-    pub fn judged_by(mut self, reward: impl Into<String>, at_least: f64) -> Self {
+    pub fn with_judge(mut self, reward: impl Into<String>, at_least: f64) -> Self {
         self.verdict = Verdict {
             reward: reward.into(),
             at_least,
@@ -177,18 +170,28 @@ impl GroupReward for CosineLengthReward {
         };
         Ok(group.inputs().iter().zip(right).map(score).collect())
     }
+
+    fn validate(&self) -> Result<()> {
+        let (max, min) = self.correct;
+        range("correct", min, max)?;
+        let (min, max) = self.wrong;
+        range("wrong", min, max)?;
+        self.at_limit
+            .map_or(Ok(()), |value| range("at_limit", value, value))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::reward::RewardInput;
+    use crate::reward::{RewardInput, RewardSet};
 
     #[test]
     fn the_values_of_the_paper() {
         let paper = CosineLengthReward::new(100).unwrap();
-        let paper = paper.correct(1.0, 2.0).unwrap().wrong(-10.0, 0.0).unwrap();
-        let paper = paper.at_limit(-10.0).unwrap();
+        let paper = paper.with_correct(1.0, 2.0).with_wrong(-10.0, 0.0);
+        let paper = paper.with_at_limit(-10.0);
+        assert!(paper.validate().is_ok());
         for (right, length, expected) in [
             (true, 0, 2.0),
             (true, 50, 1.5),
@@ -205,19 +208,13 @@ mod tests {
     }
 
     #[test]
-    fn the_judge_decides_and_without_a_verdict_there_is_no_score() {
+    fn without_a_score_of_the_judge_there_is_no_score() {
         let reward = CosineLengthReward::new(10)
             .unwrap()
-            .judged_by("tests", 0.5)
-            .named("cosine");
+            .with_judge("tests", 0.5)
+            .with_name("cosine");
         assert_eq!((reward.name(), reward.reads()), ("cosine", vec!["tests"]));
-        let inputs = vec![
-            RewardInput {
-                tokens: 10,
-                ..RewardInput::new("", "", "")
-            };
-            3
-        ];
+        let inputs = vec![RewardInput::new("", "", "").with_tokens(vec![7; 10]); 3];
         let group = GroupInput::new(&inputs).with_scores("tests", vec![Some(0.5), Some(0.4), None]);
         let scores = reward.score_group(&group).unwrap();
         assert_eq!(scores, [Some(0.5), Some(-0.5), None]);
@@ -227,14 +224,20 @@ mod tests {
     #[test]
     fn meaningless_values_are_refused() {
         let of = || CosineLengthReward::new(10).unwrap();
-        for (result, start) in [
-            (CosineLengthReward::new(0), "invalid `max_length`: 0"),
-            (of().correct(1.0, 0.5), "invalid `correct`: 1 to 0.5"),
-            (of().wrong(f64::NAN, 0.0), "invalid `wrong`: NaN to 0"),
-            (of().at_limit(f64::INFINITY), "invalid `at_limit`: inf"),
+        let error = CosineLengthReward::new(0).unwrap_err().to_string();
+        assert!(error.starts_with("invalid `max_length`: 0"), "{error}");
+        for (reward, field) in [
+            (of().with_correct(1.0, 0.5), "correct`: 1 to 0.5"),
+            (of().with_wrong(f64::NAN, 0.0), "wrong`: NaN to 0"),
+            (of().with_at_limit(f64::INFINITY), "at_limit`: inf"),
         ] {
-            let text = result.unwrap_err().to_string();
-            assert!(text.starts_with(start), "{text}");
+            let text = reward.validate().unwrap_err().to_string();
+            assert!(text.starts_with(&format!("invalid `{field}")), "{text}");
+            // A set with such a reward is not built.
+            let set = RewardSet::builder().add_group(1.0, reward);
+            let text = set.build().unwrap_err().to_string();
+            let start = format!("invalid `rewards[0].{field}");
+            assert!(text.starts_with(&start), "{text}");
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Shorter than the others of the group.
 
 use super::{LengthUnit, Verdict};
+use crate::reward::setters::with_name;
 use crate::reward::{GroupInput, GroupReward, RewardError, RewardInput};
 
 /// The length reward of Kimi k1.5: within a group, short right answers gain and long answers lose.
@@ -11,8 +12,8 @@ use crate::reward::{GroupInput, GroupReward, RewardError, RewardInput};
 ///            min(0, l_i)    wrong
 /// ```
 ///
-/// All are 0 if all lengths are equal. Whether an answer is right is what another reward of the set says, `accuracy` by default:
-/// right is a score of at least 1. A rollout for which that reward gave no number is left out: it abstains, and its
+/// All are 0 if all lengths are equal. Whether an answer is right is decided by another reward of the set, `accuracy` by
+/// default: right is a score of at least 1. A rollout for which that reward gave no number is left out: it abstains, and its
 /// length is not compared with. open-r1 takes it for right instead.
 ///
 /// The paper adds it with a weight, and only after a warm-up: at the start it keeps the policy from learning to think.
@@ -27,14 +28,14 @@ use crate::reward::{GroupInput, GroupReward, RewardError, RewardInput};
 ///     .add(1.0, AccuracyReward::new())
 ///     .add_group(0.5, KimiLengthReward::new())
 ///     .build()?;
-/// let answer = |text, tokens| RewardInput { tokens, ..RewardInput::new("2+2=", "4", text) };
+/// let answer = |text, tokens| RewardInput::new("2+2=", "4", text).with_tokens(vec![7; tokens]);
 /// let scored = rewards.score(vec![
 ///     answer("<answer>4</answer>", 10),
 ///     answer("<answer>4</answer>", 20),
 ///     answer("<answer>5</answer>", 10),
 ///     answer("<answer>5</answer>", 20),
 /// ]);
-/// let totals: Vec<_> = scored.iter().map(|one| one.total).collect();
+/// let totals: Vec<_> = scored.iter().map(|one| one.reward).collect();
 /// assert_eq!(totals, [Some(1.25), Some(0.75), Some(0.0), Some(-0.25)]);
 /// # Ok::<(), rlvr::Error>(())
 /// ```
@@ -61,23 +62,18 @@ impl KimiLengthReward {
         Self::default()
     }
 
-    /// The same reward under another name.
-    #[must_use]
-    pub fn named(mut self, name: impl Into<String>) -> Self {
-        self.name = name.into();
-        self
-    }
+    with_name!();
 
     /// The same reward with lengths counted in something else.
     #[must_use]
-    pub fn unit(mut self, unit: LengthUnit) -> Self {
+    pub fn with_unit(mut self, unit: LengthUnit) -> Self {
         self.unit = unit;
         self
     }
 
     /// An answer is right if the reward called `reward` gave it at least `at_least`.
     #[must_use]
-    pub fn judged_by(mut self, reward: impl Into<String>, at_least: f64) -> Self {
+    pub fn with_judge(mut self, reward: impl Into<String>, at_least: f64) -> Self {
         self.verdict = Verdict {
             reward: reward.into(),
             at_least,
@@ -121,10 +117,8 @@ mod tests {
     use proptest::prelude::*;
 
     fn scores(group: &[(Option<f64>, usize)]) -> Vec<Option<f64>> {
-        let input = |&(_, tokens): &(_, usize)| RewardInput {
-            tokens,
-            ..RewardInput::new("", "", "")
-        };
+        let input =
+            |&(_, tokens): &(_, usize)| RewardInput::new("", "", "").with_tokens(vec![7; tokens]);
         let inputs: Vec<RewardInput> = group.iter().map(input).collect();
         let accuracy: Vec<Option<f64>> = group.iter().map(|&(score, _)| score).collect();
         let group = GroupInput::new(&inputs).with_scores("accuracy", accuracy);
@@ -132,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rollout_without_a_verdict_is_compared_with_nobody() {
+    fn a_rollout_without_a_verdict_is_left_out() {
         let found = scores(&[
             (Some(1.0), 10),
             (None, 1000),
@@ -148,12 +142,12 @@ mod tests {
     #[test]
     fn characters_and_another_judge() {
         let reward = KimiLengthReward::new()
-            .unit(LengthUnit::Characters)
-            .judged_by("tests", 0.5);
+            .with_unit(LengthUnit::Characters)
+            .with_judge("tests", 0.5);
         let inputs = ["ää", "b"].map(|text| RewardInput::new("", "", text));
         let group = GroupInput::new(&inputs).with_scores("tests", vec![Some(0.5), Some(0.0)]);
         assert_eq!(reward.score_group(&group).unwrap(), [Some(-0.5), Some(0.0)]);
-        assert_eq!(reward.named("short").name(), "short");
+        assert_eq!(reward.with_name("short").name(), "short");
     }
 
     proptest! {

@@ -1,4 +1,4 @@
-//! Takes a completion's length, and whether it is right; says whether it is too long.
+//! Rewards of a completion's length, some of which depend on whether the answer is right.
 
 mod cosine;
 mod kimi;
@@ -10,27 +10,27 @@ pub use overlong::SoftOverlongReward;
 
 use super::{GroupInput, RewardError, RewardInput};
 
-/// What a length is counted in.
+/// The unit in which the length of a completion is counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LengthUnit {
-    /// Tokens as sampled, the stop token included. The default.
+    /// Tokens that the policy sampled, the stop token included. The default.
     #[default]
     Tokens,
-    /// Characters of the text.
+    /// Characters (Unicode scalar values) of the text; a stop token has none.
     Characters,
 }
 
 impl LengthUnit {
     fn of(self, input: &RewardInput) -> usize {
         match self {
-            Self::Tokens => input.tokens,
-            Self::Characters => input.completion.chars().count(),
+            Self::Tokens => input.length(),
+            Self::Characters => input.completion().chars().count(),
         }
     }
 }
 
-/// Whose word it is that an answer is right.
+/// The reward that decides whether an answer is right.
 #[derive(Clone, Debug)]
 struct Verdict {
     reward: String,

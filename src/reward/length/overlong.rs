@@ -1,6 +1,7 @@
 //! A penalty that grows before the length limit is reached.
 
 use super::LengthUnit;
+use crate::reward::setters::with_name;
 use crate::reward::{Reward, RewardError, RewardInput};
 use crate::{Error, Result};
 
@@ -16,7 +17,7 @@ use crate::{Error, Result};
 /// The paper has M = 20480 and C = 4096 tokens and adds it to an accuracy reward of 1 and -1. A completion that the
 /// generation limit cut off is as long as the limit: with M above it the punishment is never whole.
 ///
-/// [`unbounded`](Self::unbounded) is verl's form, which goes on falling beyond M and has a factor:
+/// [`with_factor`](Self::with_factor) is verl's form, which goes on falling beyond M and has a factor:
 ///
 /// ```text
 /// reward = min(-(n - (M - C)) / C * factor, 0)
@@ -28,12 +29,13 @@ use crate::{Error, Result};
 /// ```
 /// use rlvr::reward::{Reward, RewardInput, SoftOverlongReward};
 ///
+/// let input = |tokens| RewardInput::new("", "", "").with_tokens(vec![7; tokens]);
 /// let overlong = SoftOverlongReward::new(100, 20)?;
-/// let score = |tokens| overlong.score(&RewardInput { tokens, ..RewardInput::new("", "", "") }).unwrap().unwrap();
+/// let score = |tokens| overlong.score(&input(tokens)).unwrap().unwrap();
 /// assert_eq!([80, 90, 100, 101].map(score), [0.0, -0.5, -1.0, -1.0]);
 ///
-/// let verl = SoftOverlongReward::new(100, 20)?.unbounded(2.0)?;
-/// let score = |tokens| verl.score(&RewardInput { tokens, ..RewardInput::new("", "", "") }).unwrap().unwrap();
+/// let verl = SoftOverlongReward::new(100, 20)?.with_factor(2.0);
+/// let score = |tokens| verl.score(&input(tokens)).unwrap().unwrap();
 /// assert_eq!([80, 90, 100, 110].map(score), [0.0, -1.0, -2.0, -3.0]);
 /// # Ok::<(), rlvr::Error>(())
 /// ```
@@ -69,38 +71,33 @@ impl SoftOverlongReward {
         })
     }
 
-    /// The same reward under another name.
-    #[must_use]
-    pub fn named(mut self, name: impl Into<String>) -> Self {
-        self.name = name.into();
-        self
-    }
+    with_name!();
 
     /// The same reward with lengths counted in something else.
     #[must_use]
-    pub fn unit(mut self, unit: LengthUnit) -> Self {
+    pub fn with_unit(mut self, unit: LengthUnit) -> Self {
         self.unit = unit;
         self
     }
 
-    /// verl's form, see above.
-    ///
-    /// # Errors
-    /// [`Error::Config`] if the factor is not a finite number of at least 0, or C is 0.
-    pub fn unbounded(mut self, factor: f64) -> Result<Self> {
-        if !(factor.is_finite() && factor >= 0.0) {
-            return Err(Error::config(
-                "factor",
-                factor,
-                "a finite number, at least 0",
-            ));
-        }
-        if self.cache == 0 {
-            let expected = "1 or more where the punishment is unbounded";
-            return Err(Error::config("cache", 0, expected));
-        }
+    /// verl's form with this factor, see above: a finite number of at least 0. C must not be 0 then.
+    #[must_use]
+    pub fn with_factor(mut self, factor: f64) -> Self {
         self.factor = Some(factor);
-        Ok(self)
+        self
+    }
+
+    fn value(&self, length: usize) -> f64 {
+        let free = self.max_length - self.cache;
+        if length <= free {
+            return 0.0;
+        }
+        let fall = -((length - free) as f64 / self.cache as f64);
+        match self.factor {
+            Some(factor) => fall * factor + 0.0,
+            None if length > self.max_length => -1.0,
+            None => fall,
+        }
     }
 }
 
@@ -110,17 +107,22 @@ impl Reward for SoftOverlongReward {
     }
 
     fn score(&self, input: &RewardInput) -> Result<Option<f64>, RewardError> {
-        let length = self.unit.of(input);
-        let free = self.max_length - self.cache;
-        if length <= free {
-            return Ok(Some(0.0));
+        Ok(Some(self.value(self.unit.of(input))))
+    }
+
+    fn validate(&self) -> Result<()> {
+        let Some(factor) = self.factor else {
+            return Ok(());
+        };
+        if !(factor.is_finite() && factor >= 0.0) {
+            let expected = "a finite number, at least 0";
+            return Err(Error::config("factor", factor, expected));
         }
-        let fall = -((length - free) as f64 / self.cache as f64);
-        Ok(Some(match self.factor {
-            Some(factor) => fall * factor + 0.0,
-            None if length > self.max_length => -1.0,
-            None => fall,
-        }))
+        if self.cache == 0 {
+            let expected = "1 or more where there is a factor";
+            return Err(Error::config("cache", 0, expected));
+        }
+        Ok(())
     }
 }
 
@@ -128,36 +130,28 @@ impl Reward for SoftOverlongReward {
 mod tests {
     use super::*;
 
-    fn score(reward: &SoftOverlongReward, tokens: usize) -> f64 {
-        let input = RewardInput {
-            tokens,
-            ..RewardInput::new("", "", "")
-        };
-        reward.score(&input).unwrap().unwrap()
-    }
-
     #[test]
     fn the_edges() {
         let step = SoftOverlongReward::new(10, 0).unwrap();
         assert_eq!(
-            [0, 10, 11, usize::MAX].map(|n| score(&step, n)),
+            [0, 10, 11, usize::MAX].map(|n| step.value(n)),
             [0.0, 0.0, -1.0, -1.0]
         );
         let all = SoftOverlongReward::new(10, 10).unwrap();
         assert_eq!(
-            [0, 1, 10, 11].map(|n| score(&all, n)),
+            [0, 1, 10, 11].map(|n| all.value(n)),
             [0.0, -0.1, -1.0, -1.0]
         );
-        let none = all.unbounded(0.0).unwrap();
-        assert!(score(&none, 11).is_sign_positive());
+        let none = all.with_factor(0.0);
+        assert!(none.value(11).is_sign_positive());
     }
 
     #[test]
     fn characters() {
         let reward = SoftOverlongReward::new(4, 2)
             .unwrap()
-            .named("long")
-            .unit(LengthUnit::Characters);
+            .with_name("long")
+            .with_unit(LengthUnit::Characters);
         assert_eq!(reward.name(), "long");
         let input = RewardInput::new("", "", "äöü");
         assert_eq!(reward.score(&input).unwrap(), Some(-0.5));
@@ -172,8 +166,14 @@ mod tests {
         start(SoftOverlongReward::new(0, 0), "invalid `max_length`: 0");
         start(SoftOverlongReward::new(5, 6), "invalid `cache`: 6");
         let of = |cache| SoftOverlongReward::new(5, cache).unwrap();
-        start(of(0).unbounded(1.0), "invalid `cache`: 0");
-        start(of(1).unbounded(-1.0), "invalid `factor`: -1");
-        start(of(1).unbounded(f64::NAN), "invalid `factor`: NaN");
+        for (cache, factor, start) in [
+            (0, 1.0, "invalid `cache`: 0"),
+            (1, -1.0, "invalid `factor`: -1"),
+            (1, f64::NAN, "invalid `factor`: NaN"),
+        ] {
+            let reward = of(cache).with_factor(factor);
+            let text = reward.validate().unwrap_err().to_string();
+            assert!(text.starts_with(start), "{text}");
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! From what was said about rewards to a set in which it holds together.
+//! Collects rewards and settings, checks them, and builds the set.
 
 use std::fmt;
 use std::sync::Arc;
@@ -36,6 +36,13 @@ impl Added {
             Scorer::Group(reward) => reward.name(),
         }
     }
+
+    fn validate(&self) -> Result<()> {
+        match &self.scorer {
+            Scorer::Each(reward) => reward.validate(),
+            Scorer::Group(reward) => reward.validate(),
+        }
+    }
 }
 
 impl RewardSetBuilder {
@@ -54,7 +61,7 @@ impl RewardSetBuilder {
         self.add_with(weight, reward, RewardOptions::new())
     }
 
-    /// The same with a gate, limits or a policy of its own for scores that are missing.
+    /// The same with a gate, limits, or other values for missing scores.
     pub fn add_with(mut self, weight: f64, reward: impl Reward, options: RewardOptions) -> Self {
         let scorer = Scorer::Each(Box::new(reward));
         self.rewards.push(Added {
@@ -65,7 +72,7 @@ impl RewardSetBuilder {
         self
     }
 
-    /// One more reward that looks at whole groups, and its weight. It runs after the rewards that it reads.
+    /// One more reward of whole groups, and its weight. It runs after the rewards that it reads.
     pub fn add_group(self, weight: f64, reward: impl GroupReward) -> Self {
         self.add_group_with(weight, reward, RewardOptions::new())
     }
@@ -93,13 +100,14 @@ impl RewardSetBuilder {
     }
 
     /// How many calls of one batch run at once, at least 1, of the rewards without a
-    /// [`concurrency`](RewardOptions::concurrency) of their own. Default: [`std::thread::available_parallelism`].
+    /// [`concurrency`](RewardOptions::with_concurrency) of their own. Default: [`std::thread::available_parallelism`].
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = Some(threads);
         self
     }
 
-    /// A gate in front of the total: where it is shut, the total is [`Gate::otherwise`], whatever the other rewards say.
+    /// A gate in front of the total: where it is closed, the total is [`Gate::otherwise`] whatever the scores of the other
+    /// rewards are.
     pub fn gate_total(mut self, gate: Gate) -> Self {
         self.gate = Some(gate);
         self
@@ -114,9 +122,9 @@ impl RewardSetBuilder {
     /// The set.
     ///
     /// # Errors
-    /// [`Error::Config`], naming the field: no reward at all, an empty name or one that occurs twice, a weight or a value that is
-    /// not finite, a time limit of zero, no threads, a gate or a group reward that asks for a reward which is not there, or
-    /// that waits for itself.
+    /// [`Error::Config`], naming the field: no reward at all, an empty name or one that occurs twice, a reward whose settings
+    /// are invalid, a weight or a value that is not finite, a time limit of zero, no threads, a gate or a group reward that
+    /// names a reward which is not in the set, or rewards that depend on each other in a cycle.
     pub fn build(self) -> Result<RewardSet> {
         if self.rewards.is_empty() {
             return Err(Error::config("rewards", "none", "at least one reward"));
@@ -135,7 +143,7 @@ impl RewardSetBuilder {
             let value = format!("{low} to {high}");
             return Err(Error::config("clamp", value, "low <= high, and no NaN"));
         }
-        // Asked once, so that no later answer can make records disagree.
+        // Read once, so that the records agree even if a reward changes its name.
         let names: Vec<String> = self.rewards.iter().map(|a| a.name().to_string()).collect();
         let gate = self.gate.map(|gate| bind(gate, "gate_total", &names));
         let total = Total {
@@ -163,6 +171,7 @@ fn entry(added: Added, place: usize, names: &[String], time_limit: Duration) -> 
         let expected = "a name that no other reward of the set has, not empty";
         return Err(Error::config(field(".name"), format!("{name:?}"), expected));
     }
+    added.validate().map_err(|error| error.within(&field("")))?;
     let (weight, options) = (added.weight, added.options);
     if !weight.is_finite() {
         let expected = format!("a finite weight for `{name}`");
@@ -216,10 +225,10 @@ fn find(name: &str, field: &str, names: &[String]) -> Result<usize> {
     place.ok_or_else(|| Error::config(field, format!("{name:?}"), format!("one of {names:?}")))
 }
 
-/// Gives every reward the first wave in which all that it waits for has run.
+/// Gives every reward the first wave in which all that it depends on has run.
 fn order(entries: &mut [Entry]) -> Result<()> {
     let mut waves: Vec<Option<usize>> = vec![None; entries.len()];
-    // Each round finds at least one more wave, or there is a circle.
+    // Each round finds at least one more wave, or there is a cycle.
     for _ in 0..entries.len() {
         for (place, entry) in entries.iter().enumerate() {
             let before: Option<Vec<usize>> = entry.after().map(|before| waves[before]).collect();
@@ -233,7 +242,7 @@ fn order(entries: &mut [Entry]) -> Result<()> {
             return Err(Error::config(
                 format!("rewards[{place}]"),
                 format!("{:?}", entries[place].name),
-                "a reward that does not, by gates and group rewards, wait for itself",
+                "a reward that does not depend on itself through gates and group rewards",
             ));
         };
         entries[place].wave = wave;

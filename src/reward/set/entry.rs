@@ -1,10 +1,10 @@
-//! One reward in a set, with everything about it that was said or asked when the set was built.
+//! One reward in a set, with everything that was set or read when the set was built.
 
 use std::time::Duration;
 
 use super::options::Missing;
 use crate::reward::{GroupInput, GroupReward, Reward, RewardError, RewardInput};
-use crate::rollout::RewardOutcome;
+use crate::types::{RewardOutcome, RewardRecord};
 
 /// The reward itself.
 pub(super) enum Scorer {
@@ -43,23 +43,27 @@ impl Entry {
         self.reads.iter().copied().chain(gate)
     }
 
-    /// Calls the reward for one input; `None` if it is a reward of groups.
-    pub(super) fn call_for_one(&self, input: &RewardInput) -> Option<RewardOutcome> {
-        match &self.scorer {
-            Scorer::Each(reward) => Some(outcome(reward.score(input))),
-            Scorer::Group(_) => None,
+    /// The record of this reward for a rollout, before it has run.
+    pub(super) fn record(&self) -> RewardRecord {
+        RewardRecord {
+            name: self.name.clone(),
+            weight: self.weight,
+            outcome: RewardOutcome::Abstained,
+            seconds: 0.0,
         }
     }
 
     /// Calls the reward for `inputs`, with `scores` of the rewards that it reads; one outcome for each input.
     pub(super) fn call(
         &self,
-        inputs: Vec<&RewardInput>,
+        inputs: &[&RewardInput],
         scores: impl Iterator<Item = (String, Vec<Option<f64>>)>,
     ) -> Vec<RewardOutcome> {
         match &self.scorer {
+            // A batch of one is not a batch.
+            Scorer::Each(reward) if inputs.len() == 1 => vec![outcome(reward.score(inputs[0]))],
             Scorer::Each(reward) => {
-                let found = reward.score_batch(&inputs);
+                let found = reward.score_batch(inputs);
                 if found.len() != inputs.len() {
                     return miscounted(found.len(), inputs.len());
                 }
@@ -67,7 +71,7 @@ impl Entry {
             }
             Scorer::Group(reward) => {
                 let count = inputs.len();
-                let mut group = GroupInput::new(inputs);
+                let mut group = GroupInput::new(inputs.iter().copied());
                 for (name, scores) in scores {
                     group = group.with_scores(name, scores);
                 }

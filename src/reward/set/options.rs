@@ -1,18 +1,18 @@
-//! How one reward takes part in a set: what it may take, when it counts, and what counts in its place.
+//! The options of one reward in a set: limits, gate, and what counts where it gives no score.
 
 use std::time::Duration;
 
 use crate::{Error, Result};
 
-/// What stands in for a score that is not there.
+/// What counts in the total in place of a missing score.
 ///
 /// A total compares a rollout with the others of its group. Which of these keeps the comparison fair depends on why the score
-/// is missing, so that a set is told for each reward, apart for abstaining and for failing.
+/// is missing, so it is set for each reward, separately for abstaining and for failing.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Missing {
-    /// The rollout has no total: it leaves the statistics and nothing is learned from it. The default for failures: the sum
-    /// without the reward would be on another scale, and a broken reward should neither punish nor spare.
+    /// The rollout has no total and is excluded from training. The default for failures: the sum without the reward would be on
+    /// another scale, so that the failure itself would be rewarded or penalised.
     DropRollout,
     /// The reward is left out of the sum, as a NaN is in TRL's `nansum`. The same total as with a score of 0,
     /// unless no reward gave a number. The default for abstaining.
@@ -26,20 +26,19 @@ pub enum Missing {
 
 /// A condition on the score of another reward of the set: "only if the format is right".
 ///
-/// The gate is open if the other reward gave at least [`at_least`](Self::at_least). Where it is shut, what stands behind it is
-/// [`otherwise`](Self::otherwise): one reward ([`RewardOptions::gate`]), which is then not even run, or the whole total
-/// ([`RewardSetBuilder::gate_total`](super::RewardSetBuilder::gate_total)).
+/// The gate is open if the other reward gave at least [`at_least`](Self::at_least). Where it is closed,
+/// [`otherwise`](Self::otherwise) takes the place of what is behind it: one reward ([`RewardOptions::gate`]), which is then not
+/// run, or the whole total ([`RewardSetBuilder::gate_total`](super::RewardSetBuilder::gate_total)).
 ///
-/// If the other reward abstained, the gate is open: the condition does not apply to this rollout. If it broke, nothing is known,
-/// and the reward behind the gate counts as broken too. In both cases a [`Missing::Value`] of the other reward is looked
-/// at instead.
+/// If the other reward abstained, the gate is open: the condition does not apply to this rollout. If it failed, the reward
+/// behind the gate counts as failed too. In both cases a [`Missing::Value`] of the other reward is compared instead.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Gate {
     /// The name of the other reward.
     pub reward: String,
     /// The least score that opens the gate.
     pub at_least: f64,
-    /// What counts where the gate is shut.
+    /// What counts where the gate is closed.
     pub otherwise: f64,
 }
 
@@ -55,13 +54,13 @@ impl Gate {
 
     /// The same gate with another threshold.
     #[must_use]
-    pub fn at_least(self, at_least: f64) -> Self {
+    pub fn with_at_least(self, at_least: f64) -> Self {
         Self { at_least, ..self }
     }
 
-    /// The same gate with another number where it is shut.
+    /// The same gate with another number where it is closed.
     #[must_use]
-    pub fn otherwise(self, otherwise: f64) -> Self {
+    pub fn with_otherwise(self, otherwise: f64) -> Self {
         Self { otherwise, ..self }
     }
 
@@ -73,16 +72,16 @@ impl Gate {
     }
 }
 
-/// How one reward takes part in a set; what is not said is the set's default.
+/// The options of one reward in a set. What is not set is the set's default.
 ///
 /// ```
 /// use std::time::Duration;
 /// use rlvr::reward::{AccuracyReward, FormatReward, Gate, Missing, RewardInput, RewardOptions, RewardSet};
 ///
 /// let accuracy = RewardOptions::new()
-///     .gate(Gate::on("format").otherwise(-0.5)) // only if the format is right
-///     .on_failure(Missing::Value(0.0))
-///     .time_limit(Duration::from_secs(1));
+///     .with_gate(Gate::on("format").with_otherwise(-0.5)) // only if the format is right
+///     .with_on_failure(Missing::Value(0.0))
+///     .with_time_limit(Duration::from_secs(1));
 /// let rewards = RewardSet::builder()
 ///     .add_with(1.0, AccuracyReward::new(), accuracy)
 ///     .add(0.2, FormatReward::new())
@@ -93,7 +92,7 @@ impl Gate {
 ///     RewardInput::new("2+2=", "4", "<think>2+2</think><answer>4</answer>"),
 ///     RewardInput::new("2+2=", "4", "<answer>4</answer>"),
 /// ]);
-/// let totals: Vec<_> = scored.iter().map(|one| one.total).collect();
+/// let totals: Vec<_> = scored.iter().map(|one| one.reward).collect();
 /// assert_eq!(totals, [Some(1.0), Some(-0.5)]); // 1.2 is clamped
 /// # Ok::<(), rlvr::Error>(())
 /// ```
@@ -135,13 +134,13 @@ impl RewardOptions {
     }
 
     /// How long one call may take, more than zero.
-    pub fn time_limit(self, limit: Duration) -> Self {
+    pub fn with_time_limit(self, limit: Duration) -> Self {
         let time_limit = Some(limit);
         Self { time_limit, ..self }
     }
 
     /// How many calls run at once, at least 1, on workers that no other reward uses. For rewards that wait.
-    pub fn concurrency(self, calls: usize) -> Self {
+    pub fn with_concurrency(self, calls: usize) -> Self {
         let concurrency = Some(calls);
         Self {
             concurrency,
@@ -150,28 +149,28 @@ impl RewardOptions {
     }
 
     /// How many completions one call is given, at least 1.
-    pub fn batch(self, completions: usize) -> Self {
+    pub fn with_batch(self, completions: usize) -> Self {
         let batch = Some(completions);
         Self { batch, ..self }
     }
 
     /// The condition under which the reward is run. A group reward is given those of a group for which it holds.
-    pub fn gate(self, gate: Gate) -> Self {
+    pub fn with_gate(self, gate: Gate) -> Self {
         let gate = Some(gate);
         Self { gate, ..self }
     }
 
     /// What counts where the reward abstained.
-    pub fn on_abstain(self, on_abstain: Missing) -> Self {
+    pub fn with_on_abstain(self, on_abstain: Missing) -> Self {
         Self { on_abstain, ..self }
     }
 
     /// What counts where the reward failed, panicked or timed out.
-    pub fn on_failure(self, on_failure: Missing) -> Self {
+    pub fn with_on_failure(self, on_failure: Missing) -> Self {
         Self { on_failure, ..self }
     }
 
-    /// Refuses what means nothing whatever the set is; `field` is where these options stand.
+    /// Rejects settings that are invalid in every set; `field` is the path of these options.
     pub(super) fn validate(&self, field: &str) -> Result<()> {
         if self.time_limit.is_some_and(|limit| limit.is_zero()) {
             let field = format!("{field}.time_limit");

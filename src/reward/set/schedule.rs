@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::entry::{Entry, Scorer};
-use super::total::{GateState, gate_state};
+use super::total::GateState;
 use crate::reward::RewardInput;
 use crate::reward::pool::{Lane, Plan, Pool};
-use crate::rollout::RewardOutcome;
+use crate::types::{RewardOutcome, RewardRecord};
 
 /// The completions of one call of a set.
 pub(super) struct Batch {
@@ -32,166 +32,119 @@ impl Batch {
     }
 }
 
-/// What became of every pair of input and reward, and the seconds it took.
-pub(super) struct Outcomes {
-    /// The number of rewards.
-    width: usize,
-    /// `input * width + reward`.
-    cells: Vec<(RewardOutcome, f64)>,
-}
-
 /// One call of a reward.
 struct Call {
     reward: usize,
-    inputs: Inputs,
-    /// What the rewards that it reads gave these inputs.
+    /// The places of the completions in the batch, at least one.
+    inputs: Vec<usize>,
+    /// The scores of these inputs by the rewards that it reads.
     scores: Vec<(usize, Vec<Option<f64>>)>,
 }
 
-enum Inputs {
-    One(usize),
-    Many(Vec<usize>),
+/// Runs the rewards of a set on the completions of a batch.
+pub(super) struct Schedule<'a> {
+    pub(super) entries: &'a Arc<[Entry]>,
+    pub(super) pool: &'a Pool,
+    /// The workers of the rewards that have none of their own.
+    pub(super) threads: usize,
+    pub(super) batch: &'a Batch,
 }
 
-/// What one call has found, in the order of its inputs.
-enum Found {
-    /// The usual case, without a list.
-    One(RewardOutcome),
-    Many(Vec<RewardOutcome>),
-}
-
-impl Inputs {
-    fn as_slice(&self) -> &[usize] {
-        match self {
-            Self::One(input) => std::slice::from_ref(input),
-            Self::Many(inputs) => inputs,
-        }
-    }
-}
-
-impl Outcomes {
-    /// Runs every reward on every input, those that others wait for first.
-    pub(super) fn find(entries: &Arc<[Entry]>, pool: &Pool, threads: usize, batch: &Batch) -> Self {
-        let (width, count) = (entries.len(), batch.inputs.len());
-        let mut outcomes = Self {
-            width,
-            cells: vec![(RewardOutcome::Abstained, 0.0); width * count],
-        };
-        let waves = entries.iter().map(|entry| entry.wave + 1).max();
+impl Schedule<'_> {
+    /// The records of every input, in the order of the rewards. Rewards that others depend on run first.
+    pub(super) fn run(&self) -> Vec<Vec<RewardRecord>> {
+        let blank = || self.entries.iter().map(Entry::record).collect();
+        let mut records: Vec<Vec<RewardRecord>> =
+            self.batch.inputs.iter().map(|_| blank()).collect();
+        let waves = self.entries.iter().map(|entry| entry.wave + 1).max();
         for wave in 0..waves.unwrap_or(0) {
             let mut calls = Vec::new();
-            for reward in (0..width).filter(|&reward| entries[reward].wave == wave) {
-                outcomes.plan(entries, reward, batch, &mut calls);
+            for reward in 0..self.entries.len() {
+                if self.entries[reward].wave == wave {
+                    self.plan(reward, &mut records, &mut calls);
+                }
             }
-            // Completion by completion: with cheap and dear rewards in turn, no worker is left with the dear ones.
-            calls.sort_by_key(|call| call.inputs.as_slice()[0]);
-            outcomes.run(entries, pool, threads, batch, calls);
+            // Completion by completion: with cheap and expensive rewards in turn, no worker gets only expensive ones.
+            calls.sort_by_key(|call| call.inputs[0]);
+            self.run_calls(calls, &mut records);
         }
-        outcomes
+        records
     }
 
-    /// The outcomes of one input, in the order of the rewards.
-    pub(super) fn of(&self, input: usize) -> &[(RewardOutcome, f64)] {
-        &self.cells[input * self.width..(input + 1) * self.width]
-    }
-
-    /// Adds the calls of one reward; where its gate is shut, there is none.
-    fn plan(&mut self, entries: &[Entry], reward: usize, batch: &Batch, calls: &mut Vec<Call>) {
-        let entry = &entries[reward];
+    /// Adds the calls of one reward; where its gate is closed, there is none.
+    fn plan(&self, reward: usize, records: &mut [Vec<RewardRecord>], calls: &mut Vec<Call>) {
+        let entry = &self.entries[reward];
         let mut open = |inputs: Range<usize>| -> Vec<usize> {
             inputs
-                .filter(|&input| self.passes(entries, reward, input))
+                .filter(|&input| self.passes(reward, &mut records[input]))
                 .collect()
         };
         match entry.scorer {
             Scorer::Each(_) => {
-                let open = open(0..batch.inputs.len());
+                let open = open(0..self.batch.inputs.len());
                 calls.extend(open.chunks(entry.batch).map(|inputs| Call {
                     reward,
-                    inputs: match inputs {
-                        &[input] => Inputs::One(input),
-                        inputs => Inputs::Many(inputs.to_vec()),
-                    },
+                    inputs: inputs.to_vec(),
                     scores: Vec::new(),
                 }));
             }
             Scorer::Group(_) => {
-                let groups: Vec<Vec<usize>> = batch.groups.iter().cloned().map(open).collect();
+                let groups: Vec<_> = self.batch.groups.iter().cloned().map(open).collect();
                 for inputs in groups.into_iter().filter(|inputs| !inputs.is_empty()) {
                     let scores_of = |&read: &usize| {
-                        let score = |&input: &usize| self.of(input)[read].0.score();
+                        let score = |&input: &usize| records[input][read].outcome.score();
                         (read, inputs.iter().map(score).collect())
                     };
                     calls.push(Call {
                         reward,
                         scores: entry.reads.iter().map(scores_of).collect(),
-                        inputs: Inputs::Many(inputs),
+                        inputs,
                     });
                 }
             }
         }
     }
 
-    /// Whether the gate of a reward, if it has one, lets an input through. If not, the outcome is recorded.
-    fn passes(&mut self, entries: &[Entry], reward: usize, input: usize) -> bool {
-        let Some(gate) = entries[reward].gate else {
+    /// Whether a reward runs on the input of these records. If its gate keeps it from that, the outcome is recorded.
+    fn passes(&self, reward: usize, records: &mut [RewardRecord]) -> bool {
+        let Some(gate) = self.entries[reward].gate else {
             return true;
         };
-        let asked = &entries[gate.reward];
-        let outcome = match gate_state(&gate, asked, &self.of(input)[gate.reward].0) {
+        records[reward].outcome = match gate.state(self.entries, records) {
             GateState::Open => return true,
-            GateState::Shut => RewardOutcome::Gated(gate.otherwise),
+            GateState::Closed => RewardOutcome::Gated(gate.otherwise),
             GateState::Unknown => {
-                let message = format!("not run: the reward at its gate, `{}`, broke", asked.name);
+                let name = &self.entries[gate.reward].name;
+                let message = format!("not run: the reward in its gate, `{name}`, failed");
                 RewardOutcome::Failed(message)
             }
         };
-        self.cells[input * self.width + reward] = (outcome, 0.0);
         false
     }
 
-    fn run(
-        &mut self,
-        entries: &Arc<[Entry]>,
-        pool: &Pool,
-        threads: usize,
-        batch: &Batch,
-        calls: Vec<Call>,
-    ) {
-        let plan = lanes(entries, &calls, threads);
+    fn run_calls(&self, calls: Vec<Call>, records: &mut [Vec<RewardRecord>]) {
+        let plan = lanes(self.entries, &calls, self.threads);
         let calls = Arc::new(calls);
         let job = {
-            let (entries, calls) = (Arc::clone(entries), Arc::clone(&calls));
-            let inputs = Arc::clone(&batch.inputs);
+            let (entries, calls) = (Arc::clone(self.entries), Arc::clone(&calls));
+            let inputs = Arc::clone(&self.batch.inputs);
             move |index: usize| {
                 let call = &calls[index];
-                let entry = &entries[call.reward];
-                if let Inputs::One(input) = call.inputs
-                    && let Some(outcome) = entry.call_for_one(&inputs[input])
-                {
-                    return Found::One(outcome);
-                }
-                let given = call.inputs.as_slice().iter().map(|&input| &inputs[input]);
+                let given: Vec<_> = call.inputs.iter().map(|&input| &inputs[input]).collect();
                 let named = |(read, scores): &(usize, Vec<Option<f64>>)| {
                     (entries[*read].name.clone(), scores.clone())
                 };
-                Found::Many(entry.call(given.collect(), call.scores.iter().map(named)))
+                entries[call.reward].call(&given, call.scores.iter().map(named))
             }
         };
-        let done = pool.run(plan, Arc::new(job));
+        let done = self.pool.run(plan, Arc::new(job));
         for (call, done) in calls.iter().zip(done) {
-            let inputs = call.inputs.as_slice();
-            let seconds = done.seconds / inputs.len() as f64;
-            let found = match done.result {
-                Ok(Found::Many(found)) => found,
-                Ok(Found::One(outcome)) => {
-                    self.cells[inputs[0] * self.width + call.reward] = (outcome, seconds);
-                    continue;
-                }
-                Err(broken) => vec![broken; inputs.len()],
-            };
-            for (&input, outcome) in inputs.iter().zip(found) {
-                self.cells[input * self.width + call.reward] = (outcome, seconds);
+            let seconds = done.seconds / call.inputs.len() as f64;
+            // A call that failed as a whole has one outcome, which is that of each of its inputs.
+            let outcomes = done.outcomes.into_iter().cycle();
+            for (&input, outcome) in call.inputs.iter().zip(outcomes) {
+                let record = &mut records[input][call.reward];
+                (record.outcome, record.seconds) = (outcome, seconds);
             }
         }
     }
@@ -208,7 +161,7 @@ fn lanes(entries: &[Entry], calls: &[Call], threads: usize) -> Plan {
         jobs: Vec::new(),
         threads: entry.concurrency.unwrap_or(0),
     };
-    // What waits is started first.
+    // Rewards that wait for something are started first.
     let mut lanes: Vec<Lane> = entries.iter().map(own).chain([shared]).collect();
     for (job, call) in calls.iter().enumerate() {
         let lane = match entries[call.reward].concurrency {

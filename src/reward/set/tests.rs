@@ -1,17 +1,18 @@
-//! What rewards do to each other: nothing.
+//! Outcomes, limits and threads of a set.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
-use std::sync::{Arc, Mutex, Once};
+use std::sync::{Arc, Mutex, Once, OnceLock};
 use std::thread;
-use std::time::Instant;
 
 use proptest::prelude::*;
 
 use super::*;
 use crate::reward::{FnReward, Reward};
+use crate::types::{Problem, RewardOutcome, RolloutGroup};
 
 /// The default hook would write every panic that is expected, with a backtrace where one is asked for: seconds, in a large
-/// program, of which the reward is not to be blamed.
+/// program, that would count against the reward's time limit.
 fn quiet_panics() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -24,9 +25,9 @@ fn quiet_panics() {
     });
 }
 
-/// A reward that does what the completion says.
+/// A reward whose outcome is given by the completion.
 fn obedient(name: &str) -> impl Reward {
-    FnReward::new(name, |input: &RewardInput| match &*input.completion {
+    FnReward::new(name, |input: &RewardInput| match input.completion() {
         "abstain" => Ok(None),
         "error" => Err("told to".into()),
         "panic" => panic!("told to panic"),
@@ -51,7 +52,7 @@ fn message(builder: RewardSetBuilder) -> String {
 }
 
 #[test]
-fn meaningless_sets_are_refused() {
+fn invalid_sets_are_rejected() {
     let one = || RewardSet::builder().add(1.0, constant("one", Some(1.0)));
     assert!(message(RewardSet::builder()).starts_with("invalid `rewards`: none"));
     let twice = one().add(1.0, constant("one", Some(2.0)));
@@ -68,7 +69,7 @@ fn meaningless_sets_are_refused() {
 }
 
 #[test]
-fn every_kind_of_outcome_is_recorded_and_only_the_broken_lose_their_total() {
+fn every_kind_of_outcome_is_recorded_and_only_failures_cost_the_total() {
     quiet_panics();
     let set = RewardSet::builder()
         .add(2.0, obedient("a"))
@@ -81,12 +82,9 @@ fn every_kind_of_outcome_is_recorded_and_only_the_broken_lose_their_total() {
     assert_eq!(set.names(), ["a", "b", "c"]);
     assert_eq!(set.weights(), [2.0, -0.5, 9.0]);
 
-    let start = Instant::now();
     let scored = set.score(inputs(&[
         "hang", "4", "error", "panic", "NaN", "-inf", "x", "abstain", "0.25",
     ]));
-    assert!(start.elapsed() < Duration::from_secs(20));
-
     let failed = |text: &str| RewardOutcome::Failed(text.into());
     let expected = [
         (RewardOutcome::TimedOut(0.5), None),
@@ -101,12 +99,12 @@ fn every_kind_of_outcome_is_recorded_and_only_the_broken_lose_their_total() {
     ];
     assert_eq!(scored.len(), expected.len());
     for (one, (outcome, total)) in scored.iter().zip(expected) {
-        assert_eq!(one.records[0].outcome, outcome);
-        assert_eq!(one.total, total, "{outcome:?}");
-        // The neighbours of whatever happened are right.
-        assert_eq!(one.records[1].outcome, RewardOutcome::Score(3.0));
-        assert_eq!(one.records[2].outcome, RewardOutcome::Abstained);
-        let named: Vec<_> = one.records.iter().map(|r| (&*r.name, r.weight)).collect();
+        assert_eq!(one.rewards[0].outcome, outcome);
+        assert_eq!(one.reward, total, "{outcome:?}");
+        // The other rewards are not affected.
+        assert_eq!(one.rewards[1].outcome, RewardOutcome::Score(3.0));
+        assert_eq!(one.rewards[2].outcome, RewardOutcome::Abstained);
+        let named: Vec<_> = one.rewards.iter().map(|r| (&*r.name, r.weight)).collect();
         assert_eq!(named, [("a", 2.0), ("b", -0.5), ("c", 9.0)]);
     }
     assert_eq!(set.abandoned_threads(), 1);
@@ -118,50 +116,80 @@ fn without_any_number_there_is_no_total() {
         .add(1.0, constant("a", None))
         .add(1.0, constant("b", None));
     let scored = set.build().unwrap().score(inputs(&["x"]));
-    assert_eq!(scored[0].total, None);
-    assert!(!scored[0].records[0].outcome.is_failure());
+    assert_eq!(scored[0].reward, None);
+    assert!(!scored[0].rewards[0].outcome.is_failure());
     // A weight of 0 gives a number, which is 0.
     let set = RewardSet::builder()
         .add(0.0, constant("a", Some(5.0)))
         .add(1.0, constant("b", None));
     let scored = set.build().unwrap().score(inputs(&["x"]));
-    assert_eq!(scored[0].total, Some(0.0));
+    assert_eq!(scored[0].reward, Some(0.0));
     // Finite terms, infinite sum.
     let set = RewardSet::builder()
         .add(1e200, constant("a", Some(1e200)))
         .add(1.0, constant("b", Some(1.0)));
-    assert_eq!(set.build().unwrap().score(inputs(&["x"]))[0].total, None);
+    assert_eq!(set.build().unwrap().score(inputs(&["x"]))[0].reward, None);
     let set = RewardSet::builder().add(1.0, constant("a", Some(1.0)));
     assert_eq!(set.build().unwrap().score(vec![]), []);
 }
 
 #[test]
-fn a_batch_waits_for_a_hanging_reward_no_longer_than_the_limit() {
-    // 400 jobs, of which 4 hang, on 4 threads: they hang side by side, for one limit.
+fn hanging_jobs_are_waited_for_side_by_side() {
+    // 400 jobs, of which 4 hang, on 4 threads. When the last of them begins to hang, none has been abandoned: the batch
+    // waits for one time limit, not for four.
+    let shared: Arc<OnceLock<RewardSet>> = Arc::default();
+    let (of_job, hanging) = (Arc::clone(&shared), AtomicUsize::new(0));
+    let (report, abandoned) = mpsc::channel();
+    let reward = FnReward::new("a", move |input: &RewardInput| {
+        if input.completion() != "hang" {
+            return Ok(Some(input.completion().parse()?));
+        }
+        if hanging.fetch_add(1, Ordering::SeqCst) == 3 {
+            let _ = report.send(of_job.get().map(RewardSet::abandoned_threads));
+        }
+        loop {
+            thread::park();
+        }
+    });
     let set = RewardSet::builder()
-        .add(1.0, obedient("a"))
-        .time_limit(Duration::from_secs(1))
+        .add(1.0, reward)
+        .time_limit(Duration::from_secs(2))
         .threads(4);
-    let set = set.build().unwrap();
+    let set = shared.get_or_init(|| set.build().unwrap());
     let texts: Vec<String> = (0..400)
         .map(|i| match i % 100 {
             37 => "hang".into(),
             _ => i.to_string(),
         })
         .collect();
-    let start = Instant::now();
-    let scored = set.score(inputs(
-        &texts.iter().map(String::as_str).collect::<Vec<_>>(),
-    ));
-    assert!(
-        start.elapsed() < Duration::from_millis(1900),
-        "{:?}",
-        start.elapsed()
-    );
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let scored = set.score(inputs(&texts));
     for (i, one) in scored.iter().enumerate() {
-        assert_eq!(one.total, (i % 100 != 37).then_some(i as f64));
+        assert_eq!(one.reward, (i % 100 != 37).then_some(i as f64));
     }
+    assert_eq!(abandoned.try_recv(), Ok(Some(0)));
     assert_eq!(set.abandoned_threads(), 4);
+}
+
+#[test]
+fn rollouts_are_scored_without_a_copy_of_what_they_hold() {
+    // The same allocations before, inside and after.
+    let text = String::from("<answer>4</answer>");
+    let address = text.as_ptr() as usize;
+    let problem = Arc::new(Problem::new("2+2=", "4").with_metadata("tests", "many"));
+    let of_problem = Arc::as_ptr(&problem) as usize;
+    let seen = FnReward::plain("seen", move |input| {
+        input.completion().as_ptr() as usize == address
+            && Arc::as_ptr(&input.problem) as usize == of_problem
+    });
+    let rollout = Rollout::new(vec![1], vec![-0.5], text);
+    let mut buffer = RolloutBuffer::new();
+    buffer.push(RolloutGroup::new(problem, vec![1], vec![rollout]));
+    let set = RewardSet::builder().add(1.0, seen).build().unwrap();
+    set.score_rollouts(&mut buffer);
+    let rollout = &buffer.groups[0].rollouts[0];
+    assert_eq!(rollout.reward, Some(1.0));
+    assert_eq!(rollout.text.as_ptr() as usize, address);
 }
 
 #[test]
@@ -177,7 +205,7 @@ fn two_threads_may_score_at_once() {
         let texts: Vec<String> = (0..500).map(|i| (i + offset).to_string()).collect();
         let mut texts: Vec<&str> = texts.iter().map(String::as_str).collect();
         texts[250] = "hang";
-        let totals = set.score(inputs(&texts)).into_iter().map(|one| one.total);
+        let totals = set.score(inputs(&texts)).into_iter().map(|one| one.reward);
         let expected = (0..500).map(|i| (i != 250).then_some((i + offset) as f64 + 10.0));
         assert!(totals.eq(expected));
     };
@@ -204,13 +232,12 @@ fn dropping_a_set_does_not_wait_for_a_stuck_job() {
         .time_limit(Duration::from_millis(100));
     let set = set.build().unwrap();
     assert_eq!(
-        set.score(inputs(&["x"]))[0].records[0].outcome,
+        set.score(inputs(&["x"]))[0].rewards[0].outcome,
         RewardOutcome::TimedOut(0.1)
     );
-    let start = Instant::now();
+    // Otherwise this would not return: the job is released below.
     drop(set);
-    assert!(start.elapsed() < Duration::from_secs(5));
-    // The job is still there, can return into nothing, and takes nobody with it.
+    // The job is still running, and may end at any time.
     assert!(returned.try_recv().is_err());
     release.send(()).unwrap();
     returned.recv_timeout(Duration::from_secs(20)).unwrap();
@@ -226,10 +253,10 @@ fn more_stuck_jobs_than_threads_to_spare_are_refused() {
     let scored = set.score(inputs(&["hang"; 300]));
     let timed_out = scored
         .iter()
-        .filter(|one| one.records[0].outcome == RewardOutcome::TimedOut(0.05));
+        .filter(|one| one.rewards[0].outcome == RewardOutcome::TimedOut(0.05));
     assert_eq!(timed_out.count(), set.abandoned_threads());
     assert!((MAX_ABANDONED..MAX_ABANDONED + 40).contains(&set.abandoned_threads()));
-    let RewardOutcome::Failed(message) = &scored[299].records[0].outcome else {
+    let RewardOutcome::Failed(message) = &scored[299].rewards[0].outcome else {
         panic!("{scored:?}")
     };
     assert!(message.contains("threads still busy"), "{message}");
@@ -241,7 +268,7 @@ fn a_shared_reward_can_be_in_two_sets() {
     for weight in [1.0, 2.0] {
         let set = RewardSet::builder().add(weight, Arc::clone(&shared));
         assert_eq!(
-            set.build().unwrap().score(inputs(&["x"]))[0].total,
+            set.build().unwrap().score(inputs(&["x"]))[0].reward,
             Some(weight)
         );
     }
@@ -267,7 +294,7 @@ proptest! {
         prop_assert_eq!(&scored(threads), &one);
         let sum: f64 = weights.iter().map(|&weight| f64::from(weight) / 7.0).sum();
         for (one, score) in one.iter().zip(&scores) {
-            prop_assert!((one.total.unwrap() - sum * f64::from(*score) / 3.0).abs() < 1e-12);
+            prop_assert!((one.reward.unwrap() - sum * f64::from(*score) / 3.0).abs() < 1e-12);
         }
     }
 }

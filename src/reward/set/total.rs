@@ -1,52 +1,39 @@
-//! What the outcomes of one rollout come to.
+//! From the records of one rollout to its total.
 
 use super::entry::{BoundGate, Entry};
 use super::options::Missing;
-use crate::rollout::RewardOutcome;
+use crate::types::{RewardOutcome, RewardRecord};
 
-/// What one outcome counts as.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Counted {
-    Number(f64),
-    /// The rollout has no total.
-    Dropped,
-    LeftOut,
-    /// Left out, and the others count for it.
-    MadeUpFor,
-}
-
-/// Whether a gate lets through.
+/// The state of a gate for one rollout.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum GateState {
     Open,
-    Shut,
-    /// The reward that it looks at broke.
+    Closed,
+    /// The reward that it depends on failed.
     Unknown,
 }
 
-pub(super) fn counted(entry: &Entry, outcome: &RewardOutcome) -> Counted {
-    let missing = match outcome {
-        RewardOutcome::Score(number) | RewardOutcome::Gated(number) => {
-            return Counted::Number(*number);
+impl Entry {
+    /// How an outcome of this reward enters the total: a score as [`Missing::Value`], and otherwise what the options say.
+    fn contribution(&self, outcome: &RewardOutcome) -> Missing {
+        match outcome {
+            RewardOutcome::Score(number) | RewardOutcome::Gated(number) => Missing::Value(*number),
+            RewardOutcome::Abstained => self.on_abstain,
+            _ => self.on_failure,
         }
-        RewardOutcome::Abstained => entry.on_abstain,
-        _ => entry.on_failure,
-    };
-    match missing {
-        Missing::DropRollout => Counted::Dropped,
-        Missing::LeaveOut => Counted::LeftOut,
-        Missing::Renormalise => Counted::MadeUpFor,
-        Missing::Value(number) => Counted::Number(number),
     }
 }
 
-/// The state of a gate that looks at `outcome` of `entry`.
-pub(super) fn gate_state(gate: &BoundGate, entry: &Entry, outcome: &RewardOutcome) -> GateState {
-    match counted(entry, outcome) {
-        Counted::Number(number) if number >= gate.at_least => GateState::Open,
-        Counted::Number(_) => GateState::Shut,
-        _ if outcome.is_failure() => GateState::Unknown,
-        _ => GateState::Open,
+impl BoundGate {
+    /// The state of this gate, given the records of the rollout.
+    pub(super) fn state(&self, entries: &[Entry], records: &[RewardRecord]) -> GateState {
+        let outcome = &records[self.reward].outcome;
+        match entries[self.reward].contribution(outcome) {
+            Missing::Value(number) if number >= self.at_least => GateState::Open,
+            Missing::Value(_) => GateState::Closed,
+            _ if outcome.is_failure() => GateState::Unknown,
+            _ => GateState::Open,
+        }
     }
 }
 
@@ -58,15 +45,12 @@ pub(super) struct Total {
 }
 
 impl Total {
-    /// The total of the outcomes, one for each entry; `None` if there is none.
-    pub(super) fn of<'a>(
-        &self,
-        entries: &[Entry],
-        outcomes: impl Iterator<Item = &'a RewardOutcome> + Clone,
-    ) -> Option<f64> {
-        let total = match self.gate_shut(entries, outcomes.clone()) {
-            Some(otherwise) => otherwise,
-            None => weighted(entries, outcomes)?,
+    /// The total of the records, one for each entry; `None` if there is none.
+    pub(super) fn of(&self, entries: &[Entry], records: &[RewardRecord]) -> Option<f64> {
+        let closed = |gate: &BoundGate| gate.state(entries, records) == GateState::Closed;
+        let total = match self.gate.filter(closed) {
+            Some(gate) => gate.otherwise,
+            None => weighted_sum(entries, records)?,
         };
         let clamped = match self.clamp {
             Some((low, high)) => total.clamp(low, high),
@@ -74,39 +58,25 @@ impl Total {
         };
         Some(clamped).filter(|total| total.is_finite())
     }
-
-    fn gate_shut<'a>(
-        &self,
-        entries: &[Entry],
-        mut outcomes: impl Iterator<Item = &'a RewardOutcome>,
-    ) -> Option<f64> {
-        let gate = self.gate.as_ref()?;
-        let outcome = outcomes.nth(gate.reward)?;
-        let state = gate_state(gate, &entries[gate.reward], outcome);
-        (state == GateState::Shut).then_some(gate.otherwise)
-    }
 }
 
-fn weighted<'a>(
-    entries: &[Entry],
-    outcomes: impl Iterator<Item = &'a RewardOutcome>,
-) -> Option<f64> {
+fn weighted_sum(entries: &[Entry], records: &[RewardRecord]) -> Option<f64> {
     let mut sum = None;
     let (mut present, mut absent) = (0.0, 0.0);
-    for (entry, outcome) in entries.iter().zip(outcomes) {
+    for (entry, record) in entries.iter().zip(records) {
         let share = entry.weight.abs();
-        match counted(entry, outcome) {
-            Counted::Dropped => return None,
-            Counted::MadeUpFor => absent += share,
-            Counted::LeftOut => present += share,
-            Counted::Number(number) => {
+        match entry.contribution(&record.outcome) {
+            Missing::DropRollout => return None,
+            Missing::Renormalise => absent += share,
+            Missing::LeaveOut => present += share,
+            Missing::Value(number) => {
                 present += share;
                 let term = entry.weight * number;
                 sum = Some(sum.map_or(term, |sum: f64| sum + term));
             }
         }
     }
-    // Exact where nothing is made up for; where only weights of 0 are left there is nothing to grow.
+    // Exact where nothing is renormalised; where only weights of 0 are left there is nothing to scale.
     match absent > 0.0 && present > 0.0 {
         true => sum.map(|sum| sum * ((present + absent) / present)),
         false => sum,
