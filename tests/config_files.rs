@@ -306,7 +306,7 @@ fn every_estimator_and_schedule_has_its_word() {
         "group",
         "group_mean",
         "leave_one_out",
-        "batch",
+        "lite_ppo",
         "gae",
         "reinforce_plus_plus",
         "reinforce_plus_plus_baseline",

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::custom;
 use super::{
-    AdvantageInput, Batch, Gae, Gdpo, Gpg, Group, GroupMean, GroupStatistics, LeaveOneOut, MaxRl,
+    AdvantageInput, Gae, Gdpo, Gpg, Group, GroupMean, GroupStatistics, LeaveOneOut, LitePpo, MaxRl,
     Opo, OptimalTokenBaseline, PassAtK, ReinforcePlusPlus, ReinforcePlusPlusBaseline, Remax,
 };
 use crate::types::PerToken;
@@ -234,7 +234,7 @@ estimators! {
     /// Mean of the others in the group.
     LeaveOneOut,
     /// Group mean and batch standard deviation.
-    Batch,
+    LitePpo,
     /// A critic.
     Gae,
     /// No baseline; whitened over the batch.

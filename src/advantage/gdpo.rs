@@ -6,7 +6,8 @@ use super::input::Components;
 use super::moments::{Moments, check_epsilon, check_floor};
 use super::whiten::whiten_scored;
 use super::{
-    AdvantageEstimator, AdvantageInput, Advantages, Singleton, group_centered, group_normalized,
+    AdvantageEstimator, AdvantageInput, Advantages, SingletonGroup, group_centered,
+    group_normalized,
 };
 use crate::{Error, Result};
 
@@ -38,7 +39,7 @@ pub struct Gdpo {
     /// The smallest standard deviation that is divided by, above 0. Default 1e-6.
     pub floor: f64,
     /// What the only rollout of a group with a component gets for it: 0, or the component over `1 + epsilon`. Default 0.
-    pub singleton: Singleton,
+    pub singleton: SingletonGroup,
     /// What is done with the sums. Default: standardised over the rollouts, with an epsilon of 1e-4.
     pub rescale: Rescale,
 }
@@ -67,7 +68,7 @@ impl Default for Gdpo {
             normalize: true,
             epsilon: 1e-4,
             floor: 1e-6,
-            singleton: Singleton::Zero,
+            singleton: SingletonGroup::Zero,
             rescale: Rescale::Rollouts { epsilon: 1e-4 },
         }
     }
@@ -121,7 +122,7 @@ impl AdvantageEstimator for Gdpo {
     }
 
     fn needs_groups(&self) -> bool {
-        self.singleton == Singleton::Zero
+        self.singleton == SingletonGroup::Zero
     }
 
     fn validate(&self) -> Result<()> {

@@ -2,10 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::moments::{check_floor, members};
-use super::{
-    AdvantageEstimator, AdvantageInput, Advantages, GroupStatistics, Singleton, group_centered,
-};
+use super::moments::{check_floor, scored_groups};
+use super::{AdvantageEstimator, AdvantageInput, Advantages, SingletonGroup, group_centered};
 use crate::Result;
 
 /// The advantage of GPG: centred rewards, scaled so that rollouts without a signal do not dilute the step.
@@ -24,7 +22,7 @@ pub struct Gpg {
     /// What the centred rewards are divided by, above 0; verl's `f_norm`. Default 1.
     pub norm: f64,
     /// What the only scored rollout of a group gets: 0, or its reward times `alpha / norm`, as in verl. Default 0.
-    pub singleton: Singleton,
+    pub singleton: SingletonGroup,
 }
 
 /// Which rollouts the scale of [`Gpg`] counts.
@@ -45,7 +43,7 @@ impl Default for Gpg {
         Self {
             scale: GpgScale::Signal,
             norm: 1.0,
-            singleton: Singleton::Zero,
+            singleton: SingletonGroup::Zero,
         }
     }
 }
@@ -66,7 +64,7 @@ impl AdvantageEstimator for Gpg {
     }
 
     fn needs_groups(&self) -> bool {
-        self.singleton == Singleton::Zero
+        self.singleton == SingletonGroup::Zero
     }
 
     fn validate(&self) -> Result<()> {
@@ -80,15 +78,9 @@ impl GpgScale {
         let counted = match self {
             Self::NonzeroRewards => scored.iter().filter(|score| **score != 0.0).count(),
             Self::Signal => {
-                let mut counted = 0;
-                for rollouts in members(groups).values() {
-                    let own: Vec<_> = rollouts.iter().map(|i| scores[*i]).collect();
-                    let spread = GroupStatistics::of(&own, &vec![0; own.len()])?;
-                    if spread.zero_std_groups == 0 {
-                        counted += own.len() - spread.unscored;
-                    }
-                }
-                counted
+                let groups = scored_groups(scores, groups)?.into_iter();
+                let with_signal = groups.filter(|group| !group.moments.flat);
+                with_signal.map(|group| group.rollouts.len()).sum()
             }
         };
         Ok(scored.len() as f64 / counted.max(1) as f64)

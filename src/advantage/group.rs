@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::estimator::refuse_kl_beside_group_std;
 use super::moments::{check_epsilon, check_floor, per_group};
-use super::{AdvantageEstimator, AdvantageInput, Advantages, Singleton};
+use super::{AdvantageEstimator, AdvantageInput, Advantages, SingletonGroup};
 use crate::Result;
 
 /// The advantage of GRPO: rewards standardised within their group, see [`group_normalized`].
@@ -20,7 +20,7 @@ pub struct Group {
     /// The smallest standard deviation that is divided by, above 0. Default 1e-6.
     pub floor: f64,
     /// What the only scored rollout of a group gets: 0, or its reward over `1 + epsilon`. Default 0.
-    pub singleton: Singleton,
+    pub singleton: SingletonGroup,
 }
 
 impl Default for Group {
@@ -28,7 +28,7 @@ impl Default for Group {
         Self {
             epsilon: 1e-4,
             floor: 1e-6,
-            singleton: Singleton::Zero,
+            singleton: SingletonGroup::Zero,
         }
     }
 }
@@ -47,7 +47,7 @@ impl AdvantageEstimator for Group {
     }
 
     fn needs_groups(&self) -> bool {
-        self.singleton == Singleton::Zero
+        self.singleton == SingletonGroup::Zero
     }
 
     fn validate_kl_in_reward(&self) -> Result<()> {
@@ -66,7 +66,7 @@ impl AdvantageEstimator for Group {
 /// `rewards`, `groups` and the result are `[N]`. GRPO (arXiv 2402.03300, section 4.1.2).
 ///
 /// - Exactly 0 for `None`, for a group whose scored rewards are all equal, and for a group with one scored rollout: it has
-///   nothing to be compared with. (TRL refuses groups of one; verl gives them the bare reward: [`Singleton`].)
+///   nothing to be compared with. (TRL refuses groups of one; verl gives them the bare reward: [`SingletonGroup`].)
 /// - The floor bounds what an almost flat group can do: no difference `d` grows beyond `d / floor`. At the default of 1e-6
 ///   the rounding of rewards of order 1, about 1e-16, stays below 1e-9 even with `epsilon = 0`, while a real difference of
 ///   1e-5 is still standardised in full.

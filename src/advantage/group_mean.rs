@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::moments::per_group;
-use super::{AdvantageEstimator, AdvantageInput, Advantages, Singleton};
+use super::{AdvantageEstimator, AdvantageInput, Advantages, SingletonGroup};
 use crate::Result;
 
 /// The advantage of Dr. GRPO: rewards minus the mean of their group, see [`group_centered`].
@@ -14,7 +14,7 @@ use crate::Result;
 #[serde(default, deny_unknown_fields)]
 pub struct GroupMean {
     /// What the only scored rollout of a group gets: 0, or its bare reward. Default 0.
-    pub singleton: Singleton,
+    pub singleton: SingletonGroup,
 }
 
 impl AdvantageEstimator for GroupMean {
@@ -30,7 +30,7 @@ impl AdvantageEstimator for GroupMean {
     }
 
     fn needs_groups(&self) -> bool {
-        self.singleton == Singleton::Zero
+        self.singleton == SingletonGroup::Zero
     }
 }
 
@@ -40,7 +40,7 @@ impl AdvantageEstimator for GroupMean {
 /// Dr. GRPO (arXiv 2503.20783, section 3.2).
 ///
 /// Exactly 0 for `None`, for a group whose scored rewards are all equal, and for a group with one scored rollout. (verl
-/// gives a group of one the bare reward: [`Singleton`].)
+/// gives a group of one the bare reward: [`SingletonGroup`].)
 ///
 /// # Errors
 ///

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::moments::per_group;
-use super::{AdvantageEstimator, AdvantageInput, Advantages, Singleton};
+use super::{AdvantageEstimator, AdvantageInput, Advantages, SingletonGroup};
 use crate::Result;
 
 /// The advantage of RLOO: rewards minus the mean of the *other* rewards of their group, see [`leave_one_out`].
@@ -17,7 +17,7 @@ use crate::Result;
 #[serde(default, deny_unknown_fields)]
 pub struct LeaveOneOut {
     /// What the only scored rollout of a group gets: 0, or its bare reward. Default 0.
-    pub singleton: Singleton,
+    pub singleton: SingletonGroup,
 }
 
 impl AdvantageEstimator for LeaveOneOut {
@@ -33,7 +33,7 @@ impl AdvantageEstimator for LeaveOneOut {
     }
 
     fn needs_groups(&self) -> bool {
-        self.singleton == Singleton::Zero
+        self.singleton == SingletonGroup::Zero
     }
 }
 

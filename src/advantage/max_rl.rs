@@ -7,7 +7,14 @@ use super::moments::{check_epsilon, per_group};
 use super::{AdvantageEstimator, AdvantageInput, Advantages};
 use crate::{Error, Result};
 
-/// The advantage of MaxRL: centred rewards, the larger the rarer a right answer is, see [`mean_normalized`].
+/// The advantage of MaxRL: centred rewards, the larger the rarer a right answer is.
+///
+/// ```text
+/// A_i = (r_i - mean_g) / (mean_g + epsilon)
+/// ```
+///
+/// with the mean of the scored rewards of the group `g` of rollout `i`. Exactly 0 for `None`, for a group whose scored rewards are all
+/// equal (none right: nothing is known; all right: nothing is missing), and for a group with one scored rollout.
 ///
 /// MaxRL (arXiv 2602.02710), as in SkyRL and prime-rl: with rewards of 0 and 1 dividing by the share of right answers turns the
 /// gradient of the success probability into that of its logarithm, the likelihood, which does not give up on hard problems.
@@ -48,26 +55,8 @@ impl AdvantageEstimator for MaxRl {
     }
 }
 
-/// `A_i = (r_i - mean_g) / (mean_g + epsilon)`
-///
-/// with the mean of the scored rewards of the group `g` of rollout `i`. `rewards`, `groups` and the result are `[N]`. MaxRL (arXiv
-/// 2602.02710).
-///
-/// Exactly 0 for `None`, for a group whose scored rewards are all equal (none right: nothing is known; all right: nothing is
-/// missing), and for a group with one scored rollout.
-///
-/// # Errors
-///
-/// Slices of different lengths, rewards that are not finite or below 0, a negative `epsilon`.
-///
-/// ```
-/// use rlvr::advantage::mean_normalized;
-///
-/// let advantages = mean_normalized(&[1.0, 0.0, 0.0, 0.0].map(Some), &[0; 4], 0.0)?;
-/// assert_eq!(advantages, [3.0, -1.0, -1.0, -1.0]);
-/// # Ok::<(), rlvr::Error>(())
-/// ```
-pub fn mean_normalized(
+/// `A_i = (r_i - mean_g) / (mean_g + epsilon)`, with rewards, groups and the result `[N]`.
+pub(super) fn mean_normalized(
     rewards: &[Option<f64>],
     groups: &[usize],
     epsilon: f64,

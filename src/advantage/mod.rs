@@ -8,7 +8,7 @@
 //! | [`Group`] | mean of the group | std of the group | groups of 2 or more | GRPO, arXiv 2402.03300 |
 //! | [`GroupMean`] | mean of the group | - | groups of 2 or more | Dr. GRPO, arXiv 2503.20783 |
 //! | [`LeaveOneOut`] | mean of the *others* in the group | - | groups of 2 or more | RLOO, arXiv 2402.14740 |
-//! | [`Batch`] | mean of the group | std of the batch | groups of 2 or more | Lite PPO, arXiv 2508.08221 |
+//! | [`LitePpo`] | mean of the group | std of the batch | groups of 2 or more | Lite PPO, arXiv 2508.08221 |
 //! | [`MaxRl`] | mean of the group | mean of the group | rewards of 0 and more | MaxRL, arXiv 2602.02710 |
 //! | [`PassAtK`] | for the best of a group the second best | std of the group | groups of 2 or more | arXiv 2503.19595 |
 //! | [`Gdpo`] | mean of the group, each reward by itself | std of the group, then of the batch | rewards one by one | GDPO, arXiv 2601.05242 |
@@ -26,7 +26,7 @@
 //! |---|---|
 //! | TRL `scale_rewards="group"` | `group` |
 //! | TRL `scale_rewards="none"` | `group_mean` |
-//! | TRL `scale_rewards="batch"` | `batch` |
+//! | TRL `scale_rewards="batch"` | `lite_ppo` |
 //! | TRL `multi_objective_aggregation="normalize_then_sum"` | `gdpo` |
 //! | TRL RLOO | `leave_one_out` |
 //! | verl `gae` | `gae` with `lambda` 1 |
@@ -91,7 +91,7 @@
 //!   advantages are exactly 0.
 //! - With every estimator that compares rollouts within their group and nowhere else, a group whose scored rewards are all equal gets
 //!   advantages of exactly 0, found by `max == min` and not by a small standard deviation: rounding is never scaled up into
-//!   a signal. So does a group with a single scored rollout, unless its [`Singleton`] asks for the bare score. (Whitening over
+//!   a signal. So does a group with a single scored rollout, unless its [`SingletonGroup`] asks for the bare score. (Whitening over
 //!   tokens shifts those zeros: [`ReinforcePlusPlusBaseline`].)
 //! - Standard deviations are unbiased (divisor `n - 1`), computed in two passes, and kept above a floor.
 //! - Rewards that are not finite are refused with the index of the rollout; so are slices whose lengths disagree.
@@ -102,7 +102,6 @@
 //! [`Estimator`]: configuration files and the trainer know it from then on. Outside of this crate [`Estimator::custom`] takes it.
 //! [`Advantages::per_rollout`] does the common part.
 
-mod batch;
 mod custom;
 mod estimator;
 mod gae;
@@ -112,6 +111,7 @@ mod group;
 mod group_mean;
 mod input;
 mod leave_one_out;
+mod lite_ppo;
 mod max_rl;
 mod moments;
 mod opo;
@@ -128,7 +128,6 @@ mod whiten;
 #[cfg(test)]
 mod tests;
 
-pub use batch::{Batch, batch_normalized};
 pub use estimator::{AdvantageEstimator, Advantages, Estimator};
 pub use gae::{Gae, gae};
 pub use gdpo::{Gdpo, Rescale};
@@ -137,14 +136,14 @@ pub use group::{Group, group_normalized};
 pub use group_mean::{GroupMean, group_centered};
 pub use input::{AdvantageInput, Components, Probabilities};
 pub use leave_one_out::{LeaveOneOut, leave_one_out};
-pub use max_rl::{MaxRl, mean_normalized};
-pub use opo::{Opo, length_weighted};
+pub use lite_ppo::LitePpo;
+pub use max_rl::MaxRl;
+pub use opo::Opo;
 pub use optimal_token_baseline::{Align, OptimalTokenBaseline};
-pub use pass_at_k::{PassAtK, lead};
+pub use pass_at_k::PassAtK;
 pub use reinforce_plus_plus::ReinforcePlusPlus;
 pub use reinforce_plus_plus_baseline::ReinforcePlusPlusBaseline;
 pub use remax::Remax;
-pub use returns::discounted_returns;
-pub use singleton::Singleton;
-pub use statistics::{GroupStatistics, zero_std};
+pub use singleton::SingletonGroup;
+pub use statistics::GroupStatistics;
 pub use whiten::whiten;

@@ -73,14 +73,27 @@ pub(super) fn members(groups: &[usize]) -> BTreeMap<usize, Vec<usize>> {
     members
 }
 
-/// The moments of one group's scored rewards.
-pub(super) fn group_moments(
-    rewards: &[Option<f64>],
-    group: usize,
-    rollouts: &[usize],
-) -> Result<Option<Moments>> {
-    let scored: Vec<f64> = rollouts.iter().filter_map(|i| rewards[*i]).collect();
-    Moments::of(&scored, || format!("rewards of group {group}"))
+/// The scored rollouts of one group.
+pub(super) struct ScoredGroup {
+    /// Their indices and rewards, at least one.
+    pub rollouts: Vec<(usize, f64)>,
+    /// The moments of their rewards.
+    pub moments: Moments,
+}
+
+/// The groups with a scored rollout, by group id.
+pub(super) fn scored_groups(rewards: &[Option<f64>], groups: &[usize]) -> Result<Vec<ScoredGroup>> {
+    check_rewards(rewards, groups)?;
+    let mut all = Vec::new();
+    for (group, rollouts) in members(groups) {
+        let scored = rollouts.into_iter().filter_map(|i| Some((i, rewards[i]?)));
+        let rollouts: Vec<(usize, f64)> = scored.collect();
+        let values: Vec<f64> = rollouts.iter().map(|(_, reward)| *reward).collect();
+        if let Some(moments) = Moments::of(&values, || format!("rewards of group {group}"))? {
+            all.push(ScoredGroup { rollouts, moments });
+        }
+    }
+    Ok(all)
 }
 
 /// One advantage per rollout: `advantage(moments of its group, its reward)`, 0 where there is no reward.
@@ -89,16 +102,10 @@ pub(super) fn per_group(
     groups: &[usize],
     advantage: impl Fn(&Moments, f64) -> f64,
 ) -> Result<Vec<f64>> {
-    check_rewards(rewards, groups)?;
     let mut advantages = vec![0.0; rewards.len()];
-    for (group, rollouts) in members(groups) {
-        let Some(moments) = group_moments(rewards, group, &rollouts)? else {
-            continue;
-        };
-        for rollout in rollouts {
-            if let Some(reward) = rewards[rollout] {
-                advantages[rollout] = advantage(&moments, reward);
-            }
+    for group in scored_groups(rewards, groups)? {
+        for (rollout, reward) in group.rollouts {
+            advantages[rollout] = advantage(&group.moments, reward);
         }
     }
     Ok(advantages)

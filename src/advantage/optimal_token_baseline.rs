@@ -8,7 +8,7 @@ use super::input::Probabilities;
 use super::moments::{check_epsilon, members};
 use super::reinforce_plus_plus::returns_to_go;
 use super::returns::check_finite;
-use super::{AdvantageEstimator, AdvantageInput, Advantages, GroupStatistics, Singleton};
+use super::{AdvantageEstimator, AdvantageInput, Advantages, GroupStatistics, SingletonGroup};
 use crate::types::PerToken;
 use crate::{Error, Result};
 
@@ -41,7 +41,7 @@ pub struct OptimalTokenBaseline {
     /// Which tokens of a group are compared with each other. Default: those at the same place in the completion.
     pub align: Align,
     /// What the only scored rollout of a group gets: 0, or the bare reward still to come, as in verl. Default 0.
-    pub singleton: Singleton,
+    pub singleton: SingletonGroup,
 }
 
 /// What the columns of [`OptimalTokenBaseline`] are. The same, unless there are observations between the trained tokens.
@@ -63,7 +63,7 @@ impl Default for OptimalTokenBaseline {
             epsilon: 1e-8,
             zero_tail: true,
             align: Align::Position,
-            singleton: Singleton::Zero,
+            singleton: SingletonGroup::Zero,
         }
     }
 }
@@ -95,7 +95,7 @@ impl AdvantageEstimator for OptimalTokenBaseline {
             };
             let group: Vec<usize> = rollouts.iter().copied().filter(belongs).collect();
             if let [only] = group[..] {
-                if self.singleton == Singleton::Score {
+                if self.singleton == SingletonGroup::Score {
                     per_token[only].copy_from_slice(&returns[only]);
                 }
                 continue;
@@ -141,7 +141,7 @@ impl AdvantageEstimator for OptimalTokenBaseline {
     }
 
     fn needs_groups(&self) -> bool {
-        self.singleton == Singleton::Zero
+        self.singleton == SingletonGroup::Zero
     }
 
     fn needs_probabilities(&self) -> bool {

@@ -3,8 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::moments::{check_epsilon, check_unit};
+use super::returns::discounted_returns;
 use super::whiten::whiten_scored;
-use super::{AdvantageEstimator, AdvantageInput, Advantages, GroupStatistics, discounted_returns};
+use super::{AdvantageEstimator, AdvantageInput, Advantages, GroupStatistics};
 use crate::Result;
 use crate::types::PerToken;
 

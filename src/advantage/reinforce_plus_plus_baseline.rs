@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::moments::check_epsilon;
 use super::whiten::whiten_scored;
-use super::{AdvantageEstimator, AdvantageInput, Advantages, GroupMean, Singleton};
+use super::{AdvantageEstimator, AdvantageInput, Advantages, GroupMean, SingletonGroup};
 use crate::Result;
 
 /// The advantage of REINFORCE++-baseline: rewards minus the mean of their group, whitened over all tokens of the batch.
@@ -16,7 +16,7 @@ use crate::Result;
 ///
 /// with the mean and the unbiased variance over all *tokens* of all scored rollouts: a long rollout weighs more than a short
 /// one, and the mean need not be 0. REINFORCE++ (arXiv 2501.03262), as verl's `reinforce_plus_plus_baseline` (with `singleton`
-/// `score`). [`Batch`](super::Batch) divides by the standard deviation of the rollouts' rewards instead.
+/// `score`). [`LitePpo`](super::LitePpo) divides by the standard deviation of the rollouts' rewards instead.
 ///
 /// Because the whitening shifts by the mean over tokens, a group whose rewards are all equal gets the same small number on
 /// every token, which is not exactly 0. NeMo-RL's variant divides by the biased variance.
@@ -28,7 +28,7 @@ pub struct ReinforcePlusPlusBaseline {
     /// Added to the variance when whitening, 0 or more. Default 1e-8, as in verl.
     pub whiten_epsilon: f64,
     /// What the only scored rollout of a group has before the whitening: 0, or its bare reward. Default 0.
-    pub singleton: Singleton,
+    pub singleton: SingletonGroup,
 }
 
 impl Default for ReinforcePlusPlusBaseline {
@@ -36,7 +36,7 @@ impl Default for ReinforcePlusPlusBaseline {
         Self {
             whiten: true,
             whiten_epsilon: 1e-8,
-            singleton: Singleton::Zero,
+            singleton: SingletonGroup::Zero,
         }
     }
 }
@@ -60,7 +60,7 @@ impl AdvantageEstimator for ReinforcePlusPlusBaseline {
     }
 
     fn needs_groups(&self) -> bool {
-        self.singleton == Singleton::Zero
+        self.singleton == SingletonGroup::Zero
     }
 
     fn validate(&self) -> Result<()> {

@@ -3,21 +3,8 @@
 use super::moments::check_unit;
 use crate::{Error, Result};
 
-/// `G_t = r_t + gamma * G_{t+1}`, with `G = 0` after the last token.
-///
-/// One row: `rewards` and the result are `[T]`, over the trained tokens. Sutton and Barto, *Reinforcement Learning*, equation 3.9.
-///
-/// # Errors
-///
-/// `gamma` outside `[0, 1]`, a reward that is not finite.
-///
-/// ```
-/// use rlvr::advantage::discounted_returns;
-///
-/// assert_eq!(discounted_returns(&[0.0, 0.0, 2.0], 0.5)?, [0.5, 1.0, 2.0]);
-/// # Ok::<(), rlvr::Error>(())
-/// ```
-pub fn discounted_returns(rewards: &[f64], gamma: f64) -> Result<Vec<f64>> {
+/// `G_t = r_t + gamma * G_{t+1}`, with `G = 0` after the last token; `rewards` and the result are `[T]`.
+pub(super) fn discounted_returns(rewards: &[f64], gamma: f64) -> Result<Vec<f64>> {
     check_unit("gamma", gamma)?;
     let mut returns = vec![0.0; rewards.len()];
     let mut next = 0.0;

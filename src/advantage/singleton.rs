@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::moments::{check_rewards, members};
+use super::moments::scored_groups;
 use crate::Result;
 
 /// What becomes of the only scored rollout of its group.
@@ -11,7 +11,7 @@ use crate::Result;
 /// `grpo`, `rloo`, `opo`, `gpg` and `reinforce_plus_plus_baseline` take the mean as 0 and the standard deviation as 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Singleton {
+pub enum SingletonGroup {
     /// Its advantage is 0: without a comparison there is no better and no worse. The default.
     #[default]
     Zero,
@@ -19,7 +19,7 @@ pub enum Singleton {
     Score,
 }
 
-impl Singleton {
+impl SingletonGroup {
     /// Puts `scale * reward` where the convention asks for the bare score; everything else stays.
     pub(super) fn apply(
         self,
@@ -28,11 +28,9 @@ impl Singleton {
         groups: &[usize],
         scale: f64,
     ) -> Result<Vec<f64>> {
-        check_rewards(rewards, groups)?;
         if self == Self::Score {
-            for rollouts in members(groups).values() {
-                let mut scored = rollouts.iter().filter_map(|i| Some((*i, rewards[*i]?)));
-                if let (Some((only, reward)), None) = (scored.next(), scored.next()) {
+            for group in scored_groups(rewards, groups)? {
+                if let [(only, reward)] = group.rollouts[..] {
                     advantages[only] = scale * reward;
                 }
             }

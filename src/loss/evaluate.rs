@@ -21,12 +21,12 @@ pub struct PolicyLoss {
     /// Sums for metrics, off the gradient tape.
     pub sums: LossSums,
     /// Which tokens counted, and how much.
-    pub tokens: TokenTrace,
+    pub tokens: TokenStats,
 }
 
 /// Which tokens of a batch counted, and how much; all `[B, T]`, off the gradient tape, and of meaning only where the given mask is 1.
 #[derive(Clone, Debug)]
-pub struct TokenTrace {
+pub struct TokenStats {
     /// The mask after rejection: 1 at tokens that are learned from.
     pub mask: Tensor<2>,
     /// 1 at tokens that the token selection chose, if there is one.
@@ -158,7 +158,7 @@ impl PolicyObjective {
         Ok(PolicyLoss {
             loss,
             sums,
-            tokens: TokenTrace {
+            tokens: TokenStats {
                 mask,
                 selected,
                 kept,

@@ -53,11 +53,10 @@ mod value;
 pub use aggregation::Aggregation;
 pub use correction::{
     ImportanceWeights, Numerator, OffPolicyMask, Rejection, RejectionScope, RejectionStatistic,
-    RolloutLogProbs, SamplerCorrection, TokenWeights, WeightAction, WeightLevel, sampler_mismatch,
-    sampling_difference,
+    RolloutLogProbs, SamplerCorrection, TokenWeights, WeightAction, WeightLevel,
 };
 pub use entropy::AdaptiveEntropy;
-pub use evaluate::{PolicyLoss, TokenTrace};
+pub use evaluate::{PolicyLoss, TokenStats};
 pub use input::LossInput;
 pub use kl::{AdaptiveKl, KlEstimator, KlPenalty};
 pub use metrics::{LossMetrics, LossSums};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::advantage::zero_std;
+use super::zero_std::zero_std;
 use crate::rollout::{Rollout, RolloutGroup};
 use crate::{Error, Result};
 

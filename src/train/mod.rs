@@ -21,6 +21,7 @@ mod step_metrics;
 mod trained;
 mod trainer;
 mod update;
+mod zero_std;
 
 pub use checkpoint::latest_checkpoint;
 pub use config::{AdaptiveTarget, CriticConfig, KlInReward, TrainerConfig};
@@ -32,3 +33,4 @@ pub use run::{RunCheckpoints, RunConfig, RunEnd, RunEvaluation};
 pub use schedule::{Decay, Schedule};
 pub use sft::{Demonstration, SftConfig, SftReport, supervise};
 pub use trainer::Trainer;
+pub use zero_std::zero_std;

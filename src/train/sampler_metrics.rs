@@ -4,7 +4,6 @@ use super::experience::Experience;
 use crate::Result;
 use crate::loss::{
     ImportanceWeights, Numerator, PolicyObjective, RolloutLogProbs, WeightAction, WeightLevel,
-    sampling_difference,
 };
 
 /// TRL's names under `sampling/`, verl's under `rollout_corr/`. Nothing where the policy's own log-probs of the rollouts were not computed.
@@ -28,7 +27,7 @@ pub(super) fn sampler_metrics(
     let mismatch = mismatch
         .into_iter()
         .map(|(name, value)| (format!("rollout_corr/{name}"), value));
-    let sampling = sampling_difference(log_probs, Some(&weights));
+    let sampling = log_probs.sampling_difference(Some(&weights));
     let sampling = sampling
         .into_iter()
         .map(|(name, value)| (format!("sampling/{name}"), value));

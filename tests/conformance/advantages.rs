@@ -3,10 +3,11 @@
 //! `golden/README.md` says where the numbers come from. A field, a parameter or an input that is not understood is an error.
 
 use rlvr::advantage::{
-    AdvantageEstimator, AdvantageInput, Advantages, Align, Batch, Estimator, Gae, Gdpo, Gpg,
-    GpgScale, Group, GroupMean, LeaveOneOut, Opo, OptimalTokenBaseline, PassAtK, Probabilities,
-    ReinforcePlusPlus, ReinforcePlusPlusBaseline, Remax, Rescale, Singleton, zero_std,
+    AdvantageEstimator, AdvantageInput, Advantages, Align, Estimator, Gae, Gdpo, Gpg, GpgScale,
+    Group, GroupMean, LeaveOneOut, LitePpo, Opo, OptimalTokenBaseline, PassAtK, Probabilities,
+    ReinforcePlusPlus, ReinforcePlusPlusBaseline, Remax, Rescale, SingletonGroup,
 };
+use rlvr::train::zero_std;
 use rlvr::types::PerToken;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -204,7 +205,7 @@ fn parts(inputs: &mut Fields) -> Result<Option<Parts>, String> {
 
 /// The estimator of this crate that verl's name and settings describe.
 fn verl(name: &str, mut params: Fields) -> Result<Estimator, String> {
-    let singleton = Singleton::Score;
+    let singleton = SingletonGroup::Score;
     let estimator = match name {
         "gae" => Gae {
             gamma: params.take("gamma")?,
@@ -302,9 +303,9 @@ fn check_trl(
             ..Group::default()
         }
         .into(),
-        ("sum_then_normalize", Some("batch")) => Batch {
+        ("sum_then_normalize", Some("batch")) => LitePpo {
             epsilon,
-            ..Batch::default()
+            ..LitePpo::default()
         }
         .into(),
         ("sum_then_normalize", Some("none")) => GroupMean::default().into(),

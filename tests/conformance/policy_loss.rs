@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use burn::tensor::Tensor;
 use rlvr::loss::{
     LossInput, LossMetrics, PolicyLoss, PolicyObjective, RatioLevel, RolloutLogProbs,
-    StepStatistics, Surrogate, sampler_mismatch,
+    StepStatistics, Surrogate,
 };
 use rlvr::types::PerToken;
 use serde_json::Value;
@@ -233,7 +233,7 @@ fn correction_metrics(
     let log_probs = RolloutLogProbs::new(&policy, &sampler).map_err(|error| error.to_string())?;
     let metrics = match &objective.sampler_correction {
         Some(correction) => correction.diagnostics(log_probs),
-        None => sampler_mismatch(log_probs),
+        None => log_probs.mismatch(),
     };
     Ok(metrics.into_iter().collect())
 }

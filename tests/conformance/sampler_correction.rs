@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use rlvr::loss::{OffPolicyMask, RolloutLogProbs, sampler_mismatch, sampling_difference};
+use rlvr::loss::{OffPolicyMask, RolloutLogProbs};
 use rlvr::types::PerToken;
 use serde_json::Value;
 
@@ -38,7 +38,7 @@ fn weights_and_rejection(case: &Value) -> Result<(), String> {
     }
     let mut metrics: BTreeMap<String, f64> = match &correction {
         Some(correction) => correction.diagnostics(log_probs),
-        None => sampler_mismatch(log_probs),
+        None => log_probs.mismatch(),
     }
     .into_iter()
     .map(|(name, value)| (format!("rollout_corr/{name}"), value))
@@ -46,7 +46,7 @@ fn weights_and_rejection(case: &Value) -> Result<(), String> {
     let weights = correction
         .as_ref()
         .and_then(|correction| correction.weights);
-    let sampling = sampling_difference(log_probs, weights.as_ref());
+    let sampling = log_probs.sampling_difference(weights.as_ref());
     metrics.extend(
         sampling
             .into_iter()

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use burn::module::Module;
 use rlvr::advantage::{
     AdvantageEstimator, AdvantageInput, Advantages, Estimator, Gae, Gdpo, Group, GroupMean,
-    OptimalTokenBaseline, Probabilities, ReinforcePlusPlus, Remax, Singleton,
+    OptimalTokenBaseline, Probabilities, ReinforcePlusPlus, Remax, SingletonGroup,
 };
 use rlvr::loss::{KlEstimator, KlPenalty, PolicyObjective};
 use rlvr::policy::causal::CausalModel;
@@ -111,7 +111,7 @@ fn every_estimator_without_a_critic_trains_on_its_own_advantages() {
 
 #[test]
 fn one_completion_a_problem_is_enough_where_nothing_is_compared_in_groups() {
-    let singleton = Singleton::Score;
+    let singleton = SingletonGroup::Score;
     let alone = [
         Estimator::ReinforcePlusPlus(ReinforcePlusPlus::default()),
         Remax {}.into(),

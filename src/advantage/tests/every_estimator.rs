@@ -40,7 +40,7 @@ fn rows() -> impl Strategy<Value = Vec<Row>> {
 
 /// Every estimator of the list, with both conventions and forms where there are several.
 fn estimators() -> Vec<Estimator> {
-    let singleton = Singleton::Score;
+    let singleton = SingletonGroup::Score;
     let mut all = Estimator::all();
     all.extend([
         Group {
@@ -202,7 +202,7 @@ proptest! {
             // The baseline is shrunk by epsilon, and is 0 in the tail.
             Estimator::OptimalTokenBaseline(_) => false,
             // Its standard deviation is that of rewards around the mean of all groups.
-            Estimator::Batch(_) => false,
+            Estimator::LitePpo(_) => false,
             Estimator::MaxRl(_) => false,
             Estimator::Gpg(gpg) => gpg.scale == GpgScale::Signal,
             other => other.needs_groups(),

@@ -1,5 +1,6 @@
 //! Cases small enough to be checked with a pencil. The numbers in brackets count through those the peers test with.
 
+use super::lite_ppo::batch_normalized;
 use super::*;
 
 fn scored(rewards: &[f64]) -> Vec<Option<f64>> {

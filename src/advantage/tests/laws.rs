@@ -2,6 +2,8 @@
 
 use proptest::prelude::*;
 
+use super::lite_ppo::batch_normalized;
+use super::returns::discounted_returns;
 use super::whiten::whiten_scored;
 use super::*;
 

@@ -218,7 +218,7 @@ fn settings_of_the_whitening_and_scaling_estimators_are_refused() {
 #[test]
 fn the_verl_forms_read_from_a_configuration_file() {
     let read = |text: &str| serde_json::from_str::<Estimator>(text).unwrap();
-    let singleton = Singleton::Score;
+    let singleton = SingletonGroup::Score;
     let gdpo = read(
         r#"{"estimator": "gdpo", "epsilon": 1e-6, "singleton": "score", "rescale": {"tokens": {"epsilon": 1e-8}}}"#,
     );
@@ -284,20 +284,20 @@ fn settings_out_of_range_are_refused() {
             "group.floor",
         ),
         (
-            Batch {
+            LitePpo {
                 epsilon: f64::NAN,
-                ..Batch::default()
+                ..LitePpo::default()
             }
             .into(),
-            "batch.epsilon",
+            "lite_ppo.epsilon",
         ),
         (
-            Batch {
+            LitePpo {
                 floor: f64::INFINITY,
-                ..Batch::default()
+                ..LitePpo::default()
             }
             .into(),
-            "batch.floor",
+            "lite_ppo.floor",
         ),
         (
             Gae {

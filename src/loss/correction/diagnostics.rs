@@ -61,12 +61,8 @@ fn row_means(values: &PerToken) -> Vec<f64> {
     values.rows().map(|row| mean(row.iter().copied())).collect()
 }
 
-/// How far sampler and policy are apart, whether or not anything is corrected: `kl` (`E[ln mu - ln pi]`), `k3_kl`, perplexities of both,
-/// their log-ratio, and the chi-square divergences `chi2_token` and `chi2_seq`. A `kl` of about 0.001 is what two numerically different
-/// engines with equal weights show.
-///
-/// Means are over tokens, or over rows of the mean over the row's tokens; a row without a token counts as 0 among them.
-pub fn sampler_mismatch(log_probs: RolloutLogProbs) -> Metrics {
+/// As [`RolloutLogProbs::mismatch`].
+pub(super) fn mismatch(log_probs: RolloutLogProbs) -> Metrics {
     let rows = 0..log_probs.len();
     let differences = log_probs.all_log_ratios();
     let policy: Vec<f64> = row_means(log_probs.policy).iter().map(|x| -x).collect();
@@ -267,9 +263,8 @@ fn of_rejection(rejection: &Rejection, log_probs: RolloutLogProbs, metrics: &mut
     put("seq_masked_fraction", mean(any));
 }
 
-/// TRL's two diagnostics: `sampling_logp_difference/{mean,max}` of `|ln pi - ln mu|` over the tokens that the sampler could score, and
-/// `importance_sampling_ratio/{min,mean,max}` of the bounded weights, over tokens or, for weights of whole completions, over all rows.
-pub fn sampling_difference(
+/// As [`RolloutLogProbs::sampling_difference`].
+pub(super) fn sampling_difference(
     log_probs: RolloutLogProbs,
     weights: Option<&ImportanceWeights>,
 ) -> Metrics {

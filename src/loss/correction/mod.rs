@@ -11,7 +11,6 @@ mod weights;
 
 use serde::{Deserialize, Serialize};
 
-pub use diagnostics::{sampler_mismatch, sampling_difference};
 pub use off_policy::OffPolicyMask;
 pub use rejection::{Rejection, RejectionScope, RejectionStatistic};
 pub use weights::{ImportanceWeights, WeightAction, WeightLevel};
@@ -171,7 +170,7 @@ impl SamplerCorrection {
 
     /// What the weights and rejections did to the rollouts of a whole step, by the names that verl gives them.
     pub fn diagnostics(&self, log_probs: RolloutLogProbs) -> Vec<(String, f64)> {
-        let mut metrics = sampler_mismatch(log_probs);
+        let mut metrics = log_probs.mismatch();
         if let Some(weights) = &self.weights {
             metrics.extend(diagnostics::of_weights(weights, log_probs));
         }
@@ -205,6 +204,22 @@ impl<'a> RolloutLogProbs<'a> {
     pub fn new(policy: &'a PerToken, sampler: &'a PerToken) -> Result<Self> {
         sampler.check_lengths("sampler log-probs", &policy.lengths())?;
         Ok(Self { policy, sampler })
+    }
+
+    /// How far sampler and policy are apart, whether or not anything is corrected, by the names that verl gives the numbers: `kl`
+    /// (`E[ln mu - ln pi]`), `k3_kl`, perplexities of both, their log-ratio, and the chi-square divergences `chi2_token` and `chi2_seq`.
+    ///
+    /// A `kl` of about 0.001 is what two numerically different engines with equal weights show. Means are over tokens, or over rollouts
+    /// of the mean over the rollout's tokens; a rollout without a token counts as 0 among them.
+    pub fn mismatch(self) -> Vec<(String, f64)> {
+        diagnostics::mismatch(self)
+    }
+
+    /// TRL's two diagnostics: `sampling_logp_difference/{mean,max}` of `|ln pi - ln mu|` over the tokens that the sampler could score, and
+    /// `importance_sampling_ratio/{min,mean,max}` of the bounded weights, over tokens or, for weights of whole completions, over all
+    /// rollouts.
+    pub fn sampling_difference(self, weights: Option<&ImportanceWeights>) -> Vec<(String, f64)> {
+        diagnostics::sampling_difference(self, weights)
     }
 
     /// The number of rollouts.

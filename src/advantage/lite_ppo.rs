@@ -6,19 +6,27 @@ use super::moments::{Moments, check_epsilon, check_floor, check_rewards, per_gro
 use super::{AdvantageEstimator, AdvantageInput, Advantages};
 use crate::Result;
 
-/// Rewards minus the mean of their group, divided by the standard deviation of the batch, see [`batch_normalized`].
+/// The advantage of Lite PPO: rewards minus the mean of their group, divided by the standard deviation of the batch.
 ///
-/// Lite PPO (arXiv 2508.08221). The defaults are TRL's `scale_rewards="batch"`.
+/// ```text
+/// A_i = (r_i - mean_g) / (max(std, floor) + epsilon)
+/// ```
+///
+/// with the mean of the scored rewards of the group `g` of rollout `i`, and the unbiased standard deviation (divisor `n - 1`) of *all*
+/// scored rewards around their overall mean. Lite PPO (arXiv 2508.08221). The defaults are TRL's `scale_rewards="batch"`.
+///
+/// Exactly 0 for `None`, for a group whose scored rewards are all equal, and for a group with one scored rollout. "The batch" is
+/// what is handed in: estimate over all rollouts of an optimizer step, not over a micro-batch.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Batch {
+pub struct LitePpo {
     /// Added to the standard deviation, 0 or more. Default 1e-4.
     pub epsilon: f64,
     /// The smallest standard deviation that is divided by, above 0. Default 1e-6.
     pub floor: f64,
 }
 
-impl Default for Batch {
+impl Default for LitePpo {
     fn default() -> Self {
         Self {
             epsilon: 1e-4,
@@ -27,9 +35,9 @@ impl Default for Batch {
     }
 }
 
-impl AdvantageEstimator for Batch {
+impl AdvantageEstimator for LitePpo {
     fn name(&self) -> &str {
-        "batch"
+        "lite_ppo"
     }
 
     fn estimate(&self, input: &AdvantageInput) -> Result<Advantages> {
@@ -39,24 +47,13 @@ impl AdvantageEstimator for Batch {
     }
 
     fn validate(&self) -> Result<()> {
-        check_epsilon("batch.epsilon", self.epsilon)?;
-        check_floor("batch.floor", self.floor)
+        check_epsilon("lite_ppo.epsilon", self.epsilon)?;
+        check_floor("lite_ppo.floor", self.floor)
     }
 }
 
-/// `A_i = (r_i - mean_g) / (max(std, floor) + epsilon)`
-///
-/// with the mean of the scored rewards of the group `g` of rollout `i`, and the unbiased standard deviation (divisor `n - 1`)
-/// of *all* scored rewards around their overall mean. `rewards`, `groups` and the result are `[N]`. Lite PPO (arXiv
-/// 2508.08221).
-///
-/// Exactly 0 for `None`, for a group whose scored rewards are all equal, and for a group with one scored rollout. "The batch"
-/// is what is handed in: estimate over all rollouts of an optimizer step, not over a micro-batch.
-///
-/// # Errors
-///
-/// Slices of different lengths, rewards that are not finite, a negative `epsilon`, a `floor` that is not above 0.
-pub fn batch_normalized(
+/// `A_i = (r_i - mean_g) / (max(std, floor) + epsilon)`, with rewards, groups and the result `[N]`.
+pub(super) fn batch_normalized(
     rewards: &[Option<f64>],
     groups: &[usize],
     epsilon: f64,
