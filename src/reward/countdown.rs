@@ -8,12 +8,12 @@ use crate::prompt::{Rational, evaluate_expression};
 
 /// 1 if the answer is an expression that uses each number exactly once and is worth exactly the target, else 0.
 ///
-/// The numbers are `metadata["numbers"]`, a list of non-negative integers of which each is to be used as often as it is listed,
-/// and the target is `metadata["target"]`, an integer: what [`Countdown`](crate::prompt::Countdown) writes. The reference
-/// answer is not looked at, since a problem has many solutions. [`evaluate_expression`] says what an expression is; it
-/// computes exactly, and nothing the policy writes is run by an interpreter. An equation, `3+5=8`, is no expression.
+/// The numbers are `metadata["numbers"]`, a list of non-negative integers, each to be used as often as it is listed,
+/// and the target is `metadata["target"]`, an integer, as in the problems of [`Countdown`](crate::prompt::Countdown). The
+/// reference answer is not used, since a problem has many solutions. [`evaluate_expression`] defines the expressions and
+/// computes them exactly. An equation, `3+5=8`, is not an expression.
 ///
-/// It is called `accuracy`, so that the metrics of a run have it under the same name whatever the problems are.
+/// It is called `accuracy`, so that it has the same name in the metrics of every task.
 ///
 /// ```
 /// use rlvr::reward::{CountdownReward, Reward, RewardInput};
@@ -31,7 +31,7 @@ use crate::prompt::{Rational, evaluate_expression};
 /// ```
 ///
 /// # Errors
-/// Scoring fails if `numbers` or `target` is missing or is not what is said above.
+/// Scoring fails if `numbers` or `target` is missing or is not of the kind described above.
 #[derive(Clone, Debug)]
 pub struct CountdownReward {
     name: String,
@@ -84,7 +84,7 @@ fn numbers(value: Option<&Value>) -> Result<Vec<u64>, RewardError> {
         .and_then(Value::as_array)
         .filter(|list| !list.is_empty());
     list.and_then(|list| list.iter().map(Value::as_u64).collect())
-        .ok_or_else(|| refused("numbers", value, "a list of integers, 0 or more each"))
+        .ok_or_else(|| invalid("numbers", value, "a list of integers, 0 or more each"))
 }
 
 fn target(value: Option<&Value>) -> Result<Rational, RewardError> {
@@ -94,10 +94,10 @@ fn target(value: Option<&Value>) -> Result<Rational, RewardError> {
     });
     integer
         .and_then(|integer| Rational::new(integer, 1))
-        .ok_or_else(|| refused("target", value, "an integer"))
+        .ok_or_else(|| invalid("target", value, "an integer"))
 }
 
-fn refused(field: &str, value: Option<&Value>, expected: &str) -> RewardError {
+fn invalid(field: &str, value: Option<&Value>, expected: &str) -> RewardError {
     match value {
         Some(value) => format!("metadata `{field}` is {value}; expected {expected}").into(),
         None => format!("metadata `{field}` is missing; expected {expected}").into(),

@@ -1,4 +1,4 @@
-//! Whether a free-form answer is the mathematical answer.
+//! Whether the answer equals the reference as mathematics.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,14 +6,14 @@ use super::math::{Comparison, MathConfig, MathVerifier, Verdict};
 use super::{ExtractConfig, Extracted, Extractor, Reward, RewardError, RewardInput, Rule};
 use crate::{Error, Result};
 
-/// What a comparison without a verdict is worth.
+/// The score of a comparison without a verdict.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Undecided {
     /// This score, a finite number. 0 is the default.
     Score(f64),
-    /// The reward abstains: the other rewards of the set decide.
+    /// The reward abstains.
     Abstain,
 }
 
@@ -29,13 +29,13 @@ impl Default for Undecided {
 pub struct MathRewardConfig {
     /// The name under which scores are recorded. Default: `accuracy`.
     pub name: String,
-    /// Where the answer stands. Default: [`ExtractConfig::anchored`].
+    /// Where the answer is in the completion. Default: [`ExtractConfig::anchored`].
     pub extract: ExtractConfig,
     /// When two answers are equal.
     pub math: MathConfig,
     /// The score of a completion in which no answer is found. Default: 0.
     pub missing: f64,
-    /// What a comparison that came to no verdict is worth. Default: `{"score": 0}`; the other is `"abstain"`.
+    /// The score of a comparison without a verdict, `{"score": 0}` or `"abstain"`. Default: `{"score": 0}`.
     pub undecided: Undecided,
 }
 
@@ -54,14 +54,14 @@ impl Default for MathRewardConfig {
 /// 1 if the answer in the completion equals the reference as mathematics, 0 if it differs.
 ///
 /// The answer is found by an [`Extractor`], by default where it was *given*: a box, a tag, "the answer is", `####`. A
-/// completion without one scores 0. A [`MathVerifier`] compares it with the reference; if it comes to no verdict within its
-/// limits, the score is 0, or the reward abstains ([`MathRewardConfig::undecided`]). The reference may stand in a box or a
-/// sentence, as data sets have it.
+/// completion without one scores 0. A [`MathVerifier`] compares it with the reference; if it reaches no verdict within its
+/// limits, the score is 0, or the reward abstains ([`MathRewardConfig::undecided`]). The reference may be in a box or a
+/// sentence, as in many data sets.
 ///
 /// An expression that equals the reference is right, `37+48` for 85: where the question is one, set
 /// [`with_require_evaluated`](Self::with_require_evaluated).
 ///
-/// Several boxes in a row, `\boxed{3} or \boxed{4}`, are one answer, the list: naming every candidate is no way to be right.
+/// Several boxes in a row, `\boxed{3} or \boxed{4}`, are one answer, the list: naming every candidate is not right.
 ///
 /// ```
 /// use rlvr::reward::{MathReward, Reward, RewardInput};
@@ -76,7 +76,7 @@ impl Default for MathRewardConfig {
 /// ```
 ///
 /// # Errors
-/// Scoring fails if the reference is unusable: empty, or not to be read as the rule reads it (no letter for
+/// Scoring fails if the reference is unusable: empty, or not readable by the rule (no letter for
 /// [`Rule::Mcq`], no number for [`Rule::LastNumber`]). No completion could be right then.
 #[derive(Clone, Debug)]
 pub struct MathReward {
@@ -105,7 +105,7 @@ impl Default for MathReward {
     }
 }
 
-/// What became of one completion.
+/// The answer of one completion and its comparison with the reference.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Judged {
@@ -116,10 +116,10 @@ pub struct Judged {
 }
 
 impl MathReward {
-    /// A reward by this configuration.
+    /// A reward with these settings.
     ///
     /// # Errors
-    /// [`Error::Config`] if the name is empty, a score is not finite, or a part is refused by [`Extractor::new`] or
+    /// [`Error::Config`] if the name is empty, a score is not finite, or a part is rejected by [`Extractor::new`] or
     /// [`MathVerifier::new`]; the field is then named by its path, `extract.rules`.
     pub fn new(config: MathRewardConfig) -> Result<Self> {
         if config.name.is_empty() {
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn configurations_are_read_and_refused_by_path() {
+    fn configurations_are_read_and_rejected_by_path() {
         let text = r#"{"extract": {"rules": ["boxed"]}, "math": {"precision": 3}, "undecided": "abstain"}"#;
         let config: MathRewardConfig = serde_json::from_str(text).unwrap();
         assert_eq!(

@@ -13,7 +13,7 @@ use crate::{Error, Result, host};
 /// How many completions one forward pass reads.
 const BATCH: usize = 16;
 
-/// What a completion looks like to the model.
+/// The text that the model reads for a completion.
 type Template = dyn Fn(&RewardInput) -> String + Send + Sync;
 
 /// The score of a reward model: its value after the last token of prompt and completion.
@@ -23,9 +23,9 @@ type Template = dyn Fn(&RewardInput) -> String + Send + Sync;
 /// ```
 ///
 /// The model is any [`ValueModel`], such as a [`ValueHead`](crate::policy::ValueHead) that was trained on preferences, with
-/// its own tokenizer, which need not be the policy's. Completions are read in batches of 16, padded to the longest; what a
-/// completion gets does not depend on the others beyond float rounding. No gradient is recorded. One forward runs at a time:
-/// the device would not be faster with more.
+/// its own tokenizer, which need not be the policy's. Completions are read in batches of 16, padded to the longest; the score
+/// of a completion does not depend on the others beyond float rounding. No gradient is recorded, and one forward pass runs at
+/// a time.
 ///
 /// A reward model is unreliable on texts unlike its training data, and a policy that is trained on it learns to exploit that.
 /// Compare it with a verifiable reward, give it a small weight, or put it behind a gate.

@@ -1,4 +1,4 @@
-//! Runs untrusted jobs on threads: in parallel, each under a time limit, none able to break or stop the others.
+//! Runs untrusted jobs on threads: in parallel, each under a time limit, isolated from each other's failures.
 
 use std::any::Any;
 use std::io;
@@ -14,10 +14,10 @@ use crate::types::RewardOutcome;
 /// What a batch does for each of its indices: it scores the completions of one job and gives one outcome for each.
 pub(super) type Job = Arc<dyn Fn(usize) -> Vec<RewardOutcome> + Send + Sync>;
 
-/// Which jobs a batch has, and who runs them.
+/// The jobs of a batch and the workers that run them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Plan {
-    /// How long each job may run; as long as there are jobs.
+    /// How long each job may run; one for each job.
     pub(super) limits: Vec<Duration>,
     /// Every job, in one lane each.
     pub(super) lanes: Vec<Lane>,
@@ -58,10 +58,10 @@ impl Done {
     }
 }
 
-/// How jobs are run. Threads live for one batch: there is nothing to shut down, and batches do not wait for each other.
+/// Runs the jobs of batches. Threads live for one batch: there is nothing to shut down, and batches do not wait for each other.
 #[derive(Clone, Debug)]
 pub(super) struct Pool {
-    /// The most abandoned threads with which a new job is still started.
+    /// The number of abandoned threads from which on no new job is started.
     most_abandoned: usize,
     /// Threads whose job passed its limit and has not returned, of all batches.
     abandoned: Arc<AtomicUsize>,
@@ -251,7 +251,7 @@ struct Crew {
     /// By worker; empty where the worker has left or was abandoned.
     seats: Vec<Option<Arc<Seat>>>,
     working: usize,
-    /// On which a worker that found no more jobs says which seat it leaves.
+    /// Receives the seat of a worker that found no more jobs.
     exit: Sender<usize>,
     done: Vec<Option<Done>>,
     /// Why no thread could be started.
@@ -298,7 +298,7 @@ impl Crew {
         }
     }
 
-    /// Abandons the workers whose job is overdue and puts fresh ones in their place.
+    /// Abandons the workers whose job is overdue and starts new ones in their place.
     fn relieve(&mut self, batch: &Arc<Batch>) {
         for i in 0..self.seats.len() {
             let Some(seat) = &self.seats[i] else { continue };

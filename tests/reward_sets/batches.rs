@@ -1,7 +1,7 @@
 //! Batches, concurrency, limits and times.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -130,13 +130,14 @@ fn a_gate_leaves_holes_that_batches_close() {
     assert_eq!(*calls.lock().unwrap(), [vec!["1", "3"], vec!["5"]]);
 }
 
-/// Counts how many calls run at once.
-fn crowd(name: &'static str, wait: Duration, most: &Arc<AtomicUsize>) -> impl Reward + use<> {
+/// Counts how many calls run at once. A call returns when `together` calls have begun.
+fn crowd(name: &'static str, together: usize, most: &Arc<AtomicUsize>) -> impl Reward + use<> {
     let (now, most) = (AtomicUsize::new(0), Arc::clone(most));
+    let barrier = Barrier::new(together);
     FnReward::new(name, move |_| {
         let count = now.fetch_add(1, Ordering::SeqCst) + 1;
         most.fetch_max(count, Ordering::SeqCst);
-        thread::sleep(wait);
+        barrier.wait();
         now.fetch_sub(1, Ordering::SeqCst);
         Ok(Some(1.0))
     })
@@ -145,21 +146,21 @@ fn crowd(name: &'static str, wait: Duration, most: &Arc<AtomicUsize>) -> impl Re
 #[test]
 fn concurrency_is_per_reward() {
     let (slow, shared) = (Arc::default(), Arc::default());
-    let ms = Duration::from_millis;
     let set = RewardSet::builder()
-        .add(1.0, crowd("shared", ms(5), &shared))
+        .add(1.0, crowd("shared", 2, &shared))
         .add_with(
             1.0,
-            crowd("slow", ms(50), &slow),
+            crowd("slow", 16, &slow),
             RewardOptions::new().with_concurrency(16),
         )
         .threads(2)
+        .time_limit(Duration::from_secs(60))
         .build()
         .unwrap();
     let scored = set.score(inputs(&["x"; 32]));
     assert!(scored.iter().all(|one| one.reward == Some(2.0)));
     assert_eq!(slow.load(Ordering::SeqCst), 16);
-    assert!((1..=2).contains(&shared.load(Ordering::SeqCst)));
+    assert_eq!(shared.load(Ordering::SeqCst), 2);
 }
 
 #[test]
@@ -194,12 +195,9 @@ fn limits_are_per_reward_and_every_record_says_how_long_it_took() {
         assert_eq!(patient.outcome, RewardOutcome::Score(1.0));
         assert_eq!(hasty.outcome, RewardOutcome::TimedOut(0.03));
         assert_eq!(one.reward, quick.outcome.score());
-        assert!(quick.seconds < 0.1, "{}", quick.seconds);
-        assert!(
-            (0.15..5.0).contains(&patient.seconds),
-            "{}",
-            patient.seconds
-        );
+        assert!((0.0..5.0).contains(&quick.seconds), "{}", quick.seconds);
+        let patient = patient.seconds;
+        assert!((0.15..20.0).contains(&patient), "{patient}");
         assert_eq!(hasty.seconds, 0.03);
     }
     // A call for several is divided evenly.

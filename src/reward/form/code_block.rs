@@ -1,11 +1,11 @@
-//! The form of an answer that is a program.
+//! The format of an answer that is a program.
 
 use super::lines::answer_on_lines;
 use super::{behind, ends_a_line, verdict};
 use crate::reward::setters::{with_name, with_tags};
 use crate::reward::{Reward, RewardError, RewardInput, Tags};
 
-/// 1 if the completion has the form of [`LineFormatReward`](super::LineFormatReward) and its answer holds a fenced block of
+/// 1 if the completion has the form of [`LineFormatReward`](super::LineFormatReward) and its answer has a fenced block of
 /// code in the right language, else 0: open-r1's `code_format_reward`.
 ///
 /// ````text
@@ -43,7 +43,7 @@ impl CodeFormatReward {
     /// The reward called `code_format`, with the default [`Tags`].
     ///
     /// # Errors
-    /// [`Error::Config`](crate::Error::Config) if the language is empty or holds whitespace or a backtick.
+    /// [`Error::Config`](crate::Error::Config) if the language is empty or contains whitespace or a backtick.
     pub fn new(language: impl Into<String>) -> crate::Result<Self> {
         let language = language.into();
         if !is_language(&language) {
@@ -64,7 +64,7 @@ impl CodeFormatReward {
     with_name!();
     with_tags!();
 
-    /// The language is `metadata[key]`, where the problem has it; scoring fails if that is no language.
+    /// The same reward with the language in `metadata[key]`, where the problem has it. Scoring fails if that is not a language.
     #[must_use]
     pub fn with_language_key(mut self, key: impl Into<String>) -> Self {
         self.language_key = Some(key.into());

@@ -1,4 +1,4 @@
-//! Whether the reasoning is written in the language it should be.
+//! The share of the reasoning that is written in the target language.
 
 use unicode_script::{Script, UnicodeScript};
 use unicode_segmentation::UnicodeSegmentation;
@@ -8,7 +8,7 @@ use crate::reward::setters::{with_name, with_tags};
 use crate::reward::{Reward, RewardError, RewardInput, Tags};
 use crate::{Error, Result};
 
-/// The share of the words of the reasoning that are in the target language, told by their script.
+/// The share of the words of the reasoning that are in the target language, judged by their script.
 ///
 /// ```text
 /// reward = words in the target's scripts / words
@@ -18,15 +18,15 @@ use crate::{Error, Result};
 /// long reasoning, at a small cost in accuracy. The paper does not say what a word is, and no code of it is public. Here:
 ///
 /// - The reasoning is the text between the first `<think>` and the last `</think>`; up to the end if it is not closed, from
-///   the beginning if it is not opened; without tags it is the whole completion. [`with_whole`](Self::with_whole) takes everything.
+///   the beginning if it is not opened; without tags it is the whole completion. [`with_whole`](Self::with_whole) takes all of it.
 /// - LaTeX, code and tags are removed first: they are in no language.
-/// - Words are those of Unicode's text segmentation (UAX 29) that hold a letter. Scripts written without spaces, such as Han and
+/// - Words are those of Unicode's text segmentation (UAX 29) that contain a letter. Scripts written without spaces, such as Han and
 ///   Thai, are counted by character, so that a Chinese text of 100 characters with 100 English words between them is
 ///   half Chinese. A Latin or Greek letter by itself is a symbol and is not counted, and neither are numbers.
 /// - A word is in the target if all its letters have one of the target's scripts (UAX 24).
-/// - Without any word the reward abstains, which in a set counts as 0 unless it is told otherwise.
+/// - Without any word the reward abstains.
 ///
-/// A script is not a language: English passes for French, and all of Latin is one. The time is linear in the text.
+/// A script is not a language: English text counts as French, since both are Latin. The time is linear in the text.
 ///
 /// ```
 /// use rlvr::reward::{LanguageReward, Reward, RewardInput};
@@ -94,7 +94,7 @@ impl LanguageReward {
     /// The reward called `language` for a language by its ISO 639-1 code, `en` or `zh`.
     ///
     /// # Errors
-    /// [`Error::Config`] if the scripts of the language are not known here; [`scripts`](Self::scripts) names them.
+    /// [`Error::Config`] if the language is not in the list; [`scripts`](Self::scripts) takes the scripts themselves.
     pub fn new(language: &str) -> Result<Self> {
         let found = LANGUAGES
             .iter()
@@ -111,7 +111,7 @@ impl LanguageReward {
         Ok(Self::of(scripts.to_vec()))
     }
 
-    /// The same for any scripts, by their names in Unicode: `Latin` or `Latn`.
+    /// The reward called `language` for any scripts, by their names in Unicode: `Latin` or `Latn`.
     ///
     /// ```
     /// use rlvr::reward::LanguageReward;
@@ -151,7 +151,7 @@ impl LanguageReward {
     with_name!();
     with_tags!();
 
-    /// Whether the whole completion is looked at (`true`) or the reasoning only (`false`, the default).
+    /// Whether the words of the whole completion count (`true`) or those of the reasoning only (`false`, the default).
     #[must_use]
     pub fn with_whole(mut self, whole: bool) -> Self {
         self.whole = whole;
@@ -169,7 +169,7 @@ impl LanguageReward {
             .map_or(inside, |(_, thinking)| thinking)
     }
 
-    /// Whether a word is in the target; `None` if it is no word of a language.
+    /// Whether a word is in the target; `None` if it is a symbol.
     fn judge(&self, word: &str) -> Option<bool> {
         let mut letters = word.chars().filter(|c| c.is_alphabetic()).peekable();
         let first = *letters.peek()?;
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_languages_and_scripts_are_refused() {
+    fn unknown_languages_and_scripts_are_rejected() {
         for error in [
             LanguageReward::new("English").unwrap_err(),
             LanguageReward::scripts(&[]).unwrap_err(),

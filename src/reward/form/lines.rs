@@ -1,4 +1,4 @@
-//! The form with every tag on a line of its own.
+//! The format with every tag on a line of its own.
 
 use super::{behind, ends_a_line, verdict};
 use crate::reward::setters::{with_name, with_tags};
@@ -10,10 +10,9 @@ use crate::reward::{Reward, RewardError, RewardInput, Tags};
 /// ^<think>\n.*?\n</think>\n<answer>\n.*?\n</answer>$      `.` is any character, `$` the end of a line
 /// ```
 ///
-/// It is looser than [`FormatReward`](super::FormatReward): further tags may stand inside of the parts, and anything may
-/// follow on the lines after `</answer>`. It is stricter about whitespace. A text that has this form can be full of
-/// tags and end with something else than an answer, so it is here for runs that are to be compared with open-r1's; prefer
-/// [`FormatReward`](super::FormatReward). The time is linear in the text.
+/// It is looser than [`FormatReward`](super::FormatReward): the parts may contain further tags, and anything may follow on the
+/// lines after `</answer>`. It is stricter about whitespace. Use it for runs that are to be compared with open-r1's, and
+/// [`FormatReward`](super::FormatReward) otherwise. The time is linear in the text.
 ///
 /// Source: huggingface/open-r1, `src/open_r1/rewards.py`.
 ///
@@ -52,7 +51,7 @@ impl LineFormatReward {
     with_tags!();
 }
 
-/// The text behind `<think>\n ... \n</think>\n<answer>\n` at the start of `completion`.
+/// The text after `<think>\n ... \n</think>\n<answer>\n` at the start of `completion`.
 pub(super) fn answer_on_lines<'a>(tags: &Tags, completion: &'a str) -> Option<&'a str> {
     let thinking = completion
         .strip_prefix(tags.think_open())?

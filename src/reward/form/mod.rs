@@ -24,8 +24,8 @@ fn verdict(yes: bool) -> Option<f64> {
     Some(if yes { 1.0 } else { 0.0 })
 }
 
-/// What stands behind each of `pieces`, found one after the other from the left; `None` if one is missing. Every text
-/// that holds the pieces in this order is found so: an earlier place leaves more behind it.
+/// The text after the last of `pieces`, each searched from the left after the one before; `None` if one is missing. This
+/// finds every text that has the pieces in this order, since an earlier match leaves more text after it.
 fn behind<'a>(text: &'a str, pieces: &[&str]) -> Option<&'a str> {
     pieces.iter().try_fold(text, |rest, piece| {
         rest.split_once(piece).map(|(_, behind)| behind)

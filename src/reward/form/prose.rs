@@ -1,13 +1,13 @@
-//! The words of a text that are language: without mathematics, code, tags and numbers.
+//! Removes what is not prose from a text: mathematics, code and tags.
 
-/// What is cut out, by how it begins and ends. A longer beginning comes before its own prefix.
+/// Delimiters of what is removed. A longer opening comes before its own prefix.
 const ENCLOSED: [(&str, &str); 4] = [("```", "```"), ("$$", "$$"), ("\\[", "\\]"), ("\\(", "\\)")];
 
-/// The text without what is no prose; each piece is replaced by a space. Linear in the text.
+/// The text without what is not prose; each piece is replaced by a space. The time is linear in the text.
 ///
-/// - fenced code and displayed mathematics (`$$`, `\[`), also if they are never closed: a fence is an intention;
+/// - fenced code and displayed mathematics (`$$`, `\[`), also if they are never closed;
 /// - `` `code` ``, `$x$` and `\(x\)` where they are closed; `$` on one line, and by the rule of many Markdown dialects: no
-///   space inside of the dollars and no digit behind them, so that prices are prose;
+///   space inside the dollars and no digit after them, so that prices are prose;
 /// - LaTeX commands with the name of their environment (`\begin{align}`), tags in angle brackets of up to 64 characters.
 pub(super) fn without_markup(text: &str) -> String {
     let mut prose = String::with_capacity(text.len());
@@ -32,7 +32,7 @@ pub(super) fn without_markup(text: &str) -> String {
     prose
 }
 
-/// Up to where it is known that something does not close: nothing is looked for twice, so that the time is linear.
+/// Up to where a closing delimiter is known to be missing: nothing is searched twice, so that the time is linear.
 #[derive(Default)]
 struct Closers {
     no_dollar_before: usize,
@@ -78,7 +78,7 @@ impl Closers {
         let line = text[inside..]
             .find('\n')
             .map_or(text.len(), |end| inside + end);
-        // At least one character stands inside.
+        // At least one character is inside.
         let closes = |&(offset, _): &(usize, &str)| {
             let close = inside + offset;
             let digit = text[close + 1..].starts_with(|c: char| c.is_ascii_digit());
@@ -173,7 +173,7 @@ mod tests {
             ("\\ \\\\ \\", "\\ \\\\ \\"),
             ("<think>a</think>", " a "),
             ("1 < 2 and a <b", "1 < 2 and a <b"),
-            // A comparison that looks like a tag is the price of not reading HTML.
+            // A comparison that looks like a tag is taken for one.
             ("x<y and y>z", "x z"),
             ("好$x$的", "好 的"),
         ] {
@@ -193,7 +193,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_breaks_it(text in "[a$`\\\\()\\[\\]<>/ \n0é好{}]{0,40}") {
+        fn it_accepts_any_text(text in "[a$`\\\\()\\[\\]<>/ \n0é好{}]{0,40}") {
             prop_assert!(without_markup(&text).len() <= text.len());
         }
     }

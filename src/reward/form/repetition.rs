@@ -7,11 +7,11 @@ use crate::reward::setters::with_name;
 use crate::reward::{Reward, RewardError, RewardInput};
 use crate::{Error, Result};
 
-/// What an n-gram is made of.
+/// The unit of which n-grams are made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RepetitionUnit {
-    /// Words: what stands between whitespace, in lower case. The default, and open-r1's.
+    /// Words separated by whitespace, in lower case: open-r1's. The default.
     #[default]
     Words,
     /// Characters, in lower case, without whitespace: for languages that are written without spaces between words.
@@ -93,7 +93,7 @@ impl RepetitionReward {
 
     with_name!();
 
-    /// The same reward over n-grams of something else.
+    /// The same reward over n-grams of another unit.
     #[must_use]
     pub fn with_unit(mut self, unit: RepetitionUnit) -> Self {
         self.unit = unit;
@@ -106,7 +106,7 @@ fn is_blank(character: char) -> bool {
     character.is_whitespace() || matches!(character, '\u{1c}'..='\u{1f}')
 }
 
-/// The words by number: a word is hashed once, not n times.
+/// The words, each replaced by a number, so that a word is hashed once and not n times.
 fn word_numbers(text: &str) -> Vec<usize> {
     let mut numbers = HashMap::new();
     text.split(is_blank)
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn meaningless_penalties_are_refused() {
+    fn invalid_penalties_are_rejected() {
         for (n, penalty, start) in [
             (0, -1.0, "invalid `n`: 0"),
             (3, 0.1, "invalid `max_penalty`: 0.1"),

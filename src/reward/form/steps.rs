@@ -1,4 +1,4 @@
-//! Whether reasoning is written step by step.
+//! A reward for the marks of step-by-step reasoning.
 
 use crate::reward::setters::with_name;
 use crate::reward::{Reward, RewardError, RewardInput};
@@ -10,9 +10,9 @@ use crate::{Error, Result};
 /// reward = min(1, n / 3),   n = matches of   Step \d+:   ^\d+\.   \n-   \n\*   First,   Second,   Next,   Finally,
 /// ```
 ///
-/// The matches do not overlap. As there, a numbered line counts only at the start of the text, and case matters. A digit `\d` is any
-/// numeric character of Unicode. It rewards marks only, whatever is between them, so use it beside other rewards. The time
-/// is linear in the text.
+/// The matches do not overlap. As there, a numbered line counts only at the start of the text, and case matters. A digit
+/// `\d` is any numeric character of Unicode. Only the marks count, whatever is between them, so use it beside other
+/// rewards. The time is linear in the text.
 ///
 /// Source: huggingface/open-r1, `src/open_r1/rewards.py`.
 ///

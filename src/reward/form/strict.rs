@@ -1,4 +1,4 @@
-//! Whether a completion has the form it was asked for.
+//! The format of thinking and answer, and nothing else.
 
 use super::verdict;
 use crate::reward::setters::{with_name, with_tags};
@@ -7,14 +7,13 @@ use crate::reward::{Reward, RewardError, RewardInput, Tags};
 /// 1 if the completion is exactly `<think>...</think><answer>...</answer>`, else 0.
 ///
 /// Each tag occurs exactly once, in this order. Between the pairs and around them there is nothing but whitespace. The answer
-/// is not blank. The thinking may be, unless [`require_thinking`](Self::require_thinking) is set. The time is linear in
-/// the text. It is the format of DeepSeek-R1 (arXiv 2501.12948, table 1), read strictly: of the peers' forms,
-/// [`LineFormatReward`](super::LineFormatReward) lets further tags and further lines pass and
-/// [`ThinkFormatReward`](super::ThinkFormatReward) asks for the thinking only.
+/// is not blank: it has a visible character. The thinking may be blank, unless
+/// [`with_require_thinking`](Self::with_require_thinking) is set. The time is linear in the text. It is the format of
+/// DeepSeek-R1 (arXiv 2501.12948, table 1), read strictly: [`LineFormatReward`](super::LineFormatReward) allows further tags
+/// and lines, and [`ThinkFormatReward`](super::ThinkFormatReward) checks the thinking only.
 ///
-/// A prompt that ends with the opening tag leaves it out of the completion, and no completion then has the format: leave
-/// the tag to the policy. A tag *quoted* in the thinking counts like any other; what is rewarded is a text that a
-/// program can take apart.
+/// If the prompt ends with the opening tag, the completion does not contain it and never has the format: leave the tag to the
+/// policy. A tag that is quoted in the thinking counts like any other.
 ///
 /// ```
 /// use rlvr::reward::{FormatReward, Reward, RewardInput};
@@ -76,7 +75,7 @@ impl FormatReward {
             })
     }
 
-    /// Thinking and answer of a text in which they are all there is.
+    /// Thinking and answer of a text that has nothing else.
     fn parts<'a>(&self, completion: &'a str) -> Option<(&'a str, &'a str)> {
         let rest = completion.trim().strip_prefix(self.tags.think_open())?;
         let (thinking, rest) = rest.split_once(self.tags.think_close())?;

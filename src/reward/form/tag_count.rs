@@ -1,16 +1,16 @@
-//! A share for every tag that is there.
+//! A share for every tag.
 
 use crate::reward::setters::{with_name, with_tags};
 use crate::reward::{Reward, RewardError, RewardInput, Tags};
 
-/// A quarter for each of the four tags that stands on its line exactly once: open-r1's `tag_count_reward`.
+/// A quarter for each of the four tags that is on its line exactly once: open-r1's `tag_count_reward`.
 ///
 /// ```text
 /// reward = 0.25 * |{ p : p occurs exactly once }|,   p in  <think>\n   \n</think>\n   \n<answer>\n   \n</answer>
 /// ```
 ///
-/// It rewards the way to a format that no completion has yet; order and everything else do not matter, so use it beside a
-/// format reward, or before one. A tag inside of a line is not counted, and occurrences do not overlap: in
+/// It rewards partial progress towards a format that no completion has yet. Order and content do not matter, so use it beside
+/// a format reward, or before one. A tag inside a line is not counted, and occurrences do not overlap: in
 /// `\n</think>\n</think>\n` the second has no line break of its own. The time is linear in the text.
 ///
 /// Source: huggingface/open-r1, `src/open_r1/rewards.py`, after W. Brown's `grpo_demo.py`.

@@ -1,4 +1,4 @@
-//! The form in which only the thinking has tags.
+//! The format in which only the thinking has tags.
 
 use super::verdict;
 use crate::reward::setters::{with_name, with_tags};
@@ -10,7 +10,7 @@ use crate::reward::{Reward, RewardError, RewardInput, Tags};
 /// ^<think>(?!.*<think>)(.*?)</think>.*$      `.` is any character
 /// ```
 ///
-/// What follows the thinking is not looked at, and neither is a second `</think>`. The time is linear in the text.
+/// What follows the thinking is ignored, and so is a second `</think>`. The time is linear in the text.
 ///
 /// Source: huggingface/trl, `trl/rewards/format_rewards.py`.
 ///

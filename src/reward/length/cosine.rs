@@ -1,4 +1,4 @@
-//! Short when right, long when wrong: a cosine between the two.
+//! The cosine-scaled length reward.
 
 use std::f64::consts::PI;
 
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn meaningless_values_are_refused() {
+    fn invalid_values_are_rejected() {
         let of = || CosineLengthReward::new(10).unwrap();
         let error = CosineLengthReward::new(0).unwrap_err().to_string();
         assert!(error.starts_with("invalid `max_length`: 0"), "{error}");

@@ -1,4 +1,4 @@
-//! Shorter than the others of the group.
+//! The length reward relative to the group.
 
 use super::{LengthUnit, Verdict};
 use crate::reward::setters::with_name;

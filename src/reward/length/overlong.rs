@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn meaningless_lengths_are_refused() {
+    fn invalid_lengths_are_rejected() {
         let start = |result: Result<SoftOverlongReward>, start: &str| {
             let text = result.unwrap_err().to_string();
             assert!(text.starts_with(start), "{text}");

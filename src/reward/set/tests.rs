@@ -75,7 +75,7 @@ fn every_kind_of_outcome_is_recorded_and_only_failures_cost_the_total() {
         .add(2.0, obedient("a"))
         .add(-0.5, constant("b", Some(3.0)))
         .add(9.0, constant("c", None))
-        .time_limit(Duration::from_millis(500))
+        .time_limit(Duration::from_secs(2))
         .threads(2)
         .build()
         .unwrap();
@@ -87,7 +87,7 @@ fn every_kind_of_outcome_is_recorded_and_only_failures_cost_the_total() {
     ]));
     let failed = |text: &str| RewardOutcome::Failed(text.into());
     let expected = [
-        (RewardOutcome::TimedOut(0.5), None),
+        (RewardOutcome::TimedOut(2.0), None),
         (RewardOutcome::Score(4.0), Some(6.5)),
         (failed("told to"), None),
         (RewardOutcome::Panicked("told to panic".into()), None),
@@ -198,7 +198,7 @@ fn two_threads_may_score_at_once() {
         .add(1.0, obedient("a"))
         .add(10.0, constant("b", Some(1.0)))
         .threads(3)
-        .time_limit(Duration::from_millis(500));
+        .time_limit(Duration::from_secs(2));
     let set = set.build().unwrap();
     let clone = set.clone();
     let run = |set: &RewardSet, offset: usize| {
