@@ -90,7 +90,7 @@ pub trait AdvantageEstimator: Send + Sync + Debug {
         false
     }
 
-    /// Refuses a KL penalty inside the rewards. Default: it is refused where rewards are read one by one, since it belongs to none of them.
+    /// Rejects a KL penalty inside the rewards. Default: it is refused where rewards are read one by one, since it belongs to none of them.
     ///
     /// # Errors
     /// [`Error::Config`] naming the estimator.
@@ -109,7 +109,7 @@ pub trait AdvantageEstimator: Send + Sync + Debug {
         format!("{self:?}")
     }
 
-    /// Refuses settings that cannot mean anything, naming field, value and range. The trainer calls it when it is built.
+    /// Rejects settings that cannot mean anything, naming field, value and range. The trainer calls it when it is built.
     fn validate(&self) -> Result<()> {
         Ok(())
     }
@@ -175,7 +175,7 @@ macro_rules! estimators {
     ($($(#[$doc:meta])* $name:ident,)+) => {
         /// Any estimator of this module by its name in a configuration file, or a custom one.
         ///
-        /// The field `estimator` says which; the estimator's own fields stand beside it, and those left out have their
+        /// The field `estimator` says which; the estimator's own fields are beside it, and those left out have their
         /// defaults. A misspelt field is an error.
         ///
         /// ```

@@ -96,7 +96,7 @@ impl AdvantageEstimator for Gdpo {
                 ));
             }
             Some(components) => {
-                // A rollout whose total could not be given is not learned from, whatever its parts say.
+                // A rollout whose total could not be given is excluded from training, whatever its parts say.
                 let known = |(row, score): (&Vec<Option<f64>>, &Option<f64>)| {
                     row.iter().map(|part| score.and(*part)).collect()
                 };

@@ -127,10 +127,10 @@ impl<'a> AdvantageInput<'a> {
         self
     }
 
-    /// Refuses slices that do not fit together ([`Error::Shape`]) and numbers that are not finite ([`Error::Config`]).
+    /// Rejects slices that do not fit together ([`Error::Shape`]) and numbers that are not finite ([`Error::Config`]).
     ///
     /// Estimators call this first; [`AdvantageInput::scores`] includes it.
-    pub fn check(&self) -> Result<()> {
+    pub fn validate(&self) -> Result<()> {
         check_rewards(self.rewards, self.groups)?;
         check_len("lengths", self.lengths.len(), self.rewards.len())?;
         self.check_rows("token_rewards", self.token_rewards)?;
@@ -156,7 +156,7 @@ impl<'a> AdvantageInput<'a> {
     ///
     /// `None` where the outcome reward is `None`, whatever the token rewards: a KL penalty alone is no verdict.
     pub fn scores(&self) -> Result<Vec<Option<f64>>> {
-        self.check()?;
+        self.validate()?;
         let Some(rows) = self.token_rewards else {
             return Ok(self.rewards.to_vec());
         };
@@ -174,7 +174,7 @@ impl<'a> AdvantageInput<'a> {
     /// `[lengths[rollout]]` The rewards of a rollout as they are paid, token by token: its token rewards where they stand, and
     /// the outcome on top at the last token. `None` where the outcome reward is `None`.
     ///
-    /// A rollout without tokens has nowhere to be paid. Call [`check`](Self::check) first; a rollout that is not there has `None`.
+    /// A rollout without tokens has nowhere to be paid. Call [`validate`](Self::validate) first; a rollout that is not there has `None`.
     pub fn paid(&self, rollout: usize) -> Option<Vec<f64>> {
         let outcome = (*self.rewards.get(rollout)?)?;
         let mut row = match self.token_rewards {
@@ -225,7 +225,7 @@ impl<'a> AdvantageInput<'a> {
 }
 
 impl Components<'_> {
-    /// Refuses parts that do not fit `rollouts` rollouts, and numbers that are not finite.
+    /// Rejects parts that do not fit `rollouts` rollouts, and numbers that are not finite.
     pub(super) fn check(&self, rollouts: usize) -> Result<()> {
         check_len("components", self.rewards.len(), rollouts)?;
         for (rollout, row) in self.rewards.iter().enumerate() {

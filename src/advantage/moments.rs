@@ -111,13 +111,13 @@ pub(super) fn per_group(
     Ok(advantages)
 }
 
-/// Refuses slices of different lengths and rewards that are not finite.
+/// Rejects slices of different lengths and rewards that are not finite.
 pub(super) fn check_rewards(rewards: &[Option<f64>], groups: &[usize]) -> Result<()> {
     check_len("groups", groups.len(), rewards.len())?;
     check_numbers("rewards", rewards)
 }
 
-/// Refuses numbers that are not finite; `None` is not a number and passes.
+/// Rejects numbers that are not finite; `None` is not a number and passes.
 pub(super) fn check_numbers(what: &str, numbers: &[Option<f64>]) -> Result<()> {
     let broken = |number: &Option<f64>| number.is_some_and(|number| !number.is_finite());
     match numbers.iter().position(broken) {
@@ -130,7 +130,7 @@ pub(super) fn check_numbers(what: &str, numbers: &[Option<f64>]) -> Result<()> {
     }
 }
 
-/// Refuses a slice that has not one entry per rollout.
+/// Rejects a slice that has not one entry per rollout.
 pub(super) fn check_len(what: &str, got: usize, rollouts: usize) -> Result<()> {
     if got == rollouts {
         return Ok(());
@@ -142,7 +142,7 @@ pub(super) fn check_len(what: &str, got: usize, rollouts: usize) -> Result<()> {
     ))
 }
 
-/// Refuses an epsilon that is negative or not finite.
+/// Rejects an epsilon that is negative or not finite.
 pub(super) fn check_epsilon(field: &str, epsilon: f64) -> Result<()> {
     if epsilon.is_finite() && epsilon >= 0.0 {
         return Ok(());
@@ -150,7 +150,7 @@ pub(super) fn check_epsilon(field: &str, epsilon: f64) -> Result<()> {
     Err(Error::config(field, epsilon, "a finite number, 0 or more"))
 }
 
-/// Refuses a floor that is not above 0: without it nothing bounds the advantages of an almost flat group.
+/// Rejects a floor that is not above 0: without it nothing bounds the advantages of an almost flat group.
 pub(super) fn check_floor(field: &str, floor: f64) -> Result<()> {
     if floor.is_finite() && floor > 0.0 {
         return Ok(());
@@ -158,7 +158,7 @@ pub(super) fn check_floor(field: &str, floor: f64) -> Result<()> {
     Err(Error::config(field, floor, "a finite number above 0"))
 }
 
-/// Refuses a discount outside `[0, 1]`.
+/// Rejects a discount outside `[0, 1]`.
 pub(super) fn check_unit(field: &str, value: f64) -> Result<()> {
     if (0.0..=1.0).contains(&value) {
         return Ok(());

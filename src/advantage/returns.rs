@@ -16,7 +16,7 @@ pub(super) fn discounted_returns(rewards: &[f64], gamma: f64) -> Result<Vec<f64>
     Ok(returns)
 }
 
-/// Refuses a slice that has not one entry per token.
+/// Rejects a slice that has not one entry per token.
 pub(super) fn check_tokens(what: &str, got: usize, tokens: usize) -> Result<()> {
     if got == tokens {
         return Ok(());
@@ -28,7 +28,7 @@ pub(super) fn check_tokens(what: &str, got: usize, tokens: usize) -> Result<()> 
     ))
 }
 
-/// Refuses a result that is not finite, which only input that is not finite, or too large to be added up, can give.
+/// Rejects a result that is not finite, which only input that is not finite, or too large to be added up, can give.
 pub(super) fn check_finite(what: &str, numbers: &[f64]) -> Result<()> {
     match numbers.iter().position(|x| !x.is_finite()) {
         None => Ok(()),

@@ -39,7 +39,10 @@ pub enum Aggregation {
 }
 
 impl Aggregation {
-    /// Refuses a constant of zero.
+    /// Rejects a constant of zero.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the field, its value and what would be right.
     pub fn validate(&self) -> Result<()> {
         match self {
             Self::Constant { length: 0 } => Err(Error::config(

@@ -48,7 +48,10 @@ impl Default for AdaptiveEntropy {
 }
 
 impl AdaptiveEntropy {
-    /// Refuses what is not finite and above 0, and a coefficient outside of its range.
+    /// Rejects what is not finite and above 0, and a coefficient outside of its range.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the field, its value and what would be right.
     pub fn validate(&self) -> Result<()> {
         for (field, value) in [
             ("adaptive_entropy.target", self.target),

@@ -27,7 +27,7 @@ pub struct PolicyLoss {
 /// Which tokens of a batch counted, and how much; all `[B, T]`, off the gradient tape, and of meaning only where the given mask is 1.
 #[derive(Clone, Debug)]
 pub struct TokenStats {
-    /// The mask after rejection: 1 at tokens that are learned from.
+    /// The mask after rejection: 1 at tokens that are trained on.
     pub mask: Tensor<2>,
     /// 1 at tokens that the token selection chose, if there is one.
     pub selected: Option<Tensor<2>>,

@@ -4,7 +4,7 @@ use burn::tensor::{Bool, Tensor};
 
 use crate::{Error, Result};
 
-/// What a policy loss reads. Every tensor is `[B, T]` unless said otherwise; what stands at padding is never looked at, not even
+/// What a policy loss reads. Every tensor is `[B, T]` unless said otherwise; what is at padding is never read, not even
 /// NaN.
 #[derive(Clone, Debug)]
 pub struct LossInput {
@@ -73,7 +73,7 @@ impl LossInput {
     }
 }
 
-/// Refuses a tensor of another shape, naming it.
+/// Rejects a tensor of another shape, naming it.
 pub(super) fn check_shape(
     name: &str,
     tensor: Option<&Tensor<2>>,

@@ -77,10 +77,10 @@ pub struct KlPenalty {
     /// Default false.
     #[serde(default)]
     pub straight_through: bool,
-    /// Holds `x = ln ref - ln pi` within ± this before anything else; no gradient outside. Default: none (verl: 20 for k3).
+    /// Clamps `x = ln ref - ln pi` to ± this before anything else; no gradient outside. Default: none (verl: 20 for k3).
     #[serde(default)]
     pub log_ratio_clamp: Option<f64>,
-    /// Holds the estimate within ± this; no gradient outside. Default: none (verl: 10 for k3).
+    /// Clamps the estimate to ± this; no gradient outside. Default: none (verl: 10 for k3).
     #[serde(default)]
     pub value_clamp: Option<f64>,
     /// Multiplies the estimate by the objective's ratio `pi / pi_old`, which makes it unbiased for tokens of the old policy
@@ -106,7 +106,10 @@ impl KlPenalty {
         }
     }
 
-    /// Refuses a coefficient or a clamp that is not above 0, and a gradient from two sources.
+    /// Rejects a coefficient or a clamp that is not above 0, and a gradient from two sources.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the field, its value and what would be right.
     pub fn validate(&self) -> Result<()> {
         if !(self.coef.is_finite() && self.coef > 0.0) {
             return Err(Error::config(
@@ -137,7 +140,10 @@ impl KlPenalty {
         self.aggregation.map_or(Ok(()), |one| one.validate())
     }
 
-    /// Refuses what has no meaning inside a reward, where there is no gradient and no aggregation.
+    /// Rejects what has no meaning inside a reward, where there is no gradient and no aggregation.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the field, its value and what would be right.
     pub fn validate_in_reward(&self) -> Result<()> {
         self.validate()?;
         let loss_only = [

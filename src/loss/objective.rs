@@ -150,7 +150,7 @@ impl PolicyObjective {
         self.needs_whole_step() || self.compares_prompts() || gathers
     }
 
-    /// Refuses parts, or combinations of parts, that make no sense, with the reason.
+    /// Rejects parts, or combinations of parts, that make no sense, with the reason.
     ///
     /// # Errors
     /// [`Error::Config`] naming the field, its value and, for a combination, the other part.

@@ -142,7 +142,7 @@ impl PolicyObjective {
         Self::clipped(0.2, 0.2, Aggregation::TokenMean)
     }
 
-    /// What verl 0.9's actor minimises if nothing is set: a range of 0.2, dual clip with c = 3 always on, log-ratios held in ±20,
+    /// What verl 0.9's actor minimises if nothing is set: a range of 0.2, dual clip with c = 3 always on, log-ratios clamped to ±20,
     /// token mean, no KL in the loss. With whichever advantages `adv_estimator` names; verl's own default is GAE.
     pub fn verl() -> Self {
         let clip = PpoClip {
@@ -199,7 +199,7 @@ impl PolicyObjective {
         Self::new(Surrogate::Cispo(Cispo { band }), Aggregation::TokenMean)
     }
 
-    /// CISPO as verl reads it: the constant ratio is held in [0.8, 1.2], log-ratios in ±20; token mean.
+    /// CISPO as verl reads it: the constant ratio is clamped to [0.8, 1.2], log-ratios to ±20; token mean.
     pub fn cispo_verl() -> Self {
         let band = CispoBand::AroundOne {
             low: 0.2,

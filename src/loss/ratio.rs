@@ -1,4 +1,4 @@
-//! The importance ratio between the policy and the one that spoke.
+//! The importance ratio between the policy and the one that generated.
 
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
@@ -42,7 +42,10 @@ impl LogRatioClamp {
         }
     }
 
-    /// Refuses bounds that would cut the ratio of an unchanged policy.
+    /// Rejects bounds that would cut the ratio of an unchanged policy.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the field, its value and what would be right.
     pub fn validate(&self) -> Result<()> {
         if let Some(min) = self.min.filter(|min| !(min.is_finite() && *min < 0.0)) {
             return Err(Error::config(

@@ -20,7 +20,10 @@ pub struct TopEntropy {
 }
 
 impl TopEntropy {
-    /// Refuses a share that keeps nothing or everything.
+    /// Rejects a share that keeps nothing or everything.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the field, its value and what would be right.
     pub fn validate(&self) -> Result<()> {
         if self.share > 0.0 && self.share < 1.0 {
             return Ok(());

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 /// whole, however it is split, padded or ordered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StepCounts {
-    /// Tokens that are learned from.
+    /// Tokens that are trained on.
     pub tokens: usize,
     /// Completions. Whether one without a token counts is decided by who counts: TRL counts it, verl
     /// does not.

@@ -28,7 +28,10 @@ impl Default for ValueLossConfig {
 }
 
 impl ValueLossConfig {
-    /// Refuses a range that is not above 0.
+    /// Rejects a range that is not above 0.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the field, its value and what would be right.
     pub fn validate(&self) -> Result<()> {
         self.aggregation.validate()?;
         if self.aggregation == Aggregation::PromptMean {

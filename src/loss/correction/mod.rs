@@ -112,7 +112,10 @@ impl SamplerCorrection {
         self
     }
 
-    /// Refuses a correction that does nothing, and bounds that cannot be meant.
+    /// Rejects a correction that does nothing, and bounds that cannot be meant.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the field, its value and what would be right.
     pub fn validate(&self) -> Result<()> {
         if self.weights.is_none() && self.rejection.is_empty() {
             return Err(Error::config(

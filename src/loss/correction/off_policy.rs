@@ -23,7 +23,10 @@ pub struct OffPolicyMask {
 }
 
 impl OffPolicyMask {
-    /// Refuses a threshold that is not above 0.
+    /// Rejects a threshold that is not above 0.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the field, its value and what would be right.
     pub fn validate(&self) -> Result<()> {
         if self.threshold.is_finite() && self.threshold > 0.0 {
             return Ok(());

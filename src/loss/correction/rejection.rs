@@ -1,4 +1,4 @@
-//! What is not learned from, because the sampler was too far away.
+//! Tokens and completions that are excluded from training, because the sampler was too far away.
 
 use serde::{Deserialize, Serialize};
 
@@ -20,7 +20,7 @@ pub enum RejectionScope {
     SequenceMax,
 }
 
-/// What is compared with the bounds, with `d = ln pi - ln mu` held within ±20.
+/// What is compared with the bounds, with `d = ln pi - ln mu` clamped to ±20.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RejectionStatistic {
@@ -70,7 +70,10 @@ pub struct Rejection {
 }
 
 impl Rejection {
-    /// Refuses bounds that have no meaning with the statistic, and a maximum of signed numbers.
+    /// Rejects bounds that have no meaning with the statistic, and a maximum of signed numbers.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the field, its value and what would be right.
     pub fn validate(&self) -> Result<()> {
         let field = "sampler_correction.rejection";
         let is_k1 = self.statistic == RejectionStatistic::K1;

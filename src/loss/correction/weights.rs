@@ -46,7 +46,7 @@ pub struct ImportanceWeights {
     /// Divide by the mean weight of the step: over its tokens, or its completions. Default false.
     #[serde(default)]
     pub batch_normalize: bool,
-    /// Holds `d` within ± this before it is exponentiated. Default: none (verl: 20).
+    /// Clamps `d` to ± this before it is exponentiated. Default: none (verl: 20).
     #[serde(default)]
     pub log_ratio_clamp: Option<f64>,
 }
@@ -73,7 +73,10 @@ impl ImportanceWeights {
         }
     }
 
-    /// Refuses bounds that no weight, or no weight of 1, can be between.
+    /// Rejects bounds that no weight, or no weight of 1, can be between.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the field, its value and what would be right.
     pub fn validate(&self) -> Result<()> {
         let (min, max) = (self.min.unwrap_or(0.0), self.max.unwrap_or(f64::INFINITY));
         let field = "sampler_correction.weights";

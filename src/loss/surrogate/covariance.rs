@@ -41,7 +41,7 @@ pub(super) fn rank_threshold(values: &mut [f64], rank: usize) -> f64 {
     }
 }
 
-/// Refuses what is no share of tokens.
+/// Rejects what is no share of tokens.
 pub(super) fn share(field: &str, value: f64) -> Result<()> {
     if value > 0.0 && value <= 1.0 {
         return Ok(());

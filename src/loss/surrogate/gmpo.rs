@@ -16,7 +16,7 @@ use crate::loss::ratio::{LARGEST_EXPONENT, mean_over_tokens};
 /// L_b = -mean_t(A_t) exp(mean_t z_t)
 /// ```
 ///
-/// The term stands at every token of its completion; [`SequenceMeanTokenMean`](crate::loss::Aggregation::SequenceMeanTokenMean) is
+/// The term is repeated at every token of its completion; [`SequenceMeanTokenMean`](crate::loss::Aggregation::SequenceMeanTokenMean) is
 /// then the paper's mean over completions. Sampler weights enter as their geometric mean, `exp(mean_t ln w_t)`. The metrics count
 /// tokens whose log-ratio is outside of the range, by the sign of their advantage.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]

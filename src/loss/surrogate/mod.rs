@@ -34,7 +34,7 @@ pub use vespo::Vespo;
 use super::{RatioLevel, WeightLevel};
 use crate::{Error, Result};
 
-/// What a surrogate sees; every tensor `[B, T]` and zero at padding (the log-ratio of a whole completion stands at its padding too).
+/// What a surrogate sees; every tensor `[B, T]` and zero at padding (the log-ratio of a whole completion is repeated at its padding too).
 #[derive(Clone, Debug)]
 pub struct SurrogateInput {
     /// `ln pi(y_t)`, carries the gradient.
@@ -49,7 +49,7 @@ pub struct SurrogateInput {
     pub ref_log_probs: Option<Tensor<2>>,
     /// `A_t`, constant.
     pub advantages: Tensor<2>,
-    /// 1 at tokens that are learned from, constant.
+    /// 1 at tokens that are trained on, constant.
     pub mask: Tensor<2>,
     /// The sampler's importance weights, constant; only for a surrogate that [takes](SurrogateLoss::takes_sampler_weights) them.
     pub sampler_weights: Option<Tensor<2>>,
@@ -82,7 +82,7 @@ impl SurrogateInput {
 /// What a surrogate gives.
 #[derive(Clone, Debug)]
 pub struct SurrogateTerm {
-    /// The loss of every token, to be minimised, `[B, T]`. A loss of the whole completion stands at each of its tokens.
+    /// The loss of every token, to be minimised, `[B, T]`. A loss of the whole completion is repeated at each of its tokens.
     pub loss: Tensor<2>,
     /// Tokens held back from falling further (A < 0), if the surrogate clips.
     pub clipped_low: Option<Tensor<2, Bool>>,
@@ -172,7 +172,7 @@ pub trait SurrogateLoss: fmt::Debug + Send + Sync {
     /// The name by which errors and metrics call it.
     fn name(&self) -> &str;
 
-    /// Refuses settings that make no sense by themselves or with the ratio level. Default: nothing is refused.
+    /// Rejects settings that make no sense by themselves or with the ratio level. Default: nothing is refused.
     ///
     /// # Errors
     /// [`Error::Config`] naming both parts.
@@ -202,7 +202,7 @@ pub trait SurrogateLoss: fmt::Debug + Send + Sync {
         false
     }
 
-    /// Refuses weights of the sampler at this level. Default: none is refused.
+    /// Rejects weights of the sampler at this level. Default: none is refused.
     ///
     /// # Errors
     /// [`Error::Config`] naming the surrogate.
@@ -333,7 +333,7 @@ impl SurrogateLoss for Surrogate {
     }
 }
 
-/// Refuses every level but those given, because of `reason`.
+/// Rejects every level but those given, because of `reason`.
 fn only(surrogate: &str, level: RatioLevel, allowed: &[RatioLevel], reason: &str) -> Result<()> {
     if allowed.contains(&level) {
         return Ok(());
@@ -349,7 +349,7 @@ fn only(surrogate: &str, level: RatioLevel, allowed: &[RatioLevel], reason: &str
     ))
 }
 
-/// Refuses a number that is not finite and at least 0.
+/// Rejects a number that is not finite and at least 0.
 fn not_negative(field: &str, value: f64) -> Result<()> {
     if value.is_finite() && value >= 0.0 {
         return Ok(());
@@ -357,7 +357,7 @@ fn not_negative(field: &str, value: f64) -> Result<()> {
     Err(Error::config(field, value, "a finite number of at least 0"))
 }
 
-/// Refuses a number that is not finite and above 0.
+/// Rejects a number that is not finite and above 0.
 fn positive(field: &str, value: f64) -> Result<()> {
     if value.is_finite() && value > 0.0 {
         return Ok(());
