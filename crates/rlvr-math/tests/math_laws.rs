@@ -1,4 +1,4 @@
-//! Laws of the comparison: it answers on any text, and layout, order and exact arithmetic do not change the verdict.
+//! Laws of the comparison: it gives the same verdict again on any text, and layout, order and exact arithmetic do not change the verdict.
 
 use proptest::prelude::*;
 use rlvr_math::{MathConfig, MathVerifier, Verdict};
@@ -51,13 +51,13 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_pair_of_texts_has_a_verdict(a in ".{0,60}", b in ".{0,60}") {
+    fn a_pair_of_texts_has_the_same_verdict_again(a in ".{0,60}", b in ".{0,60}") {
         let first = MathVerifier::default().compare(&a, &b);
         prop_assert_eq!(first, MathVerifier::default().compare(&a, &b));
     }
 
     #[test]
-    fn any_soup_has_a_verdict(a in soup(), b in soup()) {
+    fn pieces_in_any_order_have_the_same_verdict_again(a in soup(), b in soup()) {
         let small = MathVerifier::new(MathConfig { fuel: 200_000, ..MathConfig::default() }).unwrap();
         let first = small.compare(&a, &b);
         prop_assert_eq!(&first, &small.compare(&a, &b));
@@ -66,9 +66,10 @@ proptest! {
 
     #[test]
     fn an_expression_equals_itself(a in expression()) {
-        prop_assert_eq!(verdict(&a, &a), Verdict::Equal);
-        prop_assert_eq!(verdict(&a, &format!("0+{a}")), Verdict::Equal);
-        prop_assert_eq!(verdict(&a, &format!("{{{a}}}")), Verdict::Equal);
+        // The same text would be equal without being read.
+        for same in [format!("0+{a}"), format!("\\frac{{2({a})}}{{2}}"), format!("3({a})-2({a})"), format!("--({a})")] {
+            prop_assert_eq!(verdict(&a, &same), Verdict::Equal, "{}", same);
+        }
     }
 
     #[test]
