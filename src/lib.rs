@@ -16,7 +16,7 @@
 //! use rlvr::rollout::GenerationConfig;
 //! use rlvr::train::{RunConfig, Trainer, TrainerConfig};
 //!
-//! # #[cfg(feature = "flex")]
+//! # #[cfg(all(feature = "flex", feature = "math"))]
 //! # fn main() -> rlvr::Result<()> {
 //! let device = burn::tensor::Device::flex().autodiff(); // or cuda(0): the device is the backend
 //! let task = Arithmetic { digits: 1, terms: 2 };
@@ -44,7 +44,7 @@
 //! trainer.run(&run, &mut observers, &AtomicBool::new(false))?;
 //! # Ok(())
 //! # }
-//! # #[cfg(not(feature = "flex"))]
+//! # #[cfg(not(all(feature = "flex", feature = "math")))]
 //! # fn main() {}
 //! ```
 //!
@@ -88,6 +88,7 @@
 //! | `ndarray` | | burn's other CPU backend, which the numeric tests run on as well |
 //! | `cuda` | | NVIDIA GPUs |
 //! | `wgpu` | | WebGPU: Vulkan, Metal, DirectX 12 |
+//! | `math` | yes | answers: finding and comparing them ([`rlvr_math`](https://docs.rs/rlvr-math)), and the rewards that read a completion's text |
 //! | `progress` | yes | the progress bar ([`indicatif`](https://docs.rs/indicatif)) |
 //! | `chart` | yes | the SVG chart ([`plotters`](https://docs.rs/plotters)) |
 //! | `hf` | | open weights, tokenizers and chat templates in Hugging Face folders: [`policy::hf`], [`prompt::hf`] |

@@ -80,6 +80,8 @@
 //! # Ok::<(), rlvr::Error>(())
 //! ```
 //!
+//! Rewards that read the text of a completion, [`Extractor`] and [`Tags`] among them, need the feature `math`.
+//!
 //! # Custom rewards
 //!
 //! [`FnReward`] makes a reward of a closure; a type of its own implements [`Reward`], whose documentation covers slow rewards.
