@@ -98,7 +98,7 @@ fn gradients(model: &CausalModel, prefixed: bool) -> (Vec<f64>, GradientsParams)
                 .collect()
         })
         .collect();
-    let weights = common::matrix(&weights, &device);
+    let weights = common::matrix(&weights, &device.inner());
     let log_probs = floats(scored.log_probs.clone() * weights.clone());
     let loss = (scored.log_probs.clone() * weights.clone()).sum()
         + (scored.entropies.clone() * weights).sum();
@@ -192,10 +192,8 @@ fn fresh_adapters_change_nothing_and_are_all_that_is_trained() {
         assert_ne!(hidden(&model), hidden(&plain), "the adapters have moved");
         let after = floats(model.layers[0].self_attn.k_proj.weight.val().inner());
         assert_eq!(before, after, "the weights have not");
-        // Off again it is the model that it was, and so is the reference.
+        // Off again it is the model that it was.
         assert_eq!(hidden(&model.clone().with_adapters_off()), hidden(&plain));
-        let reference = ReferencePolicy::new(&model, ReferenceSync::Never).unwrap();
-        assert_eq!(hidden(reference.model()), hidden(&plain));
     }
 }
 
@@ -242,4 +240,94 @@ fn what_cannot_be_adapted_is_refused_by_name() {
         .unwrap()
         .with_lora(&usual());
     assert!(twice.unwrap_err().to_string().contains("merge_lora"));
+}
+
+#[test]
+fn the_reference_is_the_policy_as_given_with_its_adapters() {
+    for (_, device) in devices() {
+        let device = device.autodiff();
+        let plain = model(true, &device);
+        let fresh = plain.clone().with_lora(&LoraConfig::default()).unwrap();
+        let reference = ReferencePolicy::new(&fresh, ReferenceSync::Never).unwrap();
+        assert_eq!(hidden(reference.model()), hidden(&plain));
+        let trained = adapted(plain.clone(), &LoraConfig::default());
+        assert_ne!(hidden(&trained), hidden(&plain));
+        let reference = ReferencePolicy::new(&trained, ReferenceSync::Never).unwrap();
+        assert_eq!(hidden(reference.model()), hidden(&trained));
+    }
+}
+
+/// Every parameter's values, in the order of the module.
+struct Values(Vec<Vec<f64>>);
+
+impl ModuleVisitor for Values {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        self.0.push(floats(param.val().inner()));
+    }
+}
+
+fn values(model: &CausalModel) -> Vec<Vec<f64>> {
+    let mut values = Values(Vec::new());
+    model.visit(&mut values);
+    values.0
+}
+
+#[test]
+fn a_moving_average_leaves_what_is_not_trained_as_it_is() {
+    for (backend, device) in devices() {
+        let policy = adapted(model(true, &device.autodiff()), &LoraConfig::default());
+        let sync = ReferenceSync::MovingAverage {
+            steps: 1,
+            alpha: 0.6,
+        };
+        let mut reference = ReferencePolicy::new(&policy, sync).unwrap();
+        let moved = adapted(policy.clone().merge_lora(), &LoraConfig::default());
+        // The frozen weights of `policy` with other adapters.
+        let mut target = policy.clone();
+        for (mine, other) in target.layers.iter_mut().zip(&moved.layers) {
+            mine.self_attn.q_proj.lora = other.self_attn.q_proj.lora.clone();
+        }
+        for step in 1..=20 {
+            reference.after_step(step, &target);
+        }
+        assert_eq!(
+            values(&reference.model().clone().with_adapters_off()),
+            values(&policy.clone().with_adapters_off()),
+            "{backend}"
+        );
+        let adapter = |model: &CausalModel| {
+            let lora = model.layers[0].self_attn.q_proj.lora.as_ref().unwrap();
+            floats(lora.b.val().inner())
+        };
+        for (got, want) in adapter(reference.model()).iter().zip(adapter(&target)) {
+            assert_close(*got, want, 1e-5, 1e-5, backend);
+        }
+    }
+}
+
+#[test]
+fn updates_keep_the_checkpointing_strategy_of_the_device() {
+    let (_, device) = devices().remove(0);
+    let device = device.autodiff().gradient_checkpointing();
+    let strategy = device.gradient_checkpointing_strategy();
+    for (lora, blockwise) in [(false, false), (true, false), (false, true), (true, true)] {
+        let mut model = model(true, &device).with_gradient_checkpointing(blockwise);
+        if lora {
+            model = model.with_lora(&LoraConfig::default()).unwrap();
+        }
+        let mut optimizer = Optimizer::new(OptimizerConfig::new(Schedule::constant(0.1))).unwrap();
+        for _ in 0..2 {
+            let (_, gradients) = gradients(&model, true);
+            optimizer.step(&mut model, gradients).unwrap();
+        }
+        let projection = &model.layers[0].self_attn.q_proj;
+        let weight = match &projection.lora {
+            Some(lora) => lora.b.val(),
+            None => projection.weight.val(),
+        };
+        assert_eq!(weight.gradient_checkpointing_strategy(), strategy, "{lora}");
+        let merged = model.merge_lora();
+        let weight = merged.layers[0].self_attn.q_proj.weight.val();
+        assert_eq!(weight.gradient_checkpointing_strategy(), strategy, "{lora}");
+    }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
 use rlvr::policy::causal::{CausalConfig, CausalModel};
-use rlvr::policy::{KvCache, PolicyModel, TokenBatch, ValueHead, ValueModel};
+use rlvr::policy::{PolicyModel, PrefixedBatch, ValueHead, ValueModel};
 use rlvr::prompt::{CharTokenizer, Tokenizer};
 use rlvr::reward::{ModelReward, Reward, RewardInput, RewardOptions, RewardSet};
 use rlvr::rollout::{FinishReason, RewardOutcome, Rollout};
@@ -26,13 +26,8 @@ struct Known {
 }
 
 impl ValueModel for Known {
-    type Cache = KvCache;
-
-    fn empty_cache(&self, rows: usize) -> KvCache {
-        self.trunk.empty_cache(rows)
-    }
-
-    fn values(&self, tokens: &TokenBatch, _: &mut KvCache) -> rlvr::Result<Tensor<2>> {
+    fn values(&self, batch: &PrefixedBatch) -> rlvr::Result<Tensor<2>> {
+        let tokens = &batch.rows;
         assert!(
             tokens.rows() <= 3,
             "no more than the batch that was asked for"

@@ -9,8 +9,9 @@ use burn::tensor::{Device, Tensor};
 use common::{assert_close, devices, floats, ids};
 use rlvr::policy::causal::{CausalConfig, CausalModel};
 use rlvr::policy::{
-    LogProbConfig, PolicyCache, PolicyModel, ReferencePolicy, ReferenceSync, ScoredTokens,
-    TokenBatch, ValueHead, ValueModel, logits_log_probs, squared_probabilities, token_log_probs,
+    ForwardPass, KvCache, LogProbConfig, PolicyCache, PolicyModel, PrefixedBatch, ReferencePolicy,
+    ReferenceSync, ScoredTokens, TokenBatch, ValueHead, ValueModel, logits_log_probs,
+    squared_probabilities, token_log_probs,
 };
 
 /// A small model with every optional part: grouped heads, biases, head norms.
@@ -464,13 +465,149 @@ fn a_fresh_critic_is_zero_and_its_gradient_reaches_the_trunk_once_the_head_moves
     let trunk = config(true).init(0, &device.clone().autodiff()).unwrap();
     let critic = ValueHead::new(trunk);
     let batch = TokenBatch::from_rows(&ragged(), &device).unwrap();
-    let values = critic.values(&batch, &mut critic.empty_cache(4)).unwrap();
+    let values = critic.values(&batch.into()).unwrap();
     assert_eq!(values.dims(), [4, 6]);
     assert!(floats(values.clone()).iter().all(|&v| v == 0.0));
     let loss = (values - 1.0).square().mean();
     let grads = GradientsParams::from_grads(loss.backward(), &critic);
     let head = grads.get::<2>(critic.head.weight.id).unwrap();
     assert!(floats(head).iter().any(|&g| g.abs() > 1e-6));
+}
+
+/// A trunk that is trained by [`PolicyModel::forward_pass`] alone.
+#[derive(Module, Debug)]
+struct Recomputed {
+    inner: CausalModel,
+}
+
+impl PolicyModel for Recomputed {
+    type Cache = KvCache;
+
+    fn empty_cache(&self, rows: usize) -> KvCache {
+        self.inner.empty_cache(rows)
+    }
+
+    fn forward(&self, tokens: &TokenBatch, cache: &mut KvCache) -> rlvr::Result<Tensor<3>> {
+        let hidden = self.inner.forward(tokens, cache)?;
+        assert!(!hidden.is_tracked(), "the whole trunk is kept on the tape");
+        Ok(hidden)
+    }
+
+    fn unembedding(&self) -> Tensor<2> {
+        self.inner.unembedding()
+    }
+
+    fn vocab_size(&self) -> usize {
+        self.inner.vocab_size()
+    }
+
+    fn max_positions(&self) -> usize {
+        self.inner.max_positions()
+    }
+
+    fn device(&self) -> Device {
+        self.inner.device()
+    }
+
+    fn forward_pass(&self, batch: &PrefixedBatch) -> rlvr::Result<ForwardPass> {
+        self.inner.forward_pass(batch)
+    }
+}
+
+#[test]
+fn a_critic_is_trained_by_the_forward_pass_of_its_trunk() {
+    let (backend, device) = devices().remove(0);
+    let trunk = config(true).init(0, &device.autodiff()).unwrap();
+    let with_head = |trunk: CausalModel| {
+        let mut critic = ValueHead::new(trunk);
+        let ramp = Tensor::<1, burn::tensor::Int>::arange(0..16, &critic.device()).float();
+        critic.head.weight = Param::from_tensor((ramp * 0.1 - 0.7).reshape([16, 1]));
+        critic
+    };
+    let batch = PrefixedBatch {
+        prefixes: Some(TokenBatch::from_rows(&[[1u32, 2, 3]], &trunk.device()).unwrap()),
+        prefix_of: vec![0; 4],
+        rows: TokenBatch::from_rows(&ragged(), &trunk.device()).unwrap(),
+    };
+    let mask = |values: &Tensor<2>| {
+        let rows: Vec<Vec<f64>> = ragged()
+            .iter()
+            .map(|row| {
+                (0..6)
+                    .map(|t| if t < row.len() { 1.0 } else { 0.0 })
+                    .collect()
+            })
+            .collect();
+        common::matrix(&rows, &values.device().inner())
+    };
+    let loss = |values: Tensor<2>| ((values.clone() - 1.0).square() * mask(&values)).sum();
+
+    let kept = with_head(trunk.clone());
+    let whole = loss(kept.values(&batch).unwrap());
+    let want = GradientsParams::from_grads(whole.backward(), &kept);
+    let want = gradients(&kept.trunk, &want);
+    for checkpointing in [false, true] {
+        let trunk = trunk.clone().with_gradient_checkpointing(checkpointing);
+        let critic = with_head(trunk);
+        let pass = critic.value_pass(&batch).unwrap();
+        let loss = loss(pass.values.clone());
+        let got = gradients(&critic.trunk, &pass.backward(loss, &critic).unwrap());
+        for ((name, got), (_, want)) in got.iter().zip(&want) {
+            assert_eq!(got.len(), want.len(), "{name}");
+            for (got, want) in got.iter().zip(want) {
+                let what = format!("{backend} {checkpointing} {name}");
+                assert_close(*got, *want, 1e-4, 1e-5, &what);
+            }
+        }
+    }
+    let inner = trunk.with_gradient_checkpointing(true);
+    let mut critic = ValueHead::new(Recomputed { inner });
+    critic.head.weight = critic
+        .head
+        .weight
+        .map(|weight| weight.ones_like().require_grad());
+    let pass = critic.value_pass(&batch).unwrap();
+    let loss = loss(pass.values.clone());
+    assert!(!pass.backward(loss, &critic).unwrap().is_empty());
+}
+
+#[test]
+fn what_stands_at_padding_does_not_reach_the_gradient() {
+    for (backend, device) in devices() {
+        let on_tape = device.clone().autodiff();
+        let targets = ids(&[vec![1, 2, 0], vec![1, 2, 3]], &device);
+        let mask = common::matrix(&[vec![1.0, 1.0, 0.0], vec![1.0; 3]], &device);
+        #[derive(Module, Debug)]
+        struct Unembedding {
+            matrix: Param<Tensor<2>>,
+        }
+        let matrix = Param::from_tensor(Tensor::<2>::ones([4, 5], &on_tape));
+        let model = Unembedding { matrix };
+        let gradient = |padding: f32| {
+            let mut hidden: Vec<f32> = (0..24).map(|x| 0.1 * x as f32).collect();
+            hidden[8..12].fill(padding);
+            let data = burn::tensor::TensorData::new(hidden, [2, 3, 4]);
+            let hidden = Tensor::<3>::from_data(data, &on_tape).require_grad();
+            let config = LogProbConfig::default();
+            let matrix = model.matrix.val();
+            let scored = ScoredTokens::new(hidden, matrix, targets.clone(), &config).unwrap();
+            let input = rlvr::loss::LossInput::new(
+                scored.log_probs.clone(),
+                Tensor::ones([2, 3], &device),
+                mask.clone(),
+            );
+            let counts = rlvr::loss::StepCounts::of(&[2, 3]);
+            let loss = rlvr::loss::PolicyObjective::dapo()
+                .loss(&input, counts)
+                .unwrap();
+            let gradients = scored.backward(loss.loss, &model).unwrap();
+            floats(gradients.get::<2>(model.matrix.id).unwrap())
+        };
+        let want = gradient(0.5);
+        assert!(want.iter().any(|&g| g != 0.0));
+        assert_eq!(gradient(f32::NAN), want, "{backend}");
+        assert_eq!(gradient(f32::INFINITY), want, "{backend}");
+    }
 }
 
 #[test]

@@ -197,7 +197,7 @@ fn the_value_of_a_column_is_that_of_the_state_before_its_token() {
             for (t, got) in values[row].iter().enumerate() {
                 let state = [prompt.as_slice(), &rollout.tokens[..t]].concat();
                 let tokens = TokenBatch::from_rows(&[&state], &device).unwrap();
-                let whole = critic.values(&tokens, &mut critic.empty_cache(1)).unwrap();
+                let whole = critic.values(&tokens.into()).unwrap();
                 let want = *floats(whole).last().unwrap();
                 assert_close(*got, want, 1e-4, 1e-4, backend);
             }

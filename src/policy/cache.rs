@@ -1,6 +1,6 @@
 //! What a policy remembers of the tokens it has read.
 
-use burn::tensor::{Bool, Device, Tensor, TensorData, s};
+use burn::tensor::{Bool, Device, Int, Tensor, TensorData, s};
 
 use super::tokens::TokenBatch;
 use crate::host;
@@ -123,16 +123,11 @@ impl KvCache {
                 AttentionMask::Causal
             };
         }
-        let mut hidden = Vec::with_capacity(self.valid.len() * width * self.columns);
-        for row in &self.valid {
-            for query in 0..width {
-                hidden.extend((0..self.columns).map(|key| !row[key] || key > old + query));
-            }
-        }
-        AttentionMask::Hidden(Tensor::from_data(
-            TensorData::new(hidden, [self.valid.len(), 1, width, self.columns]),
-            device,
-        ))
+        let padding = self.padding(device);
+        AttentionMask::Hidden(match width {
+            1 => padding,
+            _ => self.either(padding, self.later(width, device), width),
+        })
     }
 
     /// The mask of the current pass for layers in which a token sees itself and the `window - 1` tokens before it; `None` if no
@@ -146,28 +141,47 @@ impl KvCache {
         if self.lengths.iter().all(|&length| length <= window) {
             return None;
         }
-        let old = self.columns_before;
-        let mut hidden = Vec::with_capacity(self.valid.len() * width * self.columns);
+        let (rows, columns, old) = (self.valid.len(), self.columns, self.columns_before);
+        // How many tokens of the row stand before each column.
+        let mut positions = Vec::with_capacity(rows * columns);
         for row in &self.valid {
-            // How many tokens of the row stand before each column.
             let mut position = 0;
-            let positions: Vec<usize> = row
-                .iter()
-                .map(|&token| {
-                    position += usize::from(token);
-                    position - usize::from(token)
-                })
-                .collect();
-            for query in old..old + width {
-                let seen = |key: usize| {
-                    row[key] && key <= query && positions[key] + window > positions[query]
-                };
-                hidden.extend((0..self.columns).map(|key| !seen(key)));
+            for &token in row {
+                positions.push(position);
+                position += i32::from(token);
             }
         }
+        let data = TensorData::new(positions, [rows, 1, 1, columns]);
+        let keys = Tensor::<4, Int>::from_data(data, device);
+        let queries = keys.clone().slice(s![.., .., .., old..old + width]);
+        let shape = [rows, 1, width, columns];
+        let queries = queries.reshape([rows, 1, width, 1]).expand(shape);
+        let distant = (queries - window as i32).greater_equal(keys.expand(shape));
+        let hidden = self.either(self.padding(device), self.later(width, device), width);
+        Some(AttentionMask::Hidden(hidden.bool_or(distant)))
+    }
+
+    /// `[B, 1, 1, S]`: true at columns that are padding.
+    fn padding(&self, device: &Device) -> Tensor<4, Bool> {
+        let flags: Vec<bool> = self.valid.iter().flatten().map(|&token| !token).collect();
+        let shape = [self.valid.len(), 1, 1, self.columns];
+        Tensor::from_data(TensorData::new(flags, shape), device)
+    }
+
+    /// `[1, 1, T, S]`: true at columns later than the query.
+    fn later(&self, width: usize, device: &Device) -> Tensor<4, Bool> {
+        let (old, columns) = (self.columns_before as i64, self.columns);
+        let shape = [1, 1, width, columns];
+        let keys = Tensor::<1, Int>::arange(0..columns as i64, device).reshape([1, 1, 1, columns]);
+        let queries = Tensor::<1, Int>::arange(old..old + width as i64, device);
+        let queries = queries.reshape([1, 1, width, 1]);
+        keys.expand(shape).greater(queries.expand(shape))
+    }
+
+    /// `[B, 1, T, S]`: true where `a` or `b` is.
+    fn either(&self, a: Tensor<4, Bool>, b: Tensor<4, Bool>, width: usize) -> Tensor<4, Bool> {
         let shape = [self.valid.len(), 1, width, self.columns];
-        let hidden = Tensor::from_data(TensorData::new(hidden, shape), device);
-        Some(AttentionMask::Hidden(hidden))
+        a.expand(shape).bool_or(b.expand(shape))
     }
 
     /// Adds the new keys and values `[B, H, T, Dh]` of `layer` and returns all of them
@@ -231,5 +245,74 @@ impl PolicyCache for KvCache {
             layer.keys.inplace(|keys| keys.select(0, index.clone()));
             layer.values.inplace(|values| values.select(0, index));
         }
+    }
+}
+
+#[cfg(all(test, any(feature = "flex", feature = "ndarray")))]
+mod tests {
+    use super::*;
+
+    #[cfg(feature = "flex")]
+    fn device() -> Device {
+        Device::flex()
+    }
+
+    #[cfg(not(feature = "flex"))]
+    #[allow(deprecated)]
+    fn device() -> Device {
+        Device::ndarray()
+    }
+
+    /// What a query may not see, one comparison after the other: `[B, T, S]`.
+    fn expected(cuts: &[[usize; 3]], widths: &[usize], window: usize) -> Vec<bool> {
+        let mut hidden = Vec::new();
+        let last = widths.len() - 1;
+        let before: usize = widths[..last].iter().sum();
+        for row in cuts {
+            // Which columns are tokens, and the place of each in its row.
+            let mut columns = Vec::new();
+            for (&length, &width) in row.iter().zip(widths) {
+                columns.extend((0..width).map(|column| column < length));
+            }
+            let place = |at: usize| columns[..at].iter().filter(|&&token| token).count();
+            for query in 0..widths[last] {
+                let query = before + query;
+                hidden.extend((0..columns.len()).map(|key| {
+                    let seen = columns[key] && key <= query && place(key) + window > place(query);
+                    !seen
+                }));
+            }
+        }
+        hidden
+    }
+
+    #[test]
+    fn masks_are_those_of_the_definition() {
+        let device = device();
+        // Tokens of each row in three passes, of widths 3, 2 and 4.
+        let (cuts, widths) = ([[3, 1, 4], [1, 2, 2], [2, 2, 1], [1, 0, 3]], [3, 2, 4]);
+        let mut cache = KvCache::new(0, cuts.len());
+        let mut mask = AttentionMask::Full;
+        for (pass, &width) in widths.iter().enumerate() {
+            let tokens = TokenBatch {
+                ids: Tensor::zeros([cuts.len(), width], &device),
+                lengths: cuts.iter().map(|row| row[pass]).collect(),
+            };
+            mask = cache.begin(&tokens, 100).unwrap().1;
+        }
+        let flat = |mask: AttentionMask| match mask {
+            AttentionMask::Hidden(hidden) => {
+                assert_eq!(hidden.dims(), [4, 1, 4, 9]);
+                let hidden: Vec<bool> = hidden.into_data().iter::<bool>().collect();
+                hidden
+            }
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(flat(mask), expected(&cuts, &widths, 100));
+        for window in 1..7 {
+            let windowed = cache.windowed_mask(4, window, &device).unwrap();
+            assert_eq!(flat(windowed), expected(&cuts, &widths, window), "{window}");
+        }
+        assert!(cache.windowed_mask(4, 8, &device).is_none());
     }
 }

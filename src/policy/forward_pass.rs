@@ -4,6 +4,8 @@ use burn::module::Module;
 use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 
+use super::gradients::GradientSum;
+use super::log_probs::{as_dtype, is_half};
 use super::tokens::TokenBatch;
 use crate::Result;
 
@@ -19,6 +21,17 @@ pub struct PrefixedBatch {
     pub prefix_of: Vec<usize>,
     /// What comes after them.
     pub rows: TokenBatch,
+}
+
+impl From<TokenBatch> for PrefixedBatch {
+    /// Rows that share nothing.
+    fn from(rows: TokenBatch) -> Self {
+        Self {
+            prefixes: None,
+            prefix_of: Vec::new(),
+            rows,
+        }
+    }
 }
 
 /// Takes the gradient at the hidden states to the parameters.
@@ -47,8 +60,8 @@ impl ForwardPass {
         Self { hidden, back }
     }
 
-    /// The gradients of the parameters of `model`, given that at the hidden states and, where the unembedding is trained, that
-    /// at the `unembedding`, which is on the tape.
+    /// The gradients of the parameters of `model` in f32, given that at the hidden states and, where the unembedding is trained, the
+    /// matrix on the tape and the gradient at it.
     pub(super) fn backward<M: Module>(
         self,
         to_hidden: Tensor<3>,
@@ -56,21 +69,30 @@ impl ForwardPass {
         model: &M,
     ) -> Result<GradientsParams> {
         // The gradients stay off the tape: plain constants go with any checkpointing strategy of the model's device.
-        let unembedding = unembedding.map(|(matrix, gradient)| (matrix * gradient).sum());
-        let Some(back) = self.back else {
-            let mut pulled = (self.hidden * to_hidden).sum();
-            if let Some(unembedding) = unembedding {
-                pulled = pulled + unembedding;
+        let half = is_half(to_hidden.dtype());
+        let mut unembedding = unembedding.map(|(matrix, gradient)| {
+            let gradient = as_dtype(gradient, matrix.dtype());
+            (matrix * gradient).sum()
+        });
+        let mut sum = GradientSum::default();
+        match self.back {
+            Some(back) => sum.add(model, back(to_hidden)?),
+            None => {
+                let mut pulled = (self.hidden * to_hidden).sum();
+                // In half precision the two gradients of a tied embedding are added in f32 below, not on the tape.
+                if !half && let Some(unembedding) = unembedding.take() {
+                    pulled = pulled + unembedding;
+                }
+                if pulled.is_tracked() {
+                    sum.add(model, GradientsParams::from_grads(pulled.backward(), model));
+                }
             }
-            return Ok(GradientsParams::from_grads(pulled.backward(), model));
-        };
-        let mut sum = burn::optim::GradientsAccumulator::<M>::new();
-        sum.accumulate(model, back(to_hidden)?);
+        }
         if let Some(unembedding) = unembedding {
             let gradients = unembedding.backward();
-            sum.accumulate(model, GradientsParams::from_grads(gradients, model));
+            sum.add(model, GradientsParams::from_grads(gradients, model));
         }
-        Ok(sum.grads())
+        Ok(sum.finish())
     }
 }
 

@@ -78,11 +78,34 @@ pub fn logits_log_probs(
     }
 }
 
+/// The log-probs of [`logits_log_probs`] alone: entropies cost several passes over `[N, V]`.
+pub(super) fn logits_log_probs_only(
+    logits: Tensor<2>,
+    targets: Tensor<1, Int>,
+    temperature: f64,
+) -> Tensor<1> {
+    let log_p = log_softmax(in_f32(logits).div_scalar(temperature), 1);
+    log_p.gather(1, targets.unsqueeze_dim(1)).squeeze_dim(1)
+}
+
 /// Half precision becomes f32; anything else stays.
 pub(crate) fn in_f32<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    match x.dtype() {
-        DType::F16 | DType::BF16 => x.cast(FloatDType::F32),
-        _ => x,
+    match is_half(x.dtype()) {
+        true => x.cast(FloatDType::F32),
+        false => x,
+    }
+}
+
+/// Whether `dtype` is f16 or bf16.
+pub(crate) fn is_half(dtype: DType) -> bool {
+    matches!(dtype, DType::F16 | DType::BF16)
+}
+
+/// `x` as `dtype`.
+pub(crate) fn as_dtype<const D: usize>(x: Tensor<D>, dtype: DType) -> Tensor<D> {
+    match x.dtype() == dtype {
+        true => x,
+        false => x.cast(dtype),
     }
 }
 
@@ -100,29 +123,59 @@ pub fn token_log_probs(
     targets: Tensor<2, Int>,
     config: &LogProbConfig,
 ) -> Result<TokenScores> {
+    let shape = hidden.dims();
+    let (mut log_probs, mut entropies) = (Vec::new(), Vec::new());
+    in_chunks(hidden, unembedding, targets, config, |logits, targets| {
+        let scores = logits_log_probs(logits, targets, config.temperature);
+        log_probs.push(scores.log_probs);
+        entropies.push(scores.entropies);
+    })?;
+    let joined = |parts| Tensor::<1>::cat(parts, 0).reshape([shape[0], shape[1]]);
+    Ok(TokenScores {
+        log_probs: joined(log_probs),
+        entropies: joined(entropies),
+    })
+}
+
+/// As [`token_log_probs`] without the entropies.
+///
+/// # Errors
+/// As [`token_log_probs`].
+pub(crate) fn token_log_probs_only(
+    hidden: Tensor<3>,
+    unembedding: Tensor<2>,
+    targets: Tensor<2, Int>,
+    config: &LogProbConfig,
+) -> Result<Tensor<2>> {
+    let shape = hidden.dims();
+    let mut log_probs = Vec::new();
+    in_chunks(hidden, unembedding, targets, config, |logits, targets| {
+        log_probs.push(logits_log_probs_only(logits, targets, config.temperature));
+    })?;
+    Ok(Tensor::cat(log_probs, 0).reshape([shape[0], shape[1]]))
+}
+
+/// Gives `score` the logits and targets of one chunk of tokens after the other, off the tape.
+fn in_chunks(
+    hidden: Tensor<3>,
+    unembedding: Tensor<2>,
+    targets: Tensor<2, Int>,
+    config: &LogProbConfig,
+    mut score: impl FnMut(Tensor<2>, Tensor<1, Int>),
+) -> Result<()> {
     config.validate()?;
     let [rows, width, size] = check_shapes(&hidden, &unembedding, &targets)?;
     let hidden = hidden.inner().reshape([rows * width, size]);
     let unembedding = unembedding.inner();
     let targets = targets.inner().reshape([rows * width]);
-    let (mut log_probs, mut entropies) = (Vec::new(), Vec::new());
     for (from, to) in chunks(rows * width, config.chunk) {
         let logits = hidden
             .clone()
             .slice(s![from..to, ..])
             .matmul(unembedding.clone());
-        let scores = logits_log_probs(
-            logits,
-            targets.clone().slice(s![from..to]),
-            config.temperature,
-        );
-        log_probs.push(scores.log_probs);
-        entropies.push(scores.entropies);
+        score(logits, targets.clone().slice(s![from..to]));
     }
-    Ok(TokenScores {
-        log_probs: Tensor::cat(log_probs, 0).reshape([rows, width]),
-        entropies: Tensor::cat(entropies, 0).reshape([rows, width]),
-    })
+    Ok(())
 }
 
 /// `[B, T, D]` if the three fit together.

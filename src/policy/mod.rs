@@ -8,6 +8,7 @@
 mod cache;
 pub mod causal;
 mod forward_pass;
+mod gradients;
 #[cfg(feature = "hf")]
 pub mod hf;
 mod log_probs;
@@ -20,11 +21,12 @@ mod value;
 
 pub use cache::{AttentionMask, KvCache, PolicyCache};
 pub use forward_pass::{ForwardPass, PrefixedBatch};
-pub(crate) use log_probs::in_f32;
+pub(crate) use gradients::{GradientSum, Trained, on_tape_of, require_gradients};
 pub use log_probs::{LogProbConfig, TokenScores, logits_log_probs, token_log_probs};
+pub(crate) use log_probs::{as_dtype, in_f32, is_half, token_log_probs_only};
 pub use model::PolicyModel;
 pub use reference::{ReferencePolicy, ReferenceSync};
 pub use scored::ScoredTokens;
 pub use squared::squared_probabilities;
 pub use tokens::TokenBatch;
-pub use value::{ValueHead, ValueModel};
+pub use value::{ValueHead, ValueModel, ValuePass};

@@ -33,7 +33,7 @@ pub trait PolicyModel: Module + ModuleDisplay {
     fn empty_cache(&self, rows: usize) -> Self::Cache;
 
     /// Hidden states `[B, T, D]` of `tokens` `[B, T]`, read after what `cache` holds. What stands at a
-    /// row's padding (index `lengths[b]` and up) is unspecified.
+    /// row's padding (index `lengths[b]` and up) is unspecified, NaN included.
     ///
     /// # Errors
     /// If the batch and the cache have different numbers of rows, or a row outgrows
@@ -73,11 +73,5 @@ pub trait PolicyModel: Module + ModuleDisplay {
     /// As [`forward`](Self::forward).
     fn forward_pass(&self, batch: &PrefixedBatch) -> Result<ForwardPass> {
         Ok(self.hidden_states(batch)?.into())
-    }
-
-    /// The policy that a KL term should pull towards when training begins: without gradients, and sharing what it can with
-    /// this one. Provided: a snapshot. A model with adapters gives itself without them.
-    fn reference(&self) -> Self {
-        self.valid()
     }
 }

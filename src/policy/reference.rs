@@ -2,11 +2,13 @@
 
 use std::any::Any;
 
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
-use burn::tensor::Tensor;
+use burn::module::{ModuleMapper, ModuleVisitor, Param};
+use burn::tensor::{DType, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::PolicyModel;
+use super::gradients::Trained;
+use super::log_probs::{as_dtype, in_f32};
 use crate::{Error, Result};
 
 /// When and how the reference follows the policy.
@@ -21,8 +23,9 @@ pub enum ReferenceSync {
         /// Steps between two replacements; at least 1.
         steps: u64,
     },
-    /// `reference = alpha * policy + (1 - alpha) * reference` every `steps` steps (TR-DPO, arXiv
-    /// 2404.09656; TRL's defaults are 0.6 and 512).
+    /// `reference = reference + alpha * (policy - reference)` every `steps` steps (TR-DPO, arXiv
+    /// 2404.09656; TRL's defaults are 0.6 and 512), in f32, for every parameter that the policy trains. Of adapters `A` and `B` are
+    /// averaged, not their product.
     MovingAverage {
         /// Steps between two moves; at least 1.
         steps: u64,
@@ -46,24 +49,33 @@ impl ReferenceSync {
     }
 }
 
-/// A copy of the policy without gradients.
+/// The policy as it was given, without gradients, adapters included; it shares with the policy what neither of them changes.
 #[derive(Clone, Debug)]
 pub struct ReferencePolicy<M> {
     model: M,
     sync: ReferenceSync,
+    /// Whether each parameter, in the module's order, is trained: the others are equal in policy and reference.
+    trained: Vec<bool>,
+    /// Of a moving average: the model with its trained parameters in f32. In half precision most moves are smaller than the last
+    /// digit.
+    average: Option<M>,
 }
 
 impl<M: PolicyModel> ReferencePolicy<M> {
-    /// Freezes what `policy` starts from ([`PolicyModel::reference`]), to be moved by `sync`.
+    /// Freezes `policy`, to be moved by `sync`.
     ///
     /// # Errors
     /// If `sync` is refused.
     pub fn new(policy: &M, sync: ReferenceSync) -> Result<Self> {
         sync.validate()?;
-        Ok(Self {
-            model: policy.reference(),
+        let mut reference = Self {
+            model: policy.valid(),
             sync,
-        })
+            trained: Trained::of(policy).flags,
+            average: None,
+        };
+        reference.replace(policy.valid());
+        Ok(reference)
     }
 
     /// The frozen model; nothing that it computes is recorded for a gradient.
@@ -71,9 +83,23 @@ impl<M: PolicyModel> ReferencePolicy<M> {
         &self.model
     }
 
-    /// Puts other weights in its place, as when a checkpoint is read.
-    pub fn replace(&mut self, model: M) {
-        self.model = model.valid();
+    /// What a checkpoint holds: the model, or of a moving average its f32 values.
+    pub(crate) fn weights(&self) -> &M {
+        self.average.as_ref().unwrap_or(&self.model)
+    }
+
+    /// Puts other weights in its place, as when a checkpoint is read. They are rounded to the types of the model's own.
+    pub fn replace(&mut self, weights: M) {
+        let weights = weights.valid();
+        let mut types = Types::default();
+        self.model.visit(&mut types);
+        self.average = match self.sync {
+            ReferenceSync::MovingAverage { .. } => {
+                Some(weights.clone().map(&mut InF32(self.trained.iter())))
+            }
+            _ => None,
+        };
+        self.model = weights.map(&mut Round(types.0.into_iter()));
     }
 
     /// Called after step `step` (counted from 1): follows `policy` if it is time. Returns whether it
@@ -85,7 +111,14 @@ impl<M: PolicyModel> ReferencePolicy<M> {
                 true
             }
             ReferenceSync::MovingAverage { steps, alpha } if step.is_multiple_of(steps) => {
-                self.model = blend(self.model.clone(), &policy.valid(), alpha);
+                let mut targets = Values::default();
+                policy.valid().visit(&mut targets);
+                let average = self.weights().clone();
+                self.replace(average.map(&mut Blend {
+                    targets: targets.0.into_iter(),
+                    trained: self.trained.clone().into_iter(),
+                    alpha,
+                }));
                 true
             }
             _ => false,
@@ -93,39 +126,68 @@ impl<M: PolicyModel> ReferencePolicy<M> {
     }
 }
 
-/// `(1 - alpha) * model + alpha * towards`, parameter by parameter.
-fn blend<M: Module>(model: M, towards: &M, alpha: f64) -> M {
-    let mut sources = Sources::default();
-    towards.visit(&mut sources);
-    model.map(&mut Blend {
-        sources: sources.0.into_iter(),
-        alpha,
-    })
-}
-
-/// The parameters of a module in its own order, which is what two models of one structure share; ids they may not,
-/// once one of them was read from a file.
+/// The parameters of a module in its own order, which is what two models of one structure share; ids they may not, once one of
+/// them was read from a file.
 #[derive(Default)]
-struct Sources(Vec<Box<dyn Any>>);
+struct Values(Vec<Box<dyn Any>>);
 
-impl ModuleVisitor for Sources {
+impl ModuleVisitor for Values {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         self.0.push(Box::new(param.val()));
     }
 }
 
+/// The types of the parameters of a module, in its own order.
+#[derive(Default)]
+struct Types(Vec<DType>);
+
+impl ModuleVisitor for Types {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        self.0.push(param.val().dtype());
+    }
+}
+
+/// Takes the trained parameters to f32.
+struct InF32<'a>(std::slice::Iter<'a, bool>);
+
+impl ModuleMapper for InF32<'_> {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        match self.0.next() {
+            Some(true) => param.map(in_f32),
+            _ => param,
+        }
+    }
+}
+
+/// Rounds every parameter to its type.
+struct Round(std::vec::IntoIter<DType>);
+
+impl ModuleMapper for Round {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        match self.0.next() {
+            Some(dtype) => param.map(|weight| as_dtype(weight, dtype)),
+            None => param,
+        }
+    }
+}
+
+/// Moves the trained parameters by `alpha` of their distance to the targets.
 struct Blend {
-    sources: std::vec::IntoIter<Box<dyn Any>>,
+    targets: std::vec::IntoIter<Box<dyn Any>>,
+    trained: std::vec::IntoIter<bool>,
     alpha: f64,
 }
 
 impl ModuleMapper for Blend {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let source = self.sources.next();
-        let towards = source.and_then(|any| any.downcast::<Tensor<D>>().ok());
-        param.map(|old| match towards {
-            Some(new) => old.mul_scalar(1.0 - self.alpha) + new.mul_scalar(self.alpha),
-            None => old,
-        })
+        let target = self.targets.next();
+        let target = target.and_then(|any| any.downcast::<Tensor<D>>().ok());
+        match (self.trained.next(), target) {
+            (Some(true), Some(target)) => param.map(|old| {
+                let step = (in_f32(*target) - old.clone()).mul_scalar(self.alpha);
+                old + step
+            }),
+            _ => param,
+        }
     }
 }

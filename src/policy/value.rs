@@ -2,34 +2,96 @@
 
 use burn::module::{Module, Param};
 use burn::nn::Linear;
+use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor};
 
-use super::{PolicyModel, TokenBatch};
+use super::PolicyModel;
+use super::forward_pass::PrefixedBatch;
+use super::gradients::{GradientSum, on_tape_of};
+use super::log_probs::in_f32;
+use super::scored::{loss_scale, unscaled, zeroed_where_idle};
 use crate::Result;
 
 /// A model that estimates, at every token, the reward still to come.
 pub trait ValueModel: Module {
-    /// What the model remembers of the tokens that it has read.
-    type Cache: super::PolicyCache;
-
-    /// An empty cache for `rows` sequences.
-    fn empty_cache(&self, rows: usize) -> Self::Cache;
-
-    /// `V(s_t)` `[B, T]`: the value of the state after the row's tokens up to and including index t,
-    /// so the value of the state in which the *next* token is chosen. Same contract as
-    /// [`PolicyModel::forward`].
+    /// `V(s_t)` `[N, T]` of the batch's rows: the value of the state after the row's tokens up to and including index t, so of the
+    /// state in which the *next* token is chosen. On the gradient tape if the parameters are. What stands at padding is
+    /// unspecified.
     ///
     /// # Errors
     /// As [`PolicyModel::forward`].
-    fn values(&self, tokens: &TokenBatch, cache: &mut Self::Cache) -> Result<Tensor<2>>;
+    fn values(&self, batch: &PrefixedBatch) -> Result<Tensor<2>>;
+
+    /// The same values in training, with the way back to the parameters. Provided: they are computed on the gradient tape.
+    ///
+    /// # Errors
+    /// As [`PolicyModel::forward`].
+    fn value_pass(&self, batch: &PrefixedBatch) -> Result<ValuePass<'_>> {
+        Ok(self.values(batch)?.into())
+    }
 
     /// The device that the parameters live on.
     fn device(&self) -> Device;
 }
 
+/// Takes the gradient at the values to the parameters.
+type Back<'a> = Box<dyn FnOnce(Tensor<2>) -> Result<GradientsParams> + 'a>;
+
+/// Values `[N, T]` of a critic in training, ready for a loss, and the way back from them.
+pub struct ValuePass<'a> {
+    /// The values; on the gradient tape.
+    pub values: Tensor<2>,
+    back: Option<Back<'a>>,
+}
+
+impl From<Tensor<2>> for ValuePass<'_> {
+    /// Values on the tape of the parameters.
+    fn from(values: Tensor<2>) -> Self {
+        Self { values, back: None }
+    }
+}
+
+impl<'a> ValuePass<'a> {
+    /// `values` off the tape; `back` maps the gradient at them, `[N, T]` and off the tape, to those of the parameters.
+    pub fn recomputed(values: Tensor<2>, back: Back<'a>) -> Self {
+        Self {
+            values: values.autodiff().require_grad(),
+            back: Some(back),
+        }
+    }
+
+    /// The gradients of `loss` with respect to the parameters of `model`; empty if the loss does not depend on the values.
+    ///
+    /// # Errors
+    /// If the way back fails.
+    pub fn backward<M: Module>(self, loss: Tensor<1>, model: &M) -> Result<GradientsParams> {
+        if !loss.is_tracked() {
+            return Ok(GradientsParams::new());
+        }
+        let gradients = loss.backward();
+        match self.back {
+            None => Ok(GradientsParams::from_grads(gradients, model)),
+            Some(back) => match self.values.grad(&gradients) {
+                Some(to_values) => back(to_values),
+                None => Ok(GradientsParams::new()),
+            },
+        }
+    }
+}
+
+impl std::fmt::Debug for ValuePass<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ValuePass")
+            .field("values", &self.values.dims())
+            .field("recomputed", &self.back.is_some())
+            .finish()
+    }
+}
+
 /// A policy's trunk, with parameters of its own, and one linear unit on its hidden states.
 ///
-/// `V = hidden . w + b`. The head starts at zero, so that the first advantages are the rewards themselves.
+/// `V = hidden . w + b`. The head starts at zero, so that the first advantages are the rewards themselves. It is f32, and so are
+/// the values; hidden states in half precision are cast.
 #[derive(Module, Debug)]
 pub struct ValueHead<M: PolicyModel> {
     /// The trunk.
@@ -49,18 +111,46 @@ impl<M: PolicyModel> ValueHead<M> {
         };
         Self { trunk, head }
     }
+
+    /// The values of `hidden` `[N, D]`: `[N]`.
+    fn value(&self, hidden: Tensor<2>) -> Tensor<1> {
+        self.head.forward(in_f32(hidden)).squeeze_dim(1)
+    }
 }
 
 impl<M: PolicyModel> ValueModel for ValueHead<M> {
-    type Cache = M::Cache;
-
-    fn empty_cache(&self, rows: usize) -> M::Cache {
-        self.trunk.empty_cache(rows)
+    fn values(&self, batch: &PrefixedBatch) -> Result<Tensor<2>> {
+        let hidden = self.trunk.hidden_states(batch)?;
+        let [rows, width, size] = hidden.dims();
+        let values = self.value(hidden.reshape([rows * width, size]));
+        Ok(values.reshape([rows, width]))
     }
 
-    fn values(&self, tokens: &TokenBatch, cache: &mut M::Cache) -> Result<Tensor<2>> {
-        let hidden = self.trunk.forward(tokens, cache)?;
-        Ok(self.head.forward(hidden).squeeze_dim(2))
+    /// The trunk's [`forward_pass`](PolicyModel::forward_pass), so that it keeps no more for the way back than a policy does.
+    fn value_pass(&self, batch: &PrefixedBatch) -> Result<ValuePass<'_>> {
+        let pass = self.trunk.forward_pass(batch)?;
+        let hidden = pass.hidden.clone().inner();
+        let [rows, width, size] = hidden.dims();
+        let hidden = hidden.reshape([rows * width, size]);
+        let values = self.value(hidden.clone()).inner().reshape([rows, width]);
+        let back = move |to_values: Tensor<2>| {
+            let to_values = to_values.reshape([rows * width]);
+            let pull = to_values.clone().abs();
+            let scale = loss_scale(hidden.dtype(), &pull)?;
+            let hidden = zeroed_where_idle(hidden, pull);
+            let hidden = on_tape_of(hidden, &self.head.weight.val()).require_grad();
+            let pulled = (self.value(hidden.clone()) * to_values.mul_scalar(scale)).sum();
+            let mut gradients = pulled.backward();
+            let to_hidden = hidden.grad_remove(&mut gradients);
+            let mut sum = GradientSum::default();
+            sum.add(self, GradientsParams::from_grads(gradients, &self.head));
+            if let Some(to_hidden) = to_hidden {
+                let to_hidden = to_hidden.reshape([rows, width, size]);
+                sum.add(self, pass.backward(to_hidden, None, &self.trunk)?);
+            }
+            Ok(unscaled(sum.finish(), scale, self))
+        };
+        Ok(ValuePass::recomputed(values, Box::new(back)))
     }
 
     fn device(&self) -> Device {

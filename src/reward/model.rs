@@ -130,11 +130,7 @@ impl<V: ValueModel> ModelReward<V> {
         let model = self.model.lock().unwrap_or_else(PoisonError::into_inner);
         let batch = TokenBatch::from_rows(rows, &model.device())?;
         let width = batch.width();
-        let mut cache = model.empty_cache(rows.len());
-        let values = host::floats(
-            model.values(&batch, &mut cache)?,
-            "the reward model's values",
-        )?;
+        let values = host::floats(model.values(&batch.into())?, "the reward model's values")?;
         let last = |(values, row): (&[f32], &Vec<u32>)| f64::from(values[row.len() - 1]);
         Ok(values.chunks_exact(width).zip(rows).map(last).collect())
     }

@@ -4,8 +4,8 @@ use burn::tensor::{Device, Int, Tensor};
 
 use crate::host;
 use crate::policy::{
-    ForwardPass, LogProbConfig, PolicyCache, PolicyModel, PrefixedBatch, TokenBatch, TokenScores,
-    ValueModel, token_log_probs,
+    ForwardPass, LogProbConfig, PolicyModel, PrefixedBatch, TokenBatch, TokenScores, ValueModel,
+    ValuePass, token_log_probs, token_log_probs_only,
 };
 use crate::types::{PerToken, RolloutBuffer};
 use crate::{Error, Result};
@@ -147,21 +147,34 @@ impl RolloutBatch {
         token_log_probs(hidden, model.unembedding(), self.targets.clone(), config)
     }
 
+    /// Log-probs `[N, T]` under `model`, without a gradient; cheaper than [`score`](Self::score), which computes entropies as well.
+    ///
+    /// # Errors
+    /// As [`score`](Self::score).
+    pub fn log_probs<M: PolicyModel>(
+        &self,
+        model: &M,
+        config: &LogProbConfig,
+    ) -> Result<Tensor<2>> {
+        let model = model.valid();
+        let hidden = self.hidden_states(&model)?;
+        token_log_probs_only(hidden, model.unembedding(), self.targets.clone(), config)
+    }
+
     /// The critic's values `[N, T]` of the states in which the targets were chosen.
     ///
     /// # Errors
     /// As [`ValueModel::values`].
     pub fn values<V: ValueModel>(&self, critic: &V) -> Result<Tensor<2>> {
-        let rows = &self.sequences.rows;
-        match &self.sequences.prefixes {
-            None => critic.values(rows, &mut critic.empty_cache(self.lengths.len())),
-            Some(prefixes) => {
-                let mut cache = critic.empty_cache(prefixes.rows());
-                critic.values(prefixes, &mut cache)?;
-                cache.select_rows(&self.sequences.prefix_of);
-                critic.values(rows, &mut cache)
-            }
-        }
+        critic.values(&self.sequences)
+    }
+
+    /// The same in training, with the way back to the parameters.
+    ///
+    /// # Errors
+    /// As [`ValueModel::value_pass`].
+    pub fn value_pass<'a, V: ValueModel>(&self, critic: &'a V) -> Result<ValuePass<'a>> {
+        critic.value_pass(&self.sequences)
     }
 
     /// The numbers of these rollouts as `[N, T]`, zero where nothing is trained; `numbers` holds those of the whole buffer.

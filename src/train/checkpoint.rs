@@ -126,7 +126,7 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
         self.optimizer.save(&self.policy, folder, "policy")?;
         if let Some(reference) = &self.reference {
             // It differs from the policy in nothing that the policy does not train.
-            trained.save(reference.model().clone(), &file("reference"))?;
+            trained.save(reference.weights().clone(), &file("reference"))?;
         }
         if let Some(critic) = &self.critic {
             Trained::of(&critic.model).save(critic.model.valid(), &file("critic"))?;
@@ -178,8 +178,8 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
         self.optimizer
             .load(&self.policy, path, "policy", manifest.policy_updates)?;
         if let Some(reference) = &mut self.reference {
-            let model = reference.model().clone();
-            reference.replace(trained.load(model, &file("reference"))?);
+            let weights = reference.weights().clone();
+            reference.replace(trained.load(weights, &file("reference"))?);
         }
         if let Some(critic) = &mut self.critic {
             let trained = Trained::of(&critic.model);

@@ -6,7 +6,7 @@ use burn::tensor::Device;
 use crate::Result;
 use crate::advantage::Advantages;
 use crate::policy::{
-    LogProbConfig, PolicyModel, ValueModel, squared_probabilities, token_log_probs,
+    LogProbConfig, PolicyModel, ValueModel, squared_probabilities, token_log_probs_only,
 };
 use crate::rollout::{RolloutBatch, RolloutBuffer};
 use crate::types::PerToken;
@@ -48,7 +48,7 @@ pub(super) fn log_probs<M: PolicyModel>(
     config: &LogProbConfig,
 ) -> Result<PerToken> {
     in_micro_batches(rollouts, micro_batch, &model.device(), |batch| {
-        batch.unpad(batch.score(model, config)?.log_probs, "log-probs")
+        batch.unpad(batch.log_probs(model, config)?, "log-probs")
     })
 }
 
@@ -66,8 +66,8 @@ pub(super) fn probabilities<M: PolicyModel>(
         let batch = RolloutBatch::new(rollouts, part, &model.device())?;
         let hidden = batch.hidden_states(&model)?;
         let targets = batch.targets.clone();
-        let scores = token_log_probs(hidden.clone(), model.unembedding(), targets, config)?;
-        log_probs.extend(Vec::from(batch.unpad(scores.log_probs, "log-probs")?));
+        let log_p = token_log_probs_only(hidden.clone(), model.unembedding(), targets, config)?;
+        log_probs.extend(Vec::from(batch.unpad(log_p, "log-probs")?));
         let sums = squared_probabilities(hidden, model.unembedding(), config)?;
         squares.extend(Vec::from(batch.unpad(sums, "squared probabilities")?));
     }

@@ -8,13 +8,13 @@ use std::path::Path;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
-use burn::tensor::{DType, Tensor, TensorData};
+use burn::tensor::{Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
 use super::schedule::Schedule;
 use super::trained::Trained;
 use crate::host;
-use crate::policy::in_f32;
+use crate::policy::{in_f32, is_half, on_tape_of};
 use crate::{Error, Result};
 
 /// The settings of [`Optimizer`].
@@ -139,12 +139,13 @@ impl Optimizer {
         })
     }
 
-    /// The number of updates made.
+    /// The number of updates that moved the model.
     pub fn updates(&self) -> u64 {
         self.updates
     }
 
-    /// Moves `model` along `gradients`. A parameter without a gradient stays as it is.
+    /// Moves `model` along `gradients`. A parameter without a gradient stays as it is. If no parameter has a gradient, or all of them
+    /// are zero, nothing changes and the update is not counted: neither the schedule nor the bias correction advances.
     ///
     /// # Errors
     /// If the gradient's norm is not finite; the model and the optimizer are left as they were.
@@ -163,11 +164,18 @@ impl Optimizer {
                     .into(),
             });
         }
+        let learning_rate = self.config.schedule.rate(self.updates);
+        let report = UpdateReport {
+            grad_norm,
+            learning_rate,
+        };
+        if grad_norm == 0.0 {
+            return Ok(report);
+        }
         let scale = match self.config.max_grad_norm {
             Some(max) if grad_norm > max => max / grad_norm,
             _ => 1.0,
         };
-        let learning_rate = self.config.schedule.rate(self.updates);
         self.updates += 1;
         let moved = model.clone().map(&mut Update {
             config: self.config,
@@ -182,10 +190,7 @@ impl Optimizer {
             master: &mut self.master,
         });
         *model = moved;
-        Ok(UpdateReport {
-            grad_norm,
-            learning_rate,
-        })
+        Ok(report)
     }
 
     /// Writes the moments under `folder` as `{name}.m.bpk` and `{name}.v.bpk`; and `{name}.w.bpk`, if there are parameters in half
@@ -236,7 +241,9 @@ impl Optimizer {
                 trained: trained.flags.iter(),
                 values: Vec::new(),
             };
-            trained.load(model.valid(), &path)?.visit(&mut values);
+            trained
+                .load_as_written(model.valid(), &path)?
+                .visit(&mut values);
             *moments = GradientsParams::new();
             model.visit(&mut FillMoments {
                 trained: &trained,
@@ -320,21 +327,21 @@ impl ModuleMapper for Update<'_> {
         param.map(|weight| {
             let tracked = weight.is_require_grad();
             let dtype = weight.dtype();
-            let rounded = matches!(dtype, DType::F16 | DType::BF16);
-            let weight = match self.master.remove(id) {
+            let rounded = is_half(dtype);
+            let old = match self.master.remove(id) {
                 Some(master) if rounded => master,
-                _ => in_f32(weight.inner()),
+                _ => in_f32(weight.clone().inner()),
             };
             let kept = match decay {
-                0.0 => weight,
-                decay => weight.mul_scalar(1.0 - learning_rate * decay),
+                0.0 => old,
+                decay => old.mul_scalar(1.0 - learning_rate * decay),
             };
             let mut moved = kept - direction.mul_scalar(learning_rate);
             if rounded {
                 self.master.register(id, moved.clone());
                 moved = moved.cast(dtype);
             }
-            Tensor::from_inner(moved).set_require_grad(tracked)
+            on_tape_of(moved, &weight).set_require_grad(tracked)
         })
     }
 }

@@ -1,11 +1,10 @@
 //! Supervised fine-tuning: the warm start before reinforcement.
 
-use burn::optim::GradientsAccumulator;
 use serde::{Deserialize, Serialize};
 
 use super::optimizer::{Optimizer, OptimizerConfig, UpdateReport};
 use crate::loss::{LossInput, PolicyObjective, StepCounts};
-use crate::policy::{LogProbConfig, PolicyModel, ScoredTokens};
+use crate::policy::{GradientSum, LogProbConfig, PolicyModel, ScoredTokens, require_gradients};
 use crate::prompt::{Problem, ProblemOrder, Tokenizer};
 use crate::rollout::{Rollout, RolloutBatch, RolloutBuffer, RolloutGroup};
 use crate::{Error, Result};
@@ -40,6 +39,9 @@ pub struct SftConfig {
     pub batch_size: usize,
     /// Demonstrations that are forwarded together; changes speed and memory, no result beyond rounding. Default 64.
     pub micro_batch: usize,
+    /// Tokens whose logits exist at the same time, see [`LogProbConfig::chunk`]; changes memory, no result beyond rounding.
+    /// Default 1024.
+    pub logit_chunk: usize,
     /// The optimizer.
     pub optimizer: OptimizerConfig,
     /// Orders the demonstrations. Default 0.
@@ -52,6 +54,7 @@ impl Default for SftConfig {
             steps: 250,
             batch_size: 64,
             micro_batch: 64,
+            logit_chunk: LogProbConfig::default().chunk,
             optimizer: OptimizerConfig::default(),
             seed: 0,
         }
@@ -76,7 +79,9 @@ pub struct SftReport {
 /// optimizer as reinforcement. `observe` is called after each update; `false` from it ends training early.
 ///
 /// # Errors
-/// If there is no demonstration, a text cannot be tokenised, or the gradient is not finite.
+/// Before the first update: if no parameter of the policy requires gradients, there is no demonstration, the tokenizer has more
+/// tokens than the policy, or a demonstration (named by its index) cannot be tokenised, has an empty prompt or is too long for
+/// the policy. Later, if the gradient is not finite.
 pub fn supervise<M: PolicyModel>(
     policy: &mut M,
     tokenizer: &dyn Tokenizer,
@@ -88,22 +93,44 @@ pub fn supervise<M: PolicyModel>(
     for (field, value) in [
         ("sft.batch_size", config.batch_size),
         ("sft.micro_batch", config.micro_batch),
+        ("sft.logit_chunk", config.logit_chunk),
     ] {
         if value == 0 {
             return Err(Error::config(field, value, "at least 1"));
         }
     }
+    require_gradients(policy, "policy")?;
+    if tokenizer.vocab_size() > policy.vocab_size() {
+        return Err(Error::config(
+            "tokenizer.vocab_size",
+            tokenizer.vocab_size(),
+            format!("at most the policy's {}", policy.vocab_size()),
+        ));
+    }
     let order = ProblemOrder::new(demonstrations.len(), config.seed)?;
+    let groups: Vec<RolloutGroup> = demonstrations
+        .iter()
+        .enumerate()
+        .map(|(index, demonstration)| {
+            let group = as_group(demonstration, tokenizer)?;
+            check_length(index, &group, policy.max_positions())?;
+            Ok(group)
+        })
+        .collect::<Result<_>>()?;
+    let log_probs = LogProbConfig {
+        chunk: config.logit_chunk,
+        ..LogProbConfig::default()
+    };
     let objective = PolicyObjective::reinforce();
     let device = policy.device();
     for step in 0..config.steps {
         let mut buffer = RolloutBuffer::new();
         for index in order.indices(step * config.batch_size as u64, config.batch_size) {
-            buffer.push(as_group(&demonstrations[index], tokenizer)?);
+            buffer.push(groups[index].clone());
         }
         let counts = StepCounts::of(&buffer.lengths());
         let all: Vec<usize> = (0..buffer.len()).collect();
-        let mut gradients = GradientsAccumulator::<M>::new();
+        let mut gradients = GradientSum::default();
         let mut total = 0.0;
         for part in all.chunks(config.micro_batch) {
             let batch = RolloutBatch::new(&buffer, part, &device)?;
@@ -111,7 +138,7 @@ pub fn supervise<M: PolicyModel>(
                 batch.forward_pass(policy)?,
                 policy.unembedding(),
                 batch.targets.clone(),
-                &LogProbConfig::default(),
+                &log_probs,
             )?;
             let input = LossInput::new(
                 scored.log_probs.clone(),
@@ -120,9 +147,9 @@ pub fn supervise<M: PolicyModel>(
             );
             let loss = objective.loss(&input, counts)?;
             total += loss.sums.read()?.sum("loss").unwrap_or(f64::NAN);
-            gradients.accumulate(policy, scored.backward(loss.loss, policy)?);
+            gradients.add(policy, scored.backward(loss.loss, policy)?);
         }
-        let update = optimizer.step(policy, gradients.grads())?;
+        let update = optimizer.step(policy, gradients.finish())?;
         let report = SftReport {
             step: step + 1,
             loss: total,
@@ -131,6 +158,36 @@ pub fn supervise<M: PolicyModel>(
         if !observe(&report) {
             break;
         }
+    }
+    Ok(())
+}
+
+/// Rejects a demonstration that a policy with `positions` positions cannot read.
+fn check_length(index: usize, group: &RolloutGroup, positions: usize) -> Result<()> {
+    let what = format!("demonstration {index}");
+    let response: usize = group
+        .rollouts
+        .iter()
+        .map(|rollout| rollout.tokens.len())
+        .sum();
+    let prompt = group.prompt_tokens.len();
+    if prompt == 0 || response == 0 {
+        return Err(Error::shape(
+            what,
+            format!("{prompt} + {response} tokens"),
+            "at least one token of prompt and one of response",
+        ));
+    }
+    // The last token is predicted and never read.
+    if prompt + response - 1 > positions {
+        return Err(Error::shape(
+            what,
+            format!("{prompt} + {response} tokens"),
+            format!(
+                "at most {} in all, for {positions} positions",
+                positions + 1
+            ),
+        ));
     }
     Ok(())
 }

@@ -1,7 +1,5 @@
 //! From experience to updates: passes, mini-batches of whole groups, micro-batches.
 
-use burn::optim::{GradientsAccumulator, GradientsParams};
-
 use super::config::TrainerConfig;
 use super::controllers::Controllers;
 use super::critic::Critic;
@@ -10,7 +8,7 @@ use super::optimizer::{Optimizer, UpdateReport};
 use crate::loss::{
     LossInput, LossMetrics, PolicyObjective, StepCounts, StepStatistics, value_loss,
 };
-use crate::policy::{PolicyModel, ScoredTokens, TokenScores, ValueModel};
+use crate::policy::{GradientSum, PolicyModel, ScoredTokens, TokenScores, ValueModel};
 use crate::random;
 use crate::rollout::RolloutBatch;
 use crate::types::PerToken;
@@ -137,7 +135,7 @@ impl Update<'_> {
         let statistics = self.statistics(policy)?;
         let device = policy.device();
         let mut sums = LossMetrics::default();
-        let mut gradients = GradientsAccumulator::<M>::new();
+        let mut gradients = GradientSum::default();
         for part in self.moving().chunks(self.config.micro_batch) {
             let batch = RolloutBatch::new(&self.experience.rollouts, part, &device)?;
             let scored = ScoredTokens::new(
@@ -164,9 +162,9 @@ impl Update<'_> {
                 });
             }
             sums.merge(&metrics);
-            gradients.accumulate(policy, scored.backward(loss.loss, policy)?);
+            gradients.add(policy, scored.backward(loss.loss, policy)?);
         }
-        Ok((optimizer.step(policy, gradients.grads())?, sums))
+        Ok((optimizer.step(policy, gradients.finish())?, sums))
     }
 
     /// The rows that have a gradient. A rollout without an advantage has none: the denominators still count it, so leaving it
@@ -252,11 +250,12 @@ fn critic_update<V: ValueModel>(
         ));
     };
     let device = critic.model.device();
-    let mut gradients = GradientsAccumulator::<V>::new();
+    let mut gradients = GradientSum::default();
     for part in rows.chunks(config.micro_batch) {
         let batch = RolloutBatch::new(&experience.rollouts, part, &device)?;
+        let pass = batch.value_pass(&critic.model)?;
         let loss = value_loss(
-            &batch.values(&critic.model)?,
+            &pass.values,
             &batch.per_token(old, "values")?,
             &batch.per_token(returns, "returns")?,
             &batch.mask,
@@ -264,12 +263,12 @@ fn critic_update<V: ValueModel>(
             counts,
         )?;
         updates.value_metrics.merge(&loss.sums.read()?);
-        let new = GradientsParams::from_grads(loss.loss.backward(), &critic.model);
-        gradients.accumulate(&critic.model, new);
+        let new = pass.backward(loss.loss, &critic.model)?;
+        gradients.add(&critic.model, new);
     }
     let report = critic
         .optimizer
-        .step(&mut critic.model, gradients.grads())?;
+        .step(&mut critic.model, gradients.finish())?;
     updates.critic.push(report);
     Ok(())
 }

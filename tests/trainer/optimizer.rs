@@ -242,3 +242,58 @@ fn the_moments_survive_a_file_under_other_parameter_ids() {
         assert!(resumed.load(&other, folder.path(), "absent", 1).is_err());
     }
 }
+
+#[test]
+fn an_update_without_a_gradient_changes_nothing_and_is_not_counted() {
+    for (backend, device) in devices() {
+        let config = OptimizerConfig {
+            weight_decay: 0.1,
+            ..OptimizerConfig::new(Schedule::constant(0.1).with_warmup(4))
+        };
+        let run = |empty: usize, zeros: bool| {
+            let mut model = small(&device);
+            let mut optimizer = Optimizer::new(config).unwrap();
+            for _ in 0..empty {
+                let none = match zeros {
+                    true => gradients(&model, ([[0.0; 2]; 2], [0.0; 2]), &device),
+                    false => GradientsParams::new(),
+                };
+                let report = optimizer.step(&mut model, none).unwrap();
+                assert_eq!(report.grad_norm, 0.0);
+                assert_eq!(optimizer.updates(), 0);
+            }
+            let gradients = gradients(&model, FIRST, &device);
+            let report = optimizer.step(&mut model, gradients).unwrap();
+            assert_eq!(optimizer.updates(), 1);
+            (report, floats(model.matrix.val().inner()))
+        };
+        let want = run(0, false);
+        assert_eq!(run(1000, false), want, "{backend}");
+        assert_eq!(run(10, true), want, "{backend}");
+    }
+}
+
+#[test]
+fn a_gradient_that_is_not_finite_leaves_everything_as_it_was() {
+    for (backend, device) in devices() {
+        let run = |broken: bool| {
+            let mut model = small(&device);
+            let mut optimizer = Optimizer::new(config()).unwrap();
+            for of in [FIRST, SECOND] {
+                if broken {
+                    let before = floats(model.matrix.val().inner());
+                    for value in [f64::NAN, f64::INFINITY] {
+                        let wrong = gradients(&model, ([[value, 0.0]; 2], [1.0; 2]), &device);
+                        let error = optimizer.step(&mut model, wrong).unwrap_err();
+                        assert!(error.to_string().contains("gradient norm"), "{error}");
+                    }
+                    assert_eq!(floats(model.matrix.val().inner()), before);
+                }
+                let gradients = gradients(&model, of, &device);
+                optimizer.step(&mut model, gradients).unwrap();
+            }
+            (optimizer.updates(), floats(model.matrix.val().inner()))
+        };
+        assert_eq!(run(true), run(false), "{backend}");
+    }
+}

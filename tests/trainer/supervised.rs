@@ -1,5 +1,6 @@
 //! Supervised fine-tuning: responses are learned, prompts are not.
 
+use burn::module::Module;
 use rlvr::policy::causal::CausalModel;
 use rlvr::policy::{PolicyModel, TokenBatch};
 use rlvr::prompt::{Problem, Tokenizer};
@@ -193,4 +194,70 @@ fn micro_batches_change_nothing() {
         assert!(toy::distance(&whole, &weights) < 1e-4);
         assert_close(other, loss, 1e-5, 1e-6, "loss");
     }
+}
+
+#[test]
+fn demonstrations_that_do_not_fit_are_refused_before_the_first_update() {
+    let (_, device) = devices().remove(0);
+    let refused = |policy: CausalModel, data: &[Demonstration]| {
+        let mut policy = policy;
+        let error = supervise(&mut policy, &toy::tokenizer(), data, &config(1), |_| {
+            panic!("an update")
+        });
+        error.unwrap_err().to_string()
+    };
+    let policy = || toy::policy(0, &device);
+    let mut data = demonstrations();
+    data.push(Demonstration::new("abcdabcd", "abcdabcda"));
+    let error = refused(policy(), &data);
+    assert_eq!(
+        error,
+        "demonstration 4: got 8 + 10 tokens, expected at most 17 in all, for 16 positions"
+    );
+    let last = data.len() - 1;
+    data[last] = Demonstration::new("", "a");
+    assert!(refused(policy(), &data).contains("demonstration 4: got 0 + 2 tokens"));
+    data[last] = Demonstration::new("abcdabcd", "abcdabcd");
+    assert_eq!(learn(&mut policy(), &data, &config(1)).len(), 1);
+
+    let narrow = rlvr::policy::causal::CausalConfig::new(3);
+    let narrow = narrow.init(0, &device.clone().autodiff()).unwrap();
+    let error = refused(narrow, &data);
+    assert!(error.contains("tokenizer.vocab_size") && error.contains("at most the policy's 3"));
+
+    let error = refused(policy().valid(), &data);
+    assert_eq!(
+        error,
+        "invalid `policy`: no parameter requires gradients; expected one built on `device.autodiff()`"
+    );
+}
+
+#[test]
+fn the_logit_chunk_changes_no_result() {
+    let (backend, device) = devices().remove(0);
+    let run = |logit_chunk| {
+        let mut policy = toy::policy(0, &device);
+        let config = SftConfig {
+            logit_chunk,
+            ..config(3)
+        };
+        learn(&mut policy, &demonstrations(), &config)
+    };
+    for (a, b) in run(2).iter().zip(run(1024)) {
+        assert_close(a.loss, b.loss, 1e-5, 1e-6, backend);
+        assert_close(a.update.grad_norm, b.update.grad_norm, 1e-4, 1e-6, backend);
+    }
+    let none = SftConfig {
+        logit_chunk: 0,
+        ..config(1)
+    };
+    let mut policy = toy::policy(0, &device);
+    let error = supervise(
+        &mut policy,
+        &toy::tokenizer(),
+        &demonstrations(),
+        &none,
+        |_| true,
+    );
+    assert!(error.unwrap_err().to_string().contains("sft.logit_chunk"));
 }

@@ -4,11 +4,11 @@ use burn::module::{Module, Param};
 use burn::tensor::{DType, Tensor, TensorData};
 use rand::RngExt;
 
-use super::lora::{Lora, LoraConfig, as_dtype};
+use super::lora::{Lora, LoraConfig};
 use super::model::CausalModel;
 use super::projection::Projection;
-use crate::random;
-use crate::{Error, Result};
+use crate::policy::{as_dtype, on_tape_of};
+use crate::{Error, Result, random};
 
 /// The word that keeps the adapters' streams apart from every other use of the run's seed.
 const ADAPTERS: u64 = 0x4C4F_5241_0000_0000;
@@ -99,10 +99,7 @@ impl CausalModel {
                 projection.weight = projection.weight.clone().map(|weight| {
                     let dtype = weight.dtype();
                     let merged = as_dtype(weight.clone().inner(), delta.dtype()) + delta;
-                    match weight.is_autodiff() {
-                        true => Tensor::from_inner(as_dtype(merged, dtype)),
-                        false => as_dtype(merged, dtype),
-                    }
+                    on_tape_of(as_dtype(merged, dtype), &weight)
                 });
             }
         }

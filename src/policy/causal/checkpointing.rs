@@ -6,13 +6,15 @@
 //! reads the prompts, repeats their keys for the rows, and reads the rows.
 
 use burn::module::Module;
-use burn::optim::{GradientsAccumulator, GradientsParams};
+use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 
 use super::model::{Block, CausalModel};
 use super::pass::Pass;
 use crate::Result;
-use crate::policy::{ForwardPass, KvCache, PolicyCache, PrefixedBatch, TokenBatch};
+use crate::policy::{
+    ForwardPass, GradientSum, KvCache, PolicyCache, PrefixedBatch, TokenBatch, on_tape_of,
+};
 
 /// The hidden states `[N, T, D]` of `batch` and the way back from them.
 pub(super) fn forward_pass(model: &CausalModel, batch: &PrefixedBatch) -> Result<ForwardPass> {
@@ -112,15 +114,16 @@ impl Plan {
         last: Tensor<3>,
         gradient: Tensor<3>,
     ) -> Result<GradientsParams> {
-        let mut sum = GradientsAccumulator::<CausalModel>::new();
-        let leaf = |x: Tensor<3>| x.autodiff().require_grad();
+        let mut sum = GradientSum::default();
+        let on_tape = model.embed_tokens.weight.val();
+        let leaf = |x: Tensor<3>| on_tape_of(x, &on_tape).require_grad();
 
         let x = leaf(last);
         let pulled = (model.norm.forward(x.clone()) * gradient).sum();
         let mut gradients = pulled.backward();
         let mut to_rows = x.grad_remove(&mut gradients);
         let mut to_prompts: Option<Tensor<3>> = None;
-        sum.accumulate(model, GradientsParams::from_grads(gradients, &model.norm));
+        sum.add(model, GradientsParams::from_grads(gradients, &model.norm));
 
         for block in model.layers.iter().rev() {
             let (Some(state), Some(gradient)) = (inputs.pop(), to_rows.take()) else {
@@ -140,7 +143,7 @@ impl Plan {
             let mut gradients = pulled.backward();
             to_rows = rows.grad_remove(&mut gradients);
             to_prompts = prompts.and_then(|prompts| prompts.grad_remove(&mut gradients));
-            sum.accumulate(model, GradientsParams::from_grads(gradients, block));
+            sum.add(model, GradientsParams::from_grads(gradients, block));
         }
 
         if model.embed_tokens.weight.val().is_require_grad() {
@@ -153,12 +156,12 @@ impl Plan {
             let prompts = prefixes.and_then(|part| embedded(&part.tokens, to_prompts));
             if let Some(pulled) = [rows, prompts].into_iter().flatten().reduce(|a, b| a + b) {
                 let gradients = pulled.backward();
-                sum.accumulate(
+                sum.add(
                     model,
                     GradientsParams::from_grads(gradients, &model.embed_tokens),
                 );
             }
         }
-        Ok(sum.grads())
+        Ok(sum.finish())
     }
 }

@@ -1,10 +1,11 @@
 //! A low-rank adapter: what is trained in place of a projection's weights.
 
 use burn::module::{Module, Param};
+use burn::tensor::Tensor;
 use burn::tensor::module::linear;
-use burn::tensor::{DType, Tensor};
 use serde::{Deserialize, Serialize};
 
+use crate::policy::as_dtype;
 use crate::{Error, Result};
 
 /// The adapter of one projection, `s (x A) B` (LoRA, arXiv 2106.09685): two small products; the dense `A B` never exists.
@@ -43,13 +44,6 @@ impl Lora {
     pub(super) fn dense(&self) -> Tensor<2> {
         let product = self.a.val().inner().matmul(self.b.val().inner());
         product.mul_scalar(self.scale)
-    }
-}
-
-pub(super) fn as_dtype<const D: usize>(x: Tensor<D>, dtype: DType) -> Tensor<D> {
-    match x.dtype() == dtype {
-        true => x,
-        false => x.cast(dtype),
     }
 }
 

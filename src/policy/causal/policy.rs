@@ -1,6 +1,5 @@
 //! The transformer as a policy.
 
-use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
 use super::checkpointing;
@@ -48,9 +47,5 @@ impl PolicyModel for CausalModel {
             true => checkpointing::forward_pass(self, batch),
             false => Ok(self.hidden_states(batch)?.into()),
         }
-    }
-
-    fn reference(&self) -> Self {
-        self.valid().with_adapters_off()
     }
 }
