@@ -331,3 +331,31 @@ fn updates_keep_the_checkpointing_strategy_of_the_device() {
         assert_eq!(weight.gradient_checkpointing_strategy(), strategy, "{lora}");
     }
 }
+
+#[test]
+fn a_description_distinguishes_frozen_weights_and_adapters() {
+    let all = devices();
+    let described = |seed, rank, alpha, device: &Device| {
+        let config_of = LoraConfig {
+            rank,
+            alpha,
+            ..LoraConfig::default()
+        };
+        let model = config(true).init(seed, &device.clone().autodiff()).unwrap();
+        model.with_lora(&config_of).unwrap().describe().unwrap()
+    };
+    let want = described(5, 2, 4.0, &all[0].1);
+    for (backend, device) in &all {
+        assert_eq!(described(5, 2, 4.0, device), want, "{backend}");
+    }
+    let device = &all[0].1;
+    assert_ne!(described(6, 2, 4.0, device), want, "other frozen weights");
+    assert_ne!(described(5, 2, 64.0, device), want, "another alpha");
+    assert_ne!(described(5, 4, 8.0, device), want, "another rank");
+    // Trained weights may have any values.
+    let whole = |seed| {
+        let model = config(true).init(seed, &device.clone().autodiff()).unwrap();
+        model.describe().unwrap()
+    };
+    assert_eq!(whole(5), whole(6));
+}

@@ -248,20 +248,11 @@ impl PolicyCache for KvCache {
     }
 }
 
-#[cfg(all(test, any(feature = "flex", feature = "ndarray")))]
+#[cfg(test)]
 mod tests {
+    #![cfg(feature = "flex")]
+
     use super::*;
-
-    #[cfg(feature = "flex")]
-    fn device() -> Device {
-        Device::flex()
-    }
-
-    #[cfg(not(feature = "flex"))]
-    #[allow(deprecated)]
-    fn device() -> Device {
-        Device::ndarray()
-    }
 
     /// What a query may not see, one comparison after the other: `[B, T, S]`.
     fn expected(cuts: &[[usize; 3]], widths: &[usize], window: usize) -> Vec<bool> {
@@ -288,7 +279,7 @@ mod tests {
 
     #[test]
     fn masks_are_those_of_the_definition() {
-        let device = device();
+        let device = Device::flex();
         // Tokens of each row in three passes, of widths 3, 2 and 4.
         let (cuts, widths) = ([[3, 1, 4], [1, 2, 2], [2, 2, 1], [1, 0, 3]], [3, 2, 4]);
         let mut cache = KvCache::new(0, cuts.len());

@@ -7,6 +7,7 @@
 
 mod cache;
 pub mod causal;
+mod description;
 mod forward_pass;
 mod gradients;
 #[cfg(feature = "hf")]

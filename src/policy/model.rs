@@ -74,4 +74,14 @@ pub trait PolicyModel: Module + ModuleDisplay {
     fn forward_pass(&self, batch: &PrefixedBatch) -> Result<ForwardPass> {
         Ok(self.hidden_states(batch)?.into())
     }
+
+    /// What distinguishes this model from others that a checkpoint of its trained parameters does not belong to. Provided: hashes
+    /// of the names and shapes of all parameters and of the values of those that are not trained. Reads the latter from the
+    /// device: to be computed once.
+    ///
+    /// # Errors
+    /// If a parameter cannot be read from the device.
+    fn describe(&self) -> Result<serde_json::Value> {
+        super::description::describe(self)
+    }
 }

@@ -131,7 +131,7 @@ fn metrics_are_what_the_rollouts_say() {
             ended / rollouts.iter().map(|r| stopped(r)).sum::<f64>(),
         );
         let tokens = buffer.tokens() as f64;
-        let entropy: f64 = rollouts.iter().map(|r| r.entropy).sum();
+        let entropy: f64 = rollouts.iter().map(|r| r.entropy.unwrap()).sum();
         check("entropy", entropy / tokens);
         check("learning_rate", 0.02);
         check("rewards/unscored", 0.0);
@@ -169,7 +169,7 @@ fn rollouts_remember_what_was_sampled() {
     let batch = rlvr::rollout::RolloutBatch::new(buffer, &all, &toy::device()).unwrap();
     let scores = batch.score(&policy, &config.log_probs()).unwrap();
     let want = batch.unpad(scores.log_probs, "log-probs").unwrap();
-    for (rollout, want) in buffer.rollouts().zip(&want) {
+    for (rollout, want) in buffer.rollouts().zip(want.rows()) {
         assert_eq!(rollout.log_probs.len(), rollout.tokens.len());
         for (got, want) in rollout.log_probs.iter().zip(want) {
             assert_close(f64::from(*got), *want, 1e-4, 1e-5, "log-prob");

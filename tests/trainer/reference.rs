@@ -86,7 +86,7 @@ fn the_kl_is_that_of_the_rollouts_against_the_starting_policy() {
     let scores = batch.score(&start, &config.log_probs()).unwrap();
     let reference = batch.unpad(scores.log_probs, "reference").unwrap();
     let mut sum = 0.0;
-    for (rollout, row) in rollouts.rollouts().zip(&reference) {
+    for (rollout, row) in rollouts.rollouts().zip(reference.rows()) {
         for (&spoken, reference) in rollout.log_probs.iter().zip(row) {
             let x = reference - f64::from(spoken);
             sum += x.exp() - x - 1.0;

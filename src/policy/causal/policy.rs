@@ -1,10 +1,14 @@
 //! The transformer as a policy.
 
+use std::collections::BTreeMap;
+
 use burn::tensor::{Device, Tensor};
+use serde_json::{Value, json};
 
 use super::checkpointing;
 use super::model::CausalModel;
 use crate::Result;
+use crate::policy::description::describe;
 use crate::policy::{ForwardPass, KvCache, PolicyModel, PrefixedBatch, TokenBatch};
 
 impl PolicyModel for CausalModel {
@@ -47,5 +51,20 @@ impl PolicyModel for CausalModel {
             true => checkpointing::forward_pass(self, batch),
             false => Ok(self.hidden_states(batch)?.into()),
         }
+    }
+
+    /// Adds the rank and the scale of every kind of adapter.
+    fn describe(&self) -> Result<Value> {
+        let mut description = describe(self)?;
+        let adapters: BTreeMap<String, Value> = self
+            .adapters()
+            .map(|(name, lora)| {
+                let kind = name.rsplit('.').next().unwrap_or_default().to_string();
+                let rank = lora.a.dims()[1];
+                (kind, json!({"rank": rank, "scale": lora.scale()}))
+            })
+            .collect();
+        description["adapters"] = json!(adapters);
+        Ok(description)
     }
 }
