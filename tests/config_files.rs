@@ -442,7 +442,7 @@ fn the_sampling_file_of_0_1_means_what_it_meant() {
 #[test]
 fn the_supervised_file_of_0_1_means_what_it_meant() {
     let text = r#"{
-        "steps": 100, "batch_size": 16, "micro_batch": 4, "seed": 4,
+        "steps": 100, "batch_size": 16, "micro_batch": 4, "logit_chunk": 128, "seed": 4,
         "optimizer": {"schedule": {"peak": 0.001, "decay": {"linear": {"updates": 100, "floor": 0.5}}}}
     }"#;
     let schedule = Schedule::constant(1e-3).with_decay(Decay::Linear {
@@ -453,6 +453,7 @@ fn the_supervised_file_of_0_1_means_what_it_meant() {
         steps: 100,
         batch_size: 16,
         micro_batch: 4,
+        logit_chunk: 128,
         optimizer: OptimizerConfig::new(schedule),
         seed: 4,
     };
@@ -461,6 +462,7 @@ fn the_supervised_file_of_0_1_means_what_it_meant() {
         steps: 250,
         batch_size: 64,
         micro_batch: 64,
+        logit_chunk: 1024,
         optimizer: OptimizerConfig::default(),
         seed: 0,
     };

@@ -264,6 +264,7 @@ fn cold_start(
         steps: args.sft_steps,
         batch_size: args.sft_batch,
         micro_batch: args.micro_batch,
+        logit_chunk: 128,
         optimizer: OptimizerConfig::new(
             Schedule::constant(args.sft_learning_rate).with_warmup(args.sft_steps.div_ceil(10)),
         ),

@@ -248,10 +248,9 @@ impl PolicyCache for KvCache {
     }
 }
 
+#[cfg(feature = "flex")]
 #[cfg(test)]
 mod tests {
-    #![cfg(feature = "flex")]
-
     use super::*;
 
     /// What a query may not see, one comparison after the other: `[B, T, S]`.
