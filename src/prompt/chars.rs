@@ -19,7 +19,7 @@ const SHOWN: usize = 20;
 /// Ids: 0 is `<pad>`, 1 is `<eos>` (the only stop token), then the specials in the order given, then the characters in order
 /// of first appearance. A special is matched before any character, the longest first. Where the text *spells* `<pad>` or
 /// `<eos>`, those are characters like any other: [`encode`](Tokenizer::encode) never yields id 0 or 1, so a prompt cannot
-/// inject a stop. [`decode`](Tokenizer::decode) writes both as nothing.
+/// inject a stop. [`decode`](Tokenizer::decode) writes both as nothing, and ids outside the vocabulary as U+FFFD.
 ///
 /// Serialised as `{"characters": "...", "specials": [...]}` and checked again when it is read.
 ///
@@ -179,12 +179,7 @@ impl Tokenizer for CharTokenizer {
             match self.tokens.get(id as usize) {
                 Some(_) if id == PAD_ID || id == EOS_ID => {}
                 Some(token) => text.push_str(token),
-                None => {
-                    return Err(Error::UnknownToken {
-                        id,
-                        vocabulary: self.vocab_size(),
-                    });
-                }
+                None => text.push(char::REPLACEMENT_CHARACTER),
             }
         }
         Ok(text)
@@ -293,13 +288,13 @@ mod tests {
         };
         assert_eq!((character, position, vocabulary), ('x', 60, 3));
         assert_eq!(text, format!("{}x{}", "é".repeat(20), "é".repeat(20)));
-        assert!(matches!(
-            tokenizer.decode(&[2, 3]),
-            Err(Error::UnknownToken {
-                id: 3,
-                vocabulary: 3
-            })
-        ));
+    }
+
+    #[test]
+    fn ids_outside_the_vocabulary_are_replacement_characters() {
+        let tokenizer = CharTokenizer::new("a", &[]).unwrap();
+        let text = tokenizer.decode(&[2, 3, 2, u32::MAX]).unwrap();
+        assert_eq!(text, "a\u{fffd}a\u{fffd}");
     }
 
     #[test]

@@ -64,7 +64,7 @@ impl<'a> TextStream<'a> {
     /// Takes the next token and gives the text that is certain by now, `None` if there is none that is new.
     ///
     /// # Errors
-    /// [`Error::UnknownToken`](crate::Error::UnknownToken) for an id outside the vocabulary; the stream is as it was before.
+    /// As the tokenizer's [`decode`](Tokenizer::decode); the stream is then as it was before.
     pub fn push(&mut self, id: u32) -> Result<Option<String>> {
         self.window.push(id);
         if self.bytes.contains(&id) {
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_id_changes_nothing() {
+    fn an_id_that_cannot_be_decoded_changes_nothing() {
         let tokenizer = Words::new(true);
         let mut stream = TextStream::new(&tokenizer);
         assert_eq!(stream.push(256).unwrap().as_deref(), Some("the"));

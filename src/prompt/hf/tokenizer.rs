@@ -217,12 +217,8 @@ impl Tokenizer for HfTokenizer {
         let mut tokens = Vec::with_capacity(ids.len());
         for &id in ids {
             if id as usize >= self.vocab_size {
-                return Err(Error::UnknownToken {
-                    id,
-                    vocabulary: self.vocab_size,
-                });
-            }
-            if id != self.pad && !self.stop.contains(&id) {
+                tokens.push(char::REPLACEMENT_CHARACTER.to_string());
+            } else if id != self.pad && !self.stop.contains(&id) {
                 tokens.extend(self.inner.id_to_token(id));
             }
         }
