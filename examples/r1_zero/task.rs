@@ -5,9 +5,7 @@ use std::sync::Arc;
 
 use rand::RngExt;
 use rlvr::Result;
-use rlvr::prompt::{
-    Arithmetic, CharTokenizer, Countdown, JsonLines, Problem, Tokenizer, evaluate_expression, split,
-};
+use rlvr::prompt::{Arithmetic, CharTokenizer, Countdown, JsonLines, Problem, Tokenizer, split};
 use rlvr::random;
 use rlvr::reward::{AccuracyReward, CountdownReward, FormatReward, RewardSet};
 use rlvr::train::Demonstration;
@@ -179,12 +177,12 @@ fn running_total(question: &str) -> Option<String> {
         }
         pieces.last_mut()?.push(c);
     }
-    let mut total = pieces.first()?.clone();
+    let mut total: i64 = pieces.first()?.parse().ok()?;
     let mut steps = Vec::new();
     for piece in &pieces[1..] {
-        let value = evaluate_expression(&format!("{total}{piece}")).ok()?.value;
-        steps.push(format!("{total}{piece}={value}"));
-        total = value.to_string();
+        let sum = total.checked_add(piece.parse().ok()?)?;
+        steps.push(format!("{total}{piece}={sum}"));
+        total = sum;
     }
     (!steps.is_empty()).then(|| steps.join(","))
 }

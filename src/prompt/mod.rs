@@ -4,7 +4,6 @@
 //! ([`Arithmetic`], [`Countdown`]), divided without leaks ([`split`]) and visited in an endless order that a resumed run
 //! finds again ([`ProblemOrder`]). A [`Tokenizer`] turns text into ids and back; [`CharTokenizer`] is the smallest one, and
 //! [`TextStream`] writes a completion while it grows.
-//! [`evaluate_expression`] is the exact arithmetic that both the countdown generator and its reward stand on.
 //!
 //! Everything here is host code without tensors, and everything random is a pure function of its seed.
 
@@ -15,6 +14,7 @@ mod expression;
 #[cfg(feature = "hf")]
 pub mod hf;
 mod jsonl;
+mod length;
 mod order;
 mod rational;
 mod split;
@@ -24,12 +24,13 @@ mod tokenizer;
 pub use arithmetic::Arithmetic;
 pub use chars::CharTokenizer;
 pub use countdown::Countdown;
-pub use expression::{Evaluated, evaluate_expression};
 pub use jsonl::JsonLines;
+pub use length::drop_long_prompts;
 pub use order::ProblemOrder;
-pub use rational::Rational;
 pub use split::{Split, split};
 pub use stream::TextStream;
 pub use tokenizer::Tokenizer;
 
 pub use crate::types::Problem;
+#[cfg(feature = "math")]
+pub(crate) use expression::evaluate_expression;

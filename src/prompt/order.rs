@@ -33,10 +33,10 @@ impl ProblemOrder {
     /// The order of `len` problems under `seed`.
     ///
     /// # Errors
-    /// [`Error::Config`] if `len` is 0: an order of nothing has no first problem.
+    /// [`Error::Config`] if `len` is 0.
     pub fn new(len: usize, seed: u64) -> Result<Self> {
         if len == 0 {
-            return Err(Error::config("len", len, "at least one problem"));
+            return Err(Error::config("problems", "none", "at least one problem"));
         }
         Ok(Self { len, seed })
     }
@@ -58,11 +58,6 @@ impl ProblemOrder {
         indices
     }
 
-    /// How many times the stream has gone through all problems before `position`: 1.5 is the middle of the second epoch.
-    pub fn epoch(&self, position: u64) -> f64 {
-        position as f64 / self.len as f64
-    }
-
     /// The order within one epoch.
     fn permutation(&self, epoch: u64) -> Vec<usize> {
         let mut indices: Vec<usize> = (0..self.len).collect();
@@ -79,14 +74,10 @@ mod tests {
     #[test]
     fn no_problems_have_no_order() {
         let error = ProblemOrder::new(0, 0).unwrap_err().to_string();
-        assert_eq!(error, "invalid `len`: 0; expected at least one problem");
-    }
-
-    #[test]
-    fn progress_counts_epochs() {
-        let order = ProblemOrder::new(8, 0).unwrap();
-        assert_eq!(order.epoch(0), 0.0);
-        assert_eq!(order.epoch(12), 1.5);
+        assert_eq!(
+            error,
+            "invalid `problems`: none; expected at least one problem"
+        );
     }
 
     #[test]

@@ -4,14 +4,16 @@ use serde_json::Value;
 
 use super::setters::{with_extract, with_name};
 use super::{Extractor, Reward, RewardError, RewardInput, Rule};
-use crate::prompt::{Rational, evaluate_expression};
+use crate::prompt::evaluate_expression;
 
 /// 1 if the answer is an expression that uses each number exactly once and is worth exactly the target, else 0.
 ///
 /// The numbers are `metadata["numbers"]`, a list of non-negative integers, each to be used as often as it is listed,
 /// and the target is `metadata["target"]`, an integer, as in the problems of [`Countdown`](crate::prompt::Countdown). The
-/// reference answer is not used, since a problem has many solutions. [`evaluate_expression`] defines the expressions and
-/// computes them exactly. An equation, `3+5=8`, is not an expression.
+/// reference answer is not used, since a problem has many solutions.
+///
+/// An expression has non-negative integers, `+ - * /` (also written `×`, `÷` and `−`), unary minus and parentheses, in at most
+/// 1000 bytes. It is computed exactly: `7/2` is not 3. An equation, `3+5=8`, is not an expression.
 ///
 /// It is called `accuracy`, so that it has the same name in the metrics of every task.
 ///
@@ -73,7 +75,7 @@ impl Reward for CountdownReward {
             .is_some_and(|mut found| {
                 numbers.sort_unstable();
                 found.numbers.sort_unstable();
-                found.numbers == numbers && found.value == target
+                found.numbers == numbers && found.value.to_integer() == Some(target)
             });
         Ok(Some(if solved { 1.0 } else { 0.0 }))
     }
@@ -87,14 +89,12 @@ fn numbers(value: Option<&Value>) -> Result<Vec<u64>, RewardError> {
         .ok_or_else(|| invalid("numbers", value, "a list of integers, 0 or more each"))
 }
 
-fn target(value: Option<&Value>) -> Result<Rational, RewardError> {
+fn target(value: Option<&Value>) -> Result<i128, RewardError> {
     let integer = value.and_then(|value| {
         let signed = value.as_i64().map(i128::from);
         signed.or_else(|| value.as_u64().map(i128::from))
     });
-    integer
-        .and_then(|integer| Rational::new(integer, 1))
-        .ok_or_else(|| invalid("target", value, "an integer"))
+    integer.ok_or_else(|| invalid("target", value, "an integer"))
 }
 
 fn invalid(field: &str, value: Option<&Value>, expected: &str) -> RewardError {
