@@ -106,7 +106,7 @@ fn rollouts_without_a_reward_do_not_pull_at_the_policy() {
         let fragile = FnReward::new("accuracy", move |input| match input.completion().len() {
             0 if broken => Err("nothing was said".into()),
             _ => Ok(Some(f64::from(
-                input.completion().starts_with(&input.answer()),
+                input.completion().starts_with(input.answer()),
             ))),
         });
         RewardSet::builder().add(1.0, fragile).build().unwrap()
