@@ -109,8 +109,11 @@ fn main() -> Result<()> {
         passes: 2,
         ..TrainerConfig::default()
     };
-    let mut trainer: Trainer<_> =
-        Trainer::new(config, policy, tokenizer, Arc::new(rewards), problems.train)?;
+    let mut trainer = Trainer::builder(policy, tokenizer)
+        .config(config)
+        .rewards(rewards)
+        .problems(problems.train)
+        .build()?;
 
     println!("{:>6}  held-out accuracy", "step");
     let never = AtomicBool::new(false);

@@ -7,14 +7,8 @@
 //! # The loop
 //!
 //! ```
-//! use std::sync::Arc;
-//! use std::sync::atomic::AtomicBool;
-//!
-//! use rlvr::policy::causal::CausalConfig;
-//! use rlvr::prompt::{Arithmetic, CharTokenizer, Tokenizer, split};
-//! use rlvr::reward::{AccuracyReward, FormatReward, RewardSet};
-//! use rlvr::rollout::GenerationConfig;
-//! use rlvr::train::{RunConfig, Trainer, TrainerConfig};
+//! use rlvr::prelude::*;
+//! use rlvr::prompt::Arithmetic;
 //!
 //! # #[cfg(all(feature = "flex", feature = "math"))]
 //! # fn main() -> rlvr::Result<()> {
@@ -34,14 +28,15 @@
 //!     .add(1.0, FormatReward::new())
 //!     .build()?;
 //! let config = TrainerConfig {
-//!     generation: GenerationConfig::new(8, tokenizer.stop_tokens()),
+//!     optimizer: OptimizerConfig::new(Schedule::constant(3e-4)), // from scratch; pretrained: 1e-6
 //!     ..TrainerConfig::default() // GRPO
 //! };
-//! let (tokenizer, rewards) = (Arc::new(tokenizer), Arc::new(rewards));
-//! let mut trainer: Trainer<_> = Trainer::new(config, policy, tokenizer, rewards, problems.train)?;
-//! let run = RunConfig { steps: 2, ..RunConfig::default() };
-//! let mut observers = Vec::new(); // a progress bar, a metrics file, a chart ...
-//! trainer.run(&run, &mut observers, &AtomicBool::new(false))?;
+//! let mut trainer = Trainer::builder(policy, tokenizer)
+//!     .config(config)
+//!     .rewards(rewards)
+//!     .problems(problems.train)
+//!     .build()?;
+//! trainer.train(2)?; // `run` adds evaluation, checkpoints, a progress bar, a metrics file, a chart ...
 //! # Ok(())
 //! # }
 //! # #[cfg(not(all(feature = "flex", feature = "math")))]
@@ -57,7 +52,8 @@
 //!
 //! # The rooms
 //!
-//! Data travels down this list, and no room knows one below it. Each can be used by itself.
+//! Data travels down this list, and no room knows one below it. Each can be used by itself. What they share - problems, rollouts,
+//! numbers per token - is in [`types`]; [`prelude`] has what a training program needs.
 //!
 //! | room | | takes | gives |
 //! |---|---|---|---|
@@ -104,6 +100,7 @@ mod folder;
 mod host;
 pub mod loss;
 pub mod policy;
+pub mod prelude;
 pub mod prompt;
 pub mod random;
 pub mod reward;

@@ -4,8 +4,6 @@ mod common;
 #[path = "common/toy.rs"]
 mod toy;
 
-use std::sync::Arc;
-
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::{DType, Device, Tensor};
@@ -67,16 +65,11 @@ fn distance(a: &CausalModel, b: &CausalModel) -> f64 {
 fn ppo(config: &TrainerConfig, seed: u64, dtype: DType, device: &Device) -> Rl {
     let policy = cast(toy::policy(seed, device), dtype);
     let critic = ValueHead::new(cast(toy::policy(1000 + seed, device), dtype));
-    let (tokenizer, rewards) = (Arc::new(toy::tokenizer()), Arc::new(toy::rewards()));
-    Rl::with_critic(
-        config.clone(),
-        policy,
-        critic,
-        tokenizer,
-        rewards,
-        toy::problems(),
-    )
-    .unwrap()
+    let builder = Rl::builder(policy, toy::tokenizer())
+        .config(config.clone())
+        .rewards(toy::rewards())
+        .problems(toy::problems());
+    builder.critic(critic).build().unwrap()
 }
 
 #[test]

@@ -8,7 +8,6 @@ mod toy;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use burn::tensor::Device;
 use common::{devices, floats};
@@ -182,6 +181,14 @@ fn adapters_that_are_not_the_models_are_refused_by_name() {
     }
 }
 
+fn build(config: rlvr::train::TrainerConfig, policy: CausalModel, tokenizer: CharTokenizer) -> Rl {
+    let builder = Rl::builder(policy, tokenizer)
+        .config(config)
+        .rewards(toy::rewards())
+        .problems(toy::problems());
+    builder.build().unwrap()
+}
+
 /// A trainer of the toy task that trains adapters only.
 fn trainer(seed: u64) -> Rl {
     let mut config = toy::config();
@@ -194,8 +201,7 @@ fn trainer(seed: u64) -> Rl {
     };
     // The weights are always the same, as they are when they come from a folder.
     let policy = toy::policy(0, &toy::device()).with_lora(&lora).unwrap();
-    let (tokenizer, rewards) = (Arc::new(toy::tokenizer()), Arc::new(toy::rewards()));
-    Rl::new(config, policy, tokenizer, rewards, toy::problems()).unwrap()
+    build(config, policy, toy::tokenizer())
 }
 
 #[test]
@@ -270,9 +276,7 @@ fn a_trainer_trains_adapters_saves_only_them_and_goes_on_where_it_was() {
 fn blocks_computed_again_train_the_same_policy() {
     let train = |again: bool| {
         let policy = toy::policy(0, &toy::device()).with_gradient_checkpointing(again);
-        let (tokenizer, rewards) = (Arc::new(toy::tokenizer()), Arc::new(toy::rewards()));
-        let mut trainer =
-            Rl::new(toy::config(), policy, tokenizer, rewards, toy::problems()).unwrap();
+        let mut trainer = build(toy::config(), policy, toy::tokenizer());
         toy::steps(&mut trainer, 4);
         toy::weights(trainer.policy())
     };
@@ -290,14 +294,13 @@ fn a_policy_in_half_precision_is_trained_like_any_other() {
         let policy = policy.with_gradient_checkpointing(again);
         // As many characters as the model has tokens, beside padding and end.
         let alphabet: String = ('!'..).take(94).collect();
-        let tokenizer = Arc::new(CharTokenizer::new(&alphabet, &[]).unwrap());
-        let rewards = Arc::new(toy::rewards());
+        let tokenizer = CharTokenizer::new(&alphabet, &[]).unwrap();
         let mut config = toy::config();
         config.measure_kl = true;
         config.optimizer = toy::optimizer(1e-3);
         // What is compared is what the first step makes of the same tokens.
         config.generation.sampling.temperature = 0.05;
-        let mut trainer = Rl::new(config, policy, tokenizer, rewards, toy::problems()).unwrap();
+        let mut trainer = build(config, policy, tokenizer);
         let steps = toy::steps(&mut trainer, 2);
         steps
             .iter()

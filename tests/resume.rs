@@ -170,6 +170,7 @@ fn names(folder: &Path) -> Vec<String> {
     let mut names: Vec<String> = fs::read_dir(folder)
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name != ".lock")
         .collect();
     names.sort();
     names
@@ -177,7 +178,7 @@ fn names(folder: &Path) -> Vec<String> {
 
 /// Half a checkpoint as a killed process leaves it.
 fn leave_half(folder: &Path, step: u64) -> PathBuf {
-    let half = folder.join(format!(".writing-step-{step:08}"));
+    let half = folder.join(format!(".writing-step-{step:08}-4711"));
     fs::create_dir_all(&half).unwrap();
     fs::write(half.join("policy.bpk"), b"half of a file").unwrap();
     half
@@ -361,20 +362,21 @@ fn a_checkpoint_of_another_run_is_refused_with_what_differs() {
 
     let no_critic = TrainerConfig {
         seed: 8,
-        advantage: toy::config().advantage,
+        advantage: rlvr::advantage::GroupMean::default().into(),
         ..ppo()
     };
     let said = ["critic is present", "this run's absent"];
     refuse(&no_critic, toy::problems(), &with_critic, &said);
     let no_reference = TrainerConfig {
         objective: rlvr::loss::PolicyObjective::dapo(),
+        reference_sync: ReferenceSync::Never,
         ..grpo()
     };
     refuse(
         &no_reference,
         toy::problems(),
         &plain,
-        &["reference policy is present"],
+        &["reference is policy", "this run's absent"],
     );
     let no_controller = TrainerConfig {
         measure_kl: true,
@@ -409,20 +411,18 @@ fn a_checkpoint_of_a_model_of_another_shape_or_of_the_future_is_refused() {
             ..rlvr::policy::causal::CausalConfig::new(6)
         };
         change(&mut shape);
-        let mut other = Rl::new(
-            grpo(),
-            shape.init(0, &device().autodiff()).unwrap(),
-            std::sync::Arc::new(toy::tokenizer()),
-            std::sync::Arc::new(toy::rewards()),
-            toy::problems(),
-        )
-        .unwrap();
+        let policy = shape.init(0, &device().autodiff()).unwrap();
+        let builder = Rl::builder(policy, toy::tokenizer())
+            .config(grpo())
+            .rewards(toy::rewards())
+            .problems(toy::problems());
+        let mut other = builder.build().unwrap();
         let result = other.load_checkpoint(&saved);
         assert!(result.is_err(), "weights of another shape were read");
     }
     let file = saved.join("manifest.json");
     let text = fs::read_to_string(&file).unwrap();
-    fs::write(&file, text.replace("\"format\": 1", "\"format\": 2")).unwrap();
+    fs::write(&file, text.replace("\"format\": 2", "\"format\": 3")).unwrap();
     let error = trainer.load_checkpoint(&saved).unwrap_err().to_string();
-    assert!(error.contains("format is 2"), "{error}");
+    assert!(error.contains("format is 3"), "{error}");
 }

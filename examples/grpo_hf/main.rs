@@ -22,7 +22,6 @@ use burn::tensor::Device;
 use clap::Parser;
 use files::{Start, read_before, read_problems, write_json};
 use indicatif::{ProgressBar as Bar, ProgressStyle};
-use rlvr::policy::PolicyModel;
 use rlvr::policy::causal::{CausalModel, LoraConfig, LoraTarget};
 use rlvr::policy::hf::{LoadOptions, SaveOptions, load, save, save_adapters};
 use rlvr::prompt::hf::{ChatTemplate, ChatTokenizer, HfTokenizer};
@@ -346,28 +345,15 @@ fn trainer(
         }
         (None, _) => {}
     }
-    let longest = problems
-        .train
-        .iter()
-        .chain(&problems.held_out)
-        .map(|problem| Ok(tokenizer.encode_prompt(&problem.prompt)?.len()))
-        .collect::<Result<Vec<usize>>>()?
-        .into_iter()
-        .max();
-    if longest.unwrap_or(0) + args.max_new_tokens > policy.max_positions() {
-        let expected = format!("less: the model has {} positions", policy.max_positions());
-        return Err(Error::config(
-            "--max-new-tokens",
-            args.max_new_tokens,
-            expected,
-        ));
-    }
     let rewards = RewardSet::builder()
         .add(1.0, MathReward::default())
         .add(1.0, FormatReward::new())
         .build()?;
-    let train = problems.train.clone();
-    Trainer::new(config, policy, tokenizer, Arc::new(rewards), train)
+    Trainer::builder(policy, tokenizer)
+        .config(config)
+        .rewards(rewards)
+        .problems(problems.train.clone())
+        .build()
 }
 
 /// Progress bar, metrics file and chart, continuing what a resumed run left.

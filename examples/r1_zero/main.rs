@@ -299,8 +299,6 @@ fn trainer(args: &Args, task: &Task, policy: CausalModel) -> Result<Trainer<Caus
         },
         ..TrainerConfig::default()
     };
-    let (tokenizer, rewards) = (task.tokenizer.clone(), task.rewards.clone());
-    let problems = task.train.clone();
     let config = match args.algorithm.as_str() {
         "grpo" => config,
         "ppo" => TrainerConfig {
@@ -309,11 +307,15 @@ fn trainer(args: &Args, task: &Task, policy: CausalModel) -> Result<Trainer<Caus
         },
         name => config.with_recipe(name)?,
     };
-    if !config.advantage.needs_values() {
-        return Trainer::new(config, policy, tokenizer, rewards, problems);
+    let critic = (config.advantage.needs_values()).then(|| ValueHead::new(policy.clone()));
+    let builder = Trainer::builder(policy, task.tokenizer.clone())
+        .config(config)
+        .rewards(task.rewards.as_ref().clone())
+        .problems(task.train.clone());
+    match critic {
+        Some(critic) => builder.critic(critic).build(),
+        None => builder.build(),
     }
-    let critic = ValueHead::new(policy.clone());
-    Trainer::with_critic(config, policy, critic, tokenizer, rewards, problems)
 }
 
 /// Progress bar, metrics file and chart, continuing what a resumed run left.

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 
 use burn::tensor::{Bool, Tensor};
+use serde::{Deserialize, Serialize};
 
 use crate::Result;
 use crate::host;
 
 /// How a number of a micro-batch joins that of another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Join {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Join {
     Add,
     Smallest,
     Largest,
@@ -134,6 +135,23 @@ impl LossMetrics {
                 Join::Smallest => joined.1.min(value),
                 Join::Largest => joined.1.max(value),
             };
+        }
+    }
+
+    /// The numbers as a message to other learners: by their bits, since JSON has no NaN.
+    pub(crate) fn to_message(&self) -> Vec<(String, Join, u64)> {
+        let all = self.sums.iter();
+        all.map(|(name, &(join, value))| (name.clone(), join, value.to_bits()))
+            .collect()
+    }
+
+    /// What [`to_message`](Self::to_message) gave.
+    pub(crate) fn from_message(message: Vec<(String, Join, u64)>) -> Self {
+        let all = message.into_iter();
+        Self {
+            sums: all
+                .map(|(name, join, bits)| (name, (join, f64::from_bits(bits))))
+                .collect(),
         }
     }
 

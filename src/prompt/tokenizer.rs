@@ -1,5 +1,7 @@
 //! The tokenizer's contract: text to ids and back.
 
+use std::sync::Arc;
+
 use crate::Result;
 
 /// Turns text into token ids and ids into text.
@@ -60,6 +62,37 @@ pub trait Tokenizer: Send + Sync {
 
     /// The token that fills the rectangle of a batch. It is never looked for to find out where a completion ends.
     fn pad_token(&self) -> u32;
+}
+
+/// A shared tokenizer.
+impl<T: Tokenizer + ?Sized> Tokenizer for Arc<T> {
+    fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        (**self).encode(text)
+    }
+
+    fn encode_prompt(&self, prompt: &str) -> Result<Vec<u32>> {
+        (**self).encode_prompt(prompt)
+    }
+
+    fn decode(&self, ids: &[u32]) -> Result<String> {
+        (**self).decode(ids)
+    }
+
+    fn vocab_size(&self) -> usize {
+        (**self).vocab_size()
+    }
+
+    fn token_id(&self, token: &str) -> Option<u32> {
+        (**self).token_id(token)
+    }
+
+    fn stop_tokens(&self) -> Vec<u32> {
+        (**self).stop_tokens()
+    }
+
+    fn pad_token(&self) -> u32 {
+        (**self).pad_token()
+    }
 }
 
 #[cfg(test)]

@@ -18,7 +18,6 @@ struct Tally<'a> {
 /// - [`Error::Rewards`] if a reward failed on more than `limit` of the completions, a share from 0 to 1, or if none has a total
 ///   and failures are why. It names the reward with the most failures.
 /// - [`Error::Unscored`] if no completion has a total although the rewards worked: all of them abstained.
-#[allow(dead_code)]
 pub(crate) fn check_failures(rollouts: &RolloutBuffer, limit: f64) -> Result<()> {
     let count = rollouts.len();
     if count == 0 {

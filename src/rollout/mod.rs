@@ -2,12 +2,14 @@
 //! `advantage`, and as tensors to `loss`.
 
 mod batch;
+mod engine;
 mod generate;
 #[cfg(feature = "hf")]
 mod hf;
 mod sampling;
 
 pub use batch::RolloutBatch;
+pub use engine::{LocalEngine, Question, RolloutEngine, answer, check_prompts};
 pub use generate::{
     Completion, GenerationConfig, GenerationRequest, TokenEvent, generate, generate_streaming,
     sample_group,

@@ -5,47 +5,99 @@
 //! is killed at any moment leaves the last whole one, and perhaps a temporary folder that the next
 //! write removes.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use super::config::TrainerConfig;
 use super::controllers::Controllers;
+use super::learner::{Progress, Reference};
+use super::optimizer::Optimizer;
 use super::trained::Trained;
 use super::trainer::Trainer;
-use crate::folder::{remove, sync, sync_folder};
+use crate::advantage::AdvantageEstimator;
+use crate::folder::{RunLock, checksums, remove, replace_folder, verify};
+use crate::loss::SurrogateLoss;
 use crate::policy::{PolicyModel, ValueModel};
 use crate::rollout::RolloutBuffer;
 use crate::{Error, Result};
 
 const PREFIX: &str = "step-";
-const TEMPORARY: &str = ".writing-step-";
-/// Raised when a checkpoint of an earlier version can no longer be read.
-const FORMAT: u32 = 1;
+const MANIFEST: &str = "manifest.json";
+/// Raised when checkpoints of the version before can no longer be read.
+const FORMAT: u32 = 2;
 
-/// Everything but the tensors.
+/// Everything but the tensors and the rollouts.
 #[derive(Debug, Serialize, Deserialize)]
 struct Manifest {
     format: u32,
     crate_version: String,
-    steps_done: u64,
-    tokens_seen: u64,
-    /// Absent before dynamic sampling: then every step had asked the same number.
-    #[serde(default)]
-    problems_asked: Option<u64>,
+    progress: Progress,
     policy_updates: u64,
     critic_updates: u64,
-    has_reference: bool,
-    has_critic: bool,
-    kl_coef: Option<f64>,
-    /// Absent before there were other controllers than that of `kl_coef`.
-    #[serde(default)]
-    controllers: Option<Controllers>,
+    controllers: Controllers,
     rollout_groups: usize,
+    problem_source: Value,
+    rollout_source: Value,
+    parts: Parts,
+    /// For those who look into the file; nothing is read from it.
+    config: Value,
+    /// Checksums of the other files.
+    files: BTreeMap<String, String>,
+}
+
+/// What a trainer is made of, custom parts included: a checkpoint is loaded only by a trainer of the same parts.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Parts {
+    seed: u64,
+    problems_per_step: usize,
     problems: usize,
     problems_fingerprint: u64,
-    config: TrainerConfig,
+    /// What distinguishes the policy's architecture, its frozen weights and its adapters from others'.
+    policy: Value,
+    reference: Option<String>,
+    critic: bool,
+    kl_in_reward: bool,
+    adaptive_entropy: bool,
+    surrogate: String,
+    advantage: String,
+    rewards: Vec<String>,
+    token_rewards: Option<String>,
+}
+
+impl Parts {
+    /// The first part in which `theirs`, of a checkpoint, differ from these: its name, theirs and ours.
+    fn difference(&self, theirs: &Self) -> Option<(String, String, String)> {
+        let value = |parts: &Self| serde_json::to_value(parts).unwrap_or_default();
+        let (ours, theirs) = (value(self), value(theirs));
+        let names = [
+            ("seed", "seed"),
+            ("problems_per_step", "problems_per_step"),
+            ("problems", "number of problems"),
+            ("problems_fingerprint", "fingerprint of the problems"),
+            ("policy", "policy"),
+            ("reference", "reference"),
+            ("critic", "critic"),
+            ("kl_in_reward", "KL in the reward"),
+            ("adaptive_entropy", "adaptive entropy bonus"),
+            ("rewards", "list of rewards"),
+            ("token_rewards", "token reward"),
+            ("surrogate", "surrogate"),
+            ("advantage", "advantage estimator"),
+        ];
+        let text = |value: &Value| match value {
+            Value::Null | Value::Bool(false) => "absent".to_string(),
+            Value::Bool(true) => "present".to_string(),
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
+        };
+        names.into_iter().find_map(|(key, name)| {
+            let (theirs, ours) = (&theirs[key], &ours[key]);
+            (theirs != ours).then(|| (name.to_string(), text(theirs), text(ours)))
+        })
+    }
 }
 
 /// The newest whole checkpoint in `folder`, if there is one.
@@ -75,208 +127,232 @@ fn folders(folder: &Path, prefix: &str) -> Result<Vec<(u64, PathBuf)>> {
     Ok(found)
 }
 
+/// The folder name of the checkpoint after `step` steps.
+fn folder_name(step: u64) -> String {
+    format!("{PREFIX}{step:08}")
+}
+
 impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
     /// Writes a checkpoint into `folder` and returns its path; of older ones, the newest `keep - 1` stay.
     ///
-    /// Checkpoints of later steps are removed: they are there only if this run went back to an earlier one, and would
-    /// be taken for its latest.
+    /// A folder belongs to one run. Checkpoints of later steps are removed only if this trainer was loaded from an earlier one in
+    /// the same folder: they are there because the run went back, and would be taken for its latest.
     ///
     /// # Errors
-    /// If something cannot be written; what was there before is untouched then.
-    pub fn save_checkpoint(&self, folder: impl AsRef<Path>, keep: usize) -> Result<PathBuf> {
+    /// If `folder` holds checkpoints and this trainer has neither written nor loaded one there, or if something cannot be written.
+    /// What was there before is untouched then.
+    pub fn save_checkpoint(&mut self, folder: impl AsRef<Path>, keep: usize) -> Result<PathBuf> {
         let folder = folder.as_ref();
         if keep == 0 {
             return Err(Error::config("keep", keep, "at least 1 checkpoint"));
         }
-        fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
-        for (_, half) in folders(folder, TEMPORARY)? {
-            remove(&half)?;
-        }
-        let name = format!("{:08}", self.steps_done);
-        let temporary = folder.join(format!("{TEMPORARY}{name}"));
-        fs::create_dir(&temporary).map_err(|e| Error::io(&temporary, e))?;
-        self.write_into(&temporary)?;
-        sync_folder(&temporary)?;
-
-        let place = folder.join(format!("{PREFIX}{name}"));
+        let lock = match &self.lock {
+            Some(lock) if lock.folder() == folder => None,
+            _ => Some(RunLock::acquire(folder)?),
+        };
+        self.check_folder(folder)?;
+        let step = self.steps_done();
+        let place = folder.join(folder_name(step));
         // Another digit and it is still the checkpoint of this step: there is one at every moment.
-        let replaced = folder.join(format!("{PREFIX}0{name}"));
-        if place.exists() {
-            remove(&replaced)?;
-            fs::rename(&place, &replaced).map_err(|e| Error::io(&replaced, e))?;
-        }
-        fs::rename(&temporary, &place).map_err(|e| Error::io(&place, e))?;
-        sync(folder)?;
-        remove(&replaced)?;
+        let aside = folder.join(format!("{PREFIX}0{step:08}"));
+        replace_folder(&place, &aside, |temporary| self.write_into(temporary))?;
+        self.folder = Some(canonical(folder)?);
         let all = folders(folder, PREFIX)?;
-        let (own, later): (Vec<_>, Vec<_>) = all
-            .into_iter()
-            .partition(|(step, _)| *step <= self.steps_done);
+        let (own, later): (Vec<_>, Vec<_>) = all.into_iter().partition(|(other, _)| *other <= step);
         let surplus = own.len().saturating_sub(keep);
         for (_, other) in own[..surplus].iter().chain(&later) {
             remove(other)?;
         }
+        drop(lock);
         Ok(place)
+    }
+
+    /// Returns an error if `folder` holds checkpoints of another run.
+    pub(super) fn check_folder(&self, folder: &Path) -> Result<()> {
+        let found = folders(folder, PREFIX)?;
+        let Some((step, newest)) = found.last() else {
+            return Ok(());
+        };
+        if self.folder.as_deref() == Some(&*canonical(folder)?) {
+            return Ok(());
+        }
+        let theirs = match read_manifest(newest) {
+            Ok(manifest) => format!(
+                "step {step} of a run with seed {}, {} problems and the {} surrogate",
+                manifest.parts.seed, manifest.parts.problems, manifest.parts.surrogate
+            ),
+            Err(_) => format!("step {step}"),
+        };
+        Err(Error::checkpoint(
+            folder,
+            format!(
+                "the folder holds checkpoints of another run ({theirs}); expected an empty folder, or \
+                 load_checkpoint to continue that run"
+            ),
+        ))
     }
 
     fn write_into(&self, folder: &Path) -> Result<()> {
         let file = |name: &str| folder.join(format!("{name}.bpk"));
-        let trained = Trained::of(&self.policy);
-        trained.save(self.policy.valid(), &file("policy"))?;
-        self.optimizer.save(&self.policy, folder, "policy")?;
-        if let Some(reference) = &self.reference {
+        let learner = &self.learner;
+        let trained = Trained::of(&learner.policy);
+        trained.save(learner.policy.valid(), &file("policy"))?;
+        learner.optimizer.save(&learner.policy, folder, "policy")?;
+        if let Some(Reference::Policy(reference)) = &learner.reference {
             // It differs from the policy in nothing that the policy does not train.
             trained.save(reference.weights().clone(), &file("reference"))?;
         }
-        if let Some(critic) = &self.critic {
+        if let Some(critic) = &learner.critic {
             Trained::of(&critic.model).save(critic.model.valid(), &file("critic"))?;
             critic.optimizer.save(&critic.model, folder, "critic")?;
         }
         self.last_rollouts.write(folder.join("rollouts.jsonl"))?;
+        let (policy_updates, critic_updates) = learner.updates_made();
         let manifest = Manifest {
             format: FORMAT,
             crate_version: env!("CARGO_PKG_VERSION").into(),
-            steps_done: self.steps_done,
-            tokens_seen: self.tokens_seen,
-            problems_asked: Some(self.problems_asked),
-            policy_updates: self.optimizer.updates(),
-            critic_updates: self.critic.as_ref().map_or(0, |c| c.optimizer.updates()),
-            has_reference: self.reference.is_some(),
-            has_critic: self.critic.is_some(),
-            kl_coef: self.controllers.kl_in_reward,
-            controllers: Some(self.controllers.clone()),
+            progress: learner.progress,
+            policy_updates,
+            critic_updates,
+            controllers: learner.controllers.clone(),
             rollout_groups: self.last_rollouts.groups.len(),
-            problems: self.problems.len(),
-            problems_fingerprint: self.problems_fingerprint(),
-            config: self.config.clone(),
+            problem_source: self.collector.problems.state(),
+            rollout_source: self.source.state()?,
+            parts: self.parts(),
+            files: checksums(folder)?,
+            config: serde_json::to_value(&learner.config).unwrap_or_default(),
         };
-        let path = folder.join("manifest.json");
+        let path = folder.join(MANIFEST);
         let text = serde_json::to_string_pretty(&manifest)
             .map_err(|reason| Error::checkpoint(&path, reason))?;
         fs::write(&path, text).map_err(|e| Error::io(&path, e))
     }
 
+    fn parts(&self) -> Parts {
+        let (learner, collector) = (&self.learner, &self.collector);
+        Parts {
+            seed: learner.config.seed,
+            problems_per_step: learner.config.problems_per_step,
+            problems: collector.problems.problems().len(),
+            problems_fingerprint: collector.problems_fingerprint(),
+            policy: learner.description.clone(),
+            reference: learner.reference.as_ref().map(Reference::name),
+            critic: learner.critic.is_some(),
+            kl_in_reward: learner.controllers.kl_in_reward.is_some(),
+            adaptive_entropy: learner.controllers.entropy.is_some(),
+            surrogate: learner.config.objective.surrogate.name().into(),
+            advantage: learner.config.advantage.name().into(),
+            rewards: learner.reward_names.clone(),
+            token_rewards: collector
+                .token_rewards
+                .as_ref()
+                .map(|reward| reward.name().to_string()),
+        }
+    }
+
     /// Goes back to the state in the checkpoint at `path` (as [`latest_checkpoint`] gives it), after which the run
     /// continues as if it had never stopped: bit for bit on the CPU.
     ///
-    /// The trainer must have been built on the same problems, with the same seed, step size and parts. Other settings
-    /// may differ from the checkpoint's and take effect from here on.
+    /// The trainer must have been built of the same parts, custom ones included: problems, seed, step size, rewards, estimator,
+    /// surrogate, critic, reference, and a policy of the same architecture, frozen weights and adapters. Other settings may differ
+    /// from the checkpoint's and take effect from here on.
     ///
     /// # Errors
-    /// If the checkpoint is missing, broken, of another format, or of another run; the trainer may then have been
-    /// partly overwritten and should be dropped.
+    /// If the checkpoint is missing, broken, of another format, or of another run. The trainer is then untouched.
     pub fn load_checkpoint(&mut self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
-        let file = path.join("manifest.json");
-        let text = fs::read_to_string(&file).map_err(|e| Error::io(&file, e))?;
-        let manifest: Manifest =
-            serde_json::from_str(&text).map_err(|reason| Error::checkpoint(path, reason))?;
-        self.check(path, &manifest)?;
+        if !path.join(MANIFEST).exists()
+            && let Some(latest) = latest_checkpoint(path)?
+        {
+            let reason = format!(
+                "this folder holds checkpoints; expected one of them, such as {}",
+                latest.display()
+            );
+            return Err(Error::checkpoint(path, reason));
+        }
+        let manifest = read_manifest(path)?;
+        if let Some((what, theirs, ours)) = self.parts().difference(&manifest.parts) {
+            let reason = format!("its {what} is {theirs}, this run's {ours}");
+            return Err(Error::checkpoint(path, reason));
+        }
+        verify(path, &manifest.files)?;
         let file = |name: &str| path.join(format!("{name}.bpk"));
-        let trained = Trained::of(&self.policy);
-        self.policy = trained.load(self.policy.clone(), &file("policy"))?;
-        self.optimizer
-            .load(&self.policy, path, "policy", manifest.policy_updates)?;
-        if let Some(reference) = &mut self.reference {
-            let weights = reference.weights().clone();
-            reference.replace(trained.load(weights, &file("reference"))?);
-        }
-        if let Some(critic) = &mut self.critic {
-            let trained = Trained::of(&critic.model);
-            critic.model = trained.load(critic.model.clone(), &file("critic"))?;
-            critic
-                .optimizer
-                .load(&critic.model, path, "critic", manifest.critic_updates)?;
-        }
-        self.last_rollouts = RolloutBuffer::read(path.join("rollouts.jsonl"))?;
-        let (found, groups) = (self.last_rollouts.groups.len(), manifest.rollout_groups);
+        let learner = &self.learner;
+        let trained = Trained::of(&learner.policy);
+        let policy = trained.load(learner.policy.clone(), &file("policy"))?;
+        let mut optimizer = Optimizer::new(learner.config.optimizer)?;
+        optimizer.load(&policy, path, "policy", manifest.policy_updates)?;
+        let reference = match &learner.reference {
+            Some(Reference::Policy(reference)) => {
+                let weights = reference.weights().clone();
+                Some(trained.load(weights, &file("reference"))?)
+            }
+            _ => None,
+        };
+        let critic = match &learner.critic {
+            Some(critic) => {
+                let trained = Trained::of(&critic.model);
+                let model = trained.load(critic.model.clone(), &file("critic"))?;
+                let mut optimizer = Optimizer::new(critic.config.optimizer)?;
+                optimizer.load(&model, path, "critic", manifest.critic_updates)?;
+                Some((model, optimizer))
+            }
+            None => None,
+        };
+        let rollouts = RolloutBuffer::read(path.join("rollouts.jsonl"))?;
+        let (found, groups) = (rollouts.groups.len(), manifest.rollout_groups);
         if found != groups {
             let reason = format!("rollouts.jsonl has {found} groups, its manifest says {groups}");
             return Err(Error::checkpoint(path, reason));
         }
-        match &manifest.controllers {
-            Some(saved) => self.controllers.restore(saved),
-            None => self.controllers.kl_in_reward = manifest.kl_coef,
+        let folder = path.parent().map(canonical).transpose()?;
+        // Only the sources can still refuse; both go back if the second does.
+        let before = self.collector.problems.state();
+        self.collector.problems.restore(&manifest.problem_source)?;
+        if let Err(error) = self.source.restore(&manifest.rollout_source) {
+            self.collector.problems.restore(&before)?;
+            return Err(error);
         }
-        self.steps_done = manifest.steps_done;
-        self.tokens_seen = manifest.tokens_seen;
-        let steps_of_old = manifest.steps_done * self.config.problems_per_step as u64;
-        self.problems_asked = manifest.problems_asked.unwrap_or(steps_of_old);
+        let learner = &mut self.learner;
+        learner.policy = policy;
+        learner.optimizer = optimizer;
+        if let (Some(Reference::Policy(reference)), Some(model)) =
+            (&mut learner.reference, reference)
+        {
+            reference.replace(model);
+        }
+        if let (Some(critic), Some((model, optimizer))) = (&mut learner.critic, critic) {
+            critic.model = model;
+            critic.optimizer = optimizer;
+        }
+        let config = &learner.config;
+        learner.controllers.restore(&manifest.controllers, config);
+        learner.progress = manifest.progress;
+        self.last_rollouts = rollouts;
+        self.folder = folder;
         Ok(())
     }
+}
 
-    /// Refuses a checkpoint that this trainer could not continue exactly.
-    fn check(&self, path: &Path, manifest: &Manifest) -> Result<()> {
-        let refuse = |what: &str, theirs: String, ours: String| {
-            let reason = format!("its {what} is {theirs}, this run's {ours}");
-            Err(Error::checkpoint(path, reason))
-        };
-        let (theirs, ours) = (&manifest.config, &self.config);
-        if manifest.format != FORMAT {
-            return refuse("format", manifest.format.to_string(), FORMAT.to_string());
-        }
-        for (what, theirs, ours) in [
-            ("seed", theirs.seed, ours.seed),
-            (
-                "problems_per_step",
-                theirs.problems_per_step as u64,
-                ours.problems_per_step as u64,
-            ),
-            (
-                "number of problems",
-                manifest.problems as u64,
-                self.problems.len() as u64,
-            ),
-            (
-                "fingerprint of the problems",
-                manifest.problems_fingerprint,
-                self.problems_fingerprint(),
-            ),
-        ] {
-            if theirs != ours {
-                return refuse(what, theirs.to_string(), ours.to_string());
-            }
-        }
-        let theirs = manifest.controllers.as_ref();
-        let adaptive_entropy = theirs.is_some_and(|controllers| controllers.entropy.is_some());
-        for (what, theirs, ours) in [
-            (
-                "reference policy",
-                manifest.has_reference,
-                self.reference.is_some(),
-            ),
-            ("critic", manifest.has_critic, self.critic.is_some()),
-            (
-                "KL in the reward",
-                manifest.kl_coef.is_some(),
-                self.controllers.kl_in_reward.is_some(),
-            ),
-            (
-                "adaptive entropy bonus",
-                adaptive_entropy,
-                self.controllers.entropy.is_some(),
-            ),
-        ] {
-            let word = |there| if there { "present" } else { "absent" }.to_string();
-            if theirs != ours {
-                return refuse(what, word(theirs), word(ours));
-            }
-        }
-        Ok(())
+/// The manifest of the checkpoint at `path`.
+fn read_manifest(path: &Path) -> Result<Manifest> {
+    let file = path.join(MANIFEST);
+    let text = fs::read_to_string(&file).map_err(|e| Error::io(&file, e))?;
+    let broken = |reason: serde_json::Error| Error::checkpoint(path, reason);
+    // A manifest of another format need not have the same fields.
+    let value: Value = serde_json::from_str(&text).map_err(broken)?;
+    let format = &value["format"];
+    if format.as_u64() != Some(u64::from(FORMAT)) {
+        let reason = format!("its format is {format}, this version reads {FORMAT}");
+        return Err(Error::checkpoint(path, reason));
     }
+    serde_json::from_str(&text).map_err(broken)
+}
 
-    /// FNV-1a over the problems: tells other problems, or another order of them, apart.
-    fn problems_fingerprint(&self) -> u64 {
-        let mut hash = 0xcbf2_9ce4_8422_2325u64;
-        for problem in &self.problems {
-            let metadata = serde_json::Value::from(problem.metadata.clone()).to_string();
-            for text in [&problem.prompt, &problem.answer, &metadata] {
-                // 0xFF is no UTF-8 byte, so it separates texts.
-                for byte in text.bytes().chain([0xFF]) {
-                    hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
-                }
-            }
-        }
-        hash
-    }
+fn canonical(folder: &Path) -> Result<PathBuf> {
+    let folder = match folder.as_os_str().is_empty() {
+        true => Path::new("."),
+        false => folder,
+    };
+    fs::canonicalize(folder).map_err(|e| Error::io(folder, e))
 }

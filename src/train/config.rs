@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::dynamic_sampling::DynamicSampling;
 use super::optimizer::OptimizerConfig;
 use super::schedule::Schedule;
+use super::scorer::ScoringConfig;
 use crate::advantage::{AdvantageEstimator, Estimator};
 use crate::loss::{AdaptiveEntropy, KlPenalty, PolicyObjective, ValueLossConfig};
 use crate::policy::{LogProbConfig, ReferenceSync};
@@ -39,8 +40,11 @@ pub struct TrainerConfig {
     pub passes: u64,
     /// Into how many optimizer updates a pass is split, by whole groups. Default 1.
     pub updates_per_pass: usize,
-    /// Rollouts that are forwarded together; changes speed and memory, no result beyond rounding. Default 64.
+    /// The most rollouts that are forwarded together. Changes speed and memory, no result beyond rounding. Default 64.
     pub micro_batch: usize,
+    /// The most tokens, padding included, that are forwarded together; a longer rollout is forwarded alone. Changes speed and memory,
+    /// no result beyond rounding. Default: no limit but `micro_batch`.
+    pub max_tokens_per_micro_batch: Option<usize>,
     /// Tokens whose logits exist at the same time. Default 1024.
     pub logit_chunk: usize,
     /// How the reference follows the policy, where there is one. Default: never.
@@ -57,6 +61,9 @@ pub struct TrainerConfig {
     /// Leave completions that hit the length limit out of the update (DAPO's overlong filtering). Default
     /// false.
     pub mask_truncated: bool,
+    /// The largest share of completions on which a reward may fail (an error, a panic, a time-out) before the step is an error, in
+    /// [0, 1]. A step without any scored completion is always one. Default 0.5.
+    pub max_reward_failures: f64,
     /// The critic, needed by [`Gae`](crate::advantage::Gae). Default: its own defaults, unused without a critic.
     pub critic: CriticConfig,
 }
@@ -75,6 +82,7 @@ impl Default for TrainerConfig {
             passes: 1,
             updates_per_pass: 1,
             micro_batch: 64,
+            max_tokens_per_micro_batch: None,
             logit_chunk: 1024,
             reference_sync: ReferenceSync::Never,
             measure_kl: false,
@@ -82,6 +90,7 @@ impl Default for TrainerConfig {
             adaptive_kl: None,
             adaptive_entropy: None,
             mask_truncated: false,
+            max_reward_failures: 0.5,
             critic: CriticConfig::default(),
         }
     }
@@ -109,12 +118,23 @@ pub struct AdaptiveTarget {
 }
 
 impl AdaptiveTarget {
-    fn validate(&self, place: &str) -> Result<()> {
+    /// `rollouts` are those of a step.
+    fn validate(&self, place: &str, rollouts: usize) -> Result<()> {
         for (field, value) in [("target", self.target), ("horizon", self.horizon)] {
             if !(value.is_finite() && value > 0.0) {
                 let field = format!("{place}.{field}");
                 return Err(Error::config(field, value, "a finite number above 0"));
             }
+        }
+        if self.horizon < rollouts as f64 {
+            return Err(Error::config(
+                format!("{place}.horizon"),
+                self.horizon,
+                format!(
+                    "at least the {rollouts} rollouts of a step: the horizon counts rollouts, and the \
+                     coefficient would change its sign below a fifth of that"
+                ),
+            ));
         }
         Ok(())
     }
@@ -143,7 +163,10 @@ impl Default for CriticConfig {
 }
 
 impl TrainerConfig {
-    /// Refuses what cannot be meant, naming field, value and range.
+    /// Rejects invalid settings and settings without effect.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the field, its value and what would be right.
     pub fn validate(&self) -> Result<()> {
         self.generation.validate()?;
         self.objective.validate()?;
@@ -158,10 +181,28 @@ impl TrainerConfig {
             ("micro_batch", self.micro_batch),
             ("logit_chunk", self.logit_chunk),
             ("passes", self.passes as usize),
+            (
+                "max_tokens_per_micro_batch",
+                self.max_tokens_per_micro_batch.unwrap_or(1),
+            ),
         ] {
             if value == 0 {
                 return Err(Error::config(field, value, "at least 1"));
             }
+        }
+        if !(0.0..=1.0).contains(&self.max_reward_failures) {
+            return Err(Error::config(
+                "max_reward_failures",
+                self.max_reward_failures,
+                "a share in [0, 1]",
+            ));
+        }
+        if self.reference_sync != ReferenceSync::Never && !self.needs_reference() {
+            return Err(Error::config(
+                "reference_sync",
+                format!("{:?}", self.reference_sync),
+                "never, since nothing reads the reference: there is no KL term and measure_kl is off",
+            ));
         }
         self.log_probs().validate()?;
         self.check_estimator(&self.advantage)?;
@@ -205,14 +246,15 @@ impl TrainerConfig {
 
     /// Refuses coefficients that are to move where there is nothing to multiply.
     fn check_controllers(&self) -> Result<()> {
+        let rollouts = self.problems_per_step * self.group_size;
         if let Some(kl) = &self.kl_in_reward {
             kl.penalty.validate_in_reward()?;
             if let Some(adaptive) = kl.adaptive {
-                adaptive.validate("kl_in_reward.adaptive")?;
+                adaptive.validate("kl_in_reward.adaptive", rollouts)?;
             }
         }
         if let Some(adaptive) = self.adaptive_kl {
-            adaptive.validate("adaptive_kl")?;
+            adaptive.validate("adaptive_kl", rollouts)?;
             if self.objective.kl.is_none() {
                 return Err(Error::config(
                     "adaptive_kl",
@@ -261,9 +303,21 @@ impl TrainerConfig {
         }
     }
 
+    /// How rollouts are scored.
+    pub(super) fn scoring(&self) -> ScoringConfig {
+        ScoringConfig {
+            log_probs: self.log_probs(),
+            micro_batch: self.micro_batch,
+            max_tokens: self.max_tokens_per_micro_batch,
+        }
+    }
+
     /// Whether some term reads the reference policy.
     pub fn needs_reference(&self) -> bool {
-        self.objective.kl.is_some() || self.kl_in_reward.is_some() || self.measure_kl
+        self.objective.kl.is_some()
+            || self.kl_in_reward.is_some()
+            || self.measure_kl
+            || self.advantage.needs_ref_log_probs()
     }
 
     /// Optimizer updates a step.

@@ -29,8 +29,12 @@ impl Controllers {
     }
 
     /// Goes back to what `saved` has moved. What is a setting - a fixed coefficient, a target - stays as configured.
-    pub(super) fn restore(&mut self, saved: &Self) {
-        self.kl_in_reward = saved.kl_in_reward;
+    pub(super) fn restore(&mut self, saved: &Self, config: &TrainerConfig) {
+        if let (Some(coef), Some(moved)) = (&mut self.kl_in_reward, saved.kl_in_reward)
+            && config.kl_in_reward.is_some_and(|kl| kl.adaptive.is_some())
+        {
+            *coef = moved;
+        }
         if let (Some(coef), Some(moved)) = (&mut self.kl_in_loss, saved.kl_in_loss) {
             *coef = moved;
         }

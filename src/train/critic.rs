@@ -10,9 +10,9 @@ use crate::types::PerToken;
 
 /// A value model with its optimizer.
 #[derive(Debug)]
-pub struct Critic<V> {
+pub(super) struct Critic<V> {
     /// The value model.
-    pub model: V,
+    pub(super) model: V,
     pub(super) optimizer: Optimizer,
     pub(super) config: CriticConfig,
 }
@@ -22,7 +22,7 @@ impl<V: ValueModel + Module> Critic<V> {
     ///
     /// # Errors
     /// If the configuration is refused.
-    pub fn new(model: V, config: CriticConfig) -> Result<Self> {
+    pub(super) fn new(model: V, config: CriticConfig) -> Result<Self> {
         config.value_loss.validate()?;
         Ok(Self {
             model,

@@ -24,7 +24,7 @@ use crate::{Error, Result};
 /// | `dynamic_sampling/frac_zero_std` | share of them without a signal |
 /// | `dynamic_sampling/reward` | mean reward of all of them |
 /// | `dynamic_sampling/refills` | rounds of generation after the first |
-/// | `dynamic_sampling/unfilled` | places that were still without a signal at the bound |
+/// | `dynamic_sampling/unfilled` | groups that were still missing after the last round |
 /// | `dynamic_sampling/dropped_tokens` | tokens that were generated and not trained on |
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -32,10 +32,13 @@ pub struct DynamicSampling {
     /// The reward whose scores must differ, by its name. Default: the total. A filter on the accuracy alone keeps groups from
     /// passing because of their lengths or formats.
     pub reward: Option<String>,
-    /// The most rounds of generation in a step, the first included; each asks as many problems as are missing. Default 10, as
-    /// in DAPO's recipe for verl (`max_num_gen_batches`).
+    /// The most rounds of generation in a step, the first included. Default 10, as in DAPO's recipe for verl
+    /// (`max_num_gen_batches`).
+    ///
+    /// A round asks as many problems as are likely to fill the step, given the share of groups with a signal so far, but at most
+    /// `problems_per_step`. Groups with a signal beyond `problems_per_step` are dropped.
     pub max_rounds: usize,
-    /// What happens if groups are still missing then. Default: the step fails.
+    /// What happens if groups are still missing then. Default: the step is smaller.
     pub exhausted: Exhausted,
 }
 
@@ -43,11 +46,14 @@ pub struct DynamicSampling {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Exhausted {
-    /// The step is [`Error::NoSignal`]: the problems are too easy or too hard, and that is worth knowing. The default, as in verl.
+    /// The step learns from the groups that there are, with a warning. If no group at all has a signal, the step keeps the groups
+    /// that were generated first, whose advantages are zero, and measures them. The default.
     #[default]
-    Fail,
+    SmallerStep,
     /// The missing places are taken by the groups that were dropped first, as if there were no dynamic sampling.
-    KeepFlat,
+    KeepZeroVariance,
+    /// The step fails with [`Error::NoSignal`] and ends the run, as in verl.
+    Fail,
 }
 
 impl Default for DynamicSampling {
@@ -55,7 +61,7 @@ impl Default for DynamicSampling {
         Self {
             reward: None,
             max_rounds: 10,
-            exhausted: Exhausted::Fail,
+            exhausted: Exhausted::default(),
         }
     }
 }
@@ -115,6 +121,16 @@ pub(super) struct SamplingReport {
 }
 
 impl SamplingReport {
+    /// How many problems the next round asks, where `missing` of `count` groups are still without a signal.
+    pub fn next_round(&self, missing: usize, count: usize) -> usize {
+        let with_signal = self.problems - self.flat;
+        if with_signal == 0 {
+            return count;
+        }
+        let likely = (missing * self.problems).div_ceil(with_signal);
+        likely.clamp(missing, count)
+    }
+
     /// Counts a group that was asked.
     pub fn add(&mut self, group: &RolloutGroup, signal: bool) {
         self.problems += 1;

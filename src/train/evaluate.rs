@@ -6,14 +6,14 @@ use crate::policy::PolicyModel;
 use crate::prompt::{Problem, Tokenizer};
 use crate::reward::RewardSet;
 use crate::rollout::{
-    GenerationConfig, GenerationRequest, RolloutBuffer, SamplingConfig, generate, sample_group,
+    GenerationConfig, LocalEngine, Question, RolloutBuffer, SamplingConfig, answer,
 };
 use crate::{Error, Result};
 
-/// The word that keeps evaluation streams apart from training's.
+/// The domain separator of evaluation's random streams.
 const EVALUATION: u64 = 0x4556_414C_0000_0000;
 
-/// How a policy is examined.
+/// How a policy is evaluated.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct EvaluationConfig {
@@ -41,7 +41,7 @@ impl Default for EvaluationConfig {
     }
 }
 
-/// What an examination found.
+/// The result of an evaluation.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
     /// Share of problems answered right by greedy decoding.
@@ -86,7 +86,7 @@ pub fn pass_at_k(n: usize, c: usize, k: usize) -> Result<f64> {
     Ok(1.0 - all_wrong)
 }
 
-/// Examines `policy` on `problems`. `generation` gives the limits; its sampling is not used.
+/// Evaluates `policy` on `problems`. `generation` gives the limits; its sampling is not used.
 ///
 /// # Errors
 /// If the configuration is refused, a prompt cannot be tokenised, there is no problem, or generation fails.
@@ -113,30 +113,21 @@ pub fn evaluate<M: PolicyModel>(
             format!("one of {known:?}"),
         ));
     }
-    let model = policy.valid();
-    let answer = |samples: usize, sampling: SamplingConfig| -> Result<RolloutBuffer> {
-        let requests = problems
-            .iter()
-            .enumerate()
-            .map(|(index, problem)| {
-                let prompt = tokenizer.encode_prompt(&problem.prompt)?;
-                let address = [config.seed, EVALUATION, index as u64];
-                Ok(GenerationRequest::new(prompt, samples, address))
-            })
-            .collect::<Result<Vec<_>>>()?;
-        let generation = generation.clone().with_sampling(sampling);
-        let completions = generate(&model, &requests, &generation)?;
-        let mut buffer = RolloutBuffer::new();
-        for ((problem, request), completions) in problems.iter().zip(requests).zip(completions) {
-            let prompt = request.prompt;
-            buffer.push(sample_group(
-                problem.clone(),
-                prompt,
-                completions,
-                tokenizer,
-                0,
-            )?);
+    let mut questions = problems
+        .iter()
+        .enumerate()
+        .map(|(index, problem)| {
+            let address = [config.seed, EVALUATION, index as u64];
+            Question::new(problem.clone(), tokenizer, 1, address)
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let mut answer = |samples: usize, sampling: SamplingConfig| -> Result<RolloutBuffer> {
+        for question in &mut questions {
+            question.samples = samples;
         }
+        let generation = generation.clone().with_sampling(sampling);
+        let engine = &mut LocalEngine;
+        let mut buffer = answer(engine, policy, 0, tokenizer, &questions, &generation)?;
         rewards.score_rollouts(&mut buffer);
         Ok(buffer)
     };

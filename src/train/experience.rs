@@ -3,11 +3,10 @@
 
 use burn::tensor::Device;
 
+use super::scorer::ScoringConfig;
 use crate::Result;
 use crate::advantage::Advantages;
-use crate::policy::{
-    LogProbConfig, PolicyModel, ValueModel, squared_probabilities, token_log_probs_only,
-};
+use crate::policy::{PolicyModel, ValueModel, squared_probabilities, token_log_probs_only};
 use crate::rollout::{RolloutBatch, RolloutBuffer};
 use crate::types::PerToken;
 
@@ -27,13 +26,13 @@ pub(super) struct Experience {
 /// Calls `compute` on micro-batches of all rollouts and puts the rows together again.
 fn in_micro_batches(
     rollouts: &RolloutBuffer,
-    micro_batch: usize,
+    config: &ScoringConfig,
     device: &Device,
     compute: impl Fn(&RolloutBatch) -> Result<PerToken>,
 ) -> Result<PerToken> {
     let all: Vec<usize> = (0..rollouts.len()).collect();
     let mut rows = PerToken::default();
-    for part in all.chunks(micro_batch) {
+    for part in all.chunks(config.micro_batch) {
         let numbers = compute(&RolloutBatch::new(rollouts, part, device)?)?;
         rows.extend(Vec::from(numbers));
     }
@@ -44,11 +43,10 @@ fn in_micro_batches(
 pub(super) fn log_probs<M: PolicyModel>(
     model: &M,
     rollouts: &RolloutBuffer,
-    micro_batch: usize,
-    config: &LogProbConfig,
+    config: &ScoringConfig,
 ) -> Result<PerToken> {
-    in_micro_batches(rollouts, micro_batch, &model.device(), |batch| {
-        batch.unpad(batch.log_probs(model, config)?, "log-probs")
+    in_micro_batches(rollouts, config, &model.device(), |batch| {
+        batch.unpad(batch.log_probs(model, &config.log_probs)?, "log-probs")
     })
 }
 
@@ -56,19 +54,23 @@ pub(super) fn log_probs<M: PolicyModel>(
 pub(super) fn probabilities<M: PolicyModel>(
     model: &M,
     rollouts: &RolloutBuffer,
-    micro_batch: usize,
-    config: &LogProbConfig,
+    config: &ScoringConfig,
 ) -> Result<[PerToken; 2]> {
     let model = model.valid();
     let all: Vec<usize> = (0..rollouts.len()).collect();
     let (mut log_probs, mut squares) = (PerToken::default(), PerToken::default());
-    for part in all.chunks(micro_batch) {
+    for part in all.chunks(config.micro_batch) {
         let batch = RolloutBatch::new(rollouts, part, &model.device())?;
         let hidden = batch.hidden_states(&model)?;
         let targets = batch.targets.clone();
-        let log_p = token_log_probs_only(hidden.clone(), model.unembedding(), targets, config)?;
+        let log_p = token_log_probs_only(
+            hidden.clone(),
+            model.unembedding(),
+            targets,
+            &config.log_probs,
+        )?;
         log_probs.extend(Vec::from(batch.unpad(log_p, "log-probs")?));
-        let sums = squared_probabilities(hidden, model.unembedding(), config)?;
+        let sums = squared_probabilities(hidden, model.unembedding(), &config.log_probs)?;
         squares.extend(Vec::from(batch.unpad(sums, "squared probabilities")?));
     }
     Ok([log_probs, squares])
@@ -78,10 +80,10 @@ pub(super) fn probabilities<M: PolicyModel>(
 pub(super) fn values<V: ValueModel>(
     critic: &V,
     rollouts: &RolloutBuffer,
-    micro_batch: usize,
+    config: &ScoringConfig,
 ) -> Result<PerToken> {
     let critic = critic.valid();
-    in_micro_batches(rollouts, micro_batch, &critic.device(), |batch| {
+    in_micro_batches(rollouts, config, &critic.device(), |batch| {
         batch.unpad(batch.values(&critic)?, "values")
     })
 }

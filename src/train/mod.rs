@@ -1,36 +1,49 @@
 //! Change it. Takes a policy, problems and rewards, and drives every room above; gives the trained policy,
 //! its metrics to [`observer`]s, and checkpoints.
 
+mod builder;
 mod checkpoint;
+mod collector;
 mod config;
 mod controllers;
 mod critic;
 mod dynamic_sampling;
 mod evaluate;
 mod experience;
-mod gather;
+mod gradients;
+mod learner;
+mod learners;
 pub mod observer;
 mod optimizer;
+mod problems;
 mod recipe;
 mod reward_metrics;
 mod run;
 mod sampler_metrics;
 mod schedule;
+mod scorer;
 mod sft;
+mod source;
 mod step_metrics;
 mod trained;
 mod trainer;
 mod update;
 mod zero_std;
 
+pub use builder::TrainerBuilder;
 pub use checkpoint::latest_checkpoint;
+pub use collector::{Collected, Collector, PolicyState};
 pub use config::{AdaptiveTarget, CriticConfig, KlInReward, TrainerConfig};
-pub use critic::Critic;
 pub use dynamic_sampling::{DynamicSampling, Exhausted};
 pub use evaluate::{Evaluation, EvaluationConfig, evaluate, pass_at_k};
+pub use learner::Learner;
+pub use learners::{Alone, Learners};
 pub use optimizer::{Optimizer, OptimizerConfig, UpdateReport, global_norm};
+pub use problems::{Draw, ProblemSource, ShuffledProblems};
 pub use run::{RunCheckpoints, RunConfig, RunEnd, RunEvaluation};
 pub use schedule::{Decay, Schedule};
+pub use scorer::{ModelScorer, Scorer, ScoringConfig};
 pub use sft::{Demonstration, SftConfig, SftReport, supervise};
+pub use source::{OnPolicy, RolloutSource};
 pub use trainer::Trainer;
 pub use zero_std::zero_std;

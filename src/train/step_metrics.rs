@@ -13,8 +13,6 @@ use crate::rollout::Rollout;
 pub(super) struct StepTimes {
     started: Instant,
     last: Instant,
-    pub generate: f64,
-    pub reward: f64,
     pub prepare: f64,
     pub update: f64,
 }
@@ -25,8 +23,6 @@ impl StepTimes {
         Self {
             started: now,
             last: now,
-            generate: 0.0,
-            reward: 0.0,
             prepare: 0.0,
             update: 0.0,
         }
@@ -45,6 +41,7 @@ pub(super) fn step_metrics(
     experience: &Experience,
     updates: &Updates,
     times: &StepTimes,
+    collected: &BTreeMap<String, f64>,
 ) -> BTreeMap<String, f64> {
     let mut metrics = BTreeMap::new();
     let mut put = |name: &str, value: Option<f64>| {
@@ -140,9 +137,11 @@ pub(super) fn step_metrics(
         .collect();
     put("value/grad_norm", mean(&norms));
 
-    let seconds = times.started.elapsed().as_secs_f64();
-    put("time/generate", Some(times.generate));
-    put("time/reward", Some(times.reward));
+    let spent = |name| collected.get(name).copied().unwrap_or(0.0);
+    let collecting = spent("time/generate") + spent("time/reward");
+    let seconds = collecting + times.started.elapsed().as_secs_f64();
+    // What dynamic sampling dropped was generated as well.
+    let tokens = tokens + spent("dynamic_sampling/dropped_tokens");
     put("time/prepare", Some(times.prepare));
     put("time/update", Some(times.update));
     put("time/step", Some(seconds));

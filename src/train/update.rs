@@ -1,9 +1,15 @@
 //! From experience to updates: passes, mini-batches of whole groups, micro-batches.
 
+use std::fmt;
+
+use burn::module::Module;
+use burn::optim::GradientsParams;
+
 use super::config::TrainerConfig;
-use super::controllers::Controllers;
-use super::critic::Critic;
 use super::experience::Experience;
+use super::gradients::sum_gradients;
+use super::learner::Learner;
+use super::learners::{Learners, gather_values, share};
 use super::optimizer::{Optimizer, UpdateReport};
 use crate::loss::{
     LossInput, LossMetrics, PolicyObjective, StepCounts, StepStatistics, value_loss,
@@ -24,66 +30,165 @@ pub(super) struct Updates {
     pub critic: Vec<UpdateReport>,
     pub metrics: LossMetrics,
     pub value_metrics: LossMetrics,
+    /// Why the first of the skipped updates was skipped, if any was.
+    pub skipped: Option<NotFinite>,
 }
 
-/// Makes all updates of step `step` (counted from 0).
-#[allow(clippy::too_many_arguments)] // the trainer's own parts, each for a reason
-pub(super) fn learn<M: PolicyModel, V: ValueModel>(
-    config: &TrainerConfig,
-    objective: &PolicyObjective,
-    controllers: &mut Controllers,
-    step: u64,
-    experience: &Experience,
-    policy: &mut M,
+/// A number that kept an update from being made.
+#[derive(Clone, Debug)]
+pub(super) struct NotFinite {
+    pub what: String,
+    pub value: f64,
+    pub advice: String,
+}
+
+impl fmt::Display for NotFinite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} is {}; {}", self.what, self.value, self.advice)
+    }
+}
+
+/// An update that was made, or the reason why it was not.
+type Outcome<T> = std::result::Result<T, NotFinite>;
+
+/// Makes an update, unless the gradient is not finite.
+fn make<M: Module>(
     optimizer: &mut Optimizer,
-    mut critic: Option<&mut Critic<V>>,
-) -> Result<Updates> {
-    let mut updates = Updates::default();
-    let policy_learns = critic
-        .as_ref()
-        .is_none_or(|critic| step >= critic.config.warmup_steps);
-    let (groups, lengths) = (
-        experience.rollouts.group_ids(),
-        experience.rollouts.lengths(),
-    );
-    let sampler = experience.rollouts.log_probs();
-    for pass in 0..config.passes {
-        for rows in mini_batches(config, step, pass, experience) {
-            let rollouts: Vec<_> = experience.rollouts.rollouts().collect();
-            let kept: Vec<usize> = rows
-                .into_iter()
-                .filter(|&row| !(config.mask_truncated && rollouts[row].is_truncated()))
-                .collect();
-            if let Some(critic) = critic.as_deref_mut() {
-                let kept_lengths: Vec<usize> = kept.iter().map(|&row| lengths[row]).collect();
-                let counts = StepCounts::of(&kept_lengths);
-                critic_update(config, experience, &kept, counts, critic, &mut updates)?;
-            }
-            if policy_learns {
-                let objective = controllers.apply(objective);
-                let update = Update {
-                    config,
-                    objective: &objective,
-                    adaptive_entropy: controllers.entropy.is_some(),
-                    experience,
-                    sampler: &sampler,
-                    advantages: &experience.advantages.per_token,
-                    groups: &groups,
-                    lengths: &lengths,
-                    rows: &kept,
-                };
-                let (report, metrics) = update.apply(policy, optimizer)?;
-                if let (Some(entropy), Some(mean)) =
-                    (&mut controllers.entropy, metrics.mean("entropy"))
-                {
-                    entropy.update(mean);
+    model: &mut M,
+    gradients: GradientsParams,
+) -> Result<Outcome<UpdateReport>> {
+    match optimizer.step(model, gradients) {
+        Ok(report) => Ok(Ok(report)),
+        Err(Error::NonFinite {
+            what,
+            value,
+            advice,
+            ..
+        }) => Ok(Err(NotFinite {
+            what,
+            value,
+            advice,
+        })),
+        Err(other) => Err(other),
+    }
+}
+
+impl<M: PolicyModel, V: ValueModel> Learner<M, V> {
+    /// Makes all updates of a step.
+    pub(super) fn update(&mut self, experience: &Experience) -> Result<Updates> {
+        let mut updates = Updates::default();
+        let step = self.progress.steps;
+        let policy_learns = self
+            .critic
+            .as_ref()
+            .is_none_or(|critic| step >= critic.config.warmup_steps);
+        let groups = experience.rollouts.group_ids();
+        let lengths = experience.rollouts.lengths();
+        let sampler = experience.rollouts.log_probs();
+        for pass in 0..self.config.passes {
+            for rows in mini_batches(&self.config, step, pass, experience) {
+                let rollouts: Vec<_> = experience.rollouts.rollouts().collect();
+                let kept: Vec<usize> = rows
+                    .into_iter()
+                    .filter(|&row| !(self.config.mask_truncated && rollouts[row].is_truncated()))
+                    .collect();
+                if self.critic.is_some() {
+                    let kept_lengths: Vec<usize> = kept.iter().map(|&row| lengths[row]).collect();
+                    let counts = StepCounts::of(&kept_lengths);
+                    match self.update_critic(experience, &kept, counts)? {
+                        Ok((report, metrics)) => {
+                            updates.value_metrics.merge(&metrics);
+                            updates.critic.push(report);
+                        }
+                        Err(reason) => updates.skipped = updates.skipped.or(Some(reason)),
+                    }
                 }
-                updates.metrics.merge(&metrics);
-                updates.policy.push(report);
+                if policy_learns {
+                    let objective = self.controllers.apply(&self.config.objective);
+                    let update = Update {
+                        config: &self.config,
+                        objective: &objective,
+                        adaptive_entropy: self.controllers.entropy.is_some(),
+                        experience,
+                        sampler: &sampler,
+                        advantages: &experience.advantages.per_token,
+                        groups: &groups,
+                        lengths: &lengths,
+                        rows: &kept,
+                        learners: self.learners.as_ref(),
+                    };
+                    match update.apply(&mut self.policy, &mut self.optimizer)? {
+                        Ok((report, metrics)) => {
+                            if let (Some(entropy), Some(mean)) =
+                                (&mut self.controllers.entropy, metrics.mean("entropy"))
+                            {
+                                entropy.update(mean);
+                            }
+                            updates.metrics.merge(&metrics);
+                            updates.policy.push(report);
+                        }
+                        Err(reason) => updates.skipped = updates.skipped.or(Some(reason)),
+                    }
+                }
             }
         }
+        Ok(updates)
     }
-    Ok(updates)
+
+    fn update_critic(
+        &mut self,
+        experience: &Experience,
+        rows: &[usize],
+        counts: StepCounts,
+    ) -> Result<Outcome<(UpdateReport, LossMetrics)>> {
+        let returns = experience.advantages.returns.as_ref();
+        let (Some(critic), Some(old), Some(returns)) =
+            (&mut self.critic, &experience.values, returns)
+        else {
+            return Err(Error::config(
+                "advantage",
+                "an estimator without returns",
+                "one that gives the critic returns, such as gae",
+            ));
+        };
+        let device = critic.model.device();
+        let learners = self.learners.as_ref();
+        let mut gradients = GradientSum::default();
+        let mut metrics = LossMetrics::default();
+        let parts: Vec<&[usize]> = rows.chunks(self.config.micro_batch).collect();
+        for part in &parts[share(learners, parts.len())] {
+            let batch = RolloutBatch::new(&experience.rollouts, part, &device)?;
+            let pass = batch.value_pass(&critic.model)?;
+            let loss = value_loss(
+                &pass.values,
+                &batch.per_token(old, "values")?,
+                &batch.per_token(returns, "returns")?,
+                &batch.mask,
+                &critic.config.value_loss,
+                counts,
+            )?;
+            metrics.merge(&loss.sums.read()?);
+            let new = pass.backward(loss.loss, &critic.model)?;
+            gradients.add(&critic.model, new);
+        }
+        let mut gradients = gradients.finish();
+        sum_gradients(learners, &critic.model, &mut gradients)?;
+        let metrics = merged(learners, metrics)?;
+        let report = make(&mut critic.optimizer, &mut critic.model, gradients)?;
+        Ok(report.map(|report| (report, metrics)))
+    }
+}
+
+/// The metrics of all learners together.
+fn merged(learners: &dyn Learners, mine: LossMetrics) -> Result<LossMetrics> {
+    let mut all = LossMetrics::default();
+    if learners.size() == 1 {
+        return Ok(mine);
+    }
+    for message in gather_values(learners, mine.to_message())? {
+        all.merge(&LossMetrics::from_message(message));
+    }
+    Ok(all)
 }
 
 /// The rollouts of each update of a pass: whole groups, in an order of their own for each pass.
@@ -106,6 +211,8 @@ fn mini_batches(
     let (groups, parts) = (starts.len(), config.updates_per_pass);
     (0..parts)
         .map(|part| part * groups / parts..(part + 1) * groups / parts)
+        // A step may have fewer groups than updates.
+        .filter(|range| !range.is_empty())
         .map(|range| starts[range].iter().cloned().flatten().collect())
         .collect()
 }
@@ -124,6 +231,7 @@ struct Update<'a> {
     groups: &'a [usize],
     lengths: &'a [usize],
     rows: &'a [usize],
+    learners: &'a dyn Learners,
 }
 
 impl Update<'_> {
@@ -131,12 +239,14 @@ impl Update<'_> {
         &self,
         policy: &mut M,
         optimizer: &mut Optimizer,
-    ) -> Result<(UpdateReport, LossMetrics)> {
+    ) -> Result<Outcome<(UpdateReport, LossMetrics)>> {
         let statistics = self.statistics(policy)?;
         let device = policy.device();
         let mut sums = LossMetrics::default();
         let mut gradients = GradientSum::default();
-        for part in self.moving().chunks(self.config.micro_batch) {
+        let moving = self.moving();
+        let parts: Vec<&[usize]> = moving.chunks(self.config.micro_batch).collect();
+        for part in &parts[share(self.learners, parts.len())] {
             let batch = RolloutBatch::new(&self.experience.rollouts, part, &device)?;
             let scored = ScoredTokens::new(
                 batch.forward_pass(policy)?,
@@ -151,20 +261,25 @@ impl Update<'_> {
             let loss = self
                 .objective
                 .loss(&self.input(&batch, part, scores)?, &statistics)?;
-            let metrics = loss.sums.read()?;
-            let value = metrics.sum("loss").unwrap_or(f64::NAN);
-            if !value.is_finite() {
-                return Err(Error::NonFinite {
-                    what: "the policy loss".into(),
-                    value,
-                    step: optimizer.updates(),
-                    advice: "look for log-probs of -inf, or lower the learning rate".into(),
-                });
+            sums.merge(&loss.sums.read()?);
+            if sums.sum("loss").is_none_or(|loss| !loss.is_finite()) {
+                // There is no update to be made: the other micro-batches need not be computed.
+                break;
             }
-            sums.merge(&metrics);
             gradients.add(policy, scored.backward(loss.loss, policy)?);
         }
-        Ok((optimizer.step(policy, gradients.finish())?, sums))
+        let sums = merged(self.learners, sums)?;
+        if let Some(value) = sums.sum("loss").filter(|loss| !loss.is_finite()) {
+            return Ok(Err(NotFinite {
+                what: "the policy loss".into(),
+                value,
+                advice: "look for log-probs of -inf, or lower the learning rate".into(),
+            }));
+        }
+        let mut gradients = gradients.finish();
+        sum_gradients(self.learners, policy, &mut gradients)?;
+        let report = make(optimizer, policy, gradients)?;
+        Ok(report.map(|report| (report, sums)))
     }
 
     /// The rows that have a gradient. A rollout without an advantage has none: the denominators still count it, so leaving it
@@ -232,43 +347,4 @@ impl Update<'_> {
             )
         })
     }
-}
-
-fn critic_update<V: ValueModel>(
-    config: &TrainerConfig,
-    experience: &Experience,
-    rows: &[usize],
-    counts: StepCounts,
-    critic: &mut Critic<V>,
-    updates: &mut Updates,
-) -> Result<()> {
-    let (Some(old), Some(returns)) = (&experience.values, &experience.advantages.returns) else {
-        return Err(Error::config(
-            "advantage",
-            "an estimator without returns",
-            "one that gives the critic returns, such as gae",
-        ));
-    };
-    let device = critic.model.device();
-    let mut gradients = GradientSum::default();
-    for part in rows.chunks(config.micro_batch) {
-        let batch = RolloutBatch::new(&experience.rollouts, part, &device)?;
-        let pass = batch.value_pass(&critic.model)?;
-        let loss = value_loss(
-            &pass.values,
-            &batch.per_token(old, "values")?,
-            &batch.per_token(returns, "returns")?,
-            &batch.mask,
-            &critic.config.value_loss,
-            counts,
-        )?;
-        updates.value_metrics.merge(&loss.sums.read()?);
-        let new = pass.backward(loss.loss, &critic.model)?;
-        gradients.add(&critic.model, new);
-    }
-    let report = critic
-        .optimizer
-        .step(&mut critic.model, gradients.finish())?;
-    updates.critic.push(report);
-    Ok(())
 }

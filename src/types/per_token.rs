@@ -154,6 +154,15 @@ impl Extend<Vec<f64>> for PerToken {
     }
 }
 
+impl<'a> IntoIterator for &'a PerToken {
+    type Item = &'a [f64];
+    type IntoIter = std::iter::Map<std::slice::Iter<'a, Vec<f64>>, fn(&'a Vec<f64>) -> &'a [f64]>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.rows.iter().map(Vec::as_slice)
+    }
+}
+
 impl Index<usize> for PerToken {
     type Output = [f64];
 

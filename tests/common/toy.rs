@@ -1,8 +1,6 @@
 //! A task that a one-layer policy learns in seconds: repeat the character that was asked.
 #![allow(dead_code)]
 
-use std::sync::Arc;
-
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor};
 use rlvr::advantage::{Estimator, Gae};
@@ -13,7 +11,9 @@ use rlvr::prompt::{CharTokenizer, Problem, Tokenizer};
 use rlvr::reward::{FnReward, RewardSet};
 use rlvr::rollout::GenerationConfig;
 use rlvr::train::observer::StepRecord;
-use rlvr::train::{CriticConfig, OptimizerConfig, Schedule, Trainer, TrainerConfig};
+use rlvr::train::{
+    CriticConfig, OptimizerConfig, Schedule, Trainer, TrainerBuilder, TrainerConfig,
+};
 
 use crate::common::{devices, floats};
 
@@ -117,15 +117,23 @@ pub fn build(
     rewards: RewardSet,
     problems: Vec<Problem>,
 ) -> rlvr::Result<Rl> {
-    let (tokenizer, rewards) = (Arc::new(tokenizer()), Arc::new(rewards));
-    let config = config.clone();
-    let model = policy(policy_seed, device);
+    let builder = builder(config, policy_seed, device)
+        .rewards(rewards)
+        .problems(problems);
+    builder.build()
+}
+
+/// The builder of a trainer on the task, without rewards and problems.
+pub fn builder(
+    config: &TrainerConfig,
+    policy_seed: u64,
+    device: &Device,
+) -> TrainerBuilder<CausalModel, ValueHead<CausalModel>> {
+    let builder = Rl::builder(policy(policy_seed, device), tokenizer()).config(config.clone());
     if matches!(config.advantage, Estimator::Gae(_)) {
-        let critic = ValueHead::new(policy(policy_seed + 1000, device));
-        Rl::with_critic(config, model, critic, tokenizer, rewards, problems)
-    } else {
-        Rl::new(config, model, tokenizer, rewards, problems)
+        return builder.critic(ValueHead::new(policy(policy_seed + 1000, device)));
     }
+    builder
 }
 
 /// The records of the next `count` steps.

@@ -1,7 +1,5 @@
 //! Every estimator in the loop: it is given what it compares with, and its advantages are those that are learned from.
 
-use std::sync::Arc;
-
 use burn::module::Module;
 use rlvr::advantage::{
     AdvantageEstimator, AdvantageInput, Advantages, Estimator, Gae, Gdpo, Group, GroupMean,
@@ -20,6 +18,16 @@ use crate::common::assert_close;
 use crate::toy::{self, Rl};
 
 /// One update on the policy that spoke, averaged over tokens: the loss is minus the mean advantage of a token.
+/// The builder of a trainer on the task.
+fn builder(
+    config: &TrainerConfig,
+    seed: u64,
+) -> rlvr::train::TrainerBuilder<CausalModel, rlvr::policy::ValueHead<CausalModel>> {
+    toy::builder(config, seed, &toy::device())
+        .rewards(toy::rewards())
+        .problems(toy::problems())
+}
+
 fn config(advantage: impl Into<Estimator>) -> TrainerConfig {
     TrainerConfig {
         objective: PolicyObjective::dapo(),
@@ -147,13 +155,16 @@ fn one_completion_a_problem_is_enough_where_nothing_is_compared_in_groups() {
         let error = config.validate().unwrap_err().to_string();
         let named = error.contains("group_size") && error.contains(estimator.name());
         assert!(named, "{error}");
-        // The same for an estimator of the caller's own.
+        // The same for a custom estimator.
         let config = TrainerConfig {
             advantage: Remax {}.into(),
             ..config
         };
-        let trainer = toy::trainer(&config, 0, &toy::device());
-        assert!(trainer.with_advantage(Arc::new(estimator)).is_err());
+        let config = TrainerConfig {
+            advantage: Estimator::custom(estimator),
+            ..config
+        };
+        assert!(builder(&config, 0).build().is_err());
     }
 }
 
@@ -222,8 +233,8 @@ fn rewards_of_tokens_are_recorded_and_learned_from() {
         Remax {}.into(),
     ];
     for estimator in estimators {
-        let plain = toy::trainer(&config(estimator.clone()), 1, &toy::device());
-        let mut trainer = plain.with_token_rewards(Arc::new(Hurry)).unwrap();
+        let builder = builder(&config(estimator.clone()), 1).token_rewards(Hurry);
+        let mut trainer = builder.build().unwrap();
         let before = trainer.policy().clone();
         let record = trainer.step().unwrap();
         let mut sums = Vec::new();
@@ -297,20 +308,15 @@ fn what_has_no_place_among_components_is_refused_by_both_names() {
         "{text}"
     );
     penalised(GroupMean::default().into()).validate().unwrap();
-    let trainer = |estimator: Estimator| toy::trainer(&config(estimator), 0, &toy::device());
-    let gdpo = trainer(Gdpo::default().into());
-    refused(gdpo.with_token_rewards(Arc::new(Hurry)), ["hurry", "gdpo"]);
-    let group = trainer(Group::default().into());
-    let dense = group.with_token_rewards(Arc::new(Hurry)).unwrap();
-    refused(
-        dense.with_advantage(Arc::new(Gdpo::default())),
-        ["hurry", "gdpo"],
-    );
-    let group = trainer(Group::default().into());
-    refused(
-        group.with_advantage(Arc::new(Gae::default())),
-        ["advantage", "gae"],
-    );
+    let builder = |estimator: Estimator| builder(&config(estimator), 0);
+    let gdpo = builder(Gdpo::default().into()).token_rewards(Hurry);
+    refused(gdpo.build(), ["hurry", "gdpo"]);
+    let dense = builder(Group::default().into()).token_rewards(Hurry);
+    assert!(dense.build().is_ok());
+    let custom = builder(Estimator::custom(Gdpo::default())).token_rewards(Hurry);
+    refused(custom.build(), ["hurry", "gdpo"]);
+    let custom = builder(Estimator::custom(Gae::default()));
+    refused(custom.build(), ["advantage", "gae"]);
 
     struct Accuracy;
     impl TokenReward for Accuracy {
@@ -321,9 +327,6 @@ fn what_has_no_place_among_components_is_refused_by_both_names() {
             Ok(Vec::new())
         }
     }
-    let group = trainer(Group::default().into());
-    refused(
-        group.with_token_rewards(Arc::new(Accuracy)),
-        ["name", "accuracy"],
-    );
+    let group = builder(Group::default().into()).token_rewards(Accuracy);
+    refused(group.build(), ["name", "accuracy"]);
 }

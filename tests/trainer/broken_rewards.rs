@@ -51,6 +51,8 @@ fn a_reward_that_panics_errs_is_nan_or_hangs_costs_its_rollouts_and_not_the_run(
     let config = TrainerConfig {
         problems_per_step: 2,
         group_size: 8,
+        // Most of them fail.
+        max_reward_failures: 1.0,
         ..toy::config()
     };
     let mut trainer = toy::build(&config, 0, &toy::device(), fragile(), toy::problems()).unwrap();
@@ -131,7 +133,7 @@ fn rollouts_without_a_reward_do_not_pull_at_the_policy() {
 }
 
 #[test]
-fn when_every_reward_breaks_the_policy_stays_and_the_run_goes_on() {
+fn when_every_reward_fails_the_step_is_an_error_and_the_policy_stays() {
     quiet_panics();
     let broken = FnReward::new("accuracy", |_| -> Result<Option<f64>, _> { panic!("no") });
     let set = RewardSet::builder().add(1.0, broken).build().unwrap();
@@ -141,24 +143,35 @@ fn when_every_reward_breaks_the_policy_stays_and_the_run_goes_on() {
     };
     let mut trainer = toy::build(&config, 0, &toy::device(), set, toy::problems()).unwrap();
     let start = toy::weights(trainer.policy());
-    for record in toy::steps(&mut trainer, 2) {
-        assert_eq!(record.get("reward"), None);
-        assert_eq!(toy::metric(&record, "rewards/unscored"), 32.0);
-        assert_eq!(toy::metric(&record, "rewards/failures"), 32.0);
+    for _ in 0..2 {
+        let error = trainer.step().unwrap_err().to_string();
+        for part in ["`accuracy`", "32 of 32", "no"] {
+            assert!(error.contains(part), "{error}");
+        }
     }
+    assert_eq!(trainer.steps_done(), 0);
     assert_eq!(toy::weights(trainer.policy()), start);
 }
 
 #[test]
 fn abstaining_is_not_a_failure() {
-    let set = RewardSet::builder()
-        .add(1.0, FnReward::new("accuracy", |_| Ok(None)))
-        .build()
-        .unwrap();
-    let mut trainer = toy::build(&toy::config(), 0, &toy::device(), set, toy::problems()).unwrap();
+    fn build(reward: impl rlvr::reward::Reward) -> toy::Rl {
+        let set = RewardSet::builder().add(1.0, reward).build().unwrap();
+        toy::build(&toy::config(), 0, &toy::device(), set, toy::problems()).unwrap()
+    }
+    let one = |input: &rlvr::reward::RewardInput| input.prompt() == "a";
+    let mut trainer = build(FnReward::new("accuracy", move |input| {
+        Ok(one(input).then_some(input.rollout.tokens.len() as f64))
+    }));
     let record = trainer.step().unwrap();
     assert_eq!(toy::metric(&record, "rewards/failures"), 0.0);
-    assert_eq!(toy::metric(&record, "rewards/accuracy/abstained"), 32.0);
-    assert_eq!(record.get("rewards/accuracy/mean"), None);
-    assert_eq!(toy::metric(&record, "rewards/unscored"), 32.0);
+    assert_eq!(toy::metric(&record, "rewards/accuracy/abstained"), 24.0);
+    assert_eq!(toy::metric(&record, "rewards/unscored"), 24.0);
+    // A step without any score has nothing to learn from.
+    let mut trainer = build(FnReward::new("accuracy", |_| Ok(None)));
+    let error = trainer.step().unwrap_err().to_string();
+    assert!(
+        error.contains("none of 32") && error.contains("abstained"),
+        "{error}"
+    );
 }

@@ -1,8 +1,6 @@
 //! Every objective through the trainer: presets learn, what compares a token with its whole step does not depend on how the step is
 //! cut, and coefficients move by themselves and survive a checkpoint.
 
-use std::sync::Arc;
-
 use rlvr::Result;
 use rlvr::loss::{
     AdaptiveEntropy, Aggregation, ClipCov, KlCov, KlEstimator, KlPenalty, Numerator,
@@ -304,14 +302,24 @@ impl SurrogateLoss for Unclipped {
     }
 }
 
+fn unclipped(config: &TrainerConfig) -> toy::Rl {
+    let objective = PolicyObjective {
+        surrogate: Surrogate::custom(Unclipped),
+        ..config.objective.clone()
+    };
+    let config = TrainerConfig {
+        objective,
+        ..config.clone()
+    };
+    toy::trainer(&config, 2, &toy::device())
+}
+
 #[test]
-fn a_surrogate_of_the_users_own_takes_the_place_of_the_configured_one() {
+fn a_custom_surrogate_takes_the_place_of_the_configured_one() {
     // On-policy the unclipped ratio has the gradient of the clipped one.
     let config = with(PolicyObjective::dapo());
     let mut plain = toy::trainer(&config, 2, &toy::device());
-    let mut own = toy::trainer(&config, 2, &toy::device())
-        .with_surrogate(Arc::new(Unclipped))
-        .unwrap();
+    let mut own = unclipped(&config);
     let (want, got) = (plain.step().unwrap(), own.step().unwrap());
     assert_close(
         toy::metric(&got, "loss"),
@@ -329,9 +337,7 @@ fn a_surrogate_of_the_users_own_takes_the_place_of_the_configured_one() {
         ..config
     };
     let mut plain = toy::trainer(&twice, 2, &toy::device());
-    let mut own = toy::trainer(&twice, 2, &toy::device())
-        .with_surrogate(Arc::new(Unclipped))
-        .unwrap();
+    let mut own = unclipped(&twice);
     plain.step().unwrap();
     own.step().unwrap();
     let apart = toy::distance(&toy::weights(own.policy()), &toy::weights(plain.policy()));

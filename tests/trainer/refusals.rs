@@ -1,8 +1,5 @@
 //! What cannot be meant is refused when the trainer is built, naming field and value.
 
-use std::sync::Arc;
-
-use rlvr::Error;
 use rlvr::advantage::{Estimator, Gae, Group};
 use rlvr::loss::{KlEstimator, KlPenalty, PolicyObjective};
 use rlvr::policy::{ReferenceSync, ValueHead};
@@ -37,7 +34,6 @@ fn wrong_settings_are_refused_with_their_name_and_value() {
         ("chunk", "0", |c| c.logit_chunk = 0),
         ("max_new_tokens", "0", |c| c.generation.max_new_tokens = 0),
         ("max_rows", "0", |c| c.generation.max_rows = 0),
-        ("stop_tokens", "[]", |c| c.generation.stop_tokens.clear()),
         ("sampling", "top_k: Some(3)", |c| {
             c.generation.sampling.top_k = Some(3);
         }),
@@ -147,68 +143,71 @@ fn a_single_completion_is_enough_for_a_critic() {
 
 #[test]
 fn gae_needs_a_critic_and_a_critic_needs_gae() {
-    let (device, tokenizer) = (toy::device(), Arc::new(toy::tokenizer()));
-    let alone = Rl::new(
-        toy::ppo_config(),
-        toy::policy(0, &device),
-        tokenizer.clone(),
-        Arc::new(toy::rewards()),
-        toy::problems(),
-    );
-    let got = message(alone);
+    let device = toy::device();
+    let builder = |config| {
+        Rl::builder(toy::policy(0, &device), toy::tokenizer())
+            .config(config)
+            .rewards(toy::rewards())
+            .problems(toy::problems())
+    };
+    let got = message(builder(toy::ppo_config()).build());
     assert!(got.contains("`advantage`: gae"), "{got}");
-    assert!(got.contains("with_critic"), "{got}");
+    assert!(got.contains("TrainerBuilder::critic"), "{got}");
 
-    let unused = Rl::with_critic(
-        toy::config(),
-        toy::policy(0, &device),
-        ValueHead::new(toy::policy(1, &device)),
-        tokenizer,
-        Arc::new(toy::rewards()),
-        toy::problems(),
-    );
-    let got = message(unused);
+    let critic = ValueHead::new(toy::policy(1, &device));
+    let got = message(builder(toy::config()).critic(critic).build());
     assert!(got.contains("`advantage`: group"), "{got}");
     assert!(got.contains("gae"), "{got}");
 }
 
 #[test]
-fn an_estimator_of_ones_own_is_held_to_the_same() {
-    let trainer = || toy::trainer(&toy::config(), 0, &toy::device());
-    let got = message(trainer().with_advantage(Arc::new(Gae::default())));
+fn a_custom_estimator_is_held_to_the_same() {
+    let build = |estimator: Estimator| {
+        let config = TrainerConfig {
+            advantage: estimator,
+            ..toy::config()
+        };
+        let builder = Rl::builder(toy::policy(0, &toy::device()), toy::tokenizer());
+        let builder = builder.config(config).rewards(toy::rewards());
+        builder.problems(toy::problems()).build()
+    };
+    let got = message(build(Estimator::custom(Gae::default())));
     assert!(got.contains("`advantage`: gae"), "{got}");
     let wrong = Group {
         floor: -1.0,
         ..Group::default()
     };
-    let got = message(trainer().with_advantage(Arc::new(wrong)));
+    let got = message(build(Estimator::custom(wrong)));
     assert!(got.contains("floor") && got.contains("-1"), "{got}");
     // A sound one takes effect.
-    let mut other = trainer()
-        .with_advantage(Arc::new(rlvr::advantage::LeaveOneOut::default()))
-        .unwrap();
-    let mut own = trainer();
+    let other = Estimator::custom(rlvr::advantage::LeaveOneOut::default());
+    let mut other = build(other).unwrap();
+    let mut own = toy::trainer(&toy::config(), 0, &toy::device());
     let norm = |t: &mut Rl| toy::metric(&t.step().unwrap(), "grad_norm");
     assert_ne!(norm(&mut other), norm(&mut own));
 }
 
 #[test]
 fn a_critic_does_not_lose_its_estimator() {
-    let trainer = toy::trainer(&toy::ppo_config(), 0, &toy::device());
-    let got = message(trainer.with_advantage(Arc::new(Group::default())));
+    let config = TrainerConfig {
+        advantage: Estimator::custom(Group::default()),
+        ..toy::ppo_config()
+    };
+    let critic = ValueHead::new(toy::policy(1, &toy::device()));
+    let builder = toy::builder(&config, 0, &toy::device()).critic(critic);
+    let builder = builder.rewards(toy::rewards()).problems(toy::problems());
+    let got = message(builder.build());
     assert!(got.contains("`advantage`: group"), "{got}");
 }
 
 #[test]
 fn a_tokenizer_larger_than_the_model_is_refused() {
     let large = CharTokenizer::new("abcdefgh", &[]).unwrap();
-    let trainer = Rl::new(
-        toy::config(),
-        toy::policy(0, &toy::device()),
-        Arc::new(large),
-        Arc::new(toy::rewards()),
-        toy::problems(),
-    );
+    let trainer = Rl::builder(toy::policy(0, &toy::device()), large)
+        .config(toy::config())
+        .rewards(toy::rewards())
+        .problems(toy::problems())
+        .build();
     let got = message(trainer);
     assert!(
         got.contains("vocab_size`: 10") && got.contains('6'),
@@ -223,23 +222,29 @@ fn no_problems_and_problems_that_cannot_be_spelt_are_errors() {
         toy::build(&toy::config(), 0, &device, rewards, problems)
     };
     let got = message(build(Vec::new()));
-    assert!(got.contains("0; expected at least one problem"), "{got}");
+    assert!(
+        got.contains("`problems`: none; expected at least one"),
+        "{got}"
+    );
     let foreign = vec![rlvr::prompt::Problem::new("x", "x")];
-    let error = build(foreign).unwrap().step().unwrap_err();
-    assert!(matches!(
-        error,
-        Error::UnknownCharacter { character: 'x', .. }
-    ));
+    let got = message(build(foreign));
+    assert!(got.contains("problems[0]") && got.contains("'x'"), "{got}");
 }
 
 #[test]
 fn a_completion_that_would_not_fit_the_model_is_an_error_before_anything_is_generated() {
     let mut config = toy::config();
     config.generation.max_new_tokens = 15;
-    let mut trainer = toy::trainer(&config, 0, &toy::device());
-    let got = trainer.step().unwrap_err().to_string();
-    assert!(got.contains("max_new_tokens`: 15"), "{got}");
-    assert!(got.contains("at most 14"), "{got}");
+    let (rewards, problems) = (toy::rewards(), toy::problems());
+    let got = message(toy::build(&config, 0, &toy::device(), rewards, problems));
+    assert!(
+        got.contains("problems[3]") && got.contains("3 tokens"),
+        "{got}"
+    );
+    assert!(
+        got.contains("at most 2") && got.contains("max_new_tokens"),
+        "{got}"
+    );
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use rlvr::Result;
+use rlvr::reward::{FnReward, RewardSet};
 use rlvr::train::observer::{History, Observer, RunInfo, StepRecord};
 use rlvr::train::{
     EvaluationConfig, RunCheckpoints, RunConfig, RunEnd, RunEvaluation, latest_checkpoint,
@@ -126,6 +127,7 @@ fn checkpoints_come_every_so_many_steps_and_at_the_end() {
     let mut names: Vec<String> = std::fs::read_dir(folder.path())
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name != ".lock")
         .collect();
     names.sort();
     assert_eq!(names, ["step-00000002", "step-00000004", "step-00000005"]);
@@ -146,13 +148,159 @@ fn an_observer_that_fails_ends_the_run_and_is_still_told_so() {
 
 #[test]
 fn a_step_that_fails_ends_the_run_and_observers_are_told() {
-    let problems = vec![rlvr::prompt::Problem::new("x", "x")];
-    let rewards = toy::rewards();
-    let mut trainer = toy::build(&toy::config(), 0, &toy::device(), rewards, problems).unwrap();
+    let mut trainer = failing_after(0);
     let mut witness = Witness::default();
     let stop = AtomicBool::new(false);
     assert!(trainer.run(&run(2), &mut witness, &stop).is_err());
     assert_eq!(witness.calls, ["start 0 2 toy", "end"]);
+}
+
+/// A trainer whose rewards fail in every step after the first `steps`.
+fn failing_after(steps: usize) -> toy::Rl {
+    let calls = std::sync::atomic::AtomicUsize::new(0);
+    let reward = FnReward::new("accuracy", move |input| {
+        let before = calls.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        match before < steps * 32 {
+            true => Ok(Some(input.rollout.tokens.len() as f64)),
+            false => Err("out of order".into()),
+        }
+    });
+    let rewards = RewardSet::builder().add(1.0, reward).build().unwrap();
+    toy::build(&toy::config(), 0, &toy::device(), rewards, toy::problems()).unwrap()
+}
+
+fn checkpoints(folder: &std::path::Path, every: u64) -> RunConfig {
+    RunConfig {
+        checkpoints: Some(RunCheckpoints {
+            folder: folder.into(),
+            every,
+            keep: 10,
+        }),
+        ..run(6)
+    }
+}
+
+#[test]
+fn an_error_in_a_step_loses_no_step_before_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut trainer = failing_after(3);
+    let stop = AtomicBool::new(false);
+    let config = checkpoints(folder.path(), 100);
+    let error = trainer.run(&config, &mut History::new(), &stop);
+    let error = error.unwrap_err().to_string();
+    assert!(
+        error.contains("accuracy") && error.contains("out of order"),
+        "{error}"
+    );
+    let saved = latest_checkpoint(folder.path()).unwrap().unwrap();
+    assert!(saved.ends_with("step-00000003"), "{saved:?}");
+    // The step that failed has asked nothing: a trainer that goes on from there asks its problems.
+    let mut other = toy::trainer(&toy::config(), 5, &toy::device());
+    let refused = other.load_checkpoint(&saved).unwrap_err().to_string();
+    assert!(refused.contains("list of rewards"), "{refused}");
+    let mut other = failing_after(9);
+    other.load_checkpoint(&saved).unwrap();
+    assert_eq!(toy::weights(other.policy()), toy::weights(trainer.policy()));
+}
+
+#[test]
+fn an_error_in_an_evaluation_loses_neither_step_nor_record() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut trainer = toy::trainer(&toy::config(), 0, &toy::device());
+    let evaluation = RunEvaluation {
+        problems: toy::problems(),
+        every: 3,
+        config: EvaluationConfig {
+            reward: "colour".into(),
+            ..EvaluationConfig::default()
+        },
+    };
+    let config = RunConfig {
+        evaluation: Some(evaluation),
+        ..checkpoints(folder.path(), 100)
+    };
+    let (history, stop) = (History::new(), AtomicBool::new(false));
+    let error = trainer
+        .run(&config, &mut history.clone(), &stop)
+        .unwrap_err();
+    assert!(error.to_string().contains("colour"), "{error}");
+    assert_eq!(history.records().lock().unwrap().len(), 3);
+    let saved = latest_checkpoint(folder.path()).unwrap().unwrap();
+    assert!(saved.ends_with("step-00000003"), "{saved:?}");
+}
+
+#[test]
+fn held_out_prompts_are_checked_before_the_first_step() {
+    let mut trainer = toy::trainer(&toy::config(), 0, &toy::device());
+    let mut problems = toy::problems();
+    problems[2].prompt = "abcdabcdabcdabcd".into();
+    let config = RunConfig {
+        evaluation: Some(RunEvaluation {
+            problems,
+            every: 9,
+            config: EvaluationConfig::default(),
+        }),
+        ..run(9)
+    };
+    let stop = AtomicBool::new(false);
+    let error = trainer
+        .run(&config, &mut History::new(), &stop)
+        .unwrap_err();
+    assert!(error.to_string().contains("problems[2]"), "{error}");
+    assert_eq!(trainer.steps_done(), 0);
+}
+
+#[test]
+fn a_folder_belongs_to_one_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let stop = AtomicBool::new(false);
+    let config = checkpoints(folder.path(), 2);
+    let mut first = toy::trainer(&toy::config(), 0, &toy::device());
+    first.run(&config, &mut History::new(), &stop).unwrap();
+    let names = || {
+        let entries = std::fs::read_dir(folder.path()).unwrap();
+        let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    let before = names();
+    // A fresh trainer takes nothing from it.
+    let mut second = toy::trainer(&toy::config(), 1, &toy::device());
+    let refused = second.run(&config, &mut History::new(), &stop);
+    let refused = refused.unwrap_err().to_string();
+    assert!(
+        refused.contains("another run") && refused.contains("step 6"),
+        "{refused}"
+    );
+    second.step().unwrap();
+    assert!(second.save_checkpoint(folder.path(), 1).is_err());
+    assert_eq!(names(), before);
+
+    // One that goes on from it may.
+    let latest = latest_checkpoint(folder.path()).unwrap().unwrap();
+    second.load_checkpoint(latest).unwrap();
+    second.step().unwrap();
+    second.save_checkpoint(folder.path(), 1).unwrap();
+
+    // While one run is under way no other begins.
+    struct Nested(Option<rlvr::Error>, RunConfig);
+    impl Observer for Nested {
+        fn on_step(&mut self, _: &StepRecord) -> rlvr::Result<()> {
+            let mut other = toy::trainer(&toy::config(), 2, &toy::device());
+            let stop = AtomicBool::new(false);
+            self.0 = other.run(&self.1, &mut History::new(), &stop).err();
+            Ok(())
+        }
+    }
+    let empty = tempfile::tempdir().unwrap();
+    let config = checkpoints(empty.path(), 2);
+    let mut nested = Nested(None, config.clone());
+    let mut third = toy::trainer(&toy::config(), 0, &toy::device());
+    third
+        .run(&RunConfig { steps: 1, ..config }, &mut nested, &stop)
+        .unwrap();
+    let refused = nested.0.unwrap().to_string();
+    assert!(refused.contains("another run is writing"), "{refused}");
 }
 
 #[test]

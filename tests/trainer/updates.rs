@@ -2,6 +2,10 @@
 
 use rlvr::advantage::{Estimator, GroupMean};
 use rlvr::loss::{KlEstimator, KlPenalty, PolicyObjective};
+use rlvr::policy::causal::CausalModel;
+use rlvr::rollout::{
+    Completion, FinishReason, GenerationConfig, GenerationRequest, LocalEngine, RolloutEngine,
+};
 use rlvr::train::observer::StepRecord;
 use rlvr::train::{OptimizerConfig, TrainerConfig};
 
@@ -206,20 +210,32 @@ fn many_passes_with_a_large_rate_leave_the_clip_range() {
     assert!(toy::metric(&record, "policy/approx_kl") > 1e-3);
 }
 
-/// A configuration under which no completion can end in time: no token of the model is the stop token.
-fn endless() -> TrainerConfig {
-    let mut config = toy::config();
-    config.generation.stop_tokens = vec![99];
-    config
+/// An engine whose completions are all cut off.
+struct Endless;
+
+impl RolloutEngine<CausalModel> for Endless {
+    fn generate(
+        &mut self,
+        policy: &CausalModel,
+        version: u64,
+        requests: &[GenerationRequest],
+        config: &GenerationConfig,
+    ) -> rlvr::Result<Vec<Vec<Completion>>> {
+        let mut answers = LocalEngine.generate(policy, version, requests, config)?;
+        for completion in answers.iter_mut().flatten() {
+            completion.finish = FinishReason::Length;
+        }
+        Ok(answers)
+    }
 }
 
 #[test]
 fn when_all_completions_are_truncated_masking_them_leaves_the_weights_alone() {
     for config in [
-        endless(),
+        toy::config(),
         TrainerConfig {
             advantage: toy::ppo_config().advantage,
-            ..endless()
+            ..toy::config()
         },
     ] {
         let run = |mask_truncated| {
@@ -228,7 +244,10 @@ fn when_all_completions_are_truncated_masking_them_leaves_the_weights_alone() {
                 passes: 2,
                 ..config.clone()
             };
-            let mut trainer = toy::trainer(&config, 0, &toy::device());
+            let builder = toy::builder(&config, 0, &toy::device())
+                .rewards(toy::rewards())
+                .problems(toy::problems());
+            let mut trainer = builder.engine(Endless).build().unwrap();
             let start = toy::weights(trainer.policy());
             let records = toy::steps(&mut trainer, 2);
             for record in &records {

@@ -4,8 +4,8 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
-use super::atomic::{create_parent, replace_file};
 use super::{Observer, StepRecord};
+use crate::folder::{create, replace_file};
 use crate::{Error, Result};
 
 /// Appends every record to a file, one JSON object per line (see [`StepRecord`] for what it looks like).
@@ -42,10 +42,15 @@ impl MetricsFile {
     /// [`Error::Io`] if the file or a folder cannot be made.
     pub fn create(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        create_parent(path)?;
-        let file = File::create(path).map_err(|source| Error::io(path, source))?;
-        let path = path.to_path_buf();
-        Ok(Self { path, file })
+        if let Some(folder) = path
+            .parent()
+            .filter(|folder| !folder.as_os_str().is_empty())
+        {
+            create(folder)?;
+        }
+        // Emptied, then appended to: a second writer does not overwrite what the first has written.
+        File::create(path).map_err(|source| Error::io(path, source))?;
+        Self::append(path)
     }
 
     /// Goes on with the file of a run that is resumed after `step` steps.
@@ -74,6 +79,10 @@ impl MetricsFile {
         if kept != bytes {
             replace_file(path, &kept)?;
         }
+        Self::append(path)
+    }
+
+    fn append(path: &Path) -> Result<Self> {
         let file = OpenOptions::new()
             .append(true)
             .open(path)
@@ -100,6 +109,12 @@ impl Observer for MetricsFile {
         self.file
             .write_all(&line)
             .and_then(|()| self.file.flush())
+            .map_err(|source| Error::io(&self.path, source))
+    }
+
+    fn sync(&mut self) -> Result<()> {
+        self.file
+            .sync_data()
             .map_err(|source| Error::io(&self.path, source))
     }
 }

@@ -38,7 +38,6 @@
 //! # Ok::<(), rlvr::Error>(())
 //! ```
 
-mod atomic;
 #[cfg(feature = "chart")]
 mod chart;
 mod history;
@@ -87,6 +86,14 @@ pub trait Observer: Send {
     /// Whatever makes it pointless to go on.
     fn on_step(&mut self, record: &StepRecord) -> Result<()>;
 
+    /// Forces what was recorded so far to disk. A run calls it before each checkpoint, so that a checkpoint never outlives its records.
+    ///
+    /// # Errors
+    /// If something cannot be written.
+    fn sync(&mut self) -> Result<()> {
+        Ok(())
+    }
+
     /// The run is over, whether it reached its last step or was stopped.
     ///
     /// # Errors
@@ -104,6 +111,10 @@ impl Observer for Vec<Box<dyn Observer>> {
 
     fn on_step(&mut self, record: &StepRecord) -> Result<()> {
         each(self, |observer| observer.on_step(record))
+    }
+
+    fn sync(&mut self) -> Result<()> {
+        each(self, |observer| observer.sync())
     }
 
     fn on_end(&mut self) -> Result<()> {

@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 
 pub use picture::draw_chart;
 
-use super::atomic::replace_file;
 use super::{Observer, RunInfo, StepRecord};
 use crate::Result;
+use crate::folder::replace_file;
 
 /// How many steps lie between two versions of the file where nobody asked for an interval.
 const EVERY: u64 = 10;

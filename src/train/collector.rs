@@ -1,0 +1,326 @@
+//! The first half of a step: problems are drawn, answered and scored.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::config::TrainerConfig;
+use super::dynamic_sampling::{Exhausted, SamplingReport};
+use super::learners::{Alone, Learners, gather_values, share};
+use super::problems::{Draw, ProblemSource};
+use crate::advantage::AdvantageEstimator;
+use crate::policy::PolicyModel;
+use crate::prompt::Tokenizer;
+use crate::reward::failures::check_failures;
+use crate::reward::{RewardSet, TokenReward, score_tokens};
+use crate::rollout::{
+    GenerationConfig, LocalEngine, Question, RolloutEngine, SamplingConfig, answer,
+};
+use crate::types::{Problem, Rollout, RolloutBuffer, RolloutGroup};
+use crate::{Error, Result};
+
+/// The policy that a step's rollouts are sampled from.
+#[derive(Debug)]
+pub struct PolicyState<'a, M> {
+    /// The policy, on the gradient tape.
+    pub policy: &'a M,
+    /// The steps done before this one; part of the address of its randomness.
+    pub step: u64,
+    /// The number of optimizer updates that made this policy.
+    pub version: u64,
+}
+
+impl<M> Clone for PolicyState<'_, M> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<M> Copy for PolicyState<'_, M> {}
+
+/// What a step learns from.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Collected {
+    /// The scored rollouts.
+    pub rollouts: RolloutBuffer,
+    /// `[N]` A baseline for each rollout, for estimators that need one: the reward of the greedy completion of its problem.
+    pub baselines: Option<Vec<Option<f64>>>,
+    /// Measured on the way, by the names of metrics; they become part of the step's record.
+    pub metrics: BTreeMap<String, f64>,
+}
+
+impl From<RolloutBuffer> for Collected {
+    fn from(rollouts: RolloutBuffer) -> Self {
+        Self {
+            rollouts,
+            ..Self::default()
+        }
+    }
+}
+
+/// Seconds and tokens of the work of one [`Collector::collect`].
+#[derive(Clone, Copy, Debug, Default)]
+struct Work {
+    generate: f64,
+    reward: f64,
+}
+
+/// Draws problems, has them answered by the policy, and scores the completions: the first half of a training step.
+///
+/// A [`Trainer`](super::Trainer) owns one. A [`RolloutSource`](super::RolloutSource) is given it, and uses its parts or the whole
+/// [`collect`](Self::collect).
+pub struct Collector<M: PolicyModel> {
+    pub(super) tokenizer: Arc<dyn Tokenizer>,
+    pub(super) engine: Box<dyn RolloutEngine<M>>,
+    pub(super) problems: Box<dyn ProblemSource>,
+    pub(super) rewards: RewardSet,
+    pub(super) token_rewards: Option<Arc<dyn TokenReward>>,
+    pub(super) learners: Arc<dyn Learners>,
+    pub(super) config: TrainerConfig,
+    /// The prompts of the problems that the source knows beforehand, by their index.
+    pub(super) prompts: Vec<Vec<u32>>,
+}
+
+impl<M: PolicyModel> Collector<M> {
+    /// A collector with the crate's own generator and one learner.
+    pub(super) fn new(
+        config: TrainerConfig,
+        tokenizer: Arc<dyn Tokenizer>,
+        problems: Box<dyn ProblemSource>,
+        rewards: RewardSet,
+    ) -> Self {
+        Self {
+            tokenizer,
+            engine: Box::new(LocalEngine),
+            problems,
+            rewards,
+            token_rewards: None,
+            learners: Arc::new(Alone),
+            config,
+            prompts: Vec::new(),
+        }
+    }
+
+    /// The tokenizer.
+    pub fn tokenizer(&self) -> &dyn Tokenizer {
+        self.tokenizer.as_ref()
+    }
+
+    /// The rewards.
+    pub fn rewards(&self) -> &RewardSet {
+        &self.rewards
+    }
+
+    /// The scored rollouts of a step: `problems_per_step` groups, and as many rounds as dynamic sampling asks for.
+    ///
+    /// # Errors
+    /// If there is no problem, generation fails, too many rewards failed, or dynamic sampling found no signal and is configured
+    /// to fail then. The problem source is then as it was before.
+    pub fn collect(&mut self, state: PolicyState<'_, M>) -> Result<Collected> {
+        let before = self.problems.state();
+        let collected = self.collect_groups(state);
+        if collected.is_err() {
+            self.problems.restore(&before)?;
+        }
+        collected
+    }
+
+    fn collect_groups(&mut self, state: PolicyState<'_, M>) -> Result<Collected> {
+        let count = self.config.problems_per_step;
+        let mut work = Work::default();
+        let mut metrics = BTreeMap::new();
+        let groups = match self.config.dynamic_sampling.clone() {
+            None => self.sample(state, count, &mut work)?.groups,
+            Some(dynamic) => {
+                let mut report = SamplingReport::default();
+                let (mut kept, mut flat) = (Vec::with_capacity(count), Vec::new());
+                while kept.len() < count && report.rounds < dynamic.max_rounds {
+                    let missing = count - kept.len();
+                    let asked = self.sample(state, report.next_round(missing, count), &mut work)?;
+                    report.rounds += 1;
+                    for group in asked.groups {
+                        let signal = dynamic.has_signal(&group)?;
+                        report.add(&group, signal);
+                        match signal {
+                            true => kept.push(group),
+                            false => flat.push(group),
+                        }
+                    }
+                }
+                let surplus = kept.split_off(kept.len().min(count));
+                report.unfilled = count - kept.len();
+                if report.unfilled > 0 {
+                    let unfilled = report.unfilled;
+                    let filling = match dynamic.exhausted {
+                        Exhausted::Fail => {
+                            return Err(Error::NoSignal {
+                                step: state.step,
+                                kept: kept.len(),
+                                wanted: count,
+                                asked: report.problems,
+                                advice:
+                                    "use problems that the policy sometimes solves, larger groups, \
+                                         or another dynamic_sampling.exhausted"
+                                        .into(),
+                            });
+                        }
+                        // A step needs something to measure, if nothing to learn from.
+                        Exhausted::SmallerStep if kept.is_empty() => unfilled,
+                        Exhausted::SmallerStep => 0,
+                        Exhausted::KeepZeroVariance => unfilled,
+                    };
+                    tracing::warn!(
+                        step = state.step + 1,
+                        groups = kept.len(),
+                        wanted = count,
+                        problems = report.problems,
+                        "dynamic sampling found too few groups whose rewards differ"
+                    );
+                    kept.extend(flat.drain(..filling.min(flat.len())));
+                }
+                let dropped = surplus.iter().chain(&flat);
+                report.dropped_tokens = dropped.map(RolloutGroup::trained_tokens).sum();
+                metrics.extend(report.metrics());
+                kept
+            }
+        };
+        let rollouts = RolloutBuffer { groups };
+        let baselines = match self.config.advantage.needs_baselines() {
+            true => Some(self.greedy_rewards(state, &rollouts, &mut work)?),
+            false => None,
+        };
+        metrics.insert("time/generate".into(), work.generate);
+        metrics.insert("time/reward".into(), work.reward);
+        Ok(Collected {
+            rollouts,
+            baselines,
+            metrics,
+        })
+    }
+
+    /// The scored groups of the next `count` problems.
+    ///
+    /// # Errors
+    /// As [`collect`](Self::collect); the problem source has then moved on.
+    pub fn ask(&mut self, state: PolicyState<'_, M>, count: usize) -> Result<RolloutBuffer> {
+        self.sample(state, count, &mut Work::default())
+    }
+
+    fn sample(
+        &mut self,
+        state: PolicyState<'_, M>,
+        count: usize,
+        work: &mut Work,
+    ) -> Result<RolloutBuffer> {
+        let draws = self.problems.draw(count)?;
+        let questions = draws
+            .into_iter()
+            .map(|draw| self.question(draw, state.step))
+            .collect::<Result<Vec<_>>>()?;
+        let generation = self.config.generation.clone();
+        let rollouts = self.answered(state, &questions, &generation, work)?;
+        check_failures(&rollouts, self.config.max_reward_failures)?;
+        self.problems.observe(&rollouts.groups);
+        Ok(rollouts)
+    }
+
+    fn question(&self, draw: Draw, step: u64) -> Result<Question> {
+        let Draw {
+            problem,
+            index,
+            epoch,
+        } = draw;
+        let known = self.problems.problems().get(index as usize);
+        let prompt = match self.prompts.get(index as usize) {
+            Some(prompt) if known.is_some_and(|known| Arc::ptr_eq(known, &problem)) => {
+                prompt.clone()
+            }
+            _ => self.tokenizer.encode_prompt(&problem.prompt)?,
+        };
+        let address = vec![self.config.seed, step, epoch, index];
+        Ok(Question {
+            problem,
+            prompt,
+            samples: self.config.group_size,
+            address,
+        })
+    }
+
+    /// This learner's share of the completions is generated and scored; the others' are gathered.
+    fn answered(
+        &mut self,
+        state: PolicyState<'_, M>,
+        questions: &[Question],
+        generation: &GenerationConfig,
+        work: &mut Work,
+    ) -> Result<RolloutBuffer> {
+        let started = Instant::now();
+        let mine = &questions[share(self.learners.as_ref(), questions.len())];
+        let mut rollouts = answer(
+            self.engine.as_mut(),
+            state.policy,
+            state.version,
+            self.tokenizer.as_ref(),
+            mine,
+            generation,
+        )?;
+        work.generate += started.elapsed().as_secs_f64();
+        let started = Instant::now();
+        self.score(&mut rollouts);
+        work.reward += started.elapsed().as_secs_f64();
+        let all = gather_values(self.learners.as_ref(), rollouts)?;
+        let groups = all.into_iter().flat_map(|part| part.groups).collect();
+        Ok(RolloutBuffer { groups })
+    }
+
+    /// Scores rollouts: rewards of the completions, then of their tokens.
+    pub fn score(&self, rollouts: &mut RolloutBuffer) {
+        self.rewards.score_rollouts(rollouts);
+        if let Some(reward) = &self.token_rewards {
+            score_tokens(reward.as_ref(), rollouts);
+        }
+    }
+
+    /// `[N]` The reward of the greedy completion of each rollout's problem (ReMax); one completion for each group.
+    fn greedy_rewards(
+        &mut self,
+        state: PolicyState<'_, M>,
+        rollouts: &RolloutBuffer,
+        work: &mut Work,
+    ) -> Result<Vec<Option<f64>>> {
+        let question = |group: &RolloutGroup| Question {
+            problem: group.problem.clone(),
+            prompt: group.prompt_tokens.clone(),
+            samples: 1,
+            // Greedy decoding draws nothing, so the address is irrelevant.
+            address: vec![self.config.seed],
+        };
+        let questions: Vec<_> = rollouts.groups.iter().map(question).collect();
+        let generation = GenerationConfig {
+            sampling: SamplingConfig::greedy(),
+            ..self.config.generation.clone()
+        };
+        let greedy = self.answered(state, &questions, &generation, work)?;
+        let rewards: Vec<_> = greedy.rollouts().map(Rollout::total_reward).collect();
+        let ids = rollouts.group_ids().into_iter();
+        Ok(ids.map(|id| rewards[id]).collect())
+    }
+
+    /// FNV-1a over the problems that the source knows: tells other problems, or another order of them, apart.
+    pub(super) fn problems_fingerprint(&self) -> u64 {
+        let mut hash = 0xcbf2_9ce4_8422_2325u64;
+        let mut add = |problem: &Problem| {
+            let metadata = serde_json::Value::from(problem.metadata.clone()).to_string();
+            for text in [&problem.prompt, &problem.answer, &metadata] {
+                // 0xFF is no UTF-8 byte, so it separates texts.
+                for byte in text.bytes().chain([0xFF]) {
+                    hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+                }
+            }
+        };
+        for problem in self.problems.problems() {
+            add(problem);
+        }
+        hash
+    }
+}

@@ -1,0 +1,331 @@
+//! The second half of a step: advantages are estimated and the policy is updated.
+
+use std::sync::Arc;
+
+use super::collector::{Collected, PolicyState};
+use super::config::TrainerConfig;
+use super::controllers::Controllers;
+use super::critic::{Critic, explained_variance};
+use super::experience::{Experience, log_probs, probabilities, values};
+use super::learners::{Alone, Learners};
+use super::observer::StepRecord;
+use super::optimizer::Optimizer;
+use super::sampler_metrics::sampler_metrics;
+use super::scorer::{Scorer, ScoringConfig};
+use super::step_metrics::{StepTimes, mean, step_metrics};
+use crate::advantage::{AdvantageEstimator, AdvantageInput, Advantages, Components, Probabilities};
+use crate::loss::{Numerator, RolloutLogProbs};
+use crate::policy::{PolicyModel, ReferencePolicy, ValueModel};
+use crate::types::{PerToken, RolloutBuffer};
+use crate::{Error, Result};
+
+/// After this many steps in a row whose loss or gradient is not finite, the run ends.
+const MOST_SKIPPED: u64 = 3;
+
+/// What the KL terms pull towards, and what some estimators compare with.
+pub(super) enum Reference<M: PolicyModel> {
+    /// The policy as it was, which may follow.
+    Policy(ReferencePolicy<M>),
+    /// Another scorer.
+    Scorer(Box<dyn Scorer>),
+}
+
+impl<M: PolicyModel> Reference<M> {
+    /// What a checkpoint says about it.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Policy(_) => "policy".into(),
+            Self::Scorer(scorer) => scorer.name(),
+        }
+    }
+
+    fn log_probs(&self, rollouts: &RolloutBuffer, config: &ScoringConfig) -> Result<PerToken> {
+        match self {
+            Self::Policy(reference) => log_probs(reference.model(), rollouts, config),
+            Self::Scorer(scorer) => {
+                let scores = scorer.log_probs(rollouts, config)?;
+                scores.check_lengths("reference log-probs", &rollouts.lengths())?;
+                Ok(scores)
+            }
+        }
+    }
+}
+
+/// Estimates advantages and updates the policy: the second half of a training step.
+///
+/// A [`Trainer`](super::Trainer) owns one. It holds everything that learning changes: policy, critic, reference, optimizers and
+/// adaptive coefficients.
+pub struct Learner<M: PolicyModel, V: ValueModel> {
+    pub(super) config: TrainerConfig,
+    pub(super) policy: M,
+    pub(super) optimizer: Optimizer,
+    pub(super) reference: Option<Reference<M>>,
+    pub(super) critic: Option<Critic<V>>,
+    pub(super) controllers: Controllers,
+    pub(super) learners: Arc<dyn Learners>,
+    /// Names and weights of the rewards, for estimators that read them one by one.
+    pub(super) reward_names: Vec<String>,
+    pub(super) reward_weights: Vec<f64>,
+    pub(super) progress: Progress,
+    /// The policy's architecture, frozen weights and adapters, for checkpoints.
+    pub(super) description: serde_json::Value,
+}
+
+/// How far a run has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(super) struct Progress {
+    /// Steps done.
+    pub steps: u64,
+    /// Updates of the policy and of the critic when they were done.
+    pub updates: (u64, u64),
+    /// Tokens trained on.
+    pub tokens: u64,
+    /// Steps that were skipped because a loss or gradient was not finite.
+    pub skipped: u64,
+    /// How many of them came last, one after the other.
+    pub skipped_in_a_row: u64,
+}
+
+impl<M: PolicyModel, V: ValueModel> Learner<M, V> {
+    pub(super) fn new(config: TrainerConfig, policy: M) -> Result<Self> {
+        let description = policy.describe()?;
+        Ok(Self {
+            optimizer: Optimizer::new(config.optimizer)?,
+            controllers: Controllers::new(&config),
+            config,
+            policy,
+            reference: None,
+            critic: None,
+            learners: Arc::new(Alone),
+            reward_names: Vec::new(),
+            reward_weights: Vec::new(),
+            progress: Progress::default(),
+            description,
+        })
+    }
+
+    /// The policy as it is now.
+    pub fn policy(&self) -> &M {
+        &self.policy
+    }
+
+    /// The policy as rollouts of the next step are sampled from it.
+    pub fn state(&self) -> PolicyState<'_, M> {
+        PolicyState {
+            policy: &self.policy,
+            step: self.progress.steps,
+            version: self.optimizer.updates(),
+        }
+    }
+
+    /// Learns from `collected`: advantages, updates, and what follows them. Returns the metrics of the step.
+    ///
+    /// An update whose loss or gradient is not finite is skipped: it leaves weights and moments as they are, and the step counts as
+    /// skipped (`skipped_steps`).
+    ///
+    /// # Errors
+    /// If there is no rollout, or the third step in a row would be skipped. Weights, moments and counters are then as they were
+    /// before, unless an update was made already.
+    pub fn learn(&mut self, collected: Collected) -> Result<StepRecord> {
+        Ok(self.learn_and_keep(collected)?.0)
+    }
+
+    /// The same, and gives the rollouts back.
+    pub(super) fn learn_and_keep(
+        &mut self,
+        collected: Collected,
+    ) -> Result<(StepRecord, RolloutBuffer)> {
+        let mut times = StepTimes::start();
+        if collected.rollouts.is_empty() {
+            return Err(Error::shape("rollouts", 0, "at least one to learn from"));
+        }
+        let baselines = collected.baselines.iter().flatten().copied();
+        let greedy = mean(&baselines.flatten().collect::<Vec<f64>>());
+        let collected_metrics = collected.metrics.clone();
+        let experience = self.prepare(collected)?;
+        times.prepare = times.lap();
+        let updates = self.update(&experience)?;
+        times.update = times.lap();
+        let mut progress = self.progress;
+        progress.steps += 1;
+        progress.updates = self.updates_made();
+        progress.tokens += experience.rollouts.tokens() as u64;
+        match &updates.skipped {
+            None => progress.skipped_in_a_row = 0,
+            Some(reason) => {
+                progress.skipped += 1;
+                progress.skipped_in_a_row += 1;
+                tracing::warn!(step = progress.steps, %reason, "the update was skipped");
+                if progress.skipped_in_a_row >= MOST_SKIPPED {
+                    return Err(Error::NonFinite {
+                        what: reason.what.clone(),
+                        value: reason.value,
+                        step: progress.steps,
+                        advice: format!(
+                            "{MOST_SKIPPED} steps in a row were skipped for such a number; {}",
+                            reason.advice
+                        ),
+                    });
+                }
+            }
+        }
+        self.progress = progress;
+
+        if let Some(Reference::Policy(reference)) = &mut self.reference {
+            reference.after_step(progress.steps, &self.policy);
+        }
+        let mut metrics = step_metrics(&experience, &updates, &times, &collected_metrics);
+        metrics.extend(collected_metrics);
+        metrics.extend(self.coefficients());
+        metrics.extend(sampler_metrics(&self.config.objective, &experience)?);
+        metrics.insert("num_tokens".into(), progress.tokens as f64);
+        metrics.insert("skipped_steps".into(), progress.skipped as f64);
+        metrics.extend(greedy.map(|greedy| ("baseline/reward".to_string(), greedy)));
+        // A policy that did not move has no KL to react to.
+        if let Some(&kl) = metrics.get("kl").filter(|_| !updates.policy.is_empty()) {
+            let rollouts = experience.rollouts.len();
+            self.controllers.after_step(&self.config, kl, rollouts);
+        }
+        if let (Some(values), Some(returns)) = (&experience.values, &experience.advantages.returns)
+            && let Some(explained) = explained_variance(values, returns)
+        {
+            metrics.insert("value/explained_variance".into(), explained);
+        }
+        let record = StepRecord {
+            step: progress.steps,
+            metrics,
+        };
+        Ok((record, experience.rollouts))
+    }
+
+    /// Everything that is computed once, before the first update.
+    fn prepare(&self, collected: Collected) -> Result<Experience> {
+        let rollouts = collected.rollouts;
+        let config = self.config.scoring();
+        let several_updates = self.config.updates_per_step() > 1;
+        let correction = self.config.objective.sampler_correction.as_ref();
+        let bypass = correction.is_some_and(|one| one.numerator == Numerator::Current);
+        let wants_old = several_updates
+            || self.controllers.kl_in_reward.is_some()
+            || correction.is_some()
+            || self.config.advantage.needs_ref_log_probs();
+        let (old_log_probs, squares) = if self.config.advantage.needs_probabilities() {
+            let [old, squares] = probabilities(&self.policy, &rollouts, &config)?;
+            (Some(old), Some(squares))
+        } else if wants_old {
+            (Some(log_probs(&self.policy, &rollouts, &config)?), None)
+        } else {
+            (None, None)
+        };
+        let reference = self.reference.as_ref();
+        let ref_log_probs = reference
+            .map(|reference| reference.log_probs(&rollouts, &config))
+            .transpose()?;
+        let critic = self.critic.as_ref();
+        let values = critic
+            .map(|critic| values(&critic.model, &rollouts, &config))
+            .transpose()?;
+        let penalties = self.kl_penalties(old_log_probs.as_ref(), ref_log_probs.as_ref())?;
+        let token_rewards = added(penalties, rollouts.token_rewards())?;
+        let components = self.components(&rollouts);
+        let weighing = correction.filter(|one| one.acting_weights().is_some());
+        let sampler_weights = match (weighing, &old_log_probs) {
+            (Some(correction), Some(old)) if squares.is_some() => {
+                let sampler = rollouts.log_probs();
+                let log_probs = RolloutLogProbs::new(old, &sampler)?;
+                correction.correct(log_probs, None).weights
+            }
+            _ => None,
+        };
+        let probabilities = match (&old_log_probs, &squares) {
+            (Some(log_probs), Some(sum_pi_squared)) => Some(Probabilities {
+                log_probs,
+                sum_pi_squared,
+                importance_weights: sampler_weights.as_ref(),
+            }),
+            _ => None,
+        };
+        let (scores, groups, lengths) =
+            (rollouts.rewards(), rollouts.group_ids(), rollouts.lengths());
+        let advantages: Advantages = self.config.advantage.estimate(&AdvantageInput {
+            token_rewards: token_rewards.as_ref(),
+            values: values.as_ref(),
+            components: components.as_deref().map(|rewards| Components {
+                rewards,
+                weights: &self.reward_weights,
+            }),
+            baselines: collected.baselines.as_deref(),
+            policy_log_probs: old_log_probs.as_ref(),
+            ref_log_probs: ref_log_probs.as_ref(),
+            probabilities,
+            ..AdvantageInput::new(&scores, &groups, &lengths)
+        })?;
+        // With a single update the old policy is the current one; but a correction compares it with the sampler. In the bypass the
+        // sampler takes its place.
+        let old_log_probs = match bypass {
+            true => Some(rollouts.log_probs()),
+            false => old_log_probs.filter(|_| several_updates || correction.is_some()),
+        };
+        Ok(Experience {
+            rollouts,
+            old_log_probs,
+            ref_log_probs,
+            values,
+            advantages,
+        })
+    }
+
+    /// The KL penalty on every token's reward, if there is one.
+    fn kl_penalties(
+        &self,
+        old: Option<&PerToken>,
+        reference: Option<&PerToken>,
+    ) -> Result<Option<PerToken>> {
+        let coefficient = self.controllers.kl_in_reward.zip(self.config.kl_in_reward);
+        let (Some((coef, kl)), Some(old), Some(reference)) = (coefficient, old, reference) else {
+            return Ok(None);
+        };
+        let penalty = |old, reference| -coef * kl.penalty.value(old, reference);
+        old.zip_with(reference, penalty).map(Some)
+    }
+
+    /// The score of every reward of the set on every rollout, if the estimator asks for them.
+    fn components(&self, rollouts: &RolloutBuffer) -> Option<Vec<Vec<Option<f64>>>> {
+        let names = &self.reward_names;
+        self.config.advantage.needs_components().then(|| {
+            let scores = rollouts.rollouts();
+            scores
+                .map(|rollout| names.iter().map(|name| rollout.score(name)).collect())
+                .collect()
+        })
+    }
+
+    /// The coefficients as they stand, by the names of their metrics.
+    fn coefficients(&self) -> Vec<(String, f64)> {
+        let controllers = &self.controllers;
+        let objective = controllers.apply(&self.config.objective);
+        let kl_in_loss = objective.kl.map(|kl| kl.coef);
+        let bonus = controllers.entropy.is_some() || objective.entropy_coef != 0.0;
+        [
+            ("kl_coef", controllers.kl_in_reward.or(kl_in_loss)),
+            ("entropy_coef", bonus.then_some(objective.entropy_coef)),
+        ]
+        .into_iter()
+        .filter_map(|(name, coef)| Some((name.to_string(), coef?)))
+        .collect()
+    }
+
+    /// The number of optimizer updates, of policy and critic.
+    pub(super) fn updates_made(&self) -> (u64, u64) {
+        let critic = self.critic.as_ref().map_or(0, |c| c.optimizer.updates());
+        (self.optimizer.updates(), critic)
+    }
+}
+
+/// The sum of two, of which either may be absent.
+fn added(a: Option<PerToken>, b: Option<PerToken>) -> Result<Option<PerToken>> {
+    match (a, b) {
+        (Some(a), Some(b)) => a.zip_with(&b, |a, b| a + b).map(Some),
+        (a, b) => Ok(a.or(b)),
+    }
+}

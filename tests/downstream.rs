@@ -1,0 +1,245 @@
+//! What other crates build on the trainer without changing it: a replay buffer, and distillation from a teacher.
+
+mod common;
+#[path = "common/toy.rs"]
+mod toy;
+
+use rlvr::advantage::{AdvantageEstimator, AdvantageInput, Advantages, Estimator, GroupStatistics};
+use rlvr::loss::{PolicyObjective, SamplerCorrection};
+use rlvr::policy::PolicyModel;
+use rlvr::train::{
+    Alone, Collected, Collector, Learners, ModelScorer, PolicyState, RolloutSource, TrainerConfig,
+    latest_checkpoint,
+};
+use rlvr::types::RolloutGroup;
+use rlvr::{Error, Result};
+use serde_json::Value;
+
+// ---- a replay buffer --------------------------------------------------------------------------
+
+/// Adds to each step a group of an earlier one whose rewards differed, the oldest first.
+#[derive(Default)]
+struct Replay {
+    groups: Vec<RolloutGroup>,
+}
+
+impl<M: PolicyModel> RolloutSource<M> for Replay {
+    fn next(
+        &mut self,
+        collector: &mut Collector<M>,
+        state: PolicyState<'_, M>,
+    ) -> Result<Collected> {
+        let mut collected = collector.collect(state)?;
+        let fresh = collected.rollouts.groups.clone();
+        if !self.groups.is_empty() {
+            collected.rollouts.push(self.groups.remove(0));
+        }
+        let rewards = |group: &RolloutGroup| -> Vec<_> {
+            group
+                .rollouts
+                .iter()
+                .map(|rollout| rollout.reward)
+                .collect()
+        };
+        let differ = |group: &RolloutGroup| rewards(group).windows(2).any(|two| two[0] != two[1]);
+        self.groups.extend(fresh.into_iter().filter(differ));
+        self.groups.truncate(8);
+        Ok(collected)
+    }
+
+    fn state(&self) -> Result<Value> {
+        let broken = |reason| Error::config("replay buffer", reason, "groups without NaN");
+        serde_json::to_value(&self.groups).map_err(broken)
+    }
+
+    fn restore(&mut self, state: &Value) -> Result<()> {
+        let broken = |reason| Error::config("replay buffer", reason, "a list of groups");
+        self.groups = serde_json::from_value(state.clone()).map_err(broken)?;
+        Ok(())
+    }
+}
+
+/// Rollouts of an older policy: the ratio is taken to the sampler's weights.
+fn off_policy() -> TrainerConfig {
+    TrainerConfig {
+        objective: PolicyObjective::dapo()
+            .with_sampler_correction(Some(SamplerCorrection::token_truncate(2.0))),
+        ..toy::config()
+    }
+}
+
+fn with_replay() -> toy::Rl {
+    let builder = toy::builder(&off_policy(), 1, &toy::device())
+        .rewards(toy::rewards())
+        .problems(toy::problems());
+    builder.source(Replay::default()).build().unwrap()
+}
+
+#[test]
+fn groups_of_earlier_steps_are_replayed_and_survive_a_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut trainer = with_replay();
+    toy::steps(&mut trainer, 3);
+    let groups = &trainer.last_rollouts().groups;
+    assert_eq!(groups.len(), 5);
+    let version = |group: &RolloutGroup| group.rollouts[0].policy_version;
+    assert_eq!((version(&groups[0]), version(&groups[4])), (2, 0));
+
+    trainer.save_checkpoint(folder.path(), 1).unwrap();
+    let straight = trainer.step().unwrap();
+    let mut resumed = with_replay();
+    let latest = latest_checkpoint(folder.path()).unwrap().unwrap();
+    resumed.load_checkpoint(&latest).unwrap();
+    let record = resumed.step().unwrap();
+    assert_eq!(record.get("loss"), straight.get("loss"));
+    assert_eq!(resumed.last_rollouts(), trainer.last_rollouts());
+    assert_eq!(
+        toy::weights(resumed.policy()),
+        toy::weights(trainer.policy())
+    );
+    // A trainer without the buffer would not continue the same run.
+    let mut plain = toy::trainer(&off_policy(), 1, &toy::device());
+    assert!(plain.load_checkpoint(&latest).is_err());
+    assert_eq!(plain.steps_done(), 0);
+}
+
+// ---- on-policy distillation ---------------------------------------------------------------------
+
+/// The advantage of a token is how much more probable the teacher finds it than the policy.
+#[derive(Clone, Debug)]
+struct TeacherMinusPolicy;
+
+impl AdvantageEstimator for TeacherMinusPolicy {
+    fn name(&self) -> &'static str {
+        "teacher_minus_policy"
+    }
+
+    fn needs_groups(&self) -> bool {
+        false
+    }
+
+    fn needs_ref_log_probs(&self) -> bool {
+        true
+    }
+
+    fn estimate(&self, input: &AdvantageInput) -> Result<Advantages> {
+        let (Some(policy), Some(teacher)) = (input.policy_log_probs, input.ref_log_probs) else {
+            return Err(Error::config("reference", "none", "a teacher"));
+        };
+        Ok(Advantages {
+            per_token: teacher.zip_with(policy, |teacher, policy| teacher - policy)?,
+            returns: None,
+            statistics: GroupStatistics::of(&input.scores()?, input.groups)?,
+        })
+    }
+}
+
+#[test]
+fn a_policy_comes_closer_to_its_teacher() {
+    let config = TrainerConfig {
+        group_size: 16,
+        objective: PolicyObjective::reinforce(),
+        advantage: Estimator::custom(TeacherMinusPolicy),
+        ..toy::config()
+    };
+    // A teacher that has learned the task.
+    let mut taught = toy::trainer(&toy::config(), 5, &toy::device());
+    taught.train(25).unwrap();
+    let builder = toy::builder(&config, 6, &toy::device())
+        .rewards(toy::rewards())
+        .problems(toy::problems());
+    let builder = builder.reference(ModelScorer::new("teacher", taught.policy()));
+    let mut student = builder.build().unwrap();
+    let first = student.step().unwrap();
+    student.train(40).unwrap();
+    let last = student.step().unwrap();
+    let kl = |record| toy::metric(record, "kl");
+    assert!(kl(&last) < kl(&first) / 4.0, "{} {}", kl(&first), kl(&last));
+    // The teacher's accuracy comes with it, though no reward was learned from.
+    let reward = |record| toy::metric(record, "rewards/accuracy/mean");
+    assert!(reward(&last) > reward(&first) + 0.2);
+}
+
+// ---- several learners -----------------------------------------------------------------------------
+
+/// A learner of a group that exchanges messages within this process.
+struct Threads {
+    rank: usize,
+    inbox: std::sync::Mutex<std::sync::mpsc::Receiver<(usize, Vec<u8>)>>,
+    others: Vec<std::sync::mpsc::Sender<(usize, Vec<u8>)>>,
+    barrier: std::sync::Arc<std::sync::Barrier>,
+}
+
+impl Learners for Threads {
+    fn rank(&self) -> usize {
+        self.rank
+    }
+
+    fn size(&self) -> usize {
+        self.others.len()
+    }
+
+    fn gather(&self, bytes: Vec<u8>) -> Result<Vec<Vec<u8>>> {
+        let gone = |_| Error::config("learners", "one is gone", "all of them");
+        for other in &self.others {
+            other.send((self.rank, bytes.clone())).map_err(gone)?;
+        }
+        let mut all = vec![Vec::new(); self.size()];
+        let inbox = self.inbox.lock().unwrap();
+        for _ in 0..self.size() {
+            let (rank, bytes) = inbox.recv().unwrap();
+            all[rank] = bytes;
+        }
+        // Nobody sends of the next round before all have received this one.
+        self.barrier.wait();
+        Ok(all)
+    }
+}
+
+fn threads(count: usize) -> Vec<Threads> {
+    let (senders, inboxes): (Vec<_>, Vec<_>) =
+        (0..count).map(|_| std::sync::mpsc::channel()).unzip();
+    let barrier = std::sync::Arc::new(std::sync::Barrier::new(count));
+    let learner = |(rank, inbox)| Threads {
+        rank,
+        inbox: std::sync::Mutex::new(inbox),
+        others: senders.clone(),
+        barrier: barrier.clone(),
+    };
+    inboxes.into_iter().enumerate().map(learner).collect()
+}
+
+#[test]
+fn two_learners_train_the_policy_of_one() {
+    let mut config = TrainerConfig {
+        micro_batch: 4,
+        updates_per_pass: 2,
+        ..toy::config()
+    };
+    // Adam divides the gradient by its own size: a large epsilon keeps rounding from being divided by rounding.
+    config.optimizer.epsilon = 1e-3;
+    fn train(learners: impl Learners + 'static, config: &TrainerConfig) -> (Vec<f64>, Vec<f64>) {
+        let builder = toy::builder(config, 3, &toy::device())
+            .rewards(toy::rewards())
+            .problems(toy::problems());
+        let mut trainer = builder.learners(learners).build().unwrap();
+        let records = toy::steps(&mut trainer, 3);
+        let names = ["reward", "loss", "grad_norm", "completions/mean_length"];
+        let metrics = records
+            .iter()
+            .flat_map(|record| names.map(|name| toy::metric(record, name)))
+            .collect();
+        (toy::weights(trainer.policy()), metrics)
+    }
+    let alone = train(Alone, &config);
+    let results: Vec<_> = std::thread::scope(|scope| {
+        let config = &config;
+        let spawn = |learner| scope.spawn(move || train(learner, config));
+        let handles: Vec<_> = threads(2).into_iter().map(spawn).collect();
+        handles.into_iter().map(|h| h.join().unwrap()).collect()
+    });
+    // Both learners end with the same bits, and with those of one learner up to the order of sums.
+    assert_eq!(results[0], results[1]);
+    assert!(toy::distance(&results[0].0, &alone.0) < 1e-5);
+    assert!(toy::distance(&results[0].1, &alone.1) < 1e-4);
+}
