@@ -71,7 +71,7 @@ fn main() -> Result<()> {
         // Better than what.
         let (scores, groups) = (rollouts.rewards(), rollouts.group_ids());
         let input = AdvantageInput::new(&scores, &groups, &lengths);
-        let advantages = Group::default().estimate(&input)?.per_token.into();
+        let advantages = Group::default().estimate(&input)?.per_token;
         // Change it.
         let batch = RolloutBatch::all(&rollouts, &device)?;
         let (hidden, targets) = (batch.hidden_states(&policy)?, batch.targets.clone());
