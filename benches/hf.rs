@@ -150,7 +150,7 @@ fn training_step(
             .collect();
         let input = LossInput::new(
             scored.log_probs.clone(),
-            batch.per_token(&advantages.clone().into(), "advantages")?,
+            batch.per_token(&advantages, "advantages")?,
             batch.mask.clone(),
         );
         let loss = objective.loss(&input, counts)?;
