@@ -7,7 +7,9 @@
 pub use crate::policy::PolicyModel;
 pub use crate::policy::causal::{CausalConfig, CausalModel};
 pub use crate::prompt::{CharTokenizer, JsonLines, Tokenizer, split};
-pub use crate::reward::{AccuracyReward, FnReward, FormatReward, Reward, RewardInput, RewardSet};
+#[cfg(feature = "math")]
+pub use crate::reward::{AccuracyReward, FormatReward};
+pub use crate::reward::{FnReward, Reward, RewardInput, RewardSet};
 pub use crate::rollout::{GenerationConfig, SamplingConfig};
 pub use crate::train::observer::{MetricsFile, Observer, StepRecord};
 pub use crate::train::{

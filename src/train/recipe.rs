@@ -32,7 +32,7 @@ impl TrainerConfig {
     /// | `gdpo`, `pass_at_k`, `optimal_token_baseline`, `max_rl` | `trl` | of that name | - |
     ///
     /// The completion limit of `dr_grpo` is that of [`generation`](Self::generation), so set that first. `ppo` and `verl` need
-    /// [`Trainer::with_critic`](super::Trainer::with_critic).
+    /// [`TrainerBuilder::critic`](super::TrainerBuilder::critic).
     ///
     /// ```
     /// use rlvr::train::TrainerConfig;
