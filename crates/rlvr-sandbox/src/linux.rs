@@ -7,15 +7,15 @@ use std::time::Instant;
 use super::folder::RunFolder;
 use super::plan::{Confinement, Process, exec};
 use super::running::Running;
-pub(in crate::reward::code) use super::running::{Patience, Wire, pipes};
+pub(crate) use super::running::pipe;
 use super::users::{User, Users};
-use super::{Command, Measure, Ran, SandboxConfig, SandboxReport, Written, probe, view};
-use crate::reward::RewardError;
-use crate::reward::code::Ended;
-use crate::{Error, Result};
+use super::{
+    Captured, Command, Error, Exit, Measure, Output, Result, SandboxConfig, SandboxReport, Stdio,
+    Timeout, probe, view,
+};
 
 /// Limits with what holds a program to them.
-pub(in crate::reward::code) struct Confined {
+pub(crate) struct Confined {
     config: SandboxConfig,
     parent: PathBuf,
     confinement: Arc<Confinement>,
@@ -39,11 +39,15 @@ impl Confined {
         &self.config
     }
 
-    pub(super) fn folder(&self) -> Result<Place, RewardError> {
+    pub(super) fn folder(&self) -> Result<Place> {
         let other_user =
             self.confinement.has(Measure::UnprivilegedUser) && rustix::process::geteuid().is_root();
         let user = match other_user {
-            true => Some(Users::get().ok_or("no users to run programs as")?.take()),
+            true => Some(
+                Users::get()
+                    .ok_or_else(|| Error::Start("no users to run programs as".into()))?
+                    .take(),
+            ),
             false => None,
         };
         let folder = RunFolder::new(&self.parent, user.as_ref().map(|user| user.id))
@@ -58,7 +62,7 @@ impl Confined {
 }
 
 /// Where a program runs. The folder goes before its user is given back.
-pub(in crate::reward::code) struct Place {
+pub(crate) struct Place {
     folder: RunFolder,
     user: Option<User>,
     config: SandboxConfig,
@@ -66,8 +70,9 @@ pub(in crate::reward::code) struct Place {
 }
 
 impl Place {
-    pub(super) fn write(&self, name: &str, bytes: &[u8]) -> Result<(), RewardError> {
-        Ok(self.folder.write(name, bytes)?)
+    pub(super) fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        let failed = |error| Error::io(self.folder.place.files.join(name), error);
+        self.folder.write(name, bytes).map_err(failed)
     }
 
     fn has_own_view(&self) -> bool {
@@ -81,39 +86,38 @@ impl Place {
         }
     }
 
-    pub(super) fn run(&self, command: &Command) -> Result<Ran, RewardError> {
-        let most = self.config.output_bytes as usize;
-        let wires = vec![
-            (0, Wire::Feed(command.input.clone())),
-            (1, Wire::Keep { most, kill: true }),
-            (2, Wire::Keep { most, kill: false }),
+    pub(super) fn run(&self, command: &Command) -> Result<Output> {
+        let limit = self.config.output_bytes as usize;
+        let stdio = vec![
+            (0, Stdio::Input(command.input.clone())),
+            (1, Stdio::Capture { limit, kill: true }),
+            (2, Stdio::Capture { limit, kill: false }),
         ];
-        let patience = Patience {
+        let timeout = Timeout {
             wall: self.config.wall(),
             total: self.config.wall(),
             progress: None,
         };
         let started = Instant::now();
-        let (ended, mut written) = self.start(command, wires)?.finish(patience)?;
+        let (exit, mut captured) = self.spawn(command, stdio)?.wait(timeout)?;
         let mut take = |number| {
-            let at = written.iter().position(|(other, _)| *other == number);
-            at.map_or_else(Vec::new, |at| written.swap_remove(at).1)
+            let at = captured.iter().position(|(other, _)| *other == number);
+            at.map_or_else(Vec::new, |at| captured.swap_remove(at).1)
         };
-        Ok(Ran {
-            ended,
-            output: take(1),
-            errors: take(2),
+        Ok(Output {
+            exit,
+            stdout: take(1),
+            stderr: take(2),
             wall: started.elapsed(),
         })
     }
 
-    pub(super) fn start(
-        &self,
-        command: &Command,
-        wires: Vec<(i32, Wire)>,
-    ) -> Result<Started, RewardError> {
+    pub(super) fn spawn(&self, command: &Command, stdio: Vec<(i32, Stdio)>) -> Result<Started> {
         if !self.has_own_view() {
-            self.folder.empty_scratch()?;
+            let scratch = &self.folder.place.scratch;
+            self.folder
+                .empty_scratch()
+                .map_err(|error| Error::io(scratch, error))?;
         }
         let home = match self.has_own_view() {
             true => view::TMP.to_string(),
@@ -137,28 +141,29 @@ impl Place {
             user,
             may_write_files: command.may_write_files,
             cpu_seconds: self.config.cpu_seconds.saturating_mul(command.cpu_factor),
-            then: exec(&command.program, &command.arguments, &environment)?,
+            then: exec(&command.program, &command.arguments, &environment).map_err(Error::Start)?,
         };
         let prepared = self
             .confinement
-            .prepare(&self.config, process, Vec::new())?;
+            .prepare(&self.config, process, Vec::new())
+            .map_err(Error::Start)?;
         let is_group = self.confinement.is_group();
-        let running = Running::start(&prepared, wires, is_group, user)
-            .map_err(|error| format!("the sandbox could not start the program: {error}"))?;
+        let running = Running::start(&prepared, stdio, is_group, user)
+            .map_err(|error| Error::Start(error.to_string()))?;
         Ok(Started(running))
     }
 }
 
+/// A descriptor of this process.
+pub(crate) type Descriptor = std::os::fd::OwnedFd;
+
 /// A program under way; it ends with this value.
-pub(in crate::reward::code) struct Started(Running);
+pub(crate) struct Started(Running);
 
 impl Started {
-    /// Waits for it within `patience`; how it ended, and what it wrote by descriptor.
-    pub(in crate::reward::code) fn finish(
-        self,
-        patience: Patience,
-    ) -> Result<(Ended, Written), RewardError> {
-        let finished = self.0.finish(patience)?;
-        Ok((finished.ended, finished.written))
+    /// Waits for it within `timeout`; how it ended, and what it wrote by descriptor.
+    pub(crate) fn wait(self, timeout: Timeout) -> Result<(Exit, Captured)> {
+        let finished = self.0.finish(timeout).map_err(Error::Wait)?;
+        Ok((finished.exit, finished.captured))
     }
 }

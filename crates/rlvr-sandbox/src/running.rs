@@ -16,22 +16,7 @@ use rustix::process::{
 use super::launch::Child;
 use super::plan::{Prepared, kill_all_of};
 use super::step::{LaunchError, SAFE_FD};
-use super::{Ended, launch};
-
-/// What one descriptor of a program is connected to.
-#[derive(Debug)]
-pub(in crate::reward::code) enum Wire {
-    /// `/dev/null`.
-    Null,
-    /// It reads these bytes, then the end.
-    Feed(Vec<u8>),
-    /// It reads the first of these, and each other after one more line on the descriptor that shows progress.
-    Dialog(Vec<Vec<u8>>),
-    /// What it writes is kept, up to a number of bytes; then it is killed, or the rest is dropped.
-    Keep { most: usize, kill: bool },
-    /// A pipe to another program.
-    Given(OwnedFd),
-}
+use super::{Captured, Error, Exit, PipeEnd, Result, Stdio, Timeout, launch};
 
 /// Bytes on their way to the program.
 struct Feed {
@@ -70,19 +55,8 @@ pub(super) struct Running {
 
 /// How a program ended, and what it wrote by descriptor.
 pub(super) struct Finished {
-    pub(super) ended: Ended,
-    pub(super) written: Vec<(RawFd, Vec<u8>)>,
-}
-
-/// When a program has had its time.
-#[derive(Clone, Copy, Debug)]
-pub(in crate::reward::code) struct Patience {
-    /// How long it may take, and how long again after each sign of progress.
-    pub(in crate::reward::code) wall: Duration,
-    /// How long it may take in all.
-    pub(in crate::reward::code) total: Duration,
-    /// The descriptor whose lines are signs of progress, and how many of them count.
-    pub(in crate::reward::code) progress: Option<(RawFd, usize)>,
+    pub(super) exit: Exit,
+    pub(super) captured: Captured,
 }
 
 /// Moves a descriptor out of the way of the program's own.
@@ -94,7 +68,7 @@ impl Running {
     /// Starts a process with its descriptors connected.
     pub(super) fn start(
         prepared: &Prepared,
-        wires: Vec<(RawFd, Wire)>,
+        stdio: Vec<(RawFd, Stdio)>,
         is_group: bool,
         user: Option<u32>,
     ) -> Result<Self, LaunchError> {
@@ -104,31 +78,31 @@ impl Running {
         };
         let mut theirs: Vec<(RawFd, OwnedFd)> = Vec::new();
         let (mut feeds, mut keeps) = (Vec::new(), Vec::new());
-        let mut connect = |number: RawFd, wire: Wire| -> io::Result<()> {
-            let end = match wire {
-                Wire::Null => {
+        let mut connect = |number: RawFd, stdio: Stdio| -> io::Result<()> {
+            let end = match stdio {
+                Stdio::Null => {
                     let flags = OFlags::RDWR | OFlags::CLOEXEC;
                     rustix::fs::open(c"/dev/null", flags, Mode::empty())?
                 }
-                Wire::Given(end) => end,
-                Wire::Feed(bytes) => {
+                Stdio::Pipe(PipeEnd(end)) => end,
+                Stdio::Input(bytes) => {
                     let (read, feed) = Feed::new(vec![bytes], false)?;
                     feeds.push(feed);
                     read
                 }
-                Wire::Dialog(parts) => {
+                Stdio::Dialogue(parts) => {
                     let (read, feed) = Feed::new(parts, true)?;
                     feeds.push(feed);
                     read
                 }
-                Wire::Keep { most, kill } => {
+                Stdio::Capture { limit, kill } => {
                     let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
                     fcntl_setfl(&read, OFlags::NONBLOCK)?;
                     keeps.push(Keep {
                         number,
                         pipe: Some(read),
                         bytes: Vec::new(),
-                        most,
+                        most: limit,
                         kill,
                         overflowed: false,
                     });
@@ -138,8 +112,8 @@ impl Running {
             theirs.push((number, away(end)?));
             Ok(())
         };
-        for (number, wire) in wires {
-            connect(number, wire).map_err(failed)?;
+        for (number, one) in stdio {
+            connect(number, one).map_err(failed)?;
         }
         let given: Vec<_> = theirs
             .iter()
@@ -157,14 +131,14 @@ impl Running {
     }
 
     /// Feeds and listens until the program ends or has to be ended, and leaves nothing of it behind.
-    pub(super) fn finish(mut self, patience: Patience) -> io::Result<Finished> {
-        let last = Instant::now() + patience.total;
-        let mut deadline = last.min(Instant::now() + patience.wall);
+    pub(super) fn finish(mut self, timeout: Timeout) -> io::Result<Finished> {
+        let last = Instant::now() + timeout.total;
+        let mut deadline = last.min(Instant::now() + timeout.wall);
         let mut lines = 0;
         let forced = loop {
             let now = Instant::now();
             if now >= deadline {
-                break Some(Ended::WallLimit);
+                break Some(Exit::WallLimit);
             }
             let exited = self.wait(deadline - now)?;
             self.feeds.retain_mut(|feed| {
@@ -173,19 +147,19 @@ impl Running {
             });
             for keep in &mut self.keeps {
                 let found = keep.pull();
-                let Some((number, most)) = patience.progress else {
+                let Some((number, most)) = timeout.progress else {
                     continue;
                 };
                 if number == keep.number && found > 0 && lines < most {
                     lines += found;
-                    deadline = last.min(Instant::now() + patience.wall);
+                    deadline = last.min(Instant::now() + timeout.wall);
                     for feed in self.feeds.iter_mut().filter(|feed| feed.is_dialog) {
                         feed.open += found;
                     }
                 }
             }
             if self.keeps.iter().any(|keep| keep.overflowed && keep.kill) {
-                break Some(Ended::OutputLimit);
+                break Some(Exit::OutputLimit);
             }
             if exited {
                 break None;
@@ -198,15 +172,15 @@ impl Running {
             keep.pull();
             overflowed |= keep.overflowed && keep.kill;
         }
-        let ended = match forced {
+        let exit = match forced {
             Some(forced) => forced,
-            None if overflowed => Ended::OutputLimit,
+            None if overflowed => Exit::OutputLimit,
             None => status,
         };
-        let written = self.keeps.drain(..).map(|keep| (keep.number, keep.bytes));
+        let captured = self.keeps.drain(..).map(|keep| (keep.number, keep.bytes));
         Ok(Finished {
-            ended,
-            written: written.collect(),
+            exit,
+            captured: captured.collect(),
         })
     }
 
@@ -231,7 +205,7 @@ impl Running {
     }
 
     /// Kills whatever is left of the run, and tells how the program itself ended.
-    fn end(&mut self) -> io::Result<Ended> {
+    fn end(&mut self) -> io::Result<Exit> {
         // Before it is reaped: until then its number, and that of its group, are nobody else's.
         let _ = pidfd_send_signal(&self.child.pidfd, Signal::KILL);
         if self.is_group {
@@ -262,15 +236,15 @@ impl Running {
 }
 
 /// Waits for a process to end, and tells how it did.
-pub(super) fn reap(child: &Child) -> io::Result<Ended> {
+pub(super) fn reap(child: &Child) -> io::Result<Exit> {
     loop {
         match waitpid(Some(child.pid), WaitOptions::empty()) {
             Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
             Ok(Some((_, status))) => {
                 return Ok(match (status.exit_status(), status.terminating_signal()) {
-                    (Some(code), _) => Ended::Exit(code),
-                    (_, signal) => Ended::Signal(signal.unwrap_or_default()),
+                    (Some(code), _) => Exit::Status(code),
+                    (_, signal) => Exit::Signal(signal.unwrap_or_default()),
                 });
             }
             Ok(None) => return Err(io::ErrorKind::NotFound.into()),
@@ -353,9 +327,7 @@ impl Keep {
     }
 }
 
-/// Two pipes, there and back: (this end's read and write, the other end's read and write).
-pub(in crate::reward::code) fn pipes() -> io::Result<[OwnedFd; 4]> {
-    let (their_read, our_write) = pipe_with(PipeFlags::CLOEXEC)?;
-    let (our_read, their_write) = pipe_with(PipeFlags::CLOEXEC)?;
-    Ok([our_read, our_write, their_read, their_write])
+/// The ends of a pipe: to read from, and to write to.
+pub(crate) fn pipe() -> Result<(OwnedFd, OwnedFd)> {
+    pipe_with(PipeFlags::CLOEXEC).map_err(|error| Error::Wait(error.into()))
 }

@@ -10,8 +10,7 @@ use super::plan::{Confinement, Namespaces, Process};
 use super::step::{Check, Step, Then};
 use super::users::Users;
 use super::view::Readable;
-use super::{InForce, Measure, Need, SandboxConfig, SandboxReport};
-use crate::{Error, Result};
+use super::{Error, Measure, MeasureState, Need, Result, SandboxConfig, SandboxReport};
 
 /// A file that every machine has and no program needs.
 const NOT_FOR_PROGRAMS: &CStr = c"/etc/passwd";
@@ -36,13 +35,13 @@ pub(super) fn probe(config: &SandboxConfig, parent: &Path) -> Result<(Confinemen
     let mut measures = Vec::new();
     for measure in Measure::ALL {
         let state = match config.need(measure) {
-            Need::Off => InForce::Off,
+            Need::Off => MeasureState::Off,
             _ => match probe.attempt(measure) {
-                Ok(how) => InForce::Yes(how),
-                Err(why) => InForce::No(why),
+                Ok(how) => MeasureState::Yes(how),
+                Err(why) => MeasureState::No(why),
             },
         };
-        if matches!(state, InForce::Yes(_)) {
+        if matches!(state, MeasureState::Yes(_)) {
             probe.found.measures.insert(measure);
         }
         measures.push((measure, state));
@@ -67,7 +66,7 @@ fn refuse_less(config: &SandboxConfig, report: &SandboxReport) -> Result<()> {
         .measures
         .iter()
         .filter_map(|(measure, state)| match state {
-            InForce::No(why) if config.need(*measure) == Need::Required => {
+            MeasureState::No(why) if config.need(*measure) == Need::Required => {
                 Some((*measure, why.as_str()))
             }
             _ => None,
@@ -227,7 +226,7 @@ impl Probe<'_> {
         let child = prepared.launch(&[]).map_err(|error| error.to_string())?;
         let ended = super::running::reap(&child).map_err(|error| error.to_string())?;
         match ended {
-            super::Ended::Exit(0) => Ok(()),
+            super::Exit::Status(0) => Ok(()),
             other => Err(format!("a trial process ended with {other:?}")),
         }
     }
@@ -241,9 +240,9 @@ mod tests {
     fn poor() -> SandboxReport {
         let measures = Measure::ALL.map(|measure| {
             let state = match measure {
-                Measure::Landlock => InForce::No("Function not implemented".into()),
-                measure if measure.is_namespace() => InForce::No("not permitted".into()),
-                _ => InForce::Yes("here".into()),
+                Measure::Landlock => MeasureState::No("Function not implemented".into()),
+                measure if measure.is_namespace() => MeasureState::No("not permitted".into()),
+                _ => MeasureState::Yes("here".into()),
             };
             (measure, state)
         });

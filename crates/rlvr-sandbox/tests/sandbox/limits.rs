@@ -14,14 +14,14 @@ fn a_fork_bomb_stops_at_the_limit_and_nothing_is_left() {
             "import os, time\nn = 0\ntry:\n    while n < 500:\n        if os.fork() == 0:\n            time.sleep(60)\n        n += 1\nexcept OSError:\n    pass\nprint(n)",
             &[],
         );
-        let started: usize = text(&ran.output).parse().unwrap();
+        let started: usize = text(&ran.stdout).parse().unwrap();
         assert!(started < 6, "{}: {started}", held.name);
         assert_eq!(alive(&name), Vec::<String>::new(), "{}", held.name);
 
         let name = marker();
         let bomb = "import os\nwhile True:\n    try:\n        os.fork()\n    except OSError:\n        pass";
         let ran = held.python_as(&name, bomb, &[]);
-        assert_ne!(ran.ended, Ended::Exit(0), "{}", held.name);
+        assert_ne!(ran.exit, Exit::Status(0), "{}", held.name);
         assert_eq!(alive(&name), Vec::<String>::new(), "{}", held.name);
     }
 }
@@ -33,13 +33,13 @@ fn memory_ends_at_the_limit() {
         .filter(|held| held.has(Measure::ResourceLimits))
     {
         let ran = held.python("try:\n    x = bytearray(1 << 29)\n    print('got it')\nexcept MemoryError:\n    print('refused')");
-        assert_eq!(text(&ran.output), "refused", "{}", held.name);
+        assert_eq!(text(&ran.stdout), "refused", "{}", held.name);
         let ran = held.python("x = []\nwhile True: x.append(bytearray(1 << 20))");
         assert!(
-            text(&ran.errors).contains("MemoryError"),
+            text(&ran.stderr).contains("MemoryError"),
             "{}: {}",
             held.name,
-            text(&ran.errors)
+            text(&ran.stderr)
         );
         // Memory that no process owns: shared memory, and System V semaphores and messages, which are kernel memory.
         let program = r#"
@@ -53,7 +53,7 @@ for call, remove in (("semget", lambda id: c.semctl(id, 0, 0)), ("msgget", lambd
 "#;
         let ran = held.python(program);
         if held.has(Measure::Seccomp) {
-            assert_eq!(text(&ran.output), "True True True True", "{}", held.name);
+            assert_eq!(text(&ran.stdout), "True True True True", "{}", held.name);
         }
     }
 }
@@ -73,14 +73,9 @@ fn an_endless_loop_ends_by_cpu_time_even_if_it_will_not_be_told() {
         } else {
             24
         };
-        assert_eq!(ran.ended, Ended::Signal(signal), "{}", held.name);
+        assert_eq!(ran.exit, Exit::Signal(signal), "{}", held.name);
         let deaf = "import signal\nsignal.signal(signal.SIGXCPU, signal.SIG_IGN)\nwhile True: pass";
-        assert_eq!(
-            patient.python(deaf).ended,
-            Ended::Signal(9),
-            "{}",
-            held.name
-        );
+        assert_eq!(patient.python(deaf).exit, Exit::Signal(9), "{}", held.name);
     }
 }
 
@@ -89,8 +84,8 @@ fn sleeping_ends_by_the_clock() {
     for held in all() {
         let name = marker();
         let ran = held.python_as(&name, "import signal, time\nfor s in (1, 2, 3, 15): signal.signal(s, signal.SIG_IGN)\nprint('here', flush=True)\ntime.sleep(60)", &[]);
-        assert_eq!(ran.ended, Ended::WallLimit, "{}", held.name);
-        assert_eq!(text(&ran.output), "here", "{}", held.name);
+        assert_eq!(ran.exit, Exit::WallLimit, "{}", held.name);
+        assert_eq!(text(&ran.stdout), "here", "{}", held.name);
         // The program would sleep for 60 seconds: that it was stopped is what the end says.
         assert!(ran.wall.as_secs_f64() >= WALL, "{}", held.name);
         assert_eq!(alive(&name), Vec::<String>::new(), "{}", held.name);
@@ -102,24 +97,24 @@ fn a_flood_of_output_is_cut_off() {
     for held in all() {
         let ran = held.python("while True: print('x' * 1000)");
         assert_eq!(
-            (ran.ended, ran.output.len()),
-            (Ended::OutputLimit, 1 << 16),
+            (ran.exit, ran.stdout.len()),
+            (Exit::OutputLimit, 1 << 16),
             "{}",
             held.name
         );
         let ran = held.python("import sys\nwhile True: sys.stderr.write('x' * 100000)");
         assert!(
-            matches!(ran.ended, Ended::Signal(24 | 9) | Ended::WallLimit),
+            matches!(ran.exit, Exit::Signal(24 | 9) | Exit::WallLimit),
             "{}: {:?}",
             held.name,
-            ran.ended
+            ran.exit
         );
-        assert_eq!(ran.errors.len(), 1 << 16, "{}", held.name);
+        assert_eq!(ran.stderr.len(), 1 << 16, "{}", held.name);
         // Exactly at the limit is no flood.
         let ran = held.python("print('x' * 65535)");
         assert_eq!(
-            (ran.ended, ran.output.len()),
-            (Ended::Exit(0), 1 << 16),
+            (ran.exit, ran.stdout.len()),
+            (Exit::Status(0), 1 << 16),
             "{}",
             held.name
         );
@@ -162,13 +157,13 @@ print("count", count)
     {
         let ran = held.python(program);
         assert_eq!(
-            ran.ended,
-            Ended::Exit(0),
+            ran.exit,
+            Exit::Status(0),
             "{}: {}",
             held.name,
-            text(&ran.errors)
+            text(&ran.stderr)
         );
-        let output = text(&ran.output);
+        let output = text(&ran.stdout);
         let number = |key: &str| -> u64 {
             let line = output.lines().find(|line| line.starts_with(key)).unwrap();
             line.split(' ').nth(1).unwrap().parse().unwrap()
@@ -196,18 +191,18 @@ fn files_are_open_up_to_a_number_and_none_is_inherited() {
         let ran = held.python(program);
         if held.has(Measure::ResourceLimits) {
             // Three are the program's from the start.
-            assert_eq!(text(&ran.output), "29", "{}", held.name);
+            assert_eq!(text(&ran.stdout), "29", "{}", held.name);
         }
         let program = "import os\nfound = []\nfor fd in range(4096):\n    try:\n        os.fstat(fd)\n        found.append(fd)\n    except OSError: pass\nprint(found)\nos.closerange(0, 4096)";
         let ran = held.python(program);
         assert_eq!(
-            text(&ran.output),
+            text(&ran.stdout),
             "",
             "{}: closed before it was flushed",
             held.name
         );
         let ran = held.python(&program.replace("print(found)", "print(found, flush=True)"));
-        assert_eq!(text(&ran.output), "[0, 1, 2]", "{}", held.name);
+        assert_eq!(text(&ran.stdout), "[0, 1, 2]", "{}", held.name);
     }
     drop(leaked);
 }

@@ -1,5 +1,5 @@
 //! The sandbox, attacked: every limit by a program that tries to pass it, under all measures and with some of them left out.
-#![cfg(all(target_os = "linux", feature = "code"))]
+#![cfg(target_os = "linux")]
 
 mod limits;
 mod outside;
@@ -9,14 +9,14 @@ use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rlvr::reward::code::{Command, Ended, Language, Measure, Need, Ran, Sandbox, SandboxConfig};
+use rlvr_sandbox::{Command, Exit, Measure, Need, Output, Sandbox, SandboxConfig};
 
 const WALL: f64 = 3.0;
 
@@ -73,11 +73,11 @@ impl Held {
     }
 
     /// Runs a Python program.
-    fn python(&self, program: &str) -> Ran {
+    fn python(&self, program: &str) -> Output {
         self.python_as("attack.py", program, &[])
     }
 
-    fn python_as(&self, file: &str, program: &str, arguments: &[&str]) -> Ran {
+    fn python_as(&self, file: &str, program: &str, arguments: &[&str]) -> Output {
         let folder = self.sandbox.folder().unwrap();
         folder.write(file, program.as_bytes()).unwrap();
         let mut command = Command::new(interpreter()).argument(folder.path(file));
@@ -88,20 +88,28 @@ impl Held {
     }
 }
 
-fn language() -> &'static Language {
-    static FOUND: OnceLock<Language> = OnceLock::new();
+/// A Python that is not below a home folder, and the folders that it reads.
+fn python() -> &'static (String, Vec<PathBuf>) {
+    static FOUND: OnceLock<(String, Vec<PathBuf>)> = OnceLock::new();
     FOUND.get_or_init(|| {
-        for path in ["/usr/bin/python3", "/usr/local/bin/python3"] {
-            if Path::new(path).exists() {
-                return Language::python_at(path).unwrap();
-            }
-        }
-        Language::python_at("python3").unwrap()
+        let candidates = ["/usr/bin/python3", "/usr/local/bin/python3"];
+        let exists = candidates.into_iter().find(|path| Path::new(path).exists());
+        let question = "import sys; print(sys.executable, sys.prefix, sys.base_prefix, sep='\\n')";
+        let answer = process::Command::new(exists.unwrap_or("python3"))
+            .args(["-c", question])
+            .output()
+            .unwrap();
+        let answer = text(&answer.stdout);
+        let mut paths: Vec<PathBuf> = answer.lines().skip(1).map(PathBuf::from).collect();
+        let program = answer.lines().next().unwrap();
+        paths.extend(Path::new(program).parent().map(Path::to_path_buf));
+        paths.retain(|path| !path.starts_with("/usr") && path.parent().is_some());
+        (program.to_string(), paths)
     })
 }
 
 fn interpreter() -> &'static str {
-    &language().run[0]
+    &python().0
 }
 
 /// All measures, and with some left out, so that those that remain are seen to hold by themselves.
@@ -109,7 +117,7 @@ fn all() -> &'static [Held] {
     static ALL: OnceLock<Vec<Held>> = OnceLock::new();
     ALL.get_or_init(|| {
         let config = SandboxConfig {
-            read_only: language().read_only.clone(),
+            read_only: python().1.clone(),
             ..limits()
         };
         let namespaces = Measure::ALL.into_iter().filter(|one| one.is_namespace());

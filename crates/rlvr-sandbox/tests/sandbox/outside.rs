@@ -51,8 +51,8 @@ for path in ["/", "/home", "/root", os.path.dirname(sys.argv[3]), "/etc"]:
     for held in all().iter().filter(|held| held.holds_files()) {
         let arguments: Vec<&str> = files.iter().map(String::as_str).collect();
         let ran = held.python_as("attack.py", program, &arguments);
-        assert_eq!(ran.ended, Ended::Exit(0), "{}", text(&ran.errors));
-        let output = text(&ran.output);
+        assert_eq!(ran.exit, Exit::Status(0), "{}", text(&ran.stderr));
+        let output = text(&ran.stdout);
         // A view of its own may be listed: there is nothing in it.
         let lines = output.lines().filter(|line| {
             let own_view = held.has(Measure::MountNamespace) && !held.has(Measure::Landlock);
@@ -119,14 +119,14 @@ os.chmod("a", 0)
             arguments.push("attributes");
         }
         let ran = held.python_as("attack.py", program, &arguments);
-        let output = text(&ran.output);
+        let output = text(&ran.stdout);
         // With neither seccomp's word nor a view, making a folder unreadable may be refused in other ways.
-        let refused = ran.ended != Ended::Exit(0) && text(&ran.errors).contains("os.chmod(\"a/b\"");
+        let refused = ran.exit != Exit::Status(0) && text(&ran.stderr).contains("os.chmod(\"a/b\"");
         assert!(
-            ran.ended == Ended::Exit(0) || refused,
+            ran.exit == Exit::Status(0) || refused,
             "{}: {}",
             held.name,
-            text(&ran.errors)
+            text(&ran.stderr)
         );
         assert_eq!(output, "", "{}", held.name);
         assert_eq!(fs::read_to_string(&kept).unwrap(), "kept");
@@ -189,13 +189,13 @@ assert b.recv(3) == b"own"
         let arguments = [port.as_str(), path.to_str().unwrap()];
         let ran = held.python_as("attack.py", program, &arguments);
         assert_eq!(
-            ran.ended,
-            Ended::Exit(0),
+            ran.exit,
+            Exit::Status(0),
             "{}: {}",
             held.name,
-            text(&ran.errors)
+            text(&ran.stderr)
         );
-        let output = text(&ran.output);
+        let output = text(&ran.stdout);
         let called = listener.accept().is_ok() || local.accept().is_ok();
         if held.has(Measure::Seccomp) {
             assert_eq!((output.as_str(), called), ("", false), "{}", held.name);
@@ -249,12 +249,12 @@ print("end")
         }
         let ran = held.python_as("attack.py", program, &[&own, &other]);
         // Its own signal to everyone may end it.
-        let output = text(&ran.output);
+        let output = text(&ran.stdout);
         assert!(
             output == "end" || output.is_empty(),
             "{}: {output} {}",
             held.name,
-            text(&ran.errors)
+            text(&ran.stderr)
         );
         assert!(bystander.try_wait().unwrap().is_none(), "{}", held.name);
     }
@@ -267,7 +267,7 @@ fn the_environment_is_not_the_callers() {
     for held in all() {
         let ran = held.python("import os\nprint(sorted(os.environ))");
         let expected = "['HOME', 'LANG', 'MKL_NUM_THREADS', 'OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'PATH', 'TMPDIR']";
-        let output = text(&ran.output).replace(", 'LC_CTYPE'", "");
+        let output = text(&ran.stdout).replace(", 'LC_CTYPE'", "");
         assert_eq!(output, expected, "{}", held.name);
     }
 }
@@ -332,13 +332,13 @@ if x86:
             program.to_string()
         };
         let ran = held.python(&program);
-        let output = text(&ran.output);
+        let output = text(&ran.stdout);
         assert_eq!(
-            ran.ended,
-            Ended::Exit(0),
+            ran.exit,
+            Exit::Status(0),
             "{}: {}",
             held.name,
-            text(&ran.errors)
+            text(&ran.stderr)
         );
         assert!(output.starts_with("False False"), "{}: {output}", held.name);
         if seccomp {
@@ -375,12 +375,43 @@ fn the_processes_it_sees_are_its_own() {
     for held in all().iter().filter(apart) {
         let program = "import os\nprint(os.getpid(), os.getppid())\ntry:\n    print(sorted(p for p in os.listdir('/proc') if p.isdigit()))\nexcept OSError:\n    print('none')";
         let ran = held.python(program);
-        let output = text(&ran.output);
+        let output = text(&ran.stdout);
         let expected = ["1 0\n['1']", "1 0\nnone", "1 0\n[]"];
         assert!(
             expected.contains(&output.as_str()),
             "{}: {output}",
             held.name
+        );
+    }
+}
+
+#[test]
+fn a_program_that_locks_its_folders_does_not_stop_the_next_run() {
+    for held in all() {
+        let folder = held.sandbox.folder().unwrap();
+        let lock = b"import os\nfor path in ('.', os.path.dirname(__file__), '..'):\n    try:\n        os.chmod(path, 0)\n    except OSError:\n        pass\nprint('end')";
+        folder.write("lock.py", lock).unwrap();
+        folder.write("next.py", b"print('next')").unwrap();
+        let command = Command::new(interpreter()).argument(folder.path("lock.py"));
+        for _ in 0..2 {
+            let ran = folder.run(&command).unwrap();
+            assert_eq!(
+                text(&ran.stdout),
+                "end",
+                "{}: {}",
+                held.name,
+                text(&ran.stderr)
+            );
+        }
+        let ran = folder
+            .run(&Command::new(interpreter()).argument(folder.path("next.py")))
+            .unwrap();
+        assert_eq!(
+            text(&ran.stdout),
+            "next",
+            "{}: {}",
+            held.name,
+            text(&ran.stderr)
         );
     }
 }

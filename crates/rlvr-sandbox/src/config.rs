@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Measure, Need};
-use crate::{Error, Result};
+use super::{Error, Measure, Need, Result};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -18,7 +17,7 @@ const MIB: u64 = 1 << 20;
 /// `memory_bytes * processes + folder_bytes` of memory and `wall_seconds` on as many cores as it has processes.
 ///
 /// ```
-/// use rlvr::reward::code::{Measure, Need, SandboxConfig};
+/// use rlvr_sandbox::{Measure, Need, SandboxConfig};
 ///
 /// // From a file: what is not written has its default, what is misspelt is refused.
 /// let config: SandboxConfig = serde_json::from_str(
@@ -104,7 +103,7 @@ impl SandboxConfig {
     }
 
     /// The limit by the clock.
-    pub(in crate::reward::code) fn wall(&self) -> Duration {
+    pub(crate) fn wall(&self) -> Duration {
         Duration::from_secs_f64(self.wall_seconds)
     }
 

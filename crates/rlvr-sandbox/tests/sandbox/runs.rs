@@ -7,11 +7,11 @@ fn an_honest_program_runs() {
     for held in all() {
         let ran = held.python("import sys\nfor line in sys.stdin: print(int(line) * 2)");
         assert_eq!(
-            ran.ended,
-            Ended::Exit(0),
+            ran.exit,
+            Exit::Status(0),
             "{}: {}",
             held.name,
-            text(&ran.errors)
+            text(&ran.stderr)
         );
         let folder = held.sandbox.folder().unwrap();
         folder.write("main.py", b"import sys\nsys.stdout.write(sys.stdin.read())\nopen('own', 'w').write('x')\nsys.exit(3)").unwrap();
@@ -21,11 +21,11 @@ fn an_honest_program_runs() {
             .input(input.as_str());
         let ran = folder.run(&command).unwrap();
         assert_eq!(
-            (ran.ended, ran.output == input.as_bytes()),
-            (Ended::Exit(3), true),
+            (ran.exit, ran.stdout == input.as_bytes()),
+            (Exit::Status(3), true),
             "{}: {}",
             held.name,
-            text(&ran.errors)
+            text(&ran.stderr)
         );
         // Nothing of one run is there for the next.
         folder
@@ -37,7 +37,7 @@ fn an_honest_program_runs() {
         let ran = folder
             .run(&Command::new(interpreter()).argument(folder.path("next.py")))
             .unwrap();
-        assert_eq!(text(&ran.output), "[] False", "{}", held.name);
+        assert_eq!(text(&ran.stdout), "[] False", "{}", held.name);
     }
 }
 
@@ -66,11 +66,11 @@ print("left")
         let name = marker();
         let ran = held.roomy().python_as(&name, program, &[]);
         assert_eq!(
-            (ran.ended, text(&ran.output).as_str()),
-            (Ended::Exit(0), "left"),
+            (ran.exit, text(&ran.stdout).as_str()),
+            (Exit::Status(0), "left"),
             "{}: {}",
             held.name,
-            text(&ran.errors)
+            text(&ran.stderr)
         );
         assert_eq!(alive(&name), Vec::<String>::new(), "{}", held.name);
     }
@@ -83,8 +83,8 @@ fn a_child_that_holds_the_output_does_not_hold_the_judge() {
         let ran =
             held.python("import os, time\nif os.fork() == 0:\n    time.sleep(60)\nprint('done')");
         assert_eq!(
-            (ran.ended, text(&ran.output).as_str()),
-            (Ended::Exit(0), "done"),
+            (ran.exit, text(&ran.stdout).as_str()),
+            (Exit::Status(0), "done"),
             "{}",
             held.name
         );
@@ -128,8 +128,8 @@ fn many_runs_at_once_are_apart_and_leave_no_folder() {
                         let input = format!("{worker}-{round}");
                         let command = Command::new(interpreter()).argument(folder.path("main.py")).input(input.as_str());
                         let ran = folder.run(&command).unwrap();
-                        assert_eq!(text(&ran.output), format!("{input} ['x']"), "{}", text(&ran.errors));
-                        assert_eq!(ran.ended, Ended::Exit(0));
+                        assert_eq!(text(&ran.stdout), format!("{input} ['x']"), "{}", text(&ran.stderr));
+                        assert_eq!(ran.exit, Exit::Status(0));
                     }
                 });
             }

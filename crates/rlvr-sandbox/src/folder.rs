@@ -2,7 +2,7 @@
 
 use std::fs::{self, Permissions};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
@@ -69,7 +69,14 @@ impl RunFolder {
     }
 
     /// Empties what a program may have written, so that the next run does not find it.
+    ///
+    /// An earlier run may have taken its folders' modes away, as their owner: they are set again.
     pub(super) fn empty_scratch(&self) -> io::Result<()> {
+        if let Some(top) = &self.top {
+            make_accessible(top.path())?;
+        }
+        make_accessible(&self.place.files)?;
+        make_accessible(&self.place.scratch)?;
         empty(&self.place.scratch)
     }
 }
@@ -78,6 +85,7 @@ impl Drop for RunFolder {
     fn drop(&mut self) {
         // The ways of removing folders that recurse, or keep a descriptor for each level, can be stopped by deep nesting.
         for folder in [&self.place.scratch, &self.place.files] {
+            let _ = make_accessible(folder);
             if let Err(error) = empty(folder) {
                 tracing::warn!(folder = %folder.display(), %error, "a run's folder was not emptied");
             }
@@ -88,6 +96,15 @@ impl Drop for RunFolder {
             tracing::warn!(%error, "a run's folder was not removed");
         }
     }
+}
+
+/// Gives a folder mode 0700, whatever it had. An error if it is a link.
+fn make_accessible(folder: &Path) -> io::Result<()> {
+    // A descriptor of this kind needs no right on the folder itself, and is not of what a link points to.
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let folder = rustix::fs::open(folder, flags, Mode::empty())?;
+    let path = format!("/proc/self/fd/{}", folder.as_raw_fd());
+    Ok(rustix::fs::chmod(path, Mode::RWXU)?)
 }
 
 /// Removes what is in a folder without following links, without recursion and with two descriptors at most.

@@ -89,7 +89,7 @@ pub enum Need {
 /// What came of a measure.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum InForce {
+pub enum MeasureState {
     /// It was tried and it holds; with what it amounts to here.
     Yes(String),
     /// It was tried and could not be had; with the reason.
@@ -110,14 +110,14 @@ pub enum InForce {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SandboxReport {
     /// Every measure with what came of it, in the order of [`Measure::ALL`].
-    pub measures: Vec<(Measure, InForce)>,
+    pub measures: Vec<(Measure, MeasureState)>,
 }
 
 impl SandboxReport {
     /// Whether a measure is in force.
     pub fn has(&self, measure: Measure) -> bool {
         let mut found = self.measures.iter();
-        found.any(|(other, state)| *other == measure && matches!(state, InForce::Yes(_)))
+        found.any(|(other, state)| *other == measure && matches!(state, MeasureState::Yes(_)))
     }
 
     /// Whether all of them are.
@@ -139,9 +139,9 @@ impl fmt::Display for SandboxReport {
             let end = if i == 0 { "" } else { "\n" };
             write!(f, "{end}{:<19} ", measure.name())?;
             match state {
-                InForce::Yes(how) => write!(f, "yes: {how}")?,
-                InForce::No(why) => write!(f, "NO: {why}")?,
-                InForce::Off => write!(f, "off")?,
+                MeasureState::Yes(how) => write!(f, "yes: {how}")?,
+                MeasureState::No(why) => write!(f, "NO: {why}")?,
+                MeasureState::Off => write!(f, "off")?,
             }
         }
         Ok(())
@@ -167,9 +167,9 @@ mod tests {
     fn a_report_says_what_is_missing() {
         let report = SandboxReport {
             measures: vec![
-                (Measure::Landlock, InForce::No("too old".into())),
-                (Measure::Seccomp, InForce::Yes("3 filters".into())),
-                (Measure::IpcNamespace, InForce::Off),
+                (Measure::Landlock, MeasureState::No("too old".into())),
+                (Measure::Seccomp, MeasureState::Yes("3 filters".into())),
+                (Measure::IpcNamespace, MeasureState::Off),
             ],
         };
         assert!(report.has(Measure::Seccomp) && !report.has(Measure::Landlock));
