@@ -188,6 +188,25 @@ impl From<rlvr_math::Error> for Error {
     }
 }
 
+#[cfg(feature = "code")]
+impl From<rlvr_sandbox::Error> for Error {
+    fn from(error: rlvr_sandbox::Error) -> Self {
+        match error {
+            rlvr_sandbox::Error::Config {
+                field,
+                value,
+                expected,
+            } => Self::Config {
+                field,
+                value,
+                expected,
+            },
+            rlvr_sandbox::Error::Io { path, source } => Self::Io { path, source },
+            other => Self::config("sandbox", other, "a system that can run the program"),
+        }
+    }
+}
+
 impl Error {
     /// A refused setting: `field` has `value`, `expected` says what would be right.
     pub fn config(

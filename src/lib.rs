@@ -85,14 +85,14 @@
 //! | `cuda` | | NVIDIA GPUs |
 //! | `wgpu` | | WebGPU: Vulkan, Metal, DirectX 12 |
 //! | `math` | yes | answers: finding and comparing them ([`rlvr_math`](https://docs.rs/rlvr-math)), and the rewards that read a completion's text |
+//! | `language` | yes | the reward for the language of a text ([`LanguageReward`](reward::LanguageReward)), with its Unicode tables; implies `math` |
+//! | `code` | yes | the reward for programs, run confined by [`rlvr_sandbox`](https://docs.rs/rlvr-sandbox) ([`reward::code`]; on Linux); implies `math` |
 //! | `progress` | yes | the progress bar ([`indicatif`](https://docs.rs/indicatif)) |
 //! | `chart` | yes | the SVG chart ([`plotters`](https://docs.rs/plotters)) |
 //! | `hf` | | open weights, tokenizers and chat templates in Hugging Face folders: [`policy::hf`], [`prompt::hf`] |
-//! | `code` | yes | the reward for programs, run confined ([`reward::code`]; on Linux) |
 
 #![warn(missing_docs)]
-// Allowed in one file, which starts confined processes: `reward/code/sandbox/launch.rs`.
-#![deny(unsafe_code)]
+#![forbid(unsafe_code)]
 
 pub mod advantage;
 pub mod error;

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 
 use rlvr::prompt::Problem;
 use rlvr::reward::code::{
-    Case, CodeConfig, CodeReward, Language, Measure, Need, SandboxConfig, Scoring, Suite,
+    CodeConfig, CodeReward, Language, Measure, Need, SandboxConfig, Scoring, Suite, TestOutcome,
 };
 use rlvr::reward::{Reward, RewardInput, RewardSet};
 use serde_json::{Value, json};
@@ -48,7 +48,7 @@ fn suite(metadata: Value) -> Suite {
     Suite::from_metadata(metadata.as_object().unwrap()).unwrap()
 }
 
-fn judge(program: &str, metadata: Value) -> Vec<Case> {
+fn judge(program: &str, metadata: Value) -> Vec<TestOutcome> {
     reward().judge(program, &suite(metadata)).unwrap()
 }
 
@@ -354,7 +354,8 @@ class Str(str):
                 for attack in chunk {
                     for metadata in [&add_asserts(), &calls, &truths] {
                         let cases = reward.judge(attack, &suite(metadata.clone())).unwrap();
-                        let passed: Vec<&Case> = cases.iter().filter(|case| case.passed).collect();
+                        let passed: Vec<&TestOutcome> =
+                            cases.iter().filter(|case| case.passed).collect();
                         assert!(passed.is_empty(), "{attack}\n{metadata}\n{cases:#?}");
                         assert_eq!(cases.len(), suite(metadata.clone()).len());
                     }
@@ -587,4 +588,42 @@ fn the_settings_are_read_from_a_file() {
         serde_json::from_value::<CodeConfig>(written).unwrap(),
         config
     );
+}
+
+#[test]
+fn a_test_of_the_programs_values_uses_pythons_own_functions() {
+    let tests = json!({"test_list": ["assert len(RESULT) == 3"]});
+    assert_eq!(
+        passes("RESULT = []\ndef len(x): return 3", tests.clone()),
+        [false]
+    );
+    assert_eq!(passes("RESULT = [1, 2, 3]", tests), [true]);
+    // Also when an earlier test has taken the value.
+    let tests = json!({"test_list": ["r = solve()", "assert sorted(r) == [1, 2]"]});
+    let forged = "def solve(): return [7]\ndef sorted(x): return [1, 2]";
+    assert_eq!(passes(forged, tests.clone()), [true, false]);
+    assert_eq!(passes("def solve(): return [2, 1]", tests), [true, true]);
+    // A test that names nothing else means the program's function, and Python's is no substitute.
+    let tests = json!({"test_list": ["assert sum(10, 15) == 25", "assert len([1]) == 1"]});
+    let program = "def sum(a, b): return a + b";
+    assert_eq!(passes(program, tests), [true, false]);
+    let tests = json!({"test_list": ["assert sorted(sum(10, 15)) == [10, 15]"]});
+    assert_eq!(passes("def sum(a, b): return [b, a]", tests), [true]);
+}
+
+#[test]
+fn imports_from_the_future_come_before_the_prelude() {
+    let tests = json!({"prelude": "import math", "tests": [{"input": "9", "output": "3"}]});
+    let body = "\ndef root(n: int) -> int: return math.isqrt(n)\nprint(root(int(input())))";
+    for head in [
+        "from __future__ import annotations",
+        "# a comment\n\nfrom __future__ import (\n    annotations,\n)",
+        "\"\"\"A\ndocstring.\"\"\"\nfrom __future__ import annotations",
+    ] {
+        assert_eq!(
+            passes(&format!("{head}{body}"), tests.clone()),
+            [true],
+            "{head}"
+        );
+    }
 }

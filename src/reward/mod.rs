@@ -112,10 +112,12 @@ pub use accuracy::{AccuracyReward, Comparison};
 pub use contract::{FnReward, Reward, RewardError};
 #[cfg(feature = "math")]
 pub use countdown::CountdownReward;
+#[cfg(feature = "language")]
+pub use form::LanguageReward;
 #[cfg(feature = "math")]
 pub use form::{
-    CodeFormatReward, FormatReward, LanguageReward, LineFormatReward, ReasoningStepsReward,
-    RepetitionReward, RepetitionUnit, TagCountReward, ThinkFormatReward,
+    CodeFormatReward, FormatReward, LineFormatReward, ReasoningStepsReward, RepetitionReward,
+    RepetitionUnit, TagCountReward, ThinkFormatReward,
 };
 pub use group::{GroupInput, GroupReward};
 pub use input::RewardInput;

@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use rlvr_sandbox::{Stdio, Timeout, pipe};
 use serde_json::{Value, json};
 
 use super::output::{same_output, same_value};
-use super::sandbox::{Patience, Wire, pipes};
 use super::suite::{Asserts, Call, Stream};
-use super::{Cases, Command, Ended, Folder, Language, Sandbox, Suite};
+use super::{Cases, Command, Exit, Folder, Language, Sandbox, Suite};
 use crate::reward::RewardError;
 
 /// Loads the program and calls its functions.
@@ -25,14 +25,14 @@ const CHECKER_FILE: &str = "checker.py";
 
 /// What became of one test.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Case {
+pub struct TestOutcome {
     /// Whether the program passed it.
     pub passed: bool,
     /// Why not, for a person; empty if it did.
     pub reason: String,
 }
 
-impl Case {
+impl TestOutcome {
     fn new(passed: bool, reason: impl FnOnce() -> String) -> Self {
         Self {
             passed,
@@ -58,15 +58,23 @@ pub(super) struct Judge<'a> {
 
 impl Judge<'_> {
     /// One case for each test, in order.
-    pub(super) fn judge(&self, program: &str, suite: &Suite) -> Result<Vec<Case>, RewardError> {
+    pub(super) fn judge(
+        &self,
+        program: &str,
+        suite: &Suite,
+    ) -> Result<Vec<TestOutcome>, RewardError> {
         let folder = self.sandbox.folder()?;
         let source = match suite.prelude.is_empty() {
             true => program.to_string(),
+            false if self.language.functions => {
+                let (imports, rest) = split_future_imports(program);
+                format!("{imports}{}\n{rest}", suite.prelude)
+            }
             false => format!("{}\n{program}", suite.prelude),
         };
         folder.write(&self.language.file, source.as_bytes())?;
         let mut cases = match self.compile(&folder)? {
-            Some(reason) => vec![Case::failed(reason); suite.len()],
+            Some(reason) => vec![TestOutcome::failed(reason); suite.len()],
             None => match &suite.cases {
                 Cases::Streams(streams) => self.streams(&folder, streams)?,
                 Cases::Calls(calls) => self.calls(&folder, calls)?,
@@ -77,7 +85,7 @@ impl Judge<'_> {
             true => "not run: the time for all tests was over",
             false => "not run",
         };
-        cases.resize(suite.len(), Case::failed(reason));
+        cases.resize(suite.len(), TestOutcome::failed(reason));
         Ok(cases)
     }
 
@@ -107,19 +115,23 @@ impl Judge<'_> {
         };
         let command = self.command(words, folder).may_write_files();
         let ran = folder.run(&command)?;
-        if ran.ended == Ended::Exit(0) {
+        if ran.exit == Exit::Status(0) {
             return Ok(None);
         }
-        let reason = ended(ran.ended, &ran.errors);
+        let reason = ended(ran.exit, &ran.stderr);
         Ok(Some(format!("it does not compile: {reason}")))
     }
 
-    fn is_over(&self, cases: &[Case]) -> bool {
+    fn is_over(&self, cases: &[TestOutcome]) -> bool {
         let decided = self.stops && cases.iter().any(|case| !case.passed);
         decided || Instant::now() >= self.deadline
     }
 
-    fn streams(&self, folder: &Folder, streams: &[Stream]) -> Result<Vec<Case>, RewardError> {
+    fn streams(
+        &self,
+        folder: &Folder,
+        streams: &[Stream],
+    ) -> Result<Vec<TestOutcome>, RewardError> {
         let mut cases = Vec::new();
         let command = self.command(&self.language.run, folder);
         for stream in streams {
@@ -127,13 +139,13 @@ impl Judge<'_> {
                 break;
             }
             let ran = folder.run(&command.clone().input(stream.input.as_bytes()))?;
-            cases.push(match (ran.ended, std::str::from_utf8(&ran.output)) {
-                (Ended::Exit(0), Ok(output)) => {
+            cases.push(match (ran.exit, std::str::from_utf8(&ran.stdout)) {
+                (Exit::Status(0), Ok(output)) => {
                     let same = same_output(&stream.output, output, self.tolerance);
-                    Case::new(same, || "another output".into())
+                    TestOutcome::new(same, || "another output".into())
                 }
-                (Ended::Exit(0), Err(_)) => Case::failed("the output is no text"),
-                (other, _) => Case::failed(ended(other, &ran.errors)),
+                (Exit::Status(0), Err(_)) => TestOutcome::failed("the output is no text"),
+                (other, _) => TestOutcome::failed(ended(other, &ran.stderr)),
             });
         }
         Ok(cases)
@@ -144,26 +156,24 @@ impl Judge<'_> {
         let interpreter = self.language.run.first().cloned().unwrap_or_default();
         let command = Command::new(interpreter)
             .argument(folder.path(script))
-            .argument(argument);
-        Command {
-            cpu_factor: tests as u64 + 1,
-            ..self.environment(command)
-        }
+            .argument(argument)
+            .cpu_factor(tests as u64 + 1);
+        self.environment(command)
     }
 
-    fn patience(&self, lines: usize) -> Patience {
-        Patience {
-            wall: self.sandbox.config().wall(),
+    fn timeout(&self, lines: usize) -> Timeout {
+        Timeout {
+            wall: Duration::from_secs_f64(self.sandbox.config().wall_seconds),
             total: self.deadline.saturating_duration_since(Instant::now()),
             progress: Some((4, lines)),
         }
     }
 
-    fn calls(&self, folder: &Folder, calls: &[Call]) -> Result<Vec<Case>, RewardError> {
+    fn calls(&self, folder: &Folder, calls: &[Call]) -> Result<Vec<TestOutcome>, RewardError> {
         self.needs_functions()?;
         folder.write(DRIVER_FILE, DRIVER.as_bytes())?;
-        let most = self.sandbox.config().output_bytes as usize;
-        let mut cases: Vec<Case> = Vec::new();
+        let limit = self.sandbox.config().output_bytes as usize;
+        let mut cases: Vec<TestOutcome> = Vec::new();
         while cases.len() < calls.len() && !self.is_over(&cases) {
             let left = &calls[cases.len()..];
             // The first is answered when the program has been loaded, and each call is sent after the answer to the one before.
@@ -171,37 +181,40 @@ impl Judge<'_> {
             requests.extend(left.iter().map(request));
             let file = folder.path(&self.language.file);
             let command = self.script(folder, DRIVER_FILE, &file, left.len());
-            let wires = vec![
-                (0, Wire::Null),
-                (1, Wire::Null),
-                (2, Wire::Null),
-                (3, Wire::Dialog(requests)),
-                (4, Wire::Keep { most, kill: true }),
+            let stdio = vec![
+                (0, Stdio::Null),
+                (1, Stdio::Null),
+                (2, Stdio::Null),
+                (3, Stdio::Dialogue(requests)),
+                (4, Stdio::Capture { limit, kill: true }),
             ];
-            let started = folder.start(&command, wires)?;
-            let (how, written) = started.finish(self.patience(left.len() + 1))?;
+            let started = folder.spawn(&command, stdio)?;
+            let (how, written) = started.wait(self.timeout(left.len() + 1))?;
             let answers = lines(&written, 4);
             if answers.is_empty() {
                 let reason = format!("it was not loaded: {}", ended(how, b""));
-                cases.resize(calls.len(), Case::failed(reason));
+                cases.resize(calls.len(), TestOutcome::failed(reason));
                 break;
             }
             for (call, answer) in left.iter().zip(&answers[1..]) {
                 cases.push(self.compare(call, answer));
             }
             if cases.len() < calls.len() && answers.len() <= left.len() {
-                cases.push(Case::failed(format!("no value: {}", ended(how, b""))));
+                cases.push(TestOutcome::failed(format!(
+                    "no value: {}",
+                    ended(how, b"")
+                )));
             }
         }
         Ok(cases)
     }
 
-    fn compare(&self, call: &Call, answer: &Value) -> Case {
+    fn compare(&self, call: &Call, answer: &Value) -> TestOutcome {
         if let Some(value) = answer.get("v") {
             let same = same_value(&call.expected, value, self.tolerance);
-            return Case::new(same, || "another value".into());
+            return TestOutcome::new(same, || "another value".into());
         }
-        Case::failed(match (answer.get("x"), answer.get("e"), answer.get("a")) {
+        TestOutcome::failed(match (answer.get("x"), answer.get("e"), answer.get("a")) {
             (Some(name), ..) => format!("it has no {name}"),
             (_, Some(kind), Some(text)) => format!("{kind}: {text}"),
             _ => "no value".into(),
@@ -213,7 +226,7 @@ impl Judge<'_> {
         folder: &Folder,
         suite: &Suite,
         asserts: &Asserts,
-    ) -> Result<Vec<Case>, RewardError> {
+    ) -> Result<Vec<TestOutcome>, RewardError> {
         self.needs_functions()?;
         folder.write(DRIVER_FILE, DRIVER.as_bytes())?;
         // A folder, and for root a user, of its own: the program cannot reach the tests.
@@ -221,12 +234,12 @@ impl Judge<'_> {
         apart.write(CHECKER_FILE, CHECKER.as_bytes())?;
         let mut setup = vec![suite.prelude.clone()];
         setup.extend(asserts.setup.iter().cloned());
-        let mut cases: Vec<Case> = Vec::new();
+        let mut cases: Vec<TestOutcome> = Vec::new();
         while cases.len() < asserts.tests.len() && !self.is_over(&cases) {
             let left = &asserts.tests[cases.len()..];
             let tests = json!({"setup": setup, "tests": left, "entry_point": asserts.entry_point});
             let Some(verdicts) = self.check(folder, &apart, &tests, left.len())? else {
-                let reason = Case::failed("it was not loaded, or not in time");
+                let reason = TestOutcome::failed("it was not loaded, or not in time");
                 cases.resize(asserts.tests.len(), reason);
                 break;
             };
@@ -235,12 +248,12 @@ impl Judge<'_> {
                     return Err(format!("the tests are broken: {reason}").into());
                 }
                 let why = || verdict["why"].as_str().unwrap_or_default().to_string();
-                cases.push(Case::new(verdict["pass"] == Value::Bool(true), why));
+                cases.push(TestOutcome::new(verdict["pass"] == Value::Bool(true), why));
             }
             // With a program that ends, the verdict on the test that ended it is the last one, and another process goes on.
             let ended = verdicts.last().is_some_and(|last| last["dead"] == true);
             if verdicts.len() < left.len() && !ended {
-                cases.push(Case::failed("not in time"));
+                cases.push(TestOutcome::failed("not in time"));
             }
         }
         cases.truncate(asserts.tests.len());
@@ -255,36 +268,37 @@ impl Judge<'_> {
         tests: &Value,
         count: usize,
     ) -> Result<Option<Vec<Value>>, RewardError> {
-        let most = self.sandbox.config().output_bytes as usize;
-        let [answers, asks, asked, answered] = pipes()?;
+        let limit = self.sandbox.config().output_bytes as usize;
+        let (asked, asks) = pipe()?;
+        let (answers, answered) = pipe()?;
         let file = folder.path(&self.language.file);
         let program = self.script(folder, DRIVER_FILE, &file, count);
-        let wires = vec![
-            (0, Wire::Null),
-            (1, Wire::Null),
-            (2, Wire::Null),
-            (3, Wire::Given(asked)),
-            (4, Wire::Given(answered)),
+        let stdio = vec![
+            (0, Stdio::Null),
+            (1, Stdio::Null),
+            (2, Stdio::Null),
+            (3, Stdio::Pipe(asked)),
+            (4, Stdio::Pipe(answered)),
         ];
-        let program = folder.start(&program, wires)?;
+        let program = folder.spawn(&program, stdio)?;
         let checker = self.script(apart, CHECKER_FILE, "", count);
-        let wires = vec![
-            (0, Wire::Null),
-            (1, Wire::Null),
+        let stdio = vec![
+            (0, Stdio::Null),
+            (1, Stdio::Null),
             (
                 2,
-                Wire::Keep {
-                    most: 4096,
+                Stdio::Capture {
+                    limit: 4096,
                     kill: false,
                 },
             ),
-            (3, Wire::Feed(line(tests))),
-            (4, Wire::Keep { most, kill: true }),
-            (5, Wire::Given(asks)),
-            (6, Wire::Given(answers)),
+            (3, Stdio::Input(line(tests))),
+            (4, Stdio::Capture { limit, kill: true }),
+            (5, Stdio::Pipe(asks)),
+            (6, Stdio::Pipe(answers)),
         ];
-        let checker = apart.start(&checker, wires)?;
-        let (how, written) = checker.finish(self.patience(count + 2))?;
+        let checker = apart.spawn(&checker, stdio)?;
+        let (how, written) = checker.wait(self.timeout(count + 2))?;
         drop(program);
         let mut found = lines(&written, 4).into_iter();
         if found.next().is_none() {
@@ -308,6 +322,42 @@ impl Judge<'_> {
             false => Err("the tests call functions, and the language is not Python".into()),
         }
     }
+}
+
+/// Python's `from __future__` imports at the start of a program, and the rest: Python wants them before everything else.
+fn split_future_imports(program: &str) -> (String, String) {
+    let (mut imports, mut rest) = (String::new(), String::new());
+    let mut lines = program.split_inclusive('\n');
+    while let Some(line) = lines.next() {
+        let text = line.trim_end();
+        if text.starts_with("from __future__ import") {
+            imports.push_str(line);
+            // A list in parentheses may go over several lines.
+            let mut is_open = text.contains('(') && !text.contains(')');
+            while is_open && let Some(line) = lines.next() {
+                imports.push_str(line);
+                is_open = !line.contains(')');
+            }
+            if !imports.ends_with('\n') {
+                imports.push('\n');
+            }
+            continue;
+        }
+        rest.push_str(line);
+        let quotes = ["\"\"\"", "'''"];
+        if let Some(quotes) = quotes.into_iter().find(|quotes| text.starts_with(quotes)) {
+            // A docstring, up to its end.
+            let mut is_open = !text[quotes.len()..].contains(quotes);
+            while is_open && let Some(line) = lines.next() {
+                rest.push_str(line);
+                is_open = !line.contains(quotes);
+            }
+        } else if !text.is_empty() && !text.starts_with('#') {
+            break;
+        }
+    }
+    rest.extend(lines);
+    (imports, rest)
 }
 
 fn line(value: &Value) -> Vec<u8> {
@@ -359,15 +409,16 @@ fn lines(written: &[(i32, Vec<u8>)], number: i32) -> Vec<Value> {
 }
 
 /// How a program ended, for a person, with the last line of its errors.
-fn ended(how: Ended, errors: &[u8]) -> String {
+fn ended(how: Exit, errors: &[u8]) -> String {
     let text = String::from_utf8_lossy(errors);
     let last = text.trim().lines().next_back().unwrap_or_default();
     let last: String = last.chars().take(200).collect();
     let how = match how {
-        Ended::Exit(status) => format!("status {status}"),
-        Ended::Signal(signal) => format!("killed by signal {signal}"),
-        Ended::WallLimit => "not in time".into(),
-        Ended::OutputLimit => "too much output".into(),
+        Exit::Status(status) => format!("status {status}"),
+        Exit::Signal(signal) => format!("killed by signal {signal}"),
+        Exit::WallLimit => "not in time".into(),
+        Exit::OutputLimit => "too much output".into(),
+        other => format!("ended: {other:?}"),
     };
     match last.is_empty() {
         true => how,

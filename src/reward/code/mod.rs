@@ -46,7 +46,8 @@
 //! arguments to the program's process and gets the value back. Values travel as text and become Python's own types (none,
 //! booleans, numbers, strings, bytes, lists, tuples, sets, dicts, ranges, iterators, decimals, fractions; arrays as lists). An
 //! object of a class of the program's can be called and its attributes read, and equals only itself, so that an `__eq__` that is
-//! always true is of no use. Python's built-in functions and its modules (`math.isclose`) are never the program's.
+//! always true is of no use. Python's modules (`math.isclose`) are never the program's, and neither are its built-in functions,
+//! except in a test that names nothing else of the program's and has no `entry_point`: `assert sum(10, 15) == 25` calls its `sum`.
 //! Leaving early, with whatever status, patching Python, reading frames, memory, files or descriptors: there is nothing in the
 //! program's process from which a pass follows, short of the right value.
 //!
@@ -54,7 +55,9 @@
 //! - Helpers that the tests use without defining them are the program's, and so may be comparisons that rest on them. Name the
 //!   `entry_point`: then nothing else is taken from the program, and tests that need more are an error that says so. Put
 //!   helpers into `setup` or `prelude`.
-//! - Tests see values, not how they were come by: a program that knows the few inputs can hold their answers. Hidden and
+//! - A program may change the lists, dicts and sets that it is given, and a test that compares with them afterwards compares
+//!   with what it made of them, as in one process: `a = [3, 1]; assert order(a) == sorted(a)`. Write the expected value out.
+//! - Tests see values, not how they were computed: a program that knows the few inputs can hold their answers. Hidden and
 //!   random tests are the remedy.
 //! - Values that are no plain ones cannot be handed *to* the program (a lambda, an object of the tests' own class): an error.
 //!   Operators on the program's objects, `isinstance` with its classes and subclasses of exceptions it defines are not carried over.
@@ -63,41 +66,10 @@
 //!
 //! # What is guaranteed about the confinement
 //!
-//! With every [measure](Measure) in force, a program and whatever it starts
-//! - sees only the system's programs and libraries (`/usr`, `/bin`, `/sbin`, `/lib*`), what `read_only` adds, its own files - all
-//!   of that read-only - its own processes in `/proc`, five harmless devices, and an empty `/tmp` in memory;
-//! - writes only to that `/tmp`, up to a size and a number of files, and all of it is gone with the run;
-//! - has no network, no sockets but local ones of its own, no memory or queue shared with others;
-//! - is an ordinary user without capabilities, and cannot become another; started by root, a user that nobody else is;
-//! - cannot signal, trace, or see a process outside;
-//! - is held to CPU time, memory, open files and the size of a file by process, to processes, to the clock and to the size
-//!   of its output as a whole;
-//! - is dead, to the last child, when the run has ended, and when the judge's thread or process has, however that happens.
-//!
-//! What is **not**:
-//! - Memory and CPU time are counted by process: a run may use `processes` times `memory_bytes`, and as many cores. Control
-//!   groups, which count a run as a whole, are not used: they are seldom to be had without a service manager.
-//! - What is readable under `/usr` for everybody is readable. Keep no secrets there.
-//! - The kernel is shared. So are its caches and its clock, by which programs can tell that others run.
-//! - A judge that is killed (SIGKILL) leaves its folders, named `rlvr-...` and without anything running in them.
-//!
-//! # What is missing where
-//!
-//! [`Sandbox::new`] tries every measure, and refuses to go on with less than is asked for. Measures that are left out or
-//! [allowed to be missing](Need::IfAvailable) leave these gaps, and the others fill what they can:
-//!
-//! | without | |
-//! |---|---|
-//! | `pid_namespace` | seccomp keeps the run's processes in one group, which is killed; root also kills everything of the run's user. An ordinary user without seccomp cannot kill what leaves the group. |
-//! | `mount_namespace` | landlock holds the files; their total size and number are not limited, there is no `/proc`, attributes such as the date of a file are seccomp's to protect |
-//! | `network_namespace` | seccomp allows local sockets only, and without a view none that has a name; without both, landlock refuses TCP since Linux 6.7 |
-//! | any namespace, as an ordinary user | the limit on processes counts all processes of the user |
-//! | `landlock` | the view of the mount namespace holds the files; without both, what the user may read and write |
-//! | `seccomp` | the namespaces hold; more of the kernel can be called, and so more of its flaws |
-//! | `unprivileged_user` | root with no capabilities still owns root's files, and no limit on processes holds it |
-//!
-//! Containers often forbid namespaces: Docker's default profile does, for root as well. Landlock (Linux 5.13) and seccomp
-//! usually work there. Programs run only on Linux; elsewhere [`Sandbox::new`] is an error.
+//! See [`rlvr_sandbox`], the crate that runs the programs: with every [measure](Measure) in force, a program sees the system's
+//! programs and libraries and its own files, has no network, writes to a limited folder in memory, is held to every limit, and
+//! leaves nothing behind. [`Sandbox::new`] tries every measure, and is an error if one that is required is not available.
+//! Programs run only on Linux.
 //!
 //! # Time
 //!
@@ -108,14 +80,13 @@ mod judge;
 mod language;
 mod output;
 mod reward;
-#[cfg_attr(not(target_os = "linux"), allow(dead_code))]
-mod sandbox;
 mod suite;
 
-pub use judge::Case;
+pub use judge::TestOutcome;
 pub use language::Language;
 pub use reward::{CodeConfig, CodeReward, Scoring};
-pub use sandbox::{
-    Command, Ended, Folder, InForce, Measure, Need, Ran, Sandbox, SandboxConfig, SandboxReport,
+pub use rlvr_sandbox::{
+    Command, Exit, Folder, Measure, MeasureState, Need, Output, Sandbox, SandboxConfig,
+    SandboxReport,
 };
 pub use suite::{Asserts, Call, Cases, Stream, Suite};

@@ -1,12 +1,14 @@
 //! When a text that a program has written, or a value that it has returned, is the expected one.
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 
 /// Whether two outputs are the same: line by line, without whitespace at the ends of lines and of the whole, each line the same
 /// text or the same numbers in the same order.
 ///
 /// Numbers are decimal, compared exactly (`1.50` is `1.5`) if `tolerance` is 0, and else equal if they differ by at most
-/// `tolerance * max(1, |expected|)`. NaN and the infinities are texts. This is LiveCodeBench's rule with a tolerance added.
+/// `tolerance * max(1, |expected|)`, both within the range of `f64`. NaN and the infinities are texts. This is LiveCodeBench's rule with a tolerance added.
 pub(super) fn same_output(expected: &str, got: &str, tolerance: f64) -> bool {
     let lines = |text: &str| -> Vec<String> {
         let lines = text.trim().lines();
@@ -46,7 +48,10 @@ fn close(expected: &str, got: &str, tolerance: f64) -> bool {
 }
 
 fn within(expected: f64, got: f64, tolerance: f64) -> bool {
-    expected == got || (expected - got).abs() <= tolerance * expected.abs().max(1.0)
+    // Beyond the range of a float every number is infinite: there the digits decide.
+    expected.is_finite()
+        && got.is_finite()
+        && (expected - got).abs() <= tolerance * expected.abs().max(1.0)
 }
 
 /// A decimal number as its digits, without zeros at either end, and where the point is.
@@ -116,7 +121,8 @@ pub(super) fn same_value(expected: &Value, got: &Value, tolerance: f64) -> bool 
             let Some(Value::Array(pairs)) = tagged.get("d").filter(|_| tagged.len() == 1) else {
                 return false;
             };
-            // JSON has no other keys than texts.
+            // JSON has no other keys than texts. Each counts once: `1` and `"1"` are two keys in Python.
+            let mut seen = HashSet::new();
             expected.len() == pairs.len()
                 && pairs.iter().all(|pair| {
                     let (Some(key), Some(got)) = (pair.get(0), pair.get(1)) else {
@@ -125,6 +131,7 @@ pub(super) fn same_value(expected: &Value, got: &Value, tolerance: f64) -> bool 
                     let key = key
                         .as_str()
                         .or_else(|| key.get("i").and_then(Value::as_str));
+                    let key = key.filter(|key| seen.insert(*key));
                     let expected = key.and_then(|key| expected.get(key));
                     expected.is_some_and(|expected| same_value(expected, got, tolerance))
                 })
@@ -261,6 +268,39 @@ mod tests {
             assert_eq!(same_value(&expected, &got, 0.0), same, "{expected} {got}");
         }
         assert!(same_value(&json!(0.1), &json!({"f": "0.1000001"}), 1e-6));
+    }
+
+    #[test]
+    fn numbers_beyond_a_float_are_compared_by_their_digits() {
+        let large = format!("1{}", "0".repeat(400));
+        let other = format!("3{}", "0".repeat(399));
+        for got in ["5", "1e999", "-1e999", &other, &format!("-{large}")] {
+            assert!(!same_output(&large, got, 1e-6), "{got}");
+        }
+        assert!(!same_output("-1e999", "7", 1e-6));
+        assert!(!same_output("5", "1e999", 1e-6));
+        assert!(same_output(&large, &large, 1e-6) && same_output(&large, "1e400", 1e-6));
+        assert!(!same_value(&json!(5), &json!({"i": other}), 1e-6));
+    }
+
+    #[test]
+    fn every_key_of_a_dict_counts_once() {
+        for (expected, got) in [
+            (
+                json!({"a": 2, "b": 9}),
+                json!({"d": [["a", {"i": "2"}], ["a", {"i": "2"}]]}),
+            ),
+            (
+                json!({"1": 3, "2": 1}),
+                json!({"d": [[{"i": "1"}, {"i": "3"}], ["1", {"i": "3"}]]}),
+            ),
+            (
+                json!([{"a": 2, "b": 9}]),
+                json!([{"d": [["a", {"i": "2"}], ["a", {"i": "2"}]]}]),
+            ),
+        ] {
+            assert!(!same_value(&expected, &got, 0.0), "{expected} {got}");
+        }
     }
 
     proptest! {

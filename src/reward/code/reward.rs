@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::judge::{Case, Judge, deadline};
+use super::judge::{Judge, TestOutcome, deadline};
 use super::{Language, Sandbox, SandboxConfig, SandboxReport, Suite};
 use crate::reward::setters::{with_extract, with_name};
 use crate::reward::{ExtractConfig, Extractor, Reward, RewardError, RewardInput, Rule};
@@ -162,7 +162,7 @@ impl CodeReward {
     ///
     /// # Errors
     /// If the sandbox does not work, or the tests cannot be run.
-    pub fn judge(&self, program: &str, suite: &Suite) -> Result<Vec<Case>, RewardError> {
+    pub fn judge(&self, program: &str, suite: &Suite) -> Result<Vec<TestOutcome>, RewardError> {
         let judge = Judge {
             sandbox: &self.sandbox,
             language: &self.config.language,

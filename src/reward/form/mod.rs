@@ -1,6 +1,7 @@
 //! Rewards of the format and style of a completion's text, whatever its content.
 
 mod code_block;
+#[cfg(feature = "language")]
 mod language;
 mod lines;
 mod prose;
@@ -11,6 +12,7 @@ mod tag_count;
 mod think;
 
 pub use code_block::CodeFormatReward;
+#[cfg(feature = "language")]
 pub use language::LanguageReward;
 pub use lines::LineFormatReward;
 pub use repetition::{RepetitionReward, RepetitionUnit};

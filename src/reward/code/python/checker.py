@@ -162,12 +162,24 @@ class Names(dict):
         super().__init__(__name__="tests", __builtins__=builtins)
         self.program, self.entry_point = program, entry_point
         self.tested, self.modules = set(), set()
+        # Names to which the tests have bound what may come from the program.
+        self.derived = set()
+        # Functions of Python's names that the program has, and has not, in the test that is running.
+        self.had, self.lacked = set(), set()
 
     def __missing__(self, name):
         if name == self.entry_point:
             return self.program.look_up(name)
-        if name not in self.tested and hasattr(builtins, name):
-            raise KeyError(name)
+        if hasattr(builtins, name):
+            if name not in self.tested or self.entry_point is not None:
+                raise KeyError(name)
+            try:
+                found = self.program.look_up(name)
+            except NameError:
+                self.lacked.add(name)
+                raise KeyError(name) from None
+            self.had.add(name)
+            return found
         if name in self.modules:
             # Not the program's: it could have put anything there.
             self[name] = importlib.import_module(MODULES.get(name, name))
@@ -186,16 +198,49 @@ def modules(tree):
     return {base.id for base in bases if isinstance(base, ast.Name) and base.id in MODULES}
 
 
+def bound(tree):
+    """Names that the code binds itself."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
+            found.add(node.id)
+        elif isinstance(node, ast.arg):
+            found.add(node.arg)
+        elif isinstance(node, ast.alias):
+            found.add((node.asname or node.name).partition(".")[0])
+        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.ExceptHandler)):
+            found.add(node.name)
+    return found
+
+
+def of_the_program(tree, names):
+    """Names other than Python's that stand for the program's, or for something that an earlier test got from it."""
+    read = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+    foreign = {name for name in read if not hasattr(builtins, name)} - bound(tree) - names.modules
+    return {name for name in foreign if name in names.derived or name not in names}
+
+
 def called(tree):
     return {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
 
 
-def run(code, names):
+def execute(code, tree, names):
+    """Runs code of the tests, and notes which names may now hold something of the program's."""
+    asked = names.program.asked
+    try:
+        exec(code, names)
+    finally:
+        if names.program.asked != asked or of_the_program(tree, names):
+            names.derived |= bound(tree)
+
+
+def run(code, tree, foreign, names):
     """None if the test passes, else why not."""
     program = names.program
     asked = program.asked
+    names.had, names.lacked = set(), set()
     try:
-        exec(code, names)
+        execute(code, tree, names)
     except Broken:
         raise
     except Dead as error:
@@ -204,17 +249,20 @@ def run(code, names):
         return f"{type(error).__name__}: {str(error)[:200]}"
     if program.dead:
         return "the program has ended"
-    if program.asked == asked:
+    if names.lacked and not names.had:
+        # Python's own function has been tested, and nothing of the program's.
+        return f"NameError: the program has no {min(names.lacked)!r}"
+    if program.asked == asked and not foreign:
         raise Broken("the test passes without asking the program")
     return None
 
 
 def verdict_of(text, tree, names):
     try:
-        # A test that calls nothing but names of Python's own means the program's function of that name.
-        foreign = [name for name in called(tree) if not hasattr(builtins, name)]
+        # A test that names nothing but what is Python's or its own means the program's function of that name.
+        foreign = of_the_program(tree, names)
         names.tested = set() if foreign else called(tree)
-        why = run(compile(text, "<test>", "exec"), names)
+        why = run(compile(text, "<test>", "exec"), tree, foreign, names)
         return {"pass": why is None, "why": why}
     except Broken as error:
         return {"broken": f"{error}"}
@@ -246,8 +294,8 @@ def main():
     write_line(verdicts, {"loaded": True})
     program.asked = 0
     try:
-        for text, _ in setup:
-            exec(compile(text, "<setup>", "exec"), names)
+        for text, tree in setup:
+            execute(compile(text, "<setup>", "exec"), tree, names)
         names.pop(suite["entry_point"], None)
     except BaseException as error:
         if program.asked and not isinstance(error, Broken):
