@@ -68,7 +68,9 @@
 //! usually work there. Programs run only on Linux; elsewhere [`Sandbox::new`] is an error.
 
 #![warn(missing_docs)]
+// Allowed in one file, which starts confined processes: `launch.rs`.
 #![deny(unsafe_code)]
+#![cfg_attr(not(target_os = "linux"), allow(dead_code))]
 
 mod config;
 mod error;
@@ -127,9 +129,9 @@ impl Sandbox {
     /// Tries every measure that is asked for, each by itself and all together, in processes that end at once.
     ///
     /// # Errors
-    /// - [`Error::Config`](crate::Error::Config) if a limit makes no sense, or a [required](Need::Required) measure cannot be
+    /// - [`Error::Config`] if a limit makes no sense, or a [required](Need::Required) measure cannot be
     ///   had: the message has the kernel's reason for each. On systems other than Linux that is always so.
-    /// - [`Error::Io`](crate::Error::Io) if no folder can be made for the runs.
+    /// - [`Error::Io`] if no folder can be made for the runs.
     pub fn new(config: SandboxConfig) -> Result<Self> {
         config.check()?;
         let (inner, report) = system::Confined::new(config)?;
