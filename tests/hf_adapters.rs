@@ -266,10 +266,37 @@ fn a_trainer_trains_adapters_saves_only_them_and_goes_on_where_it_was() {
     config.measure_kl = true;
     let mut whole = toy::trainer(&config, 0, &toy::device());
     let refused = whole.load_checkpoint(&saved).unwrap_err().to_string();
-    assert!(
-        refused.contains("6 parameters where the model trains"),
-        "{refused}"
-    );
+    assert!(refused.contains("policy's adapters"), "{refused}");
+    assert_eq!(whole.steps_done(), 0);
+}
+
+#[test]
+fn a_checkpoint_of_adapters_knows_its_base_model_and_its_scale() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut saved = trainer(3);
+    toy::steps(&mut saved, 1);
+    let saved = saved.save_checkpoint(folder.path(), 1).unwrap();
+    let lora = LoraConfig {
+        rank: 2,
+        targets: vec![LoraTarget::QProj, LoraTarget::UpProj, LoraTarget::DownProj],
+        seed: 3,
+        ..LoraConfig::default()
+    };
+    let mut config = toy::config();
+    config.measure_kl = true;
+    for (base, alpha, word) in [
+        (1, lora.alpha, "frozen weights"),
+        (0, 4.0 * lora.alpha, "adapters"),
+    ] {
+        let lora = LoraConfig {
+            alpha,
+            ..lora.clone()
+        };
+        let policy = toy::policy(base, &toy::device()).with_lora(&lora).unwrap();
+        let mut other = build(config.clone(), policy, toy::tokenizer());
+        let refused = other.load_checkpoint(&saved).unwrap_err().to_string();
+        assert!(refused.contains(word), "{refused}");
+    }
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::controllers::Controllers;
 use super::learner::{Progress, Reference};
@@ -95,6 +95,19 @@ impl Parts {
         };
         names.into_iter().find_map(|(key, name)| {
             let (theirs, ours) = (&theirs[key], &ours[key]);
+            if let (Value::Object(theirs), Value::Object(ours)) = (theirs, ours) {
+                // Of a description the one entry that differs says more than the whole.
+                let entries = ours.keys().chain(theirs.keys());
+                let absent = Value::Null;
+                return entries.into_iter().find_map(|entry| {
+                    let of = |map: &Map<String, Value>| map.get(entry).unwrap_or(&absent).clone();
+                    let (theirs, ours) = (of(theirs), of(ours));
+                    (theirs != ours).then(|| {
+                        let name = format!("{name}'s {}", entry.replace('_', " "));
+                        (name, text(&theirs), text(&ours))
+                    })
+                });
+            }
             (theirs != ours).then(|| (name.to_string(), text(theirs), text(ours)))
         })
     }
