@@ -16,7 +16,8 @@ use rlvr::policy::hf::{LoadOptions, load};
 use rlvr::policy::{LogProbConfig, PolicyModel, ScoredTokens};
 use rlvr::prompt::{CharTokenizer, Problem};
 use rlvr::rollout::{
-    GenerationConfig, GenerationRequest, RolloutBatch, RolloutBuffer, generate, sample_group,
+    GenerationConfig, GenerationRequest, RolloutBatch, RolloutBuffer, RolloutView, generate,
+    sample_group,
 };
 use rlvr::train::{Optimizer, OptimizerConfig, Schedule};
 use rlvr::types::PerToken;
@@ -135,7 +136,7 @@ fn training_step(
     let mut gradients = GradientsAccumulator::<CausalModel>::new();
     let all: Vec<usize> = (0..buffer.len()).collect();
     for part in all.chunks(micro_batch) {
-        let batch = RolloutBatch::new(buffer, part, &model.device())?;
+        let batch = RolloutBatch::new(&RolloutView::new(buffer), part, &model.device())?;
         let scored = ScoredTokens::new(
             batch.forward_pass(model)?,
             model.unembedding(),

@@ -1,7 +1,7 @@
 //! GRPO written out from the crate's parts, without its `Trainer`, as a crate downstream would:
 //! `cargo run --release --example compose`.
 
-use burn::{module::Module, tensor::Device};
+use burn::tensor::Device;
 use rlvr::Result;
 use rlvr::advantage::{AdvantageEstimator, AdvantageInput, Group};
 use rlvr::loss::{LossInput, PolicyObjective, StepCounts};
@@ -9,14 +9,17 @@ use rlvr::policy::causal::{CausalConfig, CausalModel};
 use rlvr::policy::{LogProbConfig, PolicyModel, ScoredTokens};
 use rlvr::prompt::{Arithmetic, CharTokenizer, Problem, ProblemOrder, Tokenizer, split};
 use rlvr::reward::{AccuracyReward, FormatReward, RewardSet};
-use rlvr::rollout::*;
+use rlvr::rollout::{
+    GenerationConfig, LocalEngine, Question, Rollout, RolloutBatch, RolloutBuffer, SamplingConfig,
+    answer,
+};
 use rlvr::train::{Demonstration, Optimizer, OptimizerConfig, Schedule, SftConfig, supervise};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> Result<()> {
-    // What is asked: `37+48=`. Of the demonstrations, three in seven work it out, the others blurt.
+    // Problems such as `37+48=`. Of the demonstrations, three in seven show their work, the others answer directly.
     let task = Arithmetic::default();
     let problems = split(task.problems(4000, 0)?, 200, 0)?;
     let tags = ["<think>", "</think>", "<answer>", "</answer>"];
@@ -28,7 +31,7 @@ fn main() -> Result<()> {
         let response = format!("<think>{thought}</think><answer>{answer}</answer>");
         demonstrations.push(Demonstration::new(prompt, response));
     }
-    // Who answers, after a short warm start.
+    // The policy, after a short warm start by supervised training.
     let device = Device::flex();
     let shape = CausalConfig::new(tokenizer.vocab_size());
     let mut policy = shape.init(0, &device.clone().autodiff())?;
@@ -37,7 +40,7 @@ fn main() -> Result<()> {
         ..SftConfig::default()
     };
     supervise(&mut policy, &tokenizer, &demonstrations, &sft, |_| true)?;
-    // How good it was; what to change.
+    // Rewards, objective and optimizer.
     let rewards = RewardSet::builder()
         .add(1.0, AccuracyReward::new())
         .add(1.0, FormatReward::new())
@@ -52,7 +55,7 @@ fn main() -> Result<()> {
     for step in 0..=80 {
         if step % 20 == 0 {
             let held_out = &problems.held_out;
-            let answers = answer(&policy, &tokenizer, &rewards, held_out, 1, &greedy, step)?;
+            let answers = scored(&policy, &tokenizer, &rewards, held_out, 1, &greedy, step)?;
             let mean = |of: &dyn Fn(&Rollout) -> Option<f64>| {
                 answers.rollouts().filter_map(of).sum::<f64>() / answers.len() as f64
             };
@@ -66,13 +69,13 @@ fn main() -> Result<()> {
         // Generate and score.
         let chosen = order.indices(step * 16, 16).into_iter();
         let chosen: Vec<Problem> = chosen.map(|i| problems.train[i].clone()).collect();
-        let rollouts = answer(&policy, &tokenizer, &rewards, &chosen, 8, &sampling, step)?;
+        let rollouts = scored(&policy, &tokenizer, &rewards, &chosen, 8, &sampling, step)?;
         let lengths = rollouts.lengths();
-        // Better than what.
+        // Compare the completions of each group.
         let (scores, groups) = (rollouts.rewards(), rollouts.group_ids());
         let input = AdvantageInput::new(&scores, &groups, &lengths);
         let advantages = Group::default().estimate(&input)?.per_token;
-        // Change it.
+        // Update the policy.
         let batch = RolloutBatch::all(&rollouts, &device)?;
         let (hidden, targets) = (batch.hidden_states(&policy)?, batch.targets.clone());
         let log_probs = LogProbConfig::default();
@@ -87,7 +90,7 @@ fn main() -> Result<()> {
 }
 
 /// Completions of every problem, scored.
-fn answer(
+fn scored(
     policy: &CausalModel,
     tokenizer: &CharTokenizer,
     rewards: &RewardSet,
@@ -96,23 +99,19 @@ fn answer(
     config: &GenerationConfig,
     step: u64,
 ) -> Result<RolloutBuffer> {
-    let mut requests = Vec::new();
+    let mut questions = Vec::new();
     for (i, problem) in problems.iter().enumerate() {
-        let prompt = tokenizer.encode_prompt(&problem.prompt)?;
-        requests.push(GenerationRequest::new(prompt, samples, [step, i as u64]));
+        let address = [step, i as u64];
+        questions.push(Question::new(problem.clone(), tokenizer, samples, address)?);
     }
-    let answers = generate(&policy.valid(), &requests, config)?;
-    let mut rollouts = RolloutBuffer::new();
-    for ((problem, request), answers) in problems.iter().zip(requests).zip(answers) {
-        let problem = problem.clone();
-        rollouts.push(sample_group(
-            problem,
-            request.prompt,
-            answers,
-            tokenizer,
-            step,
-        )?);
-    }
+    let mut rollouts = answer(
+        &mut LocalEngine,
+        policy,
+        step,
+        tokenizer,
+        &questions,
+        config,
+    )?;
     rewards.score_rollouts(&mut rollouts);
     Ok(rollouts)
 }

@@ -11,7 +11,8 @@ use rlvr::policy::{LogProbConfig, PolicyModel, TokenBatch, ValueHead, ValueModel
 use rlvr::prompt::{CharTokenizer, Problem, Tokenizer};
 use rlvr::rollout::{
     Completion, FinishReason, GenerationConfig, GenerationRequest, RewardOutcome, RewardRecord,
-    Rollout, RolloutBatch, RolloutBuffer, RolloutGroup, SamplingConfig, generate, sample_group,
+    Rollout, RolloutBatch, RolloutBuffer, RolloutGroup, RolloutView, SamplingConfig, generate,
+    sample_group,
 };
 
 const VOCABULARY: usize = 12;
@@ -112,7 +113,7 @@ fn training_sees_the_log_probs_that_the_sampler_drew_from() {
                 let lengths = buffer.lengths();
                 assert!(lengths.iter().any(|&len| len != lengths[0]), "{what}");
                 let all: Vec<usize> = (0..buffer.len()).collect();
-                let batch = RolloutBatch::new(&buffer, &all, &device).unwrap();
+                let batch = RolloutBatch::new(&RolloutView::new(&buffer), &all, &device).unwrap();
                 let config = LogProbConfig {
                     temperature,
                     chunk: 7,
@@ -152,7 +153,7 @@ fn any_choice_of_rollouts_scores_as_the_whole_buffer_does() {
         let buffer = sampled(&model, &prompt_sets()[0], 4, 1.0);
         let want: Vec<&Vec<f32>> = buffer.rollouts().map(|r| &r.log_probs).collect();
         for choice in [vec![11], vec![9, 8], vec![5, 0, 5, 11, 2], vec![3, 2, 1, 0]] {
-            let batch = RolloutBatch::new(&buffer, &choice, &device).unwrap();
+            let batch = RolloutBatch::new(&RolloutView::new(&buffer), &choice, &device).unwrap();
             assert_eq!(batch.rollouts, choice);
             let scores = batch.score(&model, &LogProbConfig::default()).unwrap();
             let got = batch.unpad(scores.log_probs, "log-probs").unwrap();
@@ -171,7 +172,7 @@ fn any_choice_of_rollouts_scores_as_the_whole_buffer_does() {
 fn scoring_leaves_the_gradient_tape_alone_and_training_does_not() {
     let (_, device) = devices().remove(0);
     let tracked = model(1, &device.clone().autodiff());
-    let batch = RolloutBatch::new(&buffer(), &[0, 3], &device).unwrap();
+    let batch = RolloutBatch::new(&RolloutView::new(&buffer()), &[0, 3], &device).unwrap();
     let scores = batch.score(&tracked, &LogProbConfig::default()).unwrap();
     assert!(!scores.log_probs.is_autodiff());
     assert!(batch.hidden_states(&tracked).unwrap().is_autodiff());
@@ -187,7 +188,7 @@ fn the_value_of_a_column_is_that_of_the_state_before_its_token() {
             bias: None,
         };
         let buffer = buffer();
-        let batch = RolloutBatch::new(&buffer, &[0, 1, 2, 3], &device).unwrap();
+        let batch = RolloutBatch::new(&RolloutView::new(&buffer), &[0, 1, 2, 3], &device).unwrap();
         let values = batch.values(&critic).unwrap();
         let values = batch.unpad(values, "values").unwrap();
         let groups = buffer.group_ids();
@@ -209,7 +210,7 @@ fn the_value_of_a_column_is_that_of_the_state_before_its_token() {
 #[test]
 fn targets_mask_and_lengths_are_the_tokens_of_the_rollouts() {
     for (_, device) in devices() {
-        let batch = RolloutBatch::new(&buffer(), &[3, 0, 1], &device).unwrap();
+        let batch = RolloutBatch::new(&RolloutView::new(&buffer()), &[3, 0, 1], &device).unwrap();
         assert_eq!(batch.lengths, [4, 3, 1]);
         assert_eq!((batch.rows(), batch.tokens()), (3, 8));
         let targets = batch.targets.clone().try_into_vec_as::<i32>().unwrap();
@@ -229,7 +230,7 @@ fn targets_mask_and_lengths_are_the_tokens_of_the_rollouts() {
 #[test]
 fn numbers_per_token_come_back_as_they_went_in() {
     for (_, device) in devices() {
-        let batch = RolloutBatch::new(&buffer(), &[3, 1], &device).unwrap();
+        let batch = RolloutBatch::new(&RolloutView::new(&buffer()), &[3, 1], &device).unwrap();
         // One row for every rollout of the buffer, whichever the batch holds.
         let mut rows: Vec<Vec<f64>> = vec![
             vec![1.0, 2.0, 3.0],
@@ -269,7 +270,7 @@ fn numbers_per_token_come_back_as_they_went_in() {
 fn rollouts_that_cannot_be_trained_on_are_refused_by_number() {
     let (_, device) = devices().remove(0);
     let refusal = |buffer: &RolloutBuffer, indices: &[usize]| {
-        RolloutBatch::new(buffer, indices, &device)
+        RolloutBatch::new(&RolloutView::new(buffer), indices, &device)
             .unwrap_err()
             .to_string()
     };
@@ -284,7 +285,7 @@ fn rollouts_that_cannot_be_trained_on_are_refused_by_number() {
     let message = refusal(&broken, &[0, 1]);
     assert!(message.contains("rollout 1: got 3 + 0 tokens"), "{message}");
     // The others can still be used.
-    assert!(RolloutBatch::new(&broken, &[0, 2], &device).is_ok());
+    assert!(RolloutBatch::new(&RolloutView::new(&broken), &[0, 2], &device).is_ok());
 
     let mut broken = buffer();
     broken.groups[1].prompt_tokens.clear();
@@ -299,13 +300,13 @@ fn rollouts_that_cannot_be_trained_on_are_refused_by_number() {
         "{message}"
     );
 
-    assert!(RolloutBatch::new(&buffer(), &[], &device).is_err());
+    assert!(RolloutBatch::new(&RolloutView::new(&buffer()), &[], &device).is_err());
 }
 
 #[test]
 fn a_policy_of_other_weights_scores_the_tokens_differently() {
     let (_, device) = devices().remove(0);
-    let batch = RolloutBatch::new(&buffer(), &[0, 1, 2, 3], &device).unwrap();
+    let batch = RolloutBatch::new(&RolloutView::new(&buffer()), &[0, 1, 2, 3], &device).unwrap();
     let score = |model: &CausalModel| {
         let scores = batch.score(model, &LogProbConfig::default()).unwrap();
         floats(scores.log_probs)

@@ -199,10 +199,6 @@ impl Tokenizer for CharTokenizer {
     fn stop_tokens(&self) -> Vec<u32> {
         vec![EOS_ID]
     }
-
-    fn pad_token(&self) -> u32 {
-        PAD_ID
-    }
 }
 
 impl TryFrom<Form> for CharTokenizer {
@@ -243,10 +239,7 @@ mod tests {
         assert_eq!(tokenizer.token_id("</think>"), Some(4));
         assert_eq!(tokenizer.token_id("é"), Some(12));
         assert_eq!(tokenizer.token_id("ab"), None);
-        assert_eq!(
-            (tokenizer.stop_tokens(), tokenizer.pad_token()),
-            (vec![1], 0)
-        );
+        assert_eq!(tokenizer.stop_tokens(), [1]);
     }
 
     #[test]
@@ -293,8 +286,10 @@ mod tests {
     #[test]
     fn ids_outside_the_vocabulary_are_replacement_characters() {
         let tokenizer = CharTokenizer::new("a", &[]).unwrap();
-        let text = tokenizer.decode(&[2, 3, 2, u32::MAX]).unwrap();
-        assert_eq!(text, "a\u{fffd}a\u{fffd}");
+        assert_eq!(
+            tokenizer.decode(&[2, 3, 2, u32::MAX]).unwrap(),
+            "a\u{fffd}a\u{fffd}"
+        );
     }
 
     #[test]

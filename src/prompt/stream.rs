@@ -182,10 +182,6 @@ mod tests {
         fn stop_tokens(&self) -> Vec<u32> {
             Vec::new()
         }
-
-        fn pad_token(&self) -> u32 {
-            261
-        }
     }
 
     fn pieces(tokenizer: &Words, ids: &[u32]) -> Vec<String> {

@@ -11,8 +11,7 @@ use crate::Result;
 /// - **Round trip.** For every text that [`encode`](Self::encode) accepts, `decode(encode(text)) == text`. A tokenizer that
 ///   normalises (lower case, Unicode forms) holds this for normalised text only and says so. The other direction does not
 ///   hold in general: different ids may spell the same text, which is why a rollout keeps the ids that were sampled.
-/// - **Prompts do not inject.** `encode` of user text yields neither the padding token nor a stop token, even if the text
-///   spells one.
+/// - **Prompts do not inject.** `encode` of user text yields no stop token, even if the text spells one.
 /// - **Ids are dense.** `encode` gives ids below [`vocab_size`](Self::vocab_size) only.
 /// - **Every id decodes.** `decode` writes an id at or above `vocab_size` as U+FFFD, the replacement character. A policy may have
 ///   more columns than the tokenizer has tokens, and samples such an id sooner or later. It stays a possible token, because the
@@ -45,7 +44,7 @@ pub trait Tokenizer: Send + Sync {
         self.encode(prompt)
     }
 
-    /// The text of `ids`; padding and stop tokens are written as nothing.
+    /// The text of `ids`; stop tokens are written as nothing.
     ///
     /// # Errors
     /// If the tokens cannot be joined to a text. An id outside the vocabulary is no error.
@@ -59,9 +58,6 @@ pub trait Tokenizer: Send + Sync {
 
     /// The tokens that end a completion, the canonical one first. Empty means that only a length limit ends one.
     fn stop_tokens(&self) -> Vec<u32>;
-
-    /// The token that fills the rectangle of a batch. It is never looked for to find out where a completion ends.
-    fn pad_token(&self) -> u32;
 }
 
 /// A shared tokenizer.
@@ -88,10 +84,6 @@ impl<T: Tokenizer + ?Sized> Tokenizer for Arc<T> {
 
     fn stop_tokens(&self) -> Vec<u32> {
         (**self).stop_tokens()
-    }
-
-    fn pad_token(&self) -> u32 {
-        (**self).pad_token()
     }
 }
 
@@ -127,10 +119,6 @@ mod tests {
 
         fn stop_tokens(&self) -> Vec<u32> {
             Vec::new()
-        }
-
-        fn pad_token(&self) -> u32 {
-            0
         }
     }
 

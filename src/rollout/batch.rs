@@ -2,6 +2,7 @@
 
 use burn::tensor::{Device, Int, Tensor};
 
+use super::view::RolloutView;
 use crate::host;
 use crate::policy::{
     ForwardPass, LogProbConfig, PolicyModel, PrefixedBatch, TokenBatch, TokenScores, ValueModel,
@@ -35,16 +36,15 @@ pub struct RolloutBatch {
 }
 
 impl RolloutBatch {
-    /// The rollouts at `indices` (in the order of [`RolloutBuffer::rollouts`]) on `device`.
+    /// The rollouts of `view` at `indices` on `device`.
     ///
     /// # Errors
     /// If an index is out of range, a prompt or completion is empty, or a rollout has not as many log-probs
     /// as tokens.
-    pub fn new(buffer: &RolloutBuffer, indices: &[usize], device: &Device) -> Result<Self> {
-        let groups = buffer.group_ids();
-        let all: Vec<_> = buffer.rollouts().collect();
+    pub fn new(view: &RolloutView<'_>, indices: &[usize], device: &Device) -> Result<Self> {
+        let (all, groups) = (view.rollouts(), view.group_ids());
         let mut prefixes: Vec<&[u32]> = Vec::new();
-        let mut prefix_of_group = vec![None; buffer.groups.len()];
+        let mut prefix_of_group = vec![None; view.groups()];
         let (mut prefix_of, mut inputs) = (Vec::new(), Vec::new());
         let (mut targets, mut columns) = (Vec::new(), Vec::new());
         for &index in indices {
@@ -52,7 +52,7 @@ impl RolloutBatch {
                 let expected = format!("below {}, the rollouts in the buffer", all.len());
                 Error::shape("rollout index", index, expected)
             })?;
-            let prompt = buffer.groups[groups[index]].prompt_tokens.as_slice();
+            let prompt = view.prompt(index);
             let (Some((&last, prefix)), false) = (prompt.split_last(), rollout.tokens.is_empty())
             else {
                 return Err(Error::shape(
@@ -117,8 +117,9 @@ impl RolloutBatch {
     /// # Errors
     /// As [`new`](Self::new).
     pub fn all(buffer: &RolloutBuffer, device: &Device) -> Result<Self> {
-        let everyone: Vec<usize> = (0..buffer.len()).collect();
-        Self::new(buffer, &everyone, device)
+        let view = RolloutView::new(buffer);
+        let everyone: Vec<usize> = (0..view.rollouts().len()).collect();
+        Self::new(&view, &everyone, device)
     }
 
     /// The hidden states `[N, T, D]` that predict the targets.

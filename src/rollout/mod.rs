@@ -7,6 +7,7 @@ mod generate;
 #[cfg(feature = "hf")]
 mod hf;
 mod sampling;
+mod view;
 
 pub use batch::RolloutBatch;
 pub use engine::{LocalEngine, Question, RolloutEngine, answer, check_prompts};
@@ -17,6 +18,8 @@ pub use generate::{
 #[cfg(feature = "hf")]
 pub use hf::read_sampling;
 pub use sampling::SamplingConfig;
+pub use view::RolloutView;
+pub(crate) use view::micro_batches;
 
 pub use crate::types::{
     FinishReason, RewardOutcome, RewardRecord, Rollout, RolloutBuffer, RolloutGroup,

@@ -7,7 +7,7 @@ use super::scorer::ScoringConfig;
 use crate::Result;
 use crate::advantage::Advantages;
 use crate::policy::{PolicyModel, ValueModel, squared_probabilities, token_log_probs_only};
-use crate::rollout::{RolloutBatch, RolloutBuffer};
+use crate::rollout::{RolloutBatch, RolloutBuffer, RolloutView, micro_batches};
 use crate::types::PerToken;
 
 /// The rollouts of a step with their per-token numbers, each a vector per rollout.
@@ -23,20 +23,25 @@ pub(super) struct Experience {
     pub advantages: Advantages,
 }
 
-/// Calls `compute` on micro-batches of all rollouts and puts the rows together again.
-fn in_micro_batches(
+/// Calls `compute` on micro-batches of all rollouts, and puts the rows in the order of the rollouts.
+fn in_micro_batches<const N: usize>(
     rollouts: &RolloutBuffer,
     config: &ScoringConfig,
     device: &Device,
-    compute: impl Fn(&RolloutBatch) -> Result<PerToken>,
-) -> Result<PerToken> {
+    compute: impl Fn(&RolloutBatch) -> Result<[PerToken; N]>,
+) -> Result<[PerToken; N]> {
+    let view = RolloutView::new(rollouts);
     let all: Vec<usize> = (0..rollouts.len()).collect();
-    let mut rows = PerToken::default();
-    for part in all.chunks(config.micro_batch) {
-        let numbers = compute(&RolloutBatch::new(rollouts, part, device)?)?;
-        rows.extend(Vec::from(numbers));
+    let mut numbers = [(); N].map(|()| vec![Vec::new(); all.len()]);
+    for part in micro_batches(&view, &all, config.micro_batch, config.max_tokens) {
+        let computed = compute(&RolloutBatch::new(&view, &part, device)?)?;
+        for (numbers, computed) in numbers.iter_mut().zip(computed) {
+            for (&row, values) in part.iter().zip(Vec::from(computed)) {
+                numbers[row] = values;
+            }
+        }
     }
-    Ok(rows)
+    Ok(numbers.map(PerToken::from))
 }
 
 /// The log-prob of every token under `model`.
@@ -45,9 +50,10 @@ pub(super) fn log_probs<M: PolicyModel>(
     rollouts: &RolloutBuffer,
     config: &ScoringConfig,
 ) -> Result<PerToken> {
-    in_micro_batches(rollouts, config, &model.device(), |batch| {
-        batch.unpad(batch.log_probs(model, &config.log_probs)?, "log-probs")
-    })
+    let [log_probs] = in_micro_batches(rollouts, config, &model.device(), |batch| {
+        Ok([batch.unpad(batch.log_probs(model, &config.log_probs)?, "log-probs")?])
+    })?;
+    Ok(log_probs)
 }
 
 /// The log-prob of every token under `model`, and the sum of the squared probabilities of all it could have said there.
@@ -57,23 +63,20 @@ pub(super) fn probabilities<M: PolicyModel>(
     config: &ScoringConfig,
 ) -> Result<[PerToken; 2]> {
     let model = model.valid();
-    let all: Vec<usize> = (0..rollouts.len()).collect();
-    let (mut log_probs, mut squares) = (PerToken::default(), PerToken::default());
-    for part in all.chunks(config.micro_batch) {
-        let batch = RolloutBatch::new(rollouts, part, &model.device())?;
+    in_micro_batches(rollouts, config, &model.device(), |batch| {
         let hidden = batch.hidden_states(&model)?;
-        let targets = batch.targets.clone();
-        let log_p = token_log_probs_only(
+        let log_probs = token_log_probs_only(
             hidden.clone(),
             model.unembedding(),
-            targets,
+            batch.targets.clone(),
             &config.log_probs,
         )?;
-        log_probs.extend(Vec::from(batch.unpad(log_p, "log-probs")?));
         let sums = squared_probabilities(hidden, model.unembedding(), &config.log_probs)?;
-        squares.extend(Vec::from(batch.unpad(sums, "squared probabilities")?));
-    }
-    Ok([log_probs, squares])
+        Ok([
+            batch.unpad(log_probs, "log-probs")?,
+            batch.unpad(sums, "squared probabilities")?,
+        ])
+    })
 }
 
 /// The critic's value of every state.
@@ -83,7 +86,8 @@ pub(super) fn values<V: ValueModel>(
     config: &ScoringConfig,
 ) -> Result<PerToken> {
     let critic = critic.valid();
-    in_micro_batches(rollouts, config, &critic.device(), |batch| {
-        batch.unpad(batch.values(&critic)?, "values")
-    })
+    let [values] = in_micro_batches(rollouts, config, &critic.device(), |batch| {
+        Ok([batch.unpad(batch.values(&critic)?, "values")?])
+    })?;
+    Ok(values)
 }

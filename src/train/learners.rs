@@ -79,6 +79,15 @@ pub(super) fn share(learners: &dyn Learners, count: usize) -> std::ops::Range<us
     rank * count / size..(rank + 1) * count / size
 }
 
+/// The things that learner `rank` of `size` takes of a sorted list: every `size`-th, so that each learner has its share of the
+/// large ones.
+pub(super) fn dealt<'a, T>(
+    learners: &dyn Learners,
+    things: &'a [T],
+) -> impl Iterator<Item = &'a T> {
+    things.iter().skip(learners.rank()).step_by(learners.size())
+}
+
 /// The values of all learners, by rank.
 pub(super) fn gather_values<T: serde::Serialize + serde::de::DeserializeOwned>(
     learners: &dyn Learners,

@@ -6,7 +6,9 @@ use super::optimizer::{Optimizer, OptimizerConfig, UpdateReport};
 use crate::loss::{LossInput, PolicyObjective, StepCounts};
 use crate::policy::{GradientSum, LogProbConfig, PolicyModel, ScoredTokens, require_gradients};
 use crate::prompt::{Problem, ProblemOrder, Tokenizer};
-use crate::rollout::{Rollout, RolloutBatch, RolloutBuffer, RolloutGroup};
+use crate::rollout::{
+    Rollout, RolloutBatch, RolloutBuffer, RolloutGroup, RolloutView, micro_batches,
+};
 use crate::{Error, Result};
 
 /// One demonstration: what was asked and what should be answered.
@@ -129,11 +131,12 @@ pub fn supervise<M: PolicyModel>(
             buffer.push(groups[index].clone());
         }
         let counts = StepCounts::of(&buffer.lengths());
+        let view = RolloutView::new(&buffer);
         let all: Vec<usize> = (0..buffer.len()).collect();
         let mut gradients = GradientSum::default();
         let mut total = 0.0;
-        for part in all.chunks(config.micro_batch) {
-            let batch = RolloutBatch::new(&buffer, part, &device)?;
+        for part in micro_batches(&view, &all, config.micro_batch, None) {
+            let batch = RolloutBatch::new(&view, &part, &device)?;
             let scored = ScoredTokens::new(
                 batch.forward_pass(policy)?,
                 policy.unembedding(),

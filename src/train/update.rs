@@ -9,14 +9,14 @@ use super::config::TrainerConfig;
 use super::experience::Experience;
 use super::gradients::sum_gradients;
 use super::learner::Learner;
-use super::learners::{Learners, gather_values, share};
+use super::learners::{Learners, dealt, gather_values};
 use super::optimizer::{Optimizer, UpdateReport};
 use crate::loss::{
     LossInput, LossMetrics, PolicyObjective, StepCounts, StepStatistics, value_loss,
 };
 use crate::policy::{GradientSum, PolicyModel, ScoredTokens, TokenScores, ValueModel};
 use crate::random;
-use crate::rollout::RolloutBatch;
+use crate::rollout::{RolloutBatch, RolloutView, micro_batches};
 use crate::types::PerToken;
 use crate::{Error, Result};
 
@@ -82,20 +82,18 @@ impl<M: PolicyModel, V: ValueModel> Learner<M, V> {
             .critic
             .as_ref()
             .is_none_or(|critic| step >= critic.config.warmup_steps);
-        let groups = experience.rollouts.group_ids();
+        let view = RolloutView::new(&experience.rollouts);
         let lengths = experience.rollouts.lengths();
         let sampler = experience.rollouts.log_probs();
         for pass in 0..self.config.passes {
             for rows in mini_batches(&self.config, step, pass, experience) {
-                let rollouts: Vec<_> = experience.rollouts.rollouts().collect();
-                let kept: Vec<usize> = rows
-                    .into_iter()
-                    .filter(|&row| !(self.config.mask_truncated && rollouts[row].is_truncated()))
-                    .collect();
+                let dropped =
+                    |row: usize| self.config.mask_truncated && view.rollouts()[row].is_truncated();
+                let kept: Vec<usize> = rows.into_iter().filter(|&row| !dropped(row)).collect();
                 if self.critic.is_some() {
                     let kept_lengths: Vec<usize> = kept.iter().map(|&row| lengths[row]).collect();
                     let counts = StepCounts::of(&kept_lengths);
-                    match self.update_critic(experience, &kept, counts)? {
+                    match self.update_critic(experience, &view, &kept, counts)? {
                         Ok((report, metrics)) => {
                             updates.value_metrics.merge(&metrics);
                             updates.critic.push(report);
@@ -110,9 +108,9 @@ impl<M: PolicyModel, V: ValueModel> Learner<M, V> {
                         objective: &objective,
                         adaptive_entropy: self.controllers.entropy.is_some(),
                         experience,
+                        view: &view,
                         sampler: &sampler,
                         advantages: &experience.advantages.per_token,
-                        groups: &groups,
                         lengths: &lengths,
                         rows: &kept,
                         learners: self.learners.as_ref(),
@@ -138,6 +136,7 @@ impl<M: PolicyModel, V: ValueModel> Learner<M, V> {
     fn update_critic(
         &mut self,
         experience: &Experience,
+        view: &RolloutView<'_>,
         rows: &[usize],
         counts: StepCounts,
     ) -> Result<Outcome<(UpdateReport, LossMetrics)>> {
@@ -155,9 +154,9 @@ impl<M: PolicyModel, V: ValueModel> Learner<M, V> {
         let learners = self.learners.as_ref();
         let mut gradients = GradientSum::default();
         let mut metrics = LossMetrics::default();
-        let parts: Vec<&[usize]> = rows.chunks(self.config.micro_batch).collect();
-        for part in &parts[share(learners, parts.len())] {
-            let batch = RolloutBatch::new(&experience.rollouts, part, &device)?;
+        let parts = cut(&self.config, view, rows);
+        for part in dealt(learners, &parts) {
+            let batch = RolloutBatch::new(view, part, &device)?;
             let pass = batch.value_pass(&critic.model)?;
             let loss = value_loss(
                 &pass.values,
@@ -177,6 +176,12 @@ impl<M: PolicyModel, V: ValueModel> Learner<M, V> {
         let report = make(&mut critic.optimizer, &mut critic.model, gradients)?;
         Ok(report.map(|report| (report, metrics)))
     }
+}
+
+/// The rollouts `rows` in parts that are forwarded together.
+fn cut(config: &TrainerConfig, view: &RolloutView<'_>, rows: &[usize]) -> Vec<Vec<usize>> {
+    let max_tokens = config.max_tokens_per_micro_batch;
+    micro_batches(view, rows, config.micro_batch, max_tokens)
 }
 
 /// The metrics of all learners together.
@@ -224,11 +229,10 @@ struct Update<'a> {
     /// A controller wants to know the entropy of all rows, whether or not a bonus is paid now.
     adaptive_entropy: bool,
     experience: &'a Experience,
+    view: &'a RolloutView<'a>,
     /// Log-probs of the sampler, a row for each rollout.
     sampler: &'a PerToken,
     advantages: &'a PerToken,
-    /// The group of each rollout.
-    groups: &'a [usize],
     lengths: &'a [usize],
     rows: &'a [usize],
     learners: &'a dyn Learners,
@@ -244,10 +248,9 @@ impl Update<'_> {
         let device = policy.device();
         let mut sums = LossMetrics::default();
         let mut gradients = GradientSum::default();
-        let moving = self.moving();
-        let parts: Vec<&[usize]> = moving.chunks(self.config.micro_batch).collect();
-        for part in &parts[share(self.learners, parts.len())] {
-            let batch = RolloutBatch::new(&self.experience.rollouts, part, &device)?;
+        let parts = cut(self.config, self.view, &self.moving());
+        for part in dealt(self.learners, &parts) {
+            let batch = RolloutBatch::new(self.view, part, &device)?;
             let scored = ScoredTokens::new(
                 batch.forward_pass(policy)?,
                 policy.unembedding(),
@@ -302,8 +305,8 @@ impl Update<'_> {
         if self.objective.needs_statistics() {
             let model = policy.valid();
             let mut inputs = Vec::new();
-            for part in self.rows.chunks(self.config.micro_batch) {
-                let batch = RolloutBatch::new(&self.experience.rollouts, part, &model.device())?;
+            for part in cut(self.config, self.view, self.rows) {
+                let batch = RolloutBatch::new(self.view, &part, &model.device())?;
                 let scores = match whole_step {
                     true => batch.score(&model, &self.config.log_probs())?,
                     // Only what was known before the update is compared.
@@ -312,7 +315,7 @@ impl Update<'_> {
                         entropies: batch.mask.clone(),
                     },
                 };
-                inputs.push(self.input(&batch, part, scores)?);
+                inputs.push(self.input(&batch, &part, scores)?);
             }
             statistics = self.objective.statistics(&inputs)?;
         }
@@ -334,12 +337,13 @@ impl Update<'_> {
         let corrects =
             objective.sampler_correction.is_some() || objective.off_policy_mask.is_some();
         let sampler = corrects.then(|| batch.per_token(self.sampler, "sampler log-probs"));
+        let groups = self.view.group_ids();
         Ok(LossInput {
             old_log_probs: optional(&self.experience.old_log_probs, "old log-probs")?,
             ref_log_probs: optional(&self.experience.ref_log_probs, "reference log-probs")?,
             sampler_log_probs: sampler.transpose()?,
             entropies: Some(scores.entropies),
-            prompts: Some(part.iter().map(|&row| self.groups[row]).collect()),
+            prompts: Some(part.iter().map(|&row| groups[row]).collect()),
             ..LossInput::new(
                 scores.log_probs,
                 batch.per_token(self.advantages, "advantages")?,

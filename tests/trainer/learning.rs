@@ -2,8 +2,11 @@
 
 use rlvr::advantage::{Estimator, GroupMean};
 use rlvr::loss::PolicyObjective;
-use rlvr::train::TrainerConfig;
+use rlvr::policy::causal::CausalConfig;
+use rlvr::prompt::Tokenizer;
+use rlvr::rollout::Rollout;
 use rlvr::train::observer::StepRecord;
+use rlvr::train::{EvaluationConfig, TrainerConfig};
 
 use crate::common::devices;
 use crate::toy;
@@ -33,6 +36,49 @@ fn grpo_learns_the_task_from_every_seed_and_on_every_backend() {
             assert!(after > before + 0.25, "{backend} {seed}: {before} {after}");
         }
     }
+}
+
+/// The embedding of open weights is often padded beyond the tokenizer's tokens.
+#[test]
+fn a_policy_with_more_tokens_than_its_tokenizer_is_trained_and_evaluated() {
+    let device = toy::device();
+    let policy = CausalConfig {
+        hidden_size: 16,
+        intermediate_size: 24,
+        num_hidden_layers: 1,
+        num_attention_heads: 2,
+        num_key_value_heads: 2,
+        max_position_embeddings: 16,
+        ..CausalConfig::new(toy::tokenizer().vocab_size() + 4)
+    };
+    let policy = policy.init(1, &device.autodiff()).unwrap();
+    let config = TrainerConfig {
+        passes: 2,
+        ..toy::config()
+    };
+    let mut trainer = toy::Rl::builder(policy, toy::tokenizer())
+        .config(config)
+        .rewards(toy::rewards())
+        .problems(toy::problems())
+        .build()
+        .unwrap();
+    let record = trainer.step().unwrap();
+    let surplus = |rollout: &&Rollout| rollout.tokens.iter().any(|&id| id >= 6);
+    let surplus: Vec<&Rollout> = trainer.last_rollouts().rollouts().filter(surplus).collect();
+    assert!(!surplus.is_empty());
+    for rollout in surplus {
+        let unknown = rollout.tokens.iter().filter(|&&id| id >= 6).count();
+        assert_eq!(rollout.text.matches('\u{fffd}').count(), unknown);
+        assert!(rollout.reward.is_some());
+    }
+    // Sampling and training agree on what such a token's log-prob is.
+    let apart = toy::metric(&record, "sampling/sampling_logp_difference/max");
+    assert!(apart < 1e-4, "{apart}");
+    let sampled = EvaluationConfig {
+        samples: 8,
+        ..EvaluationConfig::default()
+    };
+    trainer.evaluate(&toy::problems(), &sampled).unwrap();
 }
 
 #[test]

@@ -165,8 +165,7 @@ fn rollouts_remember_what_was_sampled() {
     let policy = trainer.policy().clone();
     trainer.step().unwrap();
     let buffer = trainer.last_rollouts();
-    let all: Vec<usize> = (0..buffer.len()).collect();
-    let batch = rlvr::rollout::RolloutBatch::new(buffer, &all, &toy::device()).unwrap();
+    let batch = rlvr::rollout::RolloutBatch::all(buffer, &toy::device()).unwrap();
     let scores = batch.score(&policy, &config.log_probs()).unwrap();
     let want = batch.unpad(scores.log_probs, "log-probs").unwrap();
     for (rollout, want) in buffer.rollouts().zip(want.rows()) {

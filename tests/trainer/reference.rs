@@ -80,8 +80,7 @@ fn the_kl_is_that_of_the_rollouts_against_the_starting_policy() {
     let mut trainer = toy::trainer(&config, 0, &device);
     let record = toy::steps(&mut trainer, 3).remove(2);
     let rollouts = trainer.last_rollouts();
-    let all: Vec<usize> = (0..rollouts.len()).collect();
-    let batch = rlvr::rollout::RolloutBatch::new(rollouts, &all, &device).unwrap();
+    let batch = rlvr::rollout::RolloutBatch::all(rollouts, &device).unwrap();
     let start = toy::policy(0, &device);
     let scores = batch.score(&start, &config.log_probs()).unwrap();
     let reference = batch.unpad(scores.log_probs, "reference").unwrap();

@@ -1,13 +1,19 @@
 //! What one step's updates are: how many, over what, and the same however the rollouts are cut.
 
+use std::sync::{Arc, Mutex};
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
 use rlvr::advantage::{Estimator, GroupMean};
 use rlvr::loss::{KlEstimator, KlPenalty, PolicyObjective};
 use rlvr::policy::causal::CausalModel;
+use rlvr::policy::{KvCache, PolicyModel, TokenBatch};
+use rlvr::prompt::Problem;
 use rlvr::rollout::{
     Completion, FinishReason, GenerationConfig, GenerationRequest, LocalEngine, RolloutEngine,
 };
 use rlvr::train::observer::StepRecord;
-use rlvr::train::{OptimizerConfig, TrainerConfig};
+use rlvr::train::{OptimizerConfig, Trainer, TrainerConfig};
 
 use crate::common::{assert_close, devices};
 use crate::toy;
@@ -101,6 +107,111 @@ fn several_passes_and_mini_batches_are_cut_alike_too() {
         let apart = toy::distance(&got, &want);
         assert!(apart < 1e-5, "micro-batch {micro_batch}: {apart}");
     }
+}
+
+// ---- token budgets -------------------------------------------------------------------------------
+
+/// A policy that notes rows and width of its forward passes of more than one token a row.
+#[derive(Module, Debug)]
+struct Watched {
+    inner: CausalModel,
+    #[module(skip)]
+    passes: Arc<Mutex<Vec<[usize; 2]>>>,
+}
+
+impl PolicyModel for Watched {
+    type Cache = KvCache;
+
+    fn empty_cache(&self, rows: usize) -> KvCache {
+        self.inner.empty_cache(rows)
+    }
+
+    fn forward(&self, tokens: &TokenBatch, cache: &mut KvCache) -> rlvr::Result<Tensor<3>> {
+        let hidden = self.inner.forward(tokens, cache)?;
+        if hidden.is_autodiff() {
+            let shape = [tokens.rows(), tokens.width()];
+            self.passes.lock().unwrap().push(shape);
+        }
+        Ok(hidden)
+    }
+
+    fn unembedding(&self) -> Tensor<2> {
+        self.inner.unembedding()
+    }
+
+    fn vocab_size(&self) -> usize {
+        self.inner.vocab_size()
+    }
+
+    fn max_positions(&self) -> usize {
+        self.inner.max_positions()
+    }
+
+    fn device(&self) -> Device {
+        self.inner.device()
+    }
+}
+
+/// Rows and width of the first update's forward passes of completions, and the weights after it.
+fn watched(config: &TrainerConfig) -> (Vec<[usize; 2]>, Vec<f64>) {
+    let passes = Arc::default();
+    let policy = Watched {
+        inner: toy::policy(3, &toy::device()),
+        passes: Arc::clone(&passes),
+    };
+    // Prompts of one token have no prefix, so every pass is one of completions.
+    let problems = ["a", "b", "c", "d"].map(|prompt| Problem::new(prompt, prompt));
+    let mut trainer = Trainer::builder(policy, toy::tokenizer())
+        .config(config.clone())
+        .rewards(toy::rewards())
+        .problems(problems)
+        .build()
+        .unwrap();
+    trainer.step().unwrap();
+    let seen = std::mem::take(&mut *passes.lock().unwrap());
+    (seen, toy::weights(&trainer.policy().inner))
+}
+
+#[test]
+fn micro_batches_are_of_similar_length_and_keep_the_token_budget() {
+    let config = |micro_batch, max_tokens_per_micro_batch| TrainerConfig {
+        // Rows without an advantage are left out; this objective has a gradient at all of them.
+        objective: PolicyObjective::dapo().with_entropy_coef(0.01),
+        micro_batch,
+        max_tokens_per_micro_batch,
+        optimizer: OptimizerConfig {
+            epsilon: 1e-3,
+            ..toy::optimizer(0.02)
+        },
+        ..toy::config()
+    };
+    let (whole, want) = watched(&config(1000, None));
+    assert_eq!(whole, [[32, 4]]);
+    let padded = |passes: &[[usize; 2]]| {
+        passes
+            .iter()
+            .map(|[rows, width]| rows * width)
+            .sum::<usize>()
+    };
+
+    let (sorted, weights) = watched(&config(4, None));
+    assert_eq!(sorted.len(), 8);
+    assert!(sorted.is_sorted_by_key(|[_, width]| width), "{sorted:?}");
+    assert!(padded(&sorted) < padded(&whole), "{sorted:?}");
+    assert!(toy::distance(&weights, &want) < 1e-5);
+
+    // One token of prompt for each.
+    let (budget, weights) = watched(&config(1000, Some(20)));
+    assert!(
+        budget.iter().all(|[rows, width]| rows * (width + 1) <= 20),
+        "{budget:?}"
+    );
+    assert_eq!(budget.iter().map(|[rows, _]| rows).sum::<usize>(), 32);
+    assert!(toy::distance(&weights, &want) < 1e-5);
+    // Less than any completion has: each is a part of its own.
+    let (alone, weights) = watched(&config(1000, Some(1)));
+    assert_eq!(alone.len(), 32);
+    assert!(toy::distance(&weights, &want) < 1e-5);
 }
 
 /// The updates that a step makes, as the next step's rollouts count them.

@@ -180,8 +180,4 @@ impl Tokenizer for ChatTokenizer {
     fn stop_tokens(&self) -> Vec<u32> {
         self.tokenizer.stop_tokens()
     }
-
-    fn pad_token(&self) -> u32 {
-        self.tokenizer.pad_token()
-    }
 }

@@ -243,10 +243,6 @@ impl Tokenizer for HfTokenizer {
     fn stop_tokens(&self) -> Vec<u32> {
         self.stop.clone()
     }
-
-    fn pad_token(&self) -> u32 {
-        self.pad
-    }
 }
 
 impl fmt::Debug for HfTokenizer {
