@@ -4,6 +4,7 @@ mod code_block;
 #[cfg(feature = "language")]
 mod language;
 mod lines;
+#[cfg(feature = "language")]
 mod prose;
 mod repetition;
 mod steps;
