@@ -346,7 +346,7 @@ fn trainer(
         (None, _) => {}
     }
     let rewards = RewardSet::builder()
-        .add(1.0, MathReward::default())
+        .add(1.0, MathReward::default().with_require_evaluated(true))
         .add(1.0, FormatReward::new())
         .build()?;
     Trainer::builder(policy, tokenizer)

@@ -366,3 +366,93 @@ fn coefficients_without_anything_to_multiply_are_refused() {
         "{message}"
     );
 }
+
+/// A surrogate whose loss is not a number in some of its calls, counted from 0.
+#[derive(Debug)]
+struct Flaky {
+    calls: std::sync::atomic::AtomicU64,
+    broken: std::ops::Range<u64>,
+}
+
+impl SurrogateLoss for Flaky {
+    fn name(&self) -> &str {
+        "flaky"
+    }
+
+    fn term(&self, input: &SurrogateInput) -> Result<SurrogateTerm> {
+        let call = self
+            .calls
+            .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let factor = match self.broken.contains(&call) {
+            true => f64::NAN,
+            false => -1.0,
+        };
+        let loss = input.ratio() * input.advantages.clone();
+        Ok(SurrogateTerm::new(loss.mul_scalar(factor)))
+    }
+}
+
+/// A trainer with one micro-batch and one update a step, so that calls are steps.
+fn flaky(broken: std::ops::Range<u64>) -> toy::Rl {
+    let surrogate = Surrogate::custom(Flaky {
+        calls: 0.into(),
+        broken,
+    });
+    let config = with(PolicyObjective {
+        surrogate,
+        ..PolicyObjective::dapo()
+    });
+    toy::trainer(&config, 2, &toy::device())
+}
+
+#[test]
+fn a_step_that_is_not_finite_is_skipped_and_counted() {
+    let mut trainer = flaky(1..3);
+    let mut skipped = Vec::new();
+    for step in 0..5 {
+        let before = toy::weights(trainer.policy());
+        let record = trainer.step().unwrap();
+        skipped.push(toy::metric(&record, "skipped_steps"));
+        let moved = toy::weights(trainer.policy()) != before;
+        assert_eq!(moved, !(1..3).contains(&step), "step {step}");
+        assert!(record.metrics.values().all(|value| value.is_finite()));
+    }
+    assert_eq!(skipped, [0.0, 1.0, 2.0, 2.0, 2.0]);
+    assert_eq!(trainer.steps_done(), 5);
+}
+
+#[test]
+fn three_skipped_steps_in_a_row_end_the_run_with_its_checkpoint_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut trainer = flaky(2..9);
+    let run = rlvr::train::RunConfig {
+        steps: 9,
+        checkpoints: Some(rlvr::train::RunCheckpoints {
+            folder: folder.path().into(),
+            every: 1,
+            keep: 9,
+        }),
+        ..rlvr::train::RunConfig::default()
+    };
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let mut history = rlvr::train::observer::History::new();
+    let error = trainer.run(&run, &mut history, &stop).unwrap_err();
+    let error = error.to_string();
+    assert!(
+        error.contains("the policy loss") && error.contains("step 5"),
+        "{error}"
+    );
+    assert_eq!(trainer.steps_done(), 4);
+    let latest = rlvr::train::latest_checkpoint(folder.path())
+        .unwrap()
+        .unwrap();
+    assert!(latest.ends_with("step-00000004"), "{latest:?}");
+    // A checkpoint remembers how many were skipped in a row.
+    let mut resumed = flaky(0..9);
+    resumed.load_checkpoint(latest).unwrap();
+    assert_eq!(
+        toy::weights(resumed.policy()),
+        toy::weights(trainer.policy())
+    );
+    assert!(resumed.step().is_err());
+}
