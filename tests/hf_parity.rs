@@ -190,14 +190,17 @@ fn a_saved_folder_is_the_same_model() {
         };
         std::fs::create_dir_all(&root).unwrap();
         let bytes = 4 * model.num_params();
-        for (kind, limit) in [("whole", u64::MAX), ("sharded", bytes as u64 / 3)] {
+        let own = ("own", u64::MAX);
+        for (kind, limit) in [("whole", u64::MAX), ("sharded", bytes as u64 / 3), own] {
             let saved = root.join(kind);
             let options = SaveOptions {
+                // The last is written of the model's own configuration.
+                from: (kind != "own").then(|| path.clone()),
                 max_shard_size: limit,
                 replace: true,
                 ..SaveOptions::default()
             };
-            save(&model, &path, &saved, &options).unwrap();
+            save(&model, &saved, &options).unwrap();
             let sharded = saved.join("model.safetensors.index.json").exists();
             assert_eq!(sharded, kind == "sharded", "{name}");
             let again = open(&saved, &device);

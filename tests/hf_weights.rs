@@ -337,9 +337,9 @@ fn weights_are_written_in_the_type_that_is_asked_for_and_the_configuration_says_
         let folder = root.path().join(name);
         let options = SaveOptions {
             dtype,
-            ..SaveOptions::default()
+            ..SaveOptions::from_folder(fixture("llama"))
         };
-        save(&model, fixture("llama"), &folder, &options).unwrap();
+        save(&model, &folder, &options).unwrap();
         let config: Value =
             serde_json::from_str(&fs::read_to_string(folder.join("config.json")).unwrap()).unwrap();
         assert_eq!(config["dtype"], name);
@@ -413,7 +413,7 @@ fn what_belongs_to_the_model_is_copied_and_nothing_else() {
     let root = tempfile::tempdir().unwrap();
     let to = root.path().join("saved");
     let model = open(from.path()).unwrap();
-    save(&model, from.path(), &to, &SaveOptions::default()).unwrap();
+    save(&model, &to, &SaveOptions::from_folder(from.path())).unwrap();
     let mut names: Vec<String> = fs::read_dir(&to)
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
@@ -446,16 +446,20 @@ fn a_folder_is_written_whole_or_not_at_all() {
     let entries = || fs::read_dir(root.path()).unwrap().count();
     let to = root.path().join("saved");
     let refused = |model: &CausalModel, from: &Path, options: &SaveOptions| {
-        save(model, from, &to, options).unwrap_err().to_string()
+        let options = SaveOptions {
+            from: Some(from.into()),
+            ..options.clone()
+        };
+        save(model, &to, &options).unwrap_err().to_string()
     };
     // The wrong configuration, adapters, an empty shard: nothing is begun.
     let usual = SaveOptions::default();
-    assert!(refused(&model, &fixture("smollm3"), &usual).contains("describes"));
+    assert!(refused(&model, &fixture("smollm3"), &usual).contains("describes another model"));
     let adapted = model.clone().with_lora(&LoraConfig::default()).unwrap();
     assert!(refused(&adapted, &fixture("llama"), &usual).contains("merge_lora"));
     let nothing = SaveOptions {
         max_shard_size: 0,
-        ..usual
+        ..usual.clone()
     };
     assert!(refused(&model, &fixture("llama"), &nothing).contains("max_shard_size"));
     assert_eq!(entries(), 0);
@@ -463,15 +467,40 @@ fn a_folder_is_written_whole_or_not_at_all() {
     let from = copy("llama");
     std::os::unix::fs::symlink("/nowhere", from.path().join("tokenizer.json")).unwrap();
     fs::create_dir(from.path().join("vocab.json")).unwrap();
-    save(&model, from.path(), &to, &usual).unwrap();
+    save(&model, &to, &SaveOptions::from_folder(from.path())).unwrap();
     assert!(!to.join("tokenizer.json").exists() && !to.join("vocab.json").exists());
     // A folder in use is left alone, or replaced by a whole one.
     assert!(refused(&model, &fixture("llama"), &usual).contains("not empty"));
     let replace = SaveOptions {
         replace: true,
-        ..usual
+        ..SaveOptions::from_folder(fixture("llama"))
     };
-    save(&model, fixture("llama"), &to, &replace).unwrap();
+    save(&model, &to, &replace).unwrap();
     assert_eq!(logits(&open(&to).unwrap()), logits(&model));
     assert_eq!(entries(), 1);
+}
+
+#[test]
+fn a_model_is_saved_without_the_folder_it_came_from() {
+    let root = tempfile::tempdir().unwrap();
+    for name in ["llama", "smollm3"] {
+        let model = open(&fixture(name)).unwrap();
+        let to = root.path().join(name);
+        save(&model, &to, &SaveOptions::default()).unwrap();
+        assert_eq!(logits(&open(&to).unwrap()), logits(&model), "{name}");
+    }
+    // Other heads: the same sizes, another function.
+    let model = open(&fixture("llama")).unwrap();
+    let from = copy("llama");
+    let path = from.path().join("config.json");
+    let mut config: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+    config["rope_parameters"] = serde_json::json!({"rope_type": "default", "rope_theta": 123.0});
+    fs::write(&path, config.to_string()).unwrap();
+    let options = SaveOptions::from_folder(from.path());
+    let refused = save(&model, root.path().join("other"), &options).unwrap_err();
+    let refused = refused.to_string();
+    assert!(
+        refused.contains("rope_theta") && refused.contains("123"),
+        "{refused}"
+    );
 }

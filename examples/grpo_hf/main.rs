@@ -155,12 +155,8 @@ fn run(args: &Args) -> Result<()> {
         let name = base.display().to_string();
         save_adapters(&policy, lora, &name, folder.join("adapter"), true)?;
     }
-    save(
-        &policy.merge_lora(),
-        &base,
-        &args.out,
-        &SaveOptions::default(),
-    )?;
+    let options = SaveOptions::from_folder(&base);
+    save(&policy.merge_lora(), &args.out, &options)?;
     println!("\n{summary}");
     println!(
         "the model is in {}, everything else in {}",
@@ -299,9 +295,9 @@ fn cold_start(
     }
     let replace = SaveOptions {
         replace: true,
-        ..SaveOptions::default()
+        ..SaveOptions::from_folder(&args.model)
     };
-    save(&model.valid(), &args.model, to, &replace)?;
+    save(&model.valid(), to, &replace)?;
     Ok(true)
 }
 

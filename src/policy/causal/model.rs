@@ -120,8 +120,8 @@ pub struct CausalModel {
     pub lm_head: Option<Projection>,
     #[module(skip)]
     pub(super) frequencies: Frequencies,
-    pub(super) sliding_window: Option<usize>,
-    pub(super) max_positions: usize,
+    #[module(skip)]
+    pub(super) config: CausalConfig,
     pub(super) gradient_checkpointing: bool,
 }
 
@@ -142,12 +142,14 @@ impl CausalModel {
             norm,
             lm_head: (!config.tie_word_embeddings).then(head),
             frequencies: scaling.frequencies(config.head_size(), config.rope_theta),
-            sliding_window: config
-                .sliding_window
-                .filter(|_| !config.windowed_layers.is_empty()),
-            max_positions: config.max_position_embeddings,
+            config: config.clone(),
             gradient_checkpointing: false,
         }
+    }
+
+    /// The configuration that the model was built from.
+    pub fn config(&self) -> &CausalConfig {
+        &self.config
     }
 
     /// Whether a training pass keeps only the inputs of the blocks and computes each block again on the way back
@@ -166,10 +168,12 @@ impl CausalModel {
 
     /// Makes room in `cache` for `tokens` and gives what the blocks need to read them.
     pub(super) fn begin(&self, tokens: &TokenBatch, cache: &mut KvCache) -> Result<Pass> {
-        let (starts, mask) = cache.begin(tokens, self.max_positions)?;
+        let (starts, mask) = cache.begin(tokens, self.config.max_position_embeddings)?;
         let device = tokens.ids.device();
         let windowed = self
+            .config
             .sliding_window
+            .filter(|_| !self.config.windowed_layers.is_empty())
             .and_then(|window| cache.windowed_mask(tokens.width(), window, &device));
         let dtype = self.embed_tokens.weight.dtype();
         Ok(Pass {

@@ -39,7 +39,7 @@ impl PolicyModel for CausalModel {
     }
 
     fn max_positions(&self) -> usize {
-        self.max_positions
+        self.config.max_position_embeddings
     }
 
     fn device(&self) -> Device {

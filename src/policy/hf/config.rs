@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::policy::causal::{CausalConfig, RopeScaling};
 use crate::{Error, Result};
@@ -133,6 +133,80 @@ fn parse(config: &Fields) -> Result<CausalConfig> {
     let valid = parsed.validate();
     valid.map_err(|reason| Error::model_file(config.path, reason))?;
     Ok(parsed)
+}
+
+/// The fields of a `config.json` that describes `config`: what [`read_config`] reads is `config` again. The architecture is the first of
+/// [`Architecture`] that has all that `config` asks for.
+///
+/// # Errors
+/// If none has.
+pub(super) fn to_fields(config: &CausalConfig) -> Result<Map<String, Value>> {
+    use Architecture::*;
+    let layers = config.num_hidden_layers;
+    let windowed = &config.windowed_layers;
+    let all_windowed = windowed.len() == layers;
+    let even_bias = config.attention_bias == config.attention_output_bias;
+    let unrotated = !config.unrotated_layers.is_empty();
+    let has = |architecture: &Architecture| match architecture {
+        Llama => even_bias && windowed.is_empty() && !unrotated && !config.qk_norm,
+        Mistral => {
+            let bias = config.attention_bias || config.attention_output_bias || config.mlp_bias;
+            all_windowed && !bias && !unrotated && !config.qk_norm
+        }
+        Qwen2 => {
+            let bias = config.attention_bias && !config.attention_output_bias;
+            bias && !config.mlp_bias && !unrotated && !config.qk_norm
+        }
+        Qwen3 => config.qk_norm && even_bias && !config.mlp_bias && !unrotated,
+        SmolLm3 => even_bias && !config.qk_norm,
+    };
+    let known = Architecture::NAMES
+        .iter()
+        .find(|(architecture, ..)| has(architecture));
+    let Some((architecture, class, model_type)) = known else {
+        return Err(Error::config(
+            "model",
+            "a combination of biases, norms, windows and rotations",
+            "one that a supported architecture of transformers has",
+        ));
+    };
+    let mut rope = serde_json::to_value(config.rope_scaling).unwrap_or_default();
+    rope["rope_theta"] = json!(config.rope_theta);
+    let mut fields = json!({
+        "architectures": [class],
+        "model_type": model_type,
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.hidden_size,
+        "intermediate_size": config.intermediate_size,
+        "num_hidden_layers": layers,
+        "num_attention_heads": config.num_attention_heads,
+        "num_key_value_heads": config.num_key_value_heads,
+        "head_dim": config.head_size(),
+        "max_position_embeddings": config.max_position_embeddings,
+        "rope_parameters": rope,
+        "rms_norm_eps": config.rms_norm_eps,
+        "hidden_act": "silu",
+        "attention_bias": config.attention_bias,
+        "mlp_bias": config.mlp_bias,
+        "tie_word_embeddings": config.tie_word_embeddings,
+        "sliding_window": config.sliding_window.filter(|_| !windowed.is_empty()),
+    });
+    if !matches!(architecture, Llama | Mistral) {
+        let kind = |layer: usize| match windowed.contains(&layer) {
+            true => "sliding_attention",
+            false => "full_attention",
+        };
+        fields["use_sliding_window"] = json!(!windowed.is_empty());
+        fields["layer_types"] = (0..layers).map(kind).collect();
+    }
+    if *architecture == SmolLm3 {
+        let rotates = |layer| u8::from(!config.unrotated_layers.contains(&layer));
+        fields["no_rope_layers"] = (0..layers).map(rotates).collect();
+    }
+    match fields {
+        Value::Object(fields) => Ok(fields),
+        _ => Ok(Map::new()),
+    }
 }
 
 /// The base and the scaling of the rotary positions.
@@ -360,5 +434,88 @@ impl Fields<'_> {
     fn text(&self, name: &str, usual: &str) -> Result<String> {
         let text = self.typed(name, "a string", |v| v.as_str().map(str::to_string))?;
         Ok(text.unwrap_or_else(|| usual.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_of_a_configuration_is_read_as_that_configuration() {
+        let base = CausalConfig {
+            num_hidden_layers: 3,
+            head_dim: Some(32),
+            tie_word_embeddings: false,
+            ..CausalConfig::new(40)
+        };
+        let yarn = RopeScaling::Yarn {
+            factor: 4.0,
+            original_max_position_embeddings: 64,
+            beta_fast: 32.0,
+            beta_slow: 1.0,
+            attention_factor: 1.25,
+            truncate: false,
+        };
+        let windows = |layers: &[usize]| CausalConfig {
+            sliding_window: Some(8),
+            windowed_layers: layers.to_vec(),
+            ..base.clone()
+        };
+        let cases = [
+            (base.clone(), "llama"),
+            (windows(&[0, 1, 2]), "mistral"),
+            (windows(&[1]), "smollm3"),
+            (
+                CausalConfig {
+                    attention_bias: true,
+                    ..windows(&[2])
+                },
+                "qwen2",
+            ),
+            (
+                CausalConfig {
+                    qk_norm: true,
+                    tie_word_embeddings: true,
+                    rope_scaling: yarn,
+                    ..base.clone()
+                },
+                "qwen3",
+            ),
+            (
+                CausalConfig {
+                    attention_bias: true,
+                    attention_output_bias: true,
+                    mlp_bias: true,
+                    rope_theta: 500_000.0,
+                    rope_scaling: RopeScaling::Linear { factor: 2.0 },
+                    ..base.clone()
+                },
+                "llama",
+            ),
+            (
+                CausalConfig {
+                    unrotated_layers: vec![0, 2],
+                    ..base.clone()
+                },
+                "smollm3",
+            ),
+        ];
+        for (config, model_type) in cases {
+            let fields = to_fields(&config).unwrap();
+            assert_eq!(fields["model_type"], model_type);
+            let path = Path::new("config.json");
+            let read = parse(&Fields {
+                path,
+                fields: &fields,
+            });
+            assert_eq!(read.unwrap(), config, "{fields:?}");
+        }
+        let nobody = CausalConfig {
+            qk_norm: true,
+            mlp_bias: true,
+            ..base
+        };
+        assert!(to_fields(&nobody).is_err());
     }
 }

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use burn::tensor::{DType, FloatDType, TensorData};
 use safetensors::{Dtype, View};
@@ -12,12 +12,16 @@ use serde_json::{Map, Value, json};
 use super::config::{self, read_config};
 use super::files::{INDEX, SINGLE};
 use crate::folder::write_whole;
-use crate::policy::causal::{CausalModel, Weight};
+use crate::policy::causal::{CausalConfig, CausalModel, Weight};
 use crate::{Error, Result};
 
 /// How a model is written.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct SaveOptions {
+    /// The folder that the model was made from. Its tokenizer, chat template, generation settings and licence are copied, and
+    /// everything in its `config.json` but the type of the weights. Default: none; the folder then has the weights and a
+    /// `config.json` of the model's own configuration.
+    pub from: Option<PathBuf>,
     /// What the weights are rounded to; default: they stay what they are.
     pub dtype: Option<FloatDType>,
     /// The most bytes of tensors in a file; a larger model is written in shards. Default 5 GB.
@@ -29,6 +33,7 @@ pub struct SaveOptions {
 impl Default for SaveOptions {
     fn default() -> Self {
         Self {
+            from: None,
             dtype: None,
             max_shard_size: 5_000_000_000,
             replace: false,
@@ -36,22 +41,45 @@ impl Default for SaveOptions {
     }
 }
 
-/// Writes `model` into the folder `to`, with the configuration, the tokenizer and the licence of the folder `from` that it was
-/// made from: a folder that `transformers` loads, with the same logits.
+impl SaveOptions {
+    /// The defaults for a model that was made from the folder `from`.
+    pub fn from_folder(from: impl Into<PathBuf>) -> Self {
+        Self {
+            from: Some(from.into()),
+            ..Self::default()
+        }
+    }
+}
+
+/// Writes `model` into the folder `to`: a folder that `transformers` loads, with the same logits. It is there whole or not at all.
 ///
-/// The folder is there whole or not at all. In `config.json` the type of the weights is that of the files; everything else is
-/// copied as it is.
+/// ```
+/// use rlvr::policy::causal::CausalConfig;
+/// use rlvr::policy::hf::{LoadOptions, SaveOptions, load, save};
+///
+/// # #[cfg(feature = "flex")]
+/// # fn main() -> rlvr::Result<()> {
+/// # let root = std::env::temp_dir().join(format!("rlvr_save_{}", std::process::id()));
+/// # let folder = root.join("model");
+/// let device = burn::tensor::Device::flex();
+/// let config = CausalConfig { num_hidden_layers: 1, ..CausalConfig::new(32) };
+/// let model = config.init(0, &device)?;
+/// save(&model, &folder, &SaveOptions::default())?;
+/// let again = load(&folder, &LoadOptions::default(), &device)?;
+/// assert_eq!(again.config().hidden_size, model.config().hidden_size);
+/// # std::fs::remove_dir_all(root).unwrap();
+/// # Ok(())
+/// # }
+/// # #[cfg(not(feature = "flex"))]
+/// # fn main() {}
+/// ```
 ///
 /// # Errors
 /// If the model has adapters ([`CausalModel::merge_lora`] them, or [`save_adapters`](super::save_adapters)), is not what the
-/// configuration in `from` describes, `to` is not empty, or a file cannot be written.
-pub fn save(
-    model: &CausalModel,
-    from: impl AsRef<Path>,
-    to: impl AsRef<Path>,
-    options: &SaveOptions,
-) -> Result<()> {
-    let (from, to) = (from.as_ref(), to.as_ref());
+/// configuration in [`SaveOptions::from`] describes, or, without that folder, has a shape that no supported architecture has;
+/// if `to` is not empty, or a file cannot be written.
+pub fn save(model: &CausalModel, to: impl AsRef<Path>, options: &SaveOptions) -> Result<()> {
+    let (from, to) = (options.from.as_deref(), to.as_ref());
     if model.has_adapters() {
         return Err(Error::config(
             "model",
@@ -62,46 +90,61 @@ pub fn save(
     if options.max_shard_size == 0 {
         return Err(Error::config("max_shard_size", 0, "at least 1 byte"));
     }
-    check_shape(model, from)?;
+    let fields = match from {
+        Some(from) => {
+            check_config(model, from)?;
+            read_fields(from)?
+        }
+        None => config::to_fields(model.config())?,
+    };
     let stored: DType = match options.dtype {
         Some(dtype) => dtype.into(),
         None => model.embed_tokens.weight.dtype(),
     };
     write_whole(to, options.replace, |folder| {
-        write_config(from, folder, stored)?;
-        copy_companions(from, folder)?;
+        write_config(fields, folder, stored)?;
+        if let Some(from) = from {
+            copy_companions(from, folder)?;
+        }
         write_tensors(model, folder, stored, options.max_shard_size)
     })
 }
 
-/// Refuses a model that the configuration in `from` does not describe.
-fn check_shape(model: &CausalModel, from: &Path) -> Result<()> {
-    let config = read_config(from)?;
-    let ours = (
-        model.layers.len(),
-        model.embed_tokens.weight.dims(),
-        model.lm_head.is_none(),
-    );
-    let theirs = (
-        config.num_hidden_layers,
-        [config.vocab_size, config.hidden_size],
-        config.tie_word_embeddings,
-    );
+/// Returns an error if the configuration in `from` is not the model's.
+fn check_config(model: &CausalModel, from: &Path) -> Result<()> {
+    // The size of a head may be spelt out or not, and initial weights are no part of a shape.
+    let shape = |config: &CausalConfig| CausalConfig {
+        head_dim: Some(config.head_size()),
+        initializer_range: None,
+        ..config.clone()
+    };
+    let (theirs, ours) = (shape(&read_config(from)?), shape(model.config()));
     if ours == theirs {
         return Ok(());
     }
+    let fields = |config| serde_json::to_value(config).unwrap_or_default();
+    let (theirs, ours) = (fields(theirs), fields(ours));
+    let differing = ours.as_object().into_iter().flatten();
+    let differing: Vec<String> = differing
+        .filter(|(name, value)| theirs[*name] != **value)
+        .map(|(name, value)| format!("`{name}` is {} and the model's {value}", theirs[name]))
+        .collect();
     let reason = format!(
-        "describes (layers, embedding, tied) = {theirs:?}, and the model has {ours:?}; expected the configuration of the model"
+        "describes another model: {}; expected the configuration of the model",
+        differing.join(", ")
     );
     Err(Error::model_file(from.join(config::FILE), reason))
 }
 
-/// The configuration with the type of the files.
-fn write_config(from: &Path, folder: &Path, stored: DType) -> Result<()> {
+/// The fields of the configuration in `from`.
+fn read_fields(from: &Path) -> Result<Map<String, Value>> {
     let path = from.join(config::FILE);
     let text = fs::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
-    let mut fields: Map<String, Value> =
-        serde_json::from_str(&text).map_err(|reason| Error::model_file(&path, reason))?;
+    serde_json::from_str(&text).map_err(|reason| Error::model_file(&path, reason))
+}
+
+/// The configuration with the type of the files.
+fn write_config(mut fields: Map<String, Value>, folder: &Path, stored: DType) -> Result<()> {
     let name = match stored {
         DType::BF16 => "bfloat16",
         DType::F16 => "float16",
