@@ -34,6 +34,9 @@ struct Args {
     /// The model's folder
     #[arg(long)]
     model: PathBuf,
+    /// The folder of the tokenizer and the chat template, for a model without one, such as `policy` in a checkpoint; default: the model's
+    #[arg(long, value_name = "DIR")]
+    tokenizer: Option<PathBuf>,
     /// Adapters to put on it, in PEFT's format
     #[arg(long, value_name = "DIR")]
     adapter: Option<PathBuf>,
@@ -81,8 +84,9 @@ fn run(args: &Args) -> Result<()> {
         (model, _) = load_adapters(model, adapter)?;
         model = model.merge_lora();
     }
-    let tokenizer = ChatTokenizer::from_folder(&args.model)?;
-    let mut sampling = read_sampling(&args.model)?;
+    let companions = args.tokenizer.as_ref().unwrap_or(&args.model);
+    let tokenizer = ChatTokenizer::from_folder(companions)?;
+    let mut sampling = read_sampling(companions)?;
     if let Some(temperature) = args.temperature {
         sampling.temperature = temperature;
     }

@@ -504,3 +504,42 @@ fn a_model_is_saved_without_the_folder_it_came_from() {
         "{refused}"
     );
 }
+
+#[test]
+fn other_programs_read_the_policy_of_a_checkpoint() {
+    use rlvr::prelude::*;
+    let tokenizer = CharTokenizer::new("abcd", &[]).unwrap();
+    let config = CausalConfig {
+        hidden_size: 16,
+        intermediate_size: 24,
+        num_hidden_layers: 1,
+        ..CausalConfig::new(tokenizer.vocab_size())
+    };
+    let policy = config.init(3, &device().autodiff()).unwrap();
+    let builder = Trainer::builder(policy, tokenizer)
+        .config(TrainerConfig {
+            optimizer: OptimizerConfig::new(Schedule::constant(0.01)),
+            ..TrainerConfig::default()
+        })
+        .rewards(
+            RewardSet::builder()
+                .add(
+                    1.0,
+                    FnReward::plain("length", |input| input.length() as f64),
+                )
+                .build()
+                .unwrap(),
+        )
+        .problems([Problem::new("a", "b")]);
+    let mut trainer = builder.build().unwrap();
+    trainer.train(2).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let saved = trainer.save_checkpoint(folder.path(), 1).unwrap();
+    assert!(saved.join("policy/model.safetensors").exists());
+    let read = open(&saved.join("policy")).unwrap();
+    let weights = |model: &CausalModel| -> Vec<f32> {
+        let weight = model.embed_tokens.weight.val().inner();
+        weight.try_into_vec_as::<f32>().unwrap()
+    };
+    assert_eq!(weights(&read), weights(trainer.policy()));
+}

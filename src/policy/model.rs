@@ -1,12 +1,14 @@
 //! What a policy must do.
 
+use std::path::Path;
+
 use burn::module::{Module, ModuleDisplay};
 use burn::tensor::{Device, Tensor};
 
 use super::cache::PolicyCache;
 use super::forward_pass::{ForwardPass, PrefixedBatch};
 use super::tokens::TokenBatch;
-use crate::Result;
+use crate::{Error, Result};
 
 /// A language model as a policy.
 ///
@@ -73,6 +75,26 @@ pub trait PolicyModel: Module + ModuleDisplay {
     /// As [`forward`](Self::forward).
     fn forward_pass(&self, batch: &PrefixedBatch) -> Result<ForwardPass> {
         Ok(self.hidden_states(batch)?.into())
+    }
+
+    /// Writes the weights into the new folder `to` in a format that other programs read, and returns whether it did. A checkpoint then
+    /// holds them in place of Burn's record. Provided: there is no such format.
+    ///
+    /// # Errors
+    /// If the folder cannot be written.
+    fn export(&self, to: &Path) -> Result<bool> {
+        let _ = to;
+        Ok(false)
+    }
+
+    /// This model with the weights that [`export`](Self::export) wrote to the folder `from`.
+    ///
+    /// # Errors
+    /// If they are missing, broken or of another shape; as provided, always.
+    fn import(self, from: &Path) -> Result<Self> {
+        let reason =
+            "this build does not read such weights; those of the transformer need the feature `hf`";
+        Err(Error::checkpoint(from, reason))
     }
 
     /// What distinguishes this model from others that a checkpoint of its trained parameters does not belong to. Provided: hashes

@@ -25,6 +25,8 @@ use crate::rollout::RolloutBuffer;
 use crate::{Error, Result};
 
 const PREFIX: &str = "step-";
+/// The folder of weights that other programs read.
+const WEIGHTS: &str = "policy";
 const MANIFEST: &str = "manifest.json";
 /// Raised when checkpoints of the version before can no longer be read.
 const FORMAT: u32 = 2;
@@ -209,7 +211,9 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
         let file = |name: &str| folder.join(format!("{name}.bpk"));
         let learner = &self.learner;
         let trained = Trained::of(&learner.policy);
-        trained.save(learner.policy.valid(), &file("policy"))?;
+        if !learner.policy.export(&folder.join(WEIGHTS))? {
+            trained.save(learner.policy.valid(), &file("policy"))?;
+        }
         learner.optimizer.save(&learner.policy, folder, "policy")?;
         if let Some(Reference::Policy(reference)) = &learner.reference {
             // It differs from the policy in nothing that the policy does not train.
@@ -292,7 +296,11 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
         let file = |name: &str| path.join(format!("{name}.bpk"));
         let learner = &self.learner;
         let trained = Trained::of(&learner.policy);
-        let policy = trained.load(learner.policy.clone(), &file("policy"))?;
+        let exported = path.join(WEIGHTS);
+        let policy = match exported.is_dir() {
+            true => learner.policy.clone().import(&exported)?,
+            false => trained.load(learner.policy.clone(), &file("policy"))?,
+        };
         let mut optimizer = Optimizer::new(learner.config.optimizer)?;
         optimizer.load(&policy, path, "policy", manifest.policy_updates)?;
         let reference = match &learner.reference {

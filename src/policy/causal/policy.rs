@@ -53,6 +53,17 @@ impl PolicyModel for CausalModel {
         }
     }
 
+    /// A Hugging Face folder, unless the model has adapters.
+    #[cfg(feature = "hf")]
+    fn export(&self, to: &std::path::Path) -> Result<bool> {
+        crate::policy::hf::export(self, to)
+    }
+
+    #[cfg(feature = "hf")]
+    fn import(self, from: &std::path::Path) -> Result<Self> {
+        crate::policy::hf::import(self, from)
+    }
+
     /// Adds the rank and the scale of every kind of adapter.
     fn describe(&self) -> Result<Value> {
         let mut description = describe(self)?;

@@ -4,12 +4,14 @@
 //! loads. [`load_adapters`] and [`save_adapters`] do the same for adapters, in the format of PEFT. The tokenizer and the chat
 //! template of a folder are [`prompt::hf`](crate::prompt::hf)'s.
 
+mod checkpoint;
 mod config;
 mod files;
 mod load;
 mod peft;
 mod save;
 
+pub(crate) use checkpoint::{export, import};
 pub use config::read_config;
 pub use load::{LoadOptions, load};
 pub use peft::{load_adapters, save_adapters};
