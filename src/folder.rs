@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 
 use crate::{Error, Result};
@@ -63,12 +63,27 @@ fn parent(path: &Path) -> &Path {
     }
 }
 
-/// Where `path` is written before it takes its place; another process writes elsewhere.
+/// Where the folder `path` is written before it takes its place; another process writes elsewhere.
 fn temporary(path: &Path) -> PathBuf {
+    let mut name = half_file(path).into_os_string();
+    name.push(format!("-{}", std::process::id()));
+    name.into()
+}
+
+/// Where the file `path` is written before it takes its place.
+fn half_file(path: &Path) -> PathBuf {
     let mut name = OsString::from(WRITING);
     name.push(path.file_name().unwrap_or_default());
-    name.push(format!("-{}", std::process::id()));
     path.with_file_name(name)
+}
+
+/// Removes what a killed process left of an attempt to replace the file `path`.
+pub(crate) fn remove_half_file(path: &Path) -> Result<()> {
+    let half = half_file(path);
+    match fs::remove_file(&half) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::io(&half, error)),
+        _ => Ok(()),
+    }
 }
 
 /// Makes the folder `path` with what `write` puts into it: written beside its place, forced to disk, renamed. What was there before
@@ -115,7 +130,7 @@ pub(crate) fn replace_folder(
 /// [`Error::Io`] if a file cannot be written or renamed; the old file is then still there.
 pub(crate) fn replace_file(path: &Path, bytes: &[u8]) -> Result<()> {
     create(parent(path))?;
-    let temporary = temporary(path);
+    let temporary = half_file(path);
     let write = || -> std::io::Result<()> {
         let mut file = File::create(&temporary)?;
         file.write_all(bytes)?;
@@ -151,7 +166,7 @@ pub(crate) fn write_whole(
     }
     let occupied = match fs::read_dir(path) {
         Ok(mut entries) => entries.next().is_some(),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => false,
+        Err(error) if error.kind() == ErrorKind::NotFound => false,
         Err(error) => return Err(Error::io(path, error)),
     };
     if occupied && !replace {

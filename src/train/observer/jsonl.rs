@@ -5,7 +5,7 @@ use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use super::{Observer, StepRecord};
-use crate::folder::{create, replace_file};
+use crate::folder::{create, remove_half_file, replace_file};
 use crate::{Error, Result};
 
 /// Appends every record to a file, one JSON object per line (see [`StepRecord`] for what it looks like).
@@ -64,6 +64,7 @@ impl MetricsFile {
     /// it was taken for. [`Error::Io`] if reading or writing fails.
     pub fn resume(path: impl AsRef<Path>, step: u64) -> Result<Self> {
         let path = path.as_ref();
+        remove_half_file(path)?;
         let bytes = match fs::read(path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == ErrorKind::NotFound => return Self::create(path),
@@ -173,6 +174,19 @@ mod tests {
     fn steps(path: &Path) -> Vec<u64> {
         let records = read_metrics(path).unwrap();
         records.iter().map(|record| record.step).collect()
+    }
+
+    #[test]
+    fn what_a_killed_process_left_of_a_rewrite_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("metrics.jsonl");
+        let mut file = MetricsFile::create(&path).unwrap();
+        file.on_step(&StepRecord::new(1).with("reward", 0.5))
+            .unwrap();
+        fs::write(folder.path().join(".writing-metrics.jsonl"), "half").unwrap();
+        MetricsFile::resume(&path, 1).unwrap();
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        assert_eq!(read_metrics(&path).unwrap().len(), 1);
     }
 
     #[test]
