@@ -75,15 +75,6 @@ fn continue_run(trainer: &mut Rl, folder: &Path, steps: u64) {
     assert_eq!(end.unwrap(), RunEnd::Finished);
 }
 
-/// The metrics of a step except those that measure time, bit by bit.
-fn bits(record: &StepRecord) -> BTreeMap<String, u64> {
-    let timeless = |name: &str| !name.starts_with("time/") && name != "tokens_per_second";
-    let metrics = record.metrics.iter().filter(|(name, _)| timeless(name));
-    metrics
-        .map(|(name, value)| (name.clone(), value.to_bits()))
-        .collect()
-}
-
 /// Records of a run, by step.
 #[derive(Default)]
 struct Records(BTreeMap<u64, BTreeMap<String, u64>>);
@@ -91,7 +82,7 @@ struct Records(BTreeMap<u64, BTreeMap<String, u64>>);
 impl Records {
     /// Adds a record; a step that is there already must have the same.
     fn add(&mut self, record: &StepRecord) {
-        let new = bits(record);
+        let new = toy::bits(record);
         let old = self.0.entry(record.step).or_insert_with(|| new.clone());
         assert_eq!(*old, new, "step {} has two different records", record.step);
     }

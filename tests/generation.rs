@@ -108,11 +108,7 @@ impl Counting {
 }
 
 impl PolicyModel for Counting {
-    type Cache = KvCache;
-
-    fn empty_cache(&self, rows: usize) -> KvCache {
-        self.inner.empty_cache(rows)
-    }
+    crate::passed_on_to_inner!();
 
     fn forward(&self, tokens: &TokenBatch, cache: &mut KvCache) -> rlvr::Result<Tensor<3>> {
         let ids: Vec<i32> = tokens.ids.clone().try_into_vec_as::<i32>().unwrap();
@@ -127,22 +123,6 @@ impl PolicyModel for Counting {
             width: tokens.width(),
         });
         self.inner.forward(tokens, cache)
-    }
-
-    fn unembedding(&self) -> Tensor<2> {
-        self.inner.unembedding()
-    }
-
-    fn vocab_size(&self) -> usize {
-        self.inner.vocab_size()
-    }
-
-    fn max_positions(&self) -> usize {
-        self.inner.max_positions()
-    }
-
-    fn device(&self) -> Device {
-        self.inner.device()
     }
 }
 

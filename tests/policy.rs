@@ -481,32 +481,12 @@ struct Recomputed {
 }
 
 impl PolicyModel for Recomputed {
-    type Cache = KvCache;
-
-    fn empty_cache(&self, rows: usize) -> KvCache {
-        self.inner.empty_cache(rows)
-    }
+    crate::passed_on_to_inner!();
 
     fn forward(&self, tokens: &TokenBatch, cache: &mut KvCache) -> rlvr::Result<Tensor<3>> {
         let hidden = self.inner.forward(tokens, cache)?;
         assert!(!hidden.is_tracked(), "the whole trunk is kept on the tape");
         Ok(hidden)
-    }
-
-    fn unembedding(&self) -> Tensor<2> {
-        self.inner.unembedding()
-    }
-
-    fn vocab_size(&self) -> usize {
-        self.inner.vocab_size()
-    }
-
-    fn max_positions(&self) -> usize {
-        self.inner.max_positions()
-    }
-
-    fn device(&self) -> Device {
-        self.inner.device()
     }
 
     fn forward_pass(&self, batch: &PrefixedBatch) -> rlvr::Result<ForwardPass> {

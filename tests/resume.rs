@@ -17,6 +17,11 @@ use rlvr::train::observer::StepRecord;
 use rlvr::train::{AdaptiveTarget, KlInReward, TrainerConfig, latest_checkpoint};
 use toy::Rl;
 
+/// The step and its metrics but for the clock's, bit by bit.
+fn bits(record: &StepRecord) -> (u64, BTreeMap<String, u64>) {
+    (record.step, toy::bits(record))
+}
+
 /// GRPO with everything that moves beside the policy: a reference that follows, a rate that falls.
 fn grpo() -> TrainerConfig {
     let mut config = TrainerConfig {
@@ -57,14 +62,6 @@ fn ppo() -> TrainerConfig {
         }),
         ..toy::ppo_config()
     }
-}
-
-/// The metrics of a step but for the clock's, bit by bit.
-fn bits(record: &StepRecord) -> (u64, BTreeMap<String, u64>) {
-    let timeless = |name: &str| !name.starts_with("time/") && name != "tokens_per_second";
-    let metrics = record.metrics.iter().filter(|(name, _)| timeless(name));
-    let metrics = metrics.map(|(name, value)| (name.clone(), value.to_bits()));
-    (record.step, metrics.collect())
 }
 
 fn assert_same(a: &Rl, b: &Rl, what: &str) {
@@ -408,15 +405,7 @@ fn a_checkpoint_of_a_model_of_another_shape_or_of_the_future_is_refused() {
         |c: &mut rlvr::policy::causal::CausalConfig| c.hidden_size = 24,
         |c: &mut rlvr::policy::causal::CausalConfig| c.num_hidden_layers = 2,
     ] {
-        let mut shape = rlvr::policy::causal::CausalConfig {
-            hidden_size: 16,
-            intermediate_size: 24,
-            num_hidden_layers: 1,
-            num_attention_heads: 2,
-            num_key_value_heads: 2,
-            max_position_embeddings: 16,
-            ..rlvr::policy::causal::CausalConfig::new(6)
-        };
+        let mut shape = toy::shape(6);
         change(&mut shape);
         let policy = shape.init(0, &device().autodiff()).unwrap();
         let builder = Rl::builder(policy, toy::tokenizer())

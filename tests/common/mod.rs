@@ -4,6 +4,34 @@
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde_json::Value;
 
+/// What a policy that wraps another in its field `inner` passes on: everything but `forward`.
+#[macro_export]
+macro_rules! passed_on_to_inner {
+    () => {
+        type Cache = rlvr::policy::KvCache;
+
+        fn empty_cache(&self, rows: usize) -> rlvr::policy::KvCache {
+            self.inner.empty_cache(rows)
+        }
+
+        fn unembedding(&self) -> burn::tensor::Tensor<2> {
+            self.inner.unembedding()
+        }
+
+        fn vocab_size(&self) -> usize {
+            self.inner.vocab_size()
+        }
+
+        fn max_positions(&self) -> usize {
+            self.inner.max_positions()
+        }
+
+        fn device(&self) -> burn::tensor::Device {
+            self.inner.device()
+        }
+    };
+}
+
 /// Every CPU backend of this build, by name.
 #[allow(clippy::vec_init_then_push)] // which of the pushes exist depends on the features
 pub fn devices() -> Vec<(&'static str, Device)> {

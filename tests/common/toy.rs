@@ -1,6 +1,8 @@
 //! A task that a one-layer policy learns in seconds: repeat the character that was asked.
 #![allow(dead_code)]
 
+use std::collections::BTreeMap;
+
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor};
 use rlvr::advantage::{Estimator, Gae};
@@ -32,16 +34,21 @@ pub fn tokenizer() -> CharTokenizer {
 
 /// One layer, on the gradient tape.
 pub fn policy(seed: u64, device: &Device) -> CausalModel {
-    let config = CausalConfig {
+    let config = shape(tokenizer().vocab_size());
+    config.init(seed, &device.clone().autodiff()).unwrap()
+}
+
+/// The shape of the policy, over a vocabulary of `tokens`.
+pub fn shape(tokens: usize) -> CausalConfig {
+    CausalConfig {
         hidden_size: 16,
         intermediate_size: 24,
         num_hidden_layers: 1,
         num_attention_heads: 2,
         num_key_value_heads: 2,
         max_position_embeddings: 16,
-        ..CausalConfig::new(tokenizer().vocab_size())
-    };
-    config.init(seed, &device.clone().autodiff()).unwrap()
+        ..CausalConfig::new(tokens)
+    }
 }
 
 /// Prompts of different lengths, so that batches are ragged; the answer is the last character.
@@ -139,6 +146,15 @@ pub fn builder(
 /// The records of the next `count` steps.
 pub fn steps(trainer: &mut Rl, count: usize) -> Vec<StepRecord> {
     (0..count).map(|_| trainer.step().unwrap()).collect()
+}
+
+/// The metrics of a step but for the clock's, bit by bit.
+pub fn bits(record: &StepRecord) -> BTreeMap<String, u64> {
+    let timeless = |name: &str| !name.starts_with("time/") && name != "tokens_per_second";
+    let metrics = record.metrics.iter().filter(|(name, _)| timeless(name));
+    metrics
+        .map(|(name, value)| (name.clone(), value.to_bits()))
+        .collect()
 }
 
 /// A metric that must be there.

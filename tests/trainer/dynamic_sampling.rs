@@ -5,7 +5,6 @@ use rlvr::advantage::{Estimator, ReinforcePlusPlus};
 use rlvr::prompt::{Problem, ProblemOrder};
 use rlvr::reward::{FnReward, RewardSet};
 use rlvr::rollout::{RewardOutcome, RewardRecord, Rollout, RolloutGroup};
-use rlvr::train::observer::StepRecord;
 use rlvr::train::{DynamicSampling, Exhausted, TrainerConfig};
 
 use crate::common::{assert_close, devices};
@@ -323,15 +322,6 @@ fn what_counts_as_a_signal() {
     ));
 }
 
-/// The metrics of a step but for the clock's, bit by bit.
-fn bits(record: &StepRecord) -> Vec<(String, u64)> {
-    let timeless = |name: &str| !name.starts_with("time/") && name != "tokens_per_second";
-    let metrics = record.metrics.iter().filter(|(name, _)| timeless(name));
-    metrics
-        .map(|(name, value)| (name.clone(), value.to_bits()))
-        .collect()
-}
-
 #[test]
 fn a_resumed_run_asks_the_same_problems_to_the_last_bit() {
     let config = config(Some(DynamicSampling::default()));
@@ -349,7 +339,7 @@ fn a_resumed_run_asks_the_same_problems_to_the_last_bit() {
         resumed.load_checkpoint(&saved).unwrap();
         for _ in 0..3 {
             let (a, b) = (straight.step().unwrap(), resumed.step().unwrap());
-            assert_eq!(bits(&a), bits(&b), "{backend}");
+            assert_eq!(toy::bits(&a), toy::bits(&b), "{backend}");
             assert_eq!(
                 straight.last_rollouts(),
                 resumed.last_rollouts(),

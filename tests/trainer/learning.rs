@@ -2,7 +2,6 @@
 
 use rlvr::advantage::{Estimator, GroupMean};
 use rlvr::loss::PolicyObjective;
-use rlvr::policy::causal::CausalConfig;
 use rlvr::prompt::Tokenizer;
 use rlvr::rollout::Rollout;
 use rlvr::train::observer::StepRecord;
@@ -42,15 +41,7 @@ fn grpo_learns_the_task_from_every_seed_and_on_every_backend() {
 #[test]
 fn a_policy_with_more_tokens_than_its_tokenizer_is_trained_and_evaluated() {
     let device = toy::device();
-    let policy = CausalConfig {
-        hidden_size: 16,
-        intermediate_size: 24,
-        num_hidden_layers: 1,
-        num_attention_heads: 2,
-        num_key_value_heads: 2,
-        max_position_embeddings: 16,
-        ..CausalConfig::new(toy::tokenizer().vocab_size() + 4)
-    };
+    let policy = toy::shape(toy::tokenizer().vocab_size() + 4);
     let policy = policy.init(1, &device.autodiff()).unwrap();
     let config = TrainerConfig {
         passes: 2,

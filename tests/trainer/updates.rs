@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use burn::module::Module;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
 use rlvr::advantage::{Estimator, GroupMean};
 use rlvr::loss::{KlEstimator, KlPenalty, PolicyObjective};
 use rlvr::policy::causal::CausalModel;
@@ -120,11 +120,7 @@ struct Watched {
 }
 
 impl PolicyModel for Watched {
-    type Cache = KvCache;
-
-    fn empty_cache(&self, rows: usize) -> KvCache {
-        self.inner.empty_cache(rows)
-    }
+    crate::passed_on_to_inner!();
 
     fn forward(&self, tokens: &TokenBatch, cache: &mut KvCache) -> rlvr::Result<Tensor<3>> {
         let hidden = self.inner.forward(tokens, cache)?;
@@ -133,22 +129,6 @@ impl PolicyModel for Watched {
             self.passes.lock().unwrap().push(shape);
         }
         Ok(hidden)
-    }
-
-    fn unembedding(&self) -> Tensor<2> {
-        self.inner.unembedding()
-    }
-
-    fn vocab_size(&self) -> usize {
-        self.inner.vocab_size()
-    }
-
-    fn max_positions(&self) -> usize {
-        self.inner.max_positions()
-    }
-
-    fn device(&self) -> Device {
-        self.inner.device()
     }
 }
 
