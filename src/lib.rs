@@ -103,6 +103,7 @@ pub mod policy;
 pub mod prelude;
 pub mod prompt;
 pub mod random;
+mod recorded;
 pub mod reward;
 pub mod rollout;
 pub mod train;

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{AdvantageEstimator, AdvantageInput, Advantages};
-use crate::{Error, Result};
+use crate::Result;
+use crate::recorded::Recorded;
 
 impl PartialEq for dyn AdvantageEstimator {
     /// Two estimators are equal if their names and fingerprints are.
@@ -14,13 +15,8 @@ impl PartialEq for dyn AdvantageEstimator {
     }
 }
 
-/// What a file says about a custom estimator: enough to compare it with another, not enough to estimate anything.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Recorded {
-    name: String,
-    fingerprint: String,
-}
+const FIELD: &str = "advantage";
+const EXPECTED: &str = "an estimator given by the program, with Estimator::custom";
 
 impl AdvantageEstimator for Recorded {
     fn name(&self) -> &str {
@@ -28,7 +24,7 @@ impl AdvantageEstimator for Recorded {
     }
 
     fn estimate(&self, _input: &AdvantageInput) -> Result<Advantages> {
-        Err(self.error())
+        Err(self.error(FIELD, EXPECTED))
     }
 
     fn fingerprint(&self) -> String {
@@ -36,17 +32,7 @@ impl AdvantageEstimator for Recorded {
     }
 
     fn validate(&self) -> Result<()> {
-        Err(self.error())
-    }
-}
-
-impl Recorded {
-    fn error(&self) -> Error {
-        Error::config(
-            "advantage",
-            &self.name,
-            "an estimator given by the program, with Estimator::custom: a file has only its name",
-        )
+        Err(self.error(FIELD, EXPECTED))
     }
 }
 

@@ -26,17 +26,25 @@ pub fn drop_long_prompts(
     max_tokens: usize,
 ) -> Result<usize> {
     let fits = |(index, problem): (usize, &Problem)| {
-        let tokens = tokenizer.encode_prompt(&problem.prompt).map_err(|reason| {
-            let field = format!("problems[{index}].prompt");
-            Error::config(field, reason, "text that the tokenizer encodes")
-        })?;
-        Ok(tokens.len() <= max_tokens)
+        Ok(encode_problem(index, problem, tokenizer)?.len() <= max_tokens)
     };
     let fits = problems.iter().enumerate().map(fits);
     let mut fits = fits.collect::<Result<Vec<bool>>>()?.into_iter();
     let before = problems.len();
     problems.retain(|_| fits.next().unwrap_or(true));
     Ok(before - problems.len())
+}
+
+/// The prompt's tokens of the problem at `index` of a list; an error names the index.
+pub(crate) fn encode_problem(
+    index: usize,
+    problem: &Problem,
+    tokenizer: &dyn Tokenizer,
+) -> Result<Vec<u32>> {
+    tokenizer.encode_prompt(&problem.prompt).map_err(|reason| {
+        let field = format!("problems[{index}].prompt");
+        Error::config(field, reason, "text that the tokenizer encodes")
+    })
 }
 
 #[cfg(test)]

@@ -26,6 +26,7 @@ pub use chars::CharTokenizer;
 pub use countdown::Countdown;
 pub use jsonl::JsonLines;
 pub use length::drop_long_prompts;
+pub(crate) use length::encode_problem;
 pub use order::ProblemOrder;
 pub use split::{Split, split};
 pub use stream::TextStream;

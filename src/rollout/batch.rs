@@ -62,11 +62,11 @@ impl RolloutBatch {
                 ));
             };
             let tokens = rollout.tokens.len();
-            for (what, len) in [
-                ("log-probs", rollout.log_probs.len()),
-                ("mask", rollout.mask.len()),
-            ] {
-                if len != tokens && !(what == "mask" && len == 0) {
+            // Without a mask all tokens are trained.
+            let mask = Some(rollout.mask.len()).filter(|&len| len > 0);
+            let log_probs = ("log-probs", rollout.log_probs.len());
+            for (what, len) in [log_probs, ("mask", mask.unwrap_or(tokens))] {
+                if len != tokens {
                     return Err(Error::shape(
                         format!("{what} of rollout {index}"),
                         len,
@@ -130,7 +130,7 @@ impl RolloutBatch {
         model.hidden_states(&self.sequences)
     }
 
-    /// The same in training, with the way back to the parameters, for [`ScoredTokens`](crate::policy::ScoredTokens).
+    /// The same in training, with their backward pass, for [`ScoredTokens`](crate::policy::ScoredTokens).
     ///
     /// # Errors
     /// As [`PolicyModel::forward`].
@@ -170,7 +170,7 @@ impl RolloutBatch {
         critic.values(&self.sequences)
     }
 
-    /// The same in training, with the way back to the parameters.
+    /// The same in training, with their backward pass.
     ///
     /// # Errors
     /// As [`ValueModel::value_pass`].

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::generate::{Completion, GenerationConfig, GenerationRequest, generate, sample_group};
 use crate::policy::PolicyModel;
-use crate::prompt::Tokenizer;
+use crate::prompt::{Tokenizer, encode_problem};
 use crate::types::{Problem, RolloutBuffer};
 use crate::{Error, Result};
 
@@ -166,14 +166,14 @@ fn check(
 ///
 /// # Errors
 /// [`Error::Config`] that names the index of the first problem that does not fit, and why.
-pub fn check_prompts(
-    problems: &[Arc<Problem>],
+pub fn check_prompts<'a>(
+    problems: impl IntoIterator<Item = &'a Problem>,
     tokenizer: &dyn Tokenizer,
     vocabulary: usize,
     max_positions: usize,
     max_new_tokens: usize,
 ) -> Result<Vec<Vec<u32>>> {
-    let encode = |(index, problem): (usize, &Arc<Problem>)| {
+    let encode = |(index, problem): (usize, &Problem)| {
         let refuse = |value: String, expected: String| {
             Err(Error::config(
                 format!("problems[{index}].prompt"),
@@ -181,12 +181,7 @@ pub fn check_prompts(
                 expected,
             ))
         };
-        let prompt = match tokenizer.encode_prompt(&problem.prompt) {
-            Ok(prompt) => prompt,
-            Err(reason) => {
-                return refuse(reason.to_string(), "text that the tokenizer encodes".into());
-            }
-        };
+        let prompt = encode_problem(index, problem, tokenizer)?;
         if prompt.is_empty() {
             return refuse("0 tokens".into(), "at least 1 token".into());
         }
@@ -207,7 +202,7 @@ pub fn check_prompts(
         }
         Ok(prompt)
     };
-    problems.iter().enumerate().map(encode).collect()
+    problems.into_iter().enumerate().map(encode).collect()
 }
 
 #[cfg(test)]
@@ -265,7 +260,7 @@ mod tests {
     fn a_prompt_that_cannot_be_answered_is_named() {
         let tokenizer = CharTokenizer::new("abc", &[]).unwrap();
         let check = |prompts: &[&str], vocabulary, positions| {
-            let problem = |prompt: &&str| Arc::new(Problem::new(*prompt, ""));
+            let problem = |prompt: &&str| Problem::new(*prompt, "");
             let problems: Vec<_> = prompts.iter().map(problem).collect();
             check_prompts(&problems, &tokenizer, vocabulary, positions, 4)
         };

@@ -73,6 +73,19 @@ impl GenerationConfig {
         }
         Ok(())
     }
+
+    /// Returns an error if a stop token is outside of the model's vocabulary, so that it would never be sampled.
+    pub(crate) fn check_stop_tokens(&self, vocabulary: usize) -> Result<()> {
+        let mut ids = self.stop_tokens.iter().enumerate();
+        match ids.find(|&(_, &id)| id as usize >= vocabulary) {
+            Some((index, id)) => Err(Error::config(
+                format!("generation.stop_tokens[{index}]"),
+                id,
+                format!("a token below the model's vocabulary of {vocabulary}"),
+            )),
+            None => Ok(()),
+        }
+    }
 }
 
 /// A prompt to be answered `samples` times.
@@ -157,18 +170,7 @@ pub fn generate_streaming<M: PolicyModel>(
     mut observe: impl FnMut(&TokenEvent) -> bool,
 ) -> Result<Vec<Vec<Completion>>> {
     config.validate()?;
-    for (index, &id) in config.stop_tokens.iter().enumerate() {
-        if id as usize >= model.vocab_size() {
-            return Err(Error::config(
-                format!("generation.stop_tokens[{index}]"),
-                id,
-                format!(
-                    "a token below the model's vocabulary of {}",
-                    model.vocab_size()
-                ),
-            ));
-        }
-    }
+    config.check_stop_tokens(model.vocab_size())?;
     for (index, request) in requests.iter().enumerate() {
         let needed = request.prompt.len().saturating_add(config.max_new_tokens);
         if request.prompt.is_empty() {

@@ -171,7 +171,7 @@ impl<M: PolicyModel, V: ValueModel> TrainerBuilder<M, V> {
             None => Box::new(ShuffledProblems::new(self.problems, config.seed)?),
         };
         let prompts = check_prompts(
-            problems.problems(),
+            problems.problems().iter().map(Arc::as_ref),
             self.tokenizer.as_ref(),
             self.policy.vocab_size(),
             self.policy.max_positions(),
@@ -192,7 +192,7 @@ impl<M: PolicyModel, V: ValueModel> TrainerBuilder<M, V> {
                 return Err(Error::config(
                     "reference_sync",
                     format!("{:?}", config.reference_sync),
-                    "never with a reference of its own, which does not follow the policy",
+                    "never with TrainerBuilder::reference, which does not follow the policy",
                 ));
             }
             Some(scorer) => Some(Reference::Scorer(scorer)),
@@ -237,15 +237,7 @@ fn check_vocabulary(
             format!("at most the policy's {policy}"),
         ));
     }
-    let stop = &config.generation.stop_tokens;
-    match stop.iter().find(|&&id| id as usize >= policy) {
-        Some(id) => Err(Error::config(
-            "generation.stop_tokens",
-            id,
-            format!("ids below the policy's vocabulary of {policy}"),
-        )),
-        None => Ok(()),
-    }
+    config.generation.check_stop_tokens(policy)
 }
 
 /// Rejects a critic that nothing reads, and an estimator without the critic that it needs.

@@ -120,12 +120,12 @@ impl Parts {
 /// # Errors
 /// If the folder exists but cannot be listed.
 pub fn latest_checkpoint(folder: impl AsRef<Path>) -> Result<Option<PathBuf>> {
-    let mut all = folders(folder.as_ref(), PREFIX)?;
+    let mut all = checkpoints(folder.as_ref())?;
     Ok(all.pop().map(|(_, path)| path))
 }
 
-/// The entries of `folder` called `prefix` and a step, with their steps, oldest first.
-fn folders(folder: &Path, prefix: &str) -> Result<Vec<(u64, PathBuf)>> {
+/// The checkpoints in `folder` with their steps, oldest first.
+fn checkpoints(folder: &Path) -> Result<Vec<(u64, PathBuf)>> {
     if !folder.exists() {
         return Ok(Vec::new());
     }
@@ -133,18 +133,13 @@ fn folders(folder: &Path, prefix: &str) -> Result<Vec<(u64, PathBuf)>> {
     for entry in fs::read_dir(folder).map_err(|e| Error::io(folder, e))? {
         let path = entry.map_err(|e| Error::io(folder, e))?.path();
         let name = path.file_name().and_then(|name| name.to_str());
-        let step = name.and_then(|name| name.strip_prefix(prefix)?.parse().ok());
+        let step = name.and_then(|name| name.strip_prefix(PREFIX)?.parse().ok());
         if let Some(step) = step {
             found.push((step, path));
         }
     }
     found.sort();
     Ok(found)
-}
-
-/// The folder name of the checkpoint after `step` steps.
-fn folder_name(step: u64) -> String {
-    format!("{PREFIX}{step:08}")
 }
 
 impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
@@ -167,12 +162,12 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
         };
         self.check_folder(folder)?;
         let step = self.steps_done();
-        let place = folder.join(folder_name(step));
+        let place = folder.join(format!("{PREFIX}{step:08}"));
         // Another digit and it is still the checkpoint of this step: there is one at every moment.
         let aside = folder.join(format!("{PREFIX}0{step:08}"));
         replace_folder(&place, &aside, |temporary| self.write_into(temporary))?;
         self.folder = Some(canonical(folder)?);
-        let all = folders(folder, PREFIX)?;
+        let all = checkpoints(folder)?;
         let (own, later): (Vec<_>, Vec<_>) = all.into_iter().partition(|(other, _)| *other <= step);
         let surplus = own.len().saturating_sub(keep);
         for (_, other) in own[..surplus].iter().chain(&later) {
@@ -184,7 +179,7 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
 
     /// Returns an error if `folder` holds checkpoints of another run.
     pub(super) fn check_folder(&self, folder: &Path) -> Result<()> {
-        let found = folders(folder, PREFIX)?;
+        let found = checkpoints(folder)?;
         let Some((step, newest)) = found.last() else {
             return Ok(());
         };
@@ -235,7 +230,7 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
             rollout_groups: self.last_rollouts.groups.len(),
             problem_source: self.collector.problems.state(),
             rollout_source: self.source.state()?,
-            parts: self.parts(),
+            parts: self.parts()?,
             files: checksums(folder)?,
             config: serde_json::to_value(&learner.config).unwrap_or_default(),
         };
@@ -245,14 +240,14 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
         fs::write(&path, text).map_err(|e| Error::io(&path, e))
     }
 
-    fn parts(&self) -> Parts {
+    fn parts(&self) -> Result<Parts> {
         let (learner, collector) = (&self.learner, &self.collector);
-        Parts {
+        Ok(Parts {
             seed: learner.config.seed,
             problems_per_step: learner.config.problems_per_step,
             problems: collector.problems.problems().len(),
             problems_fingerprint: collector.problems_fingerprint(),
-            policy: learner.description.clone(),
+            policy: learner.description()?.clone(),
             reference: learner.reference.as_ref().map(Reference::name),
             critic: learner.critic.is_some(),
             kl_in_reward: learner.controllers.kl_in_reward.is_some(),
@@ -264,7 +259,7 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
                 .token_rewards
                 .as_ref()
                 .map(|reward| reward.name().to_string()),
-        }
+        })
     }
 
     /// Goes back to the state in the checkpoint at `path` (as [`latest_checkpoint`] gives it), after which the run
@@ -288,7 +283,7 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
             return Err(Error::checkpoint(path, reason));
         }
         let manifest = read_manifest(path)?;
-        if let Some((what, theirs, ours)) = self.parts().difference(&manifest.parts) {
+        if let Some((what, theirs, ours)) = self.parts()?.difference(&manifest.parts) {
             let reason = format!("its {what} is {theirs}, this run's {ours}");
             return Err(Error::checkpoint(path, reason));
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::config::TrainerConfig;
-use super::dynamic_sampling::{Exhausted, SamplingReport};
+use super::dynamic_sampling::{DynamicSampling, Exhausted, SamplingReport};
 use super::learners::{Alone, Learners, gather_values, share};
 use super::problems::{Draw, ProblemSource};
 use crate::advantage::AdvantageEstimator;
@@ -58,7 +58,7 @@ impl From<RolloutBuffer> for Collected {
     }
 }
 
-/// Seconds and tokens of the work of one [`Collector::collect`].
+/// Seconds that one [`Collector::collect`] took.
 #[derive(Clone, Copy, Debug, Default)]
 struct Work {
     generate: f64,
@@ -126,62 +126,17 @@ impl<M: PolicyModel> Collector<M> {
     }
 
     fn collect_groups(&mut self, state: PolicyState<'_, M>) -> Result<Collected> {
-        let count = self.config.problems_per_step;
         let mut work = Work::default();
         let mut metrics = BTreeMap::new();
         let groups = match self.config.dynamic_sampling.clone() {
-            None => self.sample(state, count, &mut work)?.groups,
+            None => {
+                let count = self.config.problems_per_step;
+                self.sample(state, count, &mut work)?.groups
+            }
             Some(dynamic) => {
-                let mut report = SamplingReport::default();
-                let (mut kept, mut flat) = (Vec::with_capacity(count), Vec::new());
-                while kept.len() < count && report.rounds < dynamic.max_rounds {
-                    let missing = count - kept.len();
-                    let asked = self.sample(state, report.next_round(missing, count), &mut work)?;
-                    report.rounds += 1;
-                    for group in asked.groups {
-                        let signal = dynamic.has_signal(&group)?;
-                        report.add(&group, signal);
-                        match signal {
-                            true => kept.push(group),
-                            false => flat.push(group),
-                        }
-                    }
-                }
-                let surplus = kept.split_off(kept.len().min(count));
-                report.unfilled = count - kept.len();
-                if report.unfilled > 0 {
-                    let unfilled = report.unfilled;
-                    let filling = match dynamic.exhausted {
-                        Exhausted::Fail => {
-                            return Err(Error::NoSignal {
-                                step: state.step,
-                                kept: kept.len(),
-                                wanted: count,
-                                asked: report.problems,
-                                advice:
-                                    "use problems that the policy sometimes solves, larger groups, \
-                                         or another dynamic_sampling.exhausted"
-                                        .into(),
-                            });
-                        }
-                        // A step needs something to measure, if nothing to learn from.
-                        Exhausted::SmallerStep if kept.is_empty() => unfilled,
-                        Exhausted::SmallerStep => 0,
-                        Exhausted::KeepZeroVariance => unfilled,
-                    };
-                    tracing::warn!(
-                        step = state.step + 1,
-                        groups = kept.len(),
-                        wanted = count,
-                        problems = report.problems,
-                        "dynamic sampling found too few groups whose rewards differ"
-                    );
-                    kept.extend(flat.drain(..filling.min(flat.len())));
-                }
-                let dropped = surplus.iter().chain(&flat);
-                report.dropped_tokens = dropped.map(RolloutGroup::trained_tokens).sum();
+                let (groups, report) = self.sample_dynamically(state, &dynamic, &mut work)?;
                 metrics.extend(report.metrics());
-                kept
+                groups
             }
         };
         let rollouts = RolloutBuffer { groups };
@@ -196,6 +151,61 @@ impl<M: PolicyModel> Collector<M> {
             baselines,
             metrics,
         })
+    }
+
+    /// Rounds of groups until those of a step have a signal, and what `dynamic` says if they still do not.
+    fn sample_dynamically(
+        &mut self,
+        state: PolicyState<'_, M>,
+        dynamic: &DynamicSampling,
+        work: &mut Work,
+    ) -> Result<(Vec<RolloutGroup>, SamplingReport)> {
+        let count = self.config.problems_per_step;
+        let mut report = SamplingReport::default();
+        let (mut kept, mut flat) = (Vec::with_capacity(count), Vec::new());
+        while kept.len() < count && report.rounds < dynamic.max_rounds {
+            let round = report.next_round(count - kept.len(), count);
+            let asked = self.sample(state, round, work)?;
+            report.rounds += 1;
+            for group in asked.groups {
+                let signal = dynamic.has_signal(&group)?;
+                report.add(&group, signal);
+                match signal {
+                    true => kept.push(group),
+                    false => flat.push(group),
+                }
+            }
+        }
+        let surplus = kept.split_off(kept.len().min(count));
+        report.unfilled = count - kept.len();
+        if report.unfilled > 0 {
+            if dynamic.exhausted == Exhausted::Fail {
+                return Err(Error::NoSignal {
+                    step: state.step,
+                    kept: kept.len(),
+                    wanted: count,
+                    asked: report.problems,
+                    advice:
+                        "use problems that the policy sometimes solves, larger groups, or another \
+                             dynamic_sampling.exhausted"
+                            .into(),
+                });
+            }
+            tracing::warn!(
+                step = state.step + 1,
+                groups = kept.len(),
+                wanted = count,
+                problems = report.problems,
+                "dynamic sampling found too few groups whose rewards differ"
+            );
+            // A step needs something to measure, if nothing to learn from.
+            if dynamic.exhausted == Exhausted::KeepZeroVariance || kept.is_empty() {
+                kept.extend(flat.drain(..report.unfilled.min(flat.len())));
+            }
+        }
+        let dropped = surplus.iter().chain(&flat);
+        report.dropped_tokens = dropped.map(RolloutGroup::trained_tokens).sum();
+        Ok((kept, report))
     }
 
     /// The scored groups of the next `count` problems.

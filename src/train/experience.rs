@@ -14,6 +14,8 @@ use crate::types::PerToken;
 #[derive(Debug)]
 pub(super) struct Experience {
     pub rollouts: RolloutBuffer,
+    /// Log-probs under the distributions that the tokens were sampled from.
+    pub sampler_log_probs: PerToken,
     /// Log-probs of the policy before the first update; none if there is only one update.
     pub old_log_probs: Option<PerToken>,
     /// Log-probs of the reference, if there is one.

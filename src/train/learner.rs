@@ -1,6 +1,8 @@
 //! The second half of a step: advantages are estimated and the policy is updated.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+
+use serde_json::Value;
 
 use super::collector::{Collected, PolicyState};
 use super::config::TrainerConfig;
@@ -67,8 +69,8 @@ pub struct Learner<M: PolicyModel, V: ValueModel> {
     pub(super) reward_names: Vec<String>,
     pub(super) reward_weights: Vec<f64>,
     pub(super) progress: Progress,
-    /// The policy's architecture, frozen weights and adapters, for checkpoints.
-    pub(super) description: serde_json::Value,
+    /// What [`description`](Self::description) gave.
+    description: OnceLock<Value>,
 }
 
 /// How far a run has come.
@@ -88,7 +90,6 @@ pub(super) struct Progress {
 
 impl<M: PolicyModel, V: ValueModel> Learner<M, V> {
     pub(super) fn new(config: TrainerConfig, policy: M) -> Result<Self> {
-        let description = policy.describe()?;
         Ok(Self {
             optimizer: Optimizer::new(config.optimizer)?,
             controllers: Controllers::new(&config),
@@ -100,8 +101,18 @@ impl<M: PolicyModel, V: ValueModel> Learner<M, V> {
             reward_names: Vec::new(),
             reward_weights: Vec::new(),
             progress: Progress::default(),
-            description,
+            description: OnceLock::new(),
         })
+    }
+
+    /// The policy's architecture, frozen weights and adapters, for checkpoints. None of them changes: the frozen weights are read
+    /// from the device once, when the first checkpoint needs them.
+    pub(super) fn description(&self) -> Result<&Value> {
+        if let Some(known) = self.description.get() {
+            return Ok(known);
+        }
+        let description = self.policy.describe()?;
+        Ok(self.description.get_or_init(|| description))
     }
 
     /// The policy as it is now.
@@ -139,10 +150,13 @@ impl<M: PolicyModel, V: ValueModel> Learner<M, V> {
         if collected.rollouts.is_empty() {
             return Err(Error::shape("rollouts", 0, "at least one to learn from"));
         }
-        let baselines = collected.baselines.iter().flatten().copied();
-        let greedy = mean(&baselines.flatten().collect::<Vec<f64>>());
-        let collected_metrics = collected.metrics.clone();
-        let experience = self.prepare(collected)?;
+        let Collected {
+            rollouts,
+            baselines,
+            metrics: collected,
+        } = collected;
+        let greedy: Vec<f64> = baselines.iter().flatten().copied().flatten().collect();
+        let experience = self.prepare(rollouts, baselines.as_deref())?;
         times.prepare = times.lap();
         let updates = self.update(&experience)?;
         times.update = times.lap();
@@ -156,14 +170,20 @@ impl<M: PolicyModel, V: ValueModel> Learner<M, V> {
                 progress.skipped += 1;
                 progress.skipped_in_a_row += 1;
                 tracing::warn!(step = progress.steps, %reason, "the update was skipped");
-                if progress.skipped_in_a_row >= MOST_SKIPPED {
+                if let Error::NonFinite {
+                    what,
+                    value,
+                    advice,
+                    ..
+                } = reason
+                    && progress.skipped_in_a_row >= MOST_SKIPPED
+                {
                     return Err(Error::NonFinite {
-                        what: reason.what.clone(),
-                        value: reason.value,
+                        what: what.clone(),
+                        value: *value,
                         step: progress.steps,
                         advice: format!(
-                            "{MOST_SKIPPED} steps in a row were skipped for such a number; {}",
-                            reason.advice
+                            "{MOST_SKIPPED} steps in a row were skipped for such a number; {advice}"
                         ),
                     });
                 }
@@ -174,13 +194,13 @@ impl<M: PolicyModel, V: ValueModel> Learner<M, V> {
         if let Some(Reference::Policy(reference)) = &mut self.reference {
             reference.after_step(progress.steps, &self.policy);
         }
-        let mut metrics = step_metrics(&experience, &updates, &times, &collected_metrics);
-        metrics.extend(collected_metrics);
+        let mut metrics = step_metrics(&experience, &updates, &times, &collected);
+        metrics.extend(collected);
         metrics.extend(self.coefficients());
         metrics.extend(sampler_metrics(&self.config.objective, &experience)?);
         metrics.insert("num_tokens".into(), progress.tokens as f64);
         metrics.insert("skipped_steps".into(), progress.skipped as f64);
-        metrics.extend(greedy.map(|greedy| ("baseline/reward".to_string(), greedy)));
+        metrics.extend(mean(&greedy).map(|greedy| ("baseline/reward".to_string(), greedy)));
         // A policy that did not move has no KL to react to.
         if let Some(&kl) = metrics.get("kl").filter(|_| !updates.policy.is_empty()) {
             let rollouts = experience.rollouts.len();
@@ -199,8 +219,12 @@ impl<M: PolicyModel, V: ValueModel> Learner<M, V> {
     }
 
     /// Everything that is computed once, before the first update.
-    fn prepare(&self, collected: Collected) -> Result<Experience> {
-        let rollouts = collected.rollouts;
+    fn prepare(
+        &self,
+        rollouts: RolloutBuffer,
+        baselines: Option<&[Option<f64>]>,
+    ) -> Result<Experience> {
+        let sampler_log_probs = rollouts.log_probs();
         let config = self.config.scoring();
         let several_updates = self.config.updates_per_step() > 1;
         let correction = self.config.objective.sampler_correction.as_ref();
@@ -231,8 +255,7 @@ impl<M: PolicyModel, V: ValueModel> Learner<M, V> {
         let weighing = correction.filter(|one| one.acting_weights().is_some());
         let sampler_weights = match (weighing, &old_log_probs) {
             (Some(correction), Some(old)) if squares.is_some() => {
-                let sampler = rollouts.log_probs();
-                let log_probs = RolloutLogProbs::new(old, &sampler)?;
+                let log_probs = RolloutLogProbs::new(old, &sampler_log_probs)?;
                 correction.correct(log_probs, None).weights
             }
             _ => None,
@@ -254,7 +277,7 @@ impl<M: PolicyModel, V: ValueModel> Learner<M, V> {
                 rewards,
                 weights: &self.reward_weights,
             }),
-            baselines: collected.baselines.as_deref(),
+            baselines,
             policy_log_probs: old_log_probs.as_ref(),
             ref_log_probs: ref_log_probs.as_ref(),
             probabilities,
@@ -263,11 +286,12 @@ impl<M: PolicyModel, V: ValueModel> Learner<M, V> {
         // With a single update the old policy is the current one; but a correction compares it with the sampler. In the bypass the
         // sampler takes its place.
         let old_log_probs = match bypass {
-            true => Some(rollouts.log_probs()),
+            true => Some(sampler_log_probs.clone()),
             false => old_log_probs.filter(|_| several_updates || correction.is_some()),
         };
         Ok(Experience {
             rollouts,
+            sampler_log_probs,
             old_log_probs,
             ref_log_probs,
             values,

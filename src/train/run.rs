@@ -1,7 +1,6 @@
 //! Steps until the end: evaluation, checkpoints, observers, and a way to stop.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
@@ -143,10 +142,9 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
     }
 
     fn check_evaluation(&self, evaluation: &RunEvaluation) -> Result<()> {
-        let problems = evaluation.problems.iter().cloned().map(Arc::new);
         let config = self.config();
         let checked = check_prompts(
-            &problems.collect::<Vec<_>>(),
+            &evaluation.problems,
             self.collector.tokenizer(),
             self.policy().vocab_size(),
             self.policy().max_positions(),

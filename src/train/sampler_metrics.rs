@@ -16,8 +16,7 @@ pub(super) fn sampler_metrics(
     let Some(policy) = experience.old_log_probs.as_ref().filter(|_| !bypass) else {
         return Ok(Vec::new());
     };
-    let sampler = experience.rollouts.log_probs();
-    let log_probs = RolloutLogProbs::new(policy, &sampler)?;
+    let log_probs = RolloutLogProbs::new(policy, &experience.sampler_log_probs)?;
     // Without weights in the objective the plain ones are measured: their range and their effective sample size tell whether some
     // are needed.
     let mut measured = correction.cloned().unwrap_or_default();

@@ -153,12 +153,8 @@ pub(super) fn step_metrics(
 fn kl_to_reference(experience: &Experience) -> Option<f64> {
     let reference = experience.ref_log_probs.as_ref()?;
     let mut sum = 0.0;
-    for (sampler, reference) in experience
-        .rollouts
-        .log_probs()
-        .values()
-        .zip(reference.values())
-    {
+    let sampler = experience.sampler_log_probs.values();
+    for (sampler, reference) in sampler.zip(reference.values()) {
         sum += KlEstimator::K3.value(sampler, reference);
     }
     Some(sum / experience.rollouts.tokens().max(1) as f64)

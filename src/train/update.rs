@@ -1,7 +1,5 @@
 //! From experience to updates: passes, mini-batches of whole groups, micro-batches.
 
-use std::fmt;
-
 use burn::module::Module;
 use burn::optim::GradientsParams;
 
@@ -31,25 +29,11 @@ pub(super) struct Updates {
     pub metrics: LossMetrics,
     pub value_metrics: LossMetrics,
     /// Why the first of the skipped updates was skipped, if any was.
-    pub skipped: Option<NotFinite>,
+    pub skipped: Option<Error>,
 }
 
-/// A number that kept an update from being made.
-#[derive(Clone, Debug)]
-pub(super) struct NotFinite {
-    pub what: String,
-    pub value: f64,
-    pub advice: String,
-}
-
-impl fmt::Display for NotFinite {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} is {}; {}", self.what, self.value, self.advice)
-    }
-}
-
-/// An update that was made, or the reason why it was not.
-type Outcome<T> = std::result::Result<T, NotFinite>;
+/// An update that was made, or the [`Error::NonFinite`] that kept it from being made.
+type Outcome<T> = std::result::Result<T, Error>;
 
 /// Makes an update, unless the gradient is not finite.
 fn make<M: Module>(
@@ -58,18 +42,8 @@ fn make<M: Module>(
     gradients: GradientsParams,
 ) -> Result<Outcome<UpdateReport>> {
     match optimizer.step(model, gradients) {
-        Ok(report) => Ok(Ok(report)),
-        Err(Error::NonFinite {
-            what,
-            value,
-            advice,
-            ..
-        }) => Ok(Err(NotFinite {
-            what,
-            value,
-            advice,
-        })),
-        Err(other) => Err(other),
+        Err(error) if !matches!(error, Error::NonFinite { .. }) => Err(error),
+        outcome => Ok(outcome),
     }
 }
 
@@ -84,7 +58,6 @@ impl<M: PolicyModel, V: ValueModel> Learner<M, V> {
             .is_none_or(|critic| step >= critic.config.warmup_steps);
         let view = RolloutView::new(&experience.rollouts);
         let lengths = experience.rollouts.lengths();
-        let sampler = experience.rollouts.log_probs();
         for pass in 0..self.config.passes {
             for rows in mini_batches(&self.config, step, pass, experience) {
                 let dropped =
@@ -109,8 +82,6 @@ impl<M: PolicyModel, V: ValueModel> Learner<M, V> {
                         adaptive_entropy: self.controllers.entropy.is_some(),
                         experience,
                         view: &view,
-                        sampler: &sampler,
-                        advantages: &experience.advantages.per_token,
                         lengths: &lengths,
                         rows: &kept,
                         learners: self.learners.as_ref(),
@@ -230,9 +201,6 @@ struct Update<'a> {
     adaptive_entropy: bool,
     experience: &'a Experience,
     view: &'a RolloutView<'a>,
-    /// Log-probs of the sampler, a row for each rollout.
-    sampler: &'a PerToken,
-    advantages: &'a PerToken,
     lengths: &'a [usize],
     rows: &'a [usize],
     learners: &'a dyn Learners,
@@ -273,9 +241,10 @@ impl Update<'_> {
         }
         let sums = merged(self.learners, sums)?;
         if let Some(value) = sums.sum("loss").filter(|loss| !loss.is_finite()) {
-            return Ok(Err(NotFinite {
+            return Ok(Err(Error::NonFinite {
                 what: "the policy loss".into(),
                 value,
+                step: optimizer.updates(),
                 advice: "look for log-probs of -inf, or lower the learning rate".into(),
             }));
         }
@@ -288,7 +257,8 @@ impl Update<'_> {
     /// The rows that have a gradient. A rollout without an advantage has none: the denominators still count it, so leaving it
     /// out changes nothing but the time.
     fn moving(&self) -> Vec<usize> {
-        let moves = |row: &usize| self.advantages[*row].iter().any(|&a| a != 0.0);
+        let advantages = &self.experience.advantages.per_token;
+        let moves = |row: &usize| advantages[*row].iter().any(|&a| a != 0.0);
         let all = !self.objective.ignores_zero_advantages() || self.adaptive_entropy;
         self.rows
             .iter()
@@ -311,7 +281,8 @@ impl Update<'_> {
                     true => batch.score(&model, &self.config.log_probs())?,
                     // Only what was known before the update is compared.
                     false => TokenScores {
-                        log_probs: batch.per_token(self.sampler, "sampler log-probs")?,
+                        log_probs: batch
+                            .per_token(&self.experience.sampler_log_probs, "sampler log-probs")?,
                         entropies: batch.mask.clone(),
                     },
                 };
@@ -336,7 +307,8 @@ impl Update<'_> {
         let objective = self.objective;
         let corrects =
             objective.sampler_correction.is_some() || objective.off_policy_mask.is_some();
-        let sampler = corrects.then(|| batch.per_token(self.sampler, "sampler log-probs"));
+        let sampler = corrects
+            .then(|| batch.per_token(&self.experience.sampler_log_probs, "sampler log-probs"));
         let groups = self.view.group_ids();
         Ok(LossInput {
             old_log_probs: optional(&self.experience.old_log_probs, "old log-probs")?,
@@ -346,7 +318,7 @@ impl Update<'_> {
             prompts: Some(part.iter().map(|&row| groups[row]).collect()),
             ..LossInput::new(
                 scores.log_probs,
-                batch.per_token(self.advantages, "advantages")?,
+                batch.per_token(&self.experience.advantages.per_token, "advantages")?,
                 batch.mask.clone(),
             )
         })

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{SurrogateInput, SurrogateLoss, SurrogateTerm};
+use crate::Result;
 use crate::loss::RatioLevel;
-use crate::{Error, Result};
+use crate::recorded::Recorded;
 
 impl PartialEq for dyn SurrogateLoss {
     /// Two surrogates are equal if their names and fingerprints are.
@@ -15,23 +16,8 @@ impl PartialEq for dyn SurrogateLoss {
     }
 }
 
-/// What a file says about a custom surrogate: enough to compare it with another, not enough to evaluate it.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Recorded {
-    name: String,
-    fingerprint: String,
-}
-
-impl Recorded {
-    fn error(&self) -> Error {
-        Error::config(
-            "surrogate",
-            &self.name,
-            "a surrogate given by the program, with Surrogate::custom: a file has only its name",
-        )
-    }
-}
+const FIELD: &str = "surrogate";
+const EXPECTED: &str = "a surrogate given by the program, with Surrogate::custom";
 
 impl SurrogateLoss for Recorded {
     fn name(&self) -> &str {
@@ -39,7 +25,7 @@ impl SurrogateLoss for Recorded {
     }
 
     fn validate(&self, _level: RatioLevel) -> Result<()> {
-        Err(self.error())
+        Err(self.error(FIELD, EXPECTED))
     }
 
     fn fingerprint(&self) -> String {
@@ -47,7 +33,7 @@ impl SurrogateLoss for Recorded {
     }
 
     fn term(&self, _input: &SurrogateInput) -> Result<SurrogateTerm> {
-        Err(self.error())
+        Err(self.error(FIELD, EXPECTED))
     }
 }
 
