@@ -1,4 +1,4 @@
-//! Files and folders that are there whole or not at all, and folders that belong to one process.
+//! Files and folders that are written whole or not at all, and folders that belong to one process.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;

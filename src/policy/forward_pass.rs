@@ -1,4 +1,4 @@
-//! A training pass: hidden states, and the way back from them to the parameters.
+//! A training pass: hidden states, and the backward pass from them to the parameters.
 
 use burn::module::Module;
 use burn::optim::GradientsParams;
@@ -37,7 +37,7 @@ impl From<TokenBatch> for PrefixedBatch {
 /// Takes the gradient at the hidden states to the parameters.
 type Back = Box<dyn FnOnce(Tensor<3>) -> Result<GradientsParams> + Send>;
 
-/// Hidden states `[N, T, D]` of a policy in training, and the way back.
+/// Hidden states `[N, T, D]` of a policy in training, with their backward pass.
 ///
 /// Either they lie on the gradient tape (`ForwardPass::from(hidden)`), or the model has kept less than a tape and computes it
 /// again ([`recomputed`](Self::recomputed)).

@@ -68,7 +68,7 @@ pub trait PolicyModel: Module + ModuleDisplay {
         self.forward(&batch.rows, &mut cache)
     }
 
-    /// The hidden states of a batch in training, with the way back to the parameters. Provided: they are computed on the
+    /// The hidden states of a batch in training, with their backward pass. Provided: they are computed on the
     /// gradient tape. A model that keeps less than a tape and computes it again says so here.
     ///
     /// # Errors

@@ -22,7 +22,7 @@ pub trait ValueModel: Module {
     /// As [`PolicyModel::forward`].
     fn values(&self, batch: &PrefixedBatch) -> Result<Tensor<2>>;
 
-    /// The same values in training, with the way back to the parameters. Provided: they are computed on the gradient tape.
+    /// The same values in training, with their backward pass. Provided: they are computed on the gradient tape.
     ///
     /// # Errors
     /// As [`PolicyModel::forward`].
@@ -37,7 +37,7 @@ pub trait ValueModel: Module {
 /// Takes the gradient at the values to the parameters.
 type Back<'a> = Box<dyn FnOnce(Tensor<2>) -> Result<GradientsParams> + 'a>;
 
-/// Values `[N, T]` of a critic in training, ready for a loss, and the way back from them.
+/// Values `[N, T]` of a critic in training, ready for a loss, with their backward pass.
 pub struct ValuePass<'a> {
     /// The values; on the gradient tape.
     pub values: Tensor<2>,
@@ -63,7 +63,7 @@ impl<'a> ValuePass<'a> {
     /// The gradients of `loss` with respect to the parameters of `model`; empty if the loss does not depend on the values.
     ///
     /// # Errors
-    /// If the way back fails.
+    /// If the backward pass fails.
     pub fn backward<M: Module>(self, loss: Tensor<1>, model: &M) -> Result<GradientsParams> {
         if !loss.is_tracked() {
             return Ok(GradientsParams::new());
@@ -126,7 +126,7 @@ impl<M: PolicyModel> ValueModel for ValueHead<M> {
         Ok(values.reshape([rows, width]))
     }
 
-    /// The trunk's [`forward_pass`](PolicyModel::forward_pass), so that it keeps no more for the way back than a policy does.
+    /// The trunk's [`forward_pass`](PolicyModel::forward_pass), so that it keeps no more for the backward pass than a policy does.
     fn value_pass(&self, batch: &PrefixedBatch) -> Result<ValuePass<'_>> {
         let pass = self.trunk.forward_pass(batch)?;
         let hidden = pass.hidden.clone().inner();

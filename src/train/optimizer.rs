@@ -57,7 +57,7 @@ impl OptimizerConfig {
         }
     }
 
-    /// Refuses what cannot be meant, naming field, value and range.
+    /// Rejects invalid settings, naming field, value and range.
     pub fn validate(&self) -> Result<()> {
         self.schedule.validate()?;
         for (field, beta) in [("beta_1", self.beta_1), ("beta_2", self.beta_2)] {

@@ -65,7 +65,7 @@ impl Schedule {
         Self { decay, ..self }
     }
 
-    /// Refuses what cannot be meant, naming field, value and range.
+    /// Rejects invalid settings, naming field, value and range.
     pub fn validate(&self) -> Result<()> {
         if !(self.peak.is_finite() && self.peak > 0.0) {
             return Err(Error::config(

@@ -107,7 +107,7 @@ impl SandboxConfig {
         Duration::from_secs_f64(self.wall_seconds)
     }
 
-    /// Refuses what cannot be meant.
+    /// Rejects invalid settings.
     pub(super) fn check(&self) -> Result<()> {
         if !(self.wall_seconds > 0.0 && self.wall_seconds <= 86_400.0) {
             let expected = "more than 0 and at most 86,400 (a day)";

@@ -42,7 +42,7 @@ pub(super) enum Step {
         soft: u64,
         hard: u64,
     },
-    /// Another user, for good: no groups, no way back.
+    /// Another user, irrevocably and without groups.
     Become {
         uid: u32,
         gid: u32,

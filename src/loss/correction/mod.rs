@@ -112,7 +112,7 @@ impl SamplerCorrection {
         self
     }
 
-    /// Rejects a correction that does nothing, and bounds that cannot be meant.
+    /// Rejects a correction that does nothing, and invalid bounds.
     ///
     /// # Errors
     /// [`Error::Config`] naming the field, its value and what would be right.

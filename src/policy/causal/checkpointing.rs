@@ -1,6 +1,6 @@
-//! Blocks that are computed again on the way back (Chen et al., arXiv 1604.06174).
+//! Blocks that are recomputed in the backward pass (Chen et al., arXiv 1604.06174).
 //!
-//! The way forth runs without a tape and keeps the input of every block. The way back takes the blocks from the last to the
+//! The forward pass runs without a tape and keeps the input of every block. The backward pass takes the blocks from the last to the
 //! first: each is run again on its input, now with a tape of its own, and its gradients are read off. So one block's
 //! activations exist at a time, at the price of one more forward pass. A prompt that several rows share goes along: a block
 //! reads the prompts, repeats their keys for the rows, and reads the rows.
@@ -16,7 +16,7 @@ use crate::policy::{
     ForwardPass, GradientSum, KvCache, PolicyCache, PrefixedBatch, TokenBatch, on_tape_of,
 };
 
-/// The hidden states `[N, T, D]` of `batch` and the way back from them.
+/// The hidden states `[N, T, D]` of `batch` with their backward pass.
 pub(super) fn forward_pass(model: &CausalModel, batch: &PrefixedBatch) -> Result<ForwardPass> {
     let plan = Plan::new(model, batch)?;
     let plain = model.valid();

@@ -116,7 +116,7 @@ impl Default for LoraConfig {
 }
 
 impl LoraConfig {
-    /// Refuses what cannot be meant, naming field, value and range.
+    /// Rejects invalid settings, naming field, value and range.
     ///
     /// # Errors
     /// [`Error::Config`].

@@ -152,7 +152,7 @@ impl CausalModel {
         &self.config
     }
 
-    /// Whether a training pass keeps only the inputs of the blocks and computes each block again on the way back
+    /// Whether a training pass keeps only the inputs of the blocks and recomputes each block in the backward pass
     /// (arXiv 1604.06174). One more forward pass in time; the memory of one block instead of all. The gradient is the same.
     /// Default: it does not.
     #[must_use]
@@ -161,7 +161,7 @@ impl CausalModel {
         self
     }
 
-    /// Whether blocks are computed again on the way back.
+    /// Whether blocks are recomputed in the backward pass.
     pub fn gradient_checkpointing(&self) -> bool {
         self.gradient_checkpointing
     }

@@ -53,7 +53,7 @@ pub enum RopeScaling {
 }
 
 impl RopeScaling {
-    /// Refuses what cannot be meant, naming field, value and range.
+    /// Rejects invalid settings, naming field, value and range.
     ///
     /// # Errors
     /// [`Error::Config`].

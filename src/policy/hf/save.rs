@@ -51,7 +51,7 @@ impl SaveOptions {
     }
 }
 
-/// Writes `model` into the folder `to`: a folder that `transformers` loads, with the same logits. It is there whole or not at all.
+/// Writes `model` into the folder `to`: a folder that `transformers` loads, with the same logits. It is written whole or not at all.
 ///
 /// ```
 /// use rlvr::policy::causal::CausalConfig;

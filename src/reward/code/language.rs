@@ -109,7 +109,7 @@ impl Language {
         Ok(language)
     }
 
-    /// Refuses what cannot be meant, and finds the programs of the commands.
+    /// Rejects invalid settings, and finds the programs of the commands.
     pub(super) fn resolved(mut self) -> Result<Self> {
         let fences = self.fences.iter();
         if self.fences.is_empty()
