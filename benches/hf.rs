@@ -2,18 +2,20 @@
 //!
 //! `cargo bench --features hf --bench hf -- --model DIR --prompts FILE.json`, where the file is `{"prompts": [[token ids], ...]}`.
 
+#[path = "../examples/common/allocator.rs"]
+mod allocator;
+
 use std::path::PathBuf;
 use std::time::Instant;
 
 use burn::module::Module;
-use burn::optim::GradientsAccumulator;
 use burn::tensor::Device;
 use clap::Parser;
 use rlvr::Result;
 use rlvr::loss::{LossInput, PolicyObjective, StepCounts};
 use rlvr::policy::causal::{CausalModel, LoraConfig};
 use rlvr::policy::hf::{LoadOptions, load};
-use rlvr::policy::{LogProbConfig, PolicyModel, ScoredTokens};
+use rlvr::policy::{GradientSum, LogProbConfig, PolicyModel, ScoredTokens};
 use rlvr::prompt::{CharTokenizer, Problem};
 use rlvr::rollout::{
     GenerationConfig, GenerationRequest, RolloutBatch, RolloutBuffer, RolloutView, generate,
@@ -23,9 +25,6 @@ use rlvr::train::{Optimizer, OptimizerConfig, Schedule};
 use rlvr::types::PerToken;
 use serde::Deserialize;
 use serde_json::{Value, json};
-
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[derive(Parser)]
 struct Args {
@@ -67,6 +66,7 @@ struct Prompts {
 }
 
 fn main() -> Result<()> {
+    allocator::keep_memory();
     let args = Args::parse();
     let (Some(folder), Some(file)) = (&args.model, &args.prompts) else {
         println!("nothing to measure: give --model DIR --prompts FILE.json");
@@ -133,7 +133,7 @@ fn training_step(
 ) -> Result<()> {
     let objective = PolicyObjective::dapo();
     let counts = StepCounts::of(&buffer.lengths());
-    let mut gradients = GradientsAccumulator::<CausalModel>::new();
+    let mut gradients = GradientSum::default();
     let all: Vec<usize> = (0..buffer.len()).collect();
     for part in all.chunks(micro_batch) {
         let batch = RolloutBatch::new(&RolloutView::new(buffer), part, &model.device())?;
@@ -155,9 +155,9 @@ fn training_step(
             batch.mask.clone(),
         );
         let loss = objective.loss(&input, counts)?;
-        gradients.accumulate(model, scored.backward(loss.loss, model)?);
+        gradients.add(model, scored.backward(loss.loss, model)?);
     }
-    optimizer.step(model, gradients.grads())?;
+    optimizer.step(model, gradients.finish())?;
     Ok(())
 }
 

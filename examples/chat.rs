@@ -1,5 +1,7 @@
 //! Talk to an open-weight model: `cargo run --release --features hf --example chat -- --model DIR`. See `--help`.
 
+#[path = "common/allocator.rs"]
+mod allocator;
 #[path = "common/backend.rs"]
 mod backend;
 
@@ -20,9 +22,6 @@ use rlvr::rollout::{
     GenerationConfig, GenerationRequest, SamplingConfig, generate_streaming, read_sampling,
 };
 use rlvr::{Error, Result};
-
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Talk to a model in a Hugging Face folder.
 ///
@@ -67,6 +66,7 @@ struct Args {
 }
 
 fn main() -> ExitCode {
+    allocator::keep_memory();
     match run(&Args::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -1,6 +1,9 @@
 //! GRPO written out from the crate's parts, without its `Trainer`, as a crate downstream would:
 //! `cargo run --release --example compose`.
 
+#[path = "common/allocator.rs"]
+mod allocator;
+
 use burn::tensor::Device;
 use rlvr::Result;
 use rlvr::advantage::{AdvantageEstimator, AdvantageInput, Group};
@@ -15,10 +18,8 @@ use rlvr::rollout::{
 };
 use rlvr::train::{Demonstration, Optimizer, OptimizerConfig, Schedule, SftConfig, supervise};
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> Result<()> {
+    allocator::keep_memory();
     // Problems such as `37+48=`. Of the demonstrations, three in seven show their work, the others answer directly.
     let task = Arithmetic::default();
     let problems = split(task.problems(4000, 0)?, 200, 0)?;

@@ -5,6 +5,9 @@
 //! `L = -(r A - |A| / (2 epsilon) (r - 1)^2)`. Its gradient points back into the range wherever the ratio has left it, while PPO's is
 //! zero there.
 
+#[path = "common/allocator.rs"]
+mod allocator;
+
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -21,9 +24,6 @@ use rlvr::train::{
     TrainerConfig, supervise,
 };
 use rlvr::{Error, Result};
-
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Simple Policy Optimization.
 #[derive(Debug)]
@@ -66,6 +66,7 @@ impl SurrogateLoss for Spo {
 }
 
 fn main() -> Result<()> {
+    allocator::keep_memory();
     let task = Arithmetic::default();
     let problems = split(task.problems(4000, 0)?, 200, 0)?;
     let tags = ["<think>", "</think>", "<answer>", "</answer>"];

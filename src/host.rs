@@ -4,6 +4,12 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use crate::{Error, Result};
 
+/// Runs `work` on `model` on a thread of rayon's pool. Elsewhere, each parallel loop in it would wait for such a thread to wake up,
+/// and wake up this one in the end. (A shared reference to a model cannot be sent to another thread.)
+pub(crate) fn on_pool<M: Send, R: Send>(model: M, work: impl FnOnce(M) -> R + Send) -> R {
+    rayon::scope(move |_| work(model))
+}
+
 /// The floats of a tensor, row-major; `what` names it in the error.
 pub(crate) fn floats<const D: usize>(tensor: Tensor<D>, what: &str) -> Result<Vec<f32>> {
     tensor
@@ -31,4 +37,14 @@ pub(crate) fn indices(values: &[usize], device: &Device) -> Tensor<1, Int> {
     let values: Vec<i32> = values.iter().map(|&value| value as i32).collect();
     let len = values.len();
     Tensor::from_data(TensorData::new(values, [len]), device)
+}
+
+/// Whether operations on `device` are computed by the threads of this process, as they are called.
+pub(crate) fn is_cpu(device: &Device) -> bool {
+    #[cfg(feature = "flex")]
+    if *device == Device::flex() {
+        return true;
+    }
+    let _ = device;
+    false
 }

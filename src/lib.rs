@@ -97,6 +97,7 @@
 pub mod advantage;
 pub mod error;
 mod folder;
+mod fused;
 mod host;
 pub mod loss;
 pub mod policy;

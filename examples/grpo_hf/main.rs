@@ -1,6 +1,8 @@
 //! Open weights in, a better reasoner out:
 //! `cargo run --release --features hf --example grpo_hf -- --model DIR --data problems.jsonl --out DIR2`. See `--help`.
 
+#[path = "../common/allocator.rs"]
+mod allocator;
 mod args;
 #[path = "../common/backend.rs"]
 mod backend;
@@ -39,10 +41,8 @@ use summary::Summary;
 
 // Tensors of a few megabytes come and go every millisecond; the system's allocator gives them back to
 // the kernel each time.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
+    allocator::keep_memory();
     match run(&Args::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -1,5 +1,7 @@
 //! R1-Zero in miniature, end to end: `cargo run --release --example r1_zero`. See `--help`.
 
+#[path = "../common/allocator.rs"]
+mod allocator;
 mod args;
 #[path = "../common/backend.rs"]
 mod backend;
@@ -36,10 +38,8 @@ use task::Task;
 
 // Tensors of a few megabytes come and go every millisecond; the system's allocator gives them back to
 // the kernel each time.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
+    allocator::keep_memory();
     match run(&Args::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -1,8 +1,11 @@
 //! What a policy remembers of the tokens it has read.
 
-use burn::tensor::{Bool, Device, Int, Tensor, TensorData, s};
+use std::sync::Arc;
+
+use burn::tensor::{Tensor, s};
 
 use super::tokens::TokenBatch;
+use crate::fused::AttentionMask;
 use crate::host;
 use crate::{Error, Result};
 
@@ -32,8 +35,8 @@ pub struct KvCache {
     layers: Vec<Option<Layer>>,
     /// Tokens read per row; the position of the next one.
     lengths: Vec<usize>,
-    /// Row-major `[B, S]`: whether a column of a row is a token, rather than padding.
-    valid: Vec<Vec<bool>>,
+    /// `[B, S]`: whether a column of a row is a token, rather than padding.
+    valid: Arc<Vec<Vec<bool>>>,
     /// Columns in use, padding included.
     columns: usize,
     /// Columns that were in use before the current forward pass.
@@ -46,25 +49,13 @@ struct Layer {
     values: Tensor<4>,
 }
 
-/// Which keys the queries of one forward pass may look at.
-#[derive(Clone, Debug)]
-#[allow(clippy::large_enum_variant, reason = "there is one per forward pass")] // not without a backend
-pub enum AttentionMask {
-    /// All of them: one query a row, and no row holds padding.
-    Full,
-    /// Those that are not later than the query: no row holds padding.
-    Causal,
-    /// Given by `[B, 1, T, S]`, true where a key is hidden.
-    Hidden(Tensor<4, Bool>),
-}
-
 impl KvCache {
     /// An empty cache of `rows` sequences for `layers` attention layers.
     pub fn new(layers: usize, rows: usize) -> Self {
         Self {
             layers: vec![None; layers],
             lengths: vec![0; rows],
-            valid: vec![Vec::new(); rows],
+            valid: Arc::new(vec![Vec::new(); rows]),
             columns: 0,
             columns_before: 0,
         }
@@ -101,7 +92,7 @@ impl KvCache {
         for ((length, valid), &new) in self
             .lengths
             .iter_mut()
-            .zip(&mut self.valid)
+            .zip(Arc::make_mut(&mut self.valid))
             .zip(&tokens.lengths)
         {
             *length += new;
@@ -109,79 +100,7 @@ impl KvCache {
         }
         self.columns_before = self.columns;
         self.columns += width;
-        Ok((starts, self.mask(width, &tokens.ids.device())))
-    }
-
-    fn mask(&self, width: usize, device: &Device) -> AttentionMask {
-        // Padding at the end of the last columns is never looked at by a real query, so only
-        // padding with tokens after it has to be hidden explicitly.
-        let old = self.columns_before;
-        if self.valid.iter().all(|row| row[..old].iter().all(|&v| v)) {
-            return if width == 1 {
-                AttentionMask::Full
-            } else {
-                AttentionMask::Causal
-            };
-        }
-        let padding = self.padding(device);
-        AttentionMask::Hidden(match width {
-            1 => padding,
-            _ => self.either(padding, self.later(width, device), width),
-        })
-    }
-
-    /// The mask of the current pass for layers in which a token sees itself and the `window - 1` tokens before it; `None` if no
-    /// row is longer than the window, so that the mask of [`begin`](Self::begin) holds for them as well.
-    pub fn windowed_mask(
-        &self,
-        width: usize,
-        window: usize,
-        device: &Device,
-    ) -> Option<AttentionMask> {
-        if self.lengths.iter().all(|&length| length <= window) {
-            return None;
-        }
-        let (rows, columns, old) = (self.valid.len(), self.columns, self.columns_before);
-        // How many tokens of the row stand before each column.
-        let mut positions = Vec::with_capacity(rows * columns);
-        for row in &self.valid {
-            let mut position = 0;
-            for &token in row {
-                positions.push(position);
-                position += i32::from(token);
-            }
-        }
-        let data = TensorData::new(positions, [rows, 1, 1, columns]);
-        let keys = Tensor::<4, Int>::from_data(data, device);
-        let queries = keys.clone().slice(s![.., .., .., old..old + width]);
-        let shape = [rows, 1, width, columns];
-        let queries = queries.reshape([rows, 1, width, 1]).expand(shape);
-        let distant = (queries - window as i32).greater_equal(keys.expand(shape));
-        let hidden = self.either(self.padding(device), self.later(width, device), width);
-        Some(AttentionMask::Hidden(hidden.bool_or(distant)))
-    }
-
-    /// `[B, 1, 1, S]`: true at columns that are padding.
-    fn padding(&self, device: &Device) -> Tensor<4, Bool> {
-        let flags: Vec<bool> = self.valid.iter().flatten().map(|&token| !token).collect();
-        let shape = [self.valid.len(), 1, 1, self.columns];
-        Tensor::from_data(TensorData::new(flags, shape), device)
-    }
-
-    /// `[1, 1, T, S]`: true at columns later than the query.
-    fn later(&self, width: usize, device: &Device) -> Tensor<4, Bool> {
-        let (old, columns) = (self.columns_before as i64, self.columns);
-        let shape = [1, 1, width, columns];
-        let keys = Tensor::<1, Int>::arange(0..columns as i64, device).reshape([1, 1, 1, columns]);
-        let queries = Tensor::<1, Int>::arange(old..old + width as i64, device);
-        let queries = queries.reshape([1, 1, width, 1]);
-        keys.expand(shape).greater(queries.expand(shape))
-    }
-
-    /// `[B, 1, T, S]`: true where `a` or `b` is.
-    fn either(&self, a: Tensor<4, Bool>, b: Tensor<4, Bool>, width: usize) -> Tensor<4, Bool> {
-        let shape = [self.valid.len(), 1, width, self.columns];
-        a.expand(shape).bool_or(b.expand(shape))
+        Ok((starts, AttentionMask::new(self.valid.clone(), width)))
     }
 
     /// Adds the new keys and values `[B, H, T, Dh]` of `layer` and returns all of them
@@ -239,70 +158,11 @@ impl PolicyCache for KvCache {
 
     fn select_rows(&mut self, rows: &[usize]) {
         self.lengths = rows.iter().map(|&row| self.lengths[row]).collect();
-        self.valid = rows.iter().map(|&row| self.valid[row].clone()).collect();
+        self.valid = Arc::new(rows.iter().map(|&row| self.valid[row].clone()).collect());
         for layer in self.layers.iter_mut().flatten() {
             let index = host::indices(rows, &layer.keys.device());
             layer.keys.inplace(|keys| keys.select(0, index.clone()));
             layer.values.inplace(|values| values.select(0, index));
         }
-    }
-}
-
-#[cfg(feature = "flex")]
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// What a query may not see, one comparison after the other: `[B, T, S]`.
-    fn expected(cuts: &[[usize; 3]], widths: &[usize], window: usize) -> Vec<bool> {
-        let mut hidden = Vec::new();
-        let last = widths.len() - 1;
-        let before: usize = widths[..last].iter().sum();
-        for row in cuts {
-            // Which columns are tokens, and the place of each in its row.
-            let mut columns = Vec::new();
-            for (&length, &width) in row.iter().zip(widths) {
-                columns.extend((0..width).map(|column| column < length));
-            }
-            let place = |at: usize| columns[..at].iter().filter(|&&token| token).count();
-            for query in 0..widths[last] {
-                let query = before + query;
-                hidden.extend((0..columns.len()).map(|key| {
-                    let seen = columns[key] && key <= query && place(key) + window > place(query);
-                    !seen
-                }));
-            }
-        }
-        hidden
-    }
-
-    #[test]
-    fn masks_are_those_of_the_definition() {
-        let device = Device::flex();
-        // Tokens of each row in three passes, of widths 3, 2 and 4.
-        let (cuts, widths) = ([[3, 1, 4], [1, 2, 2], [2, 2, 1], [1, 0, 3]], [3, 2, 4]);
-        let mut cache = KvCache::new(0, cuts.len());
-        let mut mask = AttentionMask::Full;
-        for (pass, &width) in widths.iter().enumerate() {
-            let tokens = TokenBatch {
-                ids: Tensor::zeros([cuts.len(), width], &device),
-                lengths: cuts.iter().map(|row| row[pass]).collect(),
-            };
-            mask = cache.begin(&tokens, 100).unwrap().1;
-        }
-        let flat = |mask: AttentionMask| match mask {
-            AttentionMask::Hidden(hidden) => {
-                assert_eq!(hidden.dims(), [4, 1, 4, 9]);
-                let hidden: Vec<bool> = hidden.into_data().iter::<bool>().collect();
-                hidden
-            }
-            other => panic!("{other:?}"),
-        };
-        assert_eq!(flat(mask), expected(&cuts, &widths, 100));
-        for window in 1..7 {
-            let windowed = cache.windowed_mask(4, window, &device).unwrap();
-            assert_eq!(flat(windowed), expected(&cuts, &widths, window), "{window}");
-        }
-        assert!(cache.windowed_mask(4, 8, &device).is_none());
     }
 }

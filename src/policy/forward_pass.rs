@@ -8,6 +8,7 @@ use super::gradients::GradientSum;
 use super::log_probs::{as_dtype, is_half};
 use super::tokens::TokenBatch;
 use crate::Result;
+use crate::fused::pull;
 
 /// Rows of tokens that may share what they begin with.
 ///
@@ -72,13 +73,13 @@ impl ForwardPass {
         let half = is_half(to_hidden.dtype());
         let mut unembedding = unembedding.map(|(matrix, gradient)| {
             let gradient = as_dtype(gradient, matrix.dtype());
-            (matrix * gradient).sum()
+            pull(matrix, gradient)
         });
         let mut sum = GradientSum::default();
         match self.back {
             Some(back) => sum.add(model, back(to_hidden)?),
             None => {
-                let mut pulled = (self.hidden * to_hidden).sum();
+                let mut pulled = pull(self.hidden, to_hidden);
                 // In half precision the two gradients of a tied embedding are added in f32 below, not on the tape.
                 if !half && let Some(unembedding) = unembedding.take() {
                     pulled = pulled + unembedding;

@@ -1,32 +1,28 @@
 //! Gradients: which parameters have one, how they are summed, and how tensors come onto the tape.
 
-use burn::module::{Module, ModuleVisitor, Param, ParamId};
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 
 use super::log_probs::in_f32;
+use crate::fused::add_scaled;
 use crate::{Error, Result};
 
 /// A sum of gradients in f32, whatever the type of the parameters: a sum of many small terms in half precision loses those that
 /// are below its last digit.
 #[derive(Debug, Default)]
-pub(crate) struct GradientSum {
+pub struct GradientSum {
     sum: GradientsParams,
 }
 
 impl GradientSum {
     /// Adds the gradients of the parameters of `model`; others are dropped.
-    pub(crate) fn add<M: Module>(&mut self, model: &M, gradients: GradientsParams) {
+    pub fn add<M: Module>(&mut self, model: &M, gradients: GradientsParams) {
         self.add_scaled(model, gradients, 1.0);
     }
 
     /// Adds `factor` times the gradients.
-    pub(crate) fn add_scaled<M: Module>(
-        &mut self,
-        model: &M,
-        gradients: GradientsParams,
-        factor: f64,
-    ) {
+    pub fn add_scaled<M: Module>(&mut self, model: &M, gradients: GradientsParams, factor: f64) {
         model.visit(&mut Add {
             sum: &mut self.sum,
             new: gradients,
@@ -35,7 +31,7 @@ impl GradientSum {
     }
 
     /// The sum.
-    pub(crate) fn finish(self) -> GradientsParams {
+    pub fn finish(self) -> GradientsParams {
         self.sum
     }
 }
@@ -51,13 +47,11 @@ impl ModuleVisitor for Add<'_> {
         let Some(new) = self.new.remove::<D>(param.id) else {
             return;
         };
-        let mut new = in_f32(new);
-        if self.factor != 1.0 {
-            new = new.mul_scalar(self.factor);
-        }
+        let new = in_f32(new);
         let sum = match self.sum.remove::<D>(param.id) {
-            Some(sum) => sum + new,
-            None => new,
+            Some(sum) => add_scaled(sum, self.factor, new),
+            None if self.factor == 1.0 => new,
+            None => new.mul_scalar(self.factor),
         };
         self.sum.register(param.id, sum);
     }
@@ -127,6 +121,21 @@ pub(crate) fn require_gradients<M: Module>(model: &M, what: &str) -> Result<()> 
         "no parameter requires gradients",
         expected,
     ))
+}
+
+/// The model with parameters of its own on the gradient tape, so that another thread can go backward beside this one. Ids and values
+/// are the same.
+pub(crate) fn fork<M: Module>(model: &M) -> M {
+    struct Fork;
+    impl ModuleMapper for Fork {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            param.map(|value| {
+                let trained = value.is_require_grad();
+                on_tape_of(value.clone().inner(), &value).set_require_grad(trained)
+            })
+        }
+    }
+    model.clone().map(&mut Fork)
 }
 
 /// `x` on the same tape as `like`, checkpointing strategy included: burn refuses operations on tensors of different strategies. Off

@@ -4,6 +4,7 @@ use burn::tensor::activation::log_softmax;
 use burn::tensor::{DType, FloatDType, Int, Tensor, s};
 use serde::{Deserialize, Serialize};
 
+use crate::fused::FusedScores;
 use crate::{Error, Result};
 
 /// How log-probs are computed.
@@ -124,6 +125,12 @@ pub fn token_log_probs(
     config: &LogProbConfig,
 ) -> Result<TokenScores> {
     let shape = hidden.dims();
+    if let Some(scores) = fused_scores(&hidden, &unembedding, &targets, config, true)? {
+        return Ok(TokenScores {
+            log_probs: scores.log_probs().reshape([shape[0], shape[1]]),
+            entropies: scores.entropies().reshape([shape[0], shape[1]]),
+        });
+    }
     let (mut log_probs, mut entropies) = (Vec::new(), Vec::new());
     in_chunks(hidden, unembedding, targets, config, |logits, targets| {
         let scores = logits_log_probs(logits, targets, config.temperature);
@@ -148,11 +155,37 @@ pub(crate) fn token_log_probs_only(
     config: &LogProbConfig,
 ) -> Result<Tensor<2>> {
     let shape = hidden.dims();
+    if let Some(scores) = fused_scores(&hidden, &unembedding, &targets, config, false)? {
+        return Ok(scores.log_probs().reshape([shape[0], shape[1]]));
+    }
     let mut log_probs = Vec::new();
     in_chunks(hidden, unembedding, targets, config, |logits, targets| {
         log_probs.push(logits_log_probs_only(logits, targets, config.temperature));
     })?;
     Ok(Tensor::cat(log_probs, 0).reshape([shape[0], shape[1]]))
+}
+
+/// The scores by a kernel, where there is one for these tensors; `entropy` says whether entropies are computed.
+///
+/// # Errors
+/// As [`token_log_probs`].
+pub(super) fn fused_scores(
+    hidden: &Tensor<3>,
+    unembedding: &Tensor<2>,
+    targets: &Tensor<2, Int>,
+    config: &LogProbConfig,
+    entropy: bool,
+) -> Result<Option<FusedScores>> {
+    config.validate()?;
+    let [rows, width, size] = check_shapes(hidden, unembedding, targets)?;
+    Ok(FusedScores::new(
+        &hidden.clone().inner().reshape([rows * width, size]),
+        unembedding,
+        &targets.clone().inner().reshape([rows * width]),
+        config.temperature,
+        config.chunk,
+        entropy,
+    ))
 }
 
 /// Gives `score` the logits and targets of one chunk of tokens after the other, off the tape.

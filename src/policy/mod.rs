@@ -20,12 +20,15 @@ mod squared;
 mod tokens;
 mod value;
 
-pub use cache::{AttentionMask, KvCache, PolicyCache};
+pub use crate::fused::{AttentionMask, attention};
+pub use cache::{KvCache, PolicyCache};
 pub use forward_pass::{ForwardPass, PrefixedBatch};
-pub(crate) use gradients::{GradientSum, Trained, on_tape_of, require_gradients};
+pub use gradients::GradientSum;
+pub(crate) use gradients::{Trained, fork, on_tape_of, require_gradients};
 pub use log_probs::{LogProbConfig, TokenScores, logits_log_probs, token_log_probs};
 pub(crate) use log_probs::{as_dtype, in_f32, is_half, token_log_probs_only};
 pub use model::PolicyModel;
+pub(crate) use model::is_small;
 pub use reference::{ReferencePolicy, ReferenceSync};
 pub use scored::ScoredTokens;
 pub use squared::squared_probabilities;

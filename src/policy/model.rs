@@ -8,7 +8,7 @@ use burn::tensor::{Device, Tensor};
 use super::cache::PolicyCache;
 use super::forward_pass::{ForwardPass, PrefixedBatch};
 use super::tokens::TokenBatch;
-use crate::{Error, Result};
+use crate::{Error, Result, host};
 
 /// A language model as a policy.
 ///
@@ -106,4 +106,10 @@ pub trait PolicyModel: Module + ModuleDisplay {
     fn describe(&self) -> Result<serde_json::Value> {
         super::description::describe(self)
     }
+}
+
+/// Whether a step of the model is too little work for several threads, so that each is better given rows of its own.
+pub(crate) fn is_small<M: PolicyModel>(model: &M) -> bool {
+    const PARAMETERS: usize = 4 << 20;
+    host::is_cpu(&model.device()) && Module::num_params(model) <= PARAMETERS
 }

@@ -7,9 +7,10 @@ use burn::tensor::{DType, Int, Tensor, s};
 use super::forward_pass::ForwardPass;
 use super::gradients::GradientSum;
 use super::log_probs::{
-    LogProbConfig, check_shapes, chunks, in_f32, logits_log_probs, logits_log_probs_only,
-    token_log_probs,
+    LogProbConfig, TokenScores, check_shapes, chunks, fused_scores, in_f32, logits_log_probs,
+    logits_log_probs_only, token_log_probs,
 };
+use crate::fused::FusedScores;
 use crate::{Result, host};
 
 /// Log-probs and entropies of the policy that is being trained, ready for a loss.
@@ -32,6 +33,8 @@ pub struct ScoredTokens {
     pub log_probs: Tensor<2>,
     /// `[B, T]`, a leaf that requires a gradient.
     pub entropies: Tensor<2>,
+    /// The scores with their backward pass, where there is a kernel.
+    fused: Option<FusedScores>,
     pass: ForwardPass,
     unembedding: Tensor<2>,
     targets: Tensor<2, Int>,
@@ -51,15 +54,33 @@ impl ScoredTokens {
         config: &LogProbConfig,
     ) -> Result<Self> {
         let pass = pass.into();
-        let scores = token_log_probs(
-            pass.hidden.clone(),
-            unembedding.clone(),
-            targets.clone(),
-            config,
-        )?;
+        host::on_pool(pass, |pass| Self::of(pass, unembedding, targets, config))
+    }
+
+    fn of(
+        pass: ForwardPass,
+        unembedding: Tensor<2>,
+        targets: Tensor<2, Int>,
+        config: &LogProbConfig,
+    ) -> Result<Self> {
+        let shape = targets.dims();
+        let fused = fused_scores(&pass.hidden, &unembedding, &targets, config, true)?;
+        let scores = match &fused {
+            Some(fused) => TokenScores {
+                log_probs: fused.log_probs().reshape(shape),
+                entropies: fused.entropies().reshape(shape),
+            },
+            None => token_log_probs(
+                pass.hidden.clone(),
+                unembedding.clone(),
+                targets.clone(),
+                config,
+            )?,
+        };
         Ok(Self {
             log_probs: scores.log_probs.autodiff().require_grad(),
             entropies: scores.entropies.autodiff().require_grad(),
+            fused,
             pass,
             unembedding,
             targets,
@@ -76,6 +97,10 @@ impl ScoredTokens {
     /// # Errors
     /// If the device cannot give back what the power of two is chosen by.
     pub fn backward<M: Module>(self, loss: Tensor<1>, model: &M) -> Result<GradientsParams> {
+        host::on_pool(model.clone(), |model| self.pull(loss, &model))
+    }
+
+    fn pull<M: Module>(self, loss: Tensor<1>, model: &M) -> Result<GradientsParams> {
         let [rows, width, size] =
             check_shapes(&self.pass.hidden, &self.unembedding, &self.targets)?;
         let total = rows * width;
@@ -85,6 +110,16 @@ impl ScoredTokens {
         let upstream = loss.backward();
         let flat = |leaf: &Tensor<2>| leaf.grad(&upstream).map(|grad| grad.reshape([total]));
         let (to_log_probs, to_entropies) = (flat(&self.log_probs), flat(&self.entropies));
+        let trained = self.unembedding.is_tracked();
+        if let Some(fused) = self.fused {
+            if to_log_probs.is_none() && to_entropies.is_none() {
+                return Ok(GradientsParams::new());
+            }
+            let (to_hidden, to_unembedding) = fused.backward(to_log_probs, to_entropies, trained);
+            let to_hidden = to_hidden.reshape([rows, width, size]);
+            let unembedding = to_unembedding.map(|gradient| (self.unembedding, gradient));
+            return self.pass.backward(to_hidden, unembedding, model);
+        }
         let present: Vec<Tensor<1>> = to_log_probs.iter().chain(&to_entropies).cloned().collect();
         let Some(pull) = present.into_iter().map(Tensor::abs).reduce(|a, b| a + b) else {
             return Ok(GradientsParams::new());
@@ -101,7 +136,6 @@ impl ScoredTokens {
         let targets = self.targets.inner().reshape([total]);
         let mut hidden_gradients = Vec::new();
         let mut unembedding_gradient: Option<Tensor<2>> = None;
-        let trained = self.unembedding.is_tracked();
         for (from, to) in chunks(total, self.config.chunk) {
             let h = hidden
                 .clone()

@@ -135,7 +135,7 @@ impl RolloutBatch {
     /// # Errors
     /// As [`PolicyModel::forward`].
     pub fn forward_pass<M: PolicyModel>(&self, model: &M) -> Result<ForwardPass> {
-        model.forward_pass(&self.sequences)
+        host::on_pool(model.clone(), |model| model.forward_pass(&self.sequences))
     }
 
     /// Log-probs and entropies `[N, T]` under `model`, without a gradient.
@@ -143,9 +143,10 @@ impl RolloutBatch {
     /// # Errors
     /// As [`PolicyModel::forward`] and [`token_log_probs`].
     pub fn score<M: PolicyModel>(&self, model: &M, config: &LogProbConfig) -> Result<TokenScores> {
-        let model = model.valid();
-        let hidden = self.hidden_states(&model)?;
-        token_log_probs(hidden, model.unembedding(), self.targets.clone(), config)
+        host::on_pool(model.valid(), |model| {
+            let hidden = self.hidden_states(&model)?;
+            token_log_probs(hidden, model.unembedding(), self.targets.clone(), config)
+        })
     }
 
     /// Log-probs `[N, T]` under `model`, without a gradient; cheaper than [`score`](Self::score), which computes entropies as well.
@@ -157,9 +158,10 @@ impl RolloutBatch {
         model: &M,
         config: &LogProbConfig,
     ) -> Result<Tensor<2>> {
-        let model = model.valid();
-        let hidden = self.hidden_states(&model)?;
-        token_log_probs_only(hidden, model.unembedding(), self.targets.clone(), config)
+        host::on_pool(model.valid(), |model| {
+            let hidden = self.hidden_states(&model)?;
+            token_log_probs_only(hidden, model.unembedding(), self.targets.clone(), config)
+        })
     }
 
     /// The critic's values `[N, T]` of the states in which the targets were chosen.
@@ -167,7 +169,7 @@ impl RolloutBatch {
     /// # Errors
     /// As [`ValueModel::values`].
     pub fn values<V: ValueModel>(&self, critic: &V) -> Result<Tensor<2>> {
-        critic.values(&self.sequences)
+        host::on_pool(critic.clone(), |critic| critic.values(&self.sequences))
     }
 
     /// The same in training, with their backward pass.

@@ -9,8 +9,9 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::sampling::{SamplingConfig, sample_token};
+use crate::fused::linear;
 use crate::host;
-use crate::policy::{PolicyCache, PolicyModel, TokenBatch};
+use crate::policy::{PolicyCache, PolicyModel, TokenBatch, is_small};
 use crate::prompt::Tokenizer;
 use crate::random;
 use crate::types::{FinishReason, Problem, Rollout, RolloutGroup};
@@ -153,7 +154,41 @@ pub fn generate<M: PolicyModel>(
     requests: &[GenerationRequest],
     config: &GenerationConfig,
 ) -> Result<Vec<Vec<Completion>>> {
-    generate_streaming(model, requests, config, |_| true)
+    check(model, requests, config)?;
+    let rows = match is_small(model) {
+        true => config.max_rows.min(SMALL_ROWS),
+        false => return generate_in_turn(model, requests, config, |_| true),
+    };
+    // One thread each; which requests stand together does not depend on the number of threads.
+    let parts: Vec<(M, &[GenerationRequest])> = parts(requests, rows)
+        .map(|part| (model.clone(), part))
+        .collect();
+    let answers: Vec<_> = parts
+        .into_par_iter()
+        .map(|(model, part)| generate_together(&model, part, config, &mut |_| true))
+        .collect::<Result<_>>()?;
+    Ok(answers.into_iter().flatten().collect())
+}
+
+/// Completions of a small model that one thread generates at a time.
+const SMALL_ROWS: usize = 32;
+
+/// Requests in parts of at most `rows` completions, but at least one request.
+fn parts(
+    requests: &[GenerationRequest],
+    rows: usize,
+) -> impl Iterator<Item = &[GenerationRequest]> {
+    let mut rest = requests;
+    std::iter::from_fn(move || {
+        let mut sum = 0;
+        let fitting = rest.iter().take_while(|request| {
+            sum += request.samples;
+            sum <= rows
+        });
+        let (part, later) = rest.split_at(fitting.count().max(1).min(rest.len()));
+        rest = later;
+        (!part.is_empty()).then_some(part)
+    })
 }
 
 /// As [`generate`], and tells `observe` of every token as it is drawn, a round of all unfinished rows after the other.
@@ -167,8 +202,18 @@ pub fn generate_streaming<M: PolicyModel>(
     model: &M,
     requests: &[GenerationRequest],
     config: &GenerationConfig,
-    mut observe: impl FnMut(&TokenEvent) -> bool,
+    observe: impl FnMut(&TokenEvent) -> bool,
 ) -> Result<Vec<Vec<Completion>>> {
+    check(model, requests, config)?;
+    generate_in_turn(model, requests, config, observe)
+}
+
+/// Rejects what cannot be generated.
+fn check<M: PolicyModel>(
+    model: &M,
+    requests: &[GenerationRequest],
+    config: &GenerationConfig,
+) -> Result<()> {
     config.validate()?;
     config.check_stop_tokens(model.vocab_size())?;
     for (index, request) in requests.iter().enumerate() {
@@ -205,21 +250,23 @@ pub fn generate_streaming<M: PolicyModel>(
             ));
         }
     }
+    Ok(())
+}
+
+/// As many requests together as `max_rows` allows, one part after the other.
+fn generate_in_turn<M: PolicyModel>(
+    model: &M,
+    requests: &[GenerationRequest],
+    config: &GenerationConfig,
+    mut observe: impl FnMut(&TokenEvent) -> bool,
+) -> Result<Vec<Vec<Completion>>> {
     let mut answers = Vec::with_capacity(requests.len());
-    let mut rest = requests;
     let mut going = true;
-    while !rest.is_empty() {
+    for part in parts(requests, config.max_rows) {
         if !going {
-            answers.extend(rest.iter().map(|_| Vec::new()));
-            break;
+            answers.extend(part.iter().map(|_| Vec::new()));
+            continue;
         }
-        // As many requests as fit, but at least one.
-        let mut rows = 0;
-        let fitting = rest.iter().take_while(|request| {
-            rows += request.samples;
-            rows <= config.max_rows
-        });
-        let (now, later) = rest.split_at(fitting.count().max(1));
         let done = answers.len();
         let mut tell = |event: &TokenEvent| {
             going = going
@@ -229,8 +276,7 @@ pub fn generate_streaming<M: PolicyModel>(
                 });
             going
         };
-        answers.extend(generate_together(model, now, config, &mut tell)?);
-        rest = later;
+        answers.extend(generate_together(model, part, config, &mut tell)?);
     }
     Ok(answers)
 }
@@ -290,7 +336,8 @@ fn generate_together<M: PolicyModel>(
     let device = model.device();
     let unembedding = model.unembedding();
     let vocabulary = model.vocab_size();
-    let logits = |hidden: Tensor<2>| host::floats(hidden.matmul(unembedding.clone()), "logits");
+    let logits =
+        |hidden: Tensor<2>| host::floats(linear(hidden, unembedding.clone(), None), "logits");
 
     let mut rows: Vec<Row> = Vec::new();
     for (request, asked) in requests.iter().enumerate() {
@@ -315,20 +362,22 @@ fn generate_together<M: PolicyModel>(
     let prompts: Vec<&[u32]> = requests.iter().map(|r| r.prompt.as_slice()).collect();
     let batch = TokenBatch::from_rows(&prompts, &device)?;
     let mut cache = model.empty_cache(prompts.len());
-    let hidden = model.forward(&batch, &mut cache)?;
-    let [count, width, size] = hidden.dims();
-    let ends: Vec<usize> = (0..count)
-        .map(|row| row * width + batch.lengths[row] - 1)
-        .collect();
-    let last = hidden
-        .reshape([count * width, size])
-        .select(0, host::indices(&ends, &device));
-    let first = logits(last)?;
-    rows.par_iter_mut()
-        .try_for_each_init(Vec::new, |weights, row| {
-            let start = row.request * vocabulary;
-            row.extend(&first[start..start + vocabulary], config, weights)
-        })?;
+    host::on_pool(model.clone(), |model| {
+        let hidden = model.forward(&batch, &mut cache)?;
+        let [count, width, size] = hidden.dims();
+        let ends: Vec<usize> = (0..count)
+            .map(|row| row * width + batch.lengths[row] - 1)
+            .collect();
+        let last = hidden
+            .reshape([count * width, size])
+            .select(0, host::indices(&ends, &device));
+        let first = logits(last)?;
+        rows.par_iter_mut()
+            .try_for_each_init(Vec::new, |weights, row| {
+                let start = row.request * vocabulary;
+                row.extend(&first[start..start + vocabulary], config, weights)
+            })
+    })?;
     let mut going = rows
         .iter()
         .filter_map(Row::event)
@@ -348,16 +397,18 @@ fn generate_together<M: PolicyModel>(
             .filter_map(|&i| rows[i].completion.tokens.last().map(|&token| [token]))
             .collect();
         let batch = TokenBatch::from_rows(&newest, &device)?;
-        let hidden = model.forward(&batch, &mut cache)?;
-        let next = logits(hidden.squeeze_dim(1))?;
         // They are those of `active`, in its order.
         let mut unfinished: Vec<&mut Row> = rows.iter_mut().filter(|row| !row.done).collect();
-        unfinished
-            .par_iter_mut()
-            .zip(next.par_chunks_exact(vocabulary))
-            .try_for_each_init(Vec::new, |weights, (row, logits)| {
-                row.extend(logits, config, weights)
-            })?;
+        host::on_pool(model.clone(), |model| {
+            let hidden = model.forward(&batch, &mut cache)?;
+            let next = logits(hidden.squeeze_dim(1))?;
+            unfinished
+                .par_iter_mut()
+                .zip(next.par_chunks_exact(vocabulary))
+                .try_for_each_init(Vec::new, |weights, (row, logits)| {
+                    row.extend(logits, config, weights)
+                })
+        })?;
         going = unfinished
             .iter()
             .filter_map(|row| row.event())

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::schedule::Schedule;
 use super::trained::Trained;
+use crate::fused::{AdamW, sum_of_squares};
 use crate::host;
 use crate::policy::{in_f32, is_half, on_tape_of};
 use crate::{Error, Result};
@@ -154,6 +155,16 @@ impl Optimizer {
         model: &mut M,
         gradients: GradientsParams,
     ) -> Result<UpdateReport> {
+        host::on_pool((self, model), |(optimizer, model)| {
+            optimizer.update(model, gradients)
+        })
+    }
+
+    fn update<M: Module>(
+        &mut self,
+        model: &mut M,
+        gradients: GradientsParams,
+    ) -> Result<UpdateReport> {
         let grad_norm = global_norm(&gradients, model)?;
         if !grad_norm.is_finite() {
             return Err(Error::NonFinite {
@@ -177,19 +188,24 @@ impl Optimizer {
             _ => 1.0,
         };
         self.updates += 1;
-        let moved = model.clone().map(&mut Update {
+        let (beta_1, beta_2) = (self.config.beta_1, self.config.beta_2);
+        let mut update = Update {
             config: self.config,
-            scale,
-            learning_rate,
-            // Powers of the decays by the number of updates: the moments start at zero.
-            correction_1: 1.0 - self.config.beta_1.powf(self.updates as f64),
-            correction_2: 1.0 - self.config.beta_2.powf(self.updates as f64),
+            numbers: AdamW {
+                beta_1,
+                beta_2,
+                epsilon: self.config.epsilon,
+                learning_rate,
+                scale,
+                // Powers of the decays by the number of updates: the moments start at zero.
+                corrections: [beta_1, beta_2].map(|beta| 1.0 - beta.powf(self.updates as f64)),
+            },
             gradients,
             first: &mut self.first,
             second: &mut self.second,
             master: &mut self.master,
-        });
-        *model = moved;
+        };
+        *model = model.clone().map(&mut update);
         Ok(report)
     }
 
@@ -262,35 +278,40 @@ impl Optimizer {
 pub fn global_norm<M: Module>(gradients: &GradientsParams, model: &M) -> Result<f64> {
     let mut squares = Squares {
         gradients,
+        known: 0.0,
         sums: Vec::new(),
     };
     model.visit(&mut squares);
-    if squares.sums.is_empty() {
-        return Ok(0.0);
+    let mut sum = squares.known;
+    if !squares.sums.is_empty() {
+        let sums = host::floats(Tensor::cat(squares.sums, 0), "gradient norm")?;
+        sum += sums.into_iter().map(f64::from).sum::<f64>();
     }
-    let sums = host::floats(Tensor::cat(squares.sums, 0), "gradient norm")?;
-    Ok(sums.into_iter().map(f64::from).sum::<f64>().sqrt())
+    Ok(sum.sqrt())
 }
 
 struct Squares<'a> {
     gradients: &'a GradientsParams,
+    /// The sum over parameters that were computed at once.
+    known: f64,
+    /// Those of the other parameters.
     sums: Vec<Tensor<1>>,
 }
 
 impl ModuleVisitor for Squares<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         if let Some(gradient) = self.gradients.get::<D>(param.id) {
-            self.sums.push(in_f32(gradient).square().sum());
+            match sum_of_squares(in_f32(gradient)) {
+                Ok(sum) => self.known += sum,
+                Err(sum) => self.sums.push(*sum),
+            }
         }
     }
 }
 
 struct Update<'a> {
     config: OptimizerConfig,
-    scale: f64,
-    learning_rate: f64,
-    correction_1: f64,
-    correction_2: f64,
+    numbers: AdamW,
     gradients: GradientsParams,
     first: &'a mut GradientsParams,
     second: &'a mut GradientsParams,
@@ -303,27 +324,12 @@ impl ModuleMapper for Update<'_> {
         let Some(gradient) = self.gradients.remove::<D>(id) else {
             return param;
         };
-        let gradient = in_f32(gradient).mul_scalar(self.scale);
-        let (beta_1, beta_2) = (self.config.beta_1, self.config.beta_2);
-        let blend = |old: Option<Tensor<D>>, new: Tensor<D>, beta: f64| {
-            let new = new.mul_scalar(1.0 - beta);
-            match old {
-                Some(old) => old.mul_scalar(beta) + new,
-                None => new,
-            }
-        };
-        let first = blend(self.first.remove(id), gradient.clone(), beta_1);
-        let second = blend(self.second.remove(id), gradient.square(), beta_2);
-        self.first.register(id, first.clone());
-        self.second.register(id, second.clone());
-        let root = second.div_scalar(self.correction_2).sqrt();
-        let direction = first.div_scalar(self.correction_1) / root.add_scalar(self.config.epsilon);
+        let gradient = in_f32(gradient);
         let decay = if D >= 2 {
             self.config.weight_decay
         } else {
             0.0
         };
-        let learning_rate = self.learning_rate;
         param.map(|weight| {
             let tracked = weight.is_require_grad();
             let dtype = weight.dtype();
@@ -332,11 +338,10 @@ impl ModuleMapper for Update<'_> {
                 Some(master) if rounded => master,
                 _ => in_f32(weight.clone().inner()),
             };
-            let kept = match decay {
-                0.0 => old,
-                decay => old.mul_scalar(1.0 - learning_rate * decay),
-            };
-            let mut moved = kept - direction.mul_scalar(learning_rate);
+            let moments = [self.first.remove(id), self.second.remove(id)];
+            let (mut moved, [first, second]) = self.numbers.step(old, gradient, moments, decay);
+            self.first.register(id, first);
+            self.second.register(id, second);
             if rounded {
                 self.master.register(id, moved.clone());
                 moved = moved.cast(dtype);

@@ -2,6 +2,7 @@
 
 use burn::module::Module;
 use burn::optim::GradientsParams;
+use rayon::prelude::*;
 
 use super::config::TrainerConfig;
 use super::experience::Experience;
@@ -12,7 +13,9 @@ use super::optimizer::{Optimizer, UpdateReport};
 use crate::loss::{
     LossInput, LossMetrics, PolicyObjective, StepCounts, StepStatistics, value_loss,
 };
-use crate::policy::{GradientSum, PolicyModel, ScoredTokens, TokenScores, ValueModel};
+use crate::policy::{
+    GradientSum, PolicyModel, ScoredTokens, TokenScores, ValueModel, fork, is_small,
+};
 use crate::random;
 use crate::rollout::{RolloutBatch, RolloutView, micro_batches};
 use crate::types::PerToken;
@@ -125,7 +128,7 @@ impl<M: PolicyModel, V: ValueModel> Learner<M, V> {
         let learners = self.learners.as_ref();
         let mut gradients = GradientSum::default();
         let mut metrics = LossMetrics::default();
-        let parts = cut(&self.config, view, rows);
+        let parts = cut(&self.config, view, rows, self.config.micro_batch);
         for part in dealt(learners, &parts) {
             let batch = RolloutBatch::new(view, part, &device)?;
             let pass = batch.value_pass(&critic.model)?;
@@ -150,10 +153,19 @@ impl<M: PolicyModel, V: ValueModel> Learner<M, V> {
 }
 
 /// The rollouts `rows` in parts that are forwarded together.
-fn cut(config: &TrainerConfig, view: &RolloutView<'_>, rows: &[usize]) -> Vec<Vec<usize>> {
-    let max_tokens = config.max_tokens_per_micro_batch;
-    micro_batches(view, rows, config.micro_batch, max_tokens)
+fn cut(
+    config: &TrainerConfig,
+    view: &RolloutView<'_>,
+    rows: &[usize],
+    max_rows: usize,
+) -> Vec<Vec<usize>> {
+    micro_batches(view, rows, max_rows, config.max_tokens_per_micro_batch)
 }
+
+/// Rollouts that one thread learns from at a time, and parts whose gradients are held together, where the model [is
+/// small](is_small).
+const SMALL_ROWS: usize = 16;
+const SMALL_PARTS: usize = 8;
 
 /// The metrics of all learners together.
 fn merged(learners: &dyn Learners, mine: LossMetrics) -> Result<LossMetrics> {
@@ -213,31 +225,31 @@ impl Update<'_> {
         optimizer: &mut Optimizer,
     ) -> Result<Outcome<(UpdateReport, LossMetrics)>> {
         let statistics = self.statistics(policy)?;
-        let device = policy.device();
         let mut sums = LossMetrics::default();
         let mut gradients = GradientSum::default();
-        let parts = cut(self.config, self.view, &self.moving());
-        for part in dealt(self.learners, &parts) {
-            let batch = RolloutBatch::new(self.view, part, &device)?;
-            let scored = ScoredTokens::new(
-                batch.forward_pass(policy)?,
-                policy.unembedding(),
-                batch.targets.clone(),
-                &self.config.log_probs(),
-            )?;
-            let scores = TokenScores {
-                log_probs: scored.log_probs.clone(),
-                entropies: scored.entropies.clone(),
+        let small = is_small(policy);
+        let rows = self.config.micro_batch;
+        let rows = if small { rows.min(SMALL_ROWS) } else { rows };
+        let parts = cut(self.config, self.view, &self.moving(), rows);
+        let parts: Vec<&Vec<usize>> = dealt(self.learners, &parts).collect();
+        for together in parts.chunks(if small { SMALL_PARTS } else { 1 }) {
+            // Each part on a tape of its own; the sum is in their order, whichever thread is first.
+            let models: Vec<(M, &Vec<usize>)> = match together {
+                [one] => vec![(policy.clone(), *one)],
+                several => several.iter().map(|part| (fork(policy), *part)).collect(),
             };
-            let loss = self
-                .objective
-                .loss(&self.input(&batch, part, scores)?, &statistics)?;
-            sums.merge(&loss.sums.read()?);
+            let done: Vec<_> = models
+                .into_par_iter()
+                .map(|(policy, part)| self.part(&policy, part, &statistics))
+                .collect::<Result<_>>()?;
+            for (new, part_gradients) in done {
+                sums.merge(&new);
+                gradients.add(policy, part_gradients);
+            }
             if sums.sum("loss").is_none_or(|loss| !loss.is_finite()) {
                 // There is no update to be made: the other micro-batches need not be computed.
                 break;
             }
-            gradients.add(policy, scored.backward(loss.loss, policy)?);
         }
         let sums = merged(self.learners, sums)?;
         if let Some(value) = sums.sum("loss").filter(|loss| !loss.is_finite()) {
@@ -252,6 +264,35 @@ impl Update<'_> {
         sum_gradients(self.learners, policy, &mut gradients)?;
         let report = make(optimizer, policy, gradients)?;
         Ok(report.map(|report| (report, sums)))
+    }
+
+    /// The loss of the rollouts `part` and its gradients; none if it is not finite.
+    fn part<M: PolicyModel>(
+        &self,
+        policy: &M,
+        part: &[usize],
+        statistics: &StepStatistics,
+    ) -> Result<(LossMetrics, GradientsParams)> {
+        let batch = RolloutBatch::new(self.view, part, &policy.device())?;
+        let scored = ScoredTokens::new(
+            batch.forward_pass(policy)?,
+            policy.unembedding(),
+            batch.targets.clone(),
+            &self.config.log_probs(),
+        )?;
+        let scores = TokenScores {
+            log_probs: scored.log_probs.clone(),
+            entropies: scored.entropies.clone(),
+        };
+        let loss = self
+            .objective
+            .loss(&self.input(&batch, part, scores)?, statistics)?;
+        let sums = loss.sums.read()?;
+        if sums.sum("loss").is_none_or(|loss| !loss.is_finite()) {
+            return Ok((sums, GradientsParams::new()));
+        }
+        let gradients = scored.backward(loss.loss, policy)?;
+        Ok((sums, gradients))
     }
 
     /// The rows that have a gradient. A rollout without an advantage has none: the denominators still count it, so leaving it
@@ -275,7 +316,7 @@ impl Update<'_> {
         if self.objective.needs_statistics() {
             let model = policy.valid();
             let mut inputs = Vec::new();
-            for part in cut(self.config, self.view, self.rows) {
+            for part in cut(self.config, self.view, self.rows, self.config.micro_batch) {
                 let batch = RolloutBatch::new(self.view, &part, &model.device())?;
                 let scores = match whole_step {
                     true => batch.score(&model, &self.config.log_probs())?,

@@ -392,11 +392,11 @@ impl SurrogateLoss for Flaky {
     }
 }
 
-/// A trainer with one micro-batch and one update a step, so that calls are steps.
+/// A trainer whose loss is not a number in the given steps; a step has one update, of two parts.
 fn flaky(broken: std::ops::Range<u64>) -> toy::Rl {
     let surrogate = Surrogate::custom(Flaky {
         calls: 0.into(),
-        broken,
+        broken: 2 * broken.start..2 * broken.end,
     });
     let config = with(PolicyObjective {
         surrogate,

@@ -132,7 +132,7 @@ impl PolicyModel for Watched {
     }
 }
 
-/// Rows and width of the first update's forward passes of completions, and the weights after it.
+/// Rows and width of the first update's forward passes of completions, the narrowest first, and the weights after it.
 fn watched(config: &TrainerConfig) -> (Vec<[usize; 2]>, Vec<f64>) {
     let passes = Arc::default();
     let policy = Watched {
@@ -148,7 +148,9 @@ fn watched(config: &TrainerConfig) -> (Vec<[usize; 2]>, Vec<f64>) {
         .build()
         .unwrap();
     trainer.step().unwrap();
-    let seen = std::mem::take(&mut *passes.lock().unwrap());
+    let mut seen = std::mem::take(&mut *passes.lock().unwrap());
+    // Several threads compute them: which is first is chance.
+    seen.sort_by_key(|&[rows, width]| (width, rows));
     (seen, toy::weights(&trainer.policy().inner))
 }
 
@@ -166,7 +168,11 @@ fn micro_batches_are_of_similar_length_and_keep_the_token_budget() {
         ..toy::config()
     };
     let (whole, want) = watched(&config(1000, None));
-    assert_eq!(whole, [[32, 4]]);
+    // A small model: at most 16 completions for each thread.
+    assert_eq!(
+        whole.iter().map(|[rows, _]| rows).collect::<Vec<_>>(),
+        [&16, &16]
+    );
     let padded = |passes: &[[usize; 2]]| {
         passes
             .iter()
@@ -176,7 +182,6 @@ fn micro_batches_are_of_similar_length_and_keep_the_token_budget() {
 
     let (sorted, weights) = watched(&config(4, None));
     assert_eq!(sorted.len(), 8);
-    assert!(sorted.is_sorted_by_key(|[_, width]| width), "{sorted:?}");
     assert!(padded(&sorted) < padded(&whole), "{sorted:?}");
     assert!(toy::distance(&weights, &want) < 1e-5);
 

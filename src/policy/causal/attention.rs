@@ -3,14 +3,13 @@
 use burn::module::Module;
 use burn::nn::RmsNorm;
 use burn::tensor::Tensor;
-use burn::tensor::module::attention;
-use burn::tensor::ops::AttentionModuleOptions;
 
 use super::config::CausalConfig;
 use super::pass::Pass;
 use super::projection::Projection;
 use super::weights::WeightSource;
-use crate::policy::{AttentionMask, KvCache};
+use crate::fused::rms_norm;
+use crate::policy::{KvCache, attention};
 
 /// Self-attention with `Hq` query heads that share `Hkv` key/value heads (GQA, arXiv 2305.13245).
 #[derive(Module, Debug)]
@@ -82,73 +81,27 @@ impl Attention {
         let mut queries = self.heads(self.q_proj.forward(x.clone()));
         let mut keys = self.heads(self.k_proj.forward(x.clone()));
         if let (Some(q_norm), Some(k_norm)) = (&self.q_norm, &self.k_norm) {
-            queries = q_norm.forward(queries);
-            keys = k_norm.forward(keys);
+            queries = rms_norm(q_norm, queries);
+            keys = rms_norm(k_norm, keys);
         }
         if self.rotates {
             queries = pass.rotary.turn(queries);
             keys = pass.rotary.turn(keys);
         }
         let values = self.heads(self.v_proj.forward(x));
-        let (keys, values) = cache.append(layer, keys, values);
+        let (keys, values) = cache.append(layer, keys.swap_dims(1, 2), values.swap_dims(1, 2));
         let mask = match &pass.windowed {
             Some(windowed) if self.windowed => windowed,
             _ => &pass.mask,
         };
-        let context = attend(queries, keys, values, mask);
-        let context = context
-            .swap_dims(1, 2)
-            .reshape([rows as i64, width as i64, -1]);
-        self.o_proj.forward(context)
+        let context = attention(queries, keys, values, mask);
+        self.o_proj
+            .forward(context.reshape([rows as i64, width as i64, -1]))
     }
 
-    /// `[B, T, H Dh]` to `[B, H, T, Dh]`.
+    /// `[B, T, H Dh]` to `[B, T, H, Dh]`.
     fn heads(&self, x: Tensor<3>) -> Tensor<4> {
         let [rows, width, size] = x.dims();
         x.reshape([rows, width, size / self.head_size, self.head_size])
-            .swap_dims(1, 2)
     }
-}
-
-/// `[B, Hq, T, Dh]` queries on `[B, Hkv, S, Dh]` keys and values.
-fn attend(
-    queries: Tensor<4>,
-    keys: Tensor<4>,
-    values: Tensor<4>,
-    mask: &AttentionMask,
-) -> Tensor<4> {
-    let [rows, heads, width, size] = queries.dims();
-    let [_, shared, columns, _] = keys.dims();
-    let group = heads / shared;
-    let mut options = AttentionModuleOptions::default();
-    let hidden = match mask {
-        AttentionMask::Full => None,
-        AttentionMask::Causal => {
-            options.is_causal = true;
-            None
-        }
-        AttentionMask::Hidden(hidden) => Some(hidden.clone()),
-    };
-    if width == 1 && group > 1 {
-        // One query a row: the heads that share keys are as good as so many queries, and no key is copied.
-        let queries = queries.reshape([rows, shared, group, size]);
-        let hidden = hidden.map(|hidden| hidden.expand([rows, 1, group, columns]));
-        options.is_causal = false;
-        let context = attention(queries, keys, values, hidden, None, options);
-        return context.reshape([rows, heads, 1, size]);
-    }
-    let (keys, values) = (repeat_heads(keys, group), repeat_heads(values, group));
-    attention(queries, keys, values, hidden, None, options)
-}
-
-/// Each key/value head `group` times in a row: `[B, Hkv, S, Dh]` to `[B, Hkv group, S, Dh]`.
-fn repeat_heads(heads: Tensor<4>, group: usize) -> Tensor<4> {
-    if group == 1 {
-        return heads;
-    }
-    let [rows, count, width, size] = heads.dims();
-    heads
-        .unsqueeze_dim::<5>(2)
-        .expand([rows, count, group, width, size])
-        .reshape([rows, count * group, width, size])
 }

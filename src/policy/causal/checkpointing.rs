@@ -12,6 +12,7 @@ use burn::tensor::Tensor;
 use super::model::{Block, CausalModel};
 use super::pass::Pass;
 use crate::Result;
+use crate::fused::{pull, rms_norm};
 use crate::policy::{
     ForwardPass, GradientSum, KvCache, PolicyCache, PrefixedBatch, TokenBatch, on_tape_of,
 };
@@ -33,7 +34,7 @@ pub(super) fn forward_pass(model: &CausalModel, batch: &PrefixedBatch) -> Result
         state = plan.run(block, state)?;
     }
     let last = state.rows;
-    let hidden = plain.norm.forward(last.clone());
+    let hidden = rms_norm(&plain.norm, last.clone());
     drop(plain);
     let model = model.clone();
     let back = move |gradient| plan.back(&model, inputs, last, gradient);
@@ -119,7 +120,7 @@ impl Plan {
         let leaf = |x: Tensor<3>| on_tape_of(x, &on_tape).require_grad();
 
         let x = leaf(last);
-        let pulled = (model.norm.forward(x.clone()) * gradient).sum();
+        let pulled = pull(rms_norm(&model.norm, x.clone()), gradient);
         let mut gradients = pulled.backward();
         let mut to_rows = x.grad_remove(&mut gradients);
         let mut to_prompts: Option<Tensor<3>> = None;
@@ -135,10 +136,10 @@ impl Plan {
             };
             let (rows, prompts) = (state.rows.clone(), state.prompts.clone());
             let out = self.run(block, state)?;
-            let mut pulled = (out.rows * gradient).sum();
+            let mut pulled = pull(out.rows, gradient);
             // Nothing reads the prompts behind the last block.
             if let (Some(out), Some(gradient)) = (out.prompts, to_prompts.take()) {
-                pulled = pulled + (out * gradient).sum();
+                pulled = pulled + pull(out, gradient);
             }
             let mut gradients = pulled.backward();
             to_rows = rows.grad_remove(&mut gradients);
@@ -149,7 +150,7 @@ impl Plan {
         if model.embed_tokens.weight.val().is_require_grad() {
             let embedded = |tokens: &TokenBatch, gradient: Option<Tensor<3>>| {
                 let x = model.embed_tokens.forward(tokens.ids.clone());
-                gradient.map(|gradient| (x * gradient).sum())
+                gradient.map(|gradient| pull(x, gradient))
             };
             let rows = embedded(&self.rows.tokens, to_rows);
             let prefixes = self.prefixes.as_ref();

@@ -2,9 +2,9 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
-use burn::tensor::module::linear;
 use serde::{Deserialize, Serialize};
 
+use crate::fused::linear;
 use crate::policy::as_dtype;
 use crate::{Error, Result};
 

@@ -3,7 +3,6 @@
 use burn::module::Module;
 use burn::nn::{Embedding, RmsNorm};
 use burn::tensor::Tensor;
-use burn::tensor::activation::silu;
 
 use super::attention::Attention;
 use super::config::CausalConfig;
@@ -12,6 +11,7 @@ use super::projection::Projection;
 use super::rotary::{Frequencies, Rotary};
 use super::weights::WeightSource;
 use crate::Result;
+use crate::fused::{rms_norm, swiglu};
 use crate::policy::{KvCache, TokenBatch};
 
 /// SwiGLU (arXiv 2002.05202): `down(silu(gate(x)) * up(x))`.
@@ -27,8 +27,9 @@ pub struct Mlp {
 
 impl Mlp {
     fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let gate = silu(self.gate_proj.forward(x.clone()));
-        self.down_proj.forward(gate * self.up_proj.forward(x))
+        let gate = self.gate_proj.forward(x.clone());
+        self.down_proj
+            .forward(swiglu(gate, self.up_proj.forward(x)))
     }
 }
 
@@ -72,9 +73,9 @@ impl Block {
         layer: usize,
         cache: &mut KvCache,
     ) -> Tensor<3> {
-        let normed = self.input_layernorm.forward(x.clone());
+        let normed = rms_norm(&self.input_layernorm, x.clone());
         let x = x + self.self_attn.forward(normed, pass, layer, cache);
-        let normed = self.post_attention_layernorm.forward(x.clone());
+        let normed = rms_norm(&self.post_attention_layernorm, x.clone());
         x + self.mlp.forward(normed)
     }
 
@@ -174,7 +175,7 @@ impl CausalModel {
             .config
             .sliding_window
             .filter(|_| !self.config.windowed_layers.is_empty())
-            .and_then(|window| cache.windowed_mask(tokens.width(), window, &device));
+            .and_then(|window| mask.windowed(window));
         let dtype = self.embed_tokens.weight.dtype();
         Ok(Pass {
             rotary: Rotary::new(&starts, tokens.width(), &self.frequencies, &device, dtype),

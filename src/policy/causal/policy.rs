@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::checkpointing;
 use super::model::CausalModel;
 use crate::Result;
+use crate::fused::rms_norm;
 use crate::policy::description::describe;
 use crate::policy::{ForwardPass, KvCache, PolicyModel, PrefixedBatch, TokenBatch};
 
@@ -24,7 +25,7 @@ impl PolicyModel for CausalModel {
         for (layer, block) in self.layers.iter().enumerate() {
             x = block.forward(x, &pass, layer, cache);
         }
-        Ok(self.norm.forward(x))
+        Ok(rms_norm(&self.norm, x))
     }
 
     fn unembedding(&self) -> Tensor<2> {

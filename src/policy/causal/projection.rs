@@ -2,9 +2,9 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
-use burn::tensor::module::linear;
 
 use super::lora::Lora;
+use crate::fused::linear;
 
 /// `y = x W + b`, plus the adapter's `s (x A) B` if there is one.
 #[derive(Module, Debug)]

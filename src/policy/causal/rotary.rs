@@ -1,6 +1,8 @@
 //! Rotary positions (RoFormer, arXiv 2104.09864) in the half-rotation layout of Hugging Face models.
 
-use burn::tensor::{DType, Device, Tensor, TensorData, s};
+use burn::tensor::{DType, Device, Tensor, TensorData};
+
+use crate::fused::rotate;
 
 /// Cosines and sines of one forward pass.
 ///
@@ -8,9 +10,9 @@ use burn::tensor::{DType, Device, Tensor, TensorData, s};
 /// by the angle `p w_i`. The pairs are half a head apart, not neighbours.
 #[derive(Clone, Debug)]
 pub(super) struct Rotary {
-    /// `[R, 1, T, Dh/2]`, R = 1 if all rows stand at the same positions, else B.
-    cos: Tensor<4>,
-    sin: Tensor<4>,
+    /// `[R, T, Dh/2]`, R = 1 if all rows stand at the same positions, else B.
+    cos: Tensor<3>,
+    sin: Tensor<3>,
 }
 
 /// The angle of each pair for one step of position, and what cosines and sines are multiplied by.
@@ -46,7 +48,7 @@ impl Rotary {
                 }
             }
         }
-        let shape = [starts.len(), 1, width, half];
+        let shape = [starts.len(), width, half];
         let table = |values| Tensor::from_data(TensorData::new(values, shape), (device, dtype));
         Self {
             cos: table(cos),
@@ -54,18 +56,8 @@ impl Rotary {
         }
     }
 
-    /// Turns the heads `[B, H, T, Dh]`.
+    /// Turns the heads `[B, T, H, Dh]`.
     pub(super) fn turn(&self, heads: Tensor<4>) -> Tensor<4> {
-        let half = heads.dims()[3] / 2;
-        let first = heads.clone().slice(s![.., .., .., ..half]);
-        let second = heads.slice(s![.., .., .., half..]);
-        let (cos, sin) = (self.cos.clone(), self.sin.clone());
-        Tensor::cat(
-            vec![
-                first.clone() * cos.clone() - second.clone() * sin.clone(),
-                second * cos + first * sin,
-            ],
-            3,
-        )
+        rotate(heads, &self.cos, &self.sin)
     }
 }

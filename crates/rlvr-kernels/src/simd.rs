@@ -1,0 +1,170 @@
+//! Loops that the compiler vectorises for the processor at hand.
+//!
+//! A closure given to [`vectorised`] is compiled once for each instruction set and the best one is taken when it runs. What it
+//! calls must be `#[inline(always)]`. Sums keep [`LANES`] partial sums, whatever the width of the registers, and products are
+//! fused with `mul_add`: the result is the same on every processor.
+
+/// The partial sums of a reduction.
+pub(crate) const LANES: usize = 16;
+
+/// Runs `work` with the widest instructions that the processor has.
+#[inline(always)]
+pub(crate) fn vectorised<R>(work: impl FnOnce() -> R) -> R {
+    struct Work<F>(F);
+    impl<R, F: FnOnce() -> R> pulp::NullaryFnOnce for Work<F> {
+        type Output = R;
+        #[inline(always)]
+        fn call(self) -> R {
+            (self.0)()
+        }
+    }
+    pulp::Arch::new().dispatch(Work(work))
+}
+
+/// `e^x` within 2 units in the last place; 0 below -87.3, where f32 has no normal numbers left, and infinity above 88.7.
+#[inline(always)]
+pub(crate) fn exp(x: f32) -> f32 {
+    const LOG2_E: f32 = std::f32::consts::LOG2_E;
+    // ln 2 in two parts, the first of them short enough that its product with a small integer is exact.
+    const LN2_HIGH: f32 = 0.693_359_4;
+    const LN2_LOW: f32 = -2.121_944_4e-4;
+    /// Adding it rounds a small number to an integer, which then stands in its last bits.
+    const ROUND: f32 = 12_582_912.0;
+    let shifted = x.clamp(-87.336_54, 88.722_83).mul_add(LOG2_E, ROUND);
+    let n = shifted - ROUND;
+    let r = n.mul_add(
+        -LN2_LOW,
+        n.mul_add(-LN2_HIGH, x.clamp(-87.336_54, 88.722_83)),
+    );
+    let mut p = 1.987_569_1e-4f32;
+    p = p.mul_add(r, 1.398_199_9e-3);
+    p = p.mul_add(r, 8.333_452e-3);
+    p = p.mul_add(r, 4.166_579_6e-2);
+    p = p.mul_add(r, 1.666_666_5e-1);
+    p = p.mul_add(r, 0.5);
+    let value = p.mul_add(r * r, r) + 1.0;
+    // 2^n in two factors: 2^128 is not a number, but the largest results are.
+    let n = shifted.to_bits() as i32 - ROUND.to_bits() as i32;
+    let half = n >> 1;
+    let power = |n: i32| f32::from_bits(((n + 127) as u32) << 23);
+    let scaled = value * power(half) * power(n - half);
+    if x < -87.336_54 {
+        0.0
+    } else if x > 88.722_83 {
+        f32::INFINITY
+    } else if x.is_nan() {
+        x
+    } else {
+        scaled
+    }
+}
+
+/// The sum of `f(a, b)` over two slices of one length.
+#[inline(always)]
+pub(crate) fn sum2(a: &[f32], b: &[f32], f: impl Fn(f32, f32, f32) -> f32) -> f32 {
+    let mut lanes = [0f32; LANES];
+    let (a, a_rest) = a.as_chunks::<LANES>();
+    let (b, b_rest) = b.as_chunks::<LANES>();
+    for (a, b) in a.iter().zip(b) {
+        for lane in 0..LANES {
+            lanes[lane] = f(a[lane], b[lane], lanes[lane]);
+        }
+    }
+    for (lane, (&a, &b)) in a_rest.iter().zip(b_rest).enumerate() {
+        lanes[lane] = f(a, b, lanes[lane]);
+    }
+    total(lanes)
+}
+
+/// `sum of a_i b_i`.
+#[inline(always)]
+pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
+    sum2(
+        a,
+        b,
+        #[inline(always)]
+        |a, b, sum| a.mul_add(b, sum),
+    )
+}
+
+/// The sum of the lanes, in pairs.
+#[inline(always)]
+pub(crate) fn total(mut lanes: [f32; LANES]) -> f32 {
+    let mut width = LANES / 2;
+    while width > 0 {
+        for lane in 0..width {
+            lanes[lane] += lanes[lane + width];
+        }
+        width /= 2;
+    }
+    lanes[0]
+}
+
+/// The largest of `values`; negative infinity if there are none. NaN is left out.
+#[inline(always)]
+pub(crate) fn largest(values: &[f32]) -> f32 {
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    let (chunks, rest) = values.as_chunks::<LANES>();
+    for chunk in chunks {
+        for lane in 0..LANES {
+            lanes[lane] = if chunk[lane] > lanes[lane] {
+                chunk[lane]
+            } else {
+                lanes[lane]
+            };
+        }
+    }
+    for (lane, &value) in rest.iter().enumerate() {
+        lanes[lane] = lanes[lane].max(value);
+    }
+    lanes.into_iter().fold(f32::NEG_INFINITY, f32::max)
+}
+
+/// `to += factor * from`.
+#[inline(always)]
+pub(crate) fn add_scaled(to: &mut [f32], factor: f32, from: &[f32]) {
+    for (to, &from) in to.iter_mut().zip(from) {
+        *to = factor.mul_add(from, *to);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exp_is_that_of_f64_to_the_last_places() {
+        let mut worst = 0f64;
+        for i in -870_000..=887_000 {
+            let x = i as f32 * 1e-4;
+            let (got, exact) = (f64::from(exp(x)), f64::from(x).exp());
+            worst = worst.max(((got - exact) / exact).abs());
+        }
+        assert!(worst < 2.4e-7, "{worst}");
+        assert_eq!(exp(0.0), 1.0);
+        assert_eq!(exp(-88.0), 0.0);
+        assert_eq!(exp(f32::NEG_INFINITY), 0.0);
+        assert_eq!(exp(89.0), f32::INFINITY);
+        assert!(exp(88.7).is_finite());
+        assert!(exp(f32::NAN).is_nan());
+    }
+
+    #[test]
+    fn reductions_take_every_value() {
+        for n in [0, 1, 15, 16, 17, 100] {
+            let a: Vec<f32> = (1..=n).map(|i| i as f32).collect();
+            let sum: f32 = a.iter().map(|a| a * a).sum();
+            assert_eq!(
+                vectorised(
+                    #[inline(always)]
+                    || dot(&a, &a)
+                ),
+                sum
+            );
+            assert_eq!(
+                largest(&a),
+                if n == 0 { f32::NEG_INFINITY } else { n as f32 }
+            );
+        }
+    }
+}

@@ -1,0 +1,204 @@
+use burn::tensor::Tensor;
+use burn::tensor::module;
+use burn::tensor::ops::AttentionModuleOptions;
+
+use super::mask::AttentionMask;
+
+/// Attention `softmax(Q K^T / sqrt(Dh)) V` over the keys that `mask` shows.
+///
+/// Queries are `[B, T, Hq, Dh]`, as a projection gives them; keys and values `[B, Hkv, S, Dh]`, as a cache holds them. Query head `h`
+/// reads key head `h / (Hq / Hkv)` (GQA, arXiv 2305.13245). The result is `[B, T, Hq, Dh]`. What stands at padding is
+/// unspecified.
+///
+/// On the `flex` device in f32, the scores of a block of queries exist at a time, in the backward pass as well: memory grows
+/// linearly with `S`. Elsewhere the backward pass keeps `[B, Hq, T, S]`.
+pub fn attention(
+    queries: Tensor<4>,
+    keys: Tensor<4>,
+    values: Tensor<4>,
+    mask: &AttentionMask,
+) -> Tensor<4> {
+    #[cfg(feature = "flex")]
+    if let Some(context) = fused::attention(&queries, &keys, &values, mask) {
+        return context;
+    }
+    composed(queries.swap_dims(1, 2), keys, values, mask).swap_dims(1, 2)
+}
+
+/// On `[B, Hq, T, Dh]` queries.
+fn composed(
+    queries: Tensor<4>,
+    keys: Tensor<4>,
+    values: Tensor<4>,
+    mask: &AttentionMask,
+) -> Tensor<4> {
+    let [rows, heads, width, size] = queries.dims();
+    let [_, shared, columns, _] = keys.dims();
+    let group = heads / shared;
+    let hidden = mask.hidden(&queries.device());
+    let options = AttentionModuleOptions {
+        is_causal: width > 1 && hidden.is_none(),
+        ..Default::default()
+    };
+    if width == 1 && group > 1 {
+        // One query a row: the heads that share keys are as good as so many queries, and no key is copied.
+        let queries = queries.reshape([rows, shared, group, size]);
+        let hidden = hidden.map(|hidden| hidden.expand([rows, 1, group, columns]));
+        let context = module::attention(queries, keys, values, hidden, None, options);
+        return context.reshape([rows, heads, 1, size]);
+    }
+    let (keys, values) = (repeat_heads(keys, group), repeat_heads(values, group));
+    module::attention(queries, keys, values, hidden, None, options)
+}
+
+/// Each key/value head `group` times in a row: `[B, Hkv, S, Dh]` to `[B, Hkv group, S, Dh]`.
+fn repeat_heads(heads: Tensor<4>, group: usize) -> Tensor<4> {
+    if group == 1 {
+        return heads;
+    }
+    let [rows, count, width, size] = heads.dims();
+    heads
+        .unsqueeze_dim::<5>(2)
+        .expand([rows, count, group, width, size])
+        .reshape([rows, count * group, width, size])
+}
+
+#[cfg(feature = "flex")]
+mod fused {
+    use std::sync::Arc;
+
+    use burn::backend::flex::{FlexTensor, Layout};
+    use burn::tensor::Tensor;
+    use rlvr_kernels::{AttentionShape, Heads, Sight, attention_backward};
+
+    use super::AttentionMask;
+    use crate::fused::flex::{Input, Operation, apply, in_order, tensor};
+
+    pub(super) fn attention(
+        queries: &Tensor<4>,
+        keys: &Tensor<4>,
+        values: &Tensor<4>,
+        mask: &AttentionMask,
+    ) -> Option<Tensor<4>> {
+        let look = Look {
+            tokens: mask.tokens().cloned(),
+            window: mask.window(),
+        };
+        apply(
+            look,
+            [Input::new(queries), Input::new(keys), Input::new(values)],
+        )
+    }
+
+    /// Which keys are seen.
+    #[derive(Clone, Debug)]
+    struct Look {
+        tokens: Option<Arc<Vec<Vec<bool>>>>,
+        window: Option<usize>,
+    }
+
+    impl Look {
+        fn sight(&self) -> Sight<'_> {
+            Sight {
+                tokens: self.tokens.as_ref().map(|tokens| tokens.as_slice()),
+                window: self.window,
+            }
+        }
+    }
+
+    fn shape_of(queries: &FlexTensor, keys: &FlexTensor) -> AttentionShape {
+        let [rows, width, query_heads, size] = queries.layout().shape().dims();
+        let [_, key_heads, columns, _] = keys.layout().shape().dims();
+        AttentionShape {
+            rows,
+            query_heads,
+            key_heads,
+            queries: width,
+            keys: columns,
+            size,
+        }
+    }
+
+    fn scale(shape: AttentionShape) -> f32 {
+        (1.0 / (shape.size as f64).sqrt()) as f32
+    }
+
+    /// A tensor whose heads lie in one piece each; where rows, heads and positions stand does not matter.
+    fn in_pieces(tensor: FlexTensor) -> FlexTensor {
+        match tensor.layout().strides() {
+            [.., 1] if tensor.layout().has_positive_strides() => tensor,
+            _ => tensor.to_contiguous(),
+        }
+    }
+
+    /// The heads of a tensor in which rows, heads and positions are the given dimensions.
+    fn heads(tensor: &FlexTensor, dimensions: [usize; 3]) -> Heads<'_> {
+        let layout = tensor.layout();
+        Heads {
+            data: &tensor.storage::<f32>()[layout.start_offset()..],
+            strides: dimensions.map(|dimension| layout.strides()[dimension] as usize),
+        }
+    }
+
+    /// `[B, T, H, Dh]`.
+    const BY_POSITION: [usize; 3] = [0, 2, 1];
+    /// `[B, H, S, Dh]`.
+    const BY_HEAD: [usize; 3] = [0, 1, 2];
+
+    #[derive(Clone, Debug)]
+    pub(super) struct Saved {
+        look: Look,
+        inputs: [FlexTensor; 3],
+        sums: Arc<Vec<f32>>,
+    }
+
+    impl Operation<3> for Look {
+        type Saved = Saved;
+
+        fn forward(self, inputs: [FlexTensor; 3]) -> (FlexTensor, Saved) {
+            let inputs = inputs.map(in_pieces);
+            let [queries, keys, values] = &inputs;
+            let shape = shape_of(queries, keys);
+            let (context, sums) = rlvr_kernels::attention(
+                shape,
+                heads(queries, BY_POSITION),
+                heads(keys, BY_HEAD),
+                heads(values, BY_HEAD),
+                self.sight(),
+                scale(shape),
+            );
+            let context = tensor(context, queries.layout().shape().clone());
+            let saved = Saved {
+                look: self,
+                inputs,
+                sums: Arc::new(sums),
+            };
+            (context, saved)
+        }
+
+        fn backward(saved: Saved, gradient: FlexTensor, _: [bool; 3]) -> [Option<FlexTensor>; 3] {
+            let gradient = in_order(gradient);
+            let [queries, keys, values] = &saved.inputs;
+            let shape = shape_of(queries, keys);
+            let new = attention_backward(
+                shape,
+                heads(queries, BY_POSITION),
+                heads(keys, BY_HEAD),
+                heads(values, BY_HEAD),
+                saved.look.sight(),
+                scale(shape),
+                &saved.sums,
+                heads(&gradient, BY_POSITION),
+            );
+            // Keys are given as `[B, H, S, Dh]` but lie as `[B, S, H, Dh]`, which is what the projections want back.
+            let by_head = |numbers: Vec<f32>| {
+                let dims = [shape.rows, shape.keys, shape.key_heads, shape.size];
+                let lying = tensor(numbers, dims);
+                let layout: Layout = lying.layout().transpose(1, 2);
+                Some(lying.with_layout(layout))
+            };
+            let to_queries = tensor(new.queries, queries.layout().shape().clone());
+            [Some(to_queries), by_head(new.keys), by_head(new.values)]
+        }
+    }
+}
