@@ -4,10 +4,17 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use crate::{Error, Result};
 
-/// Runs `work` on `model` on a thread of rayon's pool. Elsewhere, each parallel loop in it would wait for such a thread to wake up,
-/// and wake up this one in the end. (A shared reference to a model cannot be sent to another thread.)
-pub(crate) fn on_pool<M: Send, R: Send>(model: M, work: impl FnOnce(M) -> R + Send) -> R {
-    rayon::scope(move |_| work(model))
+/// Runs `work` on `model`: for a CPU, on a thread of rayon's pool. Elsewhere, each parallel loop in it would wait for such a thread to wake up,
+/// and wake up this one in the end. (The model is given by value, as a shared reference to one cannot be sent to another thread.)
+pub(crate) fn on_pool<M: Send, R: Send>(
+    device: &Device,
+    model: M,
+    work: impl FnOnce(M) -> R + Send,
+) -> R {
+    match is_cpu(device) {
+        true => rayon::scope(move |_| work(model)),
+        false => work(model),
+    }
 }
 
 /// The floats of a tensor, row-major; `what` names it in the error.

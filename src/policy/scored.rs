@@ -54,7 +54,10 @@ impl ScoredTokens {
         config: &LogProbConfig,
     ) -> Result<Self> {
         let pass = pass.into();
-        host::on_pool(pass, |pass| Self::of(pass, unembedding, targets, config))
+        let device = pass.hidden.device();
+        host::on_pool(&device, pass, |pass| {
+            Self::of(pass, unembedding, targets, config)
+        })
     }
 
     fn of(
@@ -97,7 +100,8 @@ impl ScoredTokens {
     /// # Errors
     /// If the device cannot give back what the power of two is chosen by.
     pub fn backward<M: Module>(self, loss: Tensor<1>, model: &M) -> Result<GradientsParams> {
-        host::on_pool(model.clone(), |model| self.pull(loss, &model))
+        let device = self.pass.hidden.device();
+        host::on_pool(&device, model.clone(), |model| self.pull(loss, &model))
     }
 
     fn pull<M: Module>(self, loss: Tensor<1>, model: &M) -> Result<GradientsParams> {

@@ -135,7 +135,9 @@ impl RolloutBatch {
     /// # Errors
     /// As [`PolicyModel::forward`].
     pub fn forward_pass<M: PolicyModel>(&self, model: &M) -> Result<ForwardPass> {
-        host::on_pool(model.clone(), |model| model.forward_pass(&self.sequences))
+        host::on_pool(&self.device, model.clone(), |model| {
+            model.forward_pass(&self.sequences)
+        })
     }
 
     /// Log-probs and entropies `[N, T]` under `model`, without a gradient.
@@ -143,7 +145,7 @@ impl RolloutBatch {
     /// # Errors
     /// As [`PolicyModel::forward`] and [`token_log_probs`].
     pub fn score<M: PolicyModel>(&self, model: &M, config: &LogProbConfig) -> Result<TokenScores> {
-        host::on_pool(model.valid(), |model| {
+        host::on_pool(&self.device, model.valid(), |model| {
             let hidden = self.hidden_states(&model)?;
             token_log_probs(hidden, model.unembedding(), self.targets.clone(), config)
         })
@@ -158,7 +160,7 @@ impl RolloutBatch {
         model: &M,
         config: &LogProbConfig,
     ) -> Result<Tensor<2>> {
-        host::on_pool(model.valid(), |model| {
+        host::on_pool(&self.device, model.valid(), |model| {
             let hidden = self.hidden_states(&model)?;
             token_log_probs_only(hidden, model.unembedding(), self.targets.clone(), config)
         })
@@ -169,7 +171,9 @@ impl RolloutBatch {
     /// # Errors
     /// As [`ValueModel::values`].
     pub fn values<V: ValueModel>(&self, critic: &V) -> Result<Tensor<2>> {
-        host::on_pool(critic.clone(), |critic| critic.values(&self.sequences))
+        host::on_pool(&self.device, critic.clone(), |critic| {
+            critic.values(&self.sequences)
+        })
     }
 
     /// The same in training, with their backward pass.

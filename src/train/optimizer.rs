@@ -155,7 +155,10 @@ impl Optimizer {
         model: &mut M,
         gradients: GradientsParams,
     ) -> Result<UpdateReport> {
-        host::on_pool((self, model), |(optimizer, model)| {
+        let Some(device) = model.devices().into_iter().next() else {
+            return self.update(model, gradients); // no parameters
+        };
+        host::on_pool(&device, (self, model), |(optimizer, model)| {
             optimizer.update(model, gradients)
         })
     }

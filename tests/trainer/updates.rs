@@ -109,6 +109,25 @@ fn several_passes_and_mini_batches_are_cut_alike_too() {
     }
 }
 
+#[test]
+fn the_number_of_threads_changes_no_bit() {
+    let on = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
+        pool.build().unwrap().install(|| {
+            let mut trainer = toy::trainer(&toy::config(), 0, &toy::device());
+            toy::steps(&mut trainer, 2);
+            let rollouts: Vec<_> = trainer
+                .last_rollouts()
+                .rollouts()
+                .map(|rollout| (rollout.tokens.clone(), rollout.log_probs.clone()))
+                .collect();
+            (rollouts, toy::weights(trainer.policy()))
+        })
+    };
+    let one = on(1);
+    assert!(one == on(2) && one == on(3));
+}
+
 // ---- token budgets -------------------------------------------------------------------------------
 
 /// A policy that notes rows and width of its forward passes of more than one token a row.
