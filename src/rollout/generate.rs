@@ -362,7 +362,8 @@ fn generate_together<M: PolicyModel>(
     let prompts: Vec<&[u32]> = requests.iter().map(|r| r.prompt.as_slice()).collect();
     let batch = TokenBatch::from_rows(&prompts, &device)?;
     let mut cache = model.empty_cache(prompts.len());
-    host::on_pool(&device, model.clone(), |model| {
+    let mut model = model.clone(); // once, not for every token
+    host::on_pool(&device, &mut model, |model| {
         let hidden = model.forward(&batch, &mut cache)?;
         let [count, width, size] = hidden.dims();
         let ends: Vec<usize> = (0..count)
@@ -399,7 +400,7 @@ fn generate_together<M: PolicyModel>(
         let batch = TokenBatch::from_rows(&newest, &device)?;
         // They are those of `active`, in its order.
         let mut unfinished: Vec<&mut Row> = rows.iter_mut().filter(|row| !row.done).collect();
-        host::on_pool(&device, model.clone(), |model| {
+        host::on_pool(&device, &mut model, |model| {
             let hidden = model.forward(&batch, &mut cache)?;
             let next = logits(hidden.squeeze_dim(1))?;
             unfinished

@@ -10,9 +10,6 @@ use rayon::prelude::*;
 
 use crate::parallel::Shared;
 
-/// Rows whose sums are held in the nearest cache together.
-const ROWS: usize = 16;
-
 /// Columns that one thread takes at a time: at most, and in multiples of.
 const WIDEST: usize = 512;
 const NARROWEST: usize = 64;
@@ -41,39 +38,42 @@ fn over_columns(columns: usize, work: usize, part: impl Fn(usize, usize) + Sync)
     }
 }
 
+/// Fills `to`, `m` rows of `n`: `compute` gets the first column and the sums, zero at first, of each part, `m` rows of neighbouring columns.
+fn by_parts(
+    to: &mut [MaybeUninit<f32>],
+    [m, k, n]: [usize; 3],
+    compute: impl Fn(usize, usize, &mut [f32]) + Sync,
+) {
+    assert_eq!(to.len(), m * n, "a product of {m} x {n}");
+    let to = Shared::of(to);
+    over_columns(n, m * k * n, |start, width| {
+        let mut sums = vec![0f32; m * width];
+        compute(start, width, &mut sums);
+        for (row, sums) in sums.chunks_exact(width).enumerate() {
+            // SAFETY: these columns of this row are written by this part alone.
+            unsafe { std::ptr::copy_nonoverlapping(sums.as_ptr(), to.at(row * n + start), width) };
+        }
+    });
+}
+
 /// `to = x W` for `x` `[m, k]` and `W` `[k, n]`, all of them row after row.
 pub(crate) fn by_rows(
     to: &mut [MaybeUninit<f32>],
     x: &[f32],
     weight: &[f32],
-    m: usize,
-    k: usize,
-    n: usize,
+    [m, k, n]: [usize; 3],
 ) {
-    assert!(to.len() == m * n && x.len() == m * k && weight.len() >= k * n);
-    let to = Shared::of(to);
-    over_columns(n, m * k * n, |start, width| {
-        for first in (0..m).step_by(ROWS) {
-            let rows = first..m.min(first + ROWS);
-            let mut sums = [0f32; ROWS * WIDEST];
-            let sums = &mut sums[..rows.len() * width];
-            let x = &x[rows.start * k..rows.end * k];
-            pulp::Arch::new().dispatch(AddRows {
-                sums,
-                x,
-                weight,
-                k,
-                n,
-                start,
-                width,
-            });
-            for (row, sums) in rows.zip(sums.chunks_exact(width)) {
-                // SAFETY: these columns of this row are written by this part alone.
-                unsafe {
-                    std::ptr::copy_nonoverlapping(sums.as_ptr(), to.at(row * n + start), width)
-                };
-            }
-        }
+    assert!(x.len() == m * k && weight.len() >= k * n);
+    by_parts(to, [m, k, n], |start, width, sums| {
+        pulp::Arch::new().dispatch(AddRows {
+            sums,
+            x,
+            weight,
+            k,
+            n,
+            start,
+            width,
+        });
     });
 }
 
@@ -231,26 +231,18 @@ pub(crate) fn by_columns(
     to: &mut [MaybeUninit<f32>],
     x: &[f32],
     weight: &[f32],
-    m: usize,
-    k: usize,
-    n: usize,
+    [m, k, n]: [usize; 3],
 ) {
-    assert!(to.len() == m * n && x.len() == m * k && weight.len() >= k * n);
-    let to = Shared::of(to);
-    over_columns(n, m * k * n, |start, width| {
-        let mut sums = vec![0f32; m * width];
+    assert!(x.len() == m * k && weight.len() >= k * n);
+    by_parts(to, [m, k, n], |start, width, sums| {
         let weight = &weight[start * k..(start + width) * k];
         pulp::Arch::new().dispatch(DotColumns {
-            sums: &mut sums,
+            sums,
             x,
             weight,
             k,
             width,
         });
-        for (row, sums) in sums.chunks_exact(width).enumerate() {
-            // SAFETY: these columns of this row are written by this part alone.
-            unsafe { std::ptr::copy_nonoverlapping(sums.as_ptr(), to.at(row * n + start), width) };
-        }
     });
 }
 

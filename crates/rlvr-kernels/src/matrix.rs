@@ -125,15 +125,16 @@ fn threads(work: usize) -> Parallelism {
 /// # Panics
 /// If the columns of `A` are not the rows of `B`.
 pub fn product(a: Matrix<'_>, b: Matrix<'_>) -> Vec<f32> {
-    let ([m, k], [_, n]) = (a.shape, b.shape);
+    let ([m, k], [rows, n]) = (a.shape, b.shape);
+    assert_eq!(k, rows, "a product of {m} x {k} and {rows} x {n}");
     let mut out: Vec<f32> = Vec::with_capacity(m * n);
     let to = &mut out.spare_capacity_mut()[..m * n];
     match (m <= FEW_ROWS && a.strides == [k, 1], b.strides) {
         (true, [row, 1]) if row == n && n >= LONG_ROW => {
-            few_rows::by_rows(to, &a.data[..m * k], b.data, m, k, n)
+            few_rows::by_rows(to, &a.data[..m * k], b.data, [m, k, n])
         }
         (true, [1, column]) if column == k => {
-            few_rows::by_columns(to, &a.data[..m * k], b.data, m, k, n)
+            few_rows::by_columns(to, &a.data[..m * k], b.data, [m, k, n])
         }
         _ if k == 0 => to.fill(MaybeUninit::new(0.0)),
         (_, [1, _]) if n > 0 && k >= 2 * n && m <= MANY_ROWS => transposed_product(to, a, b),

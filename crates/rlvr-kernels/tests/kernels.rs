@@ -656,3 +656,13 @@ fn products_of_few_rows_are_those_of_many() {
         [0.0; 4]
     );
 }
+
+#[test]
+#[should_panic(expected = "a product of 1 x 2 and 3 x 1024")]
+fn matrices_that_do_not_fit_are_refused_by_every_path() {
+    let weight = vec![0.0; 3 * 1024];
+    rlvr_kernels::product(
+        Matrix::new(&[1.0, 2.0], 1, 2),
+        Matrix::new(&weight, 3, 1024),
+    );
+}
