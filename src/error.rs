@@ -110,6 +110,18 @@ pub enum Error {
         /// What usually helps.
         advice: String,
     },
+    /// An inference engine that cannot be used, or no longer.
+    #[error("engine {engine}: {request}: {reason}; {remedy}")]
+    Engine {
+        /// Which engine: its address, if it has one.
+        engine: String,
+        /// What was asked of it.
+        request: String,
+        /// What it did instead.
+        reason: String,
+        /// What would be right, or usually helps.
+        remedy: String,
+    },
     /// The operating system refused a file operation.
     #[error("{}: {source}", path.display())]
     Io {

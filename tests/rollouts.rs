@@ -332,10 +332,8 @@ fn a_group_keeps_the_tokens_and_spells_them_without_the_stop() {
     let tokenizer = CharTokenizer::new("0123456789", &[]).unwrap();
     assert_eq!(tokenizer.vocab_size(), VOCABULARY);
     let completion = |tokens: &[u32], finish| Completion {
-        tokens: tokens.to_vec(),
-        log_probs: vec![-0.5; tokens.len()],
         entropy: Some(1.25),
-        finish,
+        ..Completion::new(tokens.to_vec(), vec![-0.5; tokens.len()], finish)
     };
     let group = sample_group(
         Problem::new("12", "3"),

@@ -138,27 +138,48 @@ fn check(
             ));
         }
         for (sample, completion) in completions.iter().enumerate() {
-            let tokens = completion.tokens.len();
-            let what = |part: &str| format!("{part} of completion {sample} of request {index}");
-            if !(1..=config.max_new_tokens).contains(&tokens) {
-                let expected = format!("1 to max_new_tokens = {}", config.max_new_tokens);
-                return Err(Error::shape(what("tokens"), tokens, expected));
-            }
-            if completion.log_probs.len() != tokens {
-                let expected = format!("{tokens}, one for each token");
-                return Err(Error::shape(
-                    what("log-probs"),
-                    completion.log_probs.len(),
-                    expected,
-                ));
-            }
-            let unknown = |id: &&u32| **id as usize >= vocabulary;
-            if let Some(&id) = completion.tokens.iter().find(unknown) {
-                return Err(Error::UnknownToken { id, vocabulary });
-            }
+            let which = format!("completion {sample} of request {index}");
+            check_completion(completion, &which, config, vocabulary)?;
         }
     }
     Ok(())
+}
+
+/// Checks a completion, called `which` in the error, against the contract of an engine.
+pub(crate) fn check_completion(
+    completion: &Completion,
+    which: &str,
+    config: &GenerationConfig,
+    vocabulary: usize,
+) -> Result<()> {
+    let tokens = completion.tokens.len();
+    let what = |part: &str| format!("{part} of {which}");
+    if !(1..=config.max_new_tokens).contains(&tokens) {
+        let expected = format!("1 to max_new_tokens = {}", config.max_new_tokens);
+        return Err(Error::shape(what("tokens"), tokens, expected));
+    }
+    if completion.log_probs.len() != tokens {
+        let expected = format!("{tokens}, one for each token");
+        return Err(Error::shape(
+            what("log-probs"),
+            completion.log_probs.len(),
+            expected,
+        ));
+    }
+    let spans: usize = completion.versions.iter().map(|span| span.tokens).sum();
+    if !completion.versions.is_empty() && spans != tokens {
+        let expected = format!("{tokens}, each token once");
+        return Err(Error::shape(
+            what("tokens in the versions"),
+            spans,
+            expected,
+        ));
+    }
+    let unknown = |id: &&u32| **id as usize >= vocabulary;
+    match completion.tokens.iter().find(unknown) {
+        Some(&id) => Err(Error::UnknownToken { id, vocabulary }),
+        None => Ok(()),
+    }
 }
 
 /// The encoded prompts of `problems`, in order, after checking that each can be answered: it has at least one token, only tokens
@@ -212,12 +233,7 @@ mod tests {
     use crate::types::FinishReason;
 
     fn completion(tokens: &[u32], log_probs: usize) -> Completion {
-        Completion {
-            tokens: tokens.to_vec(),
-            log_probs: vec![-0.5; log_probs],
-            entropy: None,
-            finish: FinishReason::Stop,
-        }
+        Completion::new(tokens.to_vec(), vec![-0.5; log_probs], FinishReason::Stop)
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::host;
 use crate::policy::{PolicyCache, PolicyModel, TokenBatch, is_small};
 use crate::prompt::Tokenizer;
 use crate::random;
-use crate::types::{FinishReason, Problem, Rollout, RolloutGroup};
+use crate::types::{FinishReason, Problem, Rollout, RolloutGroup, VersionSpan};
 use crate::{Error, Result};
 
 /// How completions are generated.
@@ -123,6 +123,21 @@ pub struct Completion {
     pub entropy: Option<f64>,
     /// Why it ended.
     pub finish: FinishReason,
+    /// Which version of the policy sampled which tokens, in order; empty if one version sampled all of them.
+    pub versions: Vec<VersionSpan>,
+}
+
+impl Completion {
+    /// A completion of one version of the policy, of unknown entropy.
+    pub fn new(tokens: Vec<u32>, log_probs: Vec<f32>, finish: FinishReason) -> Self {
+        Self {
+            tokens,
+            log_probs,
+            entropy: None,
+            finish,
+            versions: Vec::new(),
+        }
+    }
 }
 
 /// A token that was just drawn.
@@ -349,10 +364,8 @@ fn generate_together<M: PolicyModel>(
                 sample,
                 rng: random::generator(&address),
                 completion: Completion {
-                    tokens: Vec::new(),
-                    log_probs: Vec::new(),
                     entropy: Some(0.0),
-                    finish: FinishReason::Length,
+                    ..Completion::new(Vec::new(), Vec::new(), FinishReason::Length)
                 },
                 done: false,
             });
@@ -429,6 +442,8 @@ fn generate_together<M: PolicyModel>(
 
 /// The completions of one problem as a group of rollouts, not yet scored.
 ///
+/// `policy_version` is the version of those that do not say.
+///
 /// # Errors
 /// If the tokenizer cannot decode a completion.
 pub fn sample_group(
@@ -448,10 +463,12 @@ pub fn sample_group(
                 _ => &completion.tokens,
             };
             let text = tokenizer.decode(spoken)?;
+            let spans = completion.versions.iter().map(|span| span.version);
             Ok(Rollout {
                 entropy: completion.entropy,
                 finish: completion.finish,
-                policy_version,
+                policy_version: spans.min().unwrap_or(policy_version),
+                versions: completion.versions,
                 sample,
                 ..Rollout::new(completion.tokens, completion.log_probs, text)
             })

@@ -1,6 +1,7 @@
 //! What was answered. Takes problems from `prompt` and a model from `policy`; gives rollouts in groups to `reward` and
 //! `advantage`, and as tensors to `loss`.
 
+mod async_engine;
 mod batch;
 mod engine;
 mod generate;
@@ -9,6 +10,7 @@ mod hf;
 mod sampling;
 mod view;
 
+pub use async_engine::{Answer, AsyncEngine, generate_with};
 pub use batch::RolloutBatch;
 pub use engine::{LocalEngine, Question, RolloutEngine, answer, check_prompts};
 pub use generate::{
@@ -22,5 +24,5 @@ pub use view::RolloutView;
 pub(crate) use view::micro_batches;
 
 pub use crate::types::{
-    FinishReason, RewardOutcome, RewardRecord, Rollout, RolloutBuffer, RolloutGroup,
+    FinishReason, RewardOutcome, RewardRecord, Rollout, RolloutBuffer, RolloutGroup, VersionSpan,
 };

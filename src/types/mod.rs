@@ -12,4 +12,4 @@ pub use buffer::{RolloutBuffer, RolloutGroup};
 pub use per_token::PerToken;
 pub use problem::Problem;
 pub use reward::{RewardOutcome, RewardRecord};
-pub use rollout::{FinishReason, Rollout};
+pub use rollout::{FinishReason, Rollout, VersionSpan};

@@ -14,6 +14,16 @@ pub enum FinishReason {
     Length,
 }
 
+/// Consecutive tokens that one version of the policy sampled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VersionSpan {
+    /// The version: the number of optimizer updates before it.
+    pub version: u64,
+    /// How many tokens.
+    pub tokens: usize,
+}
+
 /// One sampled completion, as it was when it was sampled.
 ///
 /// The tokens are those that were sampled, never a re-tokenised text. Everything that is "per token" elsewhere is per *trained*
@@ -39,6 +49,9 @@ pub struct Rollout {
     pub finish: FinishReason,
     /// The version of the policy that generated it: the number of optimizer updates before it. If several did, the oldest.
     pub policy_version: u64,
+    /// Which version sampled which of `tokens`, in order, if more than one did; empty if all are of `policy_version`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub versions: Vec<VersionSpan>,
     /// Its index within the group; part of the address of its randomness.
     pub sample: usize,
     /// Every reward by name; empty until scored.
@@ -61,6 +74,7 @@ impl Rollout {
             text: text.into(),
             finish: FinishReason::Stop,
             policy_version: 0,
+            versions: Vec::new(),
             sample: 0,
             rewards: Vec::new(),
             reward: None,
