@@ -5,8 +5,28 @@ use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::time::Duration;
 
 use super::generate::{Completion, GenerationConfig, GenerationRequest};
+use crate::Result;
 use crate::policy::PolicyModel;
-use crate::{Error, Result};
+
+/// What becomes of requests in flight when new weights are loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InFlight {
+    /// They go on with the new weights. Each completion says which version sampled which tokens.
+    Continue {
+        /// Whether keys and values of the tokens so far are computed again with the new weights. If not, tokens that follow are
+        /// sampled from a mixture of both versions, which no forward pass of either reproduces.
+        recompute: bool,
+    },
+    /// They begin again with the new weights and the same randomness; the tokens so far are dropped.
+    Redo,
+}
+
+impl Default for InFlight {
+    /// They go on, with keys and values computed again.
+    fn default() -> Self {
+        Self::Continue { recompute: true }
+    }
+}
 
 /// What an engine gave for one request.
 #[derive(Debug)]

@@ -10,7 +10,7 @@ mod hf;
 mod sampling;
 mod view;
 
-pub use async_engine::{Answer, AsyncEngine, generate_with};
+pub use async_engine::{Answer, AsyncEngine, InFlight, generate_with};
 pub use batch::RolloutBatch;
 pub use engine::{LocalEngine, Question, RolloutEngine, answer, check_prompts};
 pub use generate::{
