@@ -7,6 +7,8 @@ mod toy;
 
 #[path = "trainer/advantages.rs"]
 mod advantages;
+#[path = "trainer/asynchronous.rs"]
+mod asynchronous;
 #[path = "trainer/broken_rewards.rs"]
 mod broken_rewards;
 #[path = "trainer/dynamic_sampling.rs"]

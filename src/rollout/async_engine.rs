@@ -17,6 +17,8 @@ pub enum InFlight {
         /// sampled from a mixture of both versions, which no forward pass of either reproduces.
         recompute: bool,
     },
+    /// They are finished with the old weights; loading waits for them.
+    Finish,
     /// They begin again with the new weights and the same randomness; the tokens so far are dropped.
     Redo,
 }
@@ -54,6 +56,11 @@ pub trait AsyncEngine<M: PolicyModel>: Send {
     /// # Errors
     /// If the weights cannot be loaded. The engine then has no version until the next success, and answers nothing.
     fn load(&mut self, policy: &M, version: u64) -> Result<()>;
+
+    /// What [`load`](Self::load) does with requests in flight.
+    fn in_flight(&self) -> InFlight {
+        InFlight::default()
+    }
 
     /// The version that was loaded last, if any.
     fn version(&self) -> Option<u64>;

@@ -463,12 +463,15 @@ pub fn sample_group(
                 _ => &completion.tokens,
             };
             let text = tokenizer.decode(spoken)?;
-            let spans = completion.versions.iter().map(|span| span.version);
+            let oldest = completion.versions.iter().map(|span| span.version).min();
             Ok(Rollout {
                 entropy: completion.entropy,
                 finish: completion.finish,
-                policy_version: spans.min().unwrap_or(policy_version),
-                versions: completion.versions,
+                policy_version: oldest.unwrap_or(policy_version),
+                versions: match completion.versions.len() {
+                    1 => Vec::new(),
+                    _ => completion.versions,
+                },
                 sample,
                 ..Rollout::new(completion.tokens, completion.log_probs, text)
             })

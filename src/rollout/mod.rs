@@ -10,8 +10,10 @@ mod hf;
 mod sampling;
 mod view;
 
+pub(crate) use async_engine::CHECK_INTERVAL;
 pub use async_engine::{Answer, AsyncEngine, InFlight, generate_with};
 pub use batch::RolloutBatch;
+pub(crate) use engine::check_completion;
 pub use engine::{LocalEngine, Question, RolloutEngine, answer, check_prompts};
 pub use generate::{
     Completion, GenerationConfig, GenerationRequest, TokenEvent, generate, generate_streaming,

@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use serde_json::Value;
+
 use super::config::TrainerConfig;
-use super::dynamic_sampling::{DynamicSampling, Exhausted, SamplingReport};
+use super::dynamic_sampling::fill;
 use super::learners::{Alone, Learners, gather_values, share};
 use super::problems::{Draw, ProblemSource};
+use crate::Result;
 use crate::advantage::AdvantageEstimator;
 use crate::policy::PolicyModel;
 use crate::prompt::Tokenizer;
@@ -17,7 +20,6 @@ use crate::rollout::{
     GenerationConfig, LocalEngine, Question, RolloutEngine, SamplingConfig, answer,
 };
 use crate::types::{Problem, Rollout, RolloutBuffer, RolloutGroup};
-use crate::{Error, Result};
 
 /// The policy that a step's rollouts are sampled from.
 #[derive(Debug)]
@@ -111,6 +113,14 @@ impl<M: PolicyModel> Collector<M> {
         &self.rewards
     }
 
+    /// Puts the problem source back to a state that it had.
+    ///
+    /// # Errors
+    /// As [`ProblemSource::restore`].
+    pub fn restore_problems(&mut self, state: &Value) -> Result<()> {
+        self.problems.restore(state)
+    }
+
     /// The scored rollouts of a step: `problems_per_step` groups, and as many rounds as dynamic sampling asks for.
     ///
     /// # Errors
@@ -134,7 +144,9 @@ impl<M: PolicyModel> Collector<M> {
                 self.sample(state, count, &mut work)?.groups
             }
             Some(dynamic) => {
-                let (groups, report) = self.sample_dynamically(state, &dynamic, &mut work)?;
+                let count = self.config.problems_per_step;
+                let ask = |round| Ok(self.sample(state, round, &mut work)?.groups);
+                let (groups, report) = fill(&dynamic, state.step, count, ask)?;
                 metrics.extend(report.metrics());
                 groups
             }
@@ -151,61 +163,6 @@ impl<M: PolicyModel> Collector<M> {
             baselines,
             metrics,
         })
-    }
-
-    /// Rounds of groups until those of a step have a signal, and what `dynamic` says if they still do not.
-    fn sample_dynamically(
-        &mut self,
-        state: PolicyState<'_, M>,
-        dynamic: &DynamicSampling,
-        work: &mut Work,
-    ) -> Result<(Vec<RolloutGroup>, SamplingReport)> {
-        let count = self.config.problems_per_step;
-        let mut report = SamplingReport::default();
-        let (mut kept, mut flat) = (Vec::with_capacity(count), Vec::new());
-        while kept.len() < count && report.rounds < dynamic.max_rounds {
-            let round = report.next_round(count - kept.len(), count);
-            let asked = self.sample(state, round, work)?;
-            report.rounds += 1;
-            for group in asked.groups {
-                let signal = dynamic.has_signal(&group)?;
-                report.add(&group, signal);
-                match signal {
-                    true => kept.push(group),
-                    false => flat.push(group),
-                }
-            }
-        }
-        let surplus = kept.split_off(kept.len().min(count));
-        report.unfilled = count - kept.len();
-        if report.unfilled > 0 {
-            if dynamic.exhausted == Exhausted::Fail {
-                return Err(Error::NoSignal {
-                    step: state.step,
-                    kept: kept.len(),
-                    wanted: count,
-                    asked: report.problems,
-                    advice:
-                        "use problems that the policy sometimes solves, larger groups, or another \
-                             dynamic_sampling.exhausted"
-                            .into(),
-                });
-            }
-            tracing::warn!(
-                step = state.step + 1,
-                groups = kept.len(),
-                wanted = count,
-                problems = report.problems,
-                "dynamic sampling found too few groups whose rewards differ"
-            );
-            // A step needs something to measure, if nothing to learn from.
-            if dynamic.exhausted == Exhausted::KeepZeroVariance || kept.is_empty() {
-                kept.extend(flat.drain(..report.unfilled.min(flat.len())));
-            }
-        }
-        let dropped = surplus.iter().chain(&flat);
-        report.dropped_tokens = dropped.map(RolloutGroup::trained_tokens).sum();
-        Ok((kept, report))
     }
 
     /// The scored groups of the next `count` problems.
@@ -234,7 +191,7 @@ impl<M: PolicyModel> Collector<M> {
         Ok(rollouts)
     }
 
-    fn question(&self, draw: Draw, step: u64) -> Result<Question> {
+    pub(super) fn question(&self, draw: Draw, step: u64) -> Result<Question> {
         let Draw {
             problem,
             index,
@@ -298,6 +255,13 @@ impl<M: PolicyModel> Collector<M> {
         rollouts: &RolloutBuffer,
         work: &mut Work,
     ) -> Result<Vec<Option<f64>>> {
+        let (questions, generation) = self.greedy(rollouts);
+        let greedy = self.answered(state, &questions, &generation, work)?;
+        Ok(greedy_baselines(&greedy, rollouts))
+    }
+
+    /// The problems of `rollouts`, to be answered once and greedily.
+    pub(super) fn greedy(&self, rollouts: &RolloutBuffer) -> (Vec<Question>, GenerationConfig) {
         let question = |group: &RolloutGroup| Question {
             problem: group.problem.clone(),
             prompt: group.prompt_tokens.clone(),
@@ -305,15 +269,11 @@ impl<M: PolicyModel> Collector<M> {
             // Greedy decoding draws nothing, so the address is irrelevant.
             address: vec![self.config.seed],
         };
-        let questions: Vec<_> = rollouts.groups.iter().map(question).collect();
         let generation = GenerationConfig {
             sampling: SamplingConfig::greedy(),
             ..self.config.generation.clone()
         };
-        let greedy = self.answered(state, &questions, &generation, work)?;
-        let rewards: Vec<_> = greedy.rollouts().map(Rollout::total_reward).collect();
-        let ids = rollouts.group_ids().into_iter();
-        Ok(ids.map(|id| rewards[id]).collect())
+        (rollouts.groups.iter().map(question).collect(), generation)
     }
 
     /// FNV-1a over the problems that the source knows: tells other problems, or another order of them, apart.
@@ -333,4 +293,14 @@ impl<M: PolicyModel> Collector<M> {
         }
         hash
     }
+}
+
+/// `[N]` For each rollout the reward of its group's entry in `greedy`, which has one completion a group.
+pub(super) fn greedy_baselines(
+    greedy: &RolloutBuffer,
+    rollouts: &RolloutBuffer,
+) -> Vec<Option<f64>> {
+    let rewards: Vec<_> = greedy.rollouts().map(Rollout::total_reward).collect();
+    let ids = rollouts.group_ids().into_iter();
+    ids.map(|id| rewards[id]).collect()
 }

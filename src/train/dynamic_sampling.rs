@@ -159,3 +159,55 @@ impl SamplingReport {
         metrics
     }
 }
+
+/// Rounds of groups, each of as many as `ask` is told, until `count` have a signal, and what `dynamic` says if they still do not.
+pub(super) fn fill(
+    dynamic: &DynamicSampling,
+    step: u64,
+    count: usize,
+    mut ask: impl FnMut(usize) -> Result<Vec<RolloutGroup>>,
+) -> Result<(Vec<RolloutGroup>, SamplingReport)> {
+    let mut report = SamplingReport::default();
+    let (mut kept, mut flat) = (Vec::with_capacity(count), Vec::new());
+    while kept.len() < count && report.rounds < dynamic.max_rounds {
+        let groups = ask(report.next_round(count - kept.len(), count))?;
+        report.rounds += 1;
+        for group in groups {
+            let signal = dynamic.has_signal(&group)?;
+            report.add(&group, signal);
+            match signal {
+                true => kept.push(group),
+                false => flat.push(group),
+            }
+        }
+    }
+    let surplus = kept.split_off(kept.len().min(count));
+    report.unfilled = count - kept.len();
+    if report.unfilled > 0 {
+        if dynamic.exhausted == Exhausted::Fail {
+            return Err(Error::NoSignal {
+                step,
+                kept: kept.len(),
+                wanted: count,
+                asked: report.problems,
+                advice: "use problems that the policy sometimes solves, larger groups, or another \
+                         dynamic_sampling.exhausted"
+                    .into(),
+            });
+        }
+        tracing::warn!(
+            step = step + 1,
+            groups = kept.len(),
+            wanted = count,
+            problems = report.problems,
+            "dynamic sampling found too few groups whose rewards differ"
+        );
+        // A step needs something to measure, if nothing to learn from.
+        if dynamic.exhausted == Exhausted::KeepZeroVariance || kept.is_empty() {
+            kept.extend(flat.drain(..report.unfilled.min(flat.len())));
+        }
+    }
+    let dropped = surplus.iter().chain(&flat);
+    report.dropped_tokens = dropped.map(RolloutGroup::trained_tokens).sum();
+    Ok((kept, report))
+}

@@ -1,6 +1,7 @@
 //! Change it. Takes a policy, problems and rewards, and drives every room above; gives the trained policy,
 //! its metrics to [`observer`]s, and checkpoints.
 
+mod async_rollouts;
 mod builder;
 mod checkpoint;
 mod collector;
@@ -30,6 +31,7 @@ mod trainer;
 mod update;
 mod zero_std;
 
+pub use async_rollouts::{AsyncConfig, AsyncRollouts};
 pub use builder::TrainerBuilder;
 pub use checkpoint::latest_checkpoint;
 pub use collector::{Collected, Collector, PolicyState};

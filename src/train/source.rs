@@ -3,13 +3,14 @@
 use serde_json::Value;
 
 use super::collector::{Collected, Collector, PolicyState};
+use super::config::TrainerConfig;
 use crate::policy::PolicyModel;
 use crate::{Error, Result};
 
 /// Supplies the rollouts of each step of a run.
 ///
 /// The default samples them from the current policy. Another source may mix in rollouts of earlier steps (a replay buffer), or
-/// return rollouts that were generated while the learner was working (asynchronous training). Rollouts of an older policy want an
+/// return rollouts that were generated while the learner was working ([`AsyncRollouts`](super::AsyncRollouts)). Rollouts of an older policy want an
 /// objective that accounts for it: old log-probs are computed from the current policy, and a
 /// [`SamplerCorrection`](crate::loss::SamplerCorrection) weighs them by the sampler's.
 ///
@@ -44,6 +45,24 @@ pub trait RolloutSource<M: PolicyModel>: Send {
         collector: &mut Collector<M>,
         state: PolicyState<'_, M>,
     ) -> Result<Collected>;
+
+    /// Checks this source against the settings of the trainer that it is given to. Default: it goes with all.
+    ///
+    /// # Errors
+    /// If the settings do not go with it.
+    fn check(&self, config: &TrainerConfig) -> Result<()> {
+        let _ = config;
+        Ok(())
+    }
+
+    /// Undoes [`next`](Self::next) for a step that was not made; `problems` is the state of the problem source before it. Default:
+    /// the problem source goes back to it. A source that keeps what it has asked for takes back the rollouts that it supplied.
+    ///
+    /// # Errors
+    /// If the problem source cannot go back.
+    fn undo(&mut self, collector: &mut Collector<M>, problems: &Value) -> Result<()> {
+        collector.restore_problems(problems)
+    }
 
     /// What a checkpoint has to hold of this source. Default: nothing.
     fn state(&self) -> Result<Value> {

@@ -114,6 +114,11 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
         self.learner.progress.steps
     }
 
+    /// The number of optimizer updates that made the policy; rollouts carry it.
+    pub fn policy_version(&self) -> u64 {
+        self.learner.updates_made().0
+    }
+
     /// The rollouts of the last step, scored.
     pub fn last_rollouts(&self) -> &RolloutBuffer {
         &self.last_rollouts
@@ -145,7 +150,7 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
         let record = self.learn(collected);
         if record.is_err() {
             // A step that was not made has asked nothing.
-            self.collector.problems.restore(&before)?;
+            self.source.undo(&mut self.collector, &before)?;
         }
         record
     }

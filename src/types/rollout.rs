@@ -119,6 +119,12 @@ impl Rollout {
             .and_then(|record| record.outcome.score())
     }
 
+    /// The oldest version of the policy that sampled a token of it.
+    pub fn oldest_version(&self) -> u64 {
+        let spans = self.versions.iter().map(|span| span.version);
+        spans.min().unwrap_or(self.policy_version)
+    }
+
     /// Whether the length limit cut the completion off.
     pub fn is_truncated(&self) -> bool {
         self.finish == FinishReason::Length

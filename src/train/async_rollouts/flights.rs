@@ -1,0 +1,122 @@
+//! Groups that were asked: in flight, and finished.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde::{Deserialize, Serialize};
+
+use crate::rollout::Question;
+use crate::types::{Rollout, RolloutGroup};
+use crate::{Error, Result};
+
+/// A problem that an engine is answering.
+#[derive(Clone, Debug)]
+pub(super) struct Flight {
+    /// Its place among all that were asked.
+    pub order: u64,
+    pub question: Question,
+    /// The version that it was asked of.
+    pub version: u64,
+    /// How often it was asked before.
+    pub attempts: u32,
+}
+
+/// A finished group that has not been learned from.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Ready {
+    pub order: u64,
+    pub attempts: u32,
+    pub address: Vec<u64>,
+    pub samples: usize,
+    pub group: RolloutGroup,
+    /// Whether the problem source has seen it.
+    pub observed: bool,
+}
+
+impl Ready {
+    /// The oldest version that sampled a token of it.
+    pub fn oldest_version(&self) -> u64 {
+        let versions = self.group.rollouts.iter().map(Rollout::oldest_version);
+        versions.min().unwrap_or(0)
+    }
+
+    /// The same problem, to be asked again.
+    pub fn into_flight(self) -> Flight {
+        Flight {
+            order: self.order,
+            question: Question {
+                problem: self.group.problem,
+                prompt: self.group.prompt_tokens,
+                samples: self.samples,
+                address: self.address,
+            },
+            version: 0,
+            attempts: self.attempts,
+        }
+    }
+}
+
+/// What is in flight, by the engine's ticket; shared with the thread that scores.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Flights(Arc<Mutex<BTreeMap<u64, Flight>>>);
+
+impl Flights {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Flight>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds `flight` under the ticket that `submit` gives. An answer that comes before this returns finds it.
+    ///
+    /// # Errors
+    /// That of `submit`, and the flight.
+    pub fn add(
+        &self,
+        flight: Flight,
+        submit: impl FnOnce() -> Result<u64>,
+    ) -> Result<(), (Flight, Error)> {
+        let mut flights = self.lock();
+        match submit() {
+            Ok(ticket) => {
+                flights.insert(ticket, flight);
+                Ok(())
+            }
+            Err(error) => Err((flight, error)),
+        }
+    }
+
+    pub fn get(&self, ticket: u64) -> Option<Flight> {
+        self.lock().get(&ticket).cloned()
+    }
+
+    pub fn remove(&self, ticket: u64) -> Option<Flight> {
+        self.lock().remove(&ticket)
+    }
+
+    pub fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// All of them are now asked of `version`.
+    pub fn begin_again(&self, version: u64) {
+        for flight in self.lock().values_mut() {
+            flight.version = version;
+        }
+    }
+
+    /// The place of the one that was asked first.
+    pub fn first_order(&self) -> Option<u64> {
+        self.lock().values().map(|flight| flight.order).min()
+    }
+
+    /// All of them, in the order in which they were asked.
+    pub fn all(&self) -> Vec<(u64, Flight)> {
+        let flights = self.lock();
+        let mut all: Vec<_> = flights
+            .iter()
+            .map(|(&t, flight)| (t, flight.clone()))
+            .collect();
+        all.sort_by_key(|(_, flight)| flight.order);
+        all
+    }
+}

@@ -1,0 +1,146 @@
+//! A thread that turns answers into scored groups while the learner works.
+
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::flights::{Flight, Flights};
+use crate::policy::PolicyModel;
+use crate::prompt::Tokenizer;
+use crate::reward::{RewardSet, TokenReward, score_tokens};
+use crate::rollout::{Answer, GenerationConfig, check_completion, sample_group};
+use crate::train::collector::Collector;
+use crate::types::{RolloutBuffer, RolloutGroup};
+use crate::{Error, Result};
+
+/// A group as far as it could be generated.
+pub(super) struct Scored {
+    pub ticket: u64,
+    /// The scored rollouts; an error if a completion cannot be decoded.
+    pub group: Result<RolloutGroup>,
+    /// Samples that the engine could not generate.
+    pub failures: usize,
+    /// Why, for the first of them.
+    pub first_error: Option<Error>,
+    /// How long the rewards took.
+    pub time: Duration,
+}
+
+/// The thread, seen from the learner. It ends when the engine and this are gone.
+pub(super) struct Scoring {
+    /// Where the engine sends its answers.
+    pub answers: Sender<Answer>,
+    scored: Receiver<Scored>,
+}
+
+/// What the thread needs.
+struct Scorer {
+    flights: Flights,
+    tokenizer: Arc<dyn Tokenizer>,
+    rewards: RewardSet,
+    token_rewards: Option<Arc<dyn TokenReward>>,
+    generation: GenerationConfig,
+    vocabulary: usize,
+}
+
+impl Scoring {
+    pub fn start<M: PolicyModel>(
+        collector: &Collector<M>,
+        vocabulary: usize,
+        flights: &Flights,
+    ) -> Self {
+        let scorer = Scorer {
+            flights: flights.clone(),
+            tokenizer: collector.tokenizer.clone(),
+            rewards: collector.rewards.clone(),
+            token_rewards: collector.token_rewards.clone(),
+            generation: collector.config.generation.clone(),
+            vocabulary,
+        };
+        let (answers, incoming) = mpsc::channel::<Answer>();
+        let (outgoing, scored) = mpsc::channel();
+        thread::spawn(move || {
+            for answer in incoming {
+                let Some(flight) = scorer.flights.get(answer.ticket) else {
+                    continue; // cancelled
+                };
+                if outgoing.send(scorer.score(answer, flight)).is_err() {
+                    break;
+                }
+            }
+        });
+        Self { answers, scored }
+    }
+
+    /// The next scored group, if one comes within `time`.
+    ///
+    /// # Errors
+    /// If the thread is gone.
+    pub fn next(&self, time: Duration) -> Result<Option<Scored>> {
+        match self.scored.recv_timeout(time) {
+            Ok(scored) => Ok(Some(scored)),
+            Err(RecvTimeoutError::Timeout) => Ok(None),
+            Err(RecvTimeoutError::Disconnected) => Err(Error::Engine {
+                engine: "rollouts".into(),
+                request: "scoring the answers".into(),
+                reason: "the thread ended".into(),
+                remedy: "its panic message is on the standard error".into(),
+            }),
+        }
+    }
+}
+
+impl Scorer {
+    fn score(&self, answer: Answer, flight: Flight) -> Scored {
+        let mut errors = Vec::new();
+        let mut samples = Vec::new();
+        let mut completions = Vec::new();
+        for (sample, completion) in answer.completions.into_iter().enumerate() {
+            let which = format!("completion {sample} of request {}", answer.ticket);
+            let checked = completion.and_then(|completion| {
+                check_completion(&completion, &which, &self.generation, self.vocabulary)?;
+                Ok(completion)
+            });
+            match checked {
+                Ok(completion) => {
+                    samples.push(sample);
+                    completions.push(completion);
+                }
+                Err(error) => errors.push(error),
+            }
+        }
+        let started = Instant::now();
+        let group = sample_group(
+            flight.question.problem,
+            flight.question.prompt,
+            completions,
+            self.tokenizer.as_ref(),
+            flight.version,
+        );
+        let group = group.map(|mut group| {
+            for (rollout, sample) in group.rollouts.iter_mut().zip(samples) {
+                rollout.sample = sample;
+            }
+            self.rewarded(group)
+        });
+        Scored {
+            ticket: answer.ticket,
+            group,
+            failures: errors.len(),
+            first_error: errors.into_iter().next(),
+            time: started.elapsed(),
+        }
+    }
+
+    fn rewarded(&self, group: RolloutGroup) -> RolloutGroup {
+        let mut buffer = RolloutBuffer {
+            groups: vec![group],
+        };
+        self.rewards.score_rollouts(&mut buffer);
+        if let Some(reward) = &self.token_rewards {
+            score_tokens(reward.as_ref(), &mut buffer);
+        }
+        buffer.groups.swap_remove(0)
+    }
+}
