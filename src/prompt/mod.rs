@@ -32,6 +32,6 @@ pub use split::{Split, split};
 pub use stream::TextStream;
 pub use tokenizer::Tokenizer;
 
-pub use crate::types::Problem;
+pub use crate::types::{Message, Problem, ToolCall};
 #[cfg(feature = "math")]
 pub(crate) use expression::evaluate_expression;

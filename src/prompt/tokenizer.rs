@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::Result;
+use crate::types::Message;
+use crate::{Error, Result};
 
 /// Turns text into token ids and ids into text.
 ///
@@ -44,6 +45,40 @@ pub trait Tokenizer: Send + Sync {
         self.encode(prompt)
     }
 
+    /// The ids of the beginning of a conversation in which the model speaks next. `tools` is the JSON list of the functions that it
+    /// may call, as chat templates read it. Provided: the contents of the messages, one after the other, and no tools.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode), or if the conversation cannot be written.
+    fn encode_conversation(&self, messages: &[Message], tools: Option<&str>) -> Result<Vec<u32>> {
+        match tools {
+            None => self.encode(&contents(messages)),
+            Some(tools) => Err(Error::config(
+                "tools",
+                tools,
+                "none: this tokenizer has no form for them",
+            )),
+        }
+    }
+
+    /// The ids that follow the model's reply when others speak before it does again: `observations` with everything that the
+    /// form of the conversation puts around them, up to where the model speaks next. `conversation` is everything before, the reply
+    /// last. The ids of the conversation itself stay as they are: the reply is not written again.
+    ///
+    /// Provided: the contents of the observations, one after the other.
+    ///
+    /// # Errors
+    /// If the conversation cannot be continued so that its ids stay, with the first text that would differ.
+    fn encode_observations(
+        &self,
+        conversation: &[Message],
+        tools: Option<&str>,
+        observations: &[Message],
+    ) -> Result<Vec<u32>> {
+        let _ = (conversation, tools);
+        self.encode(&contents(observations))
+    }
+
     /// The text of `ids`; stop tokens are written as nothing.
     ///
     /// # Errors
@@ -60,6 +95,11 @@ pub trait Tokenizer: Send + Sync {
     fn stop_tokens(&self) -> Vec<u32>;
 }
 
+fn contents(messages: &[Message]) -> String {
+    let contents = messages.iter().map(|message| message.content.as_str());
+    contents.collect()
+}
+
 /// A shared tokenizer.
 impl<T: Tokenizer + ?Sized> Tokenizer for Arc<T> {
     fn encode(&self, text: &str) -> Result<Vec<u32>> {
@@ -68,6 +108,19 @@ impl<T: Tokenizer + ?Sized> Tokenizer for Arc<T> {
 
     fn encode_prompt(&self, prompt: &str) -> Result<Vec<u32>> {
         (**self).encode_prompt(prompt)
+    }
+
+    fn encode_conversation(&self, messages: &[Message], tools: Option<&str>) -> Result<Vec<u32>> {
+        (**self).encode_conversation(messages, tools)
+    }
+
+    fn encode_observations(
+        &self,
+        conversation: &[Message],
+        tools: Option<&str>,
+        observations: &[Message],
+    ) -> Result<Vec<u32>> {
+        (**self).encode_observations(conversation, tools, observations)
     }
 
     fn decode(&self, ids: &[u32]) -> Result<String> {

@@ -322,7 +322,6 @@ fn it_learns_from_stale_rollouts() {
         rewards.sum::<f64>() / count
     };
     let (first, last) = (reward(0..5), reward(35..40));
-    eprintln!("{first} {last}");
     assert!(last > first + 0.3, "{first} {last}");
     assert!(
         records

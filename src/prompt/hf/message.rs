@@ -1,4 +1,4 @@
-//! A turn of a conversation, and what else a template is told.
+//! What a template is told beside the conversation.
 
 use std::collections::BTreeMap;
 
@@ -7,49 +7,6 @@ use minijinja::value::{Serde, ValueKind};
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
-
-/// A turn of a conversation.
-///
-/// ```
-/// use rlvr::prompt::hf::Message;
-///
-/// let read: Message = serde_json::from_str(r#"{"role": "user", "content": "1+1="}"#)?;
-/// assert_eq!(read, Message::user("1+1="));
-/// # Ok::<(), serde_json::Error>(())
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Message {
-    /// Who speaks: `system`, `user`, `assistant`, or what else the model's template knows.
-    pub role: String,
-    /// What is said.
-    pub content: String,
-}
-
-impl Message {
-    /// A turn of `role`.
-    pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
-        Self {
-            role: role.into(),
-            content: content.into(),
-        }
-    }
-
-    /// The system prompt.
-    pub fn system(content: impl Into<String>) -> Self {
-        Self::new("system", content)
-    }
-
-    /// A turn of the user.
-    pub fn user(content: impl Into<String>) -> Self {
-        Self::new("user", content)
-    }
-
-    /// A turn of the model.
-    pub fn assistant(content: impl Into<String>) -> Self {
-        Self::new("assistant", content)
-    }
-}
 
 /// Variables of a template by their names: `enable_thinking`, `tools`, `documents`, `date_string` and whatever else it reads.
 ///

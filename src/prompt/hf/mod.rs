@@ -29,6 +29,8 @@ mod template;
 mod tokenizer;
 
 pub use chat::ChatTokenizer;
-pub use message::{Message, Variables};
+pub use message::Variables;
 pub use template::{ChatTemplate, RenderOptions};
 pub use tokenizer::HfTokenizer;
+
+pub use crate::types::Message;
