@@ -5,12 +5,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// In the order of travel: no room imports from one further down.
-const ROOMS: [&str; 8] = [
+const ROOMS: [&str; 9] = [
     "types",
     "prompt",
     "policy",
     "rollout",
     "reward",
+    "environment",
     "advantage",
     "loss",
     "train",

@@ -4,6 +4,7 @@ mod draw;
 
 pub use draw::{below, shuffle};
 
+use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
@@ -33,6 +34,11 @@ pub fn generator(address: &[u64]) -> ChaCha8Rng {
     ChaCha8Rng::from_seed(key)
 }
 
+/// A seed for what has generators of its own, from an address as [`generator`] has it.
+pub fn seed(address: &[u64]) -> u64 {
+    generator(address).next_u64()
+}
+
 /// SplitMix64: one step of its counter, then its finaliser.
 fn mix(word: u64) -> u64 {
     let mut z = word.wrapping_add(0x9E37_79B9_7F4A_7C15);
@@ -44,7 +50,6 @@ fn mix(word: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rand::Rng;
 
     fn first(address: &[u64]) -> u64 {
         generator(address).next_u64()

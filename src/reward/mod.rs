@@ -102,7 +102,7 @@ mod length;
 #[cfg(feature = "math")]
 mod math_reward;
 mod model;
-mod pool;
+pub(crate) mod pool;
 mod set;
 mod setters;
 mod token;

@@ -12,33 +12,33 @@ use std::time::{Duration, Instant};
 use crate::types::RewardOutcome;
 
 /// What a batch does for each of its indices: it scores the completions of one job and gives one outcome for each.
-pub(super) type Job = Arc<dyn Fn(usize) -> Vec<RewardOutcome> + Send + Sync>;
+pub(crate) type Job = Arc<dyn Fn(usize) -> Vec<RewardOutcome> + Send + Sync>;
 
 /// The jobs of a batch and the workers that run them.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Plan {
+pub(crate) struct Plan {
     /// How long each job may run; one for each job.
-    pub(super) limits: Vec<Duration>,
+    pub(crate) limits: Vec<Duration>,
     /// Every job, in one lane each.
-    pub(super) lanes: Vec<Lane>,
+    pub(crate) lanes: Vec<Lane>,
 }
 
 /// Jobs that share workers, so that slow ones do not delay the jobs of other lanes.
 #[derive(Clone, Debug)]
-pub(super) struct Lane {
+pub(crate) struct Lane {
     /// The jobs, in the order in which they are started.
-    pub(super) jobs: Vec<usize>,
+    pub(crate) jobs: Vec<usize>,
     /// The most of them that run at once.
-    pub(super) threads: usize,
+    pub(crate) threads: usize,
 }
 
 /// The result of one job.
 #[derive(Clone, Debug)]
-pub(super) struct Done {
+pub(crate) struct Done {
     /// One outcome for each completion of the job, or a single failure of all of them.
-    pub(super) outcomes: Vec<RewardOutcome>,
+    pub(crate) outcomes: Vec<RewardOutcome>,
     /// How long it ran; the limit if it passed it.
-    pub(super) seconds: f64,
+    pub(crate) seconds: f64,
 }
 
 impl Done {
@@ -60,7 +60,7 @@ impl Done {
 
 /// Runs the jobs of batches. Threads live for one batch: there is nothing to shut down, and batches do not wait for each other.
 #[derive(Clone, Debug)]
-pub(super) struct Pool {
+pub(crate) struct Pool {
     /// The number of abandoned threads from which on no new job is started.
     most_abandoned: usize,
     /// Threads whose job passed its limit and has not returned, of all batches.
@@ -68,7 +68,7 @@ pub(super) struct Pool {
 }
 
 impl Pool {
-    pub(super) fn new(most_abandoned: usize) -> Self {
+    pub(crate) fn new(most_abandoned: usize) -> Self {
         Self {
             most_abandoned,
             abandoned: Arc::default(),
@@ -82,7 +82,7 @@ impl Pool {
     /// The results of `job(0)`, `job(1)` and so on, in this order; the plan has as many limits as there are jobs.
     ///
     /// The calling thread supervises: it sleeps until a worker has found no more jobs, or until a job is overdue.
-    pub(super) fn run(&self, plan: Plan, job: Job) -> Vec<Done> {
+    pub(crate) fn run(&self, plan: Plan, job: Job) -> Vec<Done> {
         let jobs = plan.limits.len();
         let batch = Arc::new(Batch {
             pool: self.clone(),

@@ -100,7 +100,7 @@ pub fn answer<M: PolicyModel>(
     };
     let requests: Vec<_> = questions.iter().map(request).collect();
     let answers = engine.generate(policy, version, &requests, config)?;
-    check(&answers, &requests, config, policy.vocab_size())?;
+    check_answers(&answers, &requests, config, policy.vocab_size())?;
     let mut buffer = RolloutBuffer::new();
     for (question, completions) in questions.iter().zip(answers) {
         let (problem, prompt) = (question.problem.clone(), question.prompt.clone());
@@ -116,7 +116,7 @@ pub fn answer<M: PolicyModel>(
 }
 
 /// Checks what an engine gave against its contract.
-fn check(
+pub(crate) fn check_answers(
     answers: &[Vec<Completion>],
     requests: &[GenerationRequest],
     config: &GenerationConfig,
@@ -241,7 +241,7 @@ mod tests {
         let requests = [GenerationRequest::new(vec![1], 2, [0])];
         let config = GenerationConfig::new(3, vec![1]);
         let fine = vec![vec![completion(&[4, 1], 2), completion(&[1], 1)]];
-        check(&fine, &requests, &config, 5).unwrap();
+        check_answers(&fine, &requests, &config, 5).unwrap();
         for (answers, word) in [
             (vec![], "answers of the engine: got 0"),
             (
@@ -265,7 +265,7 @@ mod tests {
                 "token id 5",
             ),
         ] {
-            let message = check(&answers, &requests, &config, 5)
+            let message = check_answers(&answers, &requests, &config, 5)
                 .unwrap_err()
                 .to_string();
             assert!(message.contains(word), "{message}");

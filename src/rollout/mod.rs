@@ -13,8 +13,8 @@ mod view;
 pub(crate) use async_engine::CHECK_INTERVAL;
 pub use async_engine::{Answer, AsyncEngine, InFlight, generate_with};
 pub use batch::RolloutBatch;
-pub(crate) use engine::check_completion;
 pub use engine::{LocalEngine, Question, RolloutEngine, answer, check_prompts};
+pub(crate) use engine::{check_answers, check_completion};
 pub use generate::{
     Completion, GenerationConfig, GenerationRequest, TokenEvent, generate, generate_streaming,
     sample_group,
@@ -26,5 +26,6 @@ pub use view::RolloutView;
 pub(crate) use view::micro_batches;
 
 pub use crate::types::{
-    FinishReason, RewardOutcome, RewardRecord, Rollout, RolloutBuffer, RolloutGroup, VersionSpan,
+    EpisodeEnd, EpisodeRecord, FinishReason, RewardOutcome, RewardRecord, Rollout, RolloutBuffer,
+    RolloutGroup, Turn, VersionSpan,
 };

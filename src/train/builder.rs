@@ -12,6 +12,7 @@ use super::scorer::Scorer;
 use super::source::{OnPolicy, RolloutSource};
 use super::trainer::Trainer;
 use crate::advantage::{AdvantageEstimator, Estimator};
+use crate::environment::AgentLoop;
 use crate::policy::{PolicyModel, ReferencePolicy, ValueHead, ValueModel, require_gradients};
 use crate::prompt::Tokenizer;
 use crate::reward::{RewardSet, TokenReward};
@@ -32,6 +33,7 @@ pub struct TrainerBuilder<M: PolicyModel, V: ValueModel> {
     problems: Vec<Problem>,
     problem_source: Option<Box<dyn ProblemSource>>,
     engine: Option<Box<dyn RolloutEngine<M>>>,
+    agent_loop: Option<AgentLoop>,
     source: Box<dyn RolloutSource<M>>,
     critic: Option<V>,
     reference: Option<Box<dyn Scorer>>,
@@ -49,6 +51,7 @@ impl<M: PolicyModel> TrainerBuilder<M, ValueHead<M>> {
             problems: Vec::new(),
             problem_source: None,
             engine: None,
+            agent_loop: None,
             source: Box::new(OnPolicy),
             critic: None,
             reference: None,
@@ -101,6 +104,7 @@ impl<M: PolicyModel, V: ValueModel> TrainerBuilder<M, V> {
             problems: self.problems,
             problem_source: self.problem_source,
             engine: self.engine,
+            agent_loop: self.agent_loop,
             source: self.source,
             reference: self.reference,
             token_rewards: self.token_rewards,
@@ -117,6 +121,12 @@ impl<M: PolicyModel, V: ValueModel> TrainerBuilder<M, V> {
     /// Where completions come from. Default: the crate's own generator.
     pub fn engine(mut self, engine: impl RolloutEngine<M> + 'static) -> Self {
         self.engine = Some(Box::new(engine));
+        self
+    }
+
+    /// Problems are played with an environment, in several turns. Default: each is answered by one completion.
+    pub fn agent_loop(mut self, agent_loop: AgentLoop) -> Self {
+        self.agent_loop = Some(agent_loop);
         self
     }
 
@@ -171,13 +181,17 @@ impl<M: PolicyModel, V: ValueModel> TrainerBuilder<M, V> {
             }
             None => Box::new(ShuffledProblems::new(self.problems, config.seed)?),
         };
-        let prompts = check_prompts(
-            problems.problems().iter().map(Arc::as_ref),
-            self.tokenizer.as_ref(),
-            self.policy.vocab_size(),
-            self.policy.max_positions(),
-            config.generation.max_new_tokens,
-        )?;
+        let prompts = match self.agent_loop {
+            // Its environment says what the policy reads.
+            Some(_) => Vec::new(),
+            None => check_prompts(
+                problems.problems().iter().map(Arc::as_ref),
+                self.tokenizer.as_ref(),
+                self.policy.vocab_size(),
+                self.policy.max_positions(),
+                config.generation.max_new_tokens,
+            )?,
+        };
 
         let wanted = config.needs_reference();
         let reference = match self.reference {
@@ -214,6 +228,7 @@ impl<M: PolicyModel, V: ValueModel> TrainerBuilder<M, V> {
         learner.reward_weights = rewards.weights();
         let mut collector = Collector::new(config, self.tokenizer, problems, rewards);
         collector.prompts = prompts;
+        collector.agent_loop = self.agent_loop;
         collector.token_rewards = self.token_rewards;
         if let Some(engine) = self.engine {
             collector.engine = engine;

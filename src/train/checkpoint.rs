@@ -67,6 +67,7 @@ struct Parts {
     advantage: String,
     rewards: Vec<String>,
     token_rewards: Option<String>,
+    environment: Option<String>,
 }
 
 impl Parts {
@@ -86,6 +87,7 @@ impl Parts {
             ("adaptive_entropy", "adaptive entropy bonus"),
             ("rewards", "list of rewards"),
             ("token_rewards", "token reward"),
+            ("environment", "environment"),
             ("surrogate", "surrogate"),
             ("advantage", "advantage estimator"),
         ];
@@ -259,6 +261,10 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
                 .token_rewards
                 .as_ref()
                 .map(|reward| reward.name().to_string()),
+            environment: collector
+                .agent_loop
+                .as_ref()
+                .map(|agent_loop| agent_loop.environment().name().to_string()),
         })
     }
 

@@ -12,6 +12,7 @@ use super::learners::{Alone, Learners, gather_values, share};
 use super::problems::{Draw, ProblemSource};
 use crate::Result;
 use crate::advantage::AdvantageEstimator;
+use crate::environment::AgentLoop;
 use crate::policy::PolicyModel;
 use crate::prompt::Tokenizer;
 use crate::reward::failures::check_failures;
@@ -74,6 +75,8 @@ struct Work {
 pub struct Collector<M: PolicyModel> {
     pub(super) tokenizer: Arc<dyn Tokenizer>,
     pub(super) engine: Box<dyn RolloutEngine<M>>,
+    /// Plays the problems in turns, if they are not answered by single completions.
+    pub(super) agent_loop: Option<AgentLoop>,
     pub(super) problems: Box<dyn ProblemSource>,
     pub(super) rewards: RewardSet,
     pub(super) token_rewards: Option<Arc<dyn TokenReward>>,
@@ -94,6 +97,7 @@ impl<M: PolicyModel> Collector<M> {
         Self {
             tokenizer,
             engine: Box::new(LocalEngine),
+            agent_loop: None,
             problems,
             rewards,
             token_rewards: None,
@@ -199,6 +203,8 @@ impl<M: PolicyModel> Collector<M> {
         } = draw;
         let known = self.problems.problems().get(index as usize);
         let prompt = match self.prompts.get(index as usize) {
+            // The environment says what the policy reads.
+            _ if self.agent_loop.is_some() => Vec::new(),
             Some(prompt) if known.is_some_and(|known| Arc::ptr_eq(known, &problem)) => {
                 prompt.clone()
             }
@@ -223,14 +229,14 @@ impl<M: PolicyModel> Collector<M> {
     ) -> Result<RolloutBuffer> {
         let started = Instant::now();
         let mine = &questions[share(self.learners.as_ref(), questions.len())];
-        let mut rollouts = answer(
-            self.engine.as_mut(),
-            state.policy,
-            state.version,
-            self.tokenizer.as_ref(),
-            mine,
-            generation,
-        )?;
+        let (engine, tokenizer) = (self.engine.as_mut(), self.tokenizer.as_ref());
+        let (policy, version) = (state.policy, state.version);
+        let mut rollouts = match &self.agent_loop {
+            None => answer(engine, policy, version, tokenizer, mine, generation)?,
+            Some(agent_loop) => {
+                agent_loop.run(engine, policy, version, tokenizer, mine, generation)?
+            }
+        };
         work.generate += started.elapsed().as_secs_f64();
         let started = Instant::now();
         self.score(&mut rollouts);

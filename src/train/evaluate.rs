@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::environment::AgentLoop;
 use crate::policy::PolicyModel;
 use crate::prompt::{Problem, Tokenizer};
 use crate::reward::RewardSet;
@@ -98,6 +99,21 @@ pub fn evaluate<M: PolicyModel>(
     generation: &GenerationConfig,
     config: &EvaluationConfig,
 ) -> Result<Evaluation> {
+    evaluate_with(
+        None, policy, tokenizer, rewards, problems, generation, config,
+    )
+}
+
+/// The same, played with an agent loop if there is one.
+pub(super) fn evaluate_with<M: PolicyModel>(
+    agent_loop: Option<&AgentLoop>,
+    policy: &M,
+    tokenizer: &dyn Tokenizer,
+    rewards: &RewardSet,
+    problems: &[Problem],
+    generation: &GenerationConfig,
+    config: &EvaluationConfig,
+) -> Result<Evaluation> {
     if problems.is_empty() {
         return Err(Error::config("problems", "none", "at least one problem"));
     }
@@ -118,7 +134,16 @@ pub fn evaluate<M: PolicyModel>(
         .enumerate()
         .map(|(index, problem)| {
             let address = [config.seed, EVALUATION, index as u64];
-            Question::new(problem.clone(), tokenizer, 1, address)
+            match agent_loop {
+                None => Question::new(problem.clone(), tokenizer, 1, address),
+                // The environment says what the policy reads.
+                Some(_) => Ok(Question {
+                    problem: problem.clone().into(),
+                    prompt: Vec::new(),
+                    samples: 1,
+                    address: address.to_vec(),
+                }),
+            }
         })
         .collect::<Result<Vec<_>>>()?;
     let mut answer = |samples: usize, sampling: SamplingConfig| -> Result<RolloutBuffer> {
@@ -127,7 +152,12 @@ pub fn evaluate<M: PolicyModel>(
         }
         let generation = generation.clone().with_sampling(sampling);
         let engine = &mut LocalEngine;
-        let mut buffer = answer(engine, policy, 0, tokenizer, &questions, &generation)?;
+        let mut buffer = match agent_loop {
+            None => answer(engine, policy, 0, tokenizer, &questions, &generation)?,
+            Some(agent_loop) => {
+                agent_loop.run(engine, policy, 0, tokenizer, &questions, &generation)?
+            }
+        };
         rewards.score_rollouts(&mut buffer);
         Ok(buffer)
     };

@@ -18,7 +18,7 @@ use super::step_metrics::{StepTimes, mean, step_metrics};
 use crate::advantage::{AdvantageEstimator, AdvantageInput, Advantages, Components, Probabilities};
 use crate::loss::{Numerator, RolloutLogProbs};
 use crate::policy::{PolicyModel, ReferencePolicy, ValueModel};
-use crate::types::{PerToken, RolloutBuffer};
+use crate::types::{PerToken, Rollout, RolloutBuffer};
 use crate::{Error, Result};
 
 /// After this many steps in a row whose loss or gradient is not finite, the run ends.
@@ -270,7 +270,9 @@ impl<M: PolicyModel, V: ValueModel> Learner<M, V> {
         };
         let (scores, groups, lengths) =
             (rollouts.rewards(), rollouts.group_ids(), rollouts.lengths());
+        let positions = positions(&rollouts);
         let advantages: Advantages = self.config.advantage.estimate(&AdvantageInput {
+            positions: positions.as_deref(),
             token_rewards: token_rewards.as_ref(),
             values: values.as_ref(),
             components: components.as_deref().map(|rewards| Components {
@@ -344,6 +346,16 @@ impl<M: PolicyModel, V: ValueModel> Learner<M, V> {
         let critic = self.critic.as_ref().map_or(0, |c| c.optimizer.updates());
         (self.optimizer.updates(), critic)
     }
+}
+
+/// The indices of the trained tokens of each rollout; `None` if all tokens are trained.
+fn positions(rollouts: &RolloutBuffer) -> Option<Vec<Vec<usize>>> {
+    let trained = |rollout: &Rollout| {
+        let all = 0..rollout.tokens.len();
+        all.filter(|&token| rollout.is_trained(token)).collect()
+    };
+    let masked = rollouts.rollouts().any(|rollout| !rollout.mask.is_empty());
+    masked.then(|| rollouts.rollouts().map(trained).collect())
 }
 
 /// The sum of two, of which either may be absent.

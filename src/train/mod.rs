@@ -9,6 +9,7 @@ mod config;
 mod controllers;
 mod critic;
 mod dynamic_sampling;
+mod episode_metrics;
 mod evaluate;
 mod experience;
 mod gradients;

@@ -142,6 +142,9 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
     }
 
     fn check_evaluation(&self, evaluation: &RunEvaluation) -> Result<()> {
+        if self.collector.agent_loop.is_some() {
+            return Ok(());
+        }
         let config = self.config();
         let checked = check_prompts(
             &evaluation.problems,

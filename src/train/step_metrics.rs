@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use super::episode_metrics::episode_metrics;
 use super::experience::Experience;
 use super::reward_metrics::reward_metrics;
 use super::update::Updates;
@@ -58,7 +59,10 @@ pub(super) fn step_metrics(
     put("reward_std", Some(statistics.mean_std));
     put("frac_reward_zero_std", statistics.frac_zero_std());
     put("rewards/unscored", Some(statistics.unscored as f64));
-    for (name, value) in reward_metrics(&rollouts) {
+    for (name, value) in reward_metrics(&rollouts)
+        .into_iter()
+        .chain(episode_metrics(&rollouts))
+    {
         put(&name, Some(value));
     }
     let records = rollouts.iter().flat_map(|r| &r.rewards);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::builder::TrainerBuilder;
 use super::collector::{Collected, Collector};
 use super::config::TrainerConfig;
-use super::evaluate::{Evaluation, EvaluationConfig, evaluate};
+use super::evaluate::{Evaluation, EvaluationConfig, evaluate_with};
 use super::learner::Learner;
 use super::observer::StepRecord;
 use super::source::RolloutSource;
@@ -129,7 +129,8 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
     /// # Errors
     /// As [`evaluate`](super::evaluate()).
     pub fn evaluate(&self, problems: &[Problem], config: &EvaluationConfig) -> Result<Evaluation> {
-        evaluate(
+        evaluate_with(
+            self.collector.agent_loop.as_ref(),
             &self.learner.policy,
             self.collector.tokenizer.as_ref(),
             &self.collector.rewards,

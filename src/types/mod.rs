@@ -3,6 +3,7 @@
 //! These types hold data and know no policy, reward or loss. Every room re-exports those that it hands out.
 
 mod buffer;
+mod episode;
 mod message;
 mod per_token;
 mod problem;
@@ -10,6 +11,7 @@ mod reward;
 mod rollout;
 
 pub use buffer::{RolloutBuffer, RolloutGroup};
+pub use episode::{EpisodeEnd, EpisodeRecord, Turn};
 pub use message::{Message, ToolCall};
 pub use per_token::PerToken;
 pub use problem::Problem;

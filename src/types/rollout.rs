@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::episode::EpisodeRecord;
 use super::reward::RewardRecord;
 
 /// Why a completion ended.
@@ -61,6 +62,9 @@ pub struct Rollout {
     /// Rewards of the single trained tokens on top of `reward`, one for each; empty if there are none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub token_rewards: Vec<f64>,
+    /// The turns of a conversation with an environment; `None` for a single completion. `text` is then that of the last reply.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub episode: Option<EpisodeRecord>,
 }
 
 impl Rollout {
@@ -79,6 +83,7 @@ impl Rollout {
             rewards: Vec::new(),
             reward: None,
             token_rewards: Vec::new(),
+            episode: None,
         }
     }
 
@@ -125,9 +130,12 @@ impl Rollout {
         spans.min().unwrap_or(self.policy_version)
     }
 
-    /// Whether the length limit cut the completion off.
+    /// Whether a limit cut the completion or the episode off.
     pub fn is_truncated(&self) -> bool {
-        self.finish == FinishReason::Length
+        match &self.episode {
+            Some(episode) => episode.end.is_limit(),
+            None => self.finish == FinishReason::Length,
+        }
     }
 }
 

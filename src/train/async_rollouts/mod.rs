@@ -370,6 +370,13 @@ impl<M: PolicyModel> AsyncRollouts<M> {
                 "1 with asynchronous rollouts: learners would be given different ones",
             ));
         }
+        if collector.agent_loop.is_some() {
+            return Err(Error::config(
+                "agent_loop",
+                "given",
+                "none with asynchronous rollouts, which are single completions",
+            ));
+        }
         let started = Instant::now();
         self.load(state)?;
         let load = started.elapsed();

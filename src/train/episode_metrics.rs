@@ -1,0 +1,50 @@
+//! What happened in the episodes of a step.
+
+use std::collections::BTreeMap;
+
+use crate::types::{EpisodeRecord, Rollout};
+
+/// Nothing if the rollouts are of no episodes.
+///
+/// | metric | |
+/// |---|---|
+/// | `episode/turns` | replies an episode |
+/// | `episode/end/NAME` | share of the episodes that ended so |
+/// | `episode/observation_tokens` | tokens of observations an episode |
+/// | `episode/calls`, `episode/calls/STATUS` | attempts to call a tool an episode, and those with this status |
+/// | `episode/reward` | mean of the sum of the turns' rewards, of the episodes that have one |
+pub(super) fn episode_metrics(rollouts: &[&Rollout]) -> BTreeMap<String, f64> {
+    let episodes: Vec<&EpisodeRecord> = rollouts
+        .iter()
+        .filter_map(|rollout| rollout.episode.as_ref())
+        .collect();
+    let mut metrics = BTreeMap::new();
+    if episodes.is_empty() {
+        return metrics;
+    }
+    let share = 1.0 / episodes.len() as f64;
+    let mut add = |name: String, value: f64| {
+        *metrics.entry(format!("episode/{name}")).or_insert(0.0) += value;
+    };
+    let mut rewards = Vec::new();
+    for episode in episodes {
+        add("turns".into(), share * episode.turns.len() as f64);
+        add(format!("end/{}", episode.end.name()), share);
+        rewards.extend(episode.reward());
+        for turn in &episode.turns {
+            add(
+                "observation_tokens".into(),
+                share * turn.observation_tokens as f64,
+            );
+            for (status, &count) in &turn.calls {
+                add("calls".into(), share * count as f64);
+                add(format!("calls/{status}"), share * count as f64);
+            }
+        }
+    }
+    if !rewards.is_empty() {
+        let mean = rewards.iter().sum::<f64>() / rewards.len() as f64;
+        metrics.insert("episode/reward".into(), mean);
+    }
+    metrics
+}
