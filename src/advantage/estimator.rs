@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::custom;
 use super::{
-    AdvantageInput, Gae, Gdpo, Gpg, Group, GroupMean, GroupStatistics, LeaveOneOut, LitePpo, MaxRl,
-    Opo, OptimalTokenBaseline, PassAtK, ReinforcePlusPlus, ReinforcePlusPlusBaseline, Remax,
+    AdvantageInput, Gae, Gdpo, Gigpo, Gpg, Group, GroupMean, GroupStatistics, LeaveOneOut, LitePpo,
+    MaxRl, MtGrpo, Opo, OptimalTokenBaseline, PassAtK, ReinforcePlusPlus,
+    ReinforcePlusPlusBaseline, Remax, TurnReturns,
 };
 use crate::types::PerToken;
 use crate::{Error, Result};
@@ -255,6 +256,12 @@ estimators! {
     OptimalTokenBaseline,
     /// Group mean, as baseline and as scale.
     MaxRl,
+    /// The reward still to come at each turn, less that of the others.
+    TurnReturns,
+    /// Outcome and turn, each standardised by itself.
+    MtGrpo,
+    /// The episode within its group, and each turn among those from the same state.
+    Gigpo,
 }
 
 impl Default for Estimator {

@@ -50,6 +50,20 @@ pub struct AdvantageInput<'a> {
     /// `[N][lengths[i]]` The index of each trained token in its completion, strictly increasing; for an estimator that compares
     /// tokens by their position. `None`: there are no other tokens between the trained ones.
     pub positions: Option<&'a [Vec<usize>]>,
+    /// `[N]` The replies of each rollout in order, for an estimator that gives credit to turns; their tokens add up to
+    /// `lengths[i]`. `None`: each rollout is a single reply without a reward of its own.
+    pub turns: Option<&'a [Vec<TurnCredit>]>,
+}
+
+/// A reply within a rollout of several turns.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TurnCredit {
+    /// The number of trained tokens.
+    pub tokens: usize,
+    /// The environment's reward for the reply, which comes on top of the outcome; 0 if there is none.
+    pub reward: f64,
+    /// The state in which the reply was given: replies of a group with equal states are compared ([`Gigpo`](super::Gigpo)).
+    pub state: u64,
 }
 
 /// The parts of an outcome reward.
@@ -87,6 +101,7 @@ impl<'a> AdvantageInput<'a> {
             ref_log_probs: None,
             probabilities: None,
             positions: None,
+            turns: None,
         }
     }
 
@@ -149,7 +164,48 @@ impl<'a> AdvantageInput<'a> {
             self.check_rows("sum_pi_squared", Some(probabilities.sum_pi_squared))?;
             self.check_rows("importance_weights", probabilities.importance_weights)?;
         }
-        self.check_positions()
+        self.check_positions()?;
+        self.check_turns()
+    }
+
+    /// The replies of each rollout.
+    pub(super) fn credited(&self) -> Vec<Vec<TurnCredit>> {
+        let single = |&tokens: &usize| {
+            vec![TurnCredit {
+                tokens,
+                reward: 0.0,
+                state: 0,
+            }]
+        };
+        match self.turns {
+            Some(turns) => turns.to_vec(),
+            None => self.lengths.iter().map(single).collect(),
+        }
+    }
+
+    fn check_turns(&self) -> Result<()> {
+        let Some(rows) = self.turns else {
+            return Ok(());
+        };
+        check_len("turns", rows.len(), self.rewards.len())?;
+        for (rollout, (turns, &length)) in rows.iter().zip(self.lengths).enumerate() {
+            let tokens: usize = turns.iter().map(|turn| turn.tokens).sum();
+            if tokens != length {
+                return Err(Error::shape(
+                    format!("tokens of `turns[{rollout}]`"),
+                    tokens,
+                    format!("{length}, as `lengths[{rollout}]` says"),
+                ));
+            }
+            if let Some(turn) = turns.iter().position(|turn| !turn.reward.is_finite()) {
+                return Err(Error::config(
+                    format!("turns[{rollout}][{turn}].reward"),
+                    turns[turn].reward,
+                    "a finite number",
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// `[N]` What the group estimators compare: the outcome reward plus the sum of the rollout's token rewards.

@@ -18,6 +18,9 @@
 //! | [`ReinforcePlusPlusBaseline`] | mean of the group | std of all tokens | groups of 2 or more | REINFORCE++, arXiv 2501.03262 |
 //! | [`ReinforcePlusPlus`] | mean of all tokens | std of all tokens | - | REINFORCE++, arXiv 2501.03262 |
 //! | [`Remax`] | reward of the greedy completion | - | a greedy completion | ReMax, arXiv 2310.10505 |
+//! | [`TurnReturns`] | mean of the *others* in the group by turn | - | groups of 2 or more, turns | - |
+//! | [`MtGrpo`] | mean of the group, outcome and turn by themselves | std of the group | groups of 2 or more, turns | MT-GRPO, arXiv 2505.11821 |
+//! | [`Gigpo`] | mean of the group, and of equal states in it | std of the group | groups of 2 or more, turns | GiGPO, arXiv 2505.10978 |
 //! | [`Gae`] | a critic's value of each prefix | std of all tokens, if whitened | a critic | GAE, arXiv 1506.02438 |
 //!
 //! # By the name it has elsewhere
@@ -106,6 +109,7 @@ mod custom;
 mod estimator;
 mod gae;
 mod gdpo;
+mod gigpo;
 mod gpg;
 mod group;
 mod group_mean;
@@ -114,6 +118,7 @@ mod leave_one_out;
 mod lite_ppo;
 mod max_rl;
 mod moments;
+mod mt_grpo;
 mod opo;
 mod optimal_token_baseline;
 mod pass_at_k;
@@ -123,6 +128,7 @@ mod remax;
 mod returns;
 mod singleton;
 mod statistics;
+mod turn_returns;
 mod whiten;
 
 #[cfg(test)]
@@ -131,13 +137,15 @@ mod tests;
 pub use estimator::{AdvantageEstimator, Advantages, Estimator};
 pub use gae::{Gae, gae};
 pub use gdpo::{Gdpo, Rescale};
+pub use gigpo::Gigpo;
 pub use gpg::{Gpg, GpgScale};
 pub use group::{Group, group_normalized};
 pub use group_mean::{GroupMean, group_centered};
-pub use input::{AdvantageInput, Components, Probabilities};
+pub use input::{AdvantageInput, Components, Probabilities, TurnCredit};
 pub use leave_one_out::{LeaveOneOut, leave_one_out};
 pub use lite_ppo::LitePpo;
 pub use max_rl::MaxRl;
+pub use mt_grpo::{MtGrpo, TurnAssignment};
 pub use opo::Opo;
 pub use optimal_token_baseline::{Align, OptimalTokenBaseline};
 pub use pass_at_k::PassAtK;
@@ -146,4 +154,5 @@ pub use reinforce_plus_plus_baseline::ReinforcePlusPlusBaseline;
 pub use remax::Remax;
 pub use singleton::SingletonGroup;
 pub use statistics::GroupStatistics;
+pub use turn_returns::TurnReturns;
 pub use whiten::whiten;

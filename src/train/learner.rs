@@ -15,10 +15,12 @@ use super::optimizer::Optimizer;
 use super::sampler_metrics::sampler_metrics;
 use super::scorer::{Scorer, ScoringConfig};
 use super::step_metrics::{StepTimes, mean, step_metrics};
-use crate::advantage::{AdvantageEstimator, AdvantageInput, Advantages, Components, Probabilities};
+use crate::advantage::{
+    AdvantageEstimator, AdvantageInput, Advantages, Components, Probabilities, TurnCredit,
+};
 use crate::loss::{Numerator, RolloutLogProbs};
 use crate::policy::{PolicyModel, ReferencePolicy, ValueModel};
-use crate::types::{PerToken, Rollout, RolloutBuffer};
+use crate::types::{PerToken, Rollout, RolloutBuffer, Turn};
 use crate::{Error, Result};
 
 /// After this many steps in a row whose loss or gradient is not finite, the run ends.
@@ -271,8 +273,10 @@ impl<M: PolicyModel, V: ValueModel> Learner<M, V> {
         let (scores, groups, lengths) =
             (rollouts.rewards(), rollouts.group_ids(), rollouts.lengths());
         let positions = positions(&rollouts);
+        let turns = turns(&rollouts);
         let advantages: Advantages = self.config.advantage.estimate(&AdvantageInput {
             positions: positions.as_deref(),
+            turns: turns.as_deref(),
             token_rewards: token_rewards.as_ref(),
             values: values.as_ref(),
             components: components.as_deref().map(|rewards| Components {
@@ -356,6 +360,31 @@ fn positions(rollouts: &RolloutBuffer) -> Option<Vec<Vec<usize>>> {
     };
     let masked = rollouts.rollouts().any(|rollout| !rollout.mask.is_empty());
     masked.then(|| rollouts.rollouts().map(trained).collect())
+}
+
+/// The replies of each rollout; `None` if none is of an episode.
+fn turns(rollouts: &RolloutBuffer) -> Option<Vec<Vec<TurnCredit>>> {
+    let credits = |rollout: &Rollout| match &rollout.episode {
+        None => vec![TurnCredit {
+            tokens: rollout.trained_tokens(),
+            reward: 0.0,
+            state: 0,
+        }],
+        Some(episode) => {
+            let before = [0]
+                .into_iter()
+                .chain(episode.turns.iter().map(Turn::state_after));
+            let both = episode.turns.iter().zip(before);
+            both.map(|(turn, state)| TurnCredit {
+                tokens: turn.tokens,
+                reward: turn.reward.unwrap_or(0.0),
+                state,
+            })
+            .collect()
+        }
+    };
+    let played = rollouts.rollouts().any(|rollout| rollout.episode.is_some());
+    played.then(|| rollouts.rollouts().map(credits).collect())
 }
 
 /// The sum of two, of which either may be absent.

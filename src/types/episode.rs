@@ -31,7 +31,7 @@ pub struct Turn {
     pub finish: FinishReason,
     /// The environment's reward for the reply, if it gave one.
     pub reward: Option<f64>,
-    /// Tells states of the environment apart, for estimators that compare replies in equal states.
+    /// Tells the state of the environment after the reply from others, for estimators that compare replies in equal states.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<u64>,
     /// How many attempts to call a tool had which status.
@@ -58,6 +58,21 @@ pub enum EpisodeEnd {
     ContextFull,
     /// The environment failed, with the reason. Such a rollout is not learned from.
     Failed(String),
+}
+
+impl Turn {
+    /// The state in which the next reply is given: the environment's, or else a hash of the observation.
+    pub fn state_after(&self) -> u64 {
+        if let Some(state) = self.state {
+            return state;
+        }
+        // FNV-1a; 0xFF is no UTF-8 byte, so it separates texts.
+        let texts = self.observation.iter().flat_map(|m| [&m.role, &m.content]);
+        let bytes = texts.flat_map(|text| text.bytes().chain([0xFF]));
+        bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+        })
+    }
 }
 
 impl EpisodeEnd {

@@ -6,6 +6,7 @@ mod hand_cases;
 mod laws;
 mod outcome_cases;
 mod refusals;
+mod turns;
 
 use super::*;
 use crate::types::PerToken;

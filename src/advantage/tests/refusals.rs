@@ -119,7 +119,7 @@ fn what_an_estimator_needs_and_does_not_get_is_named() {
 
 #[test]
 fn a_kl_in_the_reward_is_refused_where_a_group_is_divided_by_its_own_spread() {
-    let refused = ["group", "pass_at_k", "gdpo", "max_rl"];
+    let refused = ["group", "pass_at_k", "gdpo", "max_rl", "mt_grpo", "gigpo"];
     for estimator in Estimator::all() {
         let (name, got) = (estimator.name(), estimator.validate_kl_in_reward());
         assert_eq!(got.is_err(), refused.contains(&name), "{name}: {got:?}");
