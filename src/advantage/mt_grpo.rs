@@ -112,9 +112,9 @@ impl AdvantageEstimator for MtGrpo {
             };
             let rewards: Vec<Option<f64>> = (0..turns.len()).map(of_turn).collect();
             let normalized = self.normalized(&rewards, input.groups)?;
-            for (i, reward) in rewards.iter().enumerate() {
-                if reward.is_some() {
-                    advantages[i][k] = match self.assignment {
+            for (i, row) in advantages.iter_mut().enumerate() {
+                if let (Some(place), Some(_)) = (row.get_mut(k), rewards[i]) {
+                    *place = match self.assignment {
                         TurnAssignment::Additive { coef } => of_outcome[i] + coef * normalized[i],
                         TurnAssignment::Cumulative { .. } => normalized[i],
                     };

@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
+use crate::Result;
 use crate::rollout::Question;
 use crate::types::{Rollout, RolloutGroup};
-use crate::{Error, Result};
 
 /// A problem that an engine is answering.
 #[derive(Clone, Debug)]
@@ -69,20 +69,11 @@ impl Flights {
     /// Adds `flight` under the ticket that `submit` gives. An answer that comes before this returns finds it.
     ///
     /// # Errors
-    /// That of `submit`, and the flight.
-    pub fn add(
-        &self,
-        flight: Flight,
-        submit: impl FnOnce() -> Result<u64>,
-    ) -> Result<(), (Flight, Error)> {
+    /// That of `submit`.
+    pub fn add(&self, flight: &Flight, submit: impl FnOnce() -> Result<u64>) -> Result<()> {
         let mut flights = self.lock();
-        match submit() {
-            Ok(ticket) => {
-                flights.insert(ticket, flight);
-                Ok(())
-            }
-            Err(error) => Err((flight, error)),
-        }
+        flights.insert(submit()?, flight.clone());
+        Ok(())
     }
 
     pub fn get(&self, ticket: u64) -> Option<Flight> {

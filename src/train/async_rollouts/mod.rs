@@ -229,13 +229,13 @@ impl<M: PolicyModel> AsyncRollouts<M> {
             };
             let generation = &collector.config.generation;
             let engine = &mut self.engine;
-            let asked = self.flights.add(flight, || {
+            let asked = self.flights.add(&flight, || {
                 engine.submit(request, generation, &scoring.answers)
             });
-            if let Err((flight, error)) = asked {
+            if asked.is_err() {
                 self.again.push_front(flight);
-                return Err(error);
             }
+            asked?;
         }
         Ok(())
     }
