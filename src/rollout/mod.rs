@@ -3,6 +3,7 @@
 
 mod async_engine;
 mod batch;
+mod decoder;
 mod engine;
 mod generate;
 #[cfg(feature = "hf")]
@@ -12,6 +13,7 @@ mod view;
 
 pub use async_engine::{Answer, AsyncEngine, InFlight, generate_with};
 pub use batch::RolloutBatch;
+pub use decoder::Decoder;
 pub use engine::{LocalEngine, Question, RolloutEngine, answer, check_prompts};
 pub use generate::{
     Completion, GenerationConfig, GenerationRequest, TokenEvent, generate, generate_streaming,
