@@ -10,6 +10,7 @@ mod generate;
 mod hf;
 mod sampling;
 mod view;
+mod worker;
 
 pub use async_engine::{Answer, AsyncEngine, InFlight, generate_with};
 pub use batch::RolloutBatch;
@@ -24,6 +25,7 @@ pub use hf::read_sampling;
 pub use sampling::SamplingConfig;
 pub use view::RolloutView;
 pub(crate) use view::micro_batches;
+pub use worker::LocalWorker;
 
 pub use crate::types::{
     FinishReason, RewardOutcome, RewardRecord, Rollout, RolloutBuffer, RolloutGroup, VersionSpan,
