@@ -160,6 +160,63 @@ fn token_by_token_with_rows_leaving_and_coming_twice() {
 }
 
 #[test]
+fn rows_of_another_cache_join_and_clones_go_their_own_ways() {
+    for (backend, device) in devices() {
+        // Off the tape, where a cache may keep its rows apart, and on it.
+        for device in [device.clone(), device.autodiff()] {
+            let model = config(false).init(3, &device).unwrap();
+            let rows = [
+                vec![1, 2, 3, 4, 5, 6, 7],
+                vec![7, 8, 9, 10, 1, 2, 3],
+                vec![5, 5, 1, 3, 2, 2, 4],
+            ];
+            let whole = alone(&model, &rows);
+            let batch = |pieces: &[&[u32]]| TokenBatch::from_rows(pieces, &device).unwrap();
+            let mut cache = model.empty_cache(0);
+            let mut first = model.empty_cache(2);
+            let prompts = batch(&[&rows[0][..3], &rows[1][..1]]);
+            model.forward(&prompts, &mut first).unwrap();
+            // Rows 1, 0 and 1.
+            cache.append_rows(&first, &[1, 0, 1]);
+            assert_eq!((cache.rows(), cache.lengths()), (3, &[1, 3, 1][..]));
+            let pieces = [&rows[1][1..3], &rows[0][3..4], &rows[1][1..2]];
+            let pieces: Vec<&[u32]> = pieces.iter().map(|piece| &piece[..]).collect();
+            let hidden = model.forward(&batch(&pieces), &mut cache).unwrap();
+            let wholes = [whole[1].clone(), whole[0].clone(), whole[1].clone()];
+            assert_rows(hidden, &[2, 1, 1], &[1, 3, 1], &wholes, backend);
+            // Row 2 joins, after which the second of them leaves.
+            let mut second = model.empty_cache(1);
+            let read = batch(&[&rows[2][..5]]);
+            model.forward(&read, &mut second).unwrap();
+            cache.append_rows(&second, &[0]);
+            cache.select_rows(&[0, 2, 3]);
+            assert_eq!(cache.lengths(), [3, 2, 5]);
+            let wholes = [whole[1].clone(), whole[1].clone(), whole[2].clone()];
+            let mut other = cache.clone();
+            let pieces: [&[u32]; 3] = [&rows[1][3..5], &rows[1][2..5], &rows[2][5..6]];
+            let hidden = model.forward(&batch(&pieces), &mut cache).unwrap();
+            assert_rows(hidden, &[2, 3, 1], &[3, 2, 5], &wholes, backend);
+            // The clone has read none of this, and what it reads now does not reach the first.
+            let pieces: [&[u32]; 3] = [&[9, 9, 9], &[9, 9, 9], &[9]];
+            model.forward(&batch(&pieces), &mut other).unwrap();
+            let pieces: [&[u32]; 3] = [&rows[1][5..6], &rows[1][5..6], &rows[2][6..7]];
+            let hidden = model.forward(&batch(&pieces), &mut cache).unwrap();
+            assert_rows(hidden, &[1; 3], &[5, 5, 6], &wholes, backend);
+            // A cache that is joined by others may join another, and go on with a model on the tape.
+            let mut all = model.empty_cache(1);
+            let read = batch(&[&rows[0][..2]]);
+            model.forward(&read, &mut all).unwrap();
+            all.append_rows(&cache, &[2, 0]);
+            assert_eq!(all.lengths(), [2, 7, 6]);
+            let pieces: [&[u32]; 3] = [&rows[0][2..], &[], &rows[1][6..]];
+            let hidden = model.forward(&batch(&pieces), &mut all).unwrap();
+            let wholes = [whole[0].clone(), whole[2].clone(), whole[1].clone()];
+            assert_rows(hidden, &[5, 0, 1], &[2, 7, 6], &wholes, backend);
+        }
+    }
+}
+
+#[test]
 fn wrong_sizes_are_errors_that_say_what_would_fit() {
     let (_, device) = devices().remove(0);
     let model = config(true).init(0, &device).unwrap();

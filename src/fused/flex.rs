@@ -75,7 +75,7 @@ pub(super) fn apply<O: Operation<N>, const N: usize, const D: usize>(
                 .map(|input| input.tensor.try_into_primitive::<Flex>().ok());
             let plain: Vec<FlexTensor> = plain.collect::<Option<_>>()?;
             let (output, _) = operation.forward(plain.try_into().ok()?);
-            Some(Tensor::from_primitive::<Flex>(output))
+            Some(off_tape(output))
         }
         Some(strategy) if strategies().any(|other| other != strategy) => None,
         Some(GradientCheckpointingStrategy::Balanced) => {
@@ -155,6 +155,11 @@ pub(super) fn plain<const D: usize>(tensor: &Tensor<D>) -> Option<FlexTensor> {
         return None;
     }
     tensor.clone().inner().try_into_primitive::<Flex>().ok()
+}
+
+/// A tensor that is not on the tape.
+pub(super) fn off_tape<const D: usize>(tensor: FlexTensor) -> Tensor<D> {
+    Tensor::from_primitive::<Flex>(tensor)
 }
 
 /// The tensor with its numbers one after the other.

@@ -11,6 +11,7 @@ mod norm;
 mod optimizer;
 mod pull;
 mod rotary;
+mod stretches;
 mod swiglu;
 #[cfg(all(test, feature = "flex", feature = "ndarray"))]
 mod tests;
@@ -26,5 +27,6 @@ pub(crate) use norm::rms_norm;
 pub(crate) use optimizer::{AdamW, add_scaled, sum_of_squares};
 pub(crate) use pull::pull;
 pub(crate) use rotary::rotate;
+pub(crate) use stretches::{COLUMNS_ADDED_TOGETHER, Stretch, stretched_attention, with_numbers};
 pub(crate) use swiglu::swiglu;
 pub(crate) use token_scores::FusedScores;

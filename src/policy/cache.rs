@@ -1,13 +1,15 @@
 //! What a policy remembers of the tokens it has read.
 
-use std::sync::Arc;
+mod columns;
+mod rows;
 
-use burn::tensor::{Tensor, s};
+use burn::tensor::Tensor;
 
 use super::tokens::TokenBatch;
-use crate::fused::AttentionMask;
-use crate::host;
+use crate::fused::{AttentionMask, attention};
 use crate::{Error, Result};
+use columns::Columns;
+use rows::Rows;
 
 /// The memory of a policy: one row per sequence.
 pub trait PolicyCache: Clone + Send {
@@ -23,46 +25,63 @@ pub trait PolicyCache: Clone + Send {
     /// # Panics
     /// If an index is not below [`rows`](Self::rows).
     fn select_rows(&mut self, rows: &[usize]);
+
+    /// Adds the given rows of `other`, a cache of the same model, behind its own; an index may come several times. For generation, where
+    /// sequences join those that are running: a cache may then keep its rows in a way that gradients do not flow through.
+    ///
+    /// # Panics
+    /// If an index is not below the rows of `other`.
+    fn append_rows(&mut self, other: &Self, rows: &[usize]);
 }
 
-/// Keys and values of every attention layer, with each row's own length and a key mask, so that
-/// ragged prompts need no left padding.
+/// Keys and values of every attention layer; rows have their own lengths, so ragged prompts need no left padding.
 ///
-/// Keys and values are `[B, H, S, Dh]`. While gradients are recorded they grow by concatenation (an
+/// They are tensors `[B, H, S, Dh]` with a mask of what is padding. While gradients are recorded they grow by concatenation (an
 /// ordinary differentiable operation); otherwise they grow in place inside spare capacity.
+///
+/// On the `flex` device in f32, off the gradient tape, a cache that was given rows by [`append_rows`](PolicyCache::append_rows) keeps each row
+/// by itself: rows come and go without a copy of the others, and rows that begin with the same row of another cache share its keys
+/// and values.
 #[derive(Clone, Debug)]
 pub struct KvCache {
-    layers: Vec<Option<Layer>>,
     /// Tokens read per row; the position of the next one.
     lengths: Vec<usize>,
-    /// `[B, S]`: whether a column of a row is a token, rather than padding.
-    valid: Arc<Vec<Vec<bool>>>,
-    /// Columns in use, padding included.
-    columns: usize,
-    /// Columns that were in use before the current forward pass.
-    columns_before: usize,
+    held: Held,
 }
 
 #[derive(Clone, Debug)]
-struct Layer {
-    keys: Tensor<4>,
-    values: Tensor<4>,
+enum Held {
+    Columns(Columns),
+    Rows(Rows),
+}
+
+impl Held {
+    fn select(&mut self, rows: &[usize]) {
+        match self {
+            Self::Columns(columns) => columns.select(rows),
+            Self::Rows(own) => own.select(rows),
+        }
+    }
+
+    fn into_columns(self) -> Columns {
+        match self {
+            Self::Columns(columns) => columns,
+            Self::Rows(rows) => rows.to_columns(),
+        }
+    }
 }
 
 impl KvCache {
     /// An empty cache of `rows` sequences for `layers` attention layers.
     pub fn new(layers: usize, rows: usize) -> Self {
         Self {
-            layers: vec![None; layers],
             lengths: vec![0; rows],
-            valid: Arc::new(vec![Vec::new(); rows]),
-            columns: 0,
-            columns_before: 0,
+            held: Held::Columns(Columns::new(layers, rows)),
         }
     }
 
     /// Makes room for `tokens` and returns the position of each row's first new token and the mask
-    /// for this pass. Called once per forward pass, before any [`append`](Self::append).
+    /// for this pass. Called once per forward pass, before any [`attend`](Self::attend).
     ///
     /// # Errors
     /// If the rows do not match, or a row would hold more than `max_positions` tokens.
@@ -71,7 +90,6 @@ impl KvCache {
         tokens: &TokenBatch,
         max_positions: usize,
     ) -> Result<(Vec<usize>, AttentionMask)> {
-        let width = tokens.width();
         if tokens.rows() != self.lengths.len() {
             return Err(Error::shape(
                 "token rows",
@@ -88,63 +106,43 @@ impl KvCache {
                 ));
             }
         }
+        let mask = match &mut self.held {
+            Held::Columns(columns) => columns.begin(&tokens.lengths, tokens.width()),
+            Held::Rows(rows) => rows.begin(&tokens.lengths, tokens.width()),
+        };
         let starts = self.lengths.clone();
-        for ((length, valid), &new) in self
-            .lengths
-            .iter_mut()
-            .zip(Arc::make_mut(&mut self.valid))
-            .zip(&tokens.lengths)
-        {
+        for (length, &new) in self.lengths.iter_mut().zip(&tokens.lengths) {
             *length += new;
-            valid.extend((0..width).map(|column| column < new));
         }
-        self.columns_before = self.columns;
-        self.columns += width;
-        Ok((starts, AttentionMask::new(self.valid.clone(), width)))
+        Ok((starts, mask))
     }
 
-    /// Adds the new keys and values `[B, H, T, Dh]` of `layer` and returns all of them
-    /// `[B, H, S, Dh]`, old and new.
-    pub fn append(
+    /// Adds the new keys and values `[B, T, Hkv, Dh]` of `layer`, and returns the [`attention`] `[B, T, Hq, Dh]` of the queries
+    /// `[B, T, Hq, Dh]` to all of them, old and new, that `mask` shows: the mask of [`begin`](Self::begin), or that mask
+    /// [`windowed`](AttentionMask::windowed).
+    pub fn attend(
         &mut self,
         layer: usize,
+        queries: Tensor<4>,
         keys: Tensor<4>,
         values: Tensor<4>,
-    ) -> (Tensor<4>, Tensor<4>) {
-        let old = self.columns_before;
-        let new = self.columns;
-        let grown = match self.layers[layer].take() {
-            None => Layer { keys, values },
-            Some(Layer { keys: k, values: v }) if keys.is_autodiff() || k.is_autodiff() => Layer {
-                keys: Tensor::cat(vec![k.slice(s![.., .., ..old, ..]), keys], 2),
-                values: Tensor::cat(vec![v.slice(s![.., .., ..old, ..]), values], 2),
-            },
-            Some(Layer { keys: k, values: v }) => Layer {
-                keys: place(k, keys, old, new),
-                values: place(v, values, old, new),
-            },
+        mask: &AttentionMask,
+    ) -> Tensor<4> {
+        let columns = match &mut self.held {
+            Held::Columns(columns) => columns,
+            Held::Rows(rows) => {
+                let context = rows.attend(layer, &queries, &keys, &values, mask.window());
+                if let Some(context) = context {
+                    return context;
+                }
+                // Of a model on another device, or on the tape.
+                self.held = Held::Columns(rows.to_columns());
+                return self.attend(layer, queries, keys, values, mask);
+            }
         };
-        let all = (
-            grown.keys.clone().slice(s![.., .., ..new, ..]),
-            grown.values.clone().slice(s![.., .., ..new, ..]),
-        );
-        self.layers[layer] = Some(grown);
-        all
+        let (keys, values) = columns.append(layer, keys.swap_dims(1, 2), values.swap_dims(1, 2));
+        attention(queries, keys, values, mask)
     }
-}
-
-/// Writes `new` into columns `from..to` of `held`, after doubling its capacity if it is full.
-fn place(held: Tensor<4>, new: Tensor<4>, from: usize, to: usize) -> Tensor<4> {
-    let [rows, heads, capacity, size] = held.dims();
-    let held = if to <= capacity {
-        held
-    } else {
-        let wanted = (2 * capacity).max(to).next_multiple_of(16);
-        let shape = [rows, heads, wanted - capacity, size];
-        let spare = Tensor::zeros(shape, (&held.device(), held.dtype()));
-        Tensor::cat(vec![held, spare], 2)
-    };
-    held.slice_assign(s![.., .., from..to, ..], new)
 }
 
 impl PolicyCache for KvCache {
@@ -158,11 +156,37 @@ impl PolicyCache for KvCache {
 
     fn select_rows(&mut self, rows: &[usize]) {
         self.lengths = rows.iter().map(|&row| self.lengths[row]).collect();
-        self.valid = Arc::new(rows.iter().map(|&row| self.valid[row].clone()).collect());
-        for layer in self.layers.iter_mut().flatten() {
-            let index = host::indices(rows, &layer.keys.device());
-            layer.keys.inplace(|keys| keys.select(0, index.clone()));
-            layer.values.inplace(|values| values.select(0, index));
+        self.held.select(rows);
+    }
+
+    fn append_rows(&mut self, other: &Self, rows: &[usize]) {
+        let nothing = self.lengths.is_empty();
+        self.lengths
+            .extend(rows.iter().map(|&row| other.lengths[row]));
+        let separate = match &other.held {
+            Held::Columns(columns) => Rows::of(columns, rows).map(Held::Rows),
+            Held::Rows(_) => None,
+        };
+        let added = separate.unwrap_or_else(|| {
+            let mut added = other.held.clone();
+            added.select(rows);
+            added
+        });
+        if nothing {
+            self.held = added;
+            return;
         }
+        let own = std::mem::replace(&mut self.held, Held::Columns(Columns::new(0, 0)));
+        self.held = match (own, added) {
+            (Held::Rows(mut own), Held::Rows(added)) => {
+                own.extend(added);
+                Held::Rows(own)
+            }
+            (own, added) => {
+                let mut own = own.into_columns();
+                own.extend(added.into_columns());
+                Held::Columns(own)
+            }
+        };
     }
 }

@@ -3,16 +3,19 @@
 
 mod async_engine;
 mod batch;
+mod decoder;
 mod engine;
 mod generate;
 #[cfg(feature = "hf")]
 mod hf;
 mod sampling;
 mod view;
+mod worker;
 
 pub(crate) use async_engine::CHECK_INTERVAL;
 pub use async_engine::{Answer, AsyncEngine, InFlight, generate_with};
 pub use batch::RolloutBatch;
+pub use decoder::Decoder;
 pub use engine::{LocalEngine, Question, RolloutEngine, answer, check_prompts};
 pub(crate) use engine::{check_answers, check_completion};
 pub use generate::{
@@ -24,6 +27,7 @@ pub use hf::read_sampling;
 pub use sampling::SamplingConfig;
 pub use view::RolloutView;
 pub(crate) use view::micro_batches;
+pub use worker::LocalWorker;
 
 pub use crate::types::{
     EpisodeEnd, EpisodeRecord, FinishReason, RewardOutcome, RewardRecord, Rollout, RolloutBuffer,

@@ -270,7 +270,7 @@ pub fn attention(
 
 /// Scores become weights that add up to 1; the logarithm of the sum of their exponentials.
 #[inline(always)]
-fn softmax(scores: &mut [f32]) -> f32 {
+pub(crate) fn softmax(scores: &mut [f32]) -> f32 {
     let top = largest(scores);
     if top == f32::NEG_INFINITY {
         scores.fill(0.0);

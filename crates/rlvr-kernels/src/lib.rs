@@ -31,6 +31,7 @@ mod optimizer;
 mod parallel;
 mod rotary;
 mod simd;
+mod stretches;
 
 pub use attention::{
     AttentionGradients, AttentionShape, Heads, Sight, attention, attention_backward,
@@ -42,3 +43,4 @@ pub use matrix::{Matrix, add_product, product};
 pub use norm::{rms_norm, rms_norm_backward, rms_norm_gain_gradient};
 pub use optimizer::{AdamW, add_scaled, sum_of_squares};
 pub use rotary::{RotaryTable, rotate};
+pub use stretches::{Stretch, StretchShape, stretched_attention};

@@ -9,7 +9,7 @@ use super::pass::Pass;
 use super::projection::Projection;
 use super::weights::WeightSource;
 use crate::fused::rms_norm;
-use crate::policy::{KvCache, attention};
+use crate::policy::KvCache;
 
 /// Self-attention with `Hq` query heads that share `Hkv` key/value heads (GQA, arXiv 2305.13245).
 #[derive(Module, Debug)]
@@ -89,12 +89,11 @@ impl Attention {
             keys = pass.rotary.turn(keys);
         }
         let values = self.heads(self.v_proj.forward(x));
-        let (keys, values) = cache.append(layer, keys.swap_dims(1, 2), values.swap_dims(1, 2));
         let mask = match &pass.windowed {
             Some(windowed) if self.windowed => windowed,
             _ => &pass.mask,
         };
-        let context = attention(queries, keys, values, mask);
+        let context = cache.attend(layer, queries, keys, values, mask);
         self.o_proj
             .forward(context.reshape([rows as i64, width as i64, -1]))
     }

@@ -1,0 +1,262 @@
+use std::ops::Range;
+use std::sync::Arc;
+
+use burn::tensor::{Device, Tensor, TensorData, s};
+
+use super::columns::{Columns, Layer};
+use crate::fused::{
+    AttentionMask, COLUMNS_ADDED_TOGETHER, Stretch, stretched_attention, with_numbers,
+};
+
+/// Keys and values of each row by itself, on the host. A row is a list of segments, some of which it shares with other rows.
+#[derive(Clone, Debug)]
+pub(super) struct Rows {
+    rows: Vec<Vec<Part>>,
+    /// Heads of keys in each layer, and the numbers of each.
+    heads: Vec<[usize; 2]>,
+    device: Device,
+    /// Tokens of each row before the current pass.
+    lengths: Vec<usize>,
+    /// Tokens of each row in the current pass.
+    new: Vec<usize>,
+    /// What they are padded to.
+    width: usize,
+}
+
+/// A segment of a row.
+#[derive(Clone, Debug)]
+struct Part {
+    segment: Arc<Segment>,
+    /// Padding behind it, but for multiples of [`COLUMNS_ADDED_TOGETHER`].
+    gap: usize,
+}
+
+/// Consecutive tokens: for each layer, keys and values `[tokens, heads, size]`.
+#[derive(Clone, Debug)]
+struct Segment(Vec<[Vec<f32>; 2]>);
+
+impl Rows {
+    /// The given rows of `columns`; `None` if nothing was read yet, or there are no kernels for its tensors.
+    pub fn of(columns: &Columns, rows: &[usize]) -> Option<Self> {
+        let mut device = None;
+        let mut heads = Vec::with_capacity(columns.layers.len());
+        let mut runs: Vec<Option<Vec<Run>>> = vec![None; columns.valid.len()];
+        for &row in rows {
+            runs[row].get_or_insert_with(|| Run::all(&columns.valid[row]));
+        }
+        for layer in &columns.layers {
+            let Layer { keys, values } = layer.as_ref()?;
+            device.get_or_insert_with(|| keys.device());
+            let by_position = |tensor: &Tensor<4>| {
+                let used = tensor.clone().slice(s![.., .., ..columns.columns, ..]);
+                used.swap_dims(1, 2)
+            };
+            let [_, count, _, size] = keys.dims();
+            heads.push([count, size]);
+            with_numbers(
+                [&by_position(keys), &by_position(values)],
+                |[keys, values]| {
+                    for (row, runs) in runs.iter_mut().enumerate() {
+                        for run in runs.iter_mut().flatten() {
+                            let first = row * columns.columns * count * size;
+                            let Range { start, end } = run.columns;
+                            let range = first + start * count * size..first + end * count * size;
+                            let copies =
+                                [&keys[range.clone()], &values[range]].map(<[f32]>::to_vec);
+                            run.segment.0.push(copies);
+                        }
+                    }
+                },
+            )?;
+        }
+        let parts: Vec<Option<Vec<Part>>> = runs
+            .into_iter()
+            .map(|runs| Some(runs?.into_iter().map(Part::from).collect()))
+            .collect();
+        let tokens = |&row: &usize| columns.valid[row].iter().filter(|&&token| token).count();
+        Some(Self {
+            lengths: rows.iter().map(tokens).collect(),
+            new: vec![0; rows.len()],
+            width: 0,
+            rows: rows
+                .iter()
+                .map(|&row| parts[row].clone())
+                .collect::<Option<_>>()?,
+            heads,
+            device: device?,
+        })
+    }
+
+    /// Makes room for `new` tokens of each row, which are padded to `width`.
+    pub fn begin(&mut self, new: &[usize], width: usize) -> AttentionMask {
+        self.end_pass();
+        for (row, &new) in self.rows.iter_mut().zip(new) {
+            let open = |part: &mut Part| part.gap == 0 && Arc::get_mut(&mut part.segment).is_some();
+            if row.is_empty() || (new > 0 && !row.last_mut().is_some_and(open)) {
+                row.push(Part {
+                    segment: Arc::new(Segment(vec![Default::default(); self.heads.len()])),
+                    gap: 0,
+                });
+            }
+            if let Some(last) = row.last_mut() {
+                last.gap = (last.gap + width - new) % COLUMNS_ADDED_TOGETHER;
+            }
+        }
+        self.new = new.to_vec();
+        self.width = width;
+        AttentionMask::new(self.valid(), width)
+    }
+
+    /// New tokens become old ones.
+    fn end_pass(&mut self) {
+        for (length, new) in self.lengths.iter_mut().zip(&mut self.new) {
+            *length += std::mem::take(new);
+        }
+        self.width = 0;
+    }
+
+    /// Tokens of the longest row before the current pass.
+    fn longest(&self) -> usize {
+        self.lengths.iter().copied().max().unwrap_or(0)
+    }
+
+    /// `[B, S]`: the columns that hold tokens, where old tokens are padded to the longest row and new ones follow.
+    fn valid(&self) -> Vec<Vec<bool>> {
+        let longest = self.longest();
+        let row = |(&length, &new): (&usize, &usize)| {
+            let old = (0..longest).map(|column| column < length);
+            old.chain((0..self.width).map(|column| column < new))
+                .collect()
+        };
+        self.lengths.iter().zip(&self.new).map(row).collect()
+    }
+
+    /// The same in one tensor a layer.
+    pub fn to_columns(&self) -> Columns {
+        let longest = self.longest();
+        let columns = longest + self.width;
+        let layer = |(layer, &[count, size]): (usize, &[usize; 2])| {
+            let token = count * size;
+            let lay = |which: usize| {
+                let mut numbers = vec![0f32; self.rows.len() * columns * token];
+                for (row, parts) in self.rows.iter().enumerate() {
+                    let held = parts.iter().map(|part| &part.segment.0[layer][which]);
+                    for (at, new) in held.flat_map(|held| held.chunks_exact(token)).enumerate() {
+                        let column = match at.checked_sub(self.lengths[row]) {
+                            None => at,
+                            Some(new) => longest + new,
+                        };
+                        numbers[(row * columns + column) * token..][..token].copy_from_slice(new);
+                    }
+                }
+                let data = TensorData::new(numbers, [self.rows.len(), columns, count, size]);
+                Tensor::<4>::from_data(data, &self.device).swap_dims(1, 2)
+            };
+            Some(Layer {
+                keys: lay(0),
+                values: lay(1),
+            })
+        };
+        Columns {
+            layers: self.heads.iter().enumerate().map(layer).collect(),
+            valid: Arc::new(self.valid()),
+            columns,
+            columns_before: longest,
+        }
+    }
+
+    /// Adds new keys and values of `layer` and gives the attention to all of them; `None`, and nothing was added, if there are no
+    /// kernels for a tensor.
+    pub fn attend(
+        &mut self,
+        layer: usize,
+        queries: &Tensor<4>,
+        keys: &Tensor<4>,
+        values: &Tensor<4>,
+        window: Option<usize>,
+    ) -> Option<Tensor<4>> {
+        let [count, size] = self.heads[layer];
+        with_numbers([queries, keys, values], |[_, keys, values]| {
+            let padded = self.width * count * size;
+            for (index, (row, &new)) in self.rows.iter_mut().zip(&self.new).enumerate() {
+                let (Some(part), true) = (row.last_mut(), new > 0) else {
+                    continue;
+                };
+                let added = index * padded..index * padded + new * count * size;
+                let segment = Arc::make_mut(&mut part.segment);
+                for (held, new) in segment.0[layer].iter_mut().zip([keys, values]) {
+                    held.extend_from_slice(&new[added.clone()]);
+                }
+            }
+        })?;
+        fn stretch(part: &Part, layer: usize) -> Stretch<'_> {
+            let [keys, values] = &part.segment.0[layer];
+            Stretch {
+                keys,
+                values,
+                gap: part.gap,
+            }
+        }
+        let stretches = self
+            .rows
+            .iter()
+            .map(|row| row.iter().map(|part| stretch(part, layer)).collect());
+        let rows = stretches.collect();
+        stretched_attention(queries, count, rows, &self.new, window)
+    }
+
+    pub fn select(&mut self, rows: &[usize]) {
+        self.end_pass();
+        self.rows = rows.iter().map(|&row| self.rows[row].clone()).collect();
+        self.lengths = rows.iter().map(|&row| self.lengths[row]).collect();
+        self.new = vec![0; rows.len()];
+    }
+
+    /// Adds the rows of `other`.
+    pub fn extend(&mut self, mut other: Self) {
+        self.end_pass();
+        other.end_pass();
+        self.rows.extend(other.rows);
+        self.lengths.extend(other.lengths);
+        self.new.extend(other.new);
+    }
+}
+
+/// Columns of a row that hold tokens, to become a part.
+#[derive(Clone)]
+struct Run {
+    columns: Range<usize>,
+    gap: usize,
+    segment: Segment,
+}
+
+impl Run {
+    /// Every run of a row.
+    fn all(valid: &[bool]) -> Vec<Self> {
+        let (mut runs, mut start) = (Vec::new(), 0);
+        while start < valid.len() {
+            let count = |from: usize, token: bool| {
+                let same = valid[from..].iter().take_while(|&&valid| valid == token);
+                same.count()
+            };
+            let end = start + count(start, true);
+            let gap = count(end, false);
+            runs.push(Self {
+                columns: start..end,
+                gap,
+                segment: Segment(Vec::new()),
+            });
+            start = end + gap;
+        }
+        runs
+    }
+}
+
+impl From<Run> for Part {
+    fn from(run: Run) -> Self {
+        Self {
+            segment: Arc::new(run.segment),
+            gap: run.gap % COLUMNS_ADDED_TOGETHER,
+        }
+    }
+}

@@ -1,0 +1,381 @@
+//! The crate's own generator in a thread of its own.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use super::async_engine::{Answer, AsyncEngine, InFlight};
+use super::decoder::Decoder;
+use super::generate::{GenerationConfig, GenerationRequest, check_request};
+use crate::policy::PolicyModel;
+use crate::{Error, Result};
+
+/// The crate's own generator as an engine that works in the background: a thread with a [`Decoder`].
+///
+/// The thread begins with the first policy that is loaded and ends when the worker is dropped. It computes on the policy's device and, on
+/// a CPU, with rayon's pool, as a learner does at the same time. Requests of all callers are generated together, within the limits
+/// of their own [`GenerationConfig`]s.
+///
+/// If generation fails or panics, all requests in flight are answered with errors, [`check`](AsyncEngine::check) says why, and the worker
+/// has no version until a policy is loaded again.
+///
+/// Metrics: completions that are running (`engine/running`) and requests that wait (`engine/waiting`) now; tokens (`engine/tokens`) and
+/// seconds without a request (`engine/idle_seconds`) since the last call.
+#[derive(Debug)]
+pub struct LocalWorker<M: PolicyModel> {
+    in_flight: InFlight,
+    running: Option<Running<M>>,
+    state: Arc<Mutex<State>>,
+    tickets: u64,
+}
+
+/// The thread and what it was told.
+#[derive(Debug)]
+struct Running<M> {
+    commands: Sender<Command<M>>,
+    thread: JoinHandle<()>,
+    version: u64,
+    /// Vocabulary and positions of the model.
+    limits: [usize; 2],
+}
+
+#[derive(Debug)]
+enum Command<M> {
+    Load {
+        model: M,
+        version: u64,
+        taken: Sender<()>,
+    },
+    Submit {
+        ticket: u64,
+        request: GenerationRequest,
+        config: GenerationConfig,
+    },
+    Cancel(u64),
+}
+
+/// What both sides know.
+#[derive(Debug, Default)]
+struct State {
+    /// Requests that are not answered.
+    pending: BTreeMap<u64, Pending>,
+    /// Why the thread ended, if it failed.
+    failure: Option<String>,
+    running: usize,
+    waiting: usize,
+    tokens: usize,
+    idle: Duration,
+    idle_since: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Pending {
+    samples: usize,
+    answers: Sender<Answer>,
+}
+
+impl<M: PolicyModel> LocalWorker<M> {
+    /// A worker with no policy. `in_flight` says what becomes of requests that have begun when another one is loaded.
+    pub fn new(in_flight: InFlight) -> Self {
+        Self {
+            in_flight,
+            running: None,
+            state: Arc::default(),
+            tickets: 0,
+        }
+    }
+
+    /// Ends the thread after its current step; requests in flight are answered with `reason`, if there is one.
+    fn end(&mut self, reason: Option<String>) {
+        if let Some(Running {
+            commands, thread, ..
+        }) = self.running.take()
+        {
+            drop(commands);
+            // A panic of the thread was caught and recorded.
+            let _ = thread.join();
+        }
+        let mut state = lock(&self.state);
+        match reason {
+            Some(reason) => fail(&mut state, reason),
+            None => state.pending.clear(),
+        }
+    }
+}
+
+impl<M: PolicyModel> Default for LocalWorker<M> {
+    fn default() -> Self {
+        Self::new(InFlight::default())
+    }
+}
+
+impl<M: PolicyModel> Drop for LocalWorker<M> {
+    fn drop(&mut self) {
+        self.end(None);
+    }
+}
+
+impl<M: PolicyModel + 'static> AsyncEngine<M> for LocalWorker<M> {
+    fn load(&mut self, policy: &M, version: u64) -> Result<()> {
+        let limits = [policy.vocab_size(), policy.max_positions()];
+        let model = policy.valid();
+        let request = || format!("loading version {version}");
+        if lock(&self.state).failure.is_some() {
+            self.end(None);
+        }
+        if let Some(running) = &mut self.running {
+            if running.limits != limits {
+                let reason = format!(
+                    "it has a vocabulary of {} and {} positions, the policy before it {} and {}",
+                    limits[0], limits[1], running.limits[0], running.limits[1]
+                );
+                self.end(Some(reason.clone()));
+                return Err(error(request(), reason));
+            }
+            let (taken, answer) = mpsc::channel();
+            let command = Command::Load {
+                model,
+                version,
+                taken,
+            };
+            let sent = running.commands.send(command).is_ok();
+            if !(sent && answer.recv().is_ok()) {
+                return Err(error(request(), failure(&self.state)));
+            }
+            running.version = version;
+            return Ok(());
+        }
+        lock(&self.state).failure = None;
+        let (commands, received) = mpsc::channel();
+        let (state, in_flight) = (self.state.clone(), self.in_flight);
+        let thread = thread::Builder::new()
+            .name("rlvr-generation".into())
+            .spawn(move || run(model, version, in_flight, &received, &state))
+            .map_err(|reason| error(request(), reason.to_string()))?;
+        self.running = Some(Running {
+            commands,
+            thread,
+            version,
+            limits,
+        });
+        Ok(())
+    }
+
+    fn version(&self) -> Option<u64> {
+        let running = self.running.as_ref()?;
+        let failed = lock(&self.state).failure.is_some();
+        (!failed).then_some(running.version)
+    }
+
+    fn submit(
+        &mut self,
+        request: GenerationRequest,
+        config: &GenerationConfig,
+        answers: &Sender<Answer>,
+    ) -> Result<u64> {
+        let ticket = self.tickets;
+        let what = || format!("request {ticket}");
+        let Some(running) = &self.running else {
+            return Err(error(what(), "no policy is loaded".into()));
+        };
+        config.validate()?;
+        config.check_stop_tokens(running.limits[0])?;
+        check_request(ticket, &request, config, running.limits)?;
+        {
+            // The thread answers everything that is pending when it fails: what it may not read any more must not be added.
+            let mut state = lock(&self.state);
+            if let Some(reason) = &state.failure {
+                return Err(error(what(), reason.clone()));
+            }
+            let pending = Pending {
+                samples: request.samples,
+                answers: answers.clone(),
+            };
+            state.pending.insert(ticket, pending);
+        }
+        self.tickets += 1;
+        let command = Command::Submit {
+            ticket,
+            request,
+            config: config.clone(),
+        };
+        // If the thread has just failed, the request has its answer.
+        let _ = running.commands.send(command);
+        Ok(ticket)
+    }
+
+    fn cancel(&mut self, ticket: u64) {
+        lock(&self.state).pending.remove(&ticket);
+        if let Some(running) = &self.running {
+            let _ = running.commands.send(Command::Cancel(ticket));
+        }
+    }
+
+    fn check(&mut self) -> Result<()> {
+        match &lock(&self.state).failure {
+            Some(reason) => Err(error("generation".into(), reason.clone())),
+            None => Ok(()),
+        }
+    }
+
+    fn metrics(&mut self) -> BTreeMap<String, f64> {
+        let mut state = lock(&self.state);
+        let now = Instant::now();
+        let mut idle = std::mem::take(&mut state.idle);
+        if let Some(since) = &mut state.idle_since {
+            idle += now - std::mem::replace(since, now);
+        }
+        let tokens = std::mem::take(&mut state.tokens);
+        [
+            ("engine/running", state.running as f64),
+            ("engine/waiting", state.waiting as f64),
+            ("engine/tokens", tokens as f64),
+            ("engine/idle_seconds", idle.as_secs_f64()),
+        ]
+        .map(|(name, value)| (name.to_string(), value))
+        .into()
+    }
+}
+
+fn error(request: String, reason: String) -> Error {
+    Error::Engine {
+        engine: "generation thread".into(),
+        request,
+        reason,
+        remedy: "requests in flight were answered with this error; load a policy to begin again"
+            .into(),
+    }
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    // Whatever is held under the lock is whole at any time.
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Why the thread ended.
+fn failure(state: &Mutex<State>) -> String {
+    let reason = lock(state).failure.clone();
+    reason.unwrap_or_else(|| "the thread has ended".into())
+}
+
+/// Records why there will be no more completions, and answers every request with it.
+fn fail(state: &mut State, reason: String) {
+    for (ticket, pending) in std::mem::take(&mut state.pending) {
+        let one = |_| Err(error(format!("request {ticket}"), reason.clone()));
+        let completions = (0..pending.samples).map(one).collect();
+        // Nobody may be waiting for it any more.
+        let _ = pending.answers.send(Answer {
+            ticket,
+            completions,
+        });
+    }
+    (state.running, state.waiting, state.idle_since) = (0, 0, None);
+    state.failure = Some(reason);
+}
+
+/// The thread: serves until there is nobody left to serve, or generation fails.
+fn run<M: PolicyModel>(
+    model: M,
+    version: u64,
+    in_flight: InFlight,
+    commands: &Receiver<Command<M>>,
+    state: &Mutex<State>,
+) {
+    let served = catch_unwind(AssertUnwindSafe(|| {
+        serve(Decoder::new(model, version), in_flight, commands, state)
+    }));
+    let reason = match served {
+        Ok(Ok(())) => return,
+        Ok(Err(error)) => error.to_string(),
+        Err(panic) => format!("the thread panicked: {}", message(&*panic)),
+    };
+    fail(&mut lock(state), reason);
+}
+
+/// What a panic says.
+fn message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("without a message")
+}
+
+fn serve<M: PolicyModel>(
+    mut decoder: Decoder<M>,
+    in_flight: InFlight,
+    commands: &Receiver<Command<M>>,
+    state: &Mutex<State>,
+) -> Result<()> {
+    loop {
+        if decoder.is_idle() {
+            {
+                let mut state = lock(state);
+                (state.running, state.waiting) = (0, 0);
+                state.idle_since = Some(Instant::now());
+            }
+            let next = commands.recv();
+            {
+                let mut state = lock(state);
+                let since = state.idle_since.take();
+                state.idle += since.map_or(Duration::ZERO, |since| since.elapsed());
+            }
+            let Ok(command) = next else {
+                return Ok(());
+            };
+            obey(command, &mut decoder, in_flight)?;
+        }
+        loop {
+            match commands.try_recv() {
+                Ok(command) => obey(command, &mut decoder, in_flight)?,
+                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Disconnected) => return Ok(()),
+            }
+        }
+        let mut tokens = 0;
+        let finished = decoder.round(&mut |_| {
+            tokens += 1;
+            true
+        })?;
+        let mut state = lock(state);
+        state.tokens += tokens;
+        (state.running, state.waiting) = (decoder.running(), decoder.waiting());
+        for (ticket, completions) in finished {
+            if let Some(pending) = state.pending.remove(&ticket) {
+                let completions = completions.into_iter().map(Ok).collect();
+                let _ = pending.answers.send(Answer {
+                    ticket,
+                    completions,
+                });
+            }
+        }
+    }
+}
+
+fn obey<M: PolicyModel>(
+    command: Command<M>,
+    decoder: &mut Decoder<M>,
+    in_flight: InFlight,
+) -> Result<()> {
+    match command {
+        Command::Load {
+            model,
+            version,
+            taken,
+        } => {
+            let _ = taken.send(());
+            decoder.replace_model(model, version, in_flight)
+        }
+        Command::Submit {
+            ticket,
+            request,
+            config,
+        } => decoder.submit(ticket, request, &config),
+        Command::Cancel(ticket) => {
+            decoder.cancel(ticket);
+            Ok(())
+        }
+    }
+}
