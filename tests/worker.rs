@@ -130,6 +130,7 @@ fn requests_in_flight_survive_new_weights_as_configured() {
         InFlight::Continue { recompute: true },
         InFlight::Continue { recompute: false },
         InFlight::Redo,
+        InFlight::Finish,
     ] {
         let (first, permits) = gated(old.clone());
         let (second, more) = gated(new.clone());
@@ -147,7 +148,11 @@ fn requests_in_flight_survive_new_weights_as_configured() {
         (0..40).for_each(|_| more.send(()).unwrap());
         let late = std::thread::spawn(move || {
             std::thread::sleep(Duration::from_millis(50));
-            permits.send(()).unwrap();
+            let rest = match in_flight {
+                InFlight::Finish => 30,
+                _ => 1,
+            };
+            (0..rest).for_each(|_| permits.send(()).unwrap());
             permits
         });
         worker.load(&second, 6).unwrap();
@@ -160,6 +165,10 @@ fn requests_in_flight_survive_new_weights_as_configured() {
                 .map(|span| (span.version, span.tokens))
                 .collect();
             match in_flight {
+                InFlight::Finish => {
+                    assert_eq!(spans, [(5, 40)]);
+                    assert_eq!(completion.tokens, before[sample].tokens);
+                }
                 InFlight::Redo => {
                     assert_eq!(spans, [(6, 40)]);
                     assert_eq!(completion.tokens, after[sample].tokens);

@@ -286,7 +286,8 @@ impl<M: PolicyModel> Decoder<M> {
     /// `in_flight`.
     ///
     /// # Errors
-    /// If the model does not have the vocabulary and positions of the one before it; nothing is changed then. If its cache could not be computed:
+    /// If the model does not have the vocabulary and positions of the one before it, or requests are to be finished before and are not;
+    /// nothing is changed then. If its cache could not be computed:
     /// all requests are dropped then.
     pub fn replace_model(&mut self, model: M, version: u64, in_flight: InFlight) -> Result<()> {
         let shape = |model: &M| [model.vocab_size(), model.max_positions()];
@@ -298,6 +299,11 @@ impl<M: PolicyModel> Decoder<M> {
                 format!("a vocabulary of {other_tokens} and {other_positions} positions"),
                 format!("a vocabulary of {tokens} and {positions} positions, as before"),
             ));
+        }
+        if in_flight == InFlight::Finish && !self.is_idle() {
+            let expected =
+                "another way, or a decoder that has nothing to do: take steps until it is idle";
+            return Err(Error::config("in_flight", "finish", expected));
         }
         self.unembedding = model.unembedding();
         self.device = model.device();
@@ -312,6 +318,8 @@ impl<M: PolicyModel> Decoder<M> {
                 }
                 result
             }
+            // What was submitted before has ended: it was checked above.
+            InFlight::Finish => Ok(()),
             InFlight::Redo => {
                 self.begin_again();
                 Ok(())

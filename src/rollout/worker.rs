@@ -165,6 +165,10 @@ impl<M: PolicyModel + 'static> AsyncEngine<M> for LocalWorker<M> {
         Ok(())
     }
 
+    fn in_flight(&self) -> InFlight {
+        self.in_flight
+    }
+
     fn version(&self) -> Option<u64> {
         let running = self.running.as_ref()?;
         let failed = lock(&self.state).failure.is_some();
@@ -325,39 +329,46 @@ fn serve<M: PolicyModel>(
             let Ok(command) = next else {
                 return Ok(());
             };
-            obey(command, &mut decoder, in_flight)?;
+            obey(command, &mut decoder, in_flight, state)?;
         }
         loop {
             match commands.try_recv() {
-                Ok(command) => obey(command, &mut decoder, in_flight)?,
+                Ok(command) => obey(command, &mut decoder, in_flight, state)?,
                 Err(TryRecvError::Empty) => break,
                 Err(TryRecvError::Disconnected) => return Ok(()),
             }
         }
-        let mut tokens = 0;
-        let finished = decoder.round(&mut |_| {
-            tokens += 1;
-            true
-        })?;
-        let mut state = lock(state);
-        state.tokens += tokens;
-        (state.running, state.waiting) = (decoder.running(), decoder.waiting());
-        for (ticket, completions) in finished {
-            if let Some(pending) = state.pending.remove(&ticket) {
-                let completions = completions.into_iter().map(Ok).collect();
-                let _ = pending.answers.send(Answer {
-                    ticket,
-                    completions,
-                });
-            }
+        round(&mut decoder, state)?;
+    }
+}
+
+/// One step of the decoder; what has ended is answered.
+fn round<M: PolicyModel>(decoder: &mut Decoder<M>, state: &Mutex<State>) -> Result<()> {
+    let mut tokens = 0;
+    let finished = decoder.round(&mut |_| {
+        tokens += 1;
+        true
+    })?;
+    let mut state = lock(state);
+    state.tokens += tokens;
+    (state.running, state.waiting) = (decoder.running(), decoder.waiting());
+    for (ticket, completions) in finished {
+        if let Some(pending) = state.pending.remove(&ticket) {
+            let completions = completions.into_iter().map(Ok).collect();
+            let _ = pending.answers.send(Answer {
+                ticket,
+                completions,
+            });
         }
     }
+    Ok(())
 }
 
 fn obey<M: PolicyModel>(
     command: Command<M>,
     decoder: &mut Decoder<M>,
     in_flight: InFlight,
+    state: &Mutex<State>,
 ) -> Result<()> {
     match command {
         Command::Load {
@@ -365,6 +376,9 @@ fn obey<M: PolicyModel>(
             version,
             taken,
         } => {
+            while in_flight == InFlight::Finish && !decoder.is_idle() {
+                round(decoder, state)?;
+            }
             let _ = taken.send(());
             decoder.replace_model(model, version, in_flight)
         }
