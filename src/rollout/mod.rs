@@ -7,6 +7,8 @@ mod engine;
 mod generate;
 #[cfg(feature = "hf")]
 mod hf;
+#[cfg(feature = "remote")]
+pub mod remote;
 mod sampling;
 mod view;
 
