@@ -176,9 +176,9 @@ fn requests_that_cannot_be_answered_are_refused() {
     );
     let mut engines = bench.connect("vllm");
     let (sender, _receiver) = std::sync::mpsc::channel();
-    let mut submit = |engines: &mut RemoteEngines,
-                      edit: fn(&mut rlvr::rollout::GenerationRequest),
-                      config: GenerationConfig| {
+    let submit = |engines: &mut RemoteEngines,
+                  edit: fn(&mut rlvr::rollout::GenerationRequest),
+                  config: GenerationConfig| {
         let mut request = requests(1, 1).remove(0);
         edit(&mut request);
         AsyncEngine::<CausalModel>::submit(engines, request, &config, &sender)

@@ -306,8 +306,11 @@ impl Shared {
         }
         if let Some(sick) = sick {
             if state.engines[index].standing == Standing::Ready {
-                let reason = format!("{}; {}", trouble.reason, sick.reason);
-                state.take_out(index, &reason, true, false);
+                let sick = Trouble {
+                    reason: format!("{}; {}", trouble.reason, sick.reason),
+                    ..sick
+                };
+                state.take_out(index, &sick, true, false);
             }
             state.counters.retries += 1;
             // It may be this request that ends engines.
@@ -328,7 +331,7 @@ impl Shared {
                     job.wrongs += 1;
                 }
                 if state.engines[index].standing == Standing::Ready {
-                    state.take_out(index, &trouble.reason, true, true);
+                    state.take_out(index, &trouble, true, true);
                 }
                 match job.wrongs >= 2 || expired {
                     true => state.fail(&job, index, &trouble),

@@ -11,6 +11,7 @@ mod protocol;
 mod sglang;
 mod state;
 mod vllm;
+mod watch;
 mod weights;
 
 pub use config::{EngineAddress, RemoteConfig};

@@ -326,17 +326,16 @@ impl State {
     }
 
     /// Takes an engine out of rotation, and gives what it had to do to others.
-    pub(super) fn take_out(&mut self, index: usize, reason: &str, cut: bool, discard: bool) {
+    pub(super) fn take_out(&mut self, index: usize, trouble: &Trouble, cut: bool, discard: bool) {
         let engine = &mut self.engines[index];
-        tracing::warn!(engine = %engine.address, reason, "an engine leaves the rotation");
+        engine.reason = format!("{}; {}", trouble.reason, trouble.remedy);
+        tracing::warn!(engine = %engine.address, reason = engine.reason, "an engine is not used");
         engine.standing = Standing::Out;
-        engine.reason = reason.to_string();
-        engine.examined = false;
+        self.counters.outages += u64::from(std::mem::take(&mut engine.examined));
         if cut {
             engine.cut_all(discard);
         }
         let jobs = std::mem::take(&mut engine.queue);
-        self.counters.outages += 1;
         if !self.engines.iter().any(Engine::in_rotation) {
             self.none_since.get_or_insert_with(Instant::now);
         }

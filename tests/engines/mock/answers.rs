@@ -82,6 +82,7 @@ pub fn read(kind: Kind, body: &Value, ignores: &[&str]) -> Result<Many, String> 
             min_p: number("min_p", 0.0),
             seed: get(seed).as_u64().unwrap_or(42),
             stop: list(get("stop_token_ids")),
+            truncated: !sglang,
             ignore_eos: get("ignore_eos").as_bool().unwrap_or(false),
         },
         n: number("n", 1.0) as usize,

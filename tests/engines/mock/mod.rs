@@ -211,17 +211,14 @@ impl Mock {
         format!("{kind}=http://127.0.0.1:{}", self.port)
     }
 
-    pub fn port(&self) -> u16 {
-        self.port
-    }
-
-    pub fn set(&self, edit: impl FnOnce(&mut Options)) {
-        edit(&mut lock(&self.inner.options));
-    }
-
     /// The next `times` requests to paths that begin with `path` go wrong.
     pub fn script(&self, path: &str, fault: Fault, times: usize) {
         lock(&self.inner.faults).push_back((path.into(), fault, times));
+    }
+
+    /// No more faults.
+    pub fn clear_script(&self) {
+        lock(&self.inner.faults).clear();
     }
 
     /// Whether every scripted fault has happened.

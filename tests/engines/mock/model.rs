@@ -40,6 +40,8 @@ pub struct Asked {
     pub seed: u64,
     pub stop: Vec<u32>,
     pub ignore_eos: bool,
+    /// Whether log-probs are of what top-k, top-p and min-p leave; SGLang's are not.
+    pub truncated: bool,
 }
 
 /// One token of an answer.
@@ -191,7 +193,7 @@ fn forward(model: &CausalModel, tokens: &[u32], cache: &mut rlvr::policy::KvCach
     let logits = last.matmul(model.unembedding()).into_data();
     logits
         .convert::<f32>()
-        .to_vec::<f32>()
+        .try_to_vec::<f32>()
         .unwrap()
         .into_iter()
         .map(f64::from)
@@ -240,6 +242,7 @@ fn draw(logits: &[f64], asked: &Asked, options: &Options, rng: &mut ChaCha8Rng) 
     }
     let log_prob = match options.raw {
         true => raw[token].ln(),
+        false if !asked.truncated => p[token].ln(),
         false => (p[token] / mass).ln(),
     };
     (token as u32, log_prob)
