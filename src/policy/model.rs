@@ -87,6 +87,16 @@ pub trait PolicyModel: Module + ModuleDisplay {
         Ok(false)
     }
 
+    /// Writes the adapters alone into the new folder `to`, as PEFT's `PeftModel.from_pretrained` and inference servers read them, and
+    /// returns whether it did. Provided: there are none.
+    ///
+    /// # Errors
+    /// If the folder cannot be written.
+    fn export_adapters(&self, to: &Path) -> Result<bool> {
+        let _ = to;
+        Ok(false)
+    }
+
     /// This model with the weights that [`export`](Self::export) wrote to the folder `from`.
     ///
     /// # Errors

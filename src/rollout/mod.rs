@@ -8,6 +8,8 @@ mod engine;
 mod generate;
 #[cfg(feature = "hf")]
 mod hf;
+#[cfg(feature = "remote")]
+pub mod remote;
 mod sampling;
 mod view;
 mod worker;

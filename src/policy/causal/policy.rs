@@ -61,6 +61,11 @@ impl PolicyModel for CausalModel {
     }
 
     #[cfg(feature = "hf")]
+    fn export_adapters(&self, to: &std::path::Path) -> Result<bool> {
+        crate::policy::hf::export_adapters(self, to)
+    }
+
+    #[cfg(feature = "hf")]
     fn import(self, from: &std::path::Path) -> Result<Self> {
         crate::policy::hf::import(self, from)
     }

@@ -5,9 +5,10 @@ use std::path::Path;
 use burn::module::Module;
 
 use super::config::to_fields;
+use super::peft::write_adapters;
 use super::{LoadOptions, SaveOptions, load, save};
 use crate::policy::PolicyModel;
-use crate::policy::causal::CausalModel;
+use crate::policy::causal::{CausalModel, LoraConfig, LoraTarget};
 use crate::{Error, Result};
 
 /// Writes `model` to the folder `to`, unless it has adapters or a shape that no supported architecture has.
@@ -16,6 +17,27 @@ pub(crate) fn export(model: &CausalModel, to: &Path) -> Result<bool> {
         return Ok(false);
     }
     save(&model.valid(), to, &SaveOptions::default())?;
+    Ok(true)
+}
+
+/// Writes the adapters of `model` to the folder `to`, if it has any.
+pub(crate) fn export_adapters(model: &CausalModel, to: &Path) -> Result<bool> {
+    let adapters = model.adapters();
+    let found: Vec<(String, usize, f64)> = adapters
+        .map(|(name, lora)| (name, lora.a.dims()[1], lora.scale()))
+        .collect();
+    let Some(&(_, rank, scale)) = found.first() else {
+        return Ok(false);
+    };
+    let adapted =
+        |target: &LoraTarget| found.iter().any(|(name, ..)| name.ends_with(target.name()));
+    let config = LoraConfig {
+        rank,
+        alpha: scale * rank as f64,
+        targets: LoraTarget::ALL.into_iter().filter(adapted).collect(),
+        ..LoraConfig::default()
+    };
+    write_adapters(model, &config, "", to, false)?;
     Ok(true)
 }
 

@@ -131,6 +131,18 @@ impl TensorFiles {
     }
 }
 
+/// The names and shapes of the tensors of a model, or of adapters, in `folder`; only headers are read.
+#[cfg(feature = "remote")]
+pub(crate) fn tensor_shapes(folder: &Path) -> Result<BTreeMap<String, Vec<usize>>> {
+    let adapters = folder.join(super::peft::TENSORS);
+    let files = match adapters.exists() {
+        true => TensorFiles::of(&[adapters])?,
+        false => TensorFiles::open(folder)?,
+    };
+    let places = files.places.into_iter();
+    Ok(places.map(|(name, (_, info))| (name, info.shape)).collect())
+}
+
 /// The type of floats that a file holds, if weights can be made of it.
 pub(super) fn dtype(stored: Dtype) -> Option<DType> {
     match stored {

@@ -11,8 +11,10 @@ mod load;
 mod peft;
 mod save;
 
-pub(crate) use checkpoint::{export, import};
+pub(crate) use checkpoint::{export, export_adapters, import};
 pub use config::read_config;
+#[cfg(feature = "remote")]
+pub(crate) use files::tensor_shapes;
 pub use load::{LoadOptions, load};
 pub use peft::{load_adapters, save_adapters};
 pub use save::{SaveOptions, save};

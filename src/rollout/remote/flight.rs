@@ -1,0 +1,458 @@
+//! The threads that carry one sample at a time to an engine, and what they do when it does not come back.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rand::Rng;
+
+use super::config::{Protocol, RemoteConfig};
+use super::control::Control;
+use super::http::{Client, Kind, Trouble};
+use super::protocol::{self, Finish, Order, Part};
+use super::state::{Flight, Job, Standing, State};
+use super::weights::{Labels, Target};
+use crate::random;
+use crate::rollout::{Completion, InFlight};
+use crate::types::{FinishReason, VersionSpan};
+
+/// What all threads of [`RemoteEngines`](super::RemoteEngines) share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub config: RemoteConfig,
+    pub labels: Labels,
+    state: Mutex<State>,
+    /// There may be something to do.
+    pub wake: Condvar,
+    /// A flight has ended.
+    pub landed: Condvar,
+    /// Held while weights are loaded.
+    pub loading: Mutex<()>,
+}
+
+/// Everything that a thread needs to ask for a sample.
+struct Boarding {
+    engine: usize,
+    slot: usize,
+    job: Job,
+    client: Client,
+    control: Control,
+    protocol: Protocol,
+    /// The weights that the engine had when it was asked.
+    target: Arc<Target>,
+    model: String,
+    reports: bool,
+    labels: bool,
+}
+
+/// The first wait after a failure, and the longest.
+const BACK_OFF: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(5)];
+/// How often a healthy engine may fail at one sample.
+const FAILURES: u32 = 3;
+
+impl Shared {
+    pub(super) fn new(config: RemoteConfig, labels: Labels, state: State) -> Self {
+        Self {
+            config,
+            labels,
+            state: Mutex::new(state),
+            wake: Condvar::new(),
+            landed: Condvar::new(),
+            loading: Mutex::new(()),
+        }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn wait<'a>(
+        condition: &Condvar,
+        state: MutexGuard<'a, State>,
+        limit: Duration,
+    ) -> MutexGuard<'a, State> {
+        let waited = condition.wait_timeout(state, limit);
+        waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    /// Carries samples to `engine` until the end.
+    pub(super) fn work(&self, engine: usize, slot: usize) {
+        while let Some(boarding) = self.board(engine, slot) {
+            let asked = self.ask(&boarding);
+            let sick = match &asked {
+                Err((_, trouble)) => self.health(&boarding, trouble),
+                Ok(_) => None,
+            };
+            if let Some((job, due)) = self.settle(boarding, asked, sick) {
+                self.retry_at(job, due);
+            }
+        }
+    }
+
+    /// Waits for a job; `None` at the end.
+    fn board(&self, engine: usize, slot: usize) -> Option<Boarding> {
+        let mut state = self.lock();
+        loop {
+            if state.stopping {
+                return None;
+            }
+            if let Some(job) = state.next(engine, self.config.in_flight)
+                && let at = &mut state.engines[engine]
+                && let Some(target) = at.target.clone()
+            {
+                at.slots[slot].flight = Some(Flight {
+                    ticket: job.ticket,
+                    version: target.version,
+                    cut: false,
+                    discard: false,
+                });
+                let model = match target.adapter {
+                    true => target.label.clone(),
+                    false => at.served.model.clone(),
+                };
+                return Some(Boarding {
+                    engine,
+                    slot,
+                    job,
+                    client: at.slots[slot].client.clone(),
+                    control: at.control.clone(),
+                    protocol: at.address.protocol,
+                    model,
+                    reports: at.findings.reports && !target.adapter,
+                    labels: at.labels && !target.adapter,
+                    target,
+                });
+            }
+            state = self
+                .wake
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Asks for the rest of a sample.
+    fn ask(&self, boarding: &Boarding) -> Result<Part, (Part, Trouble)> {
+        let (job, target) = (&boarding.job, &boarding.target);
+        let config = &job.asked.config;
+        let mut tokens = job.asked.prompt.clone();
+        tokens.extend(&job.tokens);
+        let order = Order {
+            model: &boarding.model,
+            adapter: target.adapter,
+            salt: &target.label,
+            tokens: &tokens,
+            max_tokens: config.max_new_tokens - job.tokens.len(),
+            sampling: &config.sampling,
+            stop: &config.stop_tokens,
+            seed: seed(&job.asked.address, job.sample, job.tokens.len()),
+            stream: self.config.stream,
+            vocabulary: target.fingerprint.vocabulary,
+        };
+        let limit = self.config.request_timeout;
+        let part = protocol::ask(&boarding.client, boarding.protocol, &order, limit)?;
+        match self.check_label(boarding, &part) {
+            Ok(()) => Ok(part),
+            Err(trouble) => Err((Part::default(), trouble)),
+        }
+    }
+
+    /// Returns an error if the engine has labels, and its weights are not of this run: it began anew, or somebody else loaded them.
+    fn check_label(&self, boarding: &Boarding, part: &Part) -> Result<(), Trouble> {
+        if !boarding.labels {
+            return Ok(());
+        }
+        let found = match (&part.spans, &part.label) {
+            (Some(spans), _) if boarding.reports => {
+                let foreign = spans
+                    .iter()
+                    .find(|(label, _)| self.labels.version(label).is_none());
+                foreign.map(|(label, _)| label.clone())
+            }
+            (_, Some(label)) => self.labels.version(label).is_none().then(|| label.clone()),
+            // A label lives as long as the process: if it is there after the answer, it was there before.
+            _ => match boarding.control.label() {
+                Ok(Some(label)) if self.labels.version(&label).is_some() => None,
+                Ok(label) => Some(label.unwrap_or_else(|| "nothing".into())),
+                Err(trouble) => return Err(trouble),
+            },
+        };
+        match found {
+            None => Ok(()),
+            Some(label) => Err(stale(&label, &boarding.target.label)),
+        }
+    }
+
+    /// After a failure that may be the engine's end: why it is not healthy.
+    fn health(&self, boarding: &Boarding, trouble: &Trouble) -> Option<Trouble> {
+        let doubtful = trouble.is_of_transport() || trouble.kind == Kind::Failing;
+        let slot = |state: &State| match &state.engines[boarding.engine].slots[boarding.slot].flight
+        {
+            Some(flight) => flight.cut,
+            None => true,
+        };
+        let cut = slot(&self.lock());
+        match doubtful && !cut {
+            true => boarding.control.health().err(),
+            false => None,
+        }
+    }
+
+    /// Puts what came back where it belongs. Gives back a job that is to be tried again at a time.
+    fn settle(
+        &self,
+        boarding: Boarding,
+        asked: Result<Part, (Part, Trouble)>,
+        sick: Option<Trouble>,
+    ) -> Option<(Job, Instant)> {
+        let (index, mut job) = (boarding.engine, boarding.job);
+        let mut state = self.lock();
+        while state.engines[index].standing == Standing::Verifying && !state.stopping {
+            state = self
+                .wake
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        let engine = &mut state.engines[index];
+        let slot = &mut engine.slots[boarding.slot];
+        let flight = slot.flight.take();
+        let (cut, discard) = flight.map_or((true, true), |flight| (flight.cut, flight.discard));
+        if cut {
+            slot.client = Client::new(&engine.address.url, &self.config);
+        }
+        self.landed.notify_all();
+        if state.stopping || !state.groups.contains_key(&job.ticket) {
+            return None;
+        }
+        if discard {
+            state.place(job, true);
+            self.wake.notify_all();
+            return None;
+        }
+        let (part, trouble) = match asked {
+            Ok(part) => (part, None),
+            Err((part, trouble)) => (part, Some(trouble)),
+        };
+        let now_has = state.engines[index]
+            .target
+            .as_ref()
+            .map(|target| target.version);
+        let reloaded = now_has != Some(boarding.target.version)
+            || state.engines[index].standing != Standing::Ready;
+        let finish = part.finish;
+        let spans = part.spans.filter(|_| boarding.reports);
+        // Of a broken stream it is not known where new weights began.
+        if trouble.is_none() || boarding.target.adapter || spans.is_some() || !reloaded {
+            let versions = match spans {
+                Some(spans) => self.versions(&spans),
+                None => vec![VersionSpan {
+                    version: boarding.target.version,
+                    tokens: part.tokens.len(),
+                }],
+            };
+            job.extend(part.tokens, part.log_probs, versions);
+        }
+        if let Some(finish) = complete(&job, finish) {
+            let (ticket, sample) = (job.ticket, job.sample);
+            let completion = Completion {
+                versions: std::mem::take(&mut job.versions),
+                ..Completion::new(job.tokens, job.log_probs, finish)
+            };
+            state.finish(ticket, sample, Ok(completion));
+            return None;
+        }
+        if self.config.in_flight == InFlight::Redo && reloaded {
+            job.begin_again();
+        }
+        let retried = match trouble {
+            Some(trouble) if !cut => self.handle(
+                &mut state,
+                index,
+                job,
+                boarding.target.adapter,
+                trouble,
+                sick,
+            ),
+            None if finish == Some(Finish::Aborted) && !reloaded && !cut => {
+                let reason = "somebody aborted the request";
+                let remedy = "an engine must not be paused or told to abort by others";
+                let trouble = Trouble::new(Kind::Busy(None), reason, remedy);
+                self.handle(&mut state, index, job, false, trouble, None)
+            }
+            _ => {
+                state.place(job, true);
+                None
+            }
+        };
+        self.wake.notify_all();
+        retried
+    }
+
+    /// Decides what becomes of a job that failed.
+    fn handle(
+        &self,
+        state: &mut State,
+        index: usize,
+        mut job: Job,
+        adapter: bool,
+        mut trouble: Trouble,
+        sick: Option<Trouble>,
+    ) -> Option<(Job, Instant)> {
+        let since = *job.failing.get_or_insert_with(Instant::now);
+        let expired = since.elapsed() >= self.config.retry_for;
+        job.tries += 1;
+        if trouble.kind == Kind::Refused && adapter && job.wrongs == 0 {
+            // It may have begun anew, without the adapter.
+            trouble.kind = Kind::Stale;
+            job.wrongs += 1;
+        }
+        if let Some(sick) = sick {
+            if state.engines[index].standing == Standing::Ready {
+                let sick = Trouble {
+                    reason: format!("{}; {}", trouble.reason, sick.reason),
+                    ..sick
+                };
+                state.take_out(index, &sick, true, false);
+            }
+            state.counters.retries += 1;
+            // It may be this request that ends engines.
+            match expired {
+                true => state.fail(&job, index, &trouble),
+                false => state.place(job, true),
+            }
+            return None;
+        }
+        match trouble.kind {
+            Kind::Refused => {
+                state.fail(&job, index, &trouble);
+                return None;
+            }
+            Kind::Wrong | Kind::Stale => {
+                if trouble.kind == Kind::Wrong {
+                    state.counters.wrong_answers += 1;
+                    job.wrongs += 1;
+                }
+                if state.engines[index].standing == Standing::Ready {
+                    state.take_out(index, &trouble, true, true);
+                }
+                match job.wrongs >= 2 || expired {
+                    true => state.fail(&job, index, &trouble),
+                    false => state.place(job, true),
+                }
+                return None;
+            }
+            Kind::TimedOut => {
+                state.counters.timeouts += 1;
+                job.timeouts += 1;
+                match state.least_loaded(Some(index)) {
+                    Some(other) if job.timeouts < 2 => state.engines[other].queue.push_front(job),
+                    _ => state.fail(&job, index, &trouble),
+                }
+                return None;
+            }
+            Kind::Failing if job.tries >= FAILURES => {
+                state.fail(&job, index, &trouble);
+                return None;
+            }
+            Kind::Failing | Kind::Away | Kind::Broken | Kind::Busy(_) => {}
+        }
+        if expired {
+            state.fail(&job, index, &trouble);
+            return None;
+        }
+        state.counters.retries += 1;
+        let [first, longest] = BACK_OFF;
+        let wait = match trouble.kind {
+            Kind::Busy(Some(told)) => told,
+            _ => first
+                .saturating_mul(1 << (job.tries - 1).min(10))
+                .min(longest),
+        };
+        // One more try when the time is up.
+        let left = self.config.retry_for.saturating_sub(since.elapsed());
+        Some((job, Instant::now() + wait.min(left)))
+    }
+
+    /// Waits until `due`, unless nobody wants the job any more, and puts it back.
+    fn retry_at(&self, job: Job, due: Instant) {
+        let mut state = self.lock();
+        loop {
+            let left = due.saturating_duration_since(Instant::now());
+            if state.stopping || !state.groups.contains_key(&job.ticket) {
+                return;
+            }
+            if left.is_zero() {
+                break;
+            }
+            state = Self::wait(&self.wake, state, left);
+        }
+        state.place(job, true);
+        self.wake.notify_all();
+    }
+
+    /// Spans of labels as spans of versions; all of them are known to be of this run.
+    fn versions(&self, spans: &[(String, usize)]) -> Vec<VersionSpan> {
+        let version = |(label, tokens): &(String, usize)| {
+            Some(VersionSpan {
+                version: self.labels.version(label)?,
+                tokens: *tokens,
+            })
+        };
+        spans.iter().filter_map(version).collect()
+    }
+}
+
+/// An engine whose weights are called something else.
+pub(super) fn stale(found: &str, expected: &str) -> Trouble {
+    let reason = format!(
+        "its weights are called {found:?}, expected {expected:?}: it began anew, or somebody else loaded weights"
+    );
+    Trouble::new(Kind::Stale, reason, "an engine belongs to one run")
+}
+
+/// Why the job is complete, if it is: also if the end of the answer was lost after the last token.
+fn complete(job: &Job, finish: Option<Finish>) -> Option<FinishReason> {
+    let config = &job.asked.config;
+    let stopped = job
+        .tokens
+        .last()
+        .is_some_and(|last| config.stop_tokens.contains(last));
+    match finish {
+        _ if stopped => Some(FinishReason::Stop),
+        _ if job.tokens.len() >= config.max_new_tokens => Some(FinishReason::Length),
+        // The engine's context is full.
+        Some(Finish::Length) if !job.tokens.is_empty() => Some(FinishReason::Length),
+        _ => None,
+    }
+}
+
+/// The seed of a sample from its token `begun` on: 63 bits, which is what engines take. Consecutive samples have unrelated seeds, as
+/// engines add numbers to the seed themselves.
+fn seed(address: &[u64], sample: usize, begun: usize) -> u64 {
+    let mut words = address.to_vec();
+    words.push(sample as u64);
+    if begun > 0 {
+        words.push(begun as u64);
+    }
+    random::generator(&words).next_u64() >> 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn seeds_are_apart_whatever_an_engine_adds_to_them() {
+        let mut seen = HashSet::new();
+        for problem in 0..50u64 {
+            for sample in 0..8 {
+                let own = seed(&[7, problem], sample, 0);
+                assert!(own < 1 << 63);
+                for added in 0..8 {
+                    assert!(seen.insert(own + added), "{problem} {sample} {added}");
+                }
+            }
+        }
+        assert_ne!(seed(&[7], 0, 0), seed(&[7], 0, 5));
+        assert_eq!(seed(&[7], 0, 5), seed(&[7], 0, 5));
+    }
+}

@@ -1,0 +1,405 @@
+//! JSON over HTTP, and what goes wrong with it.
+
+use std::io::{self, BufRead, BufReader};
+use std::time::Duration;
+
+use serde_json::Value;
+use ureq::http::Response;
+use ureq::{Agent, Body, Timeout};
+
+use super::config::RemoteConfig;
+
+/// The most bytes of an answer that are read.
+const LONGEST_ANSWER: u64 = 1 << 30;
+
+/// What kind of trouble, which decides what is done about it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Kind {
+    /// No connection could be made.
+    Away,
+    /// The connection ended before the answer did.
+    Broken,
+    /// The answer took too long.
+    TimedOut,
+    /// The engine asks to come again, perhaps after a time that it names.
+    Busy(Option<Duration>),
+    /// The engine says that it failed.
+    Failing,
+    /// The engine will not do this, however often it is asked.
+    Refused,
+    /// The answer is not one that the engine can have given honestly.
+    Wrong,
+    /// The engine has other weights than it should.
+    Stale,
+}
+
+/// What went wrong with a request to an engine, and what helps.
+#[derive(Clone, Debug)]
+pub(super) struct Trouble {
+    pub kind: Kind,
+    pub reason: String,
+    pub remedy: String,
+}
+
+impl Trouble {
+    pub(super) fn new(kind: Kind, reason: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self {
+            kind,
+            reason: reason.into(),
+            remedy: remedy.into(),
+        }
+    }
+
+    /// An answer that cannot be used.
+    pub(super) fn wrong(reason: impl Into<String>) -> Self {
+        let remedy = "expected an answer as the engine's documentation describes it; is it a supported version?";
+        Self::new(Kind::Wrong, reason, remedy)
+    }
+
+    /// Whether the engine could not be asked at all, or not for long enough.
+    pub(super) fn is_of_transport(&self) -> bool {
+        matches!(
+            self.kind,
+            Kind::Away | Kind::Broken | Kind::TimedOut | Kind::Busy(_)
+        )
+    }
+}
+
+/// An answer, whatever its status.
+#[derive(Debug)]
+pub(super) struct Reply {
+    pub status: u16,
+    pub retry_after: Option<Duration>,
+    pub text: String,
+}
+
+impl Reply {
+    /// The answer as JSON.
+    pub(super) fn json(&self) -> Result<Value, Trouble> {
+        let broken = |e| {
+            Trouble::wrong(format!(
+                "the answer is no JSON ({e}): {}",
+                short(&self.text)
+            ))
+        };
+        serde_json::from_str(&self.text).map_err(broken)
+    }
+
+    /// The answer if its status is 200, or what the status means.
+    pub(super) fn accepted(self) -> Result<Self, Trouble> {
+        match self.status {
+            200..=299 => Ok(self),
+            status => Err(refusal(status, self.retry_after, &self.text)),
+        }
+    }
+}
+
+/// What an answer of this status means.
+pub(super) fn refusal(status: u16, retry_after: Option<Duration>, text: &str) -> Trouble {
+    let (kind, remedy) = match status {
+        429 | 502 | 503 => (
+            Kind::Busy(retry_after),
+            "the engine is overloaded, paused or starting: lower max_in_flight, or raise retry_for",
+        ),
+        500..=599 => (Kind::Failing, "the engine's log says why; restart it"),
+        401 | 403 => (
+            Kind::Refused,
+            "set api_key to the key that the engine was started with; /inference/v1/generate needs --enable-scale-out as well",
+        ),
+        404 => (
+            Kind::Refused,
+            "the engine does not have this address: is it of the kind and version that the address says?",
+        ),
+        _ => (Kind::Refused, "see the engine's message"),
+    };
+    Trouble::new(kind, format!("status {status}: {}", message(text)), remedy)
+}
+
+/// The message of an error in JSON, or the beginning of the text.
+fn message(text: &str) -> String {
+    let value: Value = serde_json::from_str(text).unwrap_or_default();
+    let found = [
+        &value["error"]["message"],
+        &value["message"],
+        &value["detail"],
+        &value["error"],
+    ];
+    match found.iter().find_map(|value| value.as_str()) {
+        Some(message) => short(message),
+        None => short(text),
+    }
+}
+
+/// At most 300 characters on one line.
+pub(super) fn short(text: &str) -> String {
+    let mut characters = text
+        .trim()
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c });
+    let start: String = characters.by_ref().take(300).collect();
+    match (start.is_empty(), characters.next()) {
+        (true, _) => "an empty answer".into(),
+        (false, None) => start,
+        (false, Some(_)) => start + "..",
+    }
+}
+
+/// Speaks to one engine. Clones share their connections.
+#[derive(Clone, Debug)]
+pub(super) struct Client {
+    agent: Agent,
+    url: String,
+    bearer: Option<String>,
+}
+
+impl Client {
+    pub(super) fn new(url: &str, config: &RemoteConfig) -> Self {
+        let agent = Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            // Engines are near; prompts do not go through the proxy of the environment.
+            .proxy(None)
+            .user_agent(concat!("rlvr/", env!("CARGO_PKG_VERSION")))
+            .timeout_connect(Some(config.connect_timeout))
+            .max_idle_connections_per_host(2)
+            .input_buffer_size(16 * 1024)
+            .output_buffer_size(16 * 1024)
+            .build()
+            .into();
+        Self {
+            agent,
+            url: url.to_string(),
+            bearer: config.api_key.as_ref().map(|key| format!("Bearer {key}")),
+        }
+    }
+
+    /// Ends every request of this client and its clones, and fails those to come.
+    pub(super) fn shut_down(&self) {
+        self.agent.clone().shutdown();
+    }
+
+    pub(super) fn get(&self, path: &str, limit: Duration) -> Result<Reply, Trouble> {
+        reply(self.send(path, None, limit)?)
+    }
+
+    pub(super) fn post(&self, path: &str, body: &Value, limit: Duration) -> Result<Reply, Trouble> {
+        reply(self.send(path, Some(body), limit)?)
+    }
+
+    /// Asks for an event stream.
+    pub(super) fn events(
+        &self,
+        path: &str,
+        body: &Value,
+        limit: Duration,
+    ) -> Result<Events<impl BufRead + use<>>, Trouble> {
+        let response = self.send(path, Some(body), limit)?;
+        if response.status() != 200 {
+            return Err(match reply(response)?.accepted() {
+                Ok(_) => Trouble::wrong("the answer is no event stream"),
+                Err(trouble) => trouble,
+            });
+        }
+        let body = response
+            .into_body()
+            .into_with_config()
+            .limit(LONGEST_ANSWER);
+        Ok(Events::new(BufReader::new(body.reader())))
+    }
+
+    fn send(
+        &self,
+        path: &str,
+        body: Option<&Value>,
+        limit: Duration,
+    ) -> Result<Response<Body>, Trouble> {
+        let url = format!("{}{path}", self.url);
+        let sent = match body {
+            None => {
+                let mut request = self.agent.get(&url);
+                if let Some(bearer) = &self.bearer {
+                    request = request.header("Authorization", bearer);
+                }
+                let limited = request.config().timeout_global(Some(limit)).build();
+                limited.call()
+            }
+            Some(body) => {
+                let mut request = self
+                    .agent
+                    .post(&url)
+                    .header("Content-Type", "application/json");
+                if let Some(bearer) = &self.bearer {
+                    request = request.header("Authorization", bearer);
+                }
+                let limited = request.config().timeout_global(Some(limit)).build();
+                limited.send(body.to_string())
+            }
+        };
+        sent.map_err(|error| fault(&error, true))
+    }
+}
+
+fn reply(response: Response<Body>) -> Result<Reply, Trouble> {
+    let status = response.status().as_u16();
+    let seconds = response.headers().get("retry-after");
+    let seconds = seconds.and_then(|value| value.to_str().ok()?.trim().parse().ok());
+    let body = response
+        .into_body()
+        .into_with_config()
+        .limit(LONGEST_ANSWER);
+    let bytes = body.read_to_vec().map_err(|error| fault(&error, false))?;
+    Ok(Reply {
+        status,
+        retry_after: seconds.map(Duration::from_secs),
+        text: String::from_utf8_lossy(&bytes).into_owned(),
+    })
+}
+
+/// What an error of the HTTP client means, before (`connecting`) or after the head of the answer arrived.
+fn fault(error: &ureq::Error, connecting: bool) -> Trouble {
+    let away = "is the engine running, and is this its address?";
+    match error {
+        ureq::Error::Timeout(Timeout::Connect | Timeout::Resolve)
+        | ureq::Error::HostNotFound
+        | ureq::Error::ConnectionFailed => Trouble::new(Kind::Away, error.to_string(), away),
+        ureq::Error::Timeout(_) => Trouble::new(
+            Kind::TimedOut,
+            format!("no answer in time ({error})"),
+            "raise request_timeout or load_timeout, or find out what the engine waits for",
+        ),
+        ureq::Error::Io(source) if connecting && refused(source) => {
+            Trouble::new(Kind::Away, source.to_string(), away)
+        }
+        ureq::Error::Io(_) | ureq::Error::Protocol(_) | ureq::Error::BodyStalled => Trouble::new(
+            Kind::Broken,
+            format!("the connection broke ({error})"),
+            "the engine's log says whether it died; restart it",
+        ),
+        ureq::Error::BodyExceedsLimit(_) => Trouble::wrong(format!("{error}")),
+        other => Trouble::new(
+            Kind::Refused,
+            other.to_string(),
+            "check the engine's address",
+        ),
+    }
+}
+
+/// Whether no connection was made.
+fn refused(error: &io::Error) -> bool {
+    use io::ErrorKind::{
+        AddrNotAvailable, ConnectionRefused, HostUnreachable, NetworkUnreachable, NotConnected,
+    };
+    matches!(
+        error.kind(),
+        AddrNotAvailable | ConnectionRefused | HostUnreachable | NetworkUnreachable | NotConnected
+    )
+}
+
+/// What an error while a body is read means.
+fn reading(error: &io::Error) -> Trouble {
+    let inner = error
+        .get_ref()
+        .map(|inner| inner as &(dyn std::error::Error + 'static));
+    let found = inner.and_then(|inner| {
+        inner
+            .downcast_ref()
+            .or_else(|| inner.source()?.downcast_ref())
+    });
+    match found {
+        Some(error) => fault(error, false),
+        None => Trouble::new(
+            Kind::Broken,
+            format!("the connection broke ({error})"),
+            "the engine's log says whether it died; restart it",
+        ),
+    }
+}
+
+/// The events of a `text/event-stream` (WHATWG HTML, server-sent events), as far as they have data.
+pub(super) struct Events<R> {
+    lines: R,
+}
+
+impl<R: BufRead> Events<R> {
+    pub(super) fn new(lines: R) -> Self {
+        Self { lines }
+    }
+
+    /// The data of the next event; `None` at the end of the stream. An event without an end is none.
+    pub(super) fn next(&mut self) -> Result<Option<String>, Trouble> {
+        let mut data: Option<String> = None;
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            let count = self
+                .lines
+                .read_until(b'\n', &mut line)
+                .map_err(|e| reading(&e))?;
+            if count == 0 || line.last() != Some(&b'\n') {
+                return Ok(None);
+            }
+            let text = String::from_utf8_lossy(&line);
+            let text = text.trim_end_matches(['\n', '\r']);
+            if text.is_empty() {
+                match data.take() {
+                    Some(data) => return Ok(Some(data)),
+                    None => continue,
+                }
+            }
+            if let Some(value) = text.strip_prefix("data:") {
+                let value = value.strip_prefix(' ').unwrap_or(value);
+                match &mut data {
+                    Some(data) => {
+                        data.push('\n');
+                        data.push_str(value);
+                    }
+                    None => data = Some(value.to_string()),
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Gives one byte at a time.
+    struct Slow<'a>(&'a [u8]);
+
+    impl io::Read for Slow<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let count = self.0.len().min(buffer.len()).min(1);
+            buffer[..count].copy_from_slice(&self.0[..count]);
+            self.0 = &self.0[count..];
+            Ok(count)
+        }
+    }
+
+    fn events(text: &str) -> Vec<String> {
+        let mut events = Events::new(BufReader::with_capacity(1, Slow(text.as_bytes())));
+        std::iter::from_fn(|| events.next().unwrap()).collect()
+    }
+
+    #[test]
+    fn a_stream_is_cut_into_the_data_of_its_events() {
+        let stream = ": ping\r\n\r\ndata: {\"a\":\"ü\"}\r\n\r\nevent: x\ndata:1\ndata:  2\nid: 3\n\n\n\ndata: [DONE]\n\n";
+        assert_eq!(events(stream), ["{\"a\":\"ü\"}", "1\n 2", "[DONE]"]);
+        assert_eq!(events("data: whole\n\ndata: cut"), ["whole"]);
+        assert_eq!(events("data: whole\n\ndata: no end\n"), ["whole"]);
+        assert!(events("").is_empty());
+    }
+
+    #[test]
+    fn a_status_decides_what_is_done_and_the_message_is_found() {
+        let busy = refusal(503, Some(Duration::from_secs(2)), "");
+        assert_eq!(busy.kind, Kind::Busy(Some(Duration::from_secs(2))));
+        assert!(busy.reason.contains("an empty answer"));
+        let refused = refusal(400, None, r#"{"error":{"message":"top_p must be"}}"#);
+        assert_eq!(refused.kind, Kind::Refused);
+        assert_eq!(refused.reason, "status 400: top_p must be");
+        assert_eq!(refusal(500, None, "x").kind, Kind::Failing);
+        assert_eq!(short(&"a\n".repeat(400)).len(), 302);
+    }
+}

@@ -1,0 +1,312 @@
+//! How an engine gets the current weights, is examined, is watched, and comes back.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::config::Protocol;
+use super::control::{Control, Pause, Served};
+use super::flight::{Shared, stale};
+use super::http::{Kind, Trouble};
+use super::probe::{Findings, Question, compare, examine};
+use super::protocol::{self, Part};
+use super::state::Standing;
+use super::weights::Target;
+use crate::Error;
+use crate::rollout::InFlight;
+
+/// How long requests may take to end after they were aborted, and again after their connections were closed.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Why weights were not loaded, and what that means for requests in flight.
+struct Failed {
+    trouble: Trouble,
+    /// The engine has its last good weights again, and goes on with what it was doing.
+    repaired: bool,
+    /// What the engine gives from now on must not be used.
+    tainted: bool,
+}
+
+impl From<Trouble> for Failed {
+    fn from(trouble: Trouble) -> Self {
+        Self {
+            trouble,
+            repaired: false,
+            tainted: true,
+        }
+    }
+}
+
+/// What is known of an engine when weights are to be loaded.
+struct Before {
+    control: Control,
+    protocol: Protocol,
+    good: Option<Arc<Target>>,
+    examined: bool,
+    findings: Findings,
+    labels: bool,
+}
+
+/// What is known of it afterwards.
+struct After {
+    served: Served,
+    findings: Findings,
+    labels: bool,
+}
+
+impl Shared {
+    /// Loads `target` into an engine and examines it. The engine is in rotation afterwards, or out of it with a reason. The caller
+    /// holds [`loading`](Self::loading).
+    pub(super) fn bring(&self, index: usize, target: &Arc<Target>) -> Result<(), Trouble> {
+        let started = Instant::now();
+        let before = {
+            let mut state = self.lock();
+            let engine = &mut state.engines[index];
+            engine.standing = Standing::Loading;
+            Before {
+                control: engine.control.clone(),
+                protocol: engine.address.protocol,
+                good: engine.target.clone(),
+                examined: engine.examined,
+                findings: engine.findings,
+                labels: engine.labels,
+            }
+        };
+        let outcome = self.load(index, target, &before);
+        let mut state = self.lock();
+        state.counters.load_seconds += started.elapsed().as_secs_f64();
+        let result = match outcome {
+            Ok(after) => {
+                let engine = &mut state.engines[index];
+                engine.target = Some(target.clone());
+                (engine.served, engine.findings, engine.labels) =
+                    (after.served, after.findings, after.labels);
+                (engine.standing, engine.examined) = (Standing::Ready, true);
+                engine.reason.clear();
+                (state.none_since, state.dead) = (None, None);
+                state.adopt();
+                Ok(())
+            }
+            Err(failed) => {
+                if !failed.repaired {
+                    state.engines[index].target = None;
+                }
+                state.take_out(index, &failed.trouble, !failed.repaired, failed.tainted);
+                Err(failed.trouble)
+            }
+        };
+        self.wake.notify_all();
+        result
+    }
+
+    fn load(&self, index: usize, target: &Arc<Target>, before: &Before) -> Result<After, Failed> {
+        let control = &before.control;
+        // Whoever cannot say what it serves has no new weights yet: what is in flight is still of the old ones.
+        let served = control.describe().map_err(|trouble| Failed {
+            trouble,
+            repaired: false,
+            tainted: false,
+        })?;
+        let labels = match target.adapter {
+            true => {
+                self.load_adapter(index, target, control)?;
+                false
+            }
+            false => self.load_whole(index, target, before)?,
+        };
+        let findings = self.verify(target, before, &served, labels)?;
+        Ok(After {
+            served,
+            findings,
+            labels,
+        })
+    }
+
+    /// Requests to other adapters go on.
+    fn load_adapter(&self, index: usize, target: &Target, control: &Control) -> Result<(), Failed> {
+        // There from an attempt whose answer was lost, it would be refused.
+        if self.lock().engines[index]
+            .adapters
+            .contains_key(&target.version)
+        {
+            let _ = control.unload_adapter(&target.label);
+        }
+        self.lock().engines[index]
+            .adapters
+            .insert(target.version, target.label.clone());
+        control
+            .load_adapter(&target.folder, &target.label)
+            .map_err(|trouble| Failed {
+                trouble,
+                // It has what it had.
+                repaired: true,
+                tainted: false,
+            })?;
+        if self.config.in_flight == InFlight::Redo {
+            self.lock().engines[index].cut_all(false);
+        }
+        Ok(())
+    }
+
+    /// Pauses, loads, labels, goes on. Gives whether the engine keeps labels.
+    fn load_whole(&self, index: usize, target: &Target, before: &Before) -> Result<bool, Failed> {
+        let control = &before.control;
+        let how = match self.config.in_flight {
+            InFlight::Continue { recompute } if before.findings.reports && before.labels => {
+                Pause::Keep { recompute }
+            }
+            // What an engine does not tell is known if nothing is in flight: requests end with what they have and are continued.
+            _ => Pause::Abort,
+        };
+        control.pause(how).map_err(|trouble| Failed {
+            trouble,
+            repaired: false,
+            tainted: false,
+        })?;
+        if how == Pause::Abort {
+            self.drain(index)?;
+        }
+        let labels = match control.load(&target.folder, &target.label, how) {
+            Ok(labels) => labels,
+            Err(trouble) => {
+                let Some(good) = &before.good else {
+                    return Err(Failed::from(trouble));
+                };
+                let again = control.load(&good.folder, &good.label, how);
+                let repaired = again.and_then(|_| control.resume()).is_ok();
+                return Err(Failed {
+                    trouble,
+                    repaired,
+                    tainted: !repaired,
+                });
+            }
+        };
+        {
+            let mut state = self.lock();
+            state.engines[index].standing = Standing::Verifying;
+        }
+        control.resume()?;
+        Ok(labels)
+    }
+
+    /// Waits until nothing is in flight at an engine that has aborted everything. A request that arrived after that is waiting there;
+    /// its connection is closed.
+    fn drain(&self, index: usize) -> Result<(), Trouble> {
+        let mut state = self.lock();
+        for attempt in 0..2 {
+            let until = Instant::now() + GRACE;
+            while state.engines[index].flying() > 0 && !state.stopping {
+                let left = until.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    break;
+                }
+                state = Self::wait(&self.landed, state, left);
+            }
+            match (state.engines[index].flying(), attempt) {
+                (0, _) => return Ok(()),
+                (_, 0) => state.engines[index].cut_all(false),
+                _ => {}
+            }
+        }
+        let count = state.engines[index].flying();
+        let reason = format!("{count} requests did not end after they were aborted");
+        Err(Trouble::new(Kind::TimedOut, reason, "restart the engine"))
+    }
+
+    /// Compares what the engine says of fixed texts with what the policy does, and examines the rest if it was not before.
+    fn verify(
+        &self,
+        target: &Target,
+        before: &Before,
+        served: &Served,
+        labels: bool,
+    ) -> Result<Findings, Trouble> {
+        let model = match target.adapter {
+            true => &target.label,
+            false => &served.model,
+        };
+        let vocabulary = target.fingerprint.vocabulary;
+        let ask = |question: &Question| {
+            let order = question.order(model, target.adapter, &target.label, vocabulary);
+            self.patiently(|| {
+                let part = protocol::ask(
+                    &before.control.client,
+                    before.protocol,
+                    &order,
+                    self.config.load_timeout,
+                );
+                part.map_err(|(_, trouble)| trouble)
+            })
+        };
+        let tolerance = self.config.tolerance;
+        let expected = &target.fingerprint;
+        let compared: Part = compare(&ask, before.protocol, expected, tolerance)?;
+        let findings = match before.examined {
+            true => before.findings,
+            false => examine(&ask, before.protocol, expected, tolerance)?,
+        };
+        if target.adapter {
+            return Ok(findings);
+        }
+        if let (true, Some(spans)) = (labels, &compared.spans)
+            && let Some((found, _)) = spans.iter().find(|(label, _)| *label != target.label)
+        {
+            return Err(stale(found, &target.label));
+        }
+        let findings = Findings {
+            reports: findings.reports && labels,
+            ..findings
+        };
+        if self.config.in_flight == (InFlight::Continue { recompute: false }) && !findings.reports {
+            let reason = "its answers do not say which weights sampled which tokens";
+            let remedy = "InFlight::Continue { recompute: false } needs vLLM 0.33, or vllm-generate= with 0.32; or recompute";
+            return Err(Trouble::new(Kind::Refused, reason, remedy));
+        }
+        if !findings.seeded {
+            tracing::warn!(
+                model,
+                "the engine does not honour seeds: completions cannot be drawn again"
+            );
+        }
+        Ok(findings)
+    }
+
+    /// Asks up to three times if the connection breaks or the engine is busy.
+    fn patiently(&self, ask: impl Fn() -> Result<Part, Trouble>) -> Result<Part, Trouble> {
+        let mut result = ask();
+        for _ in 0..2 {
+            match &result {
+                Err(trouble) if matches!(trouble.kind, Kind::Broken | Kind::Busy(_)) => {
+                    self.nap(Duration::from_millis(300));
+                    result = ask();
+                }
+                _ => break,
+            }
+        }
+        result
+    }
+
+    /// Versions whose folders are still read.
+    pub(super) fn versions_in_use(&self) -> BTreeSet<u64> {
+        let state = self.lock();
+        let engines = state.engines.iter();
+        let adapters = engines
+            .clone()
+            .flat_map(|engine| engine.adapters.keys().copied());
+        let targets = engines
+            .filter_map(|engine| engine.target.as_ref())
+            .map(|target| target.version);
+        let current = state.current.iter().map(|target| target.version);
+        adapters.chain(targets).chain(current).collect()
+    }
+
+    /// What went wrong with an engine as an error.
+    pub(super) fn error(&self, index: usize, request: &str, trouble: Trouble) -> Error {
+        Error::Engine {
+            engine: self.config.engines[index].to_string(),
+            request: request.to_string(),
+            reason: trouble.reason,
+            remedy: trouble.remedy,
+        }
+    }
+}
