@@ -7,6 +7,7 @@ use clap::{Parser, ValueEnum};
 use rlvr::train::TrainerConfig;
 
 use crate::backend::Backend;
+use crate::engines::EngineArgs;
 
 /// Teach an open-weight model to reason: take a Hugging Face folder, train it with verifiable rewards (accuracy and format), and
 /// leave a Hugging Face folder that any other tool loads.
@@ -107,6 +108,8 @@ pub struct Args {
     /// Go on from the last checkpoint
     #[arg(long)]
     pub resume: bool,
+    #[command(flatten)]
+    pub engines: EngineArgs,
 }
 
 const SYSTEM: &str = "Think about the question first, then answer it. Write your thoughts between <think> and </think>, \

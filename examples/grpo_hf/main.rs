@@ -6,6 +6,7 @@ mod allocator;
 mod args;
 #[path = "../common/backend.rs"]
 mod backend;
+mod engines;
 #[path = "../common/files.rs"]
 mod files;
 mod summary;
@@ -341,15 +342,16 @@ fn trainer(
         }
         (None, _) => {}
     }
+    args.engines.correct(&mut config);
     let rewards = RewardSet::builder()
         .add(1.0, MathReward::default().with_require_evaluated(true))
         .add(1.0, FormatReward::new())
         .build()?;
-    Trainer::builder(policy, tokenizer)
+    let builder = Trainer::builder(policy, tokenizer)
         .config(config)
         .rewards(rewards)
-        .problems(problems.train.clone())
-        .build()
+        .problems(problems.train.clone());
+    args.engines.attach(builder, &args.run_folder())?.build()
 }
 
 /// Progress bar, metrics file and chart, continuing what a resumed run left.
