@@ -7,6 +7,7 @@ mod collector;
 mod config;
 mod controllers;
 mod critic;
+pub mod diagnosis;
 mod dynamic_sampling;
 mod evaluate;
 mod experience;
