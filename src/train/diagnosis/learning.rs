@@ -1,7 +1,7 @@
 //! Findings about the policy: its signal, its entropy and length, how far it moves.
 
 use super::window::{Change, Windows};
-use super::{Finding, Severity, found, percent, severity};
+use super::{Finding, Severity, found, number, percent, severity};
 
 /// From this accuracy on a problem set counts as solved.
 const SOLVED: f64 = 0.9;
@@ -82,9 +82,9 @@ fn entropy_collapse(windows: &Windows) -> Option<Finding> {
         entropy if entropy < 0.02 && fell => Severity::Warning,
         _ => return None,
     };
-    let mut evidence = format!("the entropy is {last:.4} nats a token");
+    let mut evidence = format!("the entropy is {} nats a token", number(last));
     if let Some(first) = first {
-        evidence += &format!("; it was {first:.4} in the first steps");
+        evidence += &format!("; it was {} in the first steps", number(first));
     }
     evidence += ". The policy explores no longer, although its problems are not solved";
     let advice = "Lower the learning rate, raise the upper clip bound (clip-higher), add an entropy bonus \
@@ -158,7 +158,10 @@ fn kl_runaway(windows: &Windows) -> Option<Finding> {
         kl if kl >= 0.5 && tripled => (Severity::Warning, ", three times that of the steps before"),
         _ => return None,
     };
-    let evidence = format!("the KL to the reference policy is {last:.2} nats a token{what}");
+    let evidence = format!(
+        "the KL to the reference policy is {} nats a token{what}",
+        number(last)
+    );
     let advice = "Lower the learning rate, clip the gradient more tightly (`optimizer.max_grad_norm`), or raise the \
                   coefficient of the KL (`objective.kl`, `adaptive_kl`); go on from a checkpoint before the rise";
     let numbers = [("kl", last)];
@@ -281,12 +284,16 @@ fn sampler_mismatch(windows: &Windows) -> Option<Finding> {
     let severity = severity(kl, 0.01, 0.1)?;
     let mut numbers = vec![(name, kl)];
     let mut evidence = format!(
-        "the sampler's log-probs are not those of the policy: their KL is {kl:.3} nats a token, where 0.001 is usual"
+        "the sampler's log-probs are not those of the policy: their KL is {} nats a token, where 0.001 is usual",
+        number(kl)
     );
     let largest = "sampling/sampling_logp_difference/max";
     if let Some(difference) = windows.mean(largest) {
         numbers.push((largest, difference));
-        evidence += &format!("; the largest difference of a step is {difference:.1}");
+        evidence += &format!(
+            "; the largest difference of a step is {}",
+            number(difference)
+        );
     }
     let advice = "Check temperature, chat template, weights and precision of the engine; rollouts of an older policy need \
                   fewer steps of delay; what remains can be weighted with `objective.sampler_correction`";

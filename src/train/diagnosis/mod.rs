@@ -246,6 +246,17 @@ fn severity(value: f64, warning: f64, failing: f64) -> Option<Severity> {
     }
 }
 
+/// A number of any size in three digits.
+fn number(value: f64) -> String {
+    match value.abs() {
+        0.0 => "0".into(),
+        size if size < 1e-3 => format!("{value:.1e}"),
+        size if size < 1.0 => format!("{value:.3}"),
+        size if size < 100.0 => format!("{value:.2}"),
+        _ => format!("{value:.0}"),
+    }
+}
+
 /// A share in percent.
 fn percent(share: f64) -> String {
     format!("{:.0}%", 100.0 * share)

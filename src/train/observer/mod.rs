@@ -9,7 +9,9 @@
 //! | [`History`] | the records, in memory | |
 //! | `ProgressBar` | one line on the terminal | `progress` |
 //! | `Chart` | one SVG: reward, held-out accuracy, length | `chart` |
+//! | [`Report`] | one HTML file: curves, findings, configuration, sample rollouts | |
 //! | [`RolloutFiles`] | the rollouts of every so many steps, as files | |
+//! | `EventFile` | TensorBoard's event files | `tensorboard` |
 //! | [`Watchdog`](super::diagnosis::Watchdog) | findings: what is wrong with the run, for the observers that it wraps | |
 //!
 //! Your own is one method:
@@ -47,7 +49,10 @@ mod jsonl;
 #[cfg(feature = "progress")]
 mod progress;
 mod record;
+mod report;
 mod rollout_files;
+#[cfg(feature = "tensorboard")]
+mod tensorboard;
 
 #[cfg(feature = "chart")]
 pub use chart::{Chart, draw_chart};
@@ -56,7 +61,10 @@ pub use jsonl::{MetricsFile, read_metrics};
 #[cfg(feature = "progress")]
 pub use progress::ProgressBar;
 pub use record::{RunInfo, StepRecord};
+pub use report::{Report, ReportedRun, render_report};
 pub use rollout_files::{KeepRollouts, RolloutFiles};
+#[cfg(feature = "tensorboard")]
+pub use tensorboard::EventFile;
 
 use super::diagnosis::Finding;
 use crate::Result;
