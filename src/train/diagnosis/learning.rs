@@ -48,22 +48,22 @@ fn no_signal(windows: &Windows) -> Option<Finding> {
         numbers.push(("accuracy", accuracy));
     }
     let (name, severity, advice) = match accuracy {
-        Some(accuracy) if accuracy >= 0.5 => (
+        Some(accuracy) if accuracy >= 0.75 => (
             "no_signal/too_easy",
             Severity::Warning,
             "The problems are too easy for this policy: stop here, ask harder ones, or let `dynamic_sampling` replace \
              them",
         ),
-        Some(_) => (
+        Some(accuracy) if accuracy <= 0.25 => (
             "no_signal/too_hard",
             severity,
             "The problems are too hard for this policy: begin with easier ones or with supervised fine-tuning, raise \
              `group_size`, or give partial credit",
         ),
-        None => (
+        _ => (
             "no_signal",
             severity,
-            "Ask problems of which the policy solves some: easier or harder ones; raise `group_size`, or let \
+            "Ask problems that the policy solves sometimes, not always or never; raise `group_size`, or let \
              `dynamic_sampling` replace groups without a signal",
         ),
     };
