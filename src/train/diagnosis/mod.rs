@@ -6,14 +6,14 @@
 //!
 //! | finding | what was measured | warning | failing |
 //! |---|---|---|---|
-//! | `no_signal/too_hard`, `/too_easy`, `no_signal` | groups whose rewards are all equal | 60 % | 95 %, unless too easy |
+//! | `no_signal/too_hard`, `/too_easy`, `no_signal` | groups whose rewards are all equal; at most 25 %, at least 75 % of the answers right, or neither | 60 % | 95 %, unless too easy |
 //! | `entropy_collapse` | entropy, where less than 90 % are right | below 0.02 nats and a fifth of the first | below 0.002 nats |
 //! | `length_explosion` | length, doubled without more reward | x 2 | x 4 |
 //! | `truncation` | completions cut off at the limit | 25 % | 80 % |
 //! | `kl_runaway` | KL to the reference | above 1 nat with a penalty on it, or tripled to above 0.5 | above 10, or above 1 while the reward falls |
-//! | `reward_hacking` | reward up, held-out accuracy down from its best | by 0.05 twice | by 0.15 |
+//! | `reward_hacking` | reward up, held-out accuracy down from its best | by 0.05 twice | by 0.15, or to half of it twice |
 //! | `reward_hacking/<reward>` | that reward up, the reward `accuracy` down by 0.05 | yes | by 0.15 |
-//! | `held_out_falls` | accuracy down as above, reward not up | by 0.05 twice | by 0.15 |
+//! | `held_out_falls` | accuracy down as above, reward not up | as above | as above |
 //! | `repetition`, `copied_prompt` | completions that end in a loop, or contain the prompt | 20 %, 50 % | 60 %, - |
 //! | `advantage_outliers` | largest advantage by their root mean square | 10 | |
 //! | `clipping` | tokens outside the clip range or bounded | 40 % | 80 % |
@@ -206,6 +206,10 @@ impl fmt::Display for Finding {
 impl fmt::Display for Diagnosis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "verdict: {}", self.verdict())?;
+        if self.findings.is_empty() && self.step < window::FEWEST as u64 {
+            let (step, fewest) = (self.step, window::FEWEST);
+            write!(f, " so far: {step} steps, and most findings need {fewest}")?;
+        }
         for finding in &self.findings {
             write!(f, "\n  {finding}")?;
         }

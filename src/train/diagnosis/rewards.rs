@@ -20,13 +20,17 @@ fn held_out(windows: &Windows) -> Option<Finding> {
     let &(_, last) = evaluations.last()?;
     let best = evaluations.iter().rev().max_by(|a, b| a.1.total_cmp(&b.1));
     let &(step, best) = best?;
-    let severity = severity(best - last, FALL.0, FALL.1)?;
     // One evaluation of few problems may be chance.
     let after = evaluations.iter().rev().take_while(|(at, _)| *at > step);
-    let twice = after
+    let below = after
         .take(2)
-        .filter(|(_, accuracy)| best - accuracy >= FALL.0);
-    if severity == Severity::Warning && twice.count() < 2 {
+        .filter(|(_, accuracy)| best - accuracy >= FALL.0)
+        .count();
+    let severity = match below == 2 && last < best / 2.0 {
+        true => Severity::Failing,
+        false => severity(best - last, FALL.0, FALL.1)?,
+    };
+    if severity == Severity::Warning && below < 2 {
         return None;
     }
     let fell = format!(

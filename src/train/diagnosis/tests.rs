@@ -107,6 +107,11 @@ fn a_healthy_run_is_silent_at_every_step() {
         (Verdict::Healthy, 60)
     );
     assert_eq!(diagnosis.to_string(), "verdict: healthy");
+    let early = Diagnosis::of(&records[..4]).to_string();
+    assert_eq!(
+        early,
+        "verdict: healthy so far: 4 steps, and most findings need 5"
+    );
 }
 
 #[test]
@@ -213,6 +218,12 @@ fn the_reward_is_hacked() {
     let flat = |step| 1.0 + 0.05 * noise(step);
     assert_eq!(
         provoked(&[("eval/accuracy", &far), ("reward", &flat)]),
+        ["failing held_out_falls"]
+    );
+    // Of few right answers most are gone.
+    let few = |step| if step > 30 { 0.05 } else { 0.19 };
+    assert_eq!(
+        provoked(&[("eval/accuracy", &few), ("reward", &flat)]),
         ["failing held_out_falls"]
     );
     let wrong = |step| 0.5 - 0.1 * progress(step) + 0.01 * noise(step);

@@ -3,7 +3,7 @@
 use crate::train::observer::StepRecord;
 
 /// The fewest steps from which the level of a metric is judged.
-const FEWEST: usize = 5;
+pub(super) const FEWEST: usize = 5;
 /// The most steps that are averaged.
 const MOST: usize = 20;
 

@@ -112,7 +112,7 @@ function chart(title, series, options = {}) {
     let low = Math.min(...all), high = Math.max(...all, options.top ?? -Infinity);
     if (options.percent) { low = 0; high = Math.max(high, high > 0.5 ? 1 : 0.1); }
     else if (options.stacked || (low > 0 && low < 0.4 * high && !logarithmic)) low = 0;
-    if (high - low < 1e-12 * Math.max(1, Math.abs(high))) { low -= Math.abs(low) * 0.1 || 1; high += Math.abs(high) * 0.1 || 1; }
+    if (high - low <= 1e-9 * Math.abs(high)) { low -= Math.abs(low) * 0.1 || 1; high += Math.abs(high) * 0.1 || 1; }
     const scale = logarithmic ? Math.log10 : (value) => value;
     const bottom = scale(low), top = scale(high);
     const x = toX = (step) => LEFT + (step - options.first) / Math.max(options.last - options.first, 1) * (width - LEFT - RIGHT);

@@ -128,6 +128,7 @@ const LABELS = {
   "frac_reward_zero_std": "groups without signal", "dynamic_sampling/frac_zero_std": "without signal, asked",
   "completions/clipped_ratio": "cut off", "dynamic_sampling/reward": "of all asked", "baseline/reward": "greedy baseline",
   "eval/mean_length": "held out", "clip_ratio/region_mean": "outside", "clip_ratio/bounded_mean": "bounded",
+  "grad_norm": "policy", "value/grad_norm": "critic",
 };
 const label = (name, match) => LABELS[name] ?? name.match(match ?? /(?!)/)?.[1] ?? name.replace(/^.*\//, "").replaceAll("_", " ");
 

@@ -23,7 +23,9 @@ function samples() {
   const histogram = el("div", { class: "histogram" });
   const list = el("div", { class: "card samples" });
   const count = el("span", { class: "dim small number" });
-  if (steps.length > 1) ofStep.value = String(steps.at(-1));
+  // The latest step that all runs have, or else all steps.
+  const common = steps.filter((step) => runs.every((run) => run.samples.rows.some((row) => row.step === step)));
+  if (steps.length > 1 && common.length) ofStep.value = String(common.at(-1));
   let shown = PAGE;
 
   function matching(withReward) {
