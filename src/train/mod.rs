@@ -8,6 +8,7 @@ mod collector;
 mod config;
 mod controllers;
 mod critic;
+pub mod diagnosis;
 mod dynamic_sampling;
 mod episode_metrics;
 mod evaluate;
