@@ -19,16 +19,21 @@
 //! *spells* never becomes a special token.
 
 mod chat;
+mod continuation;
+mod conversation;
 mod environment;
 mod folder;
 mod json;
 mod marks;
 mod message;
 mod methods;
+mod rendering;
 mod template;
 mod tokenizer;
+mod values;
 
 pub use chat::ChatTokenizer;
+pub use conversation::{Exchange, History};
 pub use message::Variables;
 pub use template::{ChatTemplate, RenderOptions};
 pub use tokenizer::HfTokenizer;
