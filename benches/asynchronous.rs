@@ -84,8 +84,7 @@ fn trainer(latency: Duration, max_staleness: u64) -> rlvr::Result<Trainer<Causal
     }
     .init(0, &Device::flex().autodiff())?;
     let digits = FnReward::plain("digits", |input| {
-        input.completion().matches('3').count() as f64
-            + f64::from(input.rollout.sample as u32)
+        input.completion().matches('3').count() as f64 + f64::from(input.rollout.sample as u32)
     });
     let mut config = TrainerConfig {
         problems_per_step: PROBLEMS,
@@ -125,7 +124,9 @@ fn steps(latency: Duration, max_staleness: u64) -> rlvr::Result<(f64, BTreeMap<S
             metrics.entry(name).or_default().push(value);
         }
     }
-    let metrics = metrics.into_iter().map(|(name, values)| (name, median(values)));
+    let metrics = metrics
+        .into_iter()
+        .map(|(name, values)| (name, median(values)));
     Ok((median(times), metrics.collect()))
 }
 
@@ -137,7 +138,9 @@ fn median(mut values: Vec<f64>) -> f64 {
 fn main() -> rlvr::Result<()> {
     let (update, _) = steps(Duration::ZERO, 0)?;
     println!("update alone: {update:.3} s a step");
-    println!("generation / update | synchronous / (sum) | asynchronous / max | waiting | staleness");
+    println!(
+        "generation / update | synchronous / (sum) | asynchronous / max | waiting | staleness"
+    );
     for share in [0.5, 1.0, 2.0] {
         let generation = share * update;
         let latency = Duration::from_secs_f64(generation);
