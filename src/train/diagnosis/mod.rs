@@ -155,10 +155,18 @@ impl Diagnosis {
 
 impl Severity {
     /// The value of a metric `findings/<name>`: 1 for a warning, 2 for failing.
-    pub fn as_metric(self) -> f64 {
+    pub(crate) fn as_metric(self) -> f64 {
         match self {
             Self::Warning => 1.0,
             Self::Failing => 2.0,
+        }
+    }
+
+    /// What such a metric says.
+    pub(crate) fn of_metric(value: f64) -> Self {
+        match value >= Self::Failing.as_metric() {
+            true => Self::Failing,
+            false => Self::Warning,
         }
     }
 }

@@ -72,9 +72,8 @@ pub(super) fn findings(step: u64, rollouts: &RolloutBuffer) -> Vec<Finding> {
 
 /// Whether the end of the text is at least four times the same, over 60 characters.
 fn ends_in_loop(text: &str) -> bool {
-    let mut tail: Vec<char> = text.trim_end().chars().rev().take(TAIL).collect();
     // From the end on: `tail[0]` is the last character.
-    tail.truncate(TAIL);
+    let tail: Vec<char> = text.trim_end().chars().rev().take(TAIL).collect();
     (1..=PERIOD.min(tail.len() / 4)).any(|period| {
         let same = tail.iter().zip(&tail[period..]);
         let same = same.take_while(|(a, b)| a == b).count();

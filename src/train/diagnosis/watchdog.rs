@@ -74,10 +74,7 @@ impl<O: Observer> Observer for Watchdog<O> {
         self.told.clear();
         for (name, value) in self.records.iter().flat_map(|record| &record.metrics) {
             if let Some(name) = name.strip_prefix(PREFIX) {
-                let severity = match *value >= Severity::Failing.as_metric() {
-                    true => Severity::Failing,
-                    false => Severity::Warning,
-                };
+                let severity = Severity::of_metric(*value);
                 let told = self.told.entry(name.to_string()).or_insert(severity);
                 *told = severity.max(*told);
             }

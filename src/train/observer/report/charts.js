@@ -22,7 +22,7 @@ function short(value, percent) {
   if (size >= 999.5e3) return `${(value / 1e6).toFixed(1)}M`;
   if (size >= 9999.5) return `${(value / 1e3).toFixed(1)}k`;
   if (size >= 99.95) return value.toFixed(0);
-  if (size >= 9.995) return value.toFixed(1);
+  if (size >= 9.995) return String(Number(value.toFixed(1)));
   if (size < 1e-3) return value.toExponential(1);
   return String(Number(value.toPrecision(3)));
 }
