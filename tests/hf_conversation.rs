@@ -2,6 +2,7 @@
 //! (`tests/fixtures/hf_tokenizers/make_conversations.py` wrote it down, with the versions).
 #![cfg(feature = "hf")]
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -22,6 +23,9 @@ struct Recorded {
     variables: BTreeMap<String, Vec<BTreeMap<String, String>>>,
     prompts: Vec<Case>,
     cases: Vec<Case>,
+    /// By template and variables.
+    #[serde(skip)]
+    chats: RefCell<BTreeMap<(String, usize), ChatTokenizer>>,
 }
 
 /// A reply and what follows it.
@@ -96,9 +100,14 @@ impl Recorded {
     }
 
     fn chat(&self, case: &Case) -> ChatTokenizer {
-        let tokenizer = tokenizer(&case.tokenizer);
-        ChatTokenizer::new(tokenizer, template(&case.template, &case.tokenizer))
-            .with_variables(self.variables(&case.template, case.variables))
+        let read = || {
+            let template = template(&case.template, &case.tokenizer);
+            ChatTokenizer::new(tokenizer(&case.tokenizer), template)
+                .with_variables(self.variables(&case.template, case.variables))
+        };
+        let key = (case.template.clone(), case.variables);
+        let mut chats = self.chats.borrow_mut();
+        chats.entry(key).or_insert_with(read).clone()
     }
 
     fn opening(&self, case: &Case) -> Vec<Message> {
@@ -136,8 +145,8 @@ impl Recorded {
                 None => variables,
             },
         };
-        let template = template(&case.template, &case.tokenizer);
-        template.render(messages, &options).unwrap()
+        let chat = self.chat(case);
+        chat.template().render(messages, &options).unwrap()
     }
 }
 
@@ -262,7 +271,7 @@ fn observations_are_what_two_whole_renderings_differ_by() {
 /// The families of chat templates, each by the trait that decides: template, variables, system prompt, tools, exchange, whether the
 /// history is kept, and what is appended, or why not. The reasons are those of [`phrase`] and what templates raise.
 #[rustfmt::skip]
-const TABLE: [(&str, usize, bool, bool, &str, bool, Result<&str, &str>); 55] = [
+const TABLE: [(&str, usize, bool, bool, &str, bool, Result<&str, &str>); 61] = [
     // Qwen2.5, Qwen3-2507, LFM2.
     ("functions", 0, true, true, "result", false, Ok("\n<|im_start|>user\n<tool_response>\n85\n</tool_response><|im_end|>\n<|im_start|>assistant\n")),
     ("functions", 0, true, true, "results", false, Ok("\n<|im_start|>user\n<tool_response>\n85\n</tool_response>\n<tool_response>\n{\"sum\": [85]}\nand more\n</tool_response><|im_end|>\n<|im_start|>assistant\n")),
@@ -302,6 +311,13 @@ const TABLE: [(&str, usize, bool, bool, &str, bool, Result<&str, &str>); 55] = [
     ("open_reasoning", 1, false, true, "user", false, Ok("\n<|im_start|>user\nAnd 3 more?<|im_end|>\n<|im_start|>assistant\n<think>\n")),
     ("open_reasoning", 1, false, true, "user_after_reasoning", false, Ok("\n<|im_start|>user\nAnd 3 more?<|im_end|>\n<|im_start|>assistant\n<think>\n")),
     ("open_reasoning", 0, false, true, "user_after_reasoning", true, Ok("\n<|im_start|>user\nAnd 3 more?<|im_end|>\n<|im_start|>assistant\n<think>\n")),
+    // Nemotron 3.
+    ("open_reasoning", 2, true, true, "result", false, Err("prompt")),
+    ("open_reasoning", 2, true, true, "result_after_reasoning", false, Ok("\n<|im_start|>user\n85<|im_end|>\n<|im_start|>assistant\n<think>\n")),
+    ("open_reasoning", 2, true, true, "results", false, Err("prompt")),
+    ("open_reasoning", 2, true, true, "user", false, Err("prompt")),
+    ("open_reasoning", 2, true, true, "user_after_reasoning", false, Err("history")),
+    ("open_reasoning", 2, true, true, "user_after_reasoning", true, Ok("\n<|im_start|>user\nAnd 3 more?<|im_end|>\n<|im_start|>assistant\n<think>\n")),
     // Mistral v0.3.
     ("last_user", 0, false, true, "result", false, Ok("[RESULT] {\"content\": 85, \"call_id\": \"call00001\"}[/RESULT]")),
     ("last_user", 0, true, true, "result", false, Err("prompt")),
@@ -530,16 +546,9 @@ fn what_cannot_follow_a_reply_is_refused() {
 #[test]
 fn the_first_text_that_differs_is_shown() {
     let recorded = recorded();
-    let case = Case {
-        tools: true,
-        ..recorded
-            .cases
-            .into_iter()
-            .find(|case| case.template == "inserted_reasoning")
-            .unwrap()
-    };
-    let recorded = self::recorded();
-    let chat = recorded.chat(&case);
+    let mut cases = recorded.cases.iter();
+    let case = cases.find(|case| case.template == "inserted_reasoning");
+    let chat = recorded.chat(case.unwrap());
     let Turns {
         reply,
         observations,
@@ -663,7 +672,7 @@ fn an_unset_field_is_undefined() {
             .render(&messages, &RenderOptions::default())
             .unwrap(),
         "['role', 'content'] False False False False;\
-         ['role', 'content', 'reasoning_content', 'tool_calls'] True True False False;\
+         ['thinking', 'role', 'content', 'reasoning_content', 'tool_calls'] True True False False;\
          ['role', 'content', 'tool_call_id', 'name'] False False True True;"
     );
     let calls = "{{ messages[0].tool_calls }}|{{ messages[0].tool_calls | tojson }}";

@@ -61,8 +61,8 @@ impl RenderOptions {
 /// # Ok::<(), rlvr::Error>(())
 /// ```
 ///
-/// A message's field that is not set is undefined, and a call of a tool is `{"id", "type": "function", "function": {"name",
-/// "arguments"}}` with the arguments as an object; an empty id is undefined too.
+/// A message's field that is not set is undefined. Its reasoning is both `reasoning_content` and `thinking`, and a call of a tool is
+/// `{"id", "type": "function", "function": {"name", "arguments"}}` with the arguments as an object; an empty id is undefined.
 ///
 /// A template that writes the date of the day renders another text tomorrow: give it the date as the variable it reads.
 #[derive(Clone, Debug)]

@@ -6,20 +6,22 @@ use minijinja::value::ValueKind;
 use crate::types::{Message, ToolCall};
 use crate::{Error, Result};
 
-/// The messages as `transformers` gives them to a template. A field that is not set is undefined, and calls have the form of the chat
-/// APIs, `{"id", "type": "function", "function": {"name", "arguments"}}`, with the arguments as an object.
+/// The messages as `transformers` gives them to a template. A field that is not set is undefined, reasoning has the name
+/// `thinking` as well, and calls have the form of the chat APIs, `{"id", "type": "function", "function": {"name", "arguments"}}`,
+/// with the arguments as an object.
 pub(super) fn values(messages: &[Message]) -> Result<Vec<Value>> {
     let messages = messages.iter().enumerate();
     messages.map(|(at, message)| value(message, at)).collect()
 }
 
 fn value(message: &Message, at: usize) -> Result<Value> {
-    let mut fields = vec![
-        ("role", Value::from(message.role.as_str())),
-        ("content", Value::from(message.content.as_str())),
-    ];
     let text = |field: &Option<String>| field.as_deref().map(Value::from);
-    fields.extend(text(&message.reasoning_content).map(|text| ("reasoning_content", text)));
+    let reasoning = text(&message.reasoning_content);
+    let mut fields: Vec<(&str, Value)> = Vec::new();
+    fields.extend(reasoning.clone().map(|text| ("thinking", text)));
+    fields.push(("role", Value::from(message.role.as_str())));
+    fields.push(("content", Value::from(message.content.as_str())));
+    fields.extend(reasoning.map(|text| ("reasoning_content", text)));
     if !message.tool_calls.is_empty() {
         let calls = message.tool_calls.iter().enumerate();
         let calls = calls.map(|(i, call)| {
