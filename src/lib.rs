@@ -63,6 +63,7 @@
 //! | [`reward`] | how good it was | completions | named scores |
 //! | [`advantage`] | better than what | scores | a number per token |
 //! | [`loss`] | what to change | log-probs, advantages, a mask | a scalar |
+//! | [`plan`] | what it costs | a model's shape, devices, the work of a step | hours, bytes, dollars |
 //! | [`train`] | change it | all of the above | a better policy |
 //!
 //! # What is promised
@@ -102,6 +103,7 @@ mod folder;
 mod fused;
 mod host;
 pub mod loss;
+pub mod plan;
 pub mod policy;
 pub mod prelude;
 pub mod prompt;
