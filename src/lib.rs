@@ -95,6 +95,7 @@
 #![forbid(unsafe_code)]
 
 pub mod advantage;
+pub mod environment;
 pub mod error;
 mod folder;
 mod fused;

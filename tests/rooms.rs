@@ -5,12 +5,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// In the order of travel: no room imports from one further down.
-const ROOMS: [&str; 8] = [
+const ROOMS: [&str; 9] = [
     "types",
     "prompt",
     "policy",
     "rollout",
     "reward",
+    "environment",
     "advantage",
     "loss",
     "train",
@@ -215,6 +216,8 @@ fn no_room_imports_from_a_room_below_it() {
     // The search finds what is there: the trainer imports from every room.
     let train = ROOMS.len() - 1;
     let missed: Vec<_> = (0..train)
+        // What plays episodes is on its way.
+        .filter(|&room| ROOMS[room] != "environment")
         .filter(|&room| !used.contains(&(train, room)))
         .collect();
     assert!(missed.is_empty(), "train does not import from {missed:?}?");
@@ -264,7 +267,8 @@ fn the_search_finds_every_way_of_writing_an_import() {
         text: "fn f() {}\n#[cfg(test)]\nmod tests {\n    use crate::train;\n}\n".into(),
     };
     assert_eq!(source.code(), "fn f() {}");
-    assert_eq!((source.module(), source.room()), (module.to_vec(), Some(6)));
+    let loss = ROOMS.iter().position(|room| *room == "loss");
+    assert_eq!((source.module(), source.room()), (module.to_vec(), loss));
 }
 
 /// Where `word` stands in the code as a word of its own.

@@ -20,7 +20,7 @@ struct Line {
 }
 
 /// The kinds of answers whose scores differ: the task, the kind, the scores that are given here, and why.
-const EXCEPTIONS: [(&str, &str, &[f64], &str); 18] = [
+const EXCEPTIONS: [(&str, &str, &[f64], &str); 21] = [
     ("countdown", "power", &[0.01], "there are no powers"),
     ("countdown", "plus sign", &[0.01], "there is no unary plus"),
     ("countdown", "decimals", &[0.01], "there are no decimals"),
@@ -107,6 +107,19 @@ const EXCEPTIONS: [(&str, &str, &[f64], &str); 18] = [
         "appended word",
         &[0.8],
         "in the package, rounding decides between 0.8 and about 1",
+    ),
+    (
+        "gsm_symbolic",
+        "negative",
+        &[0.01],
+        "the package does not read the sign",
+    ),
+    ("gsm_symbolic", "full width", &[0.0], "digits are 0 to 9"),
+    (
+        "polynomial_equations",
+        "full width",
+        &[],
+        "digits are 0 to 9",
     ),
     (
         "propositional_logic",

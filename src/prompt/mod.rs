@@ -10,7 +10,7 @@
 mod arithmetic;
 mod chars;
 mod countdown;
-mod expression;
+pub(crate) mod expression;
 #[cfg(feature = "hf")]
 pub mod hf;
 mod jsonl;
@@ -34,4 +34,5 @@ pub use stream::TextStream;
 pub use tokenizer::Tokenizer;
 
 pub use crate::types::Problem;
+#[cfg(feature = "math")]
 pub(crate) use expression::evaluate_expression;

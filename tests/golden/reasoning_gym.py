@@ -10,6 +10,7 @@ exception.
 """
 
 import argparse
+import decimal
 import importlib.metadata
 import json
 import pathlib
@@ -39,6 +40,9 @@ TASKS = {
     "shortest_path": ["matrix"],
     "propositional_logic": ["premises", "variables"],
     "knights_knaves": [],
+    "decimal_arithmetic": ["difficulty"],
+    "gsm_symbolic": [],
+    "polynomial_equations": [],
 }
 
 
@@ -294,7 +298,57 @@ def knights_knaves(gold, item, rng):
     yield "both roles", ", ".join(f"{part.split()[0]} is a {knight}/{knave}" for part in parts)
 
 
+def decimal_arithmetic(gold, item, rng):
+    value = float(gold)
+    yield from number(gold, item, rng)
+    with decimal.localcontext(prec=50):
+        yield "off by one place", str(decimal.Decimal(gold) + decimal.Decimal("0.001"))
+    yield "off by half a place", f"{value + 0.0005:.6f}"
+    yield "off by two places", f"{value - 0.002:.6f}"
+    yield "rounded", f"{value:.3f}"
+    yield "rounded to tenths", f"{value:.1f}"
+    yield "many digits", gold + "3" * 40
+    yield "large exponent", "1e99"
+    yield "small", "1e-99"
+
+
+def gsm_symbolic(gold, item, rng):
+    yield from number(gold, item, rng)
+    yield "unit", gold + " apples"
+    yield "unit without space", gold + "kg"
+    yield "decimals and unit", gold + ".0 kg"
+    yield "two numbers", "3 or " + gold
+    yield "in a sentence", "So there are " + gold + "."
+    yield "difference", gold + "-1"
+    yield "after a letter", "x" + gold
+    yield "fraction", gold + "/1"
+
+
+def polynomial_equations(gold, item, rng):
+    parts = [part for part in gold.split(", ") if part]
+    values = [float(part) for part in parts]
+    yield "another order", ", ".join(parts[::-1])
+    yield "no spaces", ",".join(parts)
+    yield "one left out", ", ".join(parts[1:])
+    yield "one more", ", ".join(parts + ["1.5"])
+    yield "three more", ", ".join(parts + ["1.5", "2.5", "99"])
+    yield "one twice", ", ".join(parts + parts[:1])
+    yield "off by 0.01", ", ".join(str(v + 0.01) for v in values)
+    yield "off by 0.1", ", ".join(str(v - 0.1) for v in values)
+    yield "off by 1", ", ".join(str(v + 1) for v in values)
+    yield "semicolons", "; ".join(parts)
+    yield "with a word", ", ".join(parts + ["x"])
+    yield "equations", ", ".join("x = " + part for part in parts)
+    yield "infinity", ", ".join(parts + ["inf"])
+    yield "not a number", ", ".join(parts + ["nan"])
+    yield "exponents", ", ".join(part + "e0" for part in parts)
+    yield "commas only", ",,"
+
+
 SPECIAL = {
+    "decimal_arithmetic": decimal_arithmetic,
+    "gsm_symbolic": gsm_symbolic,
+    "polynomial_equations": polynomial_equations,
     "countdown": countdown,
     "prime_factorization": prime_factorization,
     "fraction_simplification": fraction_simplification,
@@ -326,6 +380,10 @@ def items(task, folder, count):
     return dataset, [json.loads(line) for line in lines]
 
 
+def reference(item):
+    return item["metadata"]["example_answer"] if item["answer"] is None else item["answer"]
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=pathlib.Path)
@@ -336,9 +394,8 @@ def main():
         dataset, entries = items(task, options.data, options.items)
         rng = random.Random(5)
         for at, item in enumerate(entries):
-            gold = item["answer"] or item["metadata"]["example_answer"]
-            next_item = entries[(at + 1) % len(entries)]
-            other = next_item["answer"] or next_item["metadata"]["example_answer"]
+            gold = reference(item)
+            other = reference(entries[(at + 1) % len(entries)])
             answers = [*general(gold, other), *SPECIAL.get(task, number)(gold, item, rng)]
             cases = [[kind, given, score(dataset, given, item)] for kind, given in answers]
             metadata = {key: item["metadata"][key] for key in keys}

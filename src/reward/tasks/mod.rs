@@ -16,7 +16,7 @@ use crate::{Error, Result};
 type Scorer = fn(&Problem, &str) -> Result<f64, RewardError>;
 
 /// The tasks by name.
-const SCORERS: [(&str, Scorer); 17] = [
+const SCORERS: [(&str, Scorer); 20] = [
     ("chain_sum", numbers::decimal),
     ("basic_arithmetic", numbers::contained),
     ("simple_equations", numbers::contained),
@@ -34,13 +34,17 @@ const SCORERS: [(&str, Scorer); 17] = [
     ("shortest_path", puzzles::shortest_path),
     ("propositional_logic", logic::propositional_logic),
     ("knights_knaves", puzzles::knights_knaves),
+    // Without generators here.
+    ("decimal_arithmetic", numbers::decimal_arithmetic),
+    ("gsm_symbolic", numbers::gsm_symbolic),
+    ("polynomial_equations", numbers::polynomial_equations),
 ];
 
 /// Scores the answer to a [task](crate::prompt::tasks), 0 to 1, with partial credit.
 ///
 /// The task is `metadata["task"]`, so that one reward serves a mixture of tasks; [`of`](Self::of) scores problems of one task that do
 /// not name it. Problems of [reasoning_gym](https://github.com/open-thought/reasoning-gym) are scored as well: the rules are those
-/// of its version 0.1.25, but for the differences below.
+/// of its version 0.1.25, but for the differences below. Three of its tasks, the last in the table, have no generator here.
 ///
 /// | task | score |
 /// |---|---|
@@ -56,6 +60,9 @@ const SCORERS: [(&str, Scorer); 17] = [
 /// | `shortest_path` | 1 for a shortest way, 0.5 for a longer one |
 /// | `propositional_logic` | 1 for a formula that follows, 0.25 if it says nothing new, 0.05 if it does not follow |
 /// | `knights_knaves` | 1 if all roles are right, else 0.3 + 0.7 of the share that is, if there is any |
+/// | `decimal_arithmetic` | 1 if it is off by at most one of the last decimal place of the question, else 0 |
+/// | `gsm_symbolic` | 1 if the first number in the answer is right, 0.01 if it is not |
+/// | `polynomial_equations` | mean of `exp(-10 d)` over the distances `d` of the solutions from the nearest, less 0.5 for each that is missing or extra |
 ///
 /// Where it differs from the package:
 ///
@@ -65,6 +72,7 @@ const SCORERS: [(&str, Scorer); 17] = [
 /// - `number_sorting` compares exactly; the package allows every number to be off by 1, and NaN for any number.
 /// - `word_sorting` divides by the number of words of the answer if that is larger; in the package, words may be appended.
 /// - `spell_backward` gives 0.8 to any answer that continues the word; in the package, rounding decides between 0.8 and about 1.
+/// - `gsm_symbolic` reads the sign of the number.
 /// - `propositional_logic` counts a premise, or what is equivalent to one, as nothing new. Formulas longer than 1000 characters, and
 ///   of more than 12 variables with those of the premises, score 0.
 ///
@@ -191,7 +199,7 @@ mod tests {
 
     #[test]
     fn every_task_scores_its_own_answers_and_no_empty_ones() {
-        assert_eq!(SCORERS.map(|(name, _)| name), Task::NAMES);
+        assert_eq!(SCORERS.map(|(name, _)| name)[..17], *Task::NAMES);
         let reward = TaskReward::new();
         for name in Task::NAMES {
             for problem in Task::named(name).unwrap().problems(100, 5).unwrap() {

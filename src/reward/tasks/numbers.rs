@@ -2,7 +2,7 @@
 
 use super::super::RewardError;
 use super::metadata::{read, reference};
-use super::text::{Decimal, integer, length, strip};
+use super::text::{Decimal, first_number, integer, length, strip};
 use crate::prompt::evaluate_expression;
 use crate::types::Problem;
 
@@ -119,4 +119,69 @@ fn braced_digits(text: &str) -> Option<(i128, &str)> {
 
 fn strip_start(text: &str) -> &str {
     text.trim_start_matches(super::text::is_space)
+}
+
+/// 1 if it is off by at most one of the last decimal place of the question, else 0.
+pub(super) fn decimal_arithmetic(problem: &Problem, answer: &str) -> Result<f64, RewardError> {
+    let reference = reference(problem)?;
+    // The most places of the setting, or else those of the question.
+    let range = problem.metadata.get("difficulty");
+    let places = match range.and_then(|range| range.pointer("/decimal_places/1")?.as_u64()) {
+        Some(places) => places,
+        None => read(problem, "decimal_places", "a number of digits")?,
+    };
+    let units = |text: &str| Decimal::read(text)?.units();
+    let (Some(right), Some(tolerance)) = (units(reference), units(&format!("1e-{places}"))) else {
+        return Err(format!("the reference `answer` is {reference:?}; expected a number").into());
+    };
+    let near = units(answer)
+        .and_then(|found| found.checked_sub(right))
+        .is_some_and(|d| d.abs() <= tolerance);
+    Ok(if near { 1.0 } else { 0.0 })
+}
+
+/// 1 if the first number in the answer is right, 0.01 if it is not.
+pub(super) fn gsm_symbolic(problem: &Problem, answer: &str) -> Result<f64, RewardError> {
+    let reference = reference(problem)?;
+    let Ok(right) = strip(reference).parse::<f64>() else {
+        return Err(format!("the reference `answer` is {reference:?}; expected a number").into());
+    };
+    Ok(match first_number(answer) {
+        Some(number) if number == right => 1.0,
+        Some(_) => 0.01,
+        None => 0.0,
+    })
+}
+
+/// Closeness of the solutions, less what is missing and extra. A reference without numbers says that there are none.
+pub(super) fn polynomial_equations(problem: &Problem, answer: &str) -> Result<f64, RewardError> {
+    let solutions = |text: &str| {
+        let numbers = text.split(',').filter_map(|part| strip(part).parse().ok());
+        let mut numbers: Vec<f64> = numbers.collect();
+        numbers.sort_unstable_by(f64::total_cmp);
+        numbers
+    };
+    let (mut right, found) = (solutions(&problem.answer), solutions(answer));
+    if right.is_empty() && found.is_empty() {
+        return Ok(1.0);
+    }
+    let (mut closeness, mut matched, mut extra) = (0.0, 0usize, 0usize);
+    for number in found {
+        // The nearest that is left; none is near infinity.
+        let distances = right.iter().map(|right| (number - right).abs()).enumerate();
+        let nearest = distances
+            .filter(|(_, distance)| distance.is_finite())
+            .min_by(|(_, a), (_, b)| a.total_cmp(b));
+        match nearest {
+            Some((at, distance)) => {
+                right.remove(at);
+                closeness += (-10.0 * distance).exp();
+                matched += 1;
+            }
+            None => extra += 1,
+        }
+    }
+    let mean = closeness / matched.max(1) as f64;
+    let penalty = 0.5 * (right.len() + extra) as f64;
+    Ok((mean - penalty).max(0.0))
 }

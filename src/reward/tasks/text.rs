@@ -91,6 +91,62 @@ impl Decimal {
     }
 }
 
+impl Decimal {
+    /// In units of 10^-25, what is beyond them left out; `None` if that does not fit 128 bits.
+    pub(super) fn units(&self) -> Option<i128> {
+        const PLACES: i64 = 25;
+        let shift = self.exponent.checked_add(PLACES)?;
+        let digits = match usize::try_from(-shift) {
+            Ok(dropped) => &self.digits[..self.digits.len().saturating_sub(dropped)],
+            Err(_) => &self.digits,
+        };
+        let units: i128 = match digits {
+            "" => 0,
+            digits => digits.parse().ok()?,
+        };
+        let zeros = u32::try_from(shift.max(0)).ok()?;
+        let units = units.checked_mul(10i128.checked_pow(zeros)?)?;
+        Some(if self.negative { -units } else { units })
+    }
+}
+
+/// The first number in a text that no letter touches: digits, perhaps a point and more of them, and a minus before it that is no
+/// operator.
+pub(super) fn first_number(text: &str) -> Option<f64> {
+    let is_word = |c: char| c.is_alphanumeric() || c == '_';
+    let digits = |from: usize| {
+        let rest = &text[from..];
+        from + rest
+            .find(|c: char| !c.is_ascii_digit())
+            .unwrap_or(rest.len())
+    };
+    let ends = |at: usize| !text[at..].chars().next().is_some_and(is_word);
+    let mut position = 0;
+    while let Some(found) = text[position..].find(|c: char| c.is_ascii_digit()) {
+        let start = position + found;
+        let whole = digits(start);
+        position = whole;
+        let before = text[..start].chars().next_back();
+        if before.is_some_and(is_word) {
+            continue;
+        }
+        let fraction = match text[whole..].starts_with('.') {
+            true => digits(whole + 1),
+            false => whole,
+        };
+        let end = match fraction > whole + 1 && ends(fraction) {
+            true => fraction,
+            false if ends(whole) => whole,
+            false => continue,
+        };
+        let signs = text[..start].strip_suffix('-');
+        let negative = signs.is_some_and(|rest| !rest.chars().next_back().is_some_and(is_word));
+        let number: f64 = text[start..end].parse().ok()?;
+        return Some(if negative { -number } else { number });
+    }
+    None
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -154,6 +210,43 @@ mod tests {
             "1e99999999999999999999",
         ] {
             assert_eq!(same("1000", none), None, "{none}");
+        }
+    }
+
+    #[test]
+    fn decimals_are_counted_in_units() {
+        let units = |text: &str| Decimal::read(text).unwrap().units();
+        assert_eq!(units("0.001"), Some(10i128.pow(22)));
+        assert_eq!(units("-12"), Some(-12 * 10i128.pow(25)));
+        assert_eq!(
+            units(&format!("0.{}", "3".repeat(40))),
+            Some(3_333_333_333_333_333_333_333_333)
+        );
+        assert_eq!(units("1e-99"), Some(0));
+        assert_eq!(units("0"), Some(0));
+        for large in ["1e14", "1e999", "1e9223372036854775807"] {
+            assert_eq!(units(large), None, "{large}");
+        }
+    }
+
+    #[test]
+    fn the_first_number_is_found_between_words() {
+        for (text, number) in [
+            ("288", Some(288.0)),
+            ("about 3.5 or 4", Some(3.5)),
+            ("3.14x", Some(3.0)),
+            ("x2 12abc _5 7.", Some(7.0)),
+            ("-5", Some(-5.0)),
+            ("is -5", Some(-5.0)),
+            ("10-5", Some(10.0)),
+            ("a-5", Some(5.0)),
+            ("1,085", Some(1.0)),
+            ("$12.50!", Some(12.5)),
+            ("none", None),
+            ("", None),
+            ("é7", None),
+        ] {
+            assert_eq!(first_number(text), number, "{text}");
         }
     }
 }
