@@ -12,11 +12,14 @@ mod agent_loop;
 mod contract;
 mod player;
 mod rewards;
+mod tool_environment;
+pub mod tools;
 
 pub use agent_loop::{AgentLoop, AgentLoopConfig};
 pub use contract::{
     Environment, EnvironmentError, Episode, FnEpisode, Opening, Reply, Step, StepEnd,
 };
 pub use rewards::{EpisodeReward, TurnRewards};
+pub use tool_environment::ToolEnvironment;
 
 pub use crate::types::{EpisodeEnd, EpisodeRecord, Message, Turn};
