@@ -238,10 +238,10 @@ impl Shared {
         };
         let tolerance = self.config.tolerance;
         let expected = &target.fingerprint;
-        let compared: Part = compare(&ask, before.protocol, expected, tolerance)?;
+        let compared = compare(&ask, before.protocol, expected, tolerance)?;
         let findings = match before.examined {
             true => before.findings,
-            false => examine(&ask, before.protocol, expected, tolerance)?,
+            false => examine(&ask, before.protocol, expected, tolerance, &compared)?,
         };
         if target.adapter {
             return Ok(findings);
