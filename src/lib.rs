@@ -92,6 +92,8 @@
 //! | `chart` | yes | the SVG chart ([`plotters`](https://docs.rs/plotters)) |
 //! | `tensorboard` | | TensorBoard's event files; needs no further package |
 //! | `hf` | | open weights, tokenizers and chat templates in Hugging Face folders: [`policy::hf`], [`prompt::hf`] |
+//! | `remote` | | completions from vLLM and SGLang, whose weights follow: [`rollout::remote`]; implies `hf` |
+//! | `remote-tls` | | the same over `https://` |
 
 #![warn(missing_docs)]
 #![forbid(unsafe_code)]
