@@ -124,12 +124,13 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
         &self.last_rollouts
     }
 
-    /// Evaluates the policy as it is now.
+    /// Evaluates the policy as it is now. Several learners divide the problems: all of them must call it.
     ///
     /// # Errors
     /// As [`evaluate`](super::evaluate()).
     pub fn evaluate(&self, problems: &[Problem], config: &EvaluationConfig) -> Result<Evaluation> {
         evaluate_with(
+            &self.learner.learners,
             self.collector.agent_loop.as_ref(),
             &self.learner.policy,
             self.collector.tokenizer.as_ref(),

@@ -1,0 +1,1 @@
+//! Learners as processes under MPI. (placeholder module while the rest is compiled)
