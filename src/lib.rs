@@ -89,6 +89,7 @@
 //! | `code` | yes | the reward for programs, run confined by [`rlvr_sandbox`](https://docs.rs/rlvr-sandbox) ([`reward::code`]; on Linux); implies `math` |
 //! | `progress` | yes | the progress bar ([`indicatif`](https://docs.rs/indicatif)) |
 //! | `chart` | yes | the SVG chart ([`plotters`](https://docs.rs/plotters)) |
+//! | `mpi` | | several learners as processes under MPI ([`train::Learners`]); needs an MPI library and libclang |
 //! | `hf` | | open weights, tokenizers and chat templates in Hugging Face folders: [`policy::hf`], [`prompt::hf`] |
 
 #![warn(missing_docs)]

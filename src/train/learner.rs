@@ -225,17 +225,29 @@ impl<M: PolicyModel, V: ValueModel> Learner<M, V> {
         Ok((record, experience.rollouts))
     }
 
-    /// Fails unless all learners learn from the same rollouts and, when training begins, with the same weights.
+    /// Fails unless all learners learn from the same rollouts, with the same settings and weights.
     fn check_learners(&self, rollouts: &RolloutBuffer) -> Result<()> {
         if !self.learners.several() {
             return Ok(());
         }
-        self.learners
-            .check_same("rollouts", Ok(rollouts_hash(rollouts)))?;
-        match self.checked.set(()) {
-            Ok(()) => self.check_weights(),
-            Err(()) => Ok(()),
+        self.check_start()?;
+        let hash = rollouts_hash(rollouts);
+        self.learners.check_same("rollouts", Ok(hash))
+    }
+
+    /// When training begins, fails unless all learners have the same settings and weights.
+    ///
+    /// # Errors
+    /// If they differ.
+    pub(super) fn check_start(&self) -> Result<()> {
+        if !self.learners.several() || self.checked.set(()).is_err() {
+            return Ok(());
         }
+        let broken = |reason| Error::config("settings", reason, "ones that can be written as JSON");
+        let settings = serde_json::to_vec(&self.config).map_err(broken);
+        let settings = settings.map(|bytes| u64::from(crc32fast::hash(&bytes)));
+        self.learners.check_same("settings", settings)?;
+        self.check_weights()
     }
 
     /// Fails unless all learners have the same weights.

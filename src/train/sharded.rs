@@ -112,6 +112,25 @@ impl Optimizer {
         Ok(())
     }
 
+    /// The bytes of the state that this learner holds.
+    pub(super) fn state_bytes<M: Module>(&self, group: &LearnerGroup, model: &M) -> usize {
+        let State {
+            first,
+            second,
+            master,
+        } = &self.state;
+        let numbers = [first, second, master].map(|moments| {
+            let mut bytes = Bytes {
+                moments,
+                divided: group.divides_state(),
+                numbers: 0,
+            };
+            model.visit(&mut bytes);
+            bytes.numbers
+        });
+        numbers.iter().sum::<usize>() * size_of::<f32>()
+    }
+
     /// [`load`](Self::load) of this learner's part.
     ///
     /// # Errors
@@ -136,6 +155,23 @@ impl Optimizer {
             let length = numbers.len();
             TensorData::new(numbers, [length])
         })
+    }
+}
+
+struct Bytes<'a> {
+    moments: &'a GradientsParams,
+    divided: bool,
+    numbers: usize,
+}
+
+impl ModuleVisitor for Bytes<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let (id, moments) = (param.id, self.moments);
+        let dims = match self.divided {
+            true => moments.get::<1>(id).map(|part| part.dims().to_vec()),
+            false => moments.get::<D>(id).map(|whole| whole.dims().to_vec()),
+        };
+        self.numbers += dims.map_or(0, |dims| dims.iter().product());
     }
 }
 

@@ -119,6 +119,19 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
         self.learner.updates_made().0
     }
 
+    /// Bytes of optimizer state that this learner holds, of policy and critic: moments, and f32 copies of weights in half precision.
+    pub fn optimizer_bytes(&self) -> usize {
+        let learner = &self.learner;
+        let bytes = learner
+            .optimizer
+            .state_bytes(&learner.learners, &learner.policy);
+        let critic = learner.critic.as_ref();
+        bytes
+            + critic.map_or(0, |one| {
+                one.optimizer.state_bytes(&learner.learners, &one.model)
+            })
+    }
+
     /// The rollouts of the last step, scored.
     pub fn last_rollouts(&self) -> &RolloutBuffer {
         &self.last_rollouts
@@ -170,6 +183,7 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
             source,
             ..
         } = self;
+        learner.check_start()?;
         source.next(collector, learner.state())
     }
 
