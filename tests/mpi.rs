@@ -28,7 +28,7 @@ const FOLDER: &str = "RLVR_MPI_FOLDER";
 const CHILD: &str = "the_processes_of_a_job";
 
 /// What the processes wait for each other, in seconds; a step takes a fraction of one.
-const LIMIT: u64 = 10;
+const LIMIT: u64 = 20;
 
 /// Runs `task` in `size` processes; `None` if there is no `mpirun`.
 fn job(size: usize, task: &str, folder: &Path) -> Option<Output> {

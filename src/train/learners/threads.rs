@@ -32,6 +32,8 @@ pub struct Threads {
     rank: usize,
     limit: Duration,
     meeting: Arc<Meeting>,
+    /// [`run`](Self::run) tells the others of the end, and why.
+    managed: bool,
 }
 
 #[derive(Debug)]
@@ -90,6 +92,7 @@ impl Threads {
             rank,
             limit,
             meeting: meeting.clone(),
+            managed: false,
         };
         (0..size).map(learner).collect()
     }
@@ -106,7 +109,8 @@ impl Threads {
     ) -> Result<Vec<T>> {
         let work = Arc::new(work);
         let (sender, outcomes) = channel();
-        for learner in Self::new(size, limit) {
+        for mut learner in Self::new(size, limit) {
+            learner.managed = true;
             let (work, sender) = (work.clone(), sender.clone());
             thread::spawn(move || {
                 let (rank, meeting) = (learner.rank, learner.meeting.clone());
@@ -120,6 +124,7 @@ impl Threads {
                 if let Err(error) = &outcome {
                     meeting.fail(rank, error);
                 }
+                meeting.end(rank);
                 // The receiver is gone if it waited too long.
                 let _ = sender.send((rank, outcome));
             });
@@ -222,12 +227,19 @@ impl Meeting {
         state.failed.get_or_insert((rank, reason));
         self.changed.notify_all();
     }
+
+    /// Notes that learner `rank` makes no more calls.
+    fn end(&self, rank: usize) {
+        self.lock().gone[rank] = true;
+        self.changed.notify_all();
+    }
 }
 
 impl Drop for Threads {
     fn drop(&mut self) {
-        self.meeting.lock().gone[self.rank] = true;
-        self.meeting.changed.notify_all();
+        if !self.managed {
+            self.meeting.end(self.rank);
+        }
     }
 }
 
