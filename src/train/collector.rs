@@ -227,8 +227,13 @@ impl<M: PolicyModel> Collector<M> {
         generation: &GenerationConfig,
         work: &mut Work,
     ) -> Result<RolloutBuffer> {
+        let started = Instant::now();
+        let rewards_before = work.reward;
         let mine = self.own_answers(state, questions, generation, work);
         let all = self.learners.gather("rollouts", mine)?;
+        // What is no reward is generation, and waiting for that of others.
+        let seconds = started.elapsed().as_secs_f64();
+        work.generate += seconds - (work.reward - rewards_before);
         let groups = all.into_iter().flat_map(|part| part.groups).collect();
         Ok(RolloutBuffer { groups })
     }
@@ -242,7 +247,6 @@ impl<M: PolicyModel> Collector<M> {
     ) -> Result<RolloutBuffer> {
         let mut all = RolloutBuffer::new();
         for block in self.learners.own_blocks(questions.len()) {
-            let started = Instant::now();
             let questions = &questions[block];
             let (engine, tokenizer) = (self.engine.as_mut(), self.tokenizer.as_ref());
             let (policy, version) = (state.policy, state.version);
@@ -252,7 +256,6 @@ impl<M: PolicyModel> Collector<M> {
                     agent_loop.run(engine, policy, version, tokenizer, questions, generation)?
                 }
             };
-            work.generate += started.elapsed().as_secs_f64();
             let started = Instant::now();
             self.score(&mut rollouts);
             work.reward += started.elapsed().as_secs_f64();

@@ -45,7 +45,7 @@ use crate::{Error, Result};
 /// For N trained parameters in f32 and W learners, an update sends `2 (W - 1) / W * 4N` bytes from each learner, whatever the number of
 /// tokens. A learner holds `4N` bytes of weights, `8N` of moments, and up to `4N (log2(shards / W) + 2)` of gradients; weights in half
 /// precision have `4N` bytes of f32 copies. With [`TrainerConfig::sharded_optimizer`](super::TrainerConfig::sharded_optimizer) (ZeRO-1,
-/// arXiv 1910.02054) moments and copies are divided: `8N / W` and `4N / W`. Gradients are exchanged in host memory.
+/// arXiv 1910.02054) moments and copies are divided: `8N / W` and `4N / W`. Gradients are exchanged in host memory, in up to `12N` bytes more.
 ///
 /// # Contract
 /// - Calls come in the same order on every learner. A call returns once every learner has made it.
