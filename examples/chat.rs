@@ -77,7 +77,7 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<()> {
-    let device = args.device.device();
+    let device = args.device.device(0);
     let started = Instant::now();
     let mut model = load(&args.model, &LoadOptions::f32(), &device)?;
     if let Some(adapter) = &args.adapter {

@@ -213,7 +213,7 @@ fn trainer(args: &Args, advantage: Estimator, outcome_weight: f64) -> Result<Tra
     let numbers: Vec<String> = (0..NUMBERS).map(|number| format!("{number:02}")).collect();
     let specials: Vec<&str> = numbers.iter().map(String::as_str).collect();
     let tokenizer = CharTokenizer::new("?<>", &specials)?;
-    let device = args.device.device().autodiff();
+    let device = args.device.device(0).autodiff();
     let policy = CausalConfig {
         hidden_size: 64,
         intermediate_size: 192,

@@ -132,7 +132,7 @@ fn run(args: &Args) -> Result<()> {
     let tags: Vec<&str> = [CALL, RESULT, ANSWER].concat();
     let tokenizer = Arc::new(CharTokenizer::new("0123456789*=", &tags)?);
     let problems = products(args.seed)?;
-    let device = args.device.device().autodiff();
+    let device = args.device.device(0).autodiff();
     let mut policy = CausalConfig {
         max_position_embeddings: 48,
         ..CausalConfig::new(tokenizer.vocab_size())

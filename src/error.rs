@@ -122,6 +122,14 @@ pub enum Error {
         /// What would be right, or usually helps.
         remedy: String,
     },
+    /// Another learner of the run has failed, is gone, or is elsewhere in the program.
+    #[error("learner {rank}: {reason}")]
+    Learner {
+        /// Its rank.
+        rank: usize,
+        /// Its own error, or what is wrong with it.
+        reason: String,
+    },
     /// The operating system refused a file operation.
     #[error("{}: {source}", path.display())]
     Io {
@@ -262,6 +270,14 @@ impl Error {
     pub fn device(what: impl Into<String>, reason: impl Display) -> Self {
         Self::Device {
             what: what.into(),
+            reason: reason.to_string(),
+        }
+    }
+
+    /// What happened to learner `rank`.
+    pub fn learner(rank: usize, reason: impl Display) -> Self {
+        Self::Learner {
+            rank,
             reason: reason.to_string(),
         }
     }

@@ -91,6 +91,7 @@
 //! | `progress` | yes | the progress bar ([`indicatif`](https://docs.rs/indicatif)) |
 //! | `chart` | yes | the SVG chart ([`plotters`](https://docs.rs/plotters)) |
 //! | `tensorboard` | | TensorBoard's event files; needs no further package |
+//! | `mpi` | | several learners as processes under MPI ([`train::Learners`]); needs an MPI library and libclang |
 //! | `hf` | | open weights, tokenizers and chat templates in Hugging Face folders: [`policy::hf`], [`prompt::hf`] |
 //! | `remote` | | completions from vLLM and SGLang, whose weights follow: [`rollout::remote`]; implies `hf` |
 //! | `remote-tls` | | the same over `https://` |

@@ -8,8 +8,7 @@ use rlvr::advantage::{AdvantageEstimator, AdvantageInput, Advantages, Estimator,
 use rlvr::loss::{PolicyObjective, SamplerCorrection};
 use rlvr::policy::PolicyModel;
 use rlvr::train::{
-    Alone, Collected, Collector, Learners, ModelScorer, PolicyState, RolloutSource, TrainerConfig,
-    latest_checkpoint,
+    Collected, Collector, ModelScorer, PolicyState, RolloutSource, TrainerConfig, latest_checkpoint,
 };
 use rlvr::types::RolloutGroup;
 use rlvr::{Error, Result};
@@ -158,88 +157,4 @@ fn a_policy_comes_closer_to_its_teacher() {
     // The teacher's accuracy comes with it, though no reward was learned from.
     let reward = |record| toy::metric(record, "rewards/accuracy/mean");
     assert!(reward(&last) > reward(&first) + 0.2);
-}
-
-// ---- several learners -----------------------------------------------------------------------------
-
-/// A learner of a group that exchanges messages within this process.
-struct Threads {
-    rank: usize,
-    inbox: std::sync::Mutex<std::sync::mpsc::Receiver<(usize, Vec<u8>)>>,
-    others: Vec<std::sync::mpsc::Sender<(usize, Vec<u8>)>>,
-    barrier: std::sync::Arc<std::sync::Barrier>,
-}
-
-impl Learners for Threads {
-    fn rank(&self) -> usize {
-        self.rank
-    }
-
-    fn size(&self) -> usize {
-        self.others.len()
-    }
-
-    fn gather(&self, bytes: Vec<u8>) -> Result<Vec<Vec<u8>>> {
-        let gone = |_| Error::config("learners", "one is gone", "all of them");
-        for other in &self.others {
-            other.send((self.rank, bytes.clone())).map_err(gone)?;
-        }
-        let mut all = vec![Vec::new(); self.size()];
-        let inbox = self.inbox.lock().unwrap();
-        for _ in 0..self.size() {
-            let (rank, bytes) = inbox.recv().unwrap();
-            all[rank] = bytes;
-        }
-        // Nobody sends of the next round before all have received this one.
-        self.barrier.wait();
-        Ok(all)
-    }
-}
-
-fn threads(count: usize) -> Vec<Threads> {
-    let (senders, inboxes): (Vec<_>, Vec<_>) =
-        (0..count).map(|_| std::sync::mpsc::channel()).unzip();
-    let barrier = std::sync::Arc::new(std::sync::Barrier::new(count));
-    let learner = |(rank, inbox)| Threads {
-        rank,
-        inbox: std::sync::Mutex::new(inbox),
-        others: senders.clone(),
-        barrier: barrier.clone(),
-    };
-    inboxes.into_iter().enumerate().map(learner).collect()
-}
-
-#[test]
-fn two_learners_train_the_policy_of_one() {
-    let mut config = TrainerConfig {
-        micro_batch: 4,
-        updates_per_pass: 2,
-        ..toy::config()
-    };
-    // Adam divides the gradient by its own size: a large epsilon keeps rounding from being divided by rounding.
-    config.optimizer.epsilon = 1e-3;
-    fn train(learners: impl Learners + 'static, config: &TrainerConfig) -> (Vec<f64>, Vec<f64>) {
-        let builder = toy::builder(config, 3, &toy::device())
-            .rewards(toy::rewards())
-            .problems(toy::problems());
-        let mut trainer = builder.learners(learners).build().unwrap();
-        let records = toy::steps(&mut trainer, 3);
-        let names = ["reward", "loss", "grad_norm", "completions/mean_length"];
-        let metrics = records
-            .iter()
-            .flat_map(|record| names.map(|name| toy::metric(record, name)))
-            .collect();
-        (toy::weights(trainer.policy()), metrics)
-    }
-    let alone = train(Alone, &config);
-    let results: Vec<_> = std::thread::scope(|scope| {
-        let config = &config;
-        let spawn = |learner| scope.spawn(move || train(learner, config));
-        let handles: Vec<_> = threads(2).into_iter().map(spawn).collect();
-        handles.into_iter().map(|h| h.join().unwrap()).collect()
-    });
-    // Both learners end with the same bits, and with those of one learner up to the order of sums.
-    assert_eq!(results[0], results[1]);
-    assert!(toy::distance(&results[0].0, &alone.0) < 1e-5);
-    assert!(toy::distance(&results[0].1, &alone.1) < 1e-4);
 }

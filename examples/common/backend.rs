@@ -12,7 +12,7 @@ pub enum Backend {
     /// CPU, ndarray
     #[cfg(feature = "ndarray")]
     Ndarray,
-    /// The first NVIDIA GPU
+    /// An NVIDIA GPU: the first, or of several learners on a machine each its own
     #[cfg(feature = "cuda")]
     Cuda,
     /// The default WebGPU device
@@ -31,8 +31,9 @@ impl Default for Backend {
 }
 
 impl Backend {
-    /// The device; [`Device::autodiff`] is for training.
-    pub fn device(self) -> Device {
+    /// The device, of several GPUs the one of this number; [`Device::autodiff`] is for training.
+    pub fn device(self, number: usize) -> Device {
+        let _ = number; // a CPU is one device
         match self {
             #[cfg(feature = "flex")]
             Self::Flex => Device::flex(),
@@ -40,7 +41,7 @@ impl Backend {
             #[allow(deprecated)]
             Self::Ndarray => Device::ndarray(),
             #[cfg(feature = "cuda")]
-            Self::Cuda => Device::cuda(0),
+            Self::Cuda => Device::cuda(number),
             #[cfg(feature = "wgpu")]
             Self::Wgpu => Device::wgpu(burn::tensor::DeviceKind::DefaultDevice),
         }

@@ -6,26 +6,14 @@ use std::path::{Path, PathBuf};
 
 use rlvr::prompt::{JsonLines, Problem};
 use rlvr::train::latest_checkpoint;
-use rlvr::train::observer::MetricsFile;
 use rlvr::{Error, Result};
 use serde::{Serialize, de::DeserializeOwned};
 
-/// How a run begins.
-pub enum Start {
-    /// With a metrics file of its own, which no other process can write.
-    Fresh(MetricsFile),
-    /// From this checkpoint.
-    Resume(PathBuf),
-}
-
-impl Start {
-    /// From the newest of `checkpoints`; without one it is an error.
-    pub fn resume(checkpoints: &Path) -> Result<Self> {
-        let missing = "no checkpoint to resume from; start without --resume";
-        let found = latest_checkpoint(checkpoints)?;
-        let found = found.ok_or_else(|| Error::checkpoint(checkpoints, missing))?;
-        Ok(Self::Resume(found))
-    }
+/// The newest of `checkpoints`; without one it is an error.
+pub fn resume_from(checkpoints: &Path) -> Result<PathBuf> {
+    let missing = "no checkpoint to resume from; start without --resume";
+    let found = latest_checkpoint(checkpoints)?;
+    found.ok_or_else(|| Error::checkpoint(checkpoints, missing))
 }
 
 /// The problems of a file, none of which has an empty answer: no completion could be right.

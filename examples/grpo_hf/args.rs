@@ -9,6 +9,7 @@ use rlvr::train::observer::KeepRollouts;
 
 use crate::backend::Backend;
 use crate::engines::EngineArgs;
+use crate::learners::LearnerArgs;
 
 /// Teach an open-weight model to reason: take a Hugging Face folder, train it with verifiable rewards (accuracy and format), and
 /// leave a Hugging Face folder that any other tool loads.
@@ -16,6 +17,10 @@ use crate::engines::EngineArgs;
 /// The result is in the folder --out. Beside it, in OUT-run, are metrics.jsonl, report.html, summary.json, curve.svg, the checkpoints that
 /// --resume goes on from, the model after the supervised phase, and the adapters if there are any. Ctrl-C stops after the
 /// current step and leaves a checkpoint.
+///
+/// Several learners: `mpirun -n 2 --bind-to none target/release/examples/grpo_hf --learners mpi --shards 2 ...`, built with --features
+/// hf,mpi. The first of them learns the demonstrations of --sft, in a folder that all of them can read. A file called `stop` in OUT-run
+/// ends them after the current step.
 #[derive(Parser, Debug)]
 #[command(name = "grpo_hf", version)]
 pub struct Args {
@@ -114,6 +119,8 @@ pub struct Args {
     pub resume: bool,
     #[command(flatten)]
     pub engines: EngineArgs,
+    #[command(flatten)]
+    pub learners: LearnerArgs,
 }
 
 const SYSTEM: &str = "Think about the question first, then answer it. Write your thoughts between <think> and </think>, \

@@ -9,6 +9,8 @@ mod backend;
 mod engines;
 #[path = "../common/files.rs"]
 mod files;
+#[path = "../common/learners.rs"]
+mod learners;
 mod summary;
 
 use std::collections::BTreeMap;
@@ -23,8 +25,9 @@ use args::Args;
 use burn::module::Module;
 use burn::tensor::Device;
 use clap::Parser;
-use files::{Start, read_before, read_problems, write_json};
+use files::{read_before, read_problems, resume_from, write_json};
 use indicatif::{ProgressBar as Bar, ProgressStyle};
+use learners::Team;
 use rlvr::policy::causal::{CausalModel, LoraConfig, LoraTarget};
 use rlvr::policy::hf::{LoadOptions, SaveOptions, load, save, save_adapters};
 use rlvr::prompt::hf::{ChatTemplate, ChatTokenizer, HfTokenizer};
@@ -48,16 +51,11 @@ use summary::Summary;
 // the kernel each time.
 fn main() -> ExitCode {
     allocator::keep_memory();
-    match run(&Args::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    let args = Args::parse();
+    args.learners.run(|team| run(&args, &team))
 }
 
-fn run(args: &Args) -> Result<()> {
+fn run(args: &Args, team: &Team) -> Result<()> {
     let started = Instant::now();
     let stop = Arc::new(AtomicBool::new(false));
     let raised = stop.clone();
@@ -66,7 +64,20 @@ fn run(args: &Args) -> Result<()> {
 
     let folder = args.run_folder();
     let checkpoints = folder.join("checkpoints");
-    let start = prepare_folders(args, &folder, &checkpoints)?;
+    team.stop_by_file(folder.join("stop"), stop.clone());
+    // The first learner finds what is there, and writes everything.
+    let first = team.is_first();
+    let mut metrics = None;
+    let resume = team.first(|| {
+        check_folders(args, &folder, &checkpoints)?;
+        match args.resume {
+            true => resume_from(&checkpoints).map(Some),
+            false => {
+                metrics = Some(MetricsFile::create(folder.join(METRICS))?);
+                Ok(None)
+            }
+        }
+    })?;
     let fields = JsonLines {
         prompt_field: args.question_field.clone(),
         answer_field: args.answer_field.clone(),
@@ -75,46 +86,52 @@ fn run(args: &Args) -> Result<()> {
     let held_out = args.held_out.unwrap_or((problems.len() / 5).clamp(1, 32));
     let problems = split(problems, held_out, args.seed)?;
     let tokenizer = tokenizer(args)?;
-    let device = args.device.device().autodiff();
-    println!(
-        "{} | {} | seed {} | {} problems, {} held out",
-        args.model.display(),
-        args.algorithm,
-        args.seed,
-        problems.train.len(),
-        problems.held_out.len(),
-    );
+    let device = args.device.device(team.local_rank).autodiff();
+    if first {
+        println!(
+            "{} | {} | seed {} | {} problems, {} held out | {} learners",
+            args.model.display(),
+            args.algorithm,
+            args.seed,
+            problems.train.len(),
+            problems.held_out.len(),
+            team.learners.size(),
+        );
+    }
 
     let mut base = args.model.clone();
     if let Some(file) = &args.sft {
         base = folder.join("sft");
-        if let Start::Fresh(_) = &start
-            && !cold_start(args, file, &tokenizer, &base, &device, &stop)?
-        {
-            println!("stopped during the supervised phase: nothing to resume from");
+        let learn = || cold_start(args, file, &tokenizer, &base, &device, &stop);
+        if resume.is_none() && !team.first(learn)? {
+            if first {
+                println!("stopped during the supervised phase: nothing to resume from");
+            }
             return Ok(());
         }
     }
     let (policy, lora) = policy(args, &base, &device)?;
-    println!(
-        "{} parameters, {} of them trained",
-        policy.num_params(),
-        summary::trained_parameters(&policy)
-    );
-    let mut trainer = trainer(args, policy, Arc::new(tokenizer), &problems)?;
+    if first {
+        println!(
+            "{} parameters, {} of them trained",
+            policy.num_params(),
+            summary::trained_parameters(&policy)
+        );
+    }
+    let mut trainer = trainer(args, team, policy, Arc::new(tokenizer), &problems)?;
     let before_file = folder.join("before.json");
-    let (metrics, before) = match start {
-        Start::Fresh(metrics) => {
-            let before = trainer.evaluate(&problems.held_out, &EvaluationConfig::default())?;
-            (metrics, Some(before))
-        }
-        Start::Resume(path) => {
+    let before = match resume {
+        None => Some(trainer.evaluate(&problems.held_out, &EvaluationConfig::default())?),
+        Some(path) => {
             trainer.load_checkpoint(path)?;
-            let metrics = MetricsFile::resume(folder.join(METRICS), trainer.steps_done())?;
-            (metrics, read_before(&before_file))
+            if first {
+                let file = folder.join(METRICS);
+                metrics = Some(MetricsFile::resume(file, trainer.steps_done())?);
+            }
+            first.then(|| read_before(&before_file)).flatten()
         }
     };
-    if let Some(before) = &before {
+    if let Some(before) = before.as_ref().filter(|_| first) {
         write_json(&before_file, before)?;
         println!(
             "before: {:.1}% of the held-out problems right",
@@ -146,8 +163,14 @@ fn run(args: &Args) -> Result<()> {
         "dtype": format!("{:?}", args.dtype).to_lowercase(),
         "trainer": trainer.config(),
     });
-    let mut watchdog = observers(args, &folder, &config, metrics, before.as_ref(), settings)?;
+    let mut watchdog = match metrics {
+        Some(metrics) => observers(args, &folder, &config, metrics, before.as_ref(), settings)?,
+        None => Watchdog::new(Vec::new()),
+    };
     let end = trainer.run(&config, &mut watchdog, &stop);
+    if !first {
+        return end.map(|_| ());
+    }
     println!("{}", watchdog.diagnosis());
     if end? == RunEnd::Stopped {
         println!(
@@ -204,21 +227,18 @@ fn tokenizer(args: &Args) -> Result<ChatTokenizer> {
 
 const METRICS: &str = "metrics.jsonl";
 
-/// Finds the checkpoint to resume from, or makes the folder of the run. Returns an error if a folder holds something else.
-fn prepare_folders(args: &Args, folder: &Path, checkpoints: &Path) -> Result<Start> {
+/// Returns an error if a folder holds something else.
+fn check_folders(args: &Args, folder: &Path, checkpoints: &Path) -> Result<()> {
     let occupied = fs::read_dir(&args.out).is_ok_and(|mut entries| entries.next().is_some());
     if occupied {
         let expected = "a new or an empty folder";
         return Err(Error::config("--out", args.out.display(), expected));
     }
-    if args.resume {
-        return Start::resume(checkpoints);
-    }
-    if latest_checkpoint(checkpoints)?.is_some() {
+    if !args.resume && latest_checkpoint(checkpoints)?.is_some() {
         let reason = "holds checkpoints of an earlier run; continue it with --resume, or remove it";
         return Err(Error::checkpoint(folder, reason));
     }
-    Ok(Start::Fresh(MetricsFile::create(folder.join(METRICS))?))
+    Ok(())
 }
 
 /// The weights of `base`, or adapters on them.
@@ -321,6 +341,7 @@ fn cold_start(
 /// The trainer that the command line asks for.
 fn trainer(
     args: &Args,
+    team: &Team,
     policy: CausalModel,
     tokenizer: Arc<ChatTokenizer>,
     problems: &Split,
@@ -359,6 +380,7 @@ fn trainer(
         (None, _) => {}
     }
     args.engines.correct(&mut config);
+    let config = args.learners.apply(config);
     let rewards = RewardSet::builder()
         .add(1.0, MathReward::default().with_require_evaluated(true))
         .add(1.0, FormatReward::new())
@@ -366,7 +388,8 @@ fn trainer(
     let builder = Trainer::builder(policy, tokenizer)
         .config(config)
         .rewards(rewards)
-        .problems(problems.train.clone());
+        .problems(problems.train.clone())
+        .learners(team.learners.clone());
     args.engines.attach(builder, &args.run_folder())?.build()
 }
 

@@ -7,6 +7,7 @@ use rlvr::train::TrainerConfig;
 use rlvr::train::observer::KeepRollouts;
 
 use crate::backend::Backend;
+use crate::learners::LearnerArgs;
 
 /// DeepSeek-R1-Zero in miniature: a small transformer that mostly blurts answers is rewarded when it is right, and finds
 /// out that thinking pays.
@@ -15,6 +16,9 @@ use crate::backend::Backend;
 /// (accuracy and format). Leaves metrics.jsonl, report.html, summary.json, curve.svg and checkpoints in the output folder. A folder
 /// that holds a run is an error unless --resume or --overwrite is given. Ctrl-C stops after the current step and leaves
 /// a checkpoint.
+///
+/// Several learners: `mpirun -n 2 --bind-to none target/release/examples/r1_zero --learners mpi --shards 2`, built with --features mpi. A
+/// file called `stop` in the output folder ends them after the current step.
 #[derive(Parser, Debug)]
 #[command(name = "r1_zero", version)]
 pub struct Args {
@@ -52,6 +56,8 @@ pub struct Args {
     /// Delete the run that the output folder holds
     #[arg(long, conflicts_with = "resume")]
     pub overwrite: bool,
+    #[command(flatten)]
+    pub learners: LearnerArgs,
 }
 
 /// The generated tasks.

@@ -7,6 +7,8 @@ mod args;
 mod backend;
 #[path = "../common/files.rs"]
 mod files;
+#[path = "../common/learners.rs"]
+mod learners;
 mod report;
 mod task;
 
@@ -20,8 +22,9 @@ use std::time::Instant;
 use args::Args;
 use burn::module::Module;
 use clap::Parser;
-use files::{Start, read_before, write_json};
+use files::{read_before, resume_from, write_json};
 use indicatif::{ProgressBar as Bar, ProgressStyle};
+use learners::Team;
 use report::{Before, Summary, pass_at, percent, side_by_side};
 use rlvr::advantage::{AdvantageEstimator, Group};
 use rlvr::loss::PolicyObjective;
@@ -44,24 +47,20 @@ use task::Task;
 // the kernel each time.
 fn main() -> ExitCode {
     allocator::keep_memory();
-    match run(&Args::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    let args = Args::parse();
+    args.learners.run(|team| run(&args, &team))
 }
 
-fn run(args: &Args) -> Result<()> {
+fn run(args: &Args, team: &Team) -> Result<()> {
     let started = Instant::now();
     let stop = Arc::new(AtomicBool::new(false));
     let raised = stop.clone();
     // A second handler cannot be installed; without one Ctrl-C simply ends the process.
     let _ = ctrlc::set_handler(move || raised.store(true, Ordering::Relaxed));
+    team.stop_by_file(args.out.join("stop"), stop.clone());
 
     let task = Task::new(args)?;
-    let device = args.device.device().autodiff();
+    let device = args.device.device(team.local_rank).autodiff();
     let checkpoints = args.out.join("checkpoints");
     let before_file = args.out.join("before.json");
     let evaluation = EvaluationConfig {
@@ -77,47 +76,55 @@ fn run(args: &Args) -> Result<()> {
     }
     .init(args.seed, &device)?;
     let parameters = policy.num_params();
-    println!(
-        "{} | {} | seed {} | {parameters} parameters | {} problems, {} held out",
-        task.name,
-        args.algorithm.clone(),
-        args.seed,
-        task.train.len(),
-        task.held_out.len(),
-    );
+    let first = team.is_first();
+    if first {
+        println!(
+            "{} | {} | seed {} | {parameters} parameters | {} problems, {} held out | {} learners",
+            task.name,
+            args.algorithm.clone(),
+            args.seed,
+            task.train.len(),
+            task.held_out.len(),
+            team.learners.size(),
+        );
+    }
 
-    let start = match args.resume {
-        true => Start::resume(&checkpoints)?,
-        false => Start::Fresh(start_afresh(args, &checkpoints)?),
-    };
-    if let Start::Fresh(_) = &start
-        && !warm_start(args, &task, &mut policy, &stop)?
-    {
-        println!("stopped during the warm start: nothing to resume from");
+    // The first learner finds what is there, and writes everything.
+    let mut metrics = None;
+    let resume = team.first(|| match args.resume {
+        true => resume_from(&checkpoints).map(Some),
+        false => {
+            metrics = Some(start_afresh(args, &checkpoints)?);
+            Ok(None)
+        }
+    })?;
+    if resume.is_none() && !warm_start(args, team, &task, &mut policy, &stop)? {
+        if first {
+            println!("stopped during the warm start: nothing to resume from");
+        }
         return Ok(());
     }
 
-    let mut trainer = trainer(args, &task, policy)?;
-    let (metrics, mut before) = match start {
-        Start::Fresh(metrics) => {
-            let evaluation = Some(trainer.evaluate(&task.held_out, &evaluation)?);
-            let seconds = 0.0;
-            (
-                metrics,
-                Before {
-                    evaluation,
-                    seconds,
-                },
-            )
-        }
-        Start::Resume(path) => {
+    let mut trainer = trainer(args, team, &task, policy)?;
+    let mut before = match resume {
+        None => Before {
+            evaluation: Some(trainer.evaluate(&task.held_out, &evaluation)?),
+            seconds: 0.0,
+        },
+        Some(path) => {
             trainer.load_checkpoint(path)?;
-            let metrics = MetricsFile::resume(args.out.join(METRICS), trainer.steps_done())?;
-            (metrics, read_before(&before_file).unwrap_or_default())
+            if first {
+                let file = args.out.join(METRICS);
+                metrics = Some(MetricsFile::resume(file, trainer.steps_done())?);
+            }
+            let before = first.then(|| read_before(&before_file)).flatten();
+            before.unwrap_or_default()
         }
     };
-    write_json(&before_file, &before)?;
-    if let Some(evaluation) = &before.evaluation {
+    if first {
+        write_json(&before_file, &before)?;
+    }
+    if let Some(evaluation) = before.evaluation.as_ref().filter(|_| first) {
         println!(
             "before: {} of the held-out problems right (sampled {}), {:.1} tokens an answer",
             percent(Some(evaluation.accuracy)),
@@ -147,21 +154,33 @@ fn run(args: &Args) -> Result<()> {
         "device": format!("{:?}", args.device).to_lowercase(),
         "trainer": trainer.config(),
     });
-    let mut watchdog = observers(args, &config, metrics, &before, settings)?;
+    let mut watchdog = match metrics {
+        Some(metrics) => observers(args, &config, metrics, &before, settings)?,
+        None => Watchdog::new(Vec::new()),
+    };
     let end = trainer.run(&config, &mut watchdog, &stop);
-    println!("{}", watchdog.diagnosis());
+    if first {
+        println!("{}", watchdog.diagnosis());
+    }
     let end = end?;
     before.seconds += started.elapsed().as_secs_f64();
-    write_json(&before_file, &before)?;
+    if first {
+        write_json(&before_file, &before)?;
+    }
     if end == RunEnd::Stopped {
-        println!(
-            "stopped after step {}; the same command with --resume goes on",
-            trainer.steps_done()
-        );
+        if first {
+            println!(
+                "stopped after step {}; the same command with --resume goes on",
+                trainer.steps_done()
+            );
+        }
         return Ok(());
     }
 
     let after = trainer.evaluate(&task.held_out, &evaluation)?;
+    if !first {
+        return Ok(());
+    }
     let first = before.evaluation.as_ref();
     let summary = Summary {
         task: task.name.clone(),
@@ -250,6 +269,7 @@ fn start_afresh(args: &Args, checkpoints: &Path) -> Result<MetricsFile> {
 /// Teaches form and some arithmetic by demonstration; `false` if it was stopped.
 fn warm_start(
     args: &Args,
+    team: &Team,
     task: &Task,
     policy: &mut CausalModel,
     stop: &AtomicBool,
@@ -264,7 +284,11 @@ fn warm_start(
         seed: args.seed,
         ..SftConfig::default()
     };
-    let bar = Bar::new(config.steps);
+    // Every learner does the same: there is nothing to be sent.
+    let bar = match team.is_first() {
+        true => Bar::new(config.steps),
+        false => Bar::hidden(),
+    };
     if let Ok(style) = ProgressStyle::with_template(
         "warm start [{bar:20}] {pos}/{len} | loss {msg} | {elapsed} < {eta}",
     ) {
@@ -286,17 +310,24 @@ fn warm_start(
         },
     )?;
     bar.finish_and_clear();
-    println!(
-        "warm start: {} demonstrations a step, {} steps, loss {loss:.3}, {:.0} s",
-        config.batch_size,
-        bar.position(),
-        started.elapsed().as_secs_f64(),
-    );
-    Ok(!stop.load(Ordering::Relaxed))
+    if team.is_first() {
+        println!(
+            "warm start: {} demonstrations a step, {} steps, loss {loss:.3}, {:.0} s",
+            config.batch_size,
+            bar.position(),
+            started.elapsed().as_secs_f64(),
+        );
+    }
+    team.first(|| Ok(!stop.load(Ordering::Relaxed)))
 }
 
 /// The trainer that the command line asks for.
-fn trainer(args: &Args, task: &Task, policy: CausalModel) -> Result<Trainer<CausalModel>> {
+fn trainer(
+    args: &Args,
+    team: &Team,
+    task: &Task,
+    policy: CausalModel,
+) -> Result<Trainer<CausalModel>> {
     let optimizer =
         |peak: f64| OptimizerConfig {
             beta_2: 0.95,
@@ -331,11 +362,13 @@ fn trainer(args: &Args, task: &Task, policy: CausalModel) -> Result<Trainer<Caus
         },
         name => config.with_recipe(name)?,
     };
+    let config = args.learners.apply(config);
     let critic = (config.advantage.needs_values()).then(|| ValueHead::new(policy.clone()));
     let builder = Trainer::builder(policy, task.tokenizer.clone())
         .config(config)
         .rewards(task.rewards.as_ref().clone())
-        .problems(task.train.clone());
+        .problems(task.train.clone())
+        .learners(team.learners.clone());
     match critic {
         Some(critic) => builder.critic(critic).build(),
         None => builder.build(),

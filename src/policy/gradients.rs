@@ -30,6 +30,14 @@ impl GradientSum {
         });
     }
 
+    /// Adds another sum over the parameters of `model`. A parameter that only one of the two has counts as 0 in the other.
+    pub(crate) fn merge<M: Module>(&mut self, model: &M, other: Self) {
+        model.visit(&mut Merge {
+            sum: &mut self.sum,
+            other: other.sum,
+        });
+    }
+
     /// The sum.
     pub fn finish(self) -> GradientsParams {
         self.sum
@@ -54,6 +62,27 @@ impl ModuleVisitor for Add<'_> {
             None => new.mul_scalar(self.factor),
         };
         self.sum.register(param.id, sum);
+    }
+}
+
+struct Merge<'a> {
+    sum: &'a mut GradientsParams,
+    other: GradientsParams,
+}
+
+impl ModuleVisitor for Merge<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let (sum, other) = (
+            self.sum.remove::<D>(param.id),
+            self.other.remove::<D>(param.id),
+        );
+        let merged = match (sum, other) {
+            (None, None) => return,
+            (Some(sum), Some(other)) => add_scaled(sum, 1.0, other),
+            // Of -0 and 0 the sum is 0.
+            (Some(one), None) | (None, Some(one)) => one.add_scalar(0.0),
+        };
+        self.sum.register(param.id, merged);
     }
 }
 

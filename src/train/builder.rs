@@ -6,7 +6,7 @@ use super::collector::Collector;
 use super::config::TrainerConfig;
 use super::critic::Critic;
 use super::learner::{Learner, Reference};
-use super::learners::Learners;
+use super::learners::{LearnerGroup, Learners};
 use super::problems::{ProblemSource, ShuffledProblems};
 use super::scorer::Scorer;
 use super::source::{OnPolicy, RolloutSource};
@@ -136,7 +136,8 @@ impl<M: PolicyModel, V: ValueModel> TrainerBuilder<M, V> {
         self
     }
 
-    /// Several learners. Default: one ([`Alone`](super::Alone)).
+    /// Several learners, whose number must divide [`TrainerConfig::shards`]. Each builds its trainer of the same parts. Default: one
+    /// ([`Alone`](super::Alone)).
     pub fn learners(mut self, learners: impl Learners + 'static) -> Self {
         self.learners = Some(Arc::new(learners));
         self
@@ -156,6 +157,8 @@ impl<M: PolicyModel, V: ValueModel> TrainerBuilder<M, V> {
             config.generation.stop_tokens = self.tokenizer.stop_tokens();
         }
         config.validate()?;
+        let group = |learners| LearnerGroup::new(learners, &config);
+        let learners = self.learners.map(group).transpose()?;
         let rewards = self
             .rewards
             .ok_or_else(|| Error::config("rewards", "none", "TrainerBuilder::rewards"))?;
@@ -233,7 +236,7 @@ impl<M: PolicyModel, V: ValueModel> TrainerBuilder<M, V> {
         if let Some(engine) = self.engine {
             collector.engine = engine;
         }
-        if let Some(learners) = self.learners {
+        if let Some(learners) = learners {
             collector.learners = learners.clone();
             learner.learners = learners;
         }

@@ -12,8 +12,10 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::checkpoint_copy::CheckpointCopy;
 use super::controllers::Controllers;
-use super::learner::{Progress, Reference};
+use super::critic::Critic;
+use super::learner::{Learner, Progress, Reference};
 use super::optimizer::Optimizer;
 use super::trained::Trained;
 use super::trainer::Trainer;
@@ -27,7 +29,7 @@ use crate::{Error, Result};
 const PREFIX: &str = "step-";
 /// The folder of weights that other programs read.
 const WEIGHTS: &str = "policy";
-const MANIFEST: &str = "manifest.json";
+pub(super) const MANIFEST: &str = "manifest.json";
 /// Raised when checkpoints of the version before can no longer be read.
 const FORMAT: u32 = 2;
 
@@ -144,11 +146,23 @@ fn checkpoints(folder: &Path) -> Result<Vec<(u64, PathBuf)>> {
     Ok(found)
 }
 
+/// A checkpoint that was read and fits the trainer.
+struct ReadCheckpoint<M: PolicyModel, V> {
+    manifest: Manifest,
+    policy: M,
+    optimizer: Optimizer,
+    reference: Option<M>,
+    critic: Option<(V, Optimizer)>,
+    rollouts: RolloutBuffer,
+}
+
 impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
     /// Writes a checkpoint into `folder` and returns its path; of older ones, the newest `keep - 1` stay.
     ///
     /// A folder belongs to one run. Checkpoints of later steps are removed only if this trainer was loaded from an earlier one in
     /// the same folder: they are there because the run went back, and would be taken for its latest.
+    ///
+    /// Of several learners the first one writes, and all of them must call it: a checkpoint is the same for every number of learners.
     ///
     /// # Errors
     /// If `folder` holds checkpoints and this trainer has neither written nor loaded one there, or if something cannot be written.
@@ -158,13 +172,55 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
         if keep == 0 {
             return Err(Error::config("keep", keep, "at least 1 checkpoint"));
         }
+        self.learner.check_weights()?;
+        let saved = match self.learners().is_first() {
+            true => self.write_checkpoint(folder, keep),
+            false => self.join_checkpoint(folder),
+        };
+        let (place, saved) = match saved {
+            Ok(place) => (place, Ok(())),
+            Err(error) => (PathBuf::new(), Err(error)),
+        };
+        self.learners().agree("checkpoint", saved)?;
+        Ok(place)
+    }
+
+    /// Gives the first learner what it needs for its checkpoint.
+    fn join_checkpoint(&mut self, folder: &Path) -> Result<PathBuf> {
+        self.save_optimizers(folder)?;
+        Ok(self.place(folder))
+    }
+
+    fn save_optimizers(&mut self, folder: &Path) -> Result<()> {
+        let Learner {
+            learners,
+            optimizer,
+            policy,
+            critic,
+            ..
+        } = &mut self.learner;
+        optimizer.save_together(learners, policy, folder, "policy")?;
+        if let Some(Critic {
+            model, optimizer, ..
+        }) = critic
+        {
+            optimizer.save_together(learners, model, folder, "critic")?;
+        }
+        Ok(())
+    }
+
+    fn place(&self, folder: &Path) -> PathBuf {
+        folder.join(format!("{PREFIX}{:08}", self.steps_done()))
+    }
+
+    fn write_checkpoint(&mut self, folder: &Path, keep: usize) -> Result<PathBuf> {
         let lock = match &self.lock {
             Some(lock) if lock.folder() == folder => None,
             _ => Some(RunLock::acquire(folder)?),
         };
         self.check_folder(folder)?;
         let step = self.steps_done();
-        let place = folder.join(format!("{PREFIX}{step:08}"));
+        let place = self.place(folder);
         // Another digit and it is still the checkpoint of this step: there is one at every moment.
         let aside = folder.join(format!("{PREFIX}0{step:08}"));
         replace_folder(&place, &aside, |temporary| self.write_into(temporary))?;
@@ -204,21 +260,20 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
         ))
     }
 
-    fn write_into(&self, folder: &Path) -> Result<()> {
+    fn write_into(&mut self, folder: &Path) -> Result<()> {
+        self.save_optimizers(folder)?;
         let file = |name: &str| folder.join(format!("{name}.bpk"));
         let learner = &self.learner;
         let trained = Trained::of(&learner.policy);
         if !learner.policy.export(&folder.join(WEIGHTS))? {
             trained.save(learner.policy.valid(), &file("policy"))?;
         }
-        learner.optimizer.save(&learner.policy, folder, "policy")?;
         if let Some(Reference::Policy(reference)) = &learner.reference {
             // It differs from the policy in nothing that the policy does not train.
             trained.save(reference.weights().clone(), &file("reference"))?;
         }
         if let Some(critic) = &learner.critic {
             Trained::of(&critic.model).save(critic.model.valid(), &file("critic"))?;
-            critic.optimizer.save(&critic.model, folder, "critic")?;
         }
         self.last_rollouts.write(folder.join("rollouts.jsonl"))?;
         let (policy_updates, critic_updates) = learner.updates_made();
@@ -275,10 +330,60 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
     /// surrogate, critic, reference, and a policy of the same architecture, frozen weights and adapters. Other settings may differ
     /// from the checkpoint's and take effect from here on.
     ///
+    /// Of several learners, whose number need not be that of the run before, all must call it. Learners that cannot read the folder, being
+    /// on other machines, are sent a copy by the first.
+    ///
     /// # Errors
     /// If the checkpoint is missing, broken, of another format, or of another run. The trainer is then untouched.
     pub fn load_checkpoint(&mut self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
+        let copy = CheckpointCopy::new(self.learners(), path);
+        let read = copy.and_then(|copy| self.read_checkpoint(copy.folder(path)));
+        let folder = match self.learners().is_first() {
+            true => path.parent().map(canonical).transpose(),
+            false => Ok(None),
+        };
+        let read = read.and_then(|read| Ok((read, folder?)));
+        let (read, failed) = match read {
+            Ok(read) => (Some(read), Ok(())),
+            Err(error) => (None, Err(error)),
+        };
+        self.learners().agree("reading of the checkpoint", failed)?;
+        let Some((read, folder)) = read else {
+            return Ok(());
+        };
+        // Only the sources can still refuse; both go back if the second does.
+        let before = self.collector.problems.state();
+        self.collector
+            .problems
+            .restore(&read.manifest.problem_source)?;
+        if let Err(error) = self.source.restore(&read.manifest.rollout_source) {
+            self.collector.problems.restore(&before)?;
+            return Err(error);
+        }
+        let learner = &mut self.learner;
+        learner.policy = read.policy;
+        learner.optimizer = read.optimizer;
+        if let (Some(Reference::Policy(reference)), Some(model)) =
+            (&mut learner.reference, read.reference)
+        {
+            reference.replace(model);
+        }
+        if let (Some(critic), Some((model, optimizer))) = (&mut learner.critic, read.critic) {
+            critic.model = model;
+            critic.optimizer = optimizer;
+        }
+        let config = &learner.config;
+        learner
+            .controllers
+            .restore(&read.manifest.controllers, config);
+        learner.progress = read.manifest.progress;
+        self.last_rollouts = read.rollouts;
+        self.folder = folder;
+        Ok(())
+    }
+
+    fn read_checkpoint(&self, path: &Path) -> Result<ReadCheckpoint<M, V>> {
         if !path.join(MANIFEST).exists()
             && let Some(latest) = latest_checkpoint(path)?
         {
@@ -303,7 +408,8 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
             false => trained.load(learner.policy.clone(), &file("policy"))?,
         };
         let mut optimizer = Optimizer::new(learner.config.optimizer)?;
-        optimizer.load(&policy, path, "policy", manifest.policy_updates)?;
+        let learners = &learner.learners;
+        optimizer.load_together(learners, &policy, path, "policy", manifest.policy_updates)?;
         let reference = match &learner.reference {
             Some(Reference::Policy(reference)) => {
                 let weights = reference.weights().clone();
@@ -316,7 +422,13 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
                 let trained = Trained::of(&critic.model);
                 let model = trained.load(critic.model.clone(), &file("critic"))?;
                 let mut optimizer = Optimizer::new(critic.config.optimizer)?;
-                optimizer.load(&model, path, "critic", manifest.critic_updates)?;
+                optimizer.load_together(
+                    learners,
+                    &model,
+                    path,
+                    "critic",
+                    manifest.critic_updates,
+                )?;
                 Some((model, optimizer))
             }
             None => None,
@@ -327,32 +439,14 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
             let reason = format!("rollouts.jsonl has {found} groups, its manifest says {groups}");
             return Err(Error::checkpoint(path, reason));
         }
-        let folder = path.parent().map(canonical).transpose()?;
-        // Only the sources can still refuse; both go back if the second does.
-        let before = self.collector.problems.state();
-        self.collector.problems.restore(&manifest.problem_source)?;
-        if let Err(error) = self.source.restore(&manifest.rollout_source) {
-            self.collector.problems.restore(&before)?;
-            return Err(error);
-        }
-        let learner = &mut self.learner;
-        learner.policy = policy;
-        learner.optimizer = optimizer;
-        if let (Some(Reference::Policy(reference)), Some(model)) =
-            (&mut learner.reference, reference)
-        {
-            reference.replace(model);
-        }
-        if let (Some(critic), Some((model, optimizer))) = (&mut learner.critic, critic) {
-            critic.model = model;
-            critic.optimizer = optimizer;
-        }
-        let config = &learner.config;
-        learner.controllers.restore(&manifest.controllers, config);
-        learner.progress = manifest.progress;
-        self.last_rollouts = rollouts;
-        self.folder = folder;
-        Ok(())
+        Ok(ReadCheckpoint {
+            manifest,
+            policy,
+            optimizer,
+            reference,
+            critic,
+            rollouts,
+        })
     }
 }
 

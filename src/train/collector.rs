@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::config::TrainerConfig;
 use super::dynamic_sampling::fill;
-use super::learners::{Alone, Learners, gather_values, share};
+use super::learners::LearnerGroup;
 use super::problems::{Draw, ProblemSource};
 use crate::Result;
 use crate::advantage::AdvantageEstimator;
@@ -80,7 +80,7 @@ pub struct Collector<M: PolicyModel> {
     pub(super) problems: Box<dyn ProblemSource>,
     pub(super) rewards: RewardSet,
     pub(super) token_rewards: Option<Arc<dyn TokenReward>>,
-    pub(super) learners: Arc<dyn Learners>,
+    pub(super) learners: LearnerGroup,
     pub(super) config: TrainerConfig,
     /// The prompts of the problems that the source knows beforehand, by their index.
     pub(super) prompts: Vec<Vec<u32>>,
@@ -101,7 +101,7 @@ impl<M: PolicyModel> Collector<M> {
             problems,
             rewards,
             token_rewards: None,
-            learners: Arc::new(Alone),
+            learners: LearnerGroup::alone(&config),
             config,
             prompts: Vec::new(),
         }
@@ -228,22 +228,40 @@ impl<M: PolicyModel> Collector<M> {
         work: &mut Work,
     ) -> Result<RolloutBuffer> {
         let started = Instant::now();
-        let mine = &questions[share(self.learners.as_ref(), questions.len())];
-        let (engine, tokenizer) = (self.engine.as_mut(), self.tokenizer.as_ref());
-        let (policy, version) = (state.policy, state.version);
-        let mut rollouts = match &self.agent_loop {
-            None => answer(engine, policy, version, tokenizer, mine, generation)?,
-            Some(agent_loop) => {
-                agent_loop.run(engine, policy, version, tokenizer, mine, generation)?
-            }
-        };
-        work.generate += started.elapsed().as_secs_f64();
-        let started = Instant::now();
-        self.score(&mut rollouts);
-        work.reward += started.elapsed().as_secs_f64();
-        let all = gather_values(self.learners.as_ref(), rollouts)?;
+        let rewards_before = work.reward;
+        let mine = self.own_answers(state, questions, generation, work);
+        let all = self.learners.gather("rollouts", mine)?;
+        // What is no reward is generation, and waiting for that of others.
+        let seconds = started.elapsed().as_secs_f64();
+        work.generate += seconds - (work.reward - rewards_before);
         let groups = all.into_iter().flat_map(|part| part.groups).collect();
         Ok(RolloutBuffer { groups })
+    }
+
+    fn own_answers(
+        &mut self,
+        state: PolicyState<'_, M>,
+        questions: &[Question],
+        generation: &GenerationConfig,
+        work: &mut Work,
+    ) -> Result<RolloutBuffer> {
+        let mut all = RolloutBuffer::new();
+        for block in self.learners.own_blocks(questions.len()) {
+            let questions = &questions[block];
+            let (engine, tokenizer) = (self.engine.as_mut(), self.tokenizer.as_ref());
+            let (policy, version) = (state.policy, state.version);
+            let mut rollouts = match &self.agent_loop {
+                None => answer(engine, policy, version, tokenizer, questions, generation)?,
+                Some(agent_loop) => {
+                    agent_loop.run(engine, policy, version, tokenizer, questions, generation)?
+                }
+            };
+            let started = Instant::now();
+            self.score(&mut rollouts);
+            work.reward += started.elapsed().as_secs_f64();
+            all.groups.extend(rollouts.groups);
+        }
+        Ok(all)
     }
 
     /// Scores rollouts: rewards of the completions, then of their tokens.

@@ -58,6 +58,15 @@ pub struct TrainerConfig {
     pub adaptive_kl: Option<AdaptiveTarget>,
     /// An entropy bonus whose coefficient moves by itself, in place of the objective's `entropy_coef`. Default: none.
     pub adaptive_entropy: Option<AdaptiveEntropy>,
+    /// Parts that a step is cut into for several [`Learners`](super::Learners), a power of two and a multiple of their number: the sums of
+    /// gradients follow a fixed tree over them, so that results do not depend on the number of learners. Changes no result beyond
+    /// rounding. Default 1.
+    pub shards: usize,
+    /// Leave the sum of gradients to the learners' all-reduce: any number of learners, whose order of sums is not promised. Default false.
+    pub all_reduce: bool,
+    /// Divide the optimizer's moments, and the f32 copies of weights in half precision, among the learners (ZeRO-1). Changes no result.
+    /// Default false.
+    pub sharded_optimizer: bool,
     /// Leave completions that hit the length limit out of the update (DAPO's overlong filtering). Default
     /// false.
     pub mask_truncated: bool,
@@ -89,6 +98,9 @@ impl Default for TrainerConfig {
             kl_in_reward: None,
             adaptive_kl: None,
             adaptive_entropy: None,
+            shards: 1,
+            all_reduce: false,
+            sharded_optimizer: false,
             mask_truncated: false,
             max_reward_failures: 0.5,
             critic: CriticConfig::default(),
@@ -189,6 +201,16 @@ impl TrainerConfig {
             if value == 0 {
                 return Err(Error::config(field, value, "at least 1"));
             }
+        }
+        if !self.shards.is_power_of_two() {
+            return Err(Error::config("shards", self.shards, "a power of two"));
+        }
+        if self.all_reduce && self.shards > 1 {
+            return Err(Error::config(
+                "shards",
+                self.shards,
+                "1 with all_reduce, which cuts a step into as many parts as there are learners",
+            ));
         }
         if !(0.0..=1.0).contains(&self.max_reward_failures) {
             return Err(Error::config(

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::learners::LearnerGroup;
 use crate::environment::AgentLoop;
 use crate::policy::PolicyModel;
 use crate::prompt::{Problem, Tokenizer};
@@ -100,12 +101,20 @@ pub fn evaluate<M: PolicyModel>(
     config: &EvaluationConfig,
 ) -> Result<Evaluation> {
     evaluate_with(
-        None, policy, tokenizer, rewards, problems, generation, config,
+        &LearnerGroup::one(),
+        None,
+        policy,
+        tokenizer,
+        rewards,
+        problems,
+        generation,
+        config,
     )
 }
 
-/// The same, played with an agent loop if there is one.
+/// The same, played with an agent loop if there is one, and divided among the learners.
 pub(super) fn evaluate_with<M: PolicyModel>(
+    learners: &LearnerGroup,
     agent_loop: Option<&AgentLoop>,
     policy: &M,
     tokenizer: &dyn Tokenizer,
@@ -152,14 +161,24 @@ pub(super) fn evaluate_with<M: PolicyModel>(
         }
         let generation = generation.clone().with_sampling(sampling);
         let engine = &mut LocalEngine;
-        let mut buffer = match agent_loop {
-            None => answer(engine, policy, 0, tokenizer, &questions, &generation)?,
-            Some(agent_loop) => {
-                agent_loop.run(engine, policy, 0, tokenizer, &questions, &generation)?
+        let mut own = || {
+            let mut all = RolloutBuffer::new();
+            for block in learners.own_blocks(questions.len()) {
+                let questions = &questions[block];
+                let mut buffer = match agent_loop {
+                    None => answer(engine, policy, 0, tokenizer, questions, &generation)?,
+                    Some(agent_loop) => {
+                        agent_loop.run(engine, policy, 0, tokenizer, questions, &generation)?
+                    }
+                };
+                rewards.score_rollouts(&mut buffer);
+                all.groups.extend(buffer.groups);
             }
+            Ok(all)
         };
-        rewards.score_rollouts(&mut buffer);
-        Ok(buffer)
+        let all = learners.gather("evaluation", own())?;
+        let groups = all.into_iter().flat_map(|part| part.groups).collect();
+        Ok(RolloutBuffer { groups })
     };
     let right = |buffer: &RolloutBuffer| -> Vec<usize> {
         let is_right = |score: f64| score >= 1.0;

@@ -3,12 +3,13 @@
 
 use burn::tensor::Device;
 
-use super::scorer::ScoringConfig;
-use crate::Result;
+use super::learners::{LearnerGroup, dealt_to};
+use super::scorer::{Scorer, ScoringConfig};
 use crate::advantage::Advantages;
 use crate::policy::{PolicyModel, ValueModel, squared_probabilities, token_log_probs_only};
 use crate::rollout::{RolloutBatch, RolloutBuffer, RolloutView, micro_batches};
 use crate::types::PerToken;
+use crate::{Error, Result};
 
 /// The rollouts of a step with their per-token numbers, each a vector per rollout.
 #[derive(Debug)]
@@ -25,8 +26,9 @@ pub(super) struct Experience {
     pub advantages: Advantages,
 }
 
-/// Calls `compute` on micro-batches of all rollouts, and puts the rows in the order of the rollouts.
+/// Calls `compute` on micro-batches of all rollouts, each on one of the learners, and puts the rows in the order of the rollouts.
 fn in_micro_batches<const N: usize>(
+    group: &LearnerGroup,
     rollouts: &RolloutBuffer,
     config: &ScoringConfig,
     device: &Device,
@@ -34,25 +36,97 @@ fn in_micro_batches<const N: usize>(
 ) -> Result<[PerToken; N]> {
     let view = RolloutView::new(rollouts);
     let all: Vec<usize> = (0..rollouts.len()).collect();
-    let mut numbers = [(); N].map(|()| vec![Vec::new(); all.len()]);
-    for part in micro_batches(&view, &all, config.micro_batch, config.max_tokens) {
-        let computed = compute(&RolloutBatch::new(&view, &part, device)?)?;
-        for (numbers, computed) in numbers.iter_mut().zip(computed) {
-            for (&row, values) in part.iter().zip(Vec::from(computed)) {
-                numbers[row] = values;
+    let parts = micro_batches(&view, &all, config.micro_batch, config.max_tokens);
+    in_parts(group, &view, &parts, device, compute)
+}
+
+/// Calls `compute` on each of `parts`, on one of the learners, and puts the rows in the order of the rollouts. Rollouts in no part have
+/// no numbers.
+pub(super) fn in_parts<const N: usize>(
+    group: &LearnerGroup,
+    view: &RolloutView<'_>,
+    parts: &[Vec<usize>],
+    device: &Device,
+    compute: impl Fn(&RolloutBatch) -> Result<[PerToken; N]>,
+) -> Result<[PerToken; N]> {
+    let dealt = |rank: usize| {
+        let parts = parts.iter().enumerate();
+        parts.filter(move |(at, _)| dealt_to(*at, group.size()) == rank)
+    };
+    let mine = || {
+        let mut flat = Vec::new();
+        for (_, part) in dealt(group.rank()) {
+            let computed = compute(&RolloutBatch::new(view, part, device)?)?;
+            flat.extend(computed.iter().flat_map(PerToken::values));
+        }
+        Ok(flat)
+    };
+    let all = group.gather_numbers("scores of tokens", mine())?;
+    let mut numbers = [(); N].map(|()| vec![Vec::new(); view.rollouts().len()]);
+    for (rank, flat) in all.iter().enumerate() {
+        let mut rest = flat.as_slice();
+        for (_, part) in dealt(rank) {
+            for numbers in &mut numbers {
+                for &row in part {
+                    let length = view.rollouts()[row].trained_tokens();
+                    let Some((values, later)) = rest.split_at_checked(length) else {
+                        return Err(Error::learner(rank, "it has too few scores of tokens"));
+                    };
+                    numbers[row] = values.to_vec();
+                    rest = later;
+                }
             }
         }
     }
     Ok(numbers.map(PerToken::from))
 }
 
+/// The log-probs of a scorer that is given whole groups, on each learner its own.
+pub(super) fn scored(
+    group: &LearnerGroup,
+    scorer: &dyn Scorer,
+    rollouts: &RolloutBuffer,
+    config: &ScoringConfig,
+) -> Result<PerToken> {
+    let mine = || {
+        let mut flat = Vec::new();
+        for block in group.own_blocks(rollouts.groups.len()) {
+            let scores = match block.len() == rollouts.groups.len() {
+                true => score_groups(scorer, rollouts, config)?,
+                false => {
+                    let groups = rollouts.groups[block].to_vec();
+                    score_groups(scorer, &RolloutBuffer { groups }, config)?
+                }
+            };
+            flat.extend(scores.values());
+        }
+        Ok(flat)
+    };
+    let all = group.gather_numbers("scores of the reference", mine())?;
+    let mut values = all.into_iter().flatten();
+    let row = |length| values.by_ref().take(length).collect();
+    let scores: Vec<Vec<f64>> = rollouts.lengths().into_iter().map(row).collect();
+    Ok(PerToken::from(scores))
+}
+
+fn score_groups(
+    scorer: &dyn Scorer,
+    rollouts: &RolloutBuffer,
+    config: &ScoringConfig,
+) -> Result<PerToken> {
+    let scores = scorer.log_probs(rollouts, config)?;
+    scores.check_lengths("reference log-probs", &rollouts.lengths())?;
+    Ok(scores)
+}
+
 /// The log-prob of every token under `model`.
 pub(super) fn log_probs<M: PolicyModel>(
+    group: &LearnerGroup,
     model: &M,
     rollouts: &RolloutBuffer,
     config: &ScoringConfig,
 ) -> Result<PerToken> {
-    let [log_probs] = in_micro_batches(rollouts, config, &model.device(), |batch| {
+    let [log_probs] = in_micro_batches(group, rollouts, config, &model.device(), |batch| {
         Ok([batch.unpad(batch.log_probs(model, &config.log_probs)?, "log-probs")?])
     })?;
     Ok(log_probs)
@@ -60,12 +134,13 @@ pub(super) fn log_probs<M: PolicyModel>(
 
 /// The log-prob of every token under `model`, and the sum of the squared probabilities of all it could have said there.
 pub(super) fn probabilities<M: PolicyModel>(
+    group: &LearnerGroup,
     model: &M,
     rollouts: &RolloutBuffer,
     config: &ScoringConfig,
 ) -> Result<[PerToken; 2]> {
     let model = model.valid();
-    in_micro_batches(rollouts, config, &model.device(), |batch| {
+    in_micro_batches(group, rollouts, config, &model.device(), |batch| {
         let hidden = batch.hidden_states(&model)?;
         let log_probs = token_log_probs_only(
             hidden.clone(),
@@ -83,12 +158,13 @@ pub(super) fn probabilities<M: PolicyModel>(
 
 /// The critic's value of every state.
 pub(super) fn values<V: ValueModel>(
+    group: &LearnerGroup,
     critic: &V,
     rollouts: &RolloutBuffer,
     config: &ScoringConfig,
 ) -> Result<PerToken> {
     let critic = critic.valid();
-    let [values] = in_micro_batches(rollouts, config, &critic.device(), |batch| {
+    let [values] = in_micro_batches(group, rollouts, config, &critic.device(), |batch| {
         Ok([batch.unpad(batch.values(&critic)?, "values")?])
     })?;
     Ok(values)

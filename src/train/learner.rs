@@ -1,6 +1,6 @@
 //! The second half of a step: advantages are estimated and the policy is updated.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
 use serde_json::Value;
 
@@ -8,8 +8,8 @@ use super::collector::{Collected, PolicyState};
 use super::config::TrainerConfig;
 use super::controllers::Controllers;
 use super::critic::{Critic, explained_variance};
-use super::experience::{Experience, log_probs, probabilities, values};
-use super::learners::{Alone, Learners};
+use super::experience::{Experience, log_probs, probabilities, scored, values};
+use super::learners::{LearnerGroup, rollouts_hash, weights_hash};
 use super::observer::StepRecord;
 use super::optimizer::Optimizer;
 use super::sampler_metrics::sampler_metrics;
@@ -43,14 +43,15 @@ impl<M: PolicyModel> Reference<M> {
         }
     }
 
-    fn log_probs(&self, rollouts: &RolloutBuffer, config: &ScoringConfig) -> Result<PerToken> {
+    fn log_probs(
+        &self,
+        learners: &LearnerGroup,
+        rollouts: &RolloutBuffer,
+        config: &ScoringConfig,
+    ) -> Result<PerToken> {
         match self {
-            Self::Policy(reference) => log_probs(reference.model(), rollouts, config),
-            Self::Scorer(scorer) => {
-                let scores = scorer.log_probs(rollouts, config)?;
-                scores.check_lengths("reference log-probs", &rollouts.lengths())?;
-                Ok(scores)
-            }
+            Self::Policy(reference) => log_probs(learners, reference.model(), rollouts, config),
+            Self::Scorer(scorer) => scored(learners, scorer.as_ref(), rollouts, config),
         }
     }
 }
@@ -66,13 +67,15 @@ pub struct Learner<M: PolicyModel, V: ValueModel> {
     pub(super) reference: Option<Reference<M>>,
     pub(super) critic: Option<Critic<V>>,
     pub(super) controllers: Controllers,
-    pub(super) learners: Arc<dyn Learners>,
+    pub(super) learners: LearnerGroup,
     /// Names and weights of the rewards, for estimators that read them one by one.
     pub(super) reward_names: Vec<String>,
     pub(super) reward_weights: Vec<f64>,
     pub(super) progress: Progress,
     /// What [`description`](Self::description) gave.
     description: OnceLock<Value>,
+    /// Set once the learners' weights are known to be the same.
+    checked: OnceLock<()>,
 }
 
 /// How far a run has come.
@@ -95,15 +98,16 @@ impl<M: PolicyModel, V: ValueModel> Learner<M, V> {
         Ok(Self {
             optimizer: Optimizer::new(config.optimizer)?,
             controllers: Controllers::new(&config),
+            learners: LearnerGroup::alone(&config),
             config,
             policy,
             reference: None,
             critic: None,
-            learners: Arc::new(Alone),
             reward_names: Vec::new(),
             reward_weights: Vec::new(),
             progress: Progress::default(),
             description: OnceLock::new(),
+            checked: OnceLock::new(),
         })
     }
 
@@ -157,6 +161,7 @@ impl<M: PolicyModel, V: ValueModel> Learner<M, V> {
             baselines,
             metrics: collected,
         } = collected;
+        self.check_learners(&rollouts)?;
         let greedy: Vec<f64> = baselines.iter().flatten().copied().flatten().collect();
         let experience = self.prepare(rollouts, baselines.as_deref())?;
         times.prepare = times.lap();
@@ -220,6 +225,50 @@ impl<M: PolicyModel, V: ValueModel> Learner<M, V> {
         Ok((record, experience.rollouts))
     }
 
+    /// Fails unless all learners learn from the same rollouts, with the same settings and weights.
+    fn check_learners(&self, rollouts: &RolloutBuffer) -> Result<()> {
+        if !self.learners.several() {
+            return Ok(());
+        }
+        self.check_start()?;
+        let hash = rollouts_hash(rollouts);
+        self.learners.check_same("rollouts", Ok(hash))
+    }
+
+    /// When training begins, fails unless all learners have the same settings and weights.
+    ///
+    /// # Errors
+    /// If they differ.
+    pub(super) fn check_start(&self) -> Result<()> {
+        if !self.learners.several() || self.checked.set(()).is_err() {
+            return Ok(());
+        }
+        let broken = |reason| Error::config("settings", reason, "ones that can be written as JSON");
+        let settings = serde_json::to_vec(&self.config).map_err(broken);
+        let settings = settings.map(|bytes| u64::from(crc32fast::hash(&bytes)));
+        self.learners.check_same("settings", settings)?;
+        self.check_weights()
+    }
+
+    /// Fails unless all learners have the same weights.
+    ///
+    /// # Errors
+    /// If they differ, or the device cannot give them back.
+    pub(super) fn check_weights(&self) -> Result<()> {
+        if !self.learners.several() {
+            return Ok(());
+        }
+        self.learners
+            .check_same("weights of the policy", weights_hash(&self.policy))?;
+        match &self.critic {
+            None => Ok(()),
+            Some(critic) => {
+                let hash = weights_hash(&critic.model);
+                self.learners.check_same("weights of the critic", hash)
+            }
+        }
+    }
+
     /// Everything that is computed once, before the first update.
     fn prepare(
         &self,
@@ -236,20 +285,23 @@ impl<M: PolicyModel, V: ValueModel> Learner<M, V> {
             || correction.is_some()
             || self.config.advantage.needs_ref_log_probs();
         let (old_log_probs, squares) = if self.config.advantage.needs_probabilities() {
-            let [old, squares] = probabilities(&self.policy, &rollouts, &config)?;
+            let [old, squares] = probabilities(&self.learners, &self.policy, &rollouts, &config)?;
             (Some(old), Some(squares))
         } else if wants_old {
-            (Some(log_probs(&self.policy, &rollouts, &config)?), None)
+            (
+                Some(log_probs(&self.learners, &self.policy, &rollouts, &config)?),
+                None,
+            )
         } else {
             (None, None)
         };
         let reference = self.reference.as_ref();
         let ref_log_probs = reference
-            .map(|reference| reference.log_probs(&rollouts, &config))
+            .map(|reference| reference.log_probs(&self.learners, &rollouts, &config))
             .transpose()?;
         let critic = self.critic.as_ref();
         let values = critic
-            .map(|critic| values(&critic.model, &rollouts, &config))
+            .map(|critic| values(&self.learners, &critic.model, &rollouts, &config))
             .transpose()?;
         let penalties = self.kl_penalties(old_log_probs.as_ref(), ref_log_probs.as_ref())?;
         let token_rewards = added(penalties, rollouts.token_rewards())?;

@@ -4,6 +4,7 @@
 mod async_rollouts;
 mod builder;
 mod checkpoint;
+mod checkpoint_copy;
 mod collector;
 mod config;
 mod controllers;
@@ -27,6 +28,7 @@ mod sampler_metrics;
 mod schedule;
 mod scorer;
 mod sft;
+mod sharded;
 mod source;
 mod step_metrics;
 mod trained;
@@ -42,7 +44,9 @@ pub use config::{AdaptiveTarget, CriticConfig, KlInReward, TrainerConfig};
 pub use dynamic_sampling::{DynamicSampling, Exhausted};
 pub use evaluate::{Evaluation, EvaluationConfig, evaluate, pass_at_k};
 pub use learner::Learner;
-pub use learners::{Alone, Learners};
+#[cfg(feature = "mpi")]
+pub use learners::Mpi;
+pub use learners::{Alone, Learners, Threads};
 pub use optimizer::{Optimizer, OptimizerConfig, UpdateReport, global_norm};
 pub use problems::{Draw, ProblemSource, ShuffledProblems};
 pub use rejection::{

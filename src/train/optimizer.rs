@@ -4,6 +4,7 @@
 //! device and by parameter ids; this one clips by the norm of the whole gradient and keeps its moments by the
 //! model's own structure and device, so that a checkpoint can be read on any device of a build.
 
+use std::ops::Range;
 use std::path::Path;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
@@ -114,18 +115,38 @@ pub struct UpdateReport {
 ///
 /// Parameters in half precision (f16, bf16) have f32 moments and an f32 copy that is updated in their place and rounded into
 /// them: most updates are smaller than what half precision can add.
+///
+/// Of several learners each may hold a part of the state; see
+/// [`TrainerConfig::sharded_optimizer`](super::TrainerConfig::sharded_optimizer).
 #[derive(Debug, Default)]
 pub struct Optimizer {
     config: OptimizerConfig,
     updates: u64,
-    first: GradientsParams,
-    second: GradientsParams,
-    /// Of parameters in half precision, what they are the rounded value of.
-    master: GradientsParams,
+    pub(super) state: State,
 }
 
-/// The images of the model that a checkpoint holds beside its weights.
-const IMAGES: [&str; 3] = ["m", "v", "w"];
+/// What an optimizer knows of each trained parameter.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    pub first: GradientsParams,
+    pub second: GradientsParams,
+    /// Of parameters in half precision, what they are the rounded value of.
+    pub master: GradientsParams,
+}
+
+impl State {
+    /// The images of the model that a checkpoint holds beside its weights, by the ends of their names.
+    pub fn images(&mut self) -> [(&'static str, &mut GradientsParams); 3] {
+        [
+            ("m", &mut self.first),
+            ("v", &mut self.second),
+            (MASTERS, &mut self.master),
+        ]
+    }
+}
+
+/// The image that is there only if there are parameters in half precision.
+const MASTERS: &str = "w";
 
 impl Optimizer {
     /// An optimizer that has made no update.
@@ -169,6 +190,18 @@ impl Optimizer {
         gradients: GradientsParams,
     ) -> Result<UpdateReport> {
         let grad_norm = global_norm(&gradients, model)?;
+        let (report, numbers) = self.begin(grad_norm)?;
+        if let Some(numbers) = numbers {
+            self.move_along(model, gradients, numbers);
+        }
+        Ok(report)
+    }
+
+    /// Counts an update along a gradient of this norm and gives its numbers; none if the gradient is zero.
+    ///
+    /// # Errors
+    /// If the norm is not finite.
+    pub(super) fn begin(&mut self, grad_norm: f64) -> Result<(UpdateReport, Option<AdamW>)> {
         if !grad_norm.is_finite() {
             return Err(Error::NonFinite {
                 what: "the gradient norm".into(),
@@ -184,7 +217,7 @@ impl Optimizer {
             learning_rate,
         };
         if grad_norm == 0.0 {
-            return Ok(report);
+            return Ok((report, None));
         }
         let scale = match self.config.max_grad_norm {
             Some(max) if grad_norm > max => max / grad_norm,
@@ -192,24 +225,37 @@ impl Optimizer {
         };
         self.updates += 1;
         let (beta_1, beta_2) = (self.config.beta_1, self.config.beta_2);
+        let numbers = AdamW {
+            beta_1,
+            beta_2,
+            epsilon: self.config.epsilon,
+            learning_rate,
+            scale,
+            // Powers of the decays by the number of updates: the moments start at zero.
+            corrections: [beta_1, beta_2].map(|beta| 1.0 - beta.powf(self.updates as f64)),
+        };
+        Ok((report, Some(numbers)))
+    }
+
+    /// Moves `model` along `gradients`.
+    pub(super) fn move_along<M: Module>(
+        &mut self,
+        model: &mut M,
+        gradients: GradientsParams,
+        numbers: AdamW,
+    ) {
         let mut update = Update {
-            config: self.config,
-            numbers: AdamW {
-                beta_1,
-                beta_2,
-                epsilon: self.config.epsilon,
-                learning_rate,
-                scale,
-                // Powers of the decays by the number of updates: the moments start at zero.
-                corrections: [beta_1, beta_2].map(|beta| 1.0 - beta.powf(self.updates as f64)),
-            },
+            decay: self.config.weight_decay,
+            numbers,
             gradients,
-            first: &mut self.first,
-            second: &mut self.second,
-            master: &mut self.master,
+            state: &mut self.state,
         };
         *model = model.clone().map(&mut update);
-        Ok(report)
+    }
+
+    /// The decay of a parameter of `dimensions` dimensions: of matrices, not of norms and biases.
+    pub(super) fn decay(&self, dimensions: usize) -> f64 {
+        decay(self.config.weight_decay, dimensions)
     }
 
     /// Writes the moments under `folder` as `{name}.m.bpk` and `{name}.v.bpk`; and `{name}.w.bpk`, if there are parameters in half
@@ -218,22 +264,14 @@ impl Optimizer {
     /// # Errors
     /// If a file cannot be written.
     pub fn save<M: Module>(&self, model: &M, folder: &Path, name: &str) -> Result<()> {
-        let trained = Trained::of(model);
-        let all = [&self.first, &self.second, &self.master];
-        for (moments, suffix) in all.into_iter().zip(IMAGES) {
-            if suffix == "w" && moments.is_empty() {
-                continue;
-            }
-            let path = folder.join(format!("{name}.{suffix}.bpk"));
-            // The moments of a model have the shape of the model: they are saved as one.
-            let image = model.valid().map(&mut WithMoments {
-                moments,
-                trained: &trained,
-                masters: suffix == "w",
-            });
-            trained.save(image, &path)?;
-        }
-        Ok(())
+        let State {
+            first,
+            second,
+            master,
+        } = &self.state;
+        save_image(model, first, "m", folder, name)?;
+        save_image(model, second, "v", folder, name)?;
+        save_image(model, master, MASTERS, folder, name)
     }
 
     /// Reads what [`save`](Self::save) wrote for a model of the same structure, after `updates` updates.
@@ -247,13 +285,25 @@ impl Optimizer {
         name: &str,
         updates: u64,
     ) -> Result<()> {
+        self.load_parts(model, folder, name, updates, |_, values| values)
+    }
+
+    /// The same of a part of the state: `part` gives that of a parameter's values, with their positions among those of all trained
+    /// parameters.
+    pub(super) fn load_parts<M: Module>(
+        &mut self,
+        model: &M,
+        folder: &Path,
+        name: &str,
+        updates: u64,
+        part: impl Fn(Range<usize>, TensorData) -> TensorData,
+    ) -> Result<()> {
         self.updates = updates;
         let trained = Trained::of(model);
-        let all = [&mut self.first, &mut self.second, &mut self.master];
-        for (moments, suffix) in all.into_iter().zip(IMAGES) {
+        for (suffix, moments) in self.state.images() {
             let path = folder.join(format!("{name}.{suffix}.bpk"));
-            if suffix == "w" && !path.exists() {
-                *moments = GradientsParams::new();
+            *moments = GradientsParams::new();
+            if suffix == MASTERS && !path.exists() {
                 continue;
             }
             let mut values = Values {
@@ -263,15 +313,43 @@ impl Optimizer {
             trained
                 .load_as_written(model.valid(), &path)?
                 .visit(&mut values);
-            *moments = GradientsParams::new();
             model.visit(&mut FillMoments {
                 trained: &trained,
                 values: values.values.into_iter(),
                 moments,
+                offset: 0,
+                part: &part,
             });
         }
         Ok(())
     }
+}
+
+fn decay(decay: f64, dimensions: usize) -> f64 {
+    if dimensions >= 2 { decay } else { 0.0 }
+}
+
+/// Writes `moments`, whole, as the image `suffix` of `model`.
+pub(super) fn save_image<M: Module>(
+    model: &M,
+    moments: &GradientsParams,
+    suffix: &str,
+    folder: &Path,
+    name: &str,
+) -> Result<()> {
+    let masters = suffix == MASTERS;
+    if masters && moments.is_empty() {
+        return Ok(());
+    }
+    let trained = Trained::of(model);
+    let path = folder.join(format!("{name}.{suffix}.bpk"));
+    // The moments of a model have the shape of the model: they are saved as one.
+    let image = model.valid().map(&mut WithMoments {
+        moments,
+        trained: &trained,
+        masters,
+    });
+    trained.save(image, &path)
 }
 
 /// `sqrt(sum of g^2)` over all parameters, with one read from the device.
@@ -313,12 +391,10 @@ impl ModuleVisitor for Squares<'_> {
 }
 
 struct Update<'a> {
-    config: OptimizerConfig,
+    decay: f64,
     numbers: AdamW,
     gradients: GradientsParams,
-    first: &'a mut GradientsParams,
-    second: &'a mut GradientsParams,
-    master: &'a mut GradientsParams,
+    state: &'a mut State,
 }
 
 impl ModuleMapper for Update<'_> {
@@ -328,25 +404,22 @@ impl ModuleMapper for Update<'_> {
             return param;
         };
         let gradient = in_f32(gradient);
-        let decay = if D >= 2 {
-            self.config.weight_decay
-        } else {
-            0.0
-        };
+        let decay = decay(self.decay, D);
+        let state = &mut *self.state;
         param.map(|weight| {
             let tracked = weight.is_require_grad();
             let dtype = weight.dtype();
             let rounded = is_half(dtype);
-            let old = match self.master.remove(id) {
+            let old = match state.master.remove(id) {
                 Some(master) if rounded => master,
                 _ => in_f32(weight.clone().inner()),
             };
-            let moments = [self.first.remove(id), self.second.remove(id)];
+            let moments = [state.first.remove(id), state.second.remove(id)];
             let (mut moved, [first, second]) = self.numbers.step(old, gradient, moments, decay);
-            self.first.register(id, first);
-            self.second.register(id, second);
+            state.first.register(id, first);
+            state.second.register(id, second);
             if rounded {
-                self.master.register(id, moved.clone());
+                state.master.register(id, moved.clone());
                 moved = moved.cast(dtype);
             }
             on_tape_of(moved, &weight).set_require_grad(tracked)
@@ -392,20 +465,33 @@ impl ModuleVisitor for Values<'_> {
 }
 
 /// Registers values, in the module's order, as the moments of its trained parameters.
-struct FillMoments<'a> {
+struct FillMoments<'a, P> {
     trained: &'a Trained,
     values: std::vec::IntoIter<TensorData>,
     moments: &'a mut GradientsParams,
+    /// The numbers of the parameters before this one.
+    offset: usize,
+    part: &'a P,
 }
 
-impl ModuleVisitor for FillMoments<'_> {
+impl<P: Fn(Range<usize>, TensorData) -> TensorData> ModuleVisitor for FillMoments<'_, P> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         if self.trained.contains(param.id)
             && let Some(value) = self.values.next()
         {
             let device = param.val().inner().device();
-            self.moments
-                .register(param.id, Tensor::<D>::from_data(value, &device));
+            let place = self.offset..self.offset + value.num_elements();
+            self.offset = place.end;
+            let part = (self.part)(place, value);
+            match part.rank() {
+                _ if part.num_elements() == 0 => {}
+                1 => self
+                    .moments
+                    .register(param.id, Tensor::<1>::from_data(part, &device)),
+                _ => self
+                    .moments
+                    .register(param.id, Tensor::<D>::from_data(part, &device)),
+            }
         }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use super::evaluate::EvaluationConfig;
+use super::learners::LearnerGroup;
 use super::observer::{Observer, RunInfo, StepRecord};
 use super::trainer::Trainer;
 use crate::folder::RunLock;
@@ -79,6 +80,9 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
     /// The record of a step that was followed by an evaluation carries `eval/accuracy`, `eval/mean_length`
     /// and, if sampled, `eval/pass@1` and `eval/pass@k`.
     ///
+    /// Of several learners the first one calls the observer and writes the checkpoints; the others' observers are not used. All of them
+    /// stop after the same step if one of them is to stop.
+    ///
     /// The folder of the checkpoints belongs to this run: another process cannot train there at the same time, and a trainer that
     /// was not loaded from it does not touch what is in it.
     ///
@@ -96,14 +100,16 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
         if let Some(evaluation) = &config.evaluation {
             self.check_evaluation(evaluation)?;
         }
-        if let Some(checkpoints) = &config.checkpoints
-            && self.is_first_learner()
-        {
-            let lock = RunLock::acquire(&checkpoints.folder)?;
-            self.check_folder(&checkpoints.folder)?;
-            self.lock = Some(lock);
-        }
-        let result = self.observed(config, observer, stop);
+        let locked = match &config.checkpoints {
+            Some(checkpoints) if self.learners().is_first() => self.lock_folder(checkpoints),
+            _ => Ok(()),
+        };
+        self.learners().agree("start of the run", locked)?;
+        let mut nobody: Vec<Box<dyn Observer>> = Vec::new();
+        let result = match self.learners().is_first() {
+            true => self.observed(config, observer, stop),
+            false => self.observed(config, &mut nobody, stop),
+        };
         self.lock = None;
         result
     }
@@ -114,11 +120,12 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
         observer: &mut dyn Observer,
         stop: &AtomicBool,
     ) -> Result<RunEnd> {
-        observer.on_start(&RunInfo {
+        let started = observer.on_start(&RunInfo {
             first_step: self.steps_done(),
             last_step: config.steps,
             title: config.title.clone(),
-        })?;
+        });
+        self.learners().agree("start of the observers", started)?;
         let result = self.steps(config, observer, stop);
         let ended = observer.on_end();
         let end = result?;
@@ -137,8 +144,15 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
         Ok(())
     }
 
-    fn is_first_learner(&self) -> bool {
-        self.learner.learners.rank() == 0
+    pub(super) fn learners(&self) -> &LearnerGroup {
+        &self.learner.learners
+    }
+
+    fn lock_folder(&mut self, checkpoints: &RunCheckpoints) -> Result<()> {
+        let lock = RunLock::acquire(&checkpoints.folder)?;
+        self.check_folder(&checkpoints.folder)?;
+        self.lock = Some(lock);
+        Ok(())
     }
 
     fn check_evaluation(&self, evaluation: &RunEvaluation) -> Result<()> {
@@ -188,7 +202,8 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
         saved: &mut Option<u64>,
     ) -> Result<RunEnd> {
         while self.steps_done() < config.steps {
-            if stop.load(Ordering::Relaxed) {
+            let raised = stop.load(Ordering::Relaxed);
+            if self.learners().any("stop of the run", raised)? {
                 return Ok(RunEnd::Stopped);
             }
             let mut record = self.step()?;
@@ -202,7 +217,8 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
             observer.on_rollouts(record.step, &self.last_rollouts)?;
             // The record comes first: a run that is killed in between resumes from the checkpoint before
             // and drops the records after it, so none is lost and none comes twice.
-            observer.on_step(&record)?;
+            let observed = observer.on_step(&record);
+            self.learners().agree("record of the step", observed)?;
             evaluated?;
             if let Some(checkpoints) = &config.checkpoints
                 && record.step.is_multiple_of(checkpoints.every)
@@ -241,11 +257,11 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
         saved: &mut Option<u64>,
     ) -> Result<()> {
         if let Some(checkpoints) = &config.checkpoints
-            && self.is_first_learner()
             && *saved != Some(self.steps_done())
         {
             // A checkpoint must not survive a power loss that its records do not.
-            observer.sync()?;
+            let synced = observer.sync();
+            self.learners().agree("records of the steps", synced)?;
             self.save_checkpoint(&checkpoints.folder, checkpoints.keep)?;
             *saved = Some(self.steps_done());
         }

@@ -5,6 +5,7 @@ use crate::policy::{LogProbConfig, PolicyModel};
 use crate::types::{PerToken, RolloutBuffer};
 
 use super::experience::log_probs;
+use super::learners::LearnerGroup;
 
 /// How a [`Scorer`] is to compute log-probs.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -53,7 +54,8 @@ impl<M: PolicyModel> ModelScorer<M> {
 
 impl<M: PolicyModel> Scorer for ModelScorer<M> {
     fn log_probs(&self, rollouts: &RolloutBuffer, config: &ScoringConfig) -> Result<PerToken> {
-        log_probs(&self.model, rollouts, config)
+        // The trainer gives each learner its own rollouts.
+        log_probs(&LearnerGroup::one(), &self.model, rollouts, config)
     }
 
     fn name(&self) -> String {

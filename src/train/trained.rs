@@ -5,10 +5,12 @@
 
 use std::path::Path;
 
-use burn::module::{Module, ParamGroup};
+use burn::module::{Module, ModuleMapper, Param, ParamGroup};
 use burn::store::ModuleRecord;
+use burn::tensor::Tensor;
 
 pub(super) use crate::policy::Trained;
+use crate::policy::on_tape_of;
 use crate::{Error, Result};
 
 impl Trained {
@@ -55,8 +57,30 @@ impl Trained {
             let reason = format!("holds {found} parameters where the model trains {wanted}");
             return Err(refuse(reason));
         }
-        image
+        let loaded = image
             .try_load_record(with_types(record).allow_partial(!self.all()))
-            .map_err(|reason| refuse(reason.to_string()))
+            .map_err(|reason| refuse(reason.to_string()))?;
+        // On `flex` a tensor is read from the file when it is first used, and the file may be gone by then.
+        Ok(loaded.map(&mut Own {
+            trained: self.flags.iter(),
+        }))
+    }
+}
+
+/// Gives trained parameters memory of their own.
+struct Own<'a> {
+    trained: std::slice::Iter<'a, bool>,
+}
+
+impl ModuleMapper for Own<'_> {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        if self.trained.next() != Some(&true) {
+            return param;
+        }
+        param.map(|weight| {
+            let tracked = weight.is_require_grad();
+            let own = weight.clone().inner().mul_scalar(1.0);
+            on_tape_of(own, &weight).set_require_grad(tracked)
+        })
     }
 }

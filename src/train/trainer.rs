@@ -119,17 +119,31 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
         self.learner.updates_made().0
     }
 
+    /// Bytes of optimizer state that this learner holds, of policy and critic: moments, and f32 copies of weights in half precision.
+    pub fn optimizer_bytes(&self) -> usize {
+        let learner = &self.learner;
+        let bytes = learner
+            .optimizer
+            .state_bytes(&learner.learners, &learner.policy);
+        let critic = learner.critic.as_ref();
+        bytes
+            + critic.map_or(0, |one| {
+                one.optimizer.state_bytes(&learner.learners, &one.model)
+            })
+    }
+
     /// The rollouts of the last step, scored.
     pub fn last_rollouts(&self) -> &RolloutBuffer {
         &self.last_rollouts
     }
 
-    /// Evaluates the policy as it is now.
+    /// Evaluates the policy as it is now. Several learners divide the problems: all of them must call it.
     ///
     /// # Errors
     /// As [`evaluate`](super::evaluate()).
     pub fn evaluate(&self, problems: &[Problem], config: &EvaluationConfig) -> Result<Evaluation> {
         evaluate_with(
+            &self.learner.learners,
             self.collector.agent_loop.as_ref(),
             &self.learner.policy,
             self.collector.tokenizer.as_ref(),
@@ -169,6 +183,7 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
             source,
             ..
         } = self;
+        learner.check_start()?;
         source.next(collector, learner.state())
     }
 

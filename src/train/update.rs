@@ -5,10 +5,10 @@ use burn::optim::GradientsParams;
 use rayon::prelude::*;
 
 use super::config::TrainerConfig;
-use super::experience::Experience;
-use super::gradients::sum_gradients;
+use super::experience::{Experience, in_parts};
+use super::gradients::{Computed, Gradients, Shards, gathered};
 use super::learner::Learner;
-use super::learners::{Learners, dealt, gather_values};
+use super::learners::{LearnerGroup, dealt_to};
 use super::optimizer::{Optimizer, UpdateReport};
 use crate::loss::{
     LossInput, LossMetrics, PolicyObjective, StepCounts, StepStatistics, value_loss,
@@ -38,16 +38,33 @@ pub(super) struct Updates {
 /// An update that was made, or the [`Error::NonFinite`] that kept it from being made.
 type Outcome<T> = std::result::Result<T, Error>;
 
-/// Makes an update, unless the gradient is not finite.
+/// Makes an update with the gradients of all learners, unless they are not finite.
 fn make<M: Module>(
+    group: &LearnerGroup,
     optimizer: &mut Optimizer,
     model: &mut M,
-    gradients: GradientsParams,
+    gradients: Gradients,
 ) -> Result<Outcome<UpdateReport>> {
-    match optimizer.step(model, gradients) {
+    let outcome = match gradients {
+        Gradients::Whole(gradients) => optimizer.step(model, gradients),
+        Gradients::Part(part) => optimizer.step_together(group, model, part),
+    };
+    match outcome {
         Err(error) if !matches!(error, Error::NonFinite { .. }) => Err(error),
         outcome => Ok(outcome),
     }
+}
+
+/// The shards of this learner, each with its micro-batches and their positions among `parts`.
+fn own_shards<'a>(
+    group: &LearnerGroup,
+    parts: &'a [Vec<usize>],
+) -> impl Iterator<Item = Vec<(usize, &'a Vec<usize>)>> {
+    let shards = group.shards();
+    group.own_shards().map(move |shard| {
+        let own = |(at, _): &(usize, &Vec<usize>)| dealt_to(*at, shards) == shard;
+        parts.iter().enumerate().filter(own).collect()
+    })
 }
 
 impl<M: PolicyModel, V: ValueModel> Learner<M, V> {
@@ -87,7 +104,7 @@ impl<M: PolicyModel, V: ValueModel> Learner<M, V> {
                         view: &view,
                         lengths: &lengths,
                         rows: &kept,
-                        learners: self.learners.as_ref(),
+                        learners: &self.learners,
                     };
                     match update.apply(&mut self.policy, &mut self.optimizer)? {
                         Ok((report, metrics)) => {
@@ -125,29 +142,38 @@ impl<M: PolicyModel, V: ValueModel> Learner<M, V> {
             ));
         };
         let device = critic.model.device();
-        let learners = self.learners.as_ref();
-        let mut gradients = GradientSum::default();
-        let mut metrics = LossMetrics::default();
         let parts = cut(&self.config, view, rows, self.config.micro_batch);
-        for part in dealt(learners, &parts) {
-            let batch = RolloutBatch::new(view, part, &device)?;
-            let pass = batch.value_pass(&critic.model)?;
-            let loss = value_loss(
-                &pass.values,
-                &batch.per_token(old, "values")?,
-                &batch.per_token(returns, "returns")?,
-                &batch.mask,
-                &critic.config.value_loss,
-                counts,
-            )?;
-            metrics.merge(&loss.sums.read()?);
-            let new = pass.backward(loss.loss, &critic.model)?;
-            gradients.add(&critic.model, new);
-        }
-        let mut gradients = gradients.finish();
-        sum_gradients(learners, &critic.model, &mut gradients)?;
-        let metrics = merged(learners, metrics)?;
-        let report = make(&mut critic.optimizer, &mut critic.model, gradients)?;
+        let own = || {
+            let mut metrics = Vec::new();
+            let mut shards = Shards::of(&critic.model);
+            for shard in own_shards(&self.learners, &parts) {
+                let mut gradients = GradientSum::default();
+                for (at, part) in shard {
+                    let batch = RolloutBatch::new(view, part, &device)?;
+                    let pass = batch.value_pass(&critic.model)?;
+                    let loss = value_loss(
+                        &pass.values,
+                        &batch.per_token(old, "values")?,
+                        &batch.per_token(returns, "returns")?,
+                        &batch.mask,
+                        &critic.config.value_loss,
+                        counts,
+                    )?;
+                    metrics.push((at, loss.sums.read()?));
+                    let new = pass.backward(loss.loss, &critic.model)?;
+                    gradients.add(&critic.model, new);
+                }
+                shards.push(gradients);
+            }
+            Ok(Computed {
+                metrics,
+                gradients: shards.finish(),
+            })
+        };
+        let computed = own();
+        let (metrics, gradients) = gathered(&self.learners, &critic.model, computed)?;
+        let (optimizer, model) = (&mut critic.optimizer, &mut critic.model);
+        let report = make(&self.learners, optimizer, model, gradients)?;
         Ok(report.map(|report| (report, metrics)))
     }
 }
@@ -166,18 +192,6 @@ fn cut(
 /// small](is_small).
 const SMALL_ROWS: usize = 16;
 const SMALL_PARTS: usize = 8;
-
-/// The metrics of all learners together.
-fn merged(learners: &dyn Learners, mine: LossMetrics) -> Result<LossMetrics> {
-    let mut all = LossMetrics::default();
-    if learners.size() == 1 {
-        return Ok(mine);
-    }
-    for message in gather_values(learners, mine.to_message())? {
-        all.merge(&LossMetrics::from_message(message));
-    }
-    Ok(all)
-}
 
 /// The rollouts of each update of a pass: whole groups, in an order of their own for each pass.
 fn mini_batches(
@@ -215,7 +229,7 @@ struct Update<'a> {
     view: &'a RolloutView<'a>,
     lengths: &'a [usize],
     rows: &'a [usize],
-    learners: &'a dyn Learners,
+    learners: &'a LearnerGroup,
 }
 
 impl Update<'_> {
@@ -225,33 +239,8 @@ impl Update<'_> {
         optimizer: &mut Optimizer,
     ) -> Result<Outcome<(UpdateReport, LossMetrics)>> {
         let statistics = self.statistics(policy)?;
-        let mut sums = LossMetrics::default();
-        let mut gradients = GradientSum::default();
-        let small = is_small(policy);
-        let rows = self.config.micro_batch;
-        let rows = if small { rows.min(SMALL_ROWS) } else { rows };
-        let parts = cut(self.config, self.view, &self.moving(), rows);
-        let parts: Vec<&Vec<usize>> = dealt(self.learners, &parts).collect();
-        for together in parts.chunks(if small { SMALL_PARTS } else { 1 }) {
-            // Each part on a tape of its own; the sum is in their order, whichever thread is first.
-            let models: Vec<(M, &Vec<usize>)> = match together {
-                [one] => vec![(policy.clone(), *one)],
-                several => several.iter().map(|part| (fork(policy), *part)).collect(),
-            };
-            let done: Vec<_> = models
-                .into_par_iter()
-                .map(|(policy, part)| self.part(&policy, part, &statistics))
-                .collect::<Result<_>>()?;
-            for (new, part_gradients) in done {
-                sums.merge(&new);
-                gradients.add(policy, part_gradients);
-            }
-            if sums.sum("loss").is_none_or(|loss| !loss.is_finite()) {
-                // There is no update to be made: the other micro-batches need not be computed.
-                break;
-            }
-        }
-        let sums = merged(self.learners, sums)?;
+        let computed = self.own_shards(policy, &statistics);
+        let (sums, gradients) = gathered(self.learners, policy, computed)?;
         if let Some(value) = sums.sum("loss").filter(|loss| !loss.is_finite()) {
             return Ok(Err(Error::NonFinite {
                 what: "the policy loss".into(),
@@ -260,10 +249,54 @@ impl Update<'_> {
                 advice: "look for log-probs of -inf, or lower the learning rate".into(),
             }));
         }
-        let mut gradients = gradients.finish();
-        sum_gradients(self.learners, policy, &mut gradients)?;
-        let report = make(optimizer, policy, gradients)?;
+        let report = make(self.learners, optimizer, policy, gradients)?;
         Ok(report.map(|report| (report, sums)))
+    }
+
+    /// Losses and gradients of this learner's shards.
+    fn own_shards<M: PolicyModel>(
+        &self,
+        policy: &M,
+        statistics: &StepStatistics,
+    ) -> Result<Computed> {
+        let small = is_small(policy);
+        let rows = self.config.micro_batch;
+        let rows = if small { rows.min(SMALL_ROWS) } else { rows };
+        let parts = cut(self.config, self.view, &self.moving(), rows);
+        let mut metrics = Vec::new();
+        let mut shards = Shards::of(policy);
+        for shard in own_shards(self.learners, &parts) {
+            let mut gradients = GradientSum::default();
+            let mut sums = LossMetrics::default();
+            for together in shard.chunks(if small { SMALL_PARTS } else { 1 }) {
+                // Each part on a tape of its own; the sum is in their order, whichever thread is first.
+                let models: Vec<(M, &Vec<usize>)> = match together {
+                    [(_, one)] => vec![(policy.clone(), *one)],
+                    several => several
+                        .iter()
+                        .map(|(_, part)| (fork(policy), *part))
+                        .collect(),
+                };
+                let done: Vec<_> = models
+                    .into_par_iter()
+                    .map(|(policy, part)| self.part(&policy, part, statistics))
+                    .collect::<Result<_>>()?;
+                for ((at, _), (new, part_gradients)) in together.iter().zip(done) {
+                    sums.merge(&new);
+                    metrics.push((*at, new));
+                    gradients.add(policy, part_gradients);
+                }
+                if sums.sum("loss").is_none_or(|loss| !loss.is_finite()) {
+                    // There is no update to be made: the other micro-batches of the shard need not be computed.
+                    break;
+                }
+            }
+            shards.push(gradients);
+        }
+        Ok(Computed {
+            metrics,
+            gradients: shards.finish(),
+        })
     }
 
     /// The loss of the rollouts `part` and its gradients; none if it is not finite.
@@ -316,12 +349,27 @@ impl Update<'_> {
         if self.objective.needs_statistics() {
             let model = policy.valid();
             let mut inputs = Vec::new();
-            for part in cut(self.config, self.view, self.rows, self.config.micro_batch) {
-                let batch = RolloutBatch::new(self.view, &part, &model.device())?;
-                let scores = match whole_step {
-                    true => batch.score(&model, &self.config.log_probs())?,
+            let parts = cut(self.config, self.view, self.rows, self.config.micro_batch);
+            let score = |batch: &RolloutBatch| {
+                let scores = batch.score(&model, &self.config.log_probs())?;
+                Ok([
+                    batch.unpad(scores.log_probs, "log-probs")?,
+                    batch.unpad(scores.entropies, "entropies")?,
+                ])
+            };
+            let device = model.device();
+            let current = whole_step
+                .then(|| in_parts(self.learners, self.view, &parts, &device, score))
+                .transpose()?;
+            for part in parts {
+                let batch = RolloutBatch::new(self.view, &part, &device)?;
+                let scores = match &current {
+                    Some([log_probs, entropies]) => TokenScores {
+                        log_probs: batch.per_token(log_probs, "log-probs")?,
+                        entropies: batch.per_token(entropies, "entropies")?,
+                    },
                     // Only what was known before the update is compared.
-                    false => TokenScores {
+                    None => TokenScores {
                         log_probs: batch
                             .per_token(&self.experience.sampler_log_probs, "sampler log-probs")?,
                         entropies: batch.mask.clone(),
