@@ -117,7 +117,7 @@ const EXCEPTIONS: [(&str, &str, &[f64], &str); 21] = [
     ("gsm_symbolic", "full width", &[0.0], "digits are 0 to 9"),
     (
         "polynomial_equations",
-        "full width",
+        "full width digits",
         &[],
         "digits are 0 to 9",
     ),

@@ -343,6 +343,7 @@ def polynomial_equations(gold, item, rng):
     yield "not a number", ", ".join(parts + ["nan"])
     yield "exponents", ", ".join(part + "e0" for part in parts)
     yield "commas only", ",,"
+    yield "full width digits", gold.translate({ord(str(digit)): 0xFF10 + digit for digit in range(10)})
 
 
 SPECIAL = {
@@ -397,6 +398,8 @@ def main():
             gold = reference(item)
             other = reference(entries[(at + 1) % len(entries)])
             answers = [*general(gold, other), *SPECIAL.get(task, number)(gold, item, rng)]
+            if task == "polynomial_equations":  # Which has full width digits of its own.
+                answers = [answer for answer in answers if answer[0] != "full width"]
             cases = [[kind, given, score(dataset, given, item)] for kind, given in answers]
             metadata = {key: item["metadata"][key] for key in keys}
             line = {"task": task, "answer": gold, "metadata": metadata, "cases": cases}

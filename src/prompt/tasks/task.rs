@@ -26,7 +26,7 @@ pub(super) trait Generator {
 
 macro_rules! tasks {
     ($($name:literal $task:ident,)*) => {
-        /// A task of [this list](super::tasks), with its difficulty.
+        /// A task of [this list](crate::prompt::tasks), with its difficulty.
         ///
         /// As JSON it is the task's settings and its name, `{"task": "gcd", "numbers": {"start": 2, "end": 3}}`; what is absent is
         /// the default.
