@@ -119,7 +119,7 @@ fn print(published: &Published) -> Result<()> {
     say!("\nSupervised stages");
     say!("{}", rule());
     say!(
-        "{:<42}{:>13}{:>11}{:>11}{:>20}",
+        "{:<42}{:>13}{:>11}{:>14}{:>17}",
         "run",
         "",
         "published",

@@ -273,7 +273,7 @@ pub fn compare(model: &str, config: &PlanConfig, rows: &[(Hardware, Plan)]) {
         config,
     );
     say!(
-        "{:<12}{:>18}{:>18}{:>20}{:>20}   fits",
+        "{:<11} {:>15} {:>15} {:>18} {:>18}   fits",
         "hardware",
         "seconds a step",
         "hours",
@@ -286,7 +286,7 @@ pub fn compare(model: &str, config: &PlanConfig, rows: &[(Hardware, Plan)]) {
             Some(misfit) => format!("no: {}", misfit.phase),
         };
         say!(
-            "{:<12}{:>18}{:>18}{:>20}{:>20}   {fits}",
+            "{:<11} {:>15} {:>15} {:>18} {:>18}   {fits}",
             hardware.name,
             range(plan.step_seconds),
             range(plan.hours),
@@ -339,15 +339,16 @@ pub fn weak_scaling(model: &str, hardware: &Hardware, config: &PlanConfig, rows:
         );
     }
     say!(
-        "\nOn paper. Gradients in f32 are exchanged after each update, within nodes of {} at {} GB/s and between them at",
-        hardware.per_node,
-        short(0.4 * hardware.link)
+        "\nOn paper. Gradients in f32 are exchanged after each update and overlap with nothing, within"
     );
     say!(
-        "{} GB/s a device, and overlap with nothing. Every device waits for the longest completion of the step, of",
+        "nodes of {} at {} GB/s and between them at {} GB/s a device. Every device waits for the longest",
+        hardware.per_node,
+        short(0.4 * hardware.link),
         short(0.8 * hardware.network)
     );
     say!(
-        "which more completions have a longer one. Rewards, the host and the gathering of rollouts cost nothing."
+        "completion of the step, which grows with their number. Rewards, the host and the gathering of"
     );
+    say!("rollouts cost nothing.");
 }
