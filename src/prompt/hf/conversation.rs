@@ -83,29 +83,41 @@ impl ChatTokenizer {
         }
         self.begin(&opening, tools)?;
         let name = first_tool(tools).unwrap_or_else(|| "tool".to_owned());
-        let alone = exchanges.iter().map(|exchange| vec![*exchange; 3]);
-        let together = [exchanges, exchanges].concat();
-        for exchanges in alone.chain([together]) {
-            for content in ["", "Some words."] {
-                let mut conversation = opening.clone();
-                let mut warned = Vec::new();
-                for exchange in &exchanges {
-                    let (reply, observations) = exchange.messages(&name, content);
-                    conversation.push(reply);
-                    let observed = self.observe(&conversation, tools, &observations);
-                    let observed = observed.map_err(|error| exchange.refused(error))?;
-                    if let Some(rewritten) = observed.rewritten
-                        && !warned.contains(exchange)
-                        && exchanges.iter().all(|other| other == exchange)
-                    {
-                        warned.push(*exchange);
-                        tracing::warn!(after = %exchange.description(), %rewritten, "the history will be kept as sampled");
-                    }
-                    conversation.extend(observations);
+        for content in ["", "Some words."] {
+            let rehearse = |exchanges: &[Exchange]| {
+                self.rehearse(&opening, tools, exchanges, (&name, content))
+            };
+            for exchange in exchanges {
+                let rewritten = rehearse(&[*exchange; 3])?;
+                if let Some(rewritten) = rewritten.filter(|_| content.is_empty()) {
+                    let after = exchange.description();
+                    tracing::warn!(after, %rewritten, "the history will be kept as it was sampled");
                 }
             }
+            rehearse(&[exchanges, exchanges].concat())?;
         }
         Ok(())
+    }
+
+    /// Continues a conversation with one exchange after the other; gives the first place where the template rewrites the history.
+    fn rehearse(
+        &self,
+        opening: &[Message],
+        tools: Option<&str>,
+        exchanges: &[Exchange],
+        (tool, content): (&str, &str),
+    ) -> Result<Option<Error>> {
+        let mut conversation = opening.to_vec();
+        let mut rewritten = None;
+        for exchange in exchanges {
+            let (reply, observations) = exchange.messages(tool, content);
+            conversation.push(reply);
+            let observed = self.observe(&conversation, tools, &observations);
+            let observed = observed.map_err(|error| exchange.refused(error))?;
+            rewritten = rewritten.or(observed.rewritten);
+            conversation.extend(observations);
+        }
+        Ok(rewritten)
     }
 
     /// The ids of a conversation's beginning.

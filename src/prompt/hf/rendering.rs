@@ -1,5 +1,6 @@
 //! Renderings of one conversation in which what it spells stays text.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use minijinja::Value;
@@ -25,7 +26,8 @@ impl<'a> Rendering<'a> {
         variables: &Variables,
         messages: &[Value],
     ) -> Result<Self> {
-        let mut spelled = variables.strings();
+        // Each string once: messages have their fields' names in common.
+        let mut spelled: BTreeSet<String> = variables.strings().into_iter().collect();
         spelled.extend(messages.iter().flat_map(strings));
         let spelled: Vec<&str> = spelled.iter().map(String::as_str).collect();
         let marks = Marks::of(&spelled, tokenizer)?;
