@@ -10,7 +10,9 @@
 
 mod agent_loop;
 mod contract;
+mod json_text;
 mod player;
+pub mod process;
 mod rewards;
 
 pub use agent_loop::{AgentLoop, AgentLoopConfig};
