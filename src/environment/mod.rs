@@ -11,6 +11,8 @@
 mod agent_loop;
 mod contract;
 mod json_text;
+#[cfg(feature = "openenv")]
+pub mod openenv;
 mod player;
 pub mod process;
 mod rewards;
