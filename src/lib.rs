@@ -63,6 +63,7 @@
 //! | [`reward`] | how good it was | completions | named scores |
 //! | [`advantage`] | better than what | scores | a number per token |
 //! | [`loss`] | what to change | log-probs, advantages, a mask | a scalar |
+//! | [`plan`] | what it costs | a model's shape, devices, the work of a step | hours, bytes, dollars |
 //! | [`train`] | change it | all of the above | a better policy |
 //!
 //! # What is promised
@@ -89,7 +90,10 @@
 //! | `code` | yes | the reward for programs, run confined by [`rlvr_sandbox`](https://docs.rs/rlvr-sandbox) ([`reward::code`]; on Linux); implies `math` |
 //! | `progress` | yes | the progress bar ([`indicatif`](https://docs.rs/indicatif)) |
 //! | `chart` | yes | the SVG chart ([`plotters`](https://docs.rs/plotters)) |
+//! | `tensorboard` | | TensorBoard's event files; needs no further package |
 //! | `hf` | | open weights, tokenizers and chat templates in Hugging Face folders: [`policy::hf`], [`prompt::hf`] |
+//! | `remote` | | completions from vLLM and SGLang, whose weights follow: [`rollout::remote`]; implies `hf` |
+//! | `remote-tls` | | the same over `https://` |
 
 #![warn(missing_docs)]
 #![forbid(unsafe_code)]
@@ -101,6 +105,7 @@ mod folder;
 mod fused;
 mod host;
 pub mod loss;
+pub mod plan;
 pub mod policy;
 pub mod prelude;
 pub mod prompt;

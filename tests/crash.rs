@@ -1,6 +1,6 @@
 //! A run whose process is killed again and again, at random moments, is still the run that was never interrupted.
 //!
-//! 30 kills by default; `RLVR_CRASHES=200 cargo test --features ndarray,hf --test crash` for more.
+//! 30 kills by default; `RLVR_CRASHES=200 cargo test --features ndarray,remote --test crash` for more.
 
 mod common;
 #[path = "common/toy.rs"]

@@ -100,7 +100,7 @@ fn finish(decoder: &mut Decoder<CausalModel>) -> BTreeMap<u64, Vec<Completion>> 
 fn requests_that_come_and_go_at_any_time_have_the_completions_that_they_have_alone() {
     for (backend, device) in devices() {
         let model = model(4, &device);
-        let requests = requests(14);
+        let requests = requests(10);
         let want = alone(&model, &requests, &config(12));
         for seed in 0..8 {
             let mut rng = ChaCha8Rng::seed_from_u64(seed);
@@ -161,7 +161,7 @@ fn requests_that_come_and_go_at_any_time_have_the_completions_that_they_have_alo
 fn generation_under_any_limit_is_generation_without() {
     for (backend, device) in devices() {
         let model = model(5, &device);
-        let requests = requests(14);
+        let requests = requests(10);
         let want = alone(&model, &requests, &config(12));
         for (max_rows, max_cache_tokens) in
             [(512, Some(75)), (3, Some(90)), (7, Some(150)), (9, None)]

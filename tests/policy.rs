@@ -217,6 +217,64 @@ fn rows_of_another_cache_join_and_clones_go_their_own_ways() {
 }
 
 #[test]
+fn rows_that_join_an_empty_cache_are_read_bit_for_bit_as_rows_that_are_selected() {
+    for (backend, device) in devices() {
+        let windowed = CausalConfig {
+            sliding_window: Some(7),
+            windowed_layers: vec![1],
+            max_position_embeddings: 64,
+            ..config(true)
+        };
+        let model = windowed.init(3, &device).unwrap();
+        // Longer than the sums of a vector register, and ragged.
+        let prompts: Vec<Vec<u32>> = [23, 1, 14]
+            .map(|length| (0..length).map(|at| at * 3 % 11).collect())
+            .to_vec();
+        let batch = TokenBatch::from_rows(&prompts, &device).unwrap();
+        let mut selected = model.empty_cache(3);
+        model.forward(&batch, &mut selected).unwrap();
+        let mut joined = model.empty_cache(0);
+        joined.append_rows(&selected, &[0, 0, 1, 2]);
+        selected.select_rows(&[0, 0, 1, 2]);
+        for step in 0..20 {
+            if step == 10 {
+                joined.select_rows(&[1, 2, 3]);
+                selected.select_rows(&[1, 2, 3]);
+            }
+            let next: Vec<[u32; 1]> = (0..selected.rows() as u32)
+                .map(|row| [(row + step) % 11])
+                .collect();
+            let batch = TokenBatch::from_rows(&next, &device).unwrap();
+            let read = |cache| floats(model.forward(&batch, cache).unwrap());
+            assert_eq!(read(&mut joined), read(&mut selected), "{backend} {step}");
+        }
+    }
+}
+
+#[test]
+fn rows_that_were_kept_apart_can_be_read_on_by_a_model_on_the_tape() {
+    let (_, device) = devices().remove(0);
+    let plain = config(false).init(3, &device).unwrap();
+    let taped = config(false).init(3, &device.clone().autodiff()).unwrap();
+    let rows = [vec![1, 2, 3, 4, 5], vec![7, 8, 9, 1, 2]];
+    let whole = alone(&plain, &rows);
+    let mut first = plain.empty_cache(2);
+    let prompts = TokenBatch::from_rows(&[&rows[0][..3], &rows[1][..1]], &device).unwrap();
+    plain.forward(&prompts, &mut first).unwrap();
+    let mut cache = plain.empty_cache(0);
+    cache.append_rows(&first, &[0, 1]);
+    for (pieces, read) in [
+        ([&rows[0][3..4], &rows[1][1..3]], [3, 1]),
+        ([&rows[0][4..], &rows[1][3..]], [4, 3]),
+    ] {
+        let batch = TokenBatch::from_rows(&pieces, &taped.device()).unwrap();
+        let hidden = taped.forward(&batch, &mut cache).unwrap();
+        assert!(hidden.is_autodiff());
+        assert_rows(hidden, &batch.lengths, &read, &whole, "taped");
+    }
+}
+
+#[test]
 fn wrong_sizes_are_errors_that_say_what_would_fit() {
     let (_, device) = devices().remove(0);
     let model = config(true).init(0, &device).unwrap();

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// In the order of travel: no room imports from one further down.
-const ROOMS: [&str; 9] = [
+const ROOMS: [&str; 10] = [
     "types",
     "prompt",
     "policy",
@@ -14,6 +14,7 @@ const ROOMS: [&str; 9] = [
     "environment",
     "advantage",
     "loss",
+    "plan",
     "train",
 ];
 
@@ -213,10 +214,10 @@ fn no_room_imports_from_a_room_below_it() {
             }
         }
     }
-    // The search finds what is there: the trainer imports from every room.
+    // The search finds what is there: the trainer imports from every room but the planner's, which works without it.
     let train = ROOMS.len() - 1;
     let missed: Vec<_> = (0..train)
-        .filter(|&room| !used.contains(&(train, room)))
+        .filter(|&room| ROOMS[room] != "plan" && !used.contains(&(train, room)))
         .collect();
     assert!(missed.is_empty(), "train does not import from {missed:?}?");
 }

@@ -27,6 +27,8 @@ mod optimizer;
 mod reference;
 #[path = "trainer/refusals.rs"]
 mod refusals;
+#[path = "trainer/rejection.rs"]
+mod rejection;
 #[path = "trainer/running.rs"]
 mod running;
 #[path = "trainer/supervised.rs"]

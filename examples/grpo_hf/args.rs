@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use burn::tensor::FloatDType;
 use clap::{Parser, ValueEnum};
 use rlvr::train::TrainerConfig;
+use rlvr::train::observer::KeepRollouts;
 
 use crate::backend::Backend;
 use crate::engines::EngineArgs;
@@ -12,7 +13,7 @@ use crate::engines::EngineArgs;
 /// Teach an open-weight model to reason: take a Hugging Face folder, train it with verifiable rewards (accuracy and format), and
 /// leave a Hugging Face folder that any other tool loads.
 ///
-/// The result is in the folder --out. Beside it, in OUT-run, are metrics.jsonl, summary.json, curve.svg, the checkpoints that
+/// The result is in the folder --out. Beside it, in OUT-run, are metrics.jsonl, report.html, summary.json, curve.svg, the checkpoints that
 /// --resume goes on from, the model after the supervised phase, and the adapters if there are any. Ctrl-C stops after the
 /// current step and leaves a checkpoint.
 #[derive(Parser, Debug)]
@@ -90,6 +91,9 @@ pub struct Args {
     /// Steps between two checkpoints; each holds weights and moments, three times the model
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
     pub checkpoint_every: u64,
+    /// Keep the rollouts of the first step and of every N-th, in the folder `rollouts`; the report shows some of them
+    #[arg(long, value_name = "every=N")]
+    pub keep_rollouts: Option<KeepRollouts>,
     /// A chat template in Jinja to use instead of the folder's, as for base models, which have none
     #[arg(long, value_name = "FILE")]
     pub chat_template: Option<PathBuf>,

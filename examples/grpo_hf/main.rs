@@ -31,13 +31,17 @@ use rlvr::prompt::hf::{ChatTemplate, ChatTokenizer, HfTokenizer};
 use rlvr::prompt::{JsonLines, Split, Tokenizer, split};
 use rlvr::reward::{FormatReward, MathReward, RewardSet};
 use rlvr::rollout::{GenerationConfig, SamplingConfig};
-use rlvr::train::observer::{Chart, MetricsFile, Observer, ProgressBar, StepRecord, read_metrics};
+use rlvr::train::diagnosis::Watchdog;
+use rlvr::train::observer::{
+    Chart, MetricsFile, Observer, ProgressBar, Report, RolloutFiles, StepRecord, read_metrics,
+};
 use rlvr::train::{
     Demonstration, Evaluation, EvaluationConfig, OptimizerConfig, RunCheckpoints, RunConfig,
     RunEnd, RunEvaluation, Schedule, SftConfig, Trainer, TrainerConfig, latest_checkpoint,
     supervise,
 };
 use rlvr::{Error, Result};
+use serde_json::{Value, json};
 use summary::Summary;
 
 // Tensors of a few megabytes come and go every millisecond; the system's allocator gives them back to
@@ -132,8 +136,20 @@ fn run(args: &Args) -> Result<()> {
             keep: 1,
         }),
     };
-    let mut observers = observers(&folder, &config, metrics, before.as_ref())?;
-    if trainer.run(&config, &mut observers, &stop)? == RunEnd::Stopped {
+    let settings = json!({
+        "model": args.model,
+        "data": args.data,
+        "algorithm": args.algorithm,
+        "steps": args.steps,
+        "lora": args.lora,
+        "device": format!("{:?}", args.device).to_lowercase(),
+        "dtype": format!("{:?}", args.dtype).to_lowercase(),
+        "trainer": trainer.config(),
+    });
+    let mut watchdog = observers(args, &folder, &config, metrics, before.as_ref(), settings)?;
+    let end = trainer.run(&config, &mut watchdog, &stop);
+    println!("{}", watchdog.diagnosis());
+    if end? == RunEnd::Stopped {
         println!(
             "stopped after step {}; the same command with --resume goes on",
             trainer.steps_done()
@@ -354,13 +370,16 @@ fn trainer(
     args.engines.attach(builder, &args.run_folder())?.build()
 }
 
-/// Progress bar, metrics file and chart, continuing what a resumed run left.
+/// Progress bar, metrics file, chart and report, continuing what a resumed run left, and who watches over the run.
 fn observers(
+    args: &Args,
     folder: &Path,
     config: &RunConfig,
     metrics: MetricsFile,
     before: Option<&Evaluation>,
-) -> Result<Vec<Box<dyn Observer>>> {
+    settings: Value,
+) -> Result<Watchdog<Vec<Box<dyn Observer>>>> {
+    let title = &config.title;
     let mut history: Vec<StepRecord> = Vec::new();
     if let Some(before) = before {
         history.push(
@@ -370,10 +389,25 @@ fn observers(
         );
     }
     history.extend(read_metrics(folder.join(METRICS))?);
-    let chart = Chart::new(folder.join("curve.svg"), config.title.clone()).with_history(history);
-    Ok(vec![
+    write_json(&folder.join("config.json"), &settings)?;
+    let chart = Chart::new(folder.join("curve.svg"), title).with_history(history.clone());
+    let mut all: Vec<Box<dyn Observer>> = vec![
         Box::new(ProgressBar::new()),
         Box::new(metrics),
         Box::new(chart),
-    ])
+    ];
+    let rollouts = folder.join("rollouts");
+    if let Some(keep) = args.keep_rollouts {
+        all.push(Box::new(RolloutFiles::create(&rollouts, keep)?));
+    }
+    #[cfg(feature = "tensorboard")]
+    all.push(Box::new(rlvr::train::observer::EventFile::create(
+        folder.join("tensorboard"),
+    )?));
+    let report = Report::new(folder.join("report.html"), title)
+        .with_history(history.clone())
+        .with_configuration(settings)
+        .with_rollouts(rollouts);
+    all.push(Box::new(report));
+    Ok(Watchdog::new(all).with_history(history))
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
 use rlvr::train::TrainerConfig;
+use rlvr::train::observer::KeepRollouts;
 
 use crate::backend::Backend;
 
@@ -11,7 +12,7 @@ use crate::backend::Backend;
 /// out that thinking pays.
 ///
 /// Trains from scratch in two parts: a short supervised warm start, then reinforcement with two rule-based rewards
-/// (accuracy and format). Leaves metrics.jsonl, summary.json, curve.svg and checkpoints in the output folder. A folder
+/// (accuracy and format). Leaves metrics.jsonl, report.html, summary.json, curve.svg and checkpoints in the output folder. A folder
 /// that holds a run is an error unless --resume or --overwrite is given. Ctrl-C stops after the current step and leaves
 /// a checkpoint.
 #[derive(Parser, Debug)]
@@ -42,6 +43,9 @@ pub struct Args {
     /// Steps between two checkpoints; the last two are kept
     #[arg(long, value_name = "N", default_value_t = 40, value_parser = clap::value_parser!(u64).range(1..))]
     pub checkpoint_every: u64,
+    /// Keep the rollouts of the first step and of every N-th, in the folder `rollouts`; the report shows some of them
+    #[arg(long, value_name = "every=N")]
+    pub keep_rollouts: Option<KeepRollouts>,
     /// Continue from the last checkpoint in the output folder
     #[arg(long)]
     pub resume: bool,

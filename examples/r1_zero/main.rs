@@ -28,12 +28,16 @@ use rlvr::loss::PolicyObjective;
 use rlvr::policy::ValueHead;
 use rlvr::policy::causal::{CausalConfig, CausalModel};
 use rlvr::rollout::GenerationConfig;
-use rlvr::train::observer::{Chart, MetricsFile, Observer, ProgressBar, StepRecord, read_metrics};
+use rlvr::train::diagnosis::Watchdog;
+use rlvr::train::observer::{
+    Chart, MetricsFile, Observer, ProgressBar, Report, RolloutFiles, StepRecord, read_metrics,
+};
 use rlvr::train::{
     CriticConfig, Decay, EvaluationConfig, OptimizerConfig, RunCheckpoints, RunConfig, RunEnd,
     RunEvaluation, Schedule, SftConfig, Trainer, TrainerConfig, latest_checkpoint, supervise,
 };
 use rlvr::{Error, Result};
+use serde_json::{Value, json};
 use task::Task;
 
 // Tensors of a few megabytes come and go every millisecond; the system's allocator gives them back to
@@ -136,8 +140,17 @@ fn run(args: &Args) -> Result<()> {
             keep: 2,
         }),
     };
-    let mut observers = observers(args, &config, metrics, &before)?;
-    let end = trainer.run(&config, &mut observers, &stop)?;
+    let settings = json!({
+        "task": task.name,
+        "algorithm": args.algorithm,
+        "steps": args.steps,
+        "device": format!("{:?}", args.device).to_lowercase(),
+        "trainer": trainer.config(),
+    });
+    let mut watchdog = observers(args, &config, metrics, &before, settings)?;
+    let end = trainer.run(&config, &mut watchdog, &stop);
+    println!("{}", watchdog.diagnosis());
+    let end = end?;
     before.seconds += started.elapsed().as_secs_f64();
     write_json(&before_file, &before)?;
     if end == RunEnd::Stopped {
@@ -190,8 +203,17 @@ fn run(args: &Args) -> Result<()> {
 }
 
 /// What a run leaves in its folder beside the checkpoints.
-const LEFT: [&str; 4] = [METRICS, "summary.json", "curve.svg", "before.json"];
+const LEFT: [&str; 6] = [
+    METRICS,
+    "summary.json",
+    "curve.svg",
+    "before.json",
+    "report.html",
+    CONFIG,
+];
 const METRICS: &str = "metrics.jsonl";
+const CONFIG: &str = "config.json";
+const ROLLOUTS: &str = "rollouts";
 
 /// Makes the output folder and its metrics file. A run that is there already is an error, or removed with --overwrite.
 fn start_afresh(args: &Args, checkpoints: &Path) -> Result<MetricsFile> {
@@ -211,8 +233,10 @@ fn start_afresh(args: &Args, checkpoints: &Path) -> Result<MetricsFile> {
     }
     // Nobody else can write this file from here on: it comes before anything is deleted.
     let metrics = MetricsFile::create(out.join(METRICS))?;
-    if checkpoints.exists() {
-        fs::remove_dir_all(checkpoints).map_err(|e| Error::io(checkpoints, e))?;
+    for folder in [checkpoints, &out.join(ROLLOUTS)] {
+        if folder.exists() {
+            fs::remove_dir_all(folder).map_err(|e| Error::io(folder, e))?;
+        }
     }
     for name in &LEFT[1..] {
         let file = out.join(name);
@@ -318,13 +342,15 @@ fn trainer(args: &Args, task: &Task, policy: CausalModel) -> Result<Trainer<Caus
     }
 }
 
-/// Progress bar, metrics file and chart, continuing what a resumed run left.
+/// Progress bar, metrics file, chart and report, continuing what a resumed run left, and who watches over the run.
 fn observers(
     args: &Args,
     config: &RunConfig,
     metrics: MetricsFile,
     before: &Before,
-) -> Result<Vec<Box<dyn Observer>>> {
+    settings: Value,
+) -> Result<Watchdog<Vec<Box<dyn Observer>>>> {
+    let (out, title) = (&args.out, &config.title);
     let mut history: Vec<StepRecord> = Vec::new();
     if let Some(evaluation) = &before.evaluation {
         history.push(
@@ -333,11 +359,25 @@ fn observers(
                 .with("eval/mean_length", evaluation.mean_length),
         );
     }
-    history.extend(read_metrics(args.out.join(METRICS))?);
-    let chart = Chart::new(args.out.join("curve.svg"), config.title.clone()).with_history(history);
-    Ok(vec![
+    history.extend(read_metrics(out.join(METRICS))?);
+    write_json(&out.join(CONFIG), &settings)?;
+    let chart = Chart::new(out.join("curve.svg"), title).with_history(history.clone());
+    let mut all: Vec<Box<dyn Observer>> = vec![
         Box::new(ProgressBar::new()),
         Box::new(metrics),
         Box::new(chart),
-    ])
+    ];
+    if let Some(keep) = args.keep_rollouts {
+        all.push(Box::new(RolloutFiles::create(out.join(ROLLOUTS), keep)?));
+    }
+    #[cfg(feature = "tensorboard")]
+    all.push(Box::new(rlvr::train::observer::EventFile::create(
+        out.join("tensorboard"),
+    )?));
+    let report = Report::new(out.join("report.html"), title)
+        .with_history(history.clone())
+        .with_configuration(settings)
+        .with_rollouts(out.join(ROLLOUTS));
+    all.push(Box::new(report));
+    Ok(Watchdog::new(all).with_history(history))
 }

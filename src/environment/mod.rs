@@ -16,11 +16,14 @@ pub mod openenv;
 mod player;
 pub mod process;
 mod rewards;
+mod tool_environment;
+pub mod tools;
 
 pub use agent_loop::{AgentLoop, AgentLoopConfig};
 pub use contract::{
     Environment, EnvironmentError, Episode, FnEpisode, Opening, Reply, Step, StepEnd,
 };
 pub use rewards::{EpisodeReward, TurnRewards};
+pub use tool_environment::ToolEnvironment;
 
 pub use crate::types::{EpisodeEnd, EpisodeRecord, Message, Turn};

@@ -1,10 +1,13 @@
 use burn::tensor::Tensor;
 
-/// Keys and values of consecutive tokens of a sequence, `[tokens, heads, size]` each.
+#[cfg(feature = "flex")]
+pub(crate) use rlvr_kernels::Stretch;
+
+/// Keys and values of consecutive tokens of a sequence, `[tokens, heads, size]` each, and the hidden columns behind them.
+#[cfg(not(feature = "flex"))]
 pub(crate) struct Stretch<'a> {
     pub keys: &'a [f32],
     pub values: &'a [f32],
-    /// Hidden columns behind them, up to a multiple of [`COLUMNS_ADDED_TOGETHER`].
     pub gap: usize,
 }
 
@@ -32,7 +35,7 @@ pub(crate) fn with_numbers<R, const N: usize>(
 pub(crate) fn stretched_attention(
     queries: &Tensor<4>,
     heads: usize,
-    rows: Vec<Vec<Stretch<'_>>>,
+    rows: &[Vec<Stretch<'_>>],
     new: &[usize],
     window: Option<usize>,
 ) -> Option<Tensor<4>> {
@@ -72,7 +75,7 @@ mod fused {
     pub(super) fn stretched_attention(
         queries: &Tensor<4>,
         heads: usize,
-        rows: Vec<Vec<Stretch<'_>>>,
+        rows: &[Vec<Stretch<'_>>],
         new: &[usize],
         window: Option<usize>,
     ) -> Option<Tensor<4>> {
@@ -83,20 +86,9 @@ mod fused {
             queries: width,
             size,
         };
-        fn stretch(stretch: Stretch<'_>) -> rlvr_kernels::Stretch<'_> {
-            rlvr_kernels::Stretch {
-                keys: stretch.keys,
-                values: stretch.values,
-                gap: stretch.gap,
-            }
-        }
-        let rows: Vec<Vec<rlvr_kernels::Stretch<'_>>> = rows
-            .into_iter()
-            .map(|row| row.into_iter().map(stretch).collect())
-            .collect();
         let scale = (1.0 / (size as f64).sqrt()) as f32;
         let context = with_numbers([queries], |[queries]| {
-            rlvr_kernels::stretched_attention(shape, queries, &rows, new, window, scale)
+            rlvr_kernels::stretched_attention(shape, queries, rows, new, window, scale)
         })?;
         Some(off_tape(tensor(context, queries.dims())))
     }

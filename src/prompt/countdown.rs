@@ -194,7 +194,7 @@ impl Countdown {
     }
 
     /// One draw of numbers and an expression; `None` if its value is no target.
-    fn draw(&self, rng: &mut impl Rng) -> Option<Problem> {
+    pub(super) fn draw(&self, rng: &mut impl Rng) -> Option<Problem> {
         let numbers: Vec<u64> = (0..self.numbers)
             .map(|_| 1 + below(rng, self.largest.into()))
             .collect();

@@ -1,7 +1,7 @@
 //! Takes problem files and generator settings from the user; gives problems, their seeded order and their tokens to `rollout`.
 //!
 //! A [`Problem`] is a question with the answer that verifies it. It is read from JSON Lines ([`JsonLines`]) or generated
-//! ([`Arithmetic`], [`Countdown`]), divided without leaks ([`split`]) and visited in an endless order that a resumed run
+//! ([`Arithmetic`], [`Countdown`], the [`tasks`]), divided without leaks ([`split`]) and visited in an endless order that a resumed run
 //! finds again ([`ProblemOrder`]). A [`Tokenizer`] turns text into ids and back; [`CharTokenizer`] is the smallest one, and
 //! [`TextStream`] writes a completion while it grows.
 //!
@@ -10,7 +10,7 @@
 mod arithmetic;
 mod chars;
 mod countdown;
-mod expression;
+pub(crate) mod expression;
 #[cfg(feature = "hf")]
 pub mod hf;
 mod jsonl;
@@ -19,6 +19,7 @@ mod order;
 mod rational;
 mod split;
 mod stream;
+pub mod tasks;
 mod tokenizer;
 
 pub use arithmetic::Arithmetic;

@@ -65,6 +65,9 @@ pub trait Tokenizer: Send + Sync {
     /// form of the conversation puts around them, up to where the model speaks next. `conversation` is everything before, the reply
     /// last. The ids of the conversation itself stay as they are: the reply is not written again.
     ///
+    /// The reply has ended with a stop token, whichever it was, and the ids stand right behind it. A reply that was cut off by a limit
+    /// has none: nothing can follow it, and the episode ends.
+    ///
     /// Provided: the contents of the observations, one after the other.
     ///
     /// # Errors

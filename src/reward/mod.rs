@@ -12,6 +12,7 @@
 //! | [`AccuracyReward`] | the answer equals the reference, as a number or by its characters | the reference |
 //! | [`MathReward`] | the answer equals the reference as mathematics | the reference |
 //! | [`CountdownReward`] | the expression uses the numbers once each and is worth the target | `numbers`, `target` |
+//! | [`TaskReward`] | the answer to a [reasoning task](crate::prompt::tasks) is right, less if a part is | depends on the task |
 //! | [`ModelReward`] | (any number, by a reward model) | a [`ValueModel`](crate::policy::ValueModel) |
 //! | [`CodeReward`](code::CodeReward) | 1 if the program passes its tests, or their share (feature `code`) | the tests |
 //! | [`FnReward`] | (any number, by a closure) | - |
@@ -105,6 +106,8 @@ mod model;
 pub(crate) mod pool;
 mod set;
 mod setters;
+#[cfg(feature = "math")]
+mod tasks;
 mod token;
 
 #[cfg(feature = "math")]
@@ -128,6 +131,8 @@ pub use model::ModelReward;
 #[cfg(feature = "math")]
 pub use rlvr_math::{ExtractConfig, Extracted, Extractor, Rule, Tags, Thinking};
 pub use set::{Gate, Missing, RewardOptions, RewardSet, RewardSetBuilder};
+#[cfg(feature = "math")]
+pub use tasks::TaskReward;
 pub use token::TokenReward;
 pub(crate) use token::score_tokens;
 

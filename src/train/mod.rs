@@ -8,6 +8,7 @@ mod collector;
 mod config;
 mod controllers;
 mod critic;
+pub mod diagnosis;
 mod dynamic_sampling;
 mod episode_metrics;
 mod evaluate;
@@ -19,6 +20,7 @@ pub mod observer;
 mod optimizer;
 mod problems;
 mod recipe;
+mod rejection;
 mod reward_metrics;
 mod run;
 mod sampler_metrics;
@@ -43,6 +45,9 @@ pub use learner::Learner;
 pub use learners::{Alone, Learners};
 pub use optimizer::{Optimizer, OptimizerConfig, UpdateReport, global_norm};
 pub use problems::{Draw, ProblemSource, ShuffledProblems};
+pub use rejection::{
+    KeptCompletion, RejectionConfig, RejectionReport, RejectionSampler, read_kept,
+};
 pub use run::{RunCheckpoints, RunConfig, RunEnd, RunEvaluation};
 pub use schedule::{Decay, Schedule};
 pub use scorer::{ModelScorer, Scorer, ScoringConfig};

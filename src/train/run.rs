@@ -199,6 +199,7 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
             {
                 evaluated = self.evaluate_into(&mut record, evaluation);
             }
+            observer.on_rollouts(record.step, &self.last_rollouts)?;
             // The record comes first: a run that is killed in between resumes from the checkpoint before
             // and drops the records after it, so none is lost and none comes twice.
             observer.on_step(&record)?;

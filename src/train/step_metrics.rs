@@ -65,6 +65,22 @@ pub(super) fn step_metrics(
     {
         put(&name, Some(value));
     }
+    // Tokens without an advantage teach nothing; their zeros say nothing about the size of the others.
+    let advantages = experience.advantages.per_token.values();
+    let advantages: Vec<f64> = advantages.filter(|&advantage| advantage != 0.0).collect();
+    put(
+        "advantages/min",
+        advantages.iter().copied().reduce(f64::min),
+    );
+    put(
+        "advantages/max",
+        advantages.iter().copied().reduce(f64::max),
+    );
+    let squares: Vec<f64> = advantages
+        .iter()
+        .map(|advantage| advantage.powi(2))
+        .collect();
+    put("advantages/rms", mean(&squares).map(f64::sqrt));
     let records = rollouts.iter().flat_map(|r| &r.rewards);
     let failures = records.filter(|record| record.outcome.is_failure()).count();
     put("rewards/failures", Some(failures as f64));

@@ -33,6 +33,8 @@ pub struct Subject<'a> {
     pub engines: Option<RemoteEngines>,
     version: u64,
     address: u64,
+    /// The largest difference to the trainer's log-probs so far.
+    pub worst: f64,
 }
 
 type Point = (&'static str, fn(&mut Subject));
@@ -91,6 +93,7 @@ impl<'a> Subject<'a> {
             engines: None,
             version: 0,
             address: 0,
+            worst: 0.0,
         }
     }
 
@@ -156,7 +159,7 @@ impl<'a> Subject<'a> {
     }
 
     fn assert_of(
-        &self,
+        &mut self,
         which: usize,
         prompt: &[u32],
         completions: &[Completion],
@@ -164,6 +167,7 @@ impl<'a> Subject<'a> {
     ) {
         for completion in completions {
             let found = mismatch(&self.policies[which], prompt, completion, temperature);
+            self.worst = self.worst.max(found);
             assert!(found <= self.tolerance, "{found}: {completion:?}");
         }
     }

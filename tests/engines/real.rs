@@ -7,6 +7,7 @@
 
 use std::env;
 use std::path::PathBuf;
+use std::sync::mpsc;
 use std::time::Duration;
 
 use burn::tensor::{Device, Tensor};
@@ -15,9 +16,9 @@ use rlvr::policy::hf::{LoadOptions, load};
 use rlvr::prompt::Tokenizer;
 use rlvr::prompt::hf::HfTokenizer;
 use rlvr::rollout::remote::{RemoteConfig, RemoteEngines};
-use rlvr::rollout::{GenerationConfig, GenerationRequest};
+use rlvr::rollout::{AsyncEngine, GenerationConfig, GenerationRequest};
 
-use crate::bench::{ask, mismatch, report};
+use crate::bench::{ask, mismatch, report, until};
 use crate::conformance::Subject;
 
 /// How many requests the server is working on.
@@ -75,13 +76,55 @@ fn a_real_server_keeps_every_point() {
         );
         subject.long.truncate(300);
         subject.ending = text("<|im_start|>user\nSay yes.<|im_end|>\n<|im_start|>assistant\nYes.");
-        (subject.draws, subject.tolerance) = (300, 2e-3);
+        subject.draws = 300;
         report(&format!("== {kind}"));
         subject.run();
+        report(&format!(
+            "log-probs are up to {:.6} nats from the trainer's",
+            subject.worst
+        ));
         drop(subject);
         report(&format!("== {kind}, adapters"));
-        adapters(&policy, config, &text("The capital of"));
+        adapters(&policy, config.clone(), &text("The capital of"));
+        killed(&policy, config, &text("The capital of"), &running);
     }
+}
+
+/// The last point, for `RLVR_VLLM_RESTART`, a command that kills the server (-9) and starts another one: what was in flight is answered.
+fn killed(policy: &CausalModel, config: RemoteConfig, prompt: &[u32], running: &dyn Fn() -> usize) {
+    let Ok(command) = env::var("RLVR_VLLM_RESTART") else {
+        return;
+    };
+    let start = std::time::Instant::now();
+    let config = RemoteConfig {
+        stream: true,
+        retry_for: Duration::from_secs(15 * 60),
+        ..config
+    };
+    let mut engines = RemoteEngines::connect(config).unwrap();
+    let (sender, receiver) = mpsc::channel();
+    let request = GenerationRequest::new(prompt.to_vec(), 4, [17]);
+    AsyncEngine::<CausalModel>::load(&mut engines, policy, 17).unwrap();
+    let config = GenerationConfig::new(60, vec![]);
+    AsyncEngine::<CausalModel>::submit(&mut engines, request, &config, &sender).unwrap();
+    until("all samples run", || running() >= 4);
+    std::thread::sleep(Duration::from_secs(2));
+    let status = std::process::Command::new("sh")
+        .args(["-c", &command])
+        .status();
+    assert!(status.unwrap().success());
+    let answer = receiver.recv_timeout(Duration::from_secs(15 * 60)).unwrap();
+    assert_eq!(answer.completions.len(), 4);
+    for completion in answer.completions {
+        let completion = completion.unwrap();
+        assert_eq!(completion.tokens.len(), 60);
+        assert!(mismatch(policy, prompt, &completion, 1.0) < 1e-4);
+    }
+    let metrics = AsyncEngine::<CausalModel>::metrics(&mut engines);
+    let seconds = start.elapsed().as_secs_f64();
+    report(&format!(
+        "17: killed in the middle, nothing is lost: ok ({seconds:.1} s); {metrics:?}"
+    ));
 }
 
 /// Adapters that do something, over three versions.
@@ -127,7 +170,7 @@ fn adapters(policy: &CausalModel, config: RemoteConfig, prompt: &[u32]) {
         report(&format!(
             "version {version}: {worst:.6} from the trainer's, {base:.4} from the base model's ({seconds:.1} s)"
         ));
-        assert!(worst < 2e-3 && base > 10.0 * worst);
+        assert!(worst < 1e-4 && base > 10.0 * worst);
     }
     std::thread::sleep(Duration::from_secs(5));
 }

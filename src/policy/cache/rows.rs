@@ -31,6 +31,17 @@ struct Part {
     gap: usize,
 }
 
+impl Part {
+    fn stretch(&self, layer: usize) -> Stretch<'_> {
+        let [keys, values] = &self.segment.0[layer];
+        Stretch {
+            keys,
+            values,
+            gap: self.gap,
+        }
+    }
+}
+
 /// Consecutive tokens: for each layer, keys and values `[tokens, heads, size]`.
 #[derive(Clone, Debug)]
 struct Segment(Vec<[Vec<f32>; 2]>);
@@ -189,20 +200,12 @@ impl Rows {
                 }
             }
         })?;
-        fn stretch(part: &Part, layer: usize) -> Stretch<'_> {
-            let [keys, values] = &part.segment.0[layer];
-            Stretch {
-                keys,
-                values,
-                gap: part.gap,
-            }
-        }
-        let stretches = self
+        let rows: Vec<Vec<Stretch<'_>>> = self
             .rows
             .iter()
-            .map(|row| row.iter().map(|part| stretch(part, layer)).collect());
-        let rows = stretches.collect();
-        stretched_attention(queries, count, rows, &self.new, window)
+            .map(|row| row.iter().map(|part| part.stretch(layer)).collect())
+            .collect();
+        stretched_attention(queries, count, &rows, &self.new, window)
     }
 
     pub fn select(&mut self, rows: &[usize]) {
@@ -258,5 +261,60 @@ impl From<Run> for Part {
             segment: Arc::new(run.segment),
             gap: run.gap % COLUMNS_ADDED_TOGETHER,
         }
+    }
+}
+
+#[cfg(all(test, feature = "flex"))]
+mod tests {
+    use super::super::{Held, KvCache};
+    use super::*;
+    use crate::policy::{PolicyCache, TokenBatch};
+
+    /// One pass of a layer with one head of four numbers.
+    fn pass(cache: &mut KvCache, lengths: Vec<usize>, device: &Device) {
+        let (rows, width) = (lengths.len(), lengths.iter().copied().max().unwrap());
+        let ids = Tensor::zeros([rows, width], device);
+        let (_, mask) = cache.begin(&TokenBatch { ids, lengths }, 1000).unwrap();
+        let x = Tensor::<4>::ones([rows, width, 1, 4], device);
+        cache.attend(0, x.clone(), x.clone(), x, &mask);
+    }
+
+    /// Where the keys of each segment of each row are, and how many numbers they have.
+    fn keys(cache: &KvCache) -> Vec<Vec<(*const f32, usize)>> {
+        let Held::Rows(held) = &cache.held else {
+            panic!("rows are not kept apart");
+        };
+        let place = |part: &Part| (part.segment.0[0][0].as_ptr(), part.segment.0[0][0].len());
+        let row = |row: &Vec<Part>| row.iter().map(place).collect();
+        held.rows.iter().map(row).collect()
+    }
+
+    #[test]
+    fn prompts_are_shared_and_no_row_moves_when_others_come_and_go() {
+        let device = Device::flex();
+        let mut prompts = KvCache::new(1, 2);
+        pass(&mut prompts, vec![9, 3], &device);
+        let mut cache = KvCache::new(1, 0);
+        cache.append_rows(&prompts, &[0, 0, 1, 0]);
+        drop(prompts);
+        for _ in 0..3 {
+            pass(&mut cache, vec![1; 4], &device);
+        }
+        let held = keys(&cache);
+        let prompt = held[0][0];
+        assert_eq!((prompt.1, held[2][0].1), (9 * 4, 3 * 4));
+        assert_eq!([held[1][0], held[3][0]], [prompt; 2]);
+        assert!(held.iter().all(|row| row.len() == 2 && row[1].1 == 3 * 4));
+        // Rows leave and come; nobody else is moved.
+        cache.select_rows(&[3, 2]);
+        let mut more = KvCache::new(1, 1);
+        pass(&mut more, vec![20], &device);
+        cache.append_rows(&more, &[0, 0]);
+        assert_eq!(keys(&cache)[..2], [held[3].clone(), held[2].clone()]);
+        // The last row of a prompt goes on in its own segment.
+        pass(&mut cache, vec![1; 4], &device);
+        let now = keys(&cache);
+        assert_eq!((now[0].len(), now[0][0], now[0][1].1), (2, prompt, 4 * 4));
+        assert_eq!(cache.lengths(), [13, 7, 21, 21]);
     }
 }

@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use super::marks::Marks;
+use super::conversation::History;
+use super::rendering::Rendering;
+use super::values::values;
 use super::{ChatTemplate, HfTokenizer, Message, RenderOptions, Variables};
 use crate::Result;
 use crate::prompt::Tokenizer;
@@ -27,22 +29,25 @@ use crate::prompt::Tokenizer;
 /// ```
 #[derive(Clone, Debug)]
 pub struct ChatTokenizer {
-    tokenizer: HfTokenizer,
-    template: ChatTemplate,
-    system: Option<String>,
-    variables: Variables,
-    prefix: String,
+    pub(super) tokenizer: HfTokenizer,
+    pub(super) template: ChatTemplate,
+    pub(super) system: Option<String>,
+    pub(super) variables: Variables,
+    pub(super) prefix: String,
+    pub(super) history: History,
 }
 
 impl ChatTokenizer {
-    /// A tokenizer for conversations, without system prompt, variables and prefix.
+    /// A tokenizer for conversations, without system prompt, variables and prefix. For a template that writes the time
+    /// (`strftime_now`) it is now from here on, so that no conversation changes while it lasts.
     pub fn new(tokenizer: HfTokenizer, template: ChatTemplate) -> Self {
         Self {
             tokenizer,
-            template,
+            template: template.with_frozen_clock(),
             system: None,
             variables: Variables::new(),
             prefix: String::new(),
+            history: History::Strict,
         }
     }
 
@@ -76,6 +81,13 @@ impl ChatTokenizer {
         self
     }
 
+    /// With this rule for a template that would write a conversation's history otherwise than it was sampled.
+    #[must_use]
+    pub fn with_history(mut self, history: History) -> Self {
+        self.history = history;
+        self
+    }
+
     /// The tokenizer of ordinary text.
     pub fn tokenizer(&self) -> &HfTokenizer {
         &self.tokenizer
@@ -97,9 +109,13 @@ impl ChatTokenizer {
     /// # Errors
     /// As [`ChatTemplate::render`].
     pub fn render_prompt(&self, question: &str) -> Result<String> {
+        let options = RenderOptions {
+            variables: self.variables.clone(),
+            ..RenderOptions::generation()
+        };
         let text = self
             .template
-            .render(&self.conversation(question), &self.options(true))?;
+            .render(&self.conversation(question), &options)?;
         Ok(text + &self.prefix)
     }
 
@@ -108,7 +124,7 @@ impl ChatTokenizer {
     /// # Errors
     /// As [`ChatTemplate::render`] and [`Tokenizer::encode`].
     pub fn encode_chat(&self, messages: &[Message]) -> Result<Vec<u32>> {
-        self.ids(messages, &self.options(false), "")
+        self.ids(messages, &self.variables, false)
     }
 
     /// The ids of a conversation in which the assistant speaks next: with the beginning of its turn and the prefix.
@@ -116,43 +132,23 @@ impl ChatTokenizer {
     /// # Errors
     /// As [`ChatTemplate::render`] and [`Tokenizer::encode`].
     pub fn encode_chat_prompt(&self, messages: &[Message]) -> Result<Vec<u32>> {
-        self.ids(messages, &self.options(true), &self.prefix)
+        self.ids(messages, &self.variables, true)
     }
 
-    fn options(&self, add_generation_prompt: bool) -> RenderOptions {
-        RenderOptions {
-            add_generation_prompt,
-            continue_final_message: false,
-            variables: self.variables.clone(),
+    /// The ids of the messages, with the prefix where the assistant speaks next.
+    pub(super) fn ids(
+        &self,
+        messages: &[Message],
+        variables: &Variables,
+        add_generation_prompt: bool,
+    ) -> Result<Vec<u32>> {
+        let values = values(messages)?;
+        let rendering = Rendering::new(&self.template, &self.tokenizer, variables, &values)?;
+        let mut text = rendering.render(&rendering.marked(values), add_generation_prompt)?;
+        if add_generation_prompt {
+            text.push_str(&self.prefix);
         }
-    }
-
-    fn ids(&self, messages: &[Message], options: &RenderOptions, prefix: &str) -> Result<Vec<u32>> {
-        let of_variables = options.variables.strings();
-        let of_messages = messages
-            .iter()
-            .flat_map(|message| [message.role.as_str(), message.content.as_str()]);
-        let strings: Vec<&str> = of_messages
-            .chain(of_variables.iter().map(String::as_str))
-            .collect();
-        let tokenizer = &self.tokenizer;
-        let Some(marks) = Marks::of(&strings, tokenizer)? else {
-            let text = self.template.render(messages, options)?;
-            return tokenizer.encode_with_specials(&(text + prefix));
-        };
-        let marked: Vec<Message> = messages
-            .iter()
-            .map(|message| {
-                let (role, content) = (&message.role, &message.content);
-                Message::new(marks.mark(role, tokenizer), marks.mark(content, tokenizer))
-            })
-            .collect();
-        let options = RenderOptions {
-            variables: options.variables.map(|text| marks.mark(text, tokenizer)),
-            ..options.clone()
-        };
-        let text = self.template.render(&marked, &options)?;
-        tokenizer.encode_marked(&marks.read(&(text + prefix))?)
+        rendering.encode(&text)
     }
 }
 
@@ -163,6 +159,29 @@ impl Tokenizer for ChatTokenizer {
 
     fn encode_prompt(&self, prompt: &str) -> Result<Vec<u32>> {
         self.encode_chat_prompt(&self.conversation(prompt))
+    }
+
+    /// The ids of the messages as the template writes them with the tools, up to the beginning of the assistant's turn and the prefix.
+    ///
+    /// The tokenizer's system prompt stands before them unless they have one of their own (a message of the role `system` or
+    /// `developer`), which wins. The tools are the template's variable `tools`, their fields in the order of the text; `None` and
+    /// an empty list leave it as the tokenizer's variables have it, which is `none` by default.
+    fn encode_conversation(&self, messages: &[Message], tools: Option<&str>) -> Result<Vec<u32>> {
+        self.begin(messages, tools)
+    }
+
+    /// The ids that the template puts after the reply. [`History`] says what is compared, and what is refused.
+    fn encode_observations(
+        &self,
+        conversation: &[Message],
+        tools: Option<&str>,
+        observations: &[Message],
+    ) -> Result<Vec<u32>> {
+        let observed = self.observe(conversation, tools, observations)?;
+        if let Some(rewritten) = &observed.rewritten {
+            tracing::debug!(%rewritten, "the history is kept as it was sampled");
+        }
+        Ok(observed.ids)
     }
 
     fn decode(&self, ids: &[u32]) -> Result<String> {

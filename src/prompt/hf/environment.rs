@@ -55,8 +55,16 @@ pub(super) fn environment() -> Result<Environment<'static>, Error> {
         matches!(value.kind(), ValueKind::Number | ValueKind::Bool)
     });
     environment.add_function("raise_exception", raise_exception);
-    environment.add_function("strftime_now", strftime_now);
+    environment.add_function("strftime_now", |format: &str| {
+        strftime(format, &Zoned::now())
+    });
     Ok(environment)
+}
+
+/// Stops the clock: `strftime_now` writes the present time from now on.
+pub(super) fn freeze_clock(environment: &mut Environment<'static>) {
+    let now = Zoned::now();
+    environment.add_function("strftime_now", move |format: &str| strftime(format, &now));
 }
 
 fn raise_exception(message: String) -> Result<Value, Error> {
@@ -67,9 +75,9 @@ fn raise_exception(message: String) -> Result<Value, Error> {
     Err(error.with_source(Raised(message)))
 }
 
-/// The local time, written in `format`.
-fn strftime_now(format: &str) -> Result<String, Error> {
-    jiff::fmt::strtime::format(format, &Zoned::now())
+/// A local time, written in `format`.
+fn strftime(format: &str, time: &Zoned) -> Result<String, Error> {
+    jiff::fmt::strtime::format(format, time)
         .map_err(|error| Error::new(ErrorKind::InvalidOperation, error.to_string()))
 }
 

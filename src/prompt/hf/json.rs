@@ -171,8 +171,20 @@ fn float(number: f64) -> String {
     format!("{sign}{mantissa}e{sign_of_exponent}{exponent:02}")
 }
 
+/// `text` as it stands within a JSON string.
+pub(super) fn escaped(text: &str, ensure_ascii: bool) -> String {
+    let mut json = String::with_capacity(text.len());
+    write_escaped(&mut json, text, ensure_ascii);
+    json
+}
+
 fn write_string(json: &mut String, text: &str, style: &Style) {
     json.push('"');
+    write_escaped(json, text, style.ensure_ascii);
+    json.push('"');
+}
+
+fn write_escaped(json: &mut String, text: &str, ensure_ascii: bool) {
     for character in text.chars() {
         match character {
             '"' => json.push_str("\\\""),
@@ -182,7 +194,7 @@ fn write_string(json: &mut String, text: &str, style: &Style) {
             '\t' => json.push_str("\\t"),
             '\u{8}' => json.push_str("\\b"),
             '\u{c}' => json.push_str("\\f"),
-            _ if character < ' ' || (style.ensure_ascii && character > '~') => {
+            _ if character < ' ' || (ensure_ascii && character > '~') => {
                 for unit in character.encode_utf16(&mut [0; 2]) {
                     // Writing to a string does not fail.
                     let _ = write!(json, "\\u{unit:04x}");
@@ -191,7 +203,6 @@ fn write_string(json: &mut String, text: &str, style: &Style) {
             _ => json.push(character),
         }
     }
-    json.push('"');
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
 //! What users spell stays text: special tokens in a conversation are marked before a template mixes them with its own.
 
 use std::collections::{BTreeSet, HashSet};
+use std::ops::Range;
 
-use super::HfTokenizer;
+use super::{HfTokenizer, json};
 use crate::{Error, Result};
 
 /// Private-use characters put around every special token that a conversation spells.
@@ -45,7 +46,12 @@ impl Marks {
         if spelled.is_empty() {
             return Ok(None);
         }
-        let mut unused = unused(strings);
+        // Nor may a string spell a mark as JSON escapes it.
+        let free = |mark: &char| {
+            let escaped = json::escaped(&mark.to_string(), true);
+            !strings.iter().any(|text| text.contains(&escaped))
+        };
+        let mut unused = unused(strings).filter(free);
         Ok(Some(Self {
             open: unused.next().ok_or_else(exhausted)?,
             close: unused.next().ok_or_else(exhausted)?,
@@ -65,6 +71,29 @@ impl Marks {
             done = range.end;
         }
         marked + &text[done..]
+    }
+
+    /// A rendered text in which no filter has escaped the marks, as `tojson(ensure_ascii=true)` does.
+    pub(super) fn unescape(&self, mut rendered: String) -> String {
+        for mark in [self.open, self.close] {
+            let mark = mark.to_string();
+            let escaped = json::escaped(&mark, true);
+            if rendered.contains(&escaped) {
+                rendered = rendered.replace(&escaped, &mark);
+            }
+        }
+        rendered
+    }
+
+    /// Whether what stands at `range` of a rendered text was spelled by the conversation.
+    pub(super) fn enclose(&self, rendered: &str, range: &Range<usize>) -> bool {
+        rendered[..range.start].ends_with(self.open)
+            && rendered[range.end..].starts_with(self.close)
+    }
+
+    /// A rendered text without the marks.
+    pub(super) fn remove(&self, rendered: &str) -> String {
+        rendered.replace([self.open, self.close], "")
     }
 
     /// Replaces what is marked in a rendered text by characters that stand for it.

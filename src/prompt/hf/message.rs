@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use minijinja::Value;
-use minijinja::value::{Serde, ValueKind};
+use minijinja::value::Serde;
 use serde::{Deserialize, Serialize};
 
+use super::values;
 use crate::{Error, Result};
 
 /// Variables of a template by their names: `enable_thinking`, `tools`, `documents`, `date_string` and whatever else it reads.
@@ -76,16 +77,9 @@ impl Variables {
         self.0.iter().map(|(name, value)| (name.as_str(), value))
     }
 
-    /// Every string in the values; names and field names are not among them.
+    /// Every string in the values, field names within them included; the names of the variables are not among them.
     pub(super) fn strings(&self) -> Vec<String> {
-        let mut strings = Vec::new();
-        for value in self.0.values() {
-            map_strings(value, &mut |text| {
-                strings.push(text.to_owned());
-                text.to_owned()
-            });
-        }
-        strings
+        self.0.values().flat_map(values::strings).collect()
     }
 
     /// These variables with every string of the values replaced.
@@ -93,26 +87,8 @@ impl Variables {
         let variables = self.0.iter();
         Self(
             variables
-                .map(|(name, value)| (name.clone(), map_strings(value, &mut replace)))
+                .map(|(name, value)| (name.clone(), values::map_strings(value, &mut replace)))
                 .collect(),
         )
-    }
-}
-
-/// A copy of `value` with its strings replaced, within lists and maps too.
-fn map_strings(value: &Value, replace: &mut dyn FnMut(&str) -> String) -> Value {
-    if let Some(text) = value.as_str() {
-        return Value::from(replace(text));
-    }
-    let Ok(items) = value.try_iter() else {
-        return value.clone();
-    };
-    match value.kind() {
-        ValueKind::Map => Value::from_pairs(items.map(|key| {
-            let item = value.get_item(&key).unwrap_or_default();
-            (key, map_strings(&item, replace))
-        })),
-        ValueKind::Seq => items.map(|item| map_strings(&item, replace)).collect(),
-        _ => value.clone(),
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! [`HfTokenizer`] reads `tokenizer.json` and the configs beside it; [`ChatTemplate`] renders a conversation of [`Message`]s
 //! into the text that an instruction-tuned model was trained on; [`ChatTokenizer`] is both, and is the tokenizer a trainer
-//! holds: a problem's prompt becomes a turn of the user, and the completion is the turn of the assistant.
+//! holds: a problem's prompt becomes a turn of the user, and the completion is the turn of the assistant. In a conversation of several
+//! turns it appends to the ids that were sampled; [`History`] says how, and which templates allow it.
 //!
 //! ```no_run
 //! use rlvr::prompt::Tokenizer;
@@ -19,16 +20,21 @@
 //! *spells* never becomes a special token.
 
 mod chat;
+mod continuation;
+mod conversation;
 mod environment;
 mod folder;
 mod json;
 mod marks;
 mod message;
 mod methods;
+mod rendering;
 mod template;
 mod tokenizer;
+mod values;
 
 pub use chat::ChatTokenizer;
+pub use conversation::{Exchange, History};
 pub use message::Variables;
 pub use template::{ChatTemplate, RenderOptions};
 pub use tokenizer::HfTokenizer;

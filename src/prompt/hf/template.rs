@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use minijinja::value::Serde;
 use minijinja::{Environment, Value};
 
-use super::environment::{Raised, environment, without_generation_tags};
+use super::environment::{Raised, environment, freeze_clock, without_generation_tags};
 use super::folder::{self, Folder};
 use super::methods::strip;
+use super::values::values;
 use super::{Message, Variables};
 use crate::{Error, Result};
 
@@ -60,6 +60,9 @@ impl RenderOptions {
 /// assert_eq!(text, "[user] 1+1=</s>\n[assistant] ");
 /// # Ok::<(), rlvr::Error>(())
 /// ```
+///
+/// A message's field that is not set is undefined. Its reasoning is both `reasoning_content` and `thinking`, and a call of a tool is
+/// `{"id", "type": "function", "function": {"name", "arguments"}}` with the arguments as an object; an empty id is undefined.
 ///
 /// A template that writes the date of the day renders another text tomorrow: give it the date as the variable it reads.
 #[derive(Clone, Debug)]
@@ -161,15 +164,16 @@ impl ChatTemplate {
     /// The text of a conversation.
     ///
     /// # Errors
-    /// [`Error::Config`] if there are no messages, if both options exclude each other, if the template fails (with its line), or
-    /// if it refuses the conversation by `raise_exception`: then with what it says.
+    /// [`Error::Config`] if there are no messages, if a call's arguments are no JSON object, if both options exclude each other, if
+    /// the template fails (with its line), or if it refuses the conversation by `raise_exception`: then with what it says.
     pub fn render(&self, messages: &[Message], options: &RenderOptions) -> Result<String> {
-        let Some(last) = messages.last() else {
-            return Err(Error::config("messages", "none", "at least one message"));
+        let run = |messages: &[Message]| {
+            let generation = options.add_generation_prompt;
+            self.render_values(values(messages)?, &options.variables, generation)
         };
-        if !options.continue_final_message {
-            return self.run(messages, options);
-        }
+        let Some(last) = messages.last().filter(|_| options.continue_final_message) else {
+            return run(messages);
+        };
         if options.add_generation_prompt {
             return Err(Error::config(
                 "continue_final_message",
@@ -181,7 +185,7 @@ impl ChatTemplate {
         if let Some(tagged) = tagged.last_mut() {
             tagged.content.push_str(CONTINUED);
         }
-        let text = self.run(&tagged, options)?;
+        let text = run(&tagged)?;
         let tag = CONTINUED.trim_end();
         let said = strip(&last.content, None, true, true);
         let at = text.rfind(tag).filter(|_| text.contains(said));
@@ -197,16 +201,30 @@ impl ChatTemplate {
         Ok(strip(kept, None, false, trims).to_owned())
     }
 
-    fn run(&self, messages: &[Message], options: &RenderOptions) -> Result<String> {
-        let variables = &options.variables;
+    /// This template with its clock stopped: `strftime_now` writes the present time whenever it is called.
+    pub(super) fn with_frozen_clock(mut self) -> Self {
+        freeze_clock(&mut self.environment);
+        self
+    }
+
+    /// The text of a conversation, its messages as values.
+    pub(super) fn render_values(
+        &self,
+        messages: Vec<Value>,
+        variables: &Variables,
+        add_generation_prompt: bool,
+    ) -> Result<String> {
+        if messages.is_empty() {
+            return Err(Error::config("messages", "none", "at least one message"));
+        }
         let mut context: BTreeMap<&str, Value> = BTreeMap::new();
         context.extend([("tools", Value::from(())), ("documents", Value::from(()))]);
         let special = self.special_tokens.iter();
         context.extend(special.map(|(name, token)| (name.as_str(), Value::from(token.as_str()))));
         context.extend(variables.iter().map(|(name, value)| (name, value.clone())));
-        let generation = Value::from(options.add_generation_prompt);
+        let generation = Value::from(add_generation_prompt);
         context.insert("add_generation_prompt", generation);
-        context.insert("messages", Value::from(Serde(messages)));
+        context.insert("messages", Value::from(messages));
 
         let with_tools = self.has_tool_use && variables.has("tools");
         let name = if with_tools { TOOL_USE } else { DEFAULT };

@@ -125,6 +125,12 @@ impl HfTokenizer {
         self.ids(self.inner.get_added_vocabulary(), &marked.text, marked)
     }
 
+    /// The texts of the stop tokens, the canonical one first.
+    pub(super) fn stop_texts(&self) -> Vec<String> {
+        let stop = self.stop.iter();
+        stop.filter_map(|&id| self.inner.id_to_token(id)).collect()
+    }
+
     /// Where `text` spells special tokens, in bytes.
     pub(super) fn specials_in(&self, text: &str) -> Vec<Range<usize>> {
         let added = self.inner.get_added_vocabulary();

@@ -89,31 +89,12 @@ impl Judge<'_> {
         Ok(cases)
     }
 
-    /// A command of the language.
-    fn command(&self, words: &[String], folder: &Folder) -> Command {
-        let (file, inside) = (folder.path(&self.language.file), folder.path(""));
-        let inside = inside.trim_end_matches('/');
-        let mut words = words
-            .iter()
-            .map(|word| word.replace("{file}", &file).replace("{folder}", inside));
-        let command = Command::new(words.next().unwrap_or_default());
-        let command = words.fold(command, Command::argument);
-        self.environment(command)
-    }
-
-    fn environment(&self, command: Command) -> Command {
-        let variables = self.language.environment.iter();
-        variables.fold(command, |command, (name, value)| {
-            command.variable(name, value)
-        })
-    }
-
     /// Why the program does not compile; `None` if it does, or need not.
     fn compile(&self, folder: &Folder) -> Result<Option<String>, RewardError> {
         let Some(words) = &self.language.compile else {
             return Ok(None);
         };
-        let command = self.command(words, folder).may_write_files();
+        let command = self.language.command(words, folder).may_write_files();
         let ran = folder.run(&command)?;
         if ran.exit == Exit::Status(0) {
             return Ok(None);
@@ -133,7 +114,7 @@ impl Judge<'_> {
         streams: &[Stream],
     ) -> Result<Vec<TestOutcome>, RewardError> {
         let mut cases = Vec::new();
-        let command = self.command(&self.language.run, folder);
+        let command = self.language.command(&self.language.run, folder);
         for stream in streams {
             if self.is_over(&cases) {
                 break;
@@ -158,7 +139,7 @@ impl Judge<'_> {
             .argument(folder.path(script))
             .argument(argument)
             .cpu_factor(tests as u64 + 1);
-        self.environment(command)
+        self.language.environment(command)
     }
 
     fn timeout(&self, lines: usize) -> Timeout {

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::{Command, Folder};
 use crate::{Error, Result};
 
 /// Where an interpreter is looked for before `PATH`: there, a confined program can read it.
@@ -110,7 +111,7 @@ impl Language {
     }
 
     /// Rejects invalid settings, and finds the programs of the commands.
-    pub(super) fn resolved(mut self) -> Result<Self> {
+    pub(crate) fn resolved(mut self) -> Result<Self> {
         let fences = self.fences.iter();
         if self.fences.is_empty()
             || fences
@@ -140,6 +141,27 @@ impl Language {
         }
         resolve("language.run", &mut self.run)?;
         Ok(self)
+    }
+}
+
+impl Language {
+    /// One of its commands, for a program in this folder, with the variables of its environment.
+    pub(crate) fn command(&self, words: &[String], folder: &Folder) -> Command {
+        let (file, inside) = (folder.path(&self.file), folder.path(""));
+        let inside = inside.trim_end_matches('/');
+        let mut words = words
+            .iter()
+            .map(|word| word.replace("{file}", &file).replace("{folder}", inside));
+        let command = Command::new(words.next().unwrap_or_default());
+        self.environment(words.fold(command, Command::argument))
+    }
+
+    /// The command with the variables of the language's environment.
+    pub(super) fn environment(&self, command: Command) -> Command {
+        let variables = self.environment.iter();
+        variables.fold(command, |command, (name, value)| {
+            command.variable(name, value)
+        })
     }
 }
 

@@ -12,8 +12,9 @@ use super::config::RemoteConfig;
 use super::control::{Control, Served};
 use super::flight::Shared;
 use super::http::{Client, Kind, Trouble};
+use super::job::Asked;
 use super::probe::Findings;
-use super::state::{Asked, Engine, Slot, Standing, State};
+use super::state::{Engine, Slot, Standing, State};
 use super::weights::{Labels, Target, Weights};
 use crate::policy::PolicyModel;
 use crate::rollout::{

@@ -3,17 +3,15 @@
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use rand::Rng;
-
 use super::config::{Protocol, RemoteConfig};
 use super::control::Control;
 use super::http::{Client, Kind, Trouble};
+use super::job::Job;
 use super::protocol::{self, Finish, Order, Part};
-use super::state::{Flight, Job, Standing, State};
+use super::state::{Flight, Standing, State};
 use super::weights::{Labels, Target};
-use crate::random;
 use crate::rollout::{Completion, InFlight};
-use crate::types::{FinishReason, VersionSpan};
+use crate::types::VersionSpan;
 
 /// What all threads of [`RemoteEngines`](super::RemoteEngines) share.
 #[derive(Debug)]
@@ -78,10 +76,10 @@ impl Shared {
     pub(super) fn work(&self, engine: usize, slot: usize) {
         while let Some(boarding) = self.board(engine, slot) {
             let asked = self.ask(&boarding);
-            let sick = match &asked {
-                Err((_, trouble)) => self.health(&boarding, trouble),
-                Ok(_) => None,
-            };
+            let sick = asked
+                .1
+                .as_ref()
+                .and_then(|trouble| self.health(&boarding, trouble));
             if let Some((job, due)) = self.settle(boarding, asked, sick) {
                 self.retry_at(job, due);
             }
@@ -130,7 +128,7 @@ impl Shared {
     }
 
     /// Asks for the rest of a sample.
-    fn ask(&self, boarding: &Boarding) -> Result<Part, (Part, Trouble)> {
+    fn ask(&self, boarding: &Boarding) -> (Part, Option<Trouble>) {
         let (job, target) = (&boarding.job, &boarding.target);
         let config = &job.asked.config;
         let mut tokens = job.asked.prompt.clone();
@@ -143,15 +141,18 @@ impl Shared {
             max_tokens: config.max_new_tokens - job.tokens.len(),
             sampling: &config.sampling,
             stop: &config.stop_tokens,
-            seed: seed(&job.asked.address, job.sample, job.tokens.len()),
+            seed: job.seed(),
             stream: self.config.stream,
             vocabulary: target.fingerprint.vocabulary,
         };
         let limit = self.config.request_timeout;
-        let part = protocol::ask(&boarding.client, boarding.protocol, &order, limit)?;
+        let (part, trouble) = protocol::ask(&boarding.client, boarding.protocol, &order, limit);
+        if trouble.is_some() {
+            return (part, trouble);
+        }
         match self.check_label(boarding, &part) {
-            Ok(()) => Ok(part),
-            Err(trouble) => Err((Part::default(), trouble)),
+            Ok(()) => (part, None),
+            Err(trouble) => (Part::default(), Some(trouble)),
         }
     }
 
@@ -200,7 +201,7 @@ impl Shared {
     fn settle(
         &self,
         boarding: Boarding,
-        asked: Result<Part, (Part, Trouble)>,
+        (part, trouble): (Part, Option<Trouble>),
         sick: Option<Trouble>,
     ) -> Option<(Job, Instant)> {
         let (index, mut job) = (boarding.engine, boarding.job);
@@ -227,10 +228,6 @@ impl Shared {
             self.wake.notify_all();
             return None;
         }
-        let (part, trouble) = match asked {
-            Ok(part) => (part, None),
-            Err((part, trouble)) => (part, Some(trouble)),
-        };
         let now_has = state.engines[index]
             .target
             .as_ref()
@@ -250,7 +247,7 @@ impl Shared {
             };
             job.extend(part.tokens, part.log_probs, versions);
         }
-        if let Some(finish) = complete(&job, finish) {
+        if let Some(finish) = job.complete(finish) {
             let (ticket, sample) = (job.ticket, job.sample);
             let completion = Completion {
                 versions: std::mem::take(&mut job.versions),
@@ -406,53 +403,4 @@ pub(super) fn stale(found: &str, expected: &str) -> Trouble {
         "its weights are called {found:?}, expected {expected:?}: it began anew, or somebody else loaded weights"
     );
     Trouble::new(Kind::Stale, reason, "an engine belongs to one run")
-}
-
-/// Why the job is complete, if it is: also if the end of the answer was lost after the last token.
-fn complete(job: &Job, finish: Option<Finish>) -> Option<FinishReason> {
-    let config = &job.asked.config;
-    let stopped = job
-        .tokens
-        .last()
-        .is_some_and(|last| config.stop_tokens.contains(last));
-    match finish {
-        _ if stopped => Some(FinishReason::Stop),
-        _ if job.tokens.len() >= config.max_new_tokens => Some(FinishReason::Length),
-        // The engine's context is full.
-        Some(Finish::Length) if !job.tokens.is_empty() => Some(FinishReason::Length),
-        _ => None,
-    }
-}
-
-/// The seed of a sample from its token `begun` on: 63 bits, which is what engines take. Consecutive samples have unrelated seeds, as
-/// engines add numbers to the seed themselves.
-fn seed(address: &[u64], sample: usize, begun: usize) -> u64 {
-    let mut words = address.to_vec();
-    words.push(sample as u64);
-    if begun > 0 {
-        words.push(begun as u64);
-    }
-    random::generator(&words).next_u64() >> 1
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::collections::HashSet;
-
-    #[test]
-    fn seeds_are_apart_whatever_an_engine_adds_to_them() {
-        let mut seen = HashSet::new();
-        for problem in 0..50u64 {
-            for sample in 0..8 {
-                let own = seed(&[7, problem], sample, 0);
-                assert!(own < 1 << 63);
-                for added in 0..8 {
-                    assert!(seen.insert(own + added), "{problem} {sample} {added}");
-                }
-            }
-        }
-        assert_ne!(seed(&[7], 0, 0), seed(&[7], 0, 5));
-        assert_eq!(seed(&[7], 0, 5), seed(&[7], 0, 5));
-    }
 }

@@ -1,5 +1,6 @@
 //! JSON over HTTP, and what goes wrong with it.
 
+use std::fmt;
 use std::io::{self, BufRead, BufReader};
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use ureq::http::Response;
 use ureq::{Agent, Body, Timeout};
 
 use super::config::RemoteConfig;
+use super::sse::Events;
 
 /// The most bytes of an answer that are read.
 const LONGEST_ANSWER: u64 = 1 << 30;
@@ -145,7 +147,7 @@ pub(super) fn short(text: &str) -> String {
 }
 
 /// Speaks to one engine. Clones share their connections.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Client {
     agent: Agent,
     url: String,
@@ -240,6 +242,15 @@ impl Client {
     }
 }
 
+/// Without the key.
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("url", &self.url)
+            .finish_non_exhaustive()
+    }
+}
+
 fn reply(response: Response<Body>) -> Result<Reply, Trouble> {
     let status = response.status().as_u16();
     let seconds = response.headers().get("retry-after");
@@ -297,7 +308,7 @@ fn refused(error: &io::Error) -> bool {
 }
 
 /// What an error while a body is read means.
-fn reading(error: &io::Error) -> Trouble {
+pub(super) fn reading(error: &io::Error) -> Trouble {
     let inner = error
         .get_ref()
         .map(|inner| inner as &(dyn std::error::Error + 'static));
@@ -316,80 +327,9 @@ fn reading(error: &io::Error) -> Trouble {
     }
 }
 
-/// The events of a `text/event-stream` (WHATWG HTML, server-sent events), as far as they have data.
-pub(super) struct Events<R> {
-    lines: R,
-}
-
-impl<R: BufRead> Events<R> {
-    pub(super) fn new(lines: R) -> Self {
-        Self { lines }
-    }
-
-    /// The data of the next event; `None` at the end of the stream. An event without an end is none.
-    pub(super) fn next(&mut self) -> Result<Option<String>, Trouble> {
-        let mut data: Option<String> = None;
-        let mut line = Vec::new();
-        loop {
-            line.clear();
-            let count = self
-                .lines
-                .read_until(b'\n', &mut line)
-                .map_err(|e| reading(&e))?;
-            if count == 0 || line.last() != Some(&b'\n') {
-                return Ok(None);
-            }
-            let text = String::from_utf8_lossy(&line);
-            let text = text.trim_end_matches(['\n', '\r']);
-            if text.is_empty() {
-                match data.take() {
-                    Some(data) => return Ok(Some(data)),
-                    None => continue,
-                }
-            }
-            if let Some(value) = text.strip_prefix("data:") {
-                let value = value.strip_prefix(' ').unwrap_or(value);
-                match &mut data {
-                    Some(data) => {
-                        data.push('\n');
-                        data.push_str(value);
-                    }
-                    None => data = Some(value.to_string()),
-                }
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// Gives one byte at a time.
-    struct Slow<'a>(&'a [u8]);
-
-    impl io::Read for Slow<'_> {
-        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-            let count = self.0.len().min(buffer.len()).min(1);
-            buffer[..count].copy_from_slice(&self.0[..count]);
-            self.0 = &self.0[count..];
-            Ok(count)
-        }
-    }
-
-    fn events(text: &str) -> Vec<String> {
-        let mut events = Events::new(BufReader::with_capacity(1, Slow(text.as_bytes())));
-        std::iter::from_fn(|| events.next().unwrap()).collect()
-    }
-
-    #[test]
-    fn a_stream_is_cut_into_the_data_of_its_events() {
-        let stream = ": ping\r\n\r\ndata: {\"a\":\"ü\"}\r\n\r\nevent: x\ndata:1\ndata:  2\nid: 3\n\n\n\ndata: [DONE]\n\n";
-        assert_eq!(events(stream), ["{\"a\":\"ü\"}", "1\n 2", "[DONE]"]);
-        assert_eq!(events("data: whole\n\ndata: cut"), ["whole"]);
-        assert_eq!(events("data: whole\n\ndata: no end\n"), ["whole"]);
-        assert!(events("").is_empty());
-    }
 
     #[test]
     fn a_status_decides_what_is_done_and_the_message_is_found() {

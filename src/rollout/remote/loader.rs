@@ -229,21 +229,19 @@ impl Shared {
         let ask = |question: &Question| {
             let order = question.order(model, target.adapter, &target.label, vocabulary);
             self.patiently(|| {
-                let part = protocol::ask(
-                    &before.control.client,
-                    before.protocol,
-                    &order,
-                    self.config.load_timeout,
-                );
-                part.map_err(|(_, trouble)| trouble)
+                let limit = self.config.load_timeout;
+                match protocol::ask(&before.control.client, before.protocol, &order, limit) {
+                    (part, None) => Ok(part),
+                    (_, Some(trouble)) => Err(trouble),
+                }
             })
         };
         let tolerance = self.config.tolerance;
         let expected = &target.fingerprint;
-        let compared: Part = compare(&ask, before.protocol, expected, tolerance)?;
+        let compared = compare(&ask, before.protocol, expected, tolerance)?;
         let findings = match before.examined {
             true => before.findings,
-            false => examine(&ask, before.protocol, expected, tolerance)?,
+            false => examine(&ask, before.protocol, expected, tolerance, &compared)?,
         };
         if target.adapter {
             return Ok(findings);

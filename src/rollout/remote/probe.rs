@@ -128,16 +128,18 @@ pub(super) fn compare(
     }
 }
 
-/// Examines an engine whose weights are the policy's.
+/// Examines an engine whose weights are the policy's; `compared` is what [`compare`] gave.
 pub(super) fn examine(
     ask: &dyn Fn(&Question) -> Result<Part, Trouble>,
     protocol: Protocol,
     expected: &Fingerprint,
     tolerance: f64,
+    compared: &Part,
 ) -> Result<Findings, Trouble> {
-    let mut findings = Findings::default();
-    let part = compare(ask, protocol, expected, tolerance)?;
-    findings.reports = part.spans.is_some();
+    let mut findings = Findings {
+        reports: compared.spans.is_some(),
+        ..Findings::default()
+    };
     temperature(ask, protocol, expected, tolerance)?;
     let Some(text) = expected.texts.first() else {
         return Ok(findings);

@@ -50,13 +50,13 @@ pub(super) struct Part {
     pub label: Option<String>,
 }
 
-/// Asks the engine. On failure, what had arrived before it.
+/// Asks the engine. Gives what arrived, and what went wrong before the rest could.
 pub(super) fn ask(
     client: &Client,
     protocol: Protocol,
     order: &Order,
     limit: Duration,
-) -> Result<Part, (Part, Trouble)> {
+) -> (Part, Option<Trouble>) {
     let (path, body) = match protocol {
         Protocol::Sglang => ("/generate", sglang::body(order)),
         _ => vllm::body(protocol, order),
@@ -67,12 +67,11 @@ pub(super) fn ask(
     };
     let mut part = Part::default();
     match receive(client, path, &body, order, limit, &mut part, read) {
-        Ok(()) => Ok(part),
-        Err(trouble) if trouble.kind == Kind::Wrong => Err((Part::default(), trouble)),
+        Ok(()) => (part, None),
+        Err(trouble) if trouble.kind == Kind::Wrong => (Part::default(), Some(trouble)),
         Err(trouble) => {
-            // The log-prob of a stop token that arrived is that of a whole answer whose end did not.
-            part.finish = None;
-            Err((part, trouble))
+            part.finish = None; // the end that it says may belong to a later token
+            (part, Some(trouble))
         }
     }
 }

@@ -8,94 +8,11 @@ use std::time::Instant;
 use super::config::EngineAddress;
 use super::control::{Control, Served};
 use super::http::{Client, Trouble};
+use super::job::{Asked, Job};
 use super::probe::Findings;
 use super::weights::Target;
-use crate::rollout::{Answer, Completion, GenerationConfig, InFlight};
-use crate::types::VersionSpan;
+use crate::rollout::{Answer, Completion, InFlight};
 use crate::{Error, Result};
-
-/// A request as it was submitted.
-#[derive(Debug)]
-pub(super) struct Asked {
-    pub prompt: Vec<u32>,
-    pub address: Vec<u64>,
-    pub config: GenerationConfig,
-}
-
-/// One sample that is not finished, with what there is of it.
-#[derive(Debug)]
-pub(super) struct Job {
-    pub ticket: u64,
-    pub sample: usize,
-    pub asked: Arc<Asked>,
-    pub tokens: Vec<u32>,
-    pub log_probs: Vec<f32>,
-    pub versions: Vec<VersionSpan>,
-    /// Since when it fails.
-    pub failing: Option<Instant>,
-    /// How often it failed since its last token.
-    pub tries: u32,
-    pub timeouts: u32,
-    /// How often its answer could not be used.
-    pub wrongs: u32,
-}
-
-impl Job {
-    fn new(ticket: u64, sample: usize, asked: &Arc<Asked>) -> Self {
-        Self {
-            ticket,
-            sample,
-            asked: asked.clone(),
-            tokens: Vec::new(),
-            log_probs: Vec::new(),
-            versions: Vec::new(),
-            failing: None,
-            tries: 0,
-            timeouts: 0,
-            wrongs: 0,
-        }
-    }
-
-    /// Drops its tokens.
-    pub(super) fn begin_again(&mut self) {
-        self.tokens.clear();
-        self.log_probs.clear();
-        self.versions.clear();
-    }
-
-    /// Adds tokens with their log-probs and the versions that sampled them.
-    pub(super) fn extend(
-        &mut self,
-        tokens: Vec<u32>,
-        log_probs: Vec<f32>,
-        versions: Vec<VersionSpan>,
-    ) {
-        if !tokens.is_empty() {
-            (self.failing, self.tries) = (None, 0);
-        }
-        self.tokens.extend(tokens);
-        self.log_probs.extend(log_probs);
-        for span in versions {
-            match self.versions.last_mut() {
-                Some(last) if last.version == span.version => last.tokens += span.tokens,
-                _ => self.versions.push(span),
-            }
-        }
-    }
-
-    /// What it is, for an error.
-    fn name(&self) -> String {
-        name(self.sample, &self.asked)
-    }
-}
-
-fn name(sample: usize, asked: &Asked) -> String {
-    let tokens = asked.prompt.len();
-    format!(
-        "sample {sample} of the request at {:?} (prompt of {tokens} tokens)",
-        asked.address
-    )
-}
 
 /// A request that is not answered yet.
 #[derive(Debug)]
@@ -173,7 +90,8 @@ pub(super) struct Engine {
 }
 
 impl Engine {
-    fn in_rotation(&self) -> bool {
+    /// Whether it is asked, or will be as soon as it has its weights.
+    pub(super) fn in_rotation(&self) -> bool {
         self.standing != Standing::Out
     }
 
@@ -370,7 +288,7 @@ impl State {
     pub(super) fn fail(&mut self, job: &Job, engine: usize, trouble: &Trouble) {
         let error = Error::Engine {
             engine: self.engines[engine].address.to_string(),
-            request: job.name(),
+            request: job.asked.name(job.sample),
             reason: trouble.reason.clone(),
             remedy: trouble.remedy.clone(),
         };
@@ -391,7 +309,7 @@ impl State {
                 found.unwrap_or_else(|| {
                     Err(Error::Engine {
                         engine: engines.clone(),
-                        request: name(sample, &asked),
+                        request: asked.name(sample),
                         reason: trouble.reason.clone(),
                         remedy: trouble.remedy.clone(),
                     })

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::control::Control;
 use super::flight::{Shared, stale};
 use super::http::{Kind, Trouble};
-use super::state::Standing;
+use super::state::{Engine, Standing};
 use super::weights::Target;
 
 /// How often engines are looked at.
@@ -165,10 +165,11 @@ impl Shared {
     /// Answers everything with errors if there has been no engine for too long.
     fn give_up(&self) {
         let mut state = self.lock();
-        let since = state.none_since;
-        if since.is_some_and(|since| since.elapsed() >= self.config.retry_for)
-            && state.dead.is_none()
-        {
+        let none = !state.engines.iter().any(Engine::in_rotation);
+        let long = state
+            .none_since
+            .is_some_and(|since| since.elapsed() >= self.config.retry_for);
+        if none && long && state.dead.is_none() {
             let seconds = self.config.retry_for.as_secs_f64();
             let reason = format!(
                 "no engine is left since {seconds:.0} s ({})",

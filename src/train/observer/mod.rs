@@ -9,6 +9,10 @@
 //! | [`History`] | the records, in memory | |
 //! | `ProgressBar` | one line on the terminal | `progress` |
 //! | `Chart` | one SVG: reward, held-out accuracy, length | `chart` |
+//! | [`Report`] | one HTML file: curves, findings, configuration, sample rollouts | |
+//! | [`RolloutFiles`] | the rollouts of every so many steps, as files | |
+//! | `EventFile` | TensorBoard's event files | `tensorboard` |
+//! | [`Watchdog`](super::diagnosis::Watchdog) | findings: what is wrong with the run, for the observers that it wraps | |
 //!
 //! Your own is one method:
 //!
@@ -45,6 +49,10 @@ mod jsonl;
 #[cfg(feature = "progress")]
 mod progress;
 mod record;
+mod report;
+mod rollout_files;
+#[cfg(feature = "tensorboard")]
+mod tensorboard;
 
 #[cfg(feature = "chart")]
 pub use chart::{Chart, draw_chart};
@@ -53,8 +61,14 @@ pub use jsonl::{MetricsFile, read_metrics};
 #[cfg(feature = "progress")]
 pub use progress::ProgressBar;
 pub use record::{RunInfo, StepRecord};
+pub use report::{Report, ReportedRun, render_report};
+pub use rollout_files::{KeepRollouts, RolloutFiles};
+#[cfg(feature = "tensorboard")]
+pub use tensorboard::EventFile;
 
+use super::diagnosis::Finding;
 use crate::Result;
+use crate::types::RolloutBuffer;
 
 /// Somebody who watches a training run.
 ///
@@ -86,6 +100,25 @@ pub trait Observer: Send {
     /// Whatever makes it pointless to go on.
     fn on_step(&mut self, record: &StepRecord) -> Result<()>;
 
+    /// The scored rollouts that `step` learned from. Called once per step, before [`on_step`](Self::on_step).
+    ///
+    /// # Errors
+    /// Whatever makes it pointless to go on.
+    fn on_rollouts(&mut self, step: u64, rollouts: &RolloutBuffer) -> Result<()> {
+        let _ = (step, rollouts);
+        Ok(())
+    }
+
+    /// A finding appeared or became more severe. Only a [`Watchdog`](super::diagnosis::Watchdog) calls this, after `on_rollouts` and before
+    /// [`on_step`](Self::on_step) of the step that revealed it.
+    ///
+    /// # Errors
+    /// Whatever makes it pointless to go on.
+    fn on_finding(&mut self, finding: &Finding) -> Result<()> {
+        let _ = finding;
+        Ok(())
+    }
+
     /// Forces what was recorded so far to disk. A run calls it before each checkpoint, so that a checkpoint never outlives its records.
     ///
     /// # Errors
@@ -111,6 +144,14 @@ impl Observer for Vec<Box<dyn Observer>> {
 
     fn on_step(&mut self, record: &StepRecord) -> Result<()> {
         each(self, |observer| observer.on_step(record))
+    }
+
+    fn on_rollouts(&mut self, step: u64, rollouts: &RolloutBuffer) -> Result<()> {
+        each(self, |observer| observer.on_rollouts(step, rollouts))
+    }
+
+    fn on_finding(&mut self, finding: &Finding) -> Result<()> {
+        each(self, |observer| observer.on_finding(finding))
     }
 
     fn sync(&mut self) -> Result<()> {

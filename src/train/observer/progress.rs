@@ -11,6 +11,7 @@ use indicatif::{
 
 use super::{Observer, RunInfo, StepRecord};
 use crate::Result;
+use crate::train::diagnosis::Finding;
 
 /// How often a plain line is written where nobody asked for an interval.
 const PLAIN_EVERY: u64 = 10;
@@ -30,6 +31,8 @@ const PLAIN_EVERY: u64 = 10;
 /// tokens, `kl` the KL divergence from the reference policy, `tok/s` generated tokens per second (`tokens_per_second`), and the
 /// times are elapsed `<` left. A number that was not measured, or is not one, is `-`. The time left is what the
 /// steps of this run have taken on average: a resumed run does not count steps that it did not do.
+///
+/// In a [`Watchdog`](crate::train::diagnosis::Watchdog) it also shows each finding when it appears, on a line of its own.
 ///
 /// A line that cannot be written is lost without a word; the run is worth more than its progress bar.
 ///
@@ -120,6 +123,17 @@ impl Observer for ProgressBar {
                     // See the type: a terminal that went away is no reason to stop.
                     let _ = out.write_all(line.as_bytes()).and_then(|()| out.flush());
                 }
+            }
+        }
+        Ok(())
+    }
+
+    fn on_finding(&mut self, finding: &Finding) -> Result<()> {
+        match &mut self.sink {
+            Sink::Drawn(bar) => bar.println(finding.to_string()),
+            Sink::Plain { out, .. } => {
+                let line = format!("{finding}\n");
+                let _ = out.write_all(line.as_bytes()).and_then(|()| out.flush());
             }
         }
         Ok(())
@@ -254,6 +268,7 @@ fn time(duration: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::train::diagnosis::Diagnosis;
 
     #[derive(Clone, Default)]
     struct Shared(Arc<Mutex<Vec<u8>>>);
@@ -307,6 +322,31 @@ mod tests {
              20/25 | reward - | held-out 71.5% | length - | kl - | - tok/s | 00:00 < 00:00\n\
              25/25 | reward 1.43 | held-out 71.5% | length 21.3 | kl 0.012 | 8.1k tok/s | 00:00 < 00:00\n"
         );
+    }
+
+    #[test]
+    fn a_finding_is_a_line_of_its_own() {
+        let shared = Shared::default();
+        let mut progress = ProgressBar::plain_to(0, Box::new(shared.clone()));
+        progress.on_start(&run(0, 9)).unwrap();
+        let cut_off = |step| StepRecord::new(step).with("completions/clipped_ratio", 0.5);
+        let records: Vec<StepRecord> = (1..=5).map(cut_off).collect();
+        let diagnosis = Diagnosis::of(&records);
+        progress.on_finding(&diagnosis.findings()[0]).unwrap();
+        let text = String::from_utf8(shared.0.lock().unwrap().clone()).unwrap();
+        assert!(
+            text.starts_with("warning: truncation (steps 1-5): 50% of"),
+            "{text}"
+        );
+        assert_eq!(text.lines().count(), 1);
+
+        let terminal = Terminal::default();
+        let target = ProgressDrawTarget::term_like(Box::new(terminal.clone()));
+        let run = run(0, 9);
+        progress.sink = Sink::Drawn(drawn(&run, &Clock::new(&run), target));
+        progress.on_finding(&diagnosis.findings()[0]).unwrap();
+        let drawn = terminal.0.lock().unwrap().clone();
+        assert!(drawn.contains("truncation (steps 1-5)"), "{drawn}");
     }
 
     #[test]

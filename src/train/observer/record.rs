@@ -21,6 +21,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// | `rewards/unscored`, `rewards/failures` | without a total; outcomes that broke, of all rewards | rollouts, outcomes |
 /// | `time/reward/<name>` | work of one reward, summed over its threads | s |
 /// | `frac_reward_zero_std` | groups whose rewards are all equal, which teach nothing | fraction |
+/// | `advantages/min`, `advantages/max`, `advantages/rms` | of the tokens whose advantage is not 0: extremes, root mean square | |
 /// | `completions/mean_length` | completion length | tokens |
 /// | `completions/clipped_ratio` | completions cut off at the length limit | fraction |
 /// | `kl` | KL divergence from the reference policy, per token | nats |
@@ -28,6 +29,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// | `clip_ratio/region_mean` | tokens outside the clip range | fraction |
 /// | `grad_norm` | norm of the gradient before clipping | |
 /// | `eval/accuracy` | held-out problems solved, at steps that are evaluated | fraction |
+/// | `findings/<name>` | what a [`Watchdog`](crate::train::diagnosis::Watchdog) found: 1 for a warning, 2 for failing | |
 /// | `tokens_per_second` | generated tokens per second of the step | 1/s |
 /// | `time/generate` and other `time/...` | wall-clock time of one part of the step | s |
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -171,14 +171,14 @@ fn serve(inner: &Inner, mut stream: TcpStream) {
             let at = faults
                 .iter()
                 .position(|(path, ..)| request.path.starts_with(path.as_str()));
-            at.and_then(|at| {
+            at.map(|at| {
                 let (_, fault, times) = &mut faults[at];
                 let fault = fault.clone();
                 *times -= 1;
                 if *times == 0 {
                     faults.remove(at);
                 }
-                Some(fault)
+                fault
             })
         };
         let close = lock(&inner.options).closes;

@@ -1,0 +1,138 @@
+//! The exchange of gradients, and what a step takes on more devices.
+
+use serde::{Deserialize, Serialize};
+
+use super::config::PlanConfig;
+use super::cost::Range;
+use super::estimate::Plan;
+use super::hardware::Hardware;
+use super::shape::ModelShape;
+use crate::Result;
+
+/// The share of a link's bandwidth that exchanges reach.
+const REACHED: f64 = 0.8;
+
+/// Seconds to sum `bytes` of gradients over learners: reduced and gathered in each node of `g` devices, and between `n` nodes each
+/// device exchanges its part, `2 (g-1)/g S / link + 2 (n-1)/n (S/g) / network`, at 80 % of either bandwidth. Nothing of it overlaps with
+/// other work.
+pub fn exchange_seconds(bytes: f64, learners: usize, hardware: &Hardware) -> f64 {
+    let learners = learners.max(1) as f64;
+    let node = learners.min(hardware.per_node as f64);
+    let nodes = (learners / node).ceil();
+    let moved = |parts: f64, bytes: f64| 2.0 * (parts - 1.0) / parts * bytes;
+    let inside = moved(node, bytes) / (REACHED * 0.5e9 * hardware.link);
+    let between = moved(nodes, bytes / node) / (REACHED * 1e9 * hardware.network);
+    inside + between
+}
+
+/// A step of a plan on some number of devices, with as much work for each as in the plan.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WeakScaling {
+    /// Devices.
+    pub devices: usize,
+    /// Problems of a step.
+    pub problems: usize,
+    /// Seconds of a step, the exchange of gradients included.
+    pub step_seconds: Range,
+    /// Of these, the exchange of gradients in each update.
+    pub exchange_seconds: f64,
+    /// Tokens generated and learned from, a second and device.
+    pub tokens_per_second: f64,
+    /// That, relative to the first row.
+    pub efficiency: f64,
+    /// Whether the memory of a device suffices.
+    pub fits: bool,
+}
+
+/// What a step takes on each of `counts` devices when the work of a device stays that of `config`.
+///
+/// On paper: exchanges are not overlapped, devices and links are alike, rewards and the host are never waited for, and rollouts are gathered
+/// for nothing (at the size of DeepSeek-R1's steps, 1 GB). What is left to grow with the number of devices are the exchange of gradients and the
+/// longest completion of the step, which all wait for.
+///
+/// # Errors
+/// As for [`Plan::new`], for any of the counts.
+pub fn weak_scaling(
+    shape: &ModelShape,
+    hardware: &Hardware,
+    config: &PlanConfig,
+    counts: &[usize],
+) -> Result<Vec<WeakScaling>> {
+    config.validate()?;
+    let mut rows: Vec<WeakScaling> = Vec::new();
+    for &devices in counts {
+        let factor = devices as f64 / config.devices as f64;
+        let scaled = |number: usize| ((number as f64 * factor).round() as usize).max(1);
+        let own = PlanConfig {
+            devices,
+            problems: scaled(config.problems),
+            generators: config.generators.map(scaled),
+            tensor_parallel: config.tensor_parallel.min(devices),
+            expert_parallel: config.expert_parallel.min(devices),
+            ..config.clone()
+        };
+        let plan = Plan::new(shape, hardware, &own)?;
+        let trained = match own.adapter_rank {
+            Some(rank) => shape.adapter_parameters(rank),
+            None => shape.parameters(),
+        };
+        let bytes = 4.0 * trained as f64 * own.trained_models();
+        let exchange = own.updates as f64 * exchange_seconds(bytes, own.learning(), hardware);
+        let step_seconds = Range {
+            low: plan.step_seconds.low + exchange,
+            high: plan.step_seconds.high + exchange,
+        };
+        let tokens_per_second = plan.generated / (devices as f64 * step_seconds.low);
+        let first = rows
+            .first()
+            .map_or(tokens_per_second, |row| row.tokens_per_second);
+        rows.push(WeakScaling {
+            devices,
+            problems: own.problems,
+            step_seconds,
+            exchange_seconds: exchange,
+            tokens_per_second,
+            efficiency: tokens_per_second / first,
+            fits: plan.misfits.is_empty(),
+        });
+    }
+    Ok(rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Gradients in f32 on 8 nodes of 8 H800, with 8 NICs a node and with 1.
+    #[test]
+    fn exchanges_take_what_the_links_allow() {
+        let h800 = Hardware::named("h800").unwrap();
+        let one_nic = Hardware {
+            network: 50.0 / 8.0,
+            ..h800.clone()
+        };
+        for (parameters, eight, one) in [(0.494e9, 0.032, 0.108), (7.6e9, 0.50, 1.67)] {
+            let seconds = |hardware| exchange_seconds(4.0 * parameters, 64, hardware);
+            assert!((seconds(&h800) / eight - 1.0).abs() < 0.02);
+            assert!((seconds(&one_nic) / one - 1.0).abs() < 0.02);
+        }
+        assert_eq!(exchange_seconds(1e9, 1, &h800), 0.0);
+    }
+
+    #[test]
+    fn efficiency_falls_with_the_exchange_and_the_longest_completion() {
+        let shape = ModelShape::named("qwen2.5-0.5b").unwrap();
+        let hardware = Hardware::named("h800").unwrap();
+        let config = PlanConfig {
+            problems: 1,
+            group: 16,
+            ..PlanConfig::default()
+        };
+        let rows = weak_scaling(&shape, &hardware, &config, &[1, 8, 64, 512]).unwrap();
+        assert_eq!(rows[0].efficiency, 1.0);
+        assert_eq!(rows[0].exchange_seconds, 0.0);
+        assert!(rows.windows(2).all(|w| w[1].efficiency < w[0].efficiency));
+        assert!(rows[3].efficiency > 0.4, "{rows:?}");
+        assert_eq!(rows[3].problems, 512);
+    }
+}

@@ -1,0 +1,300 @@
+//! Bytes of an update on one device.
+
+use serde::{Deserialize, Serialize};
+
+use super::shape::ModelShape;
+
+/// Types of what is kept of a trained parameter between updates, and so its bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TrainingState {
+    /// Everything in f32, 20 bytes: weight 4, gradients of the update and of a micro-batch 8, AdamW's moments 8.
+    F32,
+    /// Weights in half precision, 18 bytes: weight 2, gradient 4, f32 copy 4, moments 8.
+    #[default]
+    Mixed,
+}
+
+impl TrainingState {
+    /// Bytes of a weight, of its gradients, and of what the optimizer keeps.
+    pub(super) fn bytes(self) -> [f64; 3] {
+        match self {
+            Self::F32 => [4.0, 8.0, 8.0],
+            Self::Mixed => [2.0, 4.0, 12.0],
+        }
+    }
+}
+
+/// What a block keeps of a token for its backward pass. `D` is the width, `I` the inner width, `H h` that of all query heads and `H_kv h` that of
+/// keys or values.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kernels {
+    /// This crate's on `flex`: `4 D + 2 H h + 2 H_kv h + 3 I` numbers.
+    Fused,
+    /// Those of common training stacks, with an attention that keeps no scores: `8 D + 2 H_kv h + 4 I`.
+    #[default]
+    Flash,
+    /// Operations composed of Burn's, as this crate's on a GPU: the same, and twice the scores of attention, `2 H s` for a token
+    /// that attends to `s`.
+    Composed,
+}
+
+/// Sequences that are forwarded together.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MicroBatch {
+    /// Completions.
+    pub rows: usize,
+    /// Prompts that they answer; each is read once.
+    pub prompts: usize,
+    /// Tokens of a prompt.
+    pub prompt_tokens: f64,
+    /// Tokens of the longest completion, to which the others are padded.
+    pub completion_tokens: f64,
+}
+
+impl MicroBatch {
+    /// Tokens that are computed, padding included.
+    pub fn tokens(&self) -> f64 {
+        self.completions() + self.prompts as f64 * self.prompt_tokens
+    }
+
+    fn completions(&self) -> f64 {
+        self.rows as f64 * self.completion_tokens
+    }
+
+    /// Keys that exist: a prompt's are repeated for its completions.
+    fn keys(&self) -> f64 {
+        self.tokens() + self.rows as f64 * self.prompt_tokens
+    }
+
+    /// Pairs of a query and a key.
+    fn pairs(&self) -> f64 {
+        self.completions() * (self.prompt_tokens + self.completion_tokens)
+            + self.prompts as f64 * self.prompt_tokens * self.prompt_tokens
+    }
+}
+
+/// What an update holds on a device, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct UpdateMemory {
+    /// Weights of the policy, and of the critic where there is one.
+    pub weights: f64,
+    /// Gradients: their sum, and those of a micro-batch where it is not the only one.
+    pub gradients: f64,
+    /// AdamW's moments, and the f32 copies of weights in half precision.
+    pub optimizer: f64,
+    /// Weights of the reference.
+    pub reference: f64,
+    /// What blocks keep for the backward pass of a micro-batch, and its temporaries.
+    pub activations: f64,
+    /// A chunk of logits with its temporaries, and the gradient of the unembedding.
+    pub logits: f64,
+}
+
+/// How an update of this crate runs on one device, as far as its memory depends on it.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UpdateConfig {
+    /// What is forwarded together.
+    pub micro_batch: MicroBatch,
+    /// Whether an update has several micro-batches, so that their gradients are summed.
+    pub several: bool,
+    /// Types of weights, gradients and moments.
+    pub state: TrainingState,
+    /// What blocks keep.
+    pub kernels: Kernels,
+    /// Whether blocks are computed again.
+    pub recompute: bool,
+    /// The rank of the adapters, if not the weights are trained.
+    pub adapter_rank: Option<u64>,
+    /// Whether a reference with weights of its own is in memory. One with adapters shares the policy's.
+    pub reference: bool,
+    /// Whether a critic of the policy's size is trained as well.
+    pub critic: bool,
+    /// Tokens whose logits exist at the same time.
+    pub logit_chunk: usize,
+}
+
+impl UpdateMemory {
+    /// The peak of an update on one device that holds the whole state.
+    ///
+    /// Give the micro-batch at the length cap: that is what must fit, however short completions are at first. The prediction is within 25 % of what
+    /// `benches/RESULTS.md` measured; an allocator that keeps freed memory adds its share.
+    pub fn new(shape: &ModelShape, config: &UpdateConfig) -> Self {
+        let [weight, mut gradient, optimizer] = config.state.bytes();
+        if !config.several && config.state == TrainingState::F32 {
+            gradient -= 4.0;
+        }
+        let all = shape.parameters() as f64;
+        let models = 1.0 + f64::from(config.critic);
+        let trained = match config.adapter_rank {
+            Some(rank) => shape.adapter_parameters(rank) as f64,
+            None => all,
+        };
+        // Adapters are f32 beside the weights.
+        let adapters = config.adapter_rank.map_or(0.0, |_| 4.0 * trained);
+        let shares = config.adapter_rank.is_some();
+        Self {
+            weights: models * (weight * all + adapters),
+            gradients: models * gradient * trained,
+            optimizer: models * optimizer * trained,
+            reference: f64::from(config.reference && !shares) * weight * all,
+            activations: activations(shape, &config.micro_batch, config.kernels, config.recompute)
+                * weight,
+            logits: logits(
+                shape,
+                config.logit_chunk as f64,
+                &config.micro_batch,
+                config.kernels,
+                !shares,
+            ),
+        }
+    }
+
+    /// All of it.
+    pub fn total(&self) -> f64 {
+        self.weights
+            + self.gradients
+            + self.optimizer
+            + self.reference
+            + self.activations
+            + self.logits
+    }
+
+    /// What does not depend on the length.
+    pub fn fixed(&self) -> f64 {
+        self.total() - self.activations
+    }
+}
+
+/// Numbers that a micro-batch keeps.
+fn activations(shape: &ModelShape, batch: &MicroBatch, kernels: Kernels, recompute: bool) -> f64 {
+    let widths = shape.widths();
+    let (tokens, hidden, inner) = (batch.tokens(), widths.hidden, widths.inner);
+    let keys = widths.keys_and_values * batch.keys();
+    let block = keys
+        + match kernels {
+            Kernels::Fused => {
+                tokens * (4.0 * hidden + widths.queries + widths.context + 3.0 * inner)
+            }
+            Kernels::Flash => tokens * (8.0 * hidden + 4.0 * inner),
+            Kernels::Composed => {
+                let scores = 2.0 * shape.heads as f64 * batch.pairs();
+                tokens * (8.0 * hidden + 4.0 * inner) + scores
+            }
+        };
+    // Gradients inside of one block, and the hidden states at both ends with theirs.
+    let passing = tokens * (3.0 * inner + 2.0 * hidden) + 4.0 * tokens * hidden;
+    let layers = shape.layers as f64;
+    passing
+        + match recompute {
+            true => layers * tokens * hidden + block,
+            false => layers * block,
+        }
+}
+
+/// Bytes of the logits of a chunk and of the unembedding's gradient, which are f32.
+fn logits(
+    shape: &ModelShape,
+    chunk: f64,
+    batch: &MicroBatch,
+    kernels: Kernels,
+    trained: bool,
+) -> f64 {
+    let copies = match kernels {
+        Kernels::Fused => 1.0,
+        // Logits, probabilities and their gradient.
+        Kernels::Flash | Kernels::Composed => 3.0,
+    };
+    let vocabulary = shape.vocab_size as f64;
+    let gradient = match trained && shape.tied {
+        true => shape.hidden_size as f64,
+        false => 0.0,
+    };
+    4.0 * vocabulary * (copies * chunk.min(batch.completions()) + gradient)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::causal::CausalConfig;
+
+    fn crate_update(micro_batch: MicroBatch, several: bool) -> UpdateConfig {
+        UpdateConfig {
+            micro_batch,
+            several,
+            state: TrainingState::F32,
+            kernels: Kernels::Fused,
+            recompute: false,
+            adapter_rank: None,
+            reference: false,
+            critic: false,
+            logit_chunk: 1024,
+        }
+    }
+
+    /// `cargo bench --bench length`: what the peak of the process grew by, in bytes a token.
+    #[test]
+    fn the_measured_memory_of_an_update_is_predicted() {
+        for (length, measured) in [
+            (128.0, 141e3),
+            (512.0, 80e3),
+            (2048.0, 84e3),
+            (4096.0, 71e3),
+        ] {
+            let config = CausalConfig {
+                hidden_size: 256,
+                intermediate_size: 768,
+                num_hidden_layers: 4,
+                ..CausalConfig::new(256)
+            };
+            let batch = MicroBatch {
+                rows: 4,
+                prompts: 1,
+                prompt_tokens: 4.0,
+                completion_tokens: length,
+            };
+            let shape = ModelShape::from(&config);
+            let memory = UpdateMemory::new(&shape, &crate_update(batch, false));
+            // Weights and moments were there before.
+            let grown = memory.total() - memory.weights - memory.optimizer;
+            let ratio = grown / (4.0 * length) / measured;
+            assert!((0.75..1.25).contains(&ratio), "{length}: {ratio}");
+        }
+    }
+
+    /// SmolLM2-135M, 16 completions of 48 tokens for 4 prompts (README, "Open weights").
+    #[test]
+    fn the_measured_memory_of_open_weights_is_predicted() {
+        let shape = ModelShape::named("smollm2-135m").unwrap();
+        for (rows, prompts, measured) in [(4, 1, 3.5e9), (16, 4, 3.4e9)] {
+            let batch = MicroBatch {
+                rows,
+                prompts,
+                prompt_tokens: 40.0,
+                completion_tokens: 48.0,
+            };
+            let memory = UpdateMemory::new(&shape, &crate_update(batch, rows < 16));
+            let ratio = memory.total() / measured;
+            assert!((0.75..1.25).contains(&ratio), "{rows}: {ratio}");
+        }
+    }
+
+    #[test]
+    fn scores_of_attention_are_kept_only_where_operations_are_composed() {
+        let shape = ModelShape::named("smollm2-135m").unwrap();
+        let at = |kernels, length| {
+            let batch = MicroBatch {
+                rows: 1,
+                prompts: 1,
+                prompt_tokens: 1.0,
+                completion_tokens: length,
+            };
+            activations(&shape, &batch, kernels, false)
+        };
+        assert!(at(Kernels::Fused, 4096.0) < 4.01 * at(Kernels::Fused, 1024.0));
+        assert!(at(Kernels::Composed, 4096.0) > 8.0 * at(Kernels::Composed, 1024.0));
+    }
+}

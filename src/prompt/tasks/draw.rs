@@ -1,0 +1,51 @@
+//! What the generators have in common: ranges, picks, and metadata.
+
+use std::ops::RangeInclusive;
+
+use rand::Rng;
+
+use crate::random::below;
+use crate::{Error, Result};
+
+/// A uniform integer of `range`, which is not empty.
+pub(super) fn between(rng: &mut impl Rng, range: &RangeInclusive<u64>) -> u64 {
+    range.start() + below(rng, range.end().saturating_sub(*range.start()) + 1)
+}
+
+/// One of `items`, each as likely as the others. There is at least one.
+pub(super) fn pick<'a, T>(rng: &mut impl Rng, items: &'a [T]) -> &'a T {
+    &items[below(rng, items.len() as u64) as usize]
+}
+
+/// True or false, equally likely.
+pub(super) fn coin(rng: &mut impl Rng) -> bool {
+    below(rng, 2) == 1
+}
+
+/// A number of `digits` digits without leading zeros; with one digit, 0 is among them.
+pub(super) fn number(rng: &mut impl Rng, digits: u64) -> u64 {
+    let largest = 10u64.pow(digits as u32) - 1;
+    let smallest = if digits == 1 { 0 } else { largest / 10 + 1 };
+    between(rng, &(smallest..=largest))
+}
+
+/// Refuses a range that is empty or leaves `bounds`.
+pub(super) fn check<T: PartialOrd + std::fmt::Display>(
+    field: &str,
+    range: &RangeInclusive<T>,
+    bounds: RangeInclusive<T>,
+) -> Result<()> {
+    let inside = bounds.contains(range.start()) && bounds.contains(range.end());
+    match inside && range.start() <= range.end() {
+        true => Ok(()),
+        false => Err(Error::config(
+            field,
+            format!("{}..={}", range.start(), range.end()),
+            format!(
+                "a range within {}..={} that is not empty",
+                bounds.start(),
+                bounds.end()
+            ),
+        )),
+    }
+}

@@ -1,0 +1,207 @@
+//! The rollouts of every so many steps, as files.
+
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use super::{Observer, RunInfo};
+use crate::folder::{create, remove_half_file, replace_file};
+use crate::train::observer::StepRecord;
+use crate::types::RolloutBuffer;
+use crate::{Error, Result};
+
+/// How often rollouts are kept, as on a command line: `every=20`.
+///
+/// ```
+/// use rlvr::train::observer::KeepRollouts;
+///
+/// let keep: KeepRollouts = "every=20".parse()?;
+/// assert_eq!(keep, KeepRollouts { every: 20 });
+/// assert!("every=0".parse::<KeepRollouts>().is_err());
+/// # Ok::<(), rlvr::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeepRollouts {
+    /// Steps between two that are kept; at least 1. The first step is kept as well.
+    pub every: u64,
+}
+
+impl FromStr for KeepRollouts {
+    type Err = Error;
+
+    /// # Errors
+    /// [`Error::Config`] if it is not `every=` and a whole number of at least 1.
+    fn from_str(text: &str) -> Result<Self> {
+        let every = text.strip_prefix("every=").map(str::parse);
+        match every {
+            Some(Ok(every)) if every > 0 => Ok(Self { every }),
+            _ => Err(Error::config(
+                "keep_rollouts",
+                text,
+                "`every=N` with a whole number of steps of at least 1, as `every=20`",
+            )),
+        }
+    }
+}
+
+impl fmt::Display for KeepRollouts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "every={}", self.every)
+    }
+}
+
+/// Writes the rollouts of the first step and of every so many steps into a folder, one file a step: `step-00000020.jsonl`, one group
+/// a line, as [`RolloutBuffer::read`] reads it.
+///
+/// A run that is resumed removes the files of steps that it will do again.
+///
+/// ```
+/// # let folder = std::env::temp_dir().join(format!("rollout_files_{}", std::process::id()));
+/// use rlvr::rollout::RolloutBuffer;
+/// use rlvr::train::observer::{KeepRollouts, Observer, RolloutFiles};
+///
+/// let mut files = RolloutFiles::create(&folder, KeepRollouts { every: 20 })?;
+/// for step in 1..=40 {
+///     files.on_rollouts(step, &RolloutBuffer::new())?;
+/// }
+/// let kept = RolloutFiles::list(&folder)?;
+/// let steps: Vec<u64> = kept.into_iter().map(|(step, _)| step).collect();
+/// assert_eq!(steps, [1, 20, 40]);
+/// # std::fs::remove_dir_all(folder).unwrap();
+/// # Ok::<(), rlvr::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct RolloutFiles {
+    folder: PathBuf,
+    keep: KeepRollouts,
+}
+
+impl RolloutFiles {
+    /// Keeps rollouts in `folder`, which is made.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if `keep.every` is 0, [`Error::Io`] if the folder cannot be made.
+    pub fn create(folder: impl AsRef<Path>, keep: KeepRollouts) -> Result<Self> {
+        let folder = folder.as_ref();
+        if keep.every == 0 {
+            return Err(Error::config("keep_rollouts.every", 0, "at least 1 step"));
+        }
+        create(folder)?;
+        let folder = folder.to_path_buf();
+        Ok(Self { folder, keep })
+    }
+
+    /// The files in `folder` by their step, in order; none if there is no such folder.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the folder cannot be read.
+    pub fn list(folder: impl AsRef<Path>) -> Result<Vec<(u64, PathBuf)>> {
+        let folder = folder.as_ref();
+        if !folder.exists() {
+            return Ok(Vec::new());
+        }
+        let mut found = Vec::new();
+        for entry in fs::read_dir(folder).map_err(|e| Error::io(folder, e))? {
+            let path = entry.map_err(|e| Error::io(folder, e))?.path();
+            let name = path.file_name().and_then(|name| name.to_str());
+            let step = name.and_then(|name| name.strip_prefix("step-")?.strip_suffix(".jsonl"));
+            if let Some(Ok(step)) = step.map(str::parse) {
+                found.push((step, path));
+            }
+        }
+        found.sort_unstable();
+        Ok(found)
+    }
+
+    fn path(&self, step: u64) -> PathBuf {
+        self.folder.join(format!("step-{step:08}.jsonl"))
+    }
+}
+
+impl Observer for RolloutFiles {
+    fn on_start(&mut self, run: &RunInfo) -> Result<()> {
+        for (step, path) in Self::list(&self.folder)? {
+            if step > run.first_step {
+                fs::remove_file(&path).map_err(|e| Error::io(&path, e))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn on_step(&mut self, _: &StepRecord) -> Result<()> {
+        Ok(())
+    }
+
+    fn on_rollouts(&mut self, step: u64, rollouts: &RolloutBuffer) -> Result<()> {
+        if step != 1 && !step.is_multiple_of(self.keep.every) {
+            return Ok(());
+        }
+        let path = self.path(step);
+        let mut bytes = Vec::new();
+        for group in &rollouts.groups {
+            serde_json::to_writer(&mut bytes, group).map_err(|e| Error::io(&path, e.into()))?;
+            bytes.push(b'\n');
+        }
+        remove_half_file(&path)?;
+        replace_file(&path, &bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{Problem, Rollout, RolloutGroup};
+
+    #[test]
+    fn a_rule_is_read_as_it_is_written() {
+        for text in ["every=1", "every=250"] {
+            assert_eq!(text.parse::<KeepRollouts>().unwrap().to_string(), text);
+        }
+        for text in [
+            "",
+            "20",
+            "every=",
+            "every=0",
+            "every=-1",
+            "every=2.5",
+            "Every=2",
+        ] {
+            let error = text.parse::<KeepRollouts>().unwrap_err().to_string();
+            assert!(error.contains("`every=N`"), "{error}");
+        }
+        let none = RolloutFiles::create("nowhere", KeepRollouts { every: 0 });
+        assert!(none.is_err() && !Path::new("nowhere").exists());
+    }
+
+    #[test]
+    fn files_come_back_and_a_resumed_run_begins_where_its_checkpoint_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path().join("rollouts");
+        let rollouts = |step: u64| {
+            let rollout = Rollout::new(vec![1, 2], vec![f32::NAN, -0.5], format!("of {step}"));
+            let problem = Problem::new("a", "b");
+            RolloutBuffer {
+                groups: vec![RolloutGroup::new(problem, vec![3], vec![rollout])],
+            }
+        };
+        let mut files = RolloutFiles::create(&folder, KeepRollouts { every: 4 }).unwrap();
+        files.on_start(&RunInfo::default()).unwrap();
+        for step in 1..=9 {
+            files.on_rollouts(step, &rollouts(step)).unwrap();
+        }
+        fs::write(folder.join("notes.txt"), "mine").unwrap();
+        let run = RunInfo {
+            first_step: 6,
+            ..RunInfo::default()
+        };
+        files.on_start(&run).unwrap();
+        let kept = RolloutFiles::list(&folder).unwrap();
+        let steps: Vec<u64> = kept.iter().map(|(step, _)| *step).collect();
+        assert_eq!(steps, [1, 4]);
+        let read = RolloutBuffer::read(&kept[1].1).unwrap();
+        assert_eq!(read.groups[0].rollouts[0].text, "of 4");
+        assert!(folder.join("notes.txt").exists());
+        assert!(RolloutFiles::list(folder.join("none")).unwrap().is_empty());
+    }
+}
