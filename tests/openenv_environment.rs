@@ -6,8 +6,11 @@ use std::net::{TcpListener, TcpStream};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use rlvr::environment::openenv::{ActionMapping, ObservationMapping, OpenEnvEnvironment};
-use rlvr::environment::{Environment, Message, Opening, Reply, Step, StepEnd};
+use rlvr::environment::openenv::{
+    ActionMapping, ObservationMapping, OpenEnvEnvironment, OpenEnvTools,
+};
+use rlvr::environment::tools::{ReplyParser, ToolSet};
+use rlvr::environment::{Environment, Message, Opening, Reply, Step, StepEnd, ToolEnvironment};
 use rlvr::prompt::Problem;
 use rlvr::types::FinishReason;
 use serde_json::{Value, json};
@@ -470,4 +473,153 @@ fn a_real_server() {
     let full = strict.with_capacity_wait(Duration::from_millis(300));
     let error = refusal(&full, &Problem::new("", ""));
     assert!(error.contains("CAPACITY_REACHED"), "{error}");
+}
+
+fn with_tools(url: &str) -> OpenEnvTools {
+    let parser = ReplyParser::named("hermes").unwrap();
+    let observation = ObservationMapping::pointers(["/metadata/prompt"]).unwrap();
+    let tools = ToolEnvironment::new(ToolSet::new(), parser).with_name("counter");
+    let environment = OpenEnvTools::new(url, tools).unwrap();
+    environment
+        .with_observation(observation)
+        .with_time_limit(Duration::from_secs(5))
+        .unwrap()
+}
+
+fn call(name: &str, arguments: Value) -> String {
+    format!(
+        "<tool_call>\n{}\n</tool_call>",
+        json!({"name": name, "arguments": arguments})
+    )
+}
+
+#[test]
+fn calls_of_tools_are_steps() {
+    let listed = r#"{"type":"observation","data":{"observation":{"metadata":{},"tools":[
+        {"name":"add","description":"Adds.","input_schema":{"properties":{"n":{"type":"integer"}},"required":["n"],"type":"object"}},
+        {"name":"fail","description":"Fails.","input_schema":{"type":"object"}}]},"reward":null,"done":false}}"#;
+    let calls = |name: &str, arguments: Value| {
+        Hear(
+            json!({"type": "step", "data": {"type": "call_tool", "tool_name": name, "arguments": arguments}}),
+        )
+    };
+    let total = |text: &str, reward: Value, done: bool| {
+        let result = json!({"content": [{"type": "text", "text": text}], "structured_content": {"result": text}, "data": text, "is_error": false});
+        let observation =
+            json!({"metadata": {}, "tool_name": "add", "result": result, "error": null});
+        Say(
+            json!({"type": "observation", "data": {"observation": observation, "reward": reward, "done": done}}),
+        )
+    };
+    let message = "Error calling tool 'fail': too bad";
+    let failed = json!({"metadata": {}, "tool_name": "fail", "result": null, "error": {"error_type": "execution_error", "message": message}});
+    let script = vec![
+        reset(),
+        Say(
+            json!({"type": "observation", "data": {"observation": {"metadata": {"prompt": "Count."}}, "reward": null, "done": false}}),
+        ),
+        Hear(json!({"type": "step", "data": {"type": "list_tools"}})),
+        SayText(listed),
+        calls("fail", json!({})),
+        Say(
+            json!({"type": "observation", "data": {"observation": failed, "reward": null, "done": false}}),
+        ),
+        calls("add", json!({"n": 1})),
+        total("total=1", Value::Null, false),
+        calls("add", json!({"n": 2})),
+        total("total=3", json!(0.5), false),
+        calls("add", json!({"n": 3})),
+        total("total=6", json!(0.25), true),
+        goodbye(),
+    ];
+    let (url, server) = serve(vec![script]);
+    let mut opening = with_tools(&url).open(&problem(), 0).unwrap();
+    assert_eq!(opening.messages, [Message::user("Count.")]);
+    let tools = opening.tools.clone().unwrap();
+    let expected = r#"[{"type": "function", "function": {"name": "add", "description": "Adds.", "parameters": {"properties": {"n": {"type": "integer"}}, "required": ["n"], "type": "object"}}},"#;
+    assert!(tools.starts_with(expected), "{tools}");
+    // Neither a call that does not fit nor one of no tool is sent.
+    let text = [
+        call("add", json!({"n": "x"})),
+        call("sub", json!({})),
+        call("fail", json!({})),
+    ]
+    .join("\n");
+    let said = step(&mut opening, &text).unwrap();
+    let texts: Vec<&str> = said
+        .observation
+        .iter()
+        .map(|message| message.content.as_str())
+        .collect();
+    assert!(
+        texts[0].starts_with("error: the arguments of add do not fit"),
+        "{texts:?}"
+    );
+    assert!(
+        texts[1].starts_with("error: there is no tool \"sub\""),
+        "{texts:?}"
+    );
+    assert_eq!(texts[2], format!("error: {message}"));
+    assert_eq!((said.reward, said.end), (None, None));
+    assert_eq!(said.calls.values().sum::<usize>(), 3);
+    let said = step(&mut opening, &call("add", json!({"n": 1}))).unwrap();
+    assert_eq!(
+        (&*said.observation[0].content, said.reward),
+        ("total=1", None)
+    );
+    assert_eq!(said.message.unwrap().tool_calls[0].name, "add");
+    // The rewards of a reply's steps are one, and nothing is called after the end.
+    let add = |n: u64| call("add", json!({"n": n}));
+    let said = step(&mut opening, &[add(2), add(3), add(4)].join("\n")).unwrap();
+    let texts: Vec<&str> = said
+        .observation
+        .iter()
+        .map(|message| message.content.as_str())
+        .collect();
+    assert_eq!(
+        texts,
+        ["total=3", "total=6", "error: not run; the episode is over"]
+    );
+    assert_eq!((said.reward, said.end), (Some(0.75), Some(StepEnd::Done)));
+    drop(opening);
+    server.join().unwrap();
+}
+
+#[test]
+fn a_real_server_with_tools() {
+    let Ok(url) = std::env::var("RLVR_OPENENV_TOOLS_URL") else {
+        eprintln!(
+            "skipped: RLVR_OPENENV_TOOLS_URL names no server of tests/fixtures/environments/openenv_tools.py"
+        );
+        return;
+    };
+    let environment = with_tools(&url);
+    let mut opening = environment.open(&Problem::new("", ""), 1).unwrap();
+    let mut other = environment.open(&Problem::new("", ""), 1).unwrap();
+    assert_eq!(opening.messages, [Message::user("Count to five.")]);
+    assert!(
+        opening
+            .tools
+            .as_ref()
+            .unwrap()
+            .contains("\"Adds to the total.\"")
+    );
+    let said = step(&mut opening, &call("add", json!({"n": 2}))).unwrap();
+    assert_eq!(
+        (&*said.observation[0].content, said.reward, said.end),
+        ("total=2", Some(0.5), None)
+    );
+    let said = step(&mut opening, &call("fail", json!({}))).unwrap();
+    assert!(said.observation[0].content.contains("too bad"), "{said:?}");
+    assert_eq!((said.reward, said.end), (None, None));
+    let said = step(&mut other, &call("add", json!({"n": 1}))).unwrap();
+    assert_eq!(said.observation[0].content, "total=1");
+    let said = step(&mut opening, &call("add", json!({"n": 3}))).unwrap();
+    assert_eq!(
+        (&*said.observation[0].content, said.reward),
+        ("total=5", Some(0.5))
+    );
+    assert_eq!(said.end, Some(StepEnd::Done));
+    let said = step(&mut other, "I give up.").unwrap();
+    assert_eq!((said.reward, said.end), (None, Some(StepEnd::Done)));
 }

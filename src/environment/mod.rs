@@ -11,6 +11,7 @@
 mod agent_loop;
 mod contract;
 mod json_text;
+pub mod mcp;
 #[cfg(feature = "openenv")]
 pub mod openenv;
 mod player;

@@ -12,6 +12,8 @@ use crate::{Error, Result};
 const REPLY: &str = "{reply}";
 
 /// How a reply becomes an action: what stands in a step's `data`.
+///
+/// Of a reply with reasoning, the text is what follows the last `</think>`, without the whitespace around it; a closure reads all of it.
 #[derive(Clone)]
 pub struct ActionMapping(Action);
 
@@ -65,9 +67,9 @@ impl ActionMapping {
     /// The action, or what the policy did wrong.
     pub(super) fn action(&self, reply: &Reply<'_>) -> Result<Value, String> {
         match &self.0 {
-            Action::Template(template) => Ok(filled(template, reply.text)),
+            Action::Template(template) => Ok(filled(template, spoken(reply.text))),
             Action::Custom(action) => action(reply),
-            Action::Json => match serde_json::from_str(reply.text.trim()) {
+            Action::Json => match serde_json::from_str(spoken(reply.text)) {
                 Ok(action @ Value::Object(_)) => Ok(action),
                 Ok(_) => Err("error: the reply is no JSON object".into()),
                 Err(error) => Err(format!("error: the reply is no JSON object: {error}")),
@@ -79,6 +81,12 @@ impl ActionMapping {
     pub(super) fn is_the_policys(&self) -> bool {
         matches!(self.0, Action::Json)
     }
+}
+
+/// The text without the reasoning before it.
+fn spoken(text: &str) -> &str {
+    text.rsplit_once("</think>")
+        .map_or(text, |(_, spoken)| spoken.trim())
 }
 
 /// The template with the text in all its places.
@@ -204,6 +212,9 @@ mod tests {
         let template = ActionMapping::template(template).unwrap();
         let expected = json!({"move": "a\"{b}", "list": [1, "say a\"{b}"], "n": 2});
         assert_eq!(template.action(&reply("a\"{b}")), Ok(expected));
+        let thought = "<think>a</think>b</think>\n\nc d\n";
+        let expected = json!({"move": "c d", "list": [1, "say c d"], "n": 2});
+        assert_eq!(template.action(&reply(thought)), Ok(expected));
         let json = ActionMapping::json();
         assert_eq!(json.action(&reply(" {\"a\": 1}\n")), Ok(json!({"a": 1})));
         let wrong = |text| json.action(&reply(text)).unwrap_err();

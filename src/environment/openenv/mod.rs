@@ -2,7 +2,8 @@
 //!
 //! An [`OpenEnvEnvironment`] opens one connection for each episode, sends `reset`, then one `step` for each reply, and `close`. The policy,
 //! its tokens and the control of the episode stay here. Two mappings say what an environment leaves open: what the action of a reply is
-//! ([`ActionMapping`]), and where the text of an observation stands ([`ObservationMapping`]).
+//! ([`ActionMapping`]), and where the text of an observation stands ([`ObservationMapping`]). [`OpenEnvTools`] is for environments whose actions are calls
+//! of tools.
 //!
 //! - **Arguments of `reset`**: the object in the problem's metadata under `reset`, with `seed` (31 bits of the episode's) and `episode_id` unless
 //!   the object has its own.
@@ -20,6 +21,8 @@ mod environment;
 mod mapping;
 mod session;
 mod socket;
+mod tools;
 
 pub use environment::OpenEnvEnvironment;
 pub use mapping::{ActionMapping, ObservationMapping};
+pub use tools::OpenEnvTools;

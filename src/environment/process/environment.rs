@@ -17,6 +17,9 @@ use crate::{Error, Result};
 /// That fails the episodes that it had, with an error that has the end of its standard error; the next episode starts another
 /// process.
 ///
+/// The [limit of the agent loop](super::super::AgentLoopConfig::time_limit), 30 s by default, counts as well: raise it for programs that take longer to
+/// start.
+///
 /// When the environment is dropped, the processes' input is closed, and what has not ended a second later is killed.
 pub struct ProcessEnvironment {
     name: String,

@@ -116,7 +116,7 @@ impl Exchange {
             }
         };
         let spawned = thread::Builder::new().spawn(reader);
-        spawned.map_err(|error| Error::io(&launcher.name(), error))?;
+        spawned.map_err(|error| Error::io(launcher.name(), error))?;
         match told.recv() {
             Ok(result) => result?,
             Err(_) => {

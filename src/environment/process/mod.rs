@@ -60,7 +60,27 @@
 //!         print(json.dumps({"id": number, **result}), file=answers, flush=True)
 //! ```
 //!
-//! `scripts/reasoning_gym_environment.py` serves every task of `reasoning_gym` in this way.
+//! `scripts/reasoning_gym_environment.py` serves every task of `reasoning_gym` in this way; its head says what a problem's metadata may ask for:
+//!
+//! ```no_run
+//! # #[cfg(feature = "code")]
+//! # fn main() -> rlvr::Result<()> {
+//! use rlvr::environment::process::{ProcessEnvironment, Program};
+//! use rlvr::prompt::Problem;
+//!
+//! let script = "scripts/reasoning_gym_environment.py";
+//! let environment = ProcessEnvironment::new("reasoning_gym", Program::confined_python("python3", script)?, 2)?;
+//! let problem = |index: u64| {
+//!     let problem = Problem::new("", "").with_metadata("task", "chain_sum");
+//!     problem.with_metadata("index", index)
+//! };
+//! let problems: Vec<Problem> = (0..500).map(problem).collect();
+//! # let _ = (environment, problems);
+//! # Ok(())
+//! # }
+//! # #[cfg(not(feature = "code"))]
+//! # fn main() {}
+//! ```
 //!
 //! # Confinement
 //!

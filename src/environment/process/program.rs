@@ -178,7 +178,7 @@ pub(super) enum Process {
     Plain(Child),
     /// The folder goes after the program that runs in it.
     #[cfg(feature = "code")]
-    Confined(rlvr_sandbox::Child, Folder),
+    Confined(Box<(rlvr_sandbox::Child, Folder)>),
 }
 
 impl Launcher {
@@ -249,7 +249,7 @@ impl Launcher {
         let folder = sandbox.folder()?;
         let child = folder.spawn(&command, stdio)?;
         Ok(Started {
-            process: Process::Confined(child, folder),
+            process: Process::Confined(Box::new((child, folder))),
             input: Box::new(input.into_file()),
             output: Box::new(output.into_file()),
             errors: Box::new(errors.into_file()),
@@ -279,7 +279,8 @@ impl Process {
                 }
             }
             #[cfg(feature = "code")]
-            Self::Confined(child, folder) => {
+            Self::Confined(confined) => {
+                let (child, folder) = *confined;
                 use rlvr_sandbox::{Exit, Timeout};
                 let timeout = Timeout {
                     wall: patience,
