@@ -1,22 +1,19 @@
 //! Generation token by token, with requests that come and go.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+mod replace;
+mod row;
+
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor};
-use rand::Rng;
-use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
-use super::async_engine::InFlight;
 use super::generate::{Completion, GenerationConfig, GenerationRequest, TokenEvent, check_request};
-use super::sampling::sample_token;
-use crate::fused::linear;
 use crate::host;
 use crate::policy::{PolicyCache, PolicyModel, TokenBatch};
-use crate::random;
-use crate::types::{FinishReason, VersionSpan};
 use crate::{Error, Result};
+use row::{Group, Request, Row, logits, tell};
 
 /// A generator that answers requests step by step (continuous batching, as in Orca).
 ///
@@ -62,105 +59,6 @@ pub struct Decoder<M: PolicyModel> {
     rows: Vec<Row>,
     cache: M::Cache,
 }
-
-#[derive(Debug)]
-struct Request {
-    id: u64,
-    asked: GenerationRequest,
-    config: Arc<GenerationConfig>,
-}
-
-impl Request {
-    /// Tokens in the cache when all samples are about to get their last one.
-    fn cache_tokens(&self) -> usize {
-        let continued = self
-            .asked
-            .samples
-            .saturating_mul(self.config.max_new_tokens - 1);
-        self.asked.prompt.len().saturating_add(continued)
-    }
-
-    /// Sample `sample` before its first token.
-    fn row(&self, sample: usize) -> Row {
-        let mut address = self.asked.address.clone();
-        address.push(sample as u64);
-        Row {
-            id: self.id,
-            sample,
-            rng: random::generator(&address),
-            completion: Completion {
-                entropy: Some(0.0),
-                ..Completion::new(Vec::new(), Vec::new(), FinishReason::Length)
-            },
-            done: false,
-            config: self.config.clone(),
-        }
-    }
-}
-
-/// A request that has begun.
-#[derive(Debug)]
-struct Group {
-    request: Request,
-    /// Those that have ended, by their samples.
-    ended: BTreeMap<usize, Completion>,
-}
-
-/// One completion in the making.
-#[derive(Debug)]
-struct Row {
-    id: u64,
-    sample: usize,
-    rng: ChaCha8Rng,
-    completion: Completion,
-    done: bool,
-    config: Arc<GenerationConfig>,
-}
-
-impl Row {
-    /// Draws the next token from `logits`.
-    fn extend(&mut self, logits: &[f32], version: u64, weights: &mut Vec<f64>) -> Result<()> {
-        // 53 bits: every multiple of 2^-53 in [0, 1), the same on every platform.
-        let uniform = (self.rng.next_u64() >> 11) as f64 * (-53f64).exp2();
-        let drawn = sample_token(logits, &self.config.sampling, uniform, weights)?;
-        let completion = &mut self.completion;
-        completion.tokens.push(drawn.token);
-        completion.log_probs.push(drawn.log_prob as f32);
-        completion.entropy = Some(completion.entropy.unwrap_or(0.0) + drawn.entropy);
-        match completion.versions.last_mut() {
-            Some(span) if span.version == version => span.tokens += 1,
-            _ => completion.versions.push(VersionSpan { version, tokens: 1 }),
-        }
-        if self.config.stop_tokens.contains(&drawn.token) {
-            completion.finish = FinishReason::Stop;
-            self.done = true;
-        } else if completion.tokens.len() == self.config.max_new_tokens {
-            self.done = true;
-        }
-        Ok(())
-    }
-
-    /// The newest token.
-    fn event(&self) -> Option<TokenEvent> {
-        let completion = &self.completion;
-        Some(TokenEvent {
-            request: self.id as usize,
-            sample: self.sample,
-            token: *completion.tokens.last()?,
-            log_prob: *completion.log_probs.last()?,
-            finish: self.done.then_some(completion.finish),
-        })
-    }
-
-    /// The tokens of the completion that the cache holds: all but the newest.
-    fn read(&self) -> &[u32] {
-        let tokens = &self.completion.tokens;
-        &tokens[..tokens.len().saturating_sub(1)]
-    }
-}
-
-/// Tokens of one row times rows that are read at once when a cache is computed again.
-const RECOMPUTED_TOGETHER: usize = 4096;
 
 /// A request's id, and its completions in the order of the samples.
 pub(super) type Finished = (u64, Vec<Completion>);
@@ -280,51 +178,6 @@ impl<M: PolicyModel> Decoder<M> {
             .map(|group| group.request.asked.prompt.len());
         let completions = self.rows.iter().map(|row| row.config.max_new_tokens - 1);
         prompts.sum::<usize>() + completions.sum::<usize>()
-    }
-
-    /// Samples all tokens that follow from another model of the same shape. What becomes of requests that have begun is said by
-    /// `in_flight`.
-    ///
-    /// # Errors
-    /// If the model does not have the vocabulary and positions of the one before it, or requests are to be finished before and are not;
-    /// nothing is changed then. If its cache could not be computed:
-    /// all requests are dropped then.
-    pub fn replace_model(&mut self, model: M, version: u64, in_flight: InFlight) -> Result<()> {
-        let shape = |model: &M| [model.vocab_size(), model.max_positions()];
-        if shape(&model) != shape(&self.model) {
-            let [tokens, positions] = shape(&self.model);
-            let [other_tokens, other_positions] = shape(&model);
-            return Err(Error::shape(
-                "the new model",
-                format!("a vocabulary of {other_tokens} and {other_positions} positions"),
-                format!("a vocabulary of {tokens} and {positions} positions, as before"),
-            ));
-        }
-        if in_flight == InFlight::Finish && !self.is_idle() {
-            let expected =
-                "another way, or a decoder that has nothing to do: take steps until it is idle";
-            return Err(Error::config("in_flight", "finish", expected));
-        }
-        self.unembedding = model.unembedding();
-        self.device = model.device();
-        self.model = model;
-        self.version = version;
-        match in_flight {
-            InFlight::Continue { recompute: false } => Ok(()),
-            InFlight::Continue { recompute: true } => {
-                let result = self.recompute();
-                if result.is_err() {
-                    self.clear();
-                }
-                result
-            }
-            // What was submitted before has ended: it was checked above.
-            InFlight::Finish => Ok(()),
-            InFlight::Redo => {
-                self.begin_again();
-                Ok(())
-            }
-        }
     }
 
     /// Ends all running completions as they are, as by the length limit, and drops requests that have not begun.
@@ -496,63 +349,4 @@ impl<M: PolicyModel> Decoder<M> {
         let group = self.running.remove(&row.id)?;
         Some((row.id, group.ended.into_values().collect()))
     }
-
-    /// Requests that have begun wait again, before those that have not.
-    fn begin_again(&mut self) {
-        let mut known = BTreeSet::new();
-        let mut order: Vec<u64> = self.rows.iter().map(|row| row.id).collect();
-        order.retain(|&id| known.insert(id));
-        for id in order.into_iter().rev() {
-            if let Some(group) = self.running.remove(&id) {
-                self.waiting.push_front(group.request);
-            }
-        }
-        self.rows.clear();
-        self.cache = self.model.empty_cache(0);
-    }
-
-    /// Computes keys and values of everything that was read, one request after the other.
-    fn recompute(&mut self) -> Result<()> {
-        let mut cache = self.model.empty_cache(0);
-        for rows in self.rows.chunk_by(|a, b| a.id == b.id) {
-            let Some(group) = rows.first().and_then(|row| self.running.get(&row.id)) else {
-                continue;
-            };
-            let prompt = TokenBatch::from_rows(&[&group.request.asked.prompt], &self.device)?;
-            let mut read = self.model.empty_cache(1);
-            let mut own = self.model.empty_cache(0);
-            let longest = rows.iter().map(|row| row.read().len()).max().unwrap_or(0);
-            let width = (RECOMPUTED_TOGETHER / rows.len()).max(1);
-            let piece = |row: &Row, start: usize| {
-                let tokens = row.read();
-                tokens[start.min(tokens.len())..(start + width).min(tokens.len())].to_vec()
-            };
-            let device = &self.device;
-            host::on_pool(device, &mut self.model, |model| -> Result<()> {
-                model.forward(&prompt, &mut read)?;
-                own.append_rows(&read, &vec![0; rows.len()]);
-                for start in (0..longest).step_by(width) {
-                    let pieces: Vec<Vec<u32>> = rows.iter().map(|row| piece(row, start)).collect();
-                    model.forward(&TokenBatch::from_rows(&pieces, device)?, &mut own)?;
-                }
-                Ok(())
-            })?;
-            drop(read);
-            cache.append_rows(&own, &(0..rows.len()).collect::<Vec<_>>());
-        }
-        self.cache = cache;
-        Ok(())
-    }
-}
-
-/// The logits of hidden states `[N, D]`, row by row.
-fn logits(hidden: Tensor<2>, unembedding: Tensor<2>) -> Result<Vec<f32>> {
-    host::floats(linear(hidden, unembedding, None), "logits")
-}
-
-/// Tells `observe` of the newest tokens; whether it wants more.
-fn tell(rows: &[Row], observe: &mut dyn FnMut(&TokenEvent) -> bool) -> bool {
-    rows.iter()
-        .filter_map(Row::event)
-        .all(|event| observe(&event))
 }

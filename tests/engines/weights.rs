@@ -249,6 +249,29 @@ fn what_is_in_flight_begins_again_where_it_is_to() {
 }
 
 #[test]
+fn what_is_in_flight_is_finished_first_where_it_is_to() {
+    for kind in ["vllm", "sglang"] {
+        let bench = Bench::new(1, slow());
+        let mut engines = RemoteEngines::connect(RemoteConfig {
+            in_flight: InFlight::Finish,
+            ..bench.config(kind)
+        })
+        .unwrap();
+        let [old, new] = [policy(0), policy(1)];
+        load(&mut engines, &old, 1).unwrap();
+        let config = GenerationConfig::new(40, vec![]);
+        let request = GenerationRequest::new(vec![4, 2], 3, [5, 5]);
+        let answers = submit(&mut engines, request.clone(), &config);
+        load(&mut engines, &new, 2).unwrap();
+        for completion in completions(&answers) {
+            let off = mismatch(&old, &request.prompt, &completion, 1.0);
+            assert!(off < 1e-4, "{kind}: {off}");
+            assert!(completion.versions.iter().all(|span| span.version == 1));
+        }
+    }
+}
+
+#[test]
 fn an_engine_that_fails_to_load_gets_its_last_weights_back_and_comes_back_later() {
     let bench = Bench::new(2, slow());
     let mut engines = bench.connect("vllm");

@@ -173,15 +173,13 @@ fn attend(
         || {
             for piece in pieces {
                 let keys = stretches[piece.stretch].keys;
-                let mut column = piece.column;
-                for at in piece.tokens.clone() {
+                for (column, at) in (piece.column..).zip(piece.tokens.clone()) {
                     let key = &keys[at * token + first..][..size];
                     let mut score = column;
                     for query in queries.chunks_exact(size) {
                         scores[score] = scale * dot(query, key);
                         score += columns;
                     }
-                    column += 1;
                 }
             }
             for scores in scores.chunks_exact_mut(columns) {
@@ -189,15 +187,13 @@ fn attend(
             }
             for piece in pieces {
                 let values = stretches[piece.stretch].values;
-                let mut column = piece.column;
-                for at in piece.tokens.clone() {
+                for (column, at) in (piece.column..).zip(piece.tokens.clone()) {
                     let value = &values[at * token + first..][..size];
                     let mut weight = column;
                     for out in out.chunks_exact_mut(size) {
                         add_scaled(out, scores[weight], value);
                         weight += columns;
                     }
-                    column += 1;
                 }
             }
         },

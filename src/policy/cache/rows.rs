@@ -264,7 +264,8 @@ impl From<Run> for Part {
     }
 }
 
-#[cfg(all(test, feature = "flex"))]
+#[cfg(feature = "flex")]
+#[cfg(test)]
 mod tests {
     use super::super::{Held, KvCache};
     use super::*;

@@ -18,8 +18,8 @@ use super::state::{Engine, Slot, Standing, State};
 use super::weights::{Labels, Target, Weights};
 use crate::policy::PolicyModel;
 use crate::rollout::{
-    Answer, AsyncEngine, Completion, GenerationConfig, GenerationRequest, RolloutEngine,
-    generate_with,
+    Answer, AsyncEngine, CHECK_INTERVAL, Completion, GenerationConfig, GenerationRequest, InFlight,
+    RolloutEngine, generate_with,
 };
 use crate::{Error, Result, random};
 
@@ -160,6 +160,18 @@ impl RemoteEngines {
         }
     }
 
+    /// Waits until everything that was asked has been answered.
+    fn finish(&self) -> Result<()> {
+        let shared = &self.shared;
+        let mut state = shared.lock();
+        let busy = |engine: &Engine| engine.flying() > 0 || !engine.queue.is_empty();
+        while state.engines.iter().any(busy) || !state.orphans.is_empty() {
+            dead(&state)?;
+            state = Shared::wait(&shared.landed, state, CHECK_INTERVAL);
+        }
+        Ok(())
+    }
+
     /// Rejects what no engine can answer.
     fn check_request(
         &self,
@@ -228,6 +240,9 @@ impl RemoteEngines {
 
 impl<M: PolicyModel> AsyncEngine<M> for RemoteEngines {
     fn load(&mut self, policy: &M, version: u64) -> Result<()> {
+        if self.shared.config.in_flight == InFlight::Finish {
+            self.finish()?;
+        }
         let shared = self.shared.clone();
         let _loading = shared
             .loading
@@ -260,6 +275,10 @@ impl<M: PolicyModel> AsyncEngine<M> for RemoteEngines {
         let mut kept = shared.versions_in_use();
         kept.extend(self.last.iter().flatten());
         self.weights.prune(&kept)
+    }
+
+    fn in_flight(&self) -> InFlight {
+        self.shared.config.in_flight
     }
 
     fn version(&self) -> Option<u64> {

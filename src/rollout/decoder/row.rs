@@ -1,0 +1,121 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use burn::tensor::Tensor;
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
+
+use crate::fused::linear;
+use crate::rollout::sampling::sample_token;
+use crate::rollout::{Completion, GenerationConfig, GenerationRequest, TokenEvent};
+use crate::types::{FinishReason, VersionSpan};
+use crate::{Result, host, random};
+
+/// A request, begun or not.
+#[derive(Debug)]
+pub(super) struct Request {
+    pub id: u64,
+    pub asked: GenerationRequest,
+    pub config: Arc<GenerationConfig>,
+}
+
+impl Request {
+    /// Tokens in the cache when all samples are about to get their last one.
+    pub fn cache_tokens(&self) -> usize {
+        let continued = self
+            .asked
+            .samples
+            .saturating_mul(self.config.max_new_tokens - 1);
+        self.asked.prompt.len().saturating_add(continued)
+    }
+
+    /// Sample `sample` before its first token.
+    pub fn row(&self, sample: usize) -> Row {
+        let mut address = self.asked.address.clone();
+        address.push(sample as u64);
+        Row {
+            id: self.id,
+            sample,
+            rng: random::generator(&address),
+            completion: Completion {
+                entropy: Some(0.0),
+                ..Completion::new(Vec::new(), Vec::new(), FinishReason::Length)
+            },
+            done: false,
+            config: self.config.clone(),
+        }
+    }
+}
+
+/// A request that has begun.
+#[derive(Debug)]
+pub(super) struct Group {
+    pub request: Request,
+    /// Those that have ended, by their samples.
+    pub ended: BTreeMap<usize, Completion>,
+}
+
+/// One completion in the making.
+#[derive(Debug)]
+pub(super) struct Row {
+    pub id: u64,
+    pub sample: usize,
+    pub rng: ChaCha8Rng,
+    pub completion: Completion,
+    pub done: bool,
+    pub config: Arc<GenerationConfig>,
+}
+
+impl Row {
+    /// Draws the next token from `logits`.
+    pub fn extend(&mut self, logits: &[f32], version: u64, weights: &mut Vec<f64>) -> Result<()> {
+        // 53 bits: every multiple of 2^-53 in [0, 1), the same on every platform.
+        let uniform = (self.rng.next_u64() >> 11) as f64 * (-53f64).exp2();
+        let drawn = sample_token(logits, &self.config.sampling, uniform, weights)?;
+        let completion = &mut self.completion;
+        completion.tokens.push(drawn.token);
+        completion.log_probs.push(drawn.log_prob as f32);
+        completion.entropy = Some(completion.entropy.unwrap_or(0.0) + drawn.entropy);
+        match completion.versions.last_mut() {
+            Some(span) if span.version == version => span.tokens += 1,
+            _ => completion.versions.push(VersionSpan { version, tokens: 1 }),
+        }
+        if self.config.stop_tokens.contains(&drawn.token) {
+            completion.finish = FinishReason::Stop;
+            self.done = true;
+        } else if completion.tokens.len() == self.config.max_new_tokens {
+            self.done = true;
+        }
+        Ok(())
+    }
+
+    /// The newest token.
+    pub fn event(&self) -> Option<TokenEvent> {
+        let completion = &self.completion;
+        Some(TokenEvent {
+            request: self.id as usize,
+            sample: self.sample,
+            token: *completion.tokens.last()?,
+            log_prob: *completion.log_probs.last()?,
+            finish: self.done.then_some(completion.finish),
+        })
+    }
+
+    /// The tokens of the completion that the cache holds: all but the newest.
+    pub fn read(&self) -> &[u32] {
+        let tokens = &self.completion.tokens;
+        &tokens[..tokens.len().saturating_sub(1)]
+    }
+}
+
+/// The logits of hidden states `[N, D]`, row by row.
+pub(super) fn logits(hidden: Tensor<2>, unembedding: Tensor<2>) -> Result<Vec<f32>> {
+    host::floats(linear(hidden, unembedding, None), "logits")
+}
+
+/// Tells `observe` of the newest tokens; whether it wants more.
+pub(super) fn tell(rows: &[Row], observe: &mut dyn FnMut(&TokenEvent) -> bool) -> bool {
+    rows.iter()
+        .filter_map(Row::event)
+        .all(|event| observe(&event))
+}
