@@ -11,6 +11,7 @@ use std::time::Duration;
 use burn::module::Module;
 use common::devices;
 use rlvr::advantage::{Estimator, ReinforcePlusPlus};
+use rlvr::environment::process::{ProcessEnvironment, Program};
 use rlvr::environment::{
     AgentLoop, AgentLoopConfig, Environment, EnvironmentError, EpisodeEnd, EpisodeReward,
     FnEpisode, Message, Opening, Reply, Step, StepEnd, TurnRewards,
@@ -580,4 +581,52 @@ fn long_observations_are_cut_by_tokens_and_say_so() {
             .all(|m| m.content == "abcdabcdab\n[cut: 10 of 120 tokens]")
     );
     assert!(observed.iter().any(|observation| !observation.is_empty()));
+}
+
+/// [`Echo`], in Python.
+const ECHO: &str = r#"
+import json, sys
+episodes = {}
+for line in sys.stdin:
+    request = json.loads(line)
+    if request["op"] == "close":
+        del episodes[request["episode"]]
+        continue
+    answer = {"id": request["id"]}
+    if request["op"] == "open":
+        turns, letter = int(request["problem"]["answer"]), "abcd"[request["seed"] % 4]
+        episodes[request["episode"]] = turns, letter
+    else:
+        turns, letter = episodes[request["episode"]]
+        answer["reward"] = 1.0 if letter in request["text"] else 0.0
+        if request["turn"] + 1 == turns:
+            answer["end"] = "done"
+        else:
+            answer["observation"] = [{"role": "tool", "content": request["text"] + letter}]
+            answer["calls"] = {"ok": 1}
+    print(json.dumps(answer), flush=True)
+"#;
+
+#[test]
+fn episodes_of_another_process_are_those_of_this_one() {
+    if std::process::Command::new("python3")
+        .arg("--version")
+        .output()
+        .is_err()
+    {
+        eprintln!("skipped: there is no python3");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("echo.py");
+    std::fs::write(&path, ECHO).unwrap();
+    let program = Program::new(["python3", path.to_str().unwrap()]);
+    let elsewhere = ProcessEnvironment::new("echo", program, 2).unwrap();
+    let here = play(&AgentLoop::new(Echo), "3", &generation());
+    let there = play(&AgentLoop::new(elsewhere), "3", &generation());
+    assert_eq!(here.len(), 12);
+    let rollouts = here.rollouts().zip(there.rollouts());
+    for (here, there) in rollouts {
+        assert_eq!(here, there);
+    }
 }

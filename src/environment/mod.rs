@@ -10,7 +10,12 @@
 
 mod agent_loop;
 mod contract;
+mod json_text;
+pub mod mcp;
+#[cfg(feature = "openenv")]
+pub mod openenv;
 mod player;
+pub mod process;
 mod rewards;
 mod tool_environment;
 pub mod tools;

@@ -1,7 +1,10 @@
 //! Tools as an environment: the policy calls them until it answers without a call.
 
+use std::sync::Arc;
+
 use super::contract::{Environment, EnvironmentError, Episode, Opening, Reply, Step, StepEnd};
-use super::tools::{CallStatus, ReplyParser, ToolSet};
+use super::tools::{CallStatus, ReplyParser, Tool, ToolSet};
+use crate::Result;
 use crate::types::{FinishReason, Message, Problem};
 
 /// Tools that the policy may call before it answers.
@@ -54,6 +57,17 @@ impl ToolEnvironment {
     pub fn with_max_failed_turns(mut self, turns: usize) -> Self {
         self.max_failed_turns = turns;
         self
+    }
+
+    /// The same with more tools, such as those of one episode.
+    pub(super) fn with_tools(
+        mut self,
+        tools: impl IntoIterator<Item = Arc<dyn Tool>>,
+    ) -> Result<Self> {
+        for tool in tools {
+            self.tools.add(tool)?;
+        }
+        Ok(self)
     }
 
     /// The same without a description of the tools in the prompt, for policies that know them.

@@ -1,5 +1,6 @@
 //! What the descriptors of a program are connected to, and how long it may take.
 
+use std::fs::File;
 use std::time::Duration;
 
 use crate::{Result, system};
@@ -21,7 +22,7 @@ pub enum Stdio {
         /// Whether a program that writes more is killed.
         kill: bool,
     },
-    /// One end of a [`pipe`], such as to another program.
+    /// One end of a [`pipe`]; the other is another program's or this process's.
     Pipe(PipeEnd),
 }
 
@@ -29,7 +30,14 @@ pub enum Stdio {
 #[derive(Debug)]
 pub struct PipeEnd(pub(crate) system::Descriptor);
 
-/// A pipe between two programs: the end to read from, and the end to write to.
+impl PipeEnd {
+    /// The end as a file of this process, to talk to a program while it runs.
+    pub fn into_file(self) -> File {
+        File::from(self.0)
+    }
+}
+
+/// A pipe: the end to read from, and the end to write to.
 ///
 /// # Errors
 /// If this process has too many files open.

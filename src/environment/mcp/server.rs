@@ -1,0 +1,155 @@
+//! Servers and their tools.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde_json::Value;
+
+use super::super::process::Program;
+use super::super::process::program::Launcher;
+use super::super::tools::{Tool, ToolError};
+use super::client::{Client, Definition, Failure};
+use crate::Result;
+
+/// A server of tools, by the program that speaks the protocol on its standard input and output.
+///
+/// All episodes share one process, which is started again when it has ended. [`per_episode`](Self::per_episode) gives each its own, for tools with
+/// a state.
+///
+/// ```no_run
+/// use rlvr::environment::mcp::McpServer;
+/// use rlvr::environment::process::Program;
+/// use rlvr::environment::tools::ToolSet;
+///
+/// let server = McpServer::new(Program::parse("python3 server.py")?)?;
+/// let mut tools = ToolSet::new();
+/// for tool in server.tools()? {
+///     tools.add(std::sync::Arc::new(tool))?;
+/// }
+/// # Ok::<(), rlvr::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct McpServer {
+    shared: Arc<Shared>,
+    per_episode: bool,
+}
+
+struct Shared {
+    launcher: Arc<Launcher>,
+    client: Mutex<Arc<Client>>,
+    definitions: Vec<Definition>,
+}
+
+impl McpServer {
+    /// Starts the server and asks for its tools.
+    ///
+    /// # Errors
+    /// If the program cannot be started, or is no such server.
+    pub fn new(program: Program) -> Result<Self> {
+        let launcher = Arc::new(Launcher::new(program)?);
+        let client = Client::start(&launcher)?;
+        let definitions = client.tools()?;
+        Ok(Self {
+            shared: Arc::new(Shared {
+                launcher,
+                client: Mutex::new(Arc::new(client)),
+                definitions,
+            }),
+            per_episode: false,
+        })
+    }
+
+    /// The same with a process for every call of [`tools`](Self::tools), which ends when the last of its tools is dropped.
+    #[must_use]
+    pub fn per_episode(mut self) -> Self {
+        self.per_episode = true;
+        self
+    }
+
+    /// The tools: those of the shared process, or of a new one.
+    ///
+    /// # Errors
+    /// If a process cannot be started.
+    pub fn tools(&self) -> Result<Vec<McpTool>> {
+        let link = match self.per_episode {
+            true => Link::Own(Arc::new(Client::start(&self.shared.launcher)?)),
+            false => Link::Shared(self.shared.clone()),
+        };
+        let tool = |definition: &Definition| McpTool {
+            definition: definition.clone(),
+            link: link.clone(),
+        };
+        Ok(self.shared.definitions.iter().map(tool).collect())
+    }
+}
+
+impl Shared {
+    /// The process, or a new one if it has ended.
+    fn client(&self) -> Result<Arc<Client>> {
+        let mut client = self.client.lock().unwrap_or_else(PoisonError::into_inner);
+        if client.is_dead() {
+            *client = Arc::new(Client::start(&self.launcher)?);
+        }
+        Ok(client.clone())
+    }
+}
+
+#[derive(Clone)]
+enum Link {
+    Shared(Arc<Shared>),
+    Own(Arc<Client>),
+}
+
+/// A tool of an [`McpServer`].
+///
+/// Its result is the text of the server's. What the server marks as an error is [refused](ToolError::Refused), for the model to read. A server
+/// that ends or does not answer is [broken](ToolError::Broken).
+#[derive(Clone)]
+pub struct McpTool {
+    definition: Definition,
+    link: Link,
+}
+
+impl Tool for McpTool {
+    fn name(&self) -> &str {
+        &self.definition.name
+    }
+
+    fn description(&self) -> &str {
+        self.definition.description.as_deref().unwrap_or_default()
+    }
+
+    fn parameters(&self) -> &str {
+        &self.definition.parameters.0
+    }
+
+    fn call(&self, arguments: &Value) -> Result<String, ToolError> {
+        let broken = |error: crate::Error| ToolError::Broken(error.to_string());
+        let client = match &self.link {
+            Link::Shared(shared) => shared.client().map_err(broken)?,
+            Link::Own(client) => client.clone(),
+        };
+        let result = client.call(&self.definition.name, arguments);
+        result.map_err(|failure| match failure {
+            Failure::Refused(reason) => ToolError::Refused(reason),
+            Failure::Broken(reason) => ToolError::Broken(reason),
+        })
+    }
+}
+
+impl fmt::Debug for McpServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("McpServer")
+            .field("program", &self.shared.launcher.name())
+            .field("per_episode", &self.per_episode)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for McpTool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("McpTool")
+            .field("name", &self.definition.name)
+            .finish_non_exhaustive()
+    }
+}
