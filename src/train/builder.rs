@@ -13,6 +13,7 @@ use super::source::{OnPolicy, RolloutSource};
 use super::trainer::Trainer;
 use crate::advantage::{AdvantageEstimator, Estimator};
 use crate::environment::AgentLoop;
+use crate::plan::ModelFlops;
 use crate::policy::{PolicyModel, ReferencePolicy, ValueHead, ValueModel, require_gradients};
 use crate::prompt::Tokenizer;
 use crate::reward::{RewardSet, TokenReward};
@@ -39,6 +40,7 @@ pub struct TrainerBuilder<M: PolicyModel, V: ValueModel> {
     reference: Option<Box<dyn Scorer>>,
     token_rewards: Option<Arc<dyn TokenReward>>,
     learners: Option<Arc<dyn Learners>>,
+    flops: Option<ModelFlops>,
 }
 
 impl<M: PolicyModel> TrainerBuilder<M, ValueHead<M>> {
@@ -57,6 +59,7 @@ impl<M: PolicyModel> TrainerBuilder<M, ValueHead<M>> {
             reference: None,
             token_rewards: None,
             learners: None,
+            flops: None,
         }
     }
 }
@@ -109,6 +112,7 @@ impl<M: PolicyModel, V: ValueModel> TrainerBuilder<M, V> {
             reference: self.reference,
             token_rewards: self.token_rewards,
             learners: self.learners,
+            flops: self.flops,
         }
     }
 
@@ -140,6 +144,12 @@ impl<M: PolicyModel, V: ValueModel> TrainerBuilder<M, V> {
     /// ([`Alone`](super::Alone)).
     pub fn learners(mut self, learners: impl Learners + 'static) -> Self {
         self.learners = Some(Arc::new(learners));
+        self
+    }
+
+    /// The FLOPs of the policy, for the ledger of a run. Default: two for each parameter and token of a forward pass.
+    pub fn flops(mut self, flops: ModelFlops) -> Self {
+        self.flops = Some(flops);
         self
     }
 
@@ -223,6 +233,9 @@ impl<M: PolicyModel, V: ValueModel> TrainerBuilder<M, V> {
 
         let mut learner = Learner::new(config.clone(), self.policy)?;
         learner.reference = reference;
+        if let Some(flops) = self.flops {
+            learner.flops = flops;
+        }
         if let Some(critic) = self.critic {
             require_gradients(&critic, "critic")?;
             learner.critic = Some(Critic::new(critic, config.critic)?);

@@ -22,6 +22,7 @@ use super::trainer::Trainer;
 use crate::advantage::AdvantageEstimator;
 use crate::folder::{RunLock, checksums, remove, replace_folder, verify};
 use crate::loss::SurrogateLoss;
+use crate::plan::LedgerState;
 use crate::policy::{PolicyModel, ValueModel};
 use crate::rollout::RolloutBuffer;
 use crate::{Error, Result};
@@ -45,6 +46,7 @@ struct Manifest {
     rollout_groups: usize,
     problem_source: Value,
     rollout_source: Value,
+    ledger: LedgerState,
     parts: Parts,
     /// For those who look into the file; nothing is read from it.
     config: Value,
@@ -287,6 +289,7 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
             rollout_groups: self.last_rollouts.groups.len(),
             problem_source: self.collector.problems.state(),
             rollout_source: self.source.state()?,
+            ledger: self.ledger.clone(),
             parts: self.parts()?,
             files: checksums(folder)?,
             config: serde_json::to_value(&learner.config).unwrap_or_default(),
@@ -378,6 +381,7 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
             .controllers
             .restore(&read.manifest.controllers, config);
         learner.progress = read.manifest.progress;
+        self.ledger = read.manifest.ledger;
         self.last_rollouts = read.rollouts;
         self.folder = folder;
         Ok(())

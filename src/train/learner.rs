@@ -2,6 +2,7 @@
 
 use std::sync::OnceLock;
 
+use burn::module::Module;
 use serde_json::Value;
 
 use super::collector::{Collected, PolicyState};
@@ -15,10 +16,12 @@ use super::optimizer::Optimizer;
 use super::sampler_metrics::sampler_metrics;
 use super::scorer::{Scorer, ScoringConfig};
 use super::step_metrics::{StepTimes, mean, step_metrics};
+use super::usage::Passes;
 use crate::advantage::{
     AdvantageEstimator, AdvantageInput, Advantages, Components, Probabilities, TurnCredit,
 };
 use crate::loss::{Numerator, RolloutLogProbs};
+use crate::plan::ModelFlops;
 use crate::policy::{PolicyModel, ReferencePolicy, ValueModel};
 use crate::types::{PerToken, Rollout, RolloutBuffer, Turn};
 use crate::{Error, Result};
@@ -72,6 +75,8 @@ pub struct Learner<M: PolicyModel, V: ValueModel> {
     pub(super) reward_names: Vec<String>,
     pub(super) reward_weights: Vec<f64>,
     pub(super) progress: Progress,
+    /// Of the policy.
+    pub(super) flops: ModelFlops,
     /// What [`description`](Self::description) gave.
     description: OnceLock<Value>,
     /// Set once the learners' weights are known to be the same.
@@ -99,6 +104,7 @@ impl<M: PolicyModel, V: ValueModel> Learner<M, V> {
             optimizer: Optimizer::new(config.optimizer)?,
             controllers: Controllers::new(&config),
             learners: LearnerGroup::alone(&config),
+            flops: ModelFlops::of_parameters(Module::num_params(&policy) as u64),
             config,
             policy,
             reference: None,
@@ -109,6 +115,26 @@ impl<M: PolicyModel, V: ValueModel> Learner<M, V> {
             description: OnceLock::new(),
             checked: OnceLock::new(),
         })
+    }
+
+    /// What the work of a step is multiplied by.
+    pub(super) fn passes(&self) -> Passes {
+        let config = &self.config;
+        let reference = f64::from(u8::from(self.reference.is_some()));
+        let old = f64::from(u8::from(self.wants_old_log_probs()));
+        Passes {
+            devices: self.learners.size(),
+            scoring: reference + old,
+            updates: config.passes as f64,
+        }
+    }
+
+    /// Whether the log-probs of the policy before the first update are computed.
+    fn wants_old_log_probs(&self) -> bool {
+        self.config.updates_per_step() > 1
+            || self.controllers.kl_in_reward.is_some()
+            || self.config.objective.sampler_correction.is_some()
+            || self.config.advantage.needs_ref_log_probs()
     }
 
     /// The policy's architecture, frozen weights and adapters, for checkpoints. None of them changes: the frozen weights are read
@@ -280,10 +306,7 @@ impl<M: PolicyModel, V: ValueModel> Learner<M, V> {
         let several_updates = self.config.updates_per_step() > 1;
         let correction = self.config.objective.sampler_correction.as_ref();
         let bypass = correction.is_some_and(|one| one.numerator == Numerator::Current);
-        let wants_old = several_updates
-            || self.controllers.kl_in_reward.is_some()
-            || correction.is_some()
-            || self.config.advantage.needs_ref_log_probs();
+        let wants_old = self.wants_old_log_probs();
         let (old_log_probs, squares) = if self.config.advantage.needs_probabilities() {
             let [old, squares] = probabilities(&self.learners, &self.policy, &rollouts, &config)?;
             (Some(old), Some(squares))

@@ -34,6 +34,7 @@ mod step_metrics;
 mod trained;
 mod trainer;
 mod update;
+mod usage;
 mod zero_std;
 
 pub use async_rollouts::{AsyncConfig, AsyncRollouts};

@@ -8,7 +8,9 @@ use super::evaluate::EvaluationConfig;
 use super::learners::LearnerGroup;
 use super::observer::{Observer, RunInfo, StepRecord};
 use super::trainer::Trainer;
+use super::usage::{add_missing, step_usage};
 use crate::folder::RunLock;
+use crate::plan::{Ledger, LedgerConfig};
 use crate::policy::{PolicyModel, ValueModel};
 use crate::rollout::check_prompts;
 use crate::types::Problem;
@@ -25,6 +27,10 @@ pub struct RunConfig {
     pub evaluation: Option<RunEvaluation>,
     /// Checkpoints on the way and at the end, if any.
     pub checkpoints: Option<RunCheckpoints>,
+    /// Peak and price of the devices, and the budget. The cost so far and its forecast are among the metrics of every step (see
+    /// [`StepUsage`](crate::plan::StepUsage) and [`Forecast`](crate::plan::Forecast)); a run ends as on a stop signal before the step that
+    /// would exceed the budget. Default: no peak, no price, no budget.
+    pub ledger: LedgerConfig,
 }
 
 /// Evaluation every so many steps, and after the last.
@@ -54,7 +60,7 @@ pub struct RunCheckpoints {
 pub enum RunEnd {
     /// All steps are done.
     Finished,
-    /// The stop flag was raised; a checkpoint of the last whole step is there, if there are checkpoints.
+    /// The stop flag was raised, or the budget is spent; a checkpoint of the last whole step is there, if there are checkpoints.
     Stopped,
 }
 
@@ -201,19 +207,31 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
         stop: &AtomicBool,
         saved: &mut Option<u64>,
     ) -> Result<RunEnd> {
+        let mut ledger = self.ledger(&config.ledger)?;
         while self.steps_done() < config.steps {
-            let raised = stop.load(Ordering::Relaxed);
+            let mut raised = stop.load(Ordering::Relaxed);
+            if let Some(reason) = ledger.exceeded() {
+                tracing::warn!(step = self.steps_done(), %reason, "the budget is spent");
+                raised = true;
+            }
             if self.learners().any("stop of the run", raised)? {
                 return Ok(RunEnd::Stopped);
             }
             let mut record = self.step()?;
             let last = record.step == config.steps;
+            let usage = step_usage(&record, &self.last_rollouts, &self.learner.passes());
+            add_missing(&mut record, ledger.record(&usage)?);
+            if let Some(forecast) = ledger.forecast(config.steps - record.step) {
+                add_missing(&mut record, forecast.metrics());
+            }
             let mut evaluated = Ok(());
             if let Some(evaluation) = &config.evaluation
                 && (last || record.step.is_multiple_of(evaluation.every))
             {
                 evaluated = self.evaluate_into(&mut record, evaluation);
+                ledger.record_other(record.get("time/eval").unwrap_or(0.0))?;
             }
+            self.ledger = ledger.state().clone();
             observer.on_rollouts(record.step, &self.last_rollouts)?;
             // The record comes first: a run that is killed in between resumes from the checkpoint before
             // and drops the records after it, so none is lost and none comes twice.
@@ -227,6 +245,16 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
             }
         }
         Ok(RunEnd::Finished)
+    }
+
+    /// The ledger of the run so far.
+    fn ledger(&self, config: &LedgerConfig) -> Result<Ledger> {
+        let cap = self.config().generation.max_new_tokens as u64;
+        let config = LedgerConfig {
+            length_cap: config.length_cap.or(Some(cap)),
+            ..config.clone()
+        };
+        Ledger::resume(config, self.learner.flops, self.ledger.clone())
     }
 
     /// Evaluates the policy and adds what was found to the record.

@@ -12,6 +12,7 @@ use super::observer::StepRecord;
 use super::source::RolloutSource;
 use crate::Result;
 use crate::folder::RunLock;
+use crate::plan::LedgerState;
 use crate::policy::{PolicyModel, ValueHead, ValueModel};
 use crate::prompt::Tokenizer;
 use crate::types::{Problem, RolloutBuffer};
@@ -61,6 +62,8 @@ pub struct Trainer<M: PolicyModel, V: ValueModel = ValueHead<M>> {
     pub(super) learner: Learner<M, V>,
     pub(super) source: Box<dyn RolloutSource<M>>,
     pub(super) last_rollouts: RolloutBuffer,
+    /// What the steps of runs have cost.
+    pub(super) ledger: LedgerState,
     /// The folder that this run's checkpoints were last written to or read from.
     pub(super) folder: Option<PathBuf>,
     /// Held while a run writes checkpoints.
@@ -89,6 +92,7 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
             learner,
             source,
             last_rollouts: RolloutBuffer::new(),
+            ledger: LedgerState::default(),
             folder: None,
             lock: None,
         }

@@ -150,7 +150,17 @@ pub fn steps(trainer: &mut Rl, count: usize) -> Vec<StepRecord> {
 
 /// The metrics of a step but for the clock's, bit by bit.
 pub fn bits(record: &StepRecord) -> BTreeMap<String, u64> {
-    let timeless = |name: &str| !name.starts_with("time/") && name != "tokens_per_second";
+    let clock = [
+        "time/",
+        "tokens_per_second",
+        "step_time",
+        "cost/",
+        "forecast/",
+        "mfu/",
+        "mbu/",
+        "memory/",
+    ];
+    let timeless = |name: &str| !clock.iter().any(|prefix| name.starts_with(prefix));
     let metrics = record.metrics.iter().filter(|(name, _)| timeless(name));
     metrics
         .map(|(name, value)| (name.clone(), value.to_bits()))
