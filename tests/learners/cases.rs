@@ -1,4 +1,5 @@
 //! Runs that have everything that could tell learners apart.
+#![allow(dead_code)]
 
 use rlvr::Result;
 use rlvr::loss::{
