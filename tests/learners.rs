@@ -164,8 +164,7 @@ fn a_checkpoint_is_continued_by_another_number_of_learners() {
             case.config.sharded_optimizer = sharded;
             let straight = run(1, &case, 5);
             let folder = tempfile::tempdir().unwrap();
-            let mut done = 0;
-            for size in [2, 4, 1, 2] {
+            for (done, size) in [2, 4, 1, 2].into_iter().enumerate() {
                 let path = folder.path().to_path_buf();
                 let all = each(size, &case, move |trainer, _| {
                     if done > 0 {
@@ -179,7 +178,6 @@ fn a_checkpoint_is_continued_by_another_number_of_learners() {
                 let what = format!("{}, {name}, step {done} by {size}", case.name);
                 assert_eq!(outcome.metrics[0], straight.metrics[done], "{what}");
                 assert_eq!(outcome.rollouts[0], straight.rollouts[done], "{what}");
-                done += 1;
             }
             let mut last = case.trainer(Alone).unwrap();
             let latest = latest_checkpoint(folder.path()).unwrap().unwrap();

@@ -100,22 +100,29 @@ pub fn evaluate<M: PolicyModel>(
     generation: &GenerationConfig,
     config: &EvaluationConfig,
 ) -> Result<Evaluation> {
+    let players = Players {
+        learners: &LearnerGroup::one(),
+        agent_loop: None,
+    };
     evaluate_with(
-        &LearnerGroup::one(),
-        None,
-        policy,
-        tokenizer,
-        rewards,
-        problems,
-        generation,
-        config,
+        players, policy, tokenizer, rewards, problems, generation, config,
     )
+}
+
+/// Who answers the problems of an evaluation, beside the policy.
+pub(super) struct Players<'a> {
+    /// Divide the problems.
+    pub learners: &'a LearnerGroup,
+    /// Plays them, if they are not answered by single completions.
+    pub agent_loop: Option<&'a AgentLoop>,
 }
 
 /// The same, played with an agent loop if there is one, and divided among the learners.
 pub(super) fn evaluate_with<M: PolicyModel>(
-    learners: &LearnerGroup,
-    agent_loop: Option<&AgentLoop>,
+    Players {
+        learners,
+        agent_loop,
+    }: Players<'_>,
     policy: &M,
     tokenizer: &dyn Tokenizer,
     rewards: &RewardSet,

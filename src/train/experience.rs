@@ -36,7 +36,8 @@ fn in_micro_batches<const N: usize>(
 ) -> Result<[PerToken; N]> {
     let view = RolloutView::new(rollouts);
     let all: Vec<usize> = (0..rollouts.len()).collect();
-    let parts = micro_batches(&view, &all, config.micro_batch, config.max_tokens);
+    let rows = group.rows_together(all.len(), config.micro_batch);
+    let parts = micro_batches(&view, &all, rows, config.max_tokens);
     in_parts(group, &view, &parts, device, compute)
 }
 

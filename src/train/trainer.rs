@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::builder::TrainerBuilder;
 use super::collector::{Collected, Collector};
 use super::config::TrainerConfig;
-use super::evaluate::{Evaluation, EvaluationConfig, evaluate_with};
+use super::evaluate::{Evaluation, EvaluationConfig, Players, evaluate_with};
 use super::learner::Learner;
 use super::observer::StepRecord;
 use super::source::RolloutSource;
@@ -146,9 +146,12 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
     /// # Errors
     /// As [`evaluate`](super::evaluate()).
     pub fn evaluate(&self, problems: &[Problem], config: &EvaluationConfig) -> Result<Evaluation> {
+        let players = Players {
+            learners: &self.learner.learners,
+            agent_loop: self.collector.agent_loop.as_ref(),
+        };
         evaluate_with(
-            &self.learner.learners,
-            self.collector.agent_loop.as_ref(),
+            players,
             &self.learner.policy,
             self.collector.tokenizer.as_ref(),
             &self.collector.rewards,

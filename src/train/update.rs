@@ -142,7 +142,13 @@ impl<M: PolicyModel, V: ValueModel> Learner<M, V> {
             ));
         };
         let device = critic.model.device();
-        let parts = cut(&self.config, view, rows, self.config.micro_batch);
+        let parts = cut(
+            &self.config,
+            &self.learners,
+            view,
+            rows,
+            self.config.micro_batch,
+        );
         let own = || {
             let mut metrics = Vec::new();
             let mut shards = Shards::of(&critic.model);
@@ -181,11 +187,13 @@ impl<M: PolicyModel, V: ValueModel> Learner<M, V> {
 /// The rollouts `rows` in parts that are forwarded together.
 fn cut(
     config: &TrainerConfig,
+    learners: &LearnerGroup,
     view: &RolloutView<'_>,
     rows: &[usize],
     max_rows: usize,
 ) -> Vec<Vec<usize>> {
-    micro_batches(view, rows, max_rows, config.max_tokens_per_micro_batch)
+    let together = learners.rows_together(rows.len(), max_rows);
+    micro_batches(view, rows, together, config.max_tokens_per_micro_batch)
 }
 
 /// Rollouts that one thread learns from at a time, and parts whose gradients are held together, where the model [is
@@ -262,7 +270,7 @@ impl Update<'_> {
         let small = is_small(policy);
         let rows = self.config.micro_batch;
         let rows = if small { rows.min(SMALL_ROWS) } else { rows };
-        let parts = cut(self.config, self.view, &self.moving(), rows);
+        let parts = cut(self.config, self.learners, self.view, &self.moving(), rows);
         let mut metrics = Vec::new();
         let mut shards = Shards::of(policy);
         for shard in own_shards(self.learners, &parts) {
@@ -349,7 +357,8 @@ impl Update<'_> {
         if self.objective.needs_statistics() {
             let model = policy.valid();
             let mut inputs = Vec::new();
-            let parts = cut(self.config, self.view, self.rows, self.config.micro_batch);
+            let most = self.config.micro_batch;
+            let parts = cut(self.config, self.learners, self.view, self.rows, most);
             let score = |batch: &RolloutBatch| {
                 let scores = batch.score(&model, &self.config.log_probs())?;
                 Ok([

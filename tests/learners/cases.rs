@@ -1,4 +1,5 @@
 //! Runs that have everything that could tell learners apart.
+#![allow(dead_code)]
 
 use rlvr::Result;
 use rlvr::loss::{
@@ -121,10 +122,10 @@ pub fn cases() -> Vec<Case> {
         updates_per_pass: 2,
         ..config()
     };
-    // Two problems for four learners, and fewer micro-batches than shards.
+    // One problem for four learners, and fewer rollouts than shards.
     let few = TrainerConfig {
-        problems_per_step: 2,
-        micro_batch: 8,
+        problems_per_step: 1,
+        group_size: 3,
         ..config()
     };
     // What one micro-batch must know of the others: thresholds of the current policy's entropies, and weights over all tokens.

@@ -102,6 +102,18 @@ impl LearnerGroup {
         blocks.filter(|block| !block.is_empty())
     }
 
+    /// How many of `count` rows are forwarded together where at most `most` may be: of several shards each has the same number of
+    /// micro-batches, of about the same size.
+    pub fn rows_together(&self, count: usize, most: usize) -> usize {
+        match self.shards {
+            1 => most,
+            shards => {
+                let each = count.div_ceil(shards * most).max(1);
+                count.div_ceil(shards * each).max(1)
+            }
+        }
+    }
+
     /// What each learner has of `what`, by rank. An error of one learner is an error on all of them.
     ///
     /// # Errors
@@ -234,6 +246,22 @@ mod tests {
     use super::super::Threads;
     use super::*;
     use std::time::Duration;
+
+    #[test]
+    fn shards_have_as_many_micro_batches_each() {
+        let rows = |shards, count, most| {
+            let config = TrainerConfig {
+                shards,
+                ..TrainerConfig::default()
+            };
+            LearnerGroup::alone(&config).rows_together(count, most)
+        };
+        assert_eq!(rows(1, 200, 64), 64);
+        assert_eq!(rows(2, 192, 64), 48);
+        assert_eq!(rows(4, 10, 64), 3);
+        assert_eq!(rows(4, 2, 64), 1);
+        assert_eq!(rows(4, 0, 64), 1);
+    }
 
     #[test]
     fn things_are_dealt_up_and_down() {
