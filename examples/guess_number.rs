@@ -179,9 +179,8 @@ fn learn(args: &Args, name: &str, advantage: Estimator, outcome_weight: f64) -> 
 
 /// The path, without what an earlier run left there.
 fn replaced(path: &Path) -> Result<&Path> {
-    match path.exists() {
-        true => fs::remove_file(path).map_err(|e| Error::io(path, e))?,
-        false => {}
+    if path.exists() {
+        fs::remove_file(path).map_err(|e| Error::io(path, e))?;
     }
     Ok(path)
 }

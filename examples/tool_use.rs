@@ -165,7 +165,7 @@ fn run(args: &Args) -> Result<()> {
             every: 10,
             config: EvaluationConfig::default(),
         }),
-        checkpoints: None,
+        ..RunConfig::default()
     };
     let start = StepRecord::new(0)
         .with("eval/accuracy", before.accuracy)

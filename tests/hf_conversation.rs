@@ -277,6 +277,7 @@ fn observations_are_what_two_whole_renderings_differ_by() {
 /// The families of chat templates, each by the trait that decides: template, variables, system prompt, tools, exchange, whether the
 /// history is kept, and what is appended, or why not. The reasons are those of [`phrase`] and what templates raise.
 #[rustfmt::skip]
+#[allow(clippy::type_complexity)]
 const TABLE: [(&str, usize, bool, bool, &str, bool, Result<&str, &str>); 61] = [
     // Qwen2.5, Qwen3-2507, LFM2.
     ("functions", 0, true, true, "result", false, Ok("\n<|im_start|>user\n<tool_response>\n85\n</tool_response><|im_end|>\n<|im_start|>assistant\n")),
@@ -648,14 +649,13 @@ fn the_prefix_follows_every_beginning_of_a_turn() {
     let (plain, prefixed) = (chat(TURNS), chat(TURNS).with_prefix("<think>"));
     let next = [Message::user("+1=")];
     let think = plain.token_id("<think>").unwrap();
-    for conversation in [question_and_answer()] {
-        let mut expected = plain
-            .encode_observations(&conversation, None, &next)
-            .unwrap();
-        expected.push(think);
-        let ids = prefixed.encode_observations(&conversation, None, &next);
-        assert_eq!(ids.unwrap(), expected);
-    }
+    let conversation = question_and_answer();
+    let mut expected = plain
+        .encode_observations(&conversation, None, &next)
+        .unwrap();
+    expected.push(think);
+    let ids = prefixed.encode_observations(&conversation, None, &next);
+    assert_eq!(ids.unwrap(), expected);
 }
 
 #[test]

@@ -152,6 +152,7 @@ fn run(args: &Args, team: &Team) -> Result<()> {
             every: args.checkpoint_every,
             keep: 1,
         }),
+        ..RunConfig::default()
     };
     let settings = json!({
         "model": args.model,

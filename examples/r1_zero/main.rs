@@ -146,6 +146,7 @@ fn run(args: &Args, team: &Team) -> Result<()> {
             every: args.checkpoint_every,
             keep: 2,
         }),
+        ..RunConfig::default()
     };
     let settings = json!({
         "task": task.name,
