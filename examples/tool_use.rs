@@ -130,11 +130,13 @@ fn run(args: &Args) -> Result<()> {
     fs::create_dir_all(&args.out).map_err(|e| Error::io(&args.out, e))?;
 
     let tags: Vec<&str> = [CALL, RESULT, ANSWER].concat();
-    let tokenizer = Arc::new(CharTokenizer::new("0123456789*=", &tags)?);
+    // What is wrong with a call is told in words.
+    let printable: String = (' '..='~').collect();
+    let tokenizer = Arc::new(CharTokenizer::new(&printable, &tags)?);
     let problems = products(args.seed)?;
     let device = args.device.device(0).autodiff();
     let mut policy = CausalConfig {
-        max_position_embeddings: 48,
+        max_position_embeddings: 128,
         ..CausalConfig::new(tokenizer.vocab_size())
     }
     .init(args.seed, &device)?;

@@ -172,7 +172,7 @@ impl AgentLoop {
             }
             self.step(&mut players);
             for player in &mut players {
-                player.observe(tokenizer, &self.config, generation)?;
+                player.observe(tokenizer, &self.config)?;
             }
         }
         let mut buffer = RolloutBuffer::new();

@@ -189,12 +189,7 @@ impl Player {
     }
 
     /// Reads the observation of the last step, or ends the episode.
-    pub fn observe(
-        &mut self,
-        tokenizer: &dyn Tokenizer,
-        config: &AgentLoopConfig,
-        generation: &GenerationConfig,
-    ) -> Result<()> {
+    pub fn observe(&mut self, tokenizer: &dyn Tokenizer, config: &AgentLoopConfig) -> Result<()> {
         let (Some(step), Some(turn)) = (self.step.take(), self.turns.last_mut()) else {
             return Ok(());
         };
@@ -227,12 +222,18 @@ impl Player {
             return Ok(());
         }
         let tools = self.tools.as_deref();
-        let ids = tokenizer.encode_observations(&self.conversation, tools, &observation)?;
+        let ids = match tokenizer.encode_observations(&self.conversation, tools, &observation) {
+            Ok(ids) => ids,
+            Err(error) => {
+                let reason = format!("the observation cannot be encoded: {error}");
+                self.finish(Some(EpisodeEnd::Failed(reason)), observation);
+                return Ok(());
+            }
+        };
         if self.tokens.len() + ids.len() >= self.max_tokens {
             self.finish(Some(EpisodeEnd::ContextFull), Vec::new());
             return Ok(());
         }
-        let _ = generation;
         if let Some(turn) = self.turns.last_mut() {
             turn.observation_tokens = ids.len();
             turn.observation.clone_from(&observation);
