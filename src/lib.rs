@@ -95,7 +95,7 @@
 //! | `hf` | | open weights, tokenizers and chat templates in Hugging Face folders: [`policy::hf`], [`prompt::hf`] |
 //! | `remote` | | completions from vLLM and SGLang, whose weights follow: [`rollout::remote`]; implies `hf` |
 //! | `remote-tls` | | the same over `https://` |
-//! | `openenv` | | environments of OpenEnv servers, over WebSocket: [`environment::openenv`] |
+//! | `openenv` | | environments of OpenEnv servers, over WebSocket: `environment::openenv` |
 
 #![warn(missing_docs)]
 #![forbid(unsafe_code)]
