@@ -46,10 +46,10 @@ use serde_json::{Value, json};
 #[command(name = "tool_use", version)]
 struct Args {
     /// Reinforcement steps
-    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..))]
     steps: u64,
     /// Updates of the warm start
-    #[arg(long, default_value_t = 260)]
+    #[arg(long, default_value_t = 600)]
     warm_start: u64,
     /// All randomness derives from it: problems, weights, order, sampling
     #[arg(long, default_value_t = 0)]
