@@ -8,6 +8,7 @@ use rlvr::train::TrainerConfig;
 use rlvr::train::observer::KeepRollouts;
 
 use crate::backend::Backend;
+use crate::cost::CostArgs;
 use crate::engines::EngineArgs;
 use crate::learners::LearnerArgs;
 
@@ -121,6 +122,8 @@ pub struct Args {
     pub engines: EngineArgs,
     #[command(flatten)]
     pub learners: LearnerArgs,
+    #[command(flatten)]
+    pub cost: CostArgs,
 }
 
 const SYSTEM: &str = "Think about the question first, then answer it. Write your thoughts between <think> and </think>, \

@@ -6,6 +6,8 @@ mod allocator;
 mod args;
 #[path = "../common/backend.rs"]
 mod backend;
+#[path = "../common/cost.rs"]
+mod cost;
 mod engines;
 #[path = "../common/files.rs"]
 mod files;
@@ -89,13 +91,16 @@ fn run(args: &Args, team: &Team) -> Result<()> {
     let device = args.device.device(team.local_rank).autodiff();
     if first {
         println!(
-            "{} | {} | seed {} | {} problems, {} held out | {} learners",
+            "{} | {} | seed {} | {} problems, {} held out{}",
             args.model.display(),
             args.algorithm,
             args.seed,
             problems.train.len(),
             problems.held_out.len(),
-            team.learners.size(),
+            match team.learners.size() {
+                1 => String::new(),
+                count => format!(" | {count} learners"),
+            },
         );
     }
 
@@ -152,7 +157,7 @@ fn run(args: &Args, team: &Team) -> Result<()> {
             every: args.checkpoint_every,
             keep: 1,
         }),
-        ..RunConfig::default()
+        ledger: args.cost.ledger(),
     };
     let settings = json!({
         "model": args.model,

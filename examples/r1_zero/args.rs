@@ -7,6 +7,7 @@ use rlvr::train::TrainerConfig;
 use rlvr::train::observer::KeepRollouts;
 
 use crate::backend::Backend;
+use crate::cost::CostArgs;
 use crate::learners::LearnerArgs;
 
 /// DeepSeek-R1-Zero in miniature: a small transformer that mostly blurts answers is rewarded when it is right, and finds
@@ -58,6 +59,8 @@ pub struct Args {
     pub overwrite: bool,
     #[command(flatten)]
     pub learners: LearnerArgs,
+    #[command(flatten)]
+    pub cost: CostArgs,
 }
 
 /// The generated tasks.

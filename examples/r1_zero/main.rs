@@ -5,6 +5,8 @@ mod allocator;
 mod args;
 #[path = "../common/backend.rs"]
 mod backend;
+#[path = "../common/cost.rs"]
+mod cost;
 #[path = "../common/files.rs"]
 mod files;
 #[path = "../common/learners.rs"]
@@ -79,13 +81,16 @@ fn run(args: &Args, team: &Team) -> Result<()> {
     let first = team.is_first();
     if first {
         println!(
-            "{} | {} | seed {} | {parameters} parameters | {} problems, {} held out | {} learners",
+            "{} | {} | seed {} | {parameters} parameters | {} problems, {} held out{}",
             task.name,
             args.algorithm.clone(),
             args.seed,
             task.train.len(),
             task.held_out.len(),
-            team.learners.size(),
+            match team.learners.size() {
+                1 => String::new(),
+                count => format!(" | {count} learners"),
+            },
         );
     }
 
@@ -146,7 +151,7 @@ fn run(args: &Args, team: &Team) -> Result<()> {
             every: args.checkpoint_every,
             keep: 2,
         }),
-        ..RunConfig::default()
+        ledger: args.cost.ledger(),
     };
     let settings = json!({
         "task": task.name,
