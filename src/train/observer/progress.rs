@@ -29,7 +29,8 @@ const PLAIN_EVERY: u64 = 10;
 ///
 /// `reward` is the mean reward of the step, `held-out` the latest `eval/accuracy`, `length` the mean completion length in
 /// tokens, `kl` the KL divergence from the reference policy, `tok/s` generated tokens per second (`tokens_per_second`), and the
-/// times are elapsed `<` left. A number that was not measured, or is not one, is `-`. The time left is what the
+/// times are elapsed `<` left. With a [price](crate::plan::LedgerConfig::price), what the run has cost of what it is expected to cost in all
+/// follows as `$0.12 of $0.40`. A number that was not measured, or is not one, is `-`. The time left is what the
 /// steps of this run have taken on average: a resumed run does not count steps that it did not do.
 ///
 /// In a [`Watchdog`](crate::train::diagnosis::Watchdog) it also shows each finding when it appears, on a line of its own.
@@ -242,6 +243,11 @@ fn message(record: &StepRecord, last: u64, accuracy: Option<f64>) -> String {
     put("length ", fixed("completions/mean_length", digits), " | ");
     put("kl ", fixed("kl", 3), " | ");
     put("", record.finite("tokens_per_second").map(short), " tok/s");
+    if let Some(spent) = record.finite("cost/dollars") {
+        let rest = record.finite("forecast/dollars");
+        let whole = rest.map_or_else(String::new, |rest| format!(" of ${:.2}", spent + rest));
+        put(" | $", Some(format!("{spent:.2}")), &whole);
+    }
     text
 }
 
@@ -297,6 +303,14 @@ mod tests {
             .with("completions/mean_length", 21.26)
             .with("kl", 0.0123)
             .with("tokens_per_second", 8123.0)
+    }
+
+    #[test]
+    fn what_a_run_costs_is_shown_where_there_is_a_price() {
+        let record = full(3).with("cost/dollars", 0.125);
+        assert!(message(&record, 9, None).ends_with("8.1k tok/s | $0.12"));
+        let record = record.with("forecast/dollars", 1.0);
+        assert!(message(&record, 9, None).ends_with("tok/s | $0.12 of $1.12"));
     }
 
     #[test]
