@@ -103,6 +103,7 @@
 pub mod advantage;
 pub mod environment;
 pub mod error;
+mod fnv;
 mod folder;
 mod fused;
 mod host;

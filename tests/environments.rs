@@ -2,6 +2,8 @@
 //! and what an environment breaks is its own rollout.
 
 mod common;
+#[path = "common/scripts.rs"]
+mod scripts;
 #[path = "common/toy.rs"]
 mod toy;
 
@@ -21,6 +23,7 @@ use rlvr::prompt::{Problem, Tokenizer};
 use rlvr::reward::{FnReward, RewardSet};
 use rlvr::rollout::{GenerationConfig, LocalEngine, Question, RolloutBatch, RolloutBuffer};
 use rlvr::train::TrainerConfig;
+use scripts::{python, script};
 use toy::Rl;
 
 /// Says back what was said, then the turn's letter; over after as many replies as the problem's answer says.
@@ -609,18 +612,11 @@ for line in sys.stdin:
 
 #[test]
 fn episodes_of_another_process_are_those_of_this_one() {
-    if std::process::Command::new("python3")
-        .arg("--version")
-        .output()
-        .is_err()
-    {
-        eprintln!("skipped: there is no python3");
+    let Some(python) = python() else {
         return;
-    }
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("echo.py");
-    std::fs::write(&path, ECHO).unwrap();
-    let program = Program::new(["python3", path.to_str().unwrap()]);
+    };
+    let (_folder, path) = script("echo.py", ECHO);
+    let program = Program::new([python, path.to_str().unwrap()]);
     let elsewhere = ProcessEnvironment::new("echo", program, 2).unwrap();
     let here = play(&AgentLoop::new(Echo), "3", &generation());
     let there = play(&AgentLoop::new(elsewhere), "3", &generation());

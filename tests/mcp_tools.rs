@@ -1,8 +1,10 @@
 //! Tools of MCP servers: against a scripted server, and, with RLVR_MCP_PYTHON set to a Python that has the package `fastmcp`, against a
 //! real one.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+#[path = "common/scripts.rs"]
+mod scripts;
+
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,23 +14,8 @@ use rlvr::environment::tools::{Calculator, ReplyParser, Tool, ToolError, ToolSet
 use rlvr::environment::{Environment, Opening, Reply, ToolEnvironment};
 use rlvr::prompt::Problem;
 use rlvr::types::FinishReason;
+use scripts::{python, script};
 use serde_json::json;
-
-fn python() -> Option<&'static str> {
-    let runs = Command::new("python3").arg("--version").output().is_ok();
-    if !runs {
-        eprintln!("skipped: there is no python3");
-    }
-    runs.then_some("python3")
-}
-
-/// A script in a folder of its own.
-fn script(text: &str) -> (tempfile::TempDir, PathBuf) {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("server.py");
-    std::fs::write(&path, text).unwrap();
-    (folder, path)
-}
 
 fn program(python: &str, script: &Path) -> Program {
     Program {
@@ -127,7 +114,7 @@ fn refused(text: &str) -> Result<String, ToolError> {
 #[test]
 fn tools_of_a_server_are_tools() {
     let Some(python) = python() else { return };
-    let (_folder, path) = script(SERVER);
+    let (_folder, path) = script("server.py", SERVER);
     let tools = server(python, &path).tools().unwrap();
     let names: Vec<&str> = tools.iter().map(|tool| tool.name()).collect();
     assert_eq!(
@@ -162,7 +149,7 @@ fn tools_of_a_server_are_tools() {
 #[test]
 fn a_tool_set_answers_calls_with_them() {
     let Some(python) = python() else { return };
-    let (_folder, path) = script(SERVER);
+    let (_folder, path) = script("server.py", SERVER);
     let mut set = ToolSet::new();
     for tool in server(python, &path).tools().unwrap() {
         set.add(Arc::new(tool)).unwrap();
@@ -189,7 +176,7 @@ fn a_tool_set_answers_calls_with_them() {
 #[test]
 fn a_server_that_breaks_is_broken_and_started_again() {
     let Some(python) = python() else { return };
-    let (_folder, path) = script(SERVER);
+    let (_folder, path) = script("server.py", SERVER);
     let tools = server(python, &path).tools().unwrap();
     for (name, expected) in [
         ("hang", "it did not answer within 2 s"),
@@ -211,7 +198,7 @@ fn a_server_that_breaks_is_broken_and_started_again() {
 #[test]
 fn a_server_is_shared_or_each_episode_has_its_own() {
     let Some(python) = python() else { return };
-    let (_folder, path) = script(SERVER);
+    let (_folder, path) = script("server.py", SERVER);
     let shared = server(python, &path);
     let pid = |tools: &[McpTool]| call(tools, "pid", json!({})).unwrap();
     let (one, two) = (shared.tools().unwrap(), shared.tools().unwrap());
@@ -236,7 +223,7 @@ fn a_server_is_shared_or_each_episode_has_its_own() {
 #[test]
 fn an_environment_has_the_tools_of_a_server() {
     let Some(python) = python() else { return };
-    let (_folder, path) = script(SERVER);
+    let (_folder, path) = script("server.py", SERVER);
     let set = ToolSet::new().with(Calculator).unwrap();
     let tools = ToolEnvironment::new(set, ReplyParser::named("hermes").unwrap());
     let add = "<tool_call>\n{\"name\": \"add\", \"arguments\": {\"n\": 4}}\n</tool_call>";
@@ -271,7 +258,7 @@ fn an_environment_has_the_tools_of_a_server() {
 fn what_is_no_server_is_refused() {
     let Some(python) = python() else { return };
     let error = |text: &str| {
-        let (_folder, path) = script(text);
+        let (_folder, path) = script("server.py", text);
         McpServer::new(program(python, &path))
             .unwrap_err()
             .to_string()
@@ -302,6 +289,7 @@ fn a_real_server() {
         return;
     };
     let (_folder, path) = script(
+        "server.py",
         r#"
 from fastmcp import FastMCP
 

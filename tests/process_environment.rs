@@ -1,32 +1,18 @@
 //! Environments in other programs: the documented example plays, and a process that hangs, ends or talks nonsense costs its own
 //! episodes. With RLVR_REASONING_GYM_PYTHON set to a Python that has the package `reasoning_gym`, its script is tested as well.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+#[path = "common/scripts.rs"]
+mod scripts;
+
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rlvr::environment::process::{ProcessEnvironment, Program};
 use rlvr::environment::{Environment, Message, Opening, Reply, Step, StepEnd};
 use rlvr::prompt::Problem;
 use rlvr::types::FinishReason;
+use scripts::{python, script};
 use serde_json::{Value, json};
-
-/// The Python that runs the scripts; `None`, and a message, if there is none.
-fn python() -> Option<&'static str> {
-    let runs = Command::new("python3").arg("--version").output().is_ok();
-    if !runs {
-        eprintln!("skipped: there is no python3");
-    }
-    runs.then_some("python3")
-}
-
-/// A script in a folder of its own.
-fn script(text: &str) -> (tempfile::TempDir, PathBuf) {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("environment.py");
-    std::fs::write(&path, text).unwrap();
-    (folder, path)
-}
 
 fn program(python: &str, script: &Path) -> Program {
     Program {
@@ -101,7 +87,7 @@ fn bisect(environment: &ProcessEnvironment, most: u64, seed: u64) -> (u64, usize
 #[test]
 fn the_documented_example_plays_many_episodes_at_once() {
     let Some(python) = python() else { return };
-    let (_folder, path) = script(&documented());
+    let (_folder, path) = script("environment.py", &documented());
     let environment = ProcessEnvironment::new("guess", program(python, &path), 2).unwrap();
     let environment = &environment;
     let found: Vec<(u64, usize)> = std::thread::scope(|scope| {
@@ -121,7 +107,7 @@ fn the_documented_example_plays_many_episodes_at_once() {
 #[test]
 fn an_error_fails_its_request_and_nothing_else() {
     let Some(python) = python() else { return };
-    let (_folder, path) = script(&documented());
+    let (_folder, path) = script("environment.py", &documented());
     let environment = ProcessEnvironment::new("guess", program(python, &path), 1).unwrap();
     let mut other = environment.open(&guess(0), 0).unwrap();
     let error = refusal(&environment, &Problem::new("", ""));
@@ -170,7 +156,7 @@ for line in sys.stdin:
 #[test]
 fn a_process_that_breaks_costs_its_own_episodes_and_is_started_again() {
     let Some(python) = python() else { return };
-    let (_folder, path) = script(OBEDIENT);
+    let (_folder, path) = script("environment.py", OBEDIENT);
     let program = Program {
         time_limit: Duration::from_secs(2),
         ..program(python, &path)
@@ -218,7 +204,7 @@ fn a_process_that_breaks_costs_its_own_episodes_and_is_started_again() {
 #[test]
 fn what_is_misspelt_fails_the_episode_and_leaves_the_process() {
     let Some(python) = python() else { return };
-    let (_folder, path) = script(OBEDIENT);
+    let (_folder, path) = script("environment.py", OBEDIENT);
     let environment = ProcessEnvironment::new("obedient", program(python, &path), 1).unwrap();
     let mut opening = environment.open(&Problem::new("p", ""), 0).unwrap();
     assert!(opening.messages.is_empty());
@@ -242,7 +228,7 @@ fn what_is_misspelt_fails_the_episode_and_leaves_the_process() {
 #[test]
 fn requests_that_wait_for_others_have_time_for_them() {
     let Some(python) = python() else { return };
-    let (_folder, path) = script(OBEDIENT);
+    let (_folder, path) = script("environment.py", OBEDIENT);
     let program = Program {
         time_limit: Duration::from_millis(1500),
         ..program(python, &path)
@@ -275,6 +261,7 @@ fn what_cannot_be_started_is_refused() {
 fn a_program_that_ignores_the_end_of_its_input_does_not_outlive_the_environment() {
     let Some(python) = python() else { return };
     let (folder, path) = script(
+        "environment.py",
         "import os, sys, time\nopen(sys.argv[1], 'w').write(str(os.getpid()))\nos.rename(sys.argv[1], sys.argv[2])\ntime.sleep(600)\n",
     );
     let written = folder.path().join("pid");
@@ -380,7 +367,7 @@ for line, expected in zip(sys.stdin, recorded):
 #[test]
 fn the_recorded_conversation_with_reasoning_gym() {
     let Some(python) = python() else { return };
-    let (_folder, path) = script(PLAYER);
+    let (_folder, path) = script("environment.py", PLAYER);
     let program = program(python, &path).argument(RECORDED);
     let environment = ProcessEnvironment::new("recorded", program, 1).unwrap();
     let said = converse(&environment);
@@ -416,12 +403,12 @@ fn the_real_package_says_what_was_recorded_and_stays_confined() {
         .argument("2");
     if std::env::var_os("RLVR_BLESS").is_some() {
         // Between the two stands a script that writes down what it passes on.
-        let (_folder, path) = script(RECORDER);
+        let (_folder, path) = script("environment.py", RECORDER);
         let recorder = ["python3", path.to_str().unwrap(), RECORDED, &python, SCRIPT];
         converse(&ProcessEnvironment::new("recorder", Program::new(recorder), 1).unwrap());
     }
     let real = ProcessEnvironment::new("reasoning_gym", program, 2).unwrap();
-    let (_folder, path) = script(PLAYER);
+    let (_folder, path) = script("environment.py", PLAYER);
     let player = Program::new(["python3", path.to_str().unwrap(), RECORDED]);
     let recorded = ProcessEnvironment::new("recorded", player, 1).unwrap();
     assert_eq!(converse(&real), converse(&recorded));
@@ -483,6 +470,7 @@ with open(sys.argv[1], "w") as recorded:
 fn a_confined_program_sees_nothing_of_the_machine_and_lives_as_long_as_its_environment() {
     let Some(python) = python() else { return };
     let (folder, path) = script(
+        "environment.py",
         r#"
 import json, os, sys
 for line in sys.stdin:

@@ -131,15 +131,10 @@ impl Player {
         tokenizer: &dyn Tokenizer,
         version: u64,
     ) -> Result<()> {
-        let stop = tokenizer.stop_tokens();
-        let spoken = match reply.tokens.split_last() {
-            Some((last, before)) if stop.contains(last) => before,
-            _ => &reply.tokens,
-        };
         self.turns.push(Turn {
             tokens: reply.tokens.len(),
             observation_tokens: 0,
-            text: tokenizer.decode(spoken)?,
+            text: reply.text(tokenizer)?,
             finish: reply.finish,
             reward: None,
             state: None,
@@ -153,8 +148,7 @@ impl Player {
             .entropy
             .zip(reply.entropy)
             .map(|(sum, more)| sum + more);
-        let oldest = reply.versions.iter().map(|span| span.version).min();
-        let version = oldest.unwrap_or(version);
+        let version = reply.oldest_version().unwrap_or(version);
         self.oldest_version = Some(self.oldest_version.map_or(version, |old| old.min(version)));
         self.waiting = true;
         Ok(())

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::time::Duration;
 
+use super::engine::RolloutEngine;
 use super::generate::{Completion, GenerationConfig, GenerationRequest};
 use crate::Result;
 use crate::policy::PolicyModel;
@@ -138,4 +139,19 @@ pub fn generate_with<M: PolicyModel>(
         engine.cancel(ticket);
     }
     result.map(|()| answers)
+}
+
+/// An engine that works in the background as one that is waited for ([`generate_with`]).
+pub(crate) struct Waiting<'a, M>(pub &'a mut dyn AsyncEngine<M>);
+
+impl<M: PolicyModel> RolloutEngine<M> for Waiting<'_, M> {
+    fn generate(
+        &mut self,
+        policy: &M,
+        version: u64,
+        requests: &[GenerationRequest],
+        config: &GenerationConfig,
+    ) -> Result<Vec<Vec<Completion>>> {
+        generate_with(self.0, policy, version, requests, config)
+    }
 }

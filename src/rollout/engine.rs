@@ -77,6 +77,11 @@ impl Question {
             address: address.into(),
         })
     }
+
+    /// What is asked of an engine.
+    pub(crate) fn request(&self) -> GenerationRequest {
+        GenerationRequest::new(self.prompt.clone(), self.samples, self.address.clone())
+    }
 }
 
 /// The policy's completions of every question as groups of rollouts, not yet scored.
@@ -93,12 +98,7 @@ pub fn answer<M: PolicyModel>(
     questions: &[Question],
     config: &GenerationConfig,
 ) -> Result<RolloutBuffer> {
-    let request = |question: &Question| GenerationRequest {
-        prompt: question.prompt.clone(),
-        samples: question.samples,
-        address: question.address.clone(),
-    };
-    let requests: Vec<_> = questions.iter().map(request).collect();
+    let requests: Vec<_> = questions.iter().map(Question::request).collect();
     let answers = engine.generate(policy, version, &requests, config)?;
     check_answers(&answers, &requests, config, policy.vocab_size())?;
     let mut buffer = RolloutBuffer::new();

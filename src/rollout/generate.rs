@@ -140,6 +140,24 @@ impl Completion {
             versions: Vec::new(),
         }
     }
+
+    /// The text, without the stop token.
+    ///
+    /// # Errors
+    /// If the tokenizer cannot decode it.
+    pub(crate) fn text(&self, tokenizer: &dyn Tokenizer) -> Result<String> {
+        match self.tokens.split_last() {
+            Some((last, before)) if tokenizer.stop_tokens().contains(last) => {
+                tokenizer.decode(before)
+            }
+            _ => tokenizer.decode(&self.tokens),
+        }
+    }
+
+    /// The oldest version of the policy that sampled a token of it, if it says.
+    pub(crate) fn oldest_version(&self) -> Option<u64> {
+        self.versions.iter().map(|span| span.version).min()
+    }
 }
 
 /// A token that was just drawn.
@@ -331,17 +349,12 @@ pub fn sample_group(
     tokenizer: &dyn Tokenizer,
     policy_version: u64,
 ) -> Result<RolloutGroup> {
-    let stop = tokenizer.stop_tokens();
     let rollouts = completions
         .into_iter()
         .enumerate()
         .map(|(sample, completion)| {
-            let spoken = match completion.tokens.split_last() {
-                Some((last, before)) if stop.contains(last) => before,
-                _ => &completion.tokens,
-            };
-            let text = tokenizer.decode(spoken)?;
-            let oldest = completion.versions.iter().map(|span| span.version).min();
+            let text = completion.text(tokenizer)?;
+            let oldest = completion.oldest_version();
             Ok(Rollout {
                 entropy: completion.entropy,
                 finish: completion.finish,

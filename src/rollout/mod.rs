@@ -14,8 +14,8 @@ mod sampling;
 mod view;
 mod worker;
 
-pub(crate) use async_engine::CHECK_INTERVAL;
 pub use async_engine::{Answer, AsyncEngine, InFlight, generate_with};
+pub(crate) use async_engine::{CHECK_INTERVAL, Waiting};
 pub use batch::RolloutBatch;
 pub use decoder::Decoder;
 pub use engine::{LocalEngine, Question, RolloutEngine, answer, check_prompts};

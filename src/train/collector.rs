@@ -13,6 +13,7 @@ use super::problems::{Draw, ProblemSource};
 use crate::Result;
 use crate::advantage::AdvantageEstimator;
 use crate::environment::AgentLoop;
+use crate::fnv::Fnv;
 use crate::policy::PolicyModel;
 use crate::prompt::Tokenizer;
 use crate::reward::failures::check_failures;
@@ -20,7 +21,7 @@ use crate::reward::{RewardSet, TokenReward, score_tokens};
 use crate::rollout::{
     GenerationConfig, LocalEngine, Question, RolloutEngine, SamplingConfig, answer,
 };
-use crate::types::{Problem, Rollout, RolloutBuffer, RolloutGroup};
+use crate::types::{Rollout, RolloutBuffer, RolloutGroup};
 
 /// The policy that a step's rollouts are sampled from.
 #[derive(Debug)]
@@ -266,10 +267,7 @@ impl<M: PolicyModel> Collector<M> {
 
     /// Scores rollouts: rewards of the completions, then of their tokens.
     pub fn score(&self, rollouts: &mut RolloutBuffer) {
-        self.rewards.score_rollouts(rollouts);
-        if let Some(reward) = &self.token_rewards {
-            score_tokens(reward.as_ref(), rollouts);
-        }
+        score(&self.rewards, self.token_rewards.as_deref(), rollouts);
     }
 
     /// `[N]` The reward of the greedy completion of each rollout's problem (ReMax); one completion for each group.
@@ -302,20 +300,26 @@ impl<M: PolicyModel> Collector<M> {
 
     /// FNV-1a over the problems that the source knows: tells other problems, or another order of them, apart.
     pub(super) fn problems_fingerprint(&self) -> u64 {
-        let mut hash = 0xcbf2_9ce4_8422_2325u64;
-        let mut add = |problem: &Problem| {
+        let mut hash = Fnv::default();
+        for problem in self.problems.problems() {
             let metadata = serde_json::Value::from(problem.metadata.clone()).to_string();
             for text in [&problem.prompt, &problem.answer, &metadata] {
-                // 0xFF is no UTF-8 byte, so it separates texts.
-                for byte in text.bytes().chain([0xFF]) {
-                    hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
-                }
+                hash.text_and_end(text);
             }
-        };
-        for problem in self.problems.problems() {
-            add(problem);
         }
-        hash
+        hash.finish()
+    }
+}
+
+/// Rewards of the completions, then of their tokens.
+pub(super) fn score(
+    rewards: &RewardSet,
+    token_rewards: Option<&dyn TokenReward>,
+    rollouts: &mut RolloutBuffer,
+) {
+    rewards.score_rollouts(rollouts);
+    if let Some(reward) = token_rewards {
+        score_tokens(reward, rollouts);
     }
 }
 

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::message::Message;
 use super::rollout::FinishReason;
+use crate::fnv::Fnv;
 
 /// The record of an episode: the replies of the policy and what each was answered with.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -66,12 +67,12 @@ impl Turn {
         if let Some(state) = self.state {
             return state;
         }
-        // FNV-1a; 0xFF is no UTF-8 byte, so it separates texts.
-        let texts = self.observation.iter().flat_map(|m| [&m.role, &m.content]);
-        let bytes = texts.flat_map(|text| text.bytes().chain([0xFF]));
-        bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-        })
+        let mut hash = Fnv::default();
+        for message in &self.observation {
+            hash.text_and_end(&message.role);
+            hash.text_and_end(&message.content);
+        }
+        hash.finish()
     }
 }
 

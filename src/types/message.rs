@@ -20,7 +20,7 @@ pub struct Message {
     pub role: String,
     /// What is said.
     pub content: String,
-    /// What an assistant thought before it spoke, for templates that tell it apart.
+    /// The reasoning of an assistant, for templates that treat it apart from `content`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reasoning_content: Option<String>,
     /// The tools that an assistant calls.

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::contract::{Reply, Step, StepEnd};
 use super::super::json_text::{JsonText, shortened};
+use crate::fnv::Fnv;
 use crate::types::{FinishReason, Message, Problem};
 
 /// A request, or what is said without one.
@@ -141,11 +142,10 @@ pub(super) fn read_step(line: &str) -> Result<Step, String> {
     })
 }
 
-/// FNV-1a of 64 bits.
 fn fingerprint(text: &str) -> u64 {
-    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
-    })
+    let mut hash = Fnv::default();
+    hash.text(text);
+    hash.finish()
 }
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ impl ReplyParser {
     /// The names of the formats: see [`formats`](super::formats).
     pub const FORMATS: &'static [&'static str] = &formats::NAMES;
 
-    /// For a format of one's own, or one with settings.
+    /// For a custom format, or one with settings.
     pub fn new(format: impl ToolCallFormat + 'static) -> Self {
         Self::shared(Arc::new(format))
     }

@@ -227,7 +227,6 @@ fn a_run_whose_length_grows_is_forecast_better_the_longer_it_was_watched() {
                 for (seen, limit) in [(3, 0.20), (12, 0.20), (60, 0.13), (120, 0.06)] {
                     let (error, inside) = error(&steps, seen);
                     let case = format!("{name} {fixed} {noise} after {seen}: {error}");
-                    println!("{case}");
                     assert!(error.abs() < limit && inside, "{case}");
                 }
             }

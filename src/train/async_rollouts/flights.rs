@@ -100,6 +100,13 @@ impl Flights {
         self.lock().values().map(|flight| flight.order).min()
     }
 
+    /// The tickets of those that `wanted` says, in the order in which they were asked of the engine.
+    pub fn tickets(&self, wanted: impl Fn(&Flight) -> bool) -> Vec<u64> {
+        let flights = self.lock();
+        let found = flights.iter().filter(|(_, flight)| wanted(flight));
+        found.map(|(&ticket, _)| ticket).collect()
+    }
+
     /// All of them, in the order in which they were asked.
     pub fn all(&self) -> Vec<(u64, Flight)> {
         let flights = self.lock();

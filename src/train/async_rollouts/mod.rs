@@ -20,9 +20,7 @@ use super::source::RolloutSource;
 use crate::advantage::AdvantageEstimator;
 use crate::policy::PolicyModel;
 use crate::reward::failures::check_failures;
-use crate::rollout::{
-    AsyncEngine, CHECK_INTERVAL, GenerationRequest, InFlight, Question, generate_with, sample_group,
-};
+use crate::rollout::{AsyncEngine, CHECK_INTERVAL, InFlight, Waiting, answer};
 use crate::types::{RolloutBuffer, RolloutGroup};
 use crate::{Error, Result};
 
@@ -222,11 +220,7 @@ impl<M: PolicyModel> AsyncRollouts<M> {
                     empty.insert(Scoring::start(collector, vocabulary, &self.flights))
                 }
             };
-            let request = GenerationRequest {
-                prompt: flight.question.prompt.clone(),
-                samples: flight.question.samples,
-                address: flight.question.address.clone(),
-            };
+            let request = flight.question.request();
             let generation = &collector.config.generation;
             let engine = &mut self.engine;
             let asked = self.flights.add(&flight, || {
@@ -249,11 +243,12 @@ impl<M: PolicyModel> AsyncRollouts<M> {
         let mut expired: Vec<Flight> = VecDeque::into_iter(expired)
             .map(Ready::into_flight)
             .collect();
-        for (ticket, flight) in self.flights.all() {
-            if self.is_expired(flight.version) {
-                self.engine.cancel(ticket);
-                expired.extend(self.flights.remove(ticket));
-            }
+        for ticket in self
+            .flights
+            .tickets(|flight| self.is_expired(flight.version))
+        {
+            self.engine.cancel(ticket);
+            expired.extend(self.flights.remove(ticket));
         }
         for flight in expired {
             self.counts.expired += 1;
@@ -417,27 +412,10 @@ impl<M: PolicyModel> AsyncRollouts<M> {
         rollouts: &RolloutBuffer,
     ) -> Result<Vec<Option<f64>>> {
         let (questions, generation) = collector.greedy(rollouts);
-        let request = |question: &Question| GenerationRequest {
-            prompt: question.prompt.clone(),
-            samples: question.samples,
-            address: question.address.clone(),
-        };
-        let requests: Vec<_> = questions.iter().map(request).collect();
+        let engine = &mut Waiting(self.engine.as_mut());
         let (policy, version) = (state.policy, state.version);
-        let engine = self.engine.as_mut();
-        let answers = generate_with(engine, policy, version, &requests, &generation)?;
-        let mut greedy = RolloutBuffer::new();
-        for (question, completions) in questions.into_iter().zip(answers) {
-            let tokenizer = collector.tokenizer();
-            let (problem, prompt) = (question.problem, question.prompt);
-            greedy.push(sample_group(
-                problem,
-                prompt,
-                completions,
-                tokenizer,
-                version,
-            )?);
-        }
+        let tokenizer = collector.tokenizer();
+        let mut greedy = answer(engine, policy, version, tokenizer, &questions, &generation)?;
         collector.score(&mut greedy);
         Ok(greedy_baselines(&greedy, rollouts))
     }

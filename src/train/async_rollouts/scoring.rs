@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use super::flights::{Flight, Flights};
 use crate::policy::PolicyModel;
 use crate::prompt::Tokenizer;
-use crate::reward::{RewardSet, TokenReward, score_tokens};
+use crate::reward::{RewardSet, TokenReward};
 use crate::rollout::{Answer, GenerationConfig, check_completion, sample_group};
-use crate::train::collector::Collector;
+use crate::train::collector::{Collector, score};
 use crate::types::{RolloutBuffer, RolloutGroup};
 use crate::{Error, Result};
 
@@ -137,10 +137,7 @@ impl Scorer {
         let mut buffer = RolloutBuffer {
             groups: vec![group],
         };
-        self.rewards.score_rollouts(&mut buffer);
-        if let Some(reward) = &self.token_rewards {
-            score_tokens(reward.as_ref(), &mut buffer);
-        }
+        score(&self.rewards, self.token_rewards.as_deref(), &mut buffer);
         buffer.groups.swap_remove(0)
     }
 }

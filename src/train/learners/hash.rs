@@ -3,25 +3,13 @@
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::Tensor;
 
+use crate::fnv::Fnv;
 use crate::types::RolloutBuffer;
 use crate::{Result, host};
 
-/// FNV-1a over words of 64 bits.
-struct Fnv(u64);
-
-impl Fnv {
-    fn new() -> Self {
-        Self(0xcbf2_9ce4_8422_2325)
-    }
-
-    fn add(&mut self, word: u64) {
-        self.0 = (self.0 ^ word).wrapping_mul(0x0000_0100_0000_01b3);
-    }
-}
-
 /// Of the tokens, log-probs and rewards of rollouts.
 pub(in crate::train) fn rollouts_hash(rollouts: &RolloutBuffer) -> u64 {
-    let mut hash = Fnv::new();
+    let mut hash = Fnv::default();
     for group in &rollouts.groups {
         hash.add(group.rollouts.len() as u64);
         group
@@ -41,7 +29,7 @@ pub(in crate::train) fn rollouts_hash(rollouts: &RolloutBuffer) -> u64 {
             hash.add(rollout.reward.map_or(1, f64::to_bits));
         }
     }
-    hash.0
+    hash.finish()
 }
 
 /// Of the trained weights of a model.
@@ -68,10 +56,10 @@ pub(in crate::train) fn weights_hash<M: Module>(model: &M) -> Result<u64> {
         }
     }
     let mut hash = Hash {
-        hash: Fnv::new(),
+        hash: Fnv::default(),
         result: Ok(()),
     };
     model.visit(&mut hash);
     hash.result?;
-    Ok(hash.hash.0)
+    Ok(hash.hash.finish())
 }
