@@ -10,6 +10,7 @@ use rlvr::train::observer::KeepRollouts;
 use crate::backend::Backend;
 use crate::cost::CostArgs;
 use crate::engines::EngineArgs;
+use crate::environments::EnvironmentArgs;
 use crate::learners::LearnerArgs;
 
 /// Teach an open-weight model to reason: take a Hugging Face folder, train it with verifiable rewards (accuracy and format), and
@@ -118,6 +119,8 @@ pub struct Args {
     /// Go on from the last checkpoint
     #[arg(long)]
     pub resume: bool,
+    #[command(flatten)]
+    pub environments: EnvironmentArgs,
     #[command(flatten)]
     pub engines: EngineArgs,
     #[command(flatten)]

@@ -9,6 +9,7 @@ mod backend;
 #[path = "../common/cost.rs"]
 mod cost;
 mod engines;
+mod environments;
 #[path = "../common/files.rs"]
 mod files;
 #[path = "../common/learners.rs"]
@@ -34,7 +35,6 @@ use rlvr::policy::causal::{CausalModel, LoraConfig, LoraTarget};
 use rlvr::policy::hf::{LoadOptions, SaveOptions, load, save, save_adapters};
 use rlvr::prompt::hf::{ChatTemplate, ChatTokenizer, HfTokenizer};
 use rlvr::prompt::{JsonLines, Split, Tokenizer, split};
-use rlvr::reward::{FormatReward, MathReward, RewardSet};
 use rlvr::rollout::{GenerationConfig, SamplingConfig};
 use rlvr::train::diagnosis::Watchdog;
 use rlvr::train::observer::{
@@ -84,7 +84,10 @@ fn run(args: &Args, team: &Team) -> Result<()> {
         prompt_field: args.question_field.clone(),
         answer_field: args.answer_field.clone(),
     };
-    let problems = read_problems(&args.data, &fields)?;
+    let problems = match args.environments.knows_answers() {
+        true => fields.read(&args.data)?,
+        false => read_problems(&args.data, &fields)?,
+    };
     let held_out = args.held_out.unwrap_or((problems.len() / 5).clamp(1, 32));
     let problems = split(problems, held_out, args.seed)?;
     let tokenizer = tokenizer(args)?;
@@ -228,7 +231,8 @@ fn tokenizer(args: &Args) -> Result<ChatTokenizer> {
             ChatTokenizer::new(HfTokenizer::from_folder(&args.model)?, template)
         }
     };
-    Ok(tokenizer.with_system(&args.system))
+    let tokenizer = tokenizer.with_system(&args.system);
+    args.environments.prepare(tokenizer, &args.system)
 }
 
 const METRICS: &str = "metrics.jsonl";
@@ -387,15 +391,15 @@ fn trainer(
     }
     args.engines.correct(&mut config);
     let config = args.learners.apply(config);
-    let rewards = RewardSet::builder()
-        .add(1.0, MathReward::default().with_require_evaluated(true))
-        .add(1.0, FormatReward::new())
-        .build()?;
-    let builder = Trainer::builder(policy, tokenizer)
+    let agent_loop = args.environments.agent_loop(&tokenizer)?;
+    let mut builder = Trainer::builder(policy, tokenizer)
         .config(config)
-        .rewards(rewards)
+        .rewards(args.environments.rewards()?)
         .problems(problems.train.clone())
         .learners(team.learners.clone());
+    if let Some(agent_loop) = agent_loop {
+        builder = builder.agent_loop(agent_loop);
+    }
     args.engines.attach(builder, &args.run_folder())?.build()
 }
 

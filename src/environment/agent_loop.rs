@@ -105,6 +105,11 @@ impl AgentLoop {
         }
     }
 
+    /// The limits.
+    pub(crate) fn config(&self) -> &AgentLoopConfig {
+        &self.config
+    }
+
     /// The same with other limits.
     ///
     /// # Errors

@@ -199,6 +199,11 @@ impl PlanConfig {
         self.problems.saturating_mul(self.group)
     }
 
+    /// Parameters of the adapters of a model, if they are what is trained.
+    pub(super) fn adapters(&self, shape: &ModelShape) -> Option<u64> {
+        self.adapter_rank.map(|rank| shape.adapter_parameters(rank))
+    }
+
     /// Devices that generate.
     pub(super) fn generating(&self) -> usize {
         self.generators.unwrap_or(self.devices)

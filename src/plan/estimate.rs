@@ -100,10 +100,7 @@ impl Plan {
             low: Cost::new(devices, hours.low, low).dollars,
             high: Cost::new(devices, hours.high, high).dollars,
         });
-        let trained = match config.adapter_rank {
-            Some(rank) => shape.adapter_parameters(rank),
-            None => shape.parameters(),
-        };
+        let trained = config.adapters(shape).unwrap_or_else(|| shape.parameters());
         Ok(Self {
             parameters: shape.parameters(),
             active_parameters: shape.active_parameters(),

@@ -20,16 +20,16 @@ pub struct ModelFlops {
 }
 
 impl ModelFlops {
-    /// Those of a model whose weights are trained, or adapters of this rank on all projections.
+    /// Those of a model whose weights are trained, or adapters with this many parameters in all.
     ///
     /// The backward pass of trained weights is two forward passes. With adapters no gradient of the frozen matrices is computed, and
     /// one of the adapters' own is: `4 N_a + 6 N_adapter` a token for both passes, and attention as ever.
-    pub fn new(shape: &ModelShape, adapter_rank: Option<u64>) -> Self {
+    pub fn new(shape: &ModelShape, adapters: Option<u64>) -> Self {
         let forward_token = 2.0 * shape.active_parameters() as f64;
         let forward_square = shape.attention_flops();
-        let backward_token = match adapter_rank {
+        let backward_token = match adapters {
             None => 2.0 * forward_token,
-            Some(rank) => forward_token + 6.0 * shape.adapter_parameters(rank) as f64,
+            Some(adapters) => forward_token + 6.0 * adapters as f64,
         };
         Self {
             forward_token,
@@ -74,8 +74,9 @@ mod tests {
         let whole = ModelFlops::new(&shape, None);
         assert_eq!(whole.forward(tokens), shape.forward_flops(tokens));
         assert_eq!(whole.update(tokens), 3.0 * whole.forward(tokens));
-        let adapters = ModelFlops::new(&shape, Some(8)).update(tokens);
-        let own = 6.0 * shape.adapter_parameters(8) as f64 * tokens.count;
+        let rank_8 = shape.adapter_parameters(8);
+        let adapters = ModelFlops::new(&shape, Some(rank_8)).update(tokens);
+        let own = 6.0 * rank_8 as f64 * tokens.count;
         let attention = shape.attention_flops() * tokens.squares;
         let expected =
             4.0 * shape.active_parameters() as f64 * tokens.count + own + 3.0 * attention;

@@ -133,7 +133,7 @@ fn update(shape: &ModelShape, config: &PlanConfig) -> UpdateMemory {
             state: config.state,
             kernels: config.kernels,
             recompute: config.recompute,
-            adapter_rank: config.adapter_rank,
+            adapters: config.adapters(shape),
             reference: config.reference,
             critic: config.critic,
             logit_chunk: config.logit_chunk,

@@ -72,10 +72,7 @@ pub fn weak_scaling(
             ..config.clone()
         };
         let plan = Plan::new(shape, hardware, &own)?;
-        let trained = match own.adapter_rank {
-            Some(rank) => shape.adapter_parameters(rank),
-            None => shape.parameters(),
-        };
+        let trained = own.adapters(shape).unwrap_or_else(|| shape.parameters());
         let bytes = 4.0 * trained as f64 * own.trained_models();
         let exchange = own.updates as f64 * exchange_seconds(bytes, own.learning(), hardware);
         let step_seconds = Range {

@@ -61,7 +61,7 @@ impl<'a> Work<'a> {
 
     pub(super) fn flops(&self) -> StepFlops {
         let config = self.config;
-        let model = ModelFlops::new(self.shape, config.adapter_rank);
+        let model = ModelFlops::new(self.shape, config.adapters(self.shape));
         let forward = model.forward(self.read);
         let moving = config.passes as f64 * config.trained_share * config.trained_models();
         StepFlops {

@@ -107,8 +107,8 @@ pub struct UpdateConfig {
     pub kernels: Kernels,
     /// Whether blocks are computed again.
     pub recompute: bool,
-    /// The rank of the adapters, if not the weights are trained.
-    pub adapter_rank: Option<u64>,
+    /// Parameters of the adapters, if they are trained and the weights are not.
+    pub adapters: Option<u64>,
     /// Whether a reference with weights of its own is in memory. One with adapters shares the policy's.
     pub reference: bool,
     /// Whether a critic of the policy's size is trained as well.
@@ -129,13 +129,10 @@ impl UpdateMemory {
         }
         let all = shape.parameters() as f64;
         let models = 1.0 + f64::from(config.critic);
-        let trained = match config.adapter_rank {
-            Some(rank) => shape.adapter_parameters(rank) as f64,
-            None => all,
-        };
+        let trained = config.adapters.map_or(all, |adapters| adapters as f64);
         // Adapters are f32 beside the weights.
-        let adapters = config.adapter_rank.map_or(0.0, |_| 4.0 * trained);
-        let shares = config.adapter_rank.is_some();
+        let adapters = config.adapters.map_or(0.0, |_| 4.0 * trained);
+        let shares = config.adapters.is_some();
         Self {
             weights: models * (weight * all + adapters),
             gradients: models * gradient * trained,
@@ -228,7 +225,7 @@ mod tests {
             state: TrainingState::F32,
             kernels: Kernels::Fused,
             recompute: false,
-            adapter_rank: None,
+            adapters: None,
             reference: false,
             critic: false,
             logit_chunk: 1024,

@@ -94,12 +94,15 @@ pub(crate) struct Trained {
     pub flags: Vec<bool>,
     /// The ids of those that are.
     pub ids: Vec<ParamId>,
+    /// How many numbers each of them holds.
+    pub sizes: Vec<usize>,
 }
 
 impl ModuleVisitor for Trained {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         self.flags.push(param.val().is_require_grad());
         self.ids.push(param.id);
+        self.sizes.push(param.val().shape().num_elements());
     }
 }
 
@@ -111,6 +114,8 @@ impl Trained {
         if trained.flags.iter().any(|&flag| flag) {
             let mut flags = trained.flags.iter();
             trained.ids.retain(|_| flags.next() == Some(&true));
+            let mut flags = trained.flags.iter();
+            trained.sizes.retain(|_| flags.next() == Some(&true));
         } else {
             trained.flags.fill(true);
         }

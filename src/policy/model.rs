@@ -6,6 +6,7 @@ use burn::module::{Module, ModuleDisplay};
 use burn::tensor::{Device, Tensor};
 
 use super::cache::PolicyCache;
+use super::causal::CausalModel;
 use super::forward_pass::{ForwardPass, PrefixedBatch};
 use super::tokens::TokenBatch;
 use crate::{Error, Result, host};
@@ -105,6 +106,12 @@ pub trait PolicyModel: Module + ModuleDisplay {
         let reason =
             "this build does not read such weights; those of the transformer need the feature `hf`";
         Err(Error::checkpoint(from, reason))
+    }
+
+    /// The transformer of this crate that the model is, or is made around: FLOPs and memory are computed from its configuration. Provided:
+    /// none.
+    fn as_causal(&self) -> Option<&CausalModel> {
+        None
     }
 
     /// What distinguishes this model from others that a checkpoint of its trained parameters does not belong to. Provided: hashes

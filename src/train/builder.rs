@@ -13,7 +13,7 @@ use super::source::{OnPolicy, RolloutSource};
 use super::trainer::Trainer;
 use crate::advantage::{AdvantageEstimator, Estimator};
 use crate::environment::AgentLoop;
-use crate::plan::ModelFlops;
+use crate::plan::ModelShape;
 use crate::policy::{PolicyModel, ReferencePolicy, ValueHead, ValueModel, require_gradients};
 use crate::prompt::Tokenizer;
 use crate::reward::{RewardSet, TokenReward};
@@ -40,7 +40,7 @@ pub struct TrainerBuilder<M: PolicyModel, V: ValueModel> {
     reference: Option<Box<dyn Scorer>>,
     token_rewards: Option<Arc<dyn TokenReward>>,
     learners: Option<Arc<dyn Learners>>,
-    flops: Option<ModelFlops>,
+    shape: Option<ModelShape>,
 }
 
 impl<M: PolicyModel> TrainerBuilder<M, ValueHead<M>> {
@@ -59,7 +59,7 @@ impl<M: PolicyModel> TrainerBuilder<M, ValueHead<M>> {
             reference: None,
             token_rewards: None,
             learners: None,
-            flops: None,
+            shape: None,
         }
     }
 }
@@ -112,7 +112,7 @@ impl<M: PolicyModel, V: ValueModel> TrainerBuilder<M, V> {
             reference: self.reference,
             token_rewards: self.token_rewards,
             learners: self.learners,
-            flops: self.flops,
+            shape: self.shape,
         }
     }
 
@@ -147,9 +147,10 @@ impl<M: PolicyModel, V: ValueModel> TrainerBuilder<M, V> {
         self
     }
 
-    /// The FLOPs of the policy, for the ledger of a run. Default: two for each parameter and token of a forward pass.
-    pub fn flops(mut self, flops: ModelFlops) -> Self {
-        self.flops = Some(flops);
+    /// The shape of a policy that is not this crate's own transformer, for what the ledger of a run says of FLOPs and memory. Default: that of
+    /// [`PolicyModel::as_causal`]; without one, two FLOPs for each parameter and token of a forward pass, and no prediction of memory.
+    pub fn shape(mut self, shape: ModelShape) -> Self {
+        self.shape = Some(shape);
         self
     }
 
@@ -233,9 +234,7 @@ impl<M: PolicyModel, V: ValueModel> TrainerBuilder<M, V> {
 
         let mut learner = Learner::new(config.clone(), self.policy)?;
         learner.reference = reference;
-        if let Some(flops) = self.flops {
-            learner.flops = flops;
-        }
+        learner.shape = self.shape.or(learner.shape);
         if let Some(critic) = self.critic {
             require_gradients(&critic, "critic")?;
             learner.critic = Some(Critic::new(critic, config.critic)?);

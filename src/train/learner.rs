@@ -2,7 +2,6 @@
 
 use std::sync::OnceLock;
 
-use burn::module::Module;
 use serde_json::Value;
 
 use super::collector::{Collected, PolicyState};
@@ -21,7 +20,7 @@ use crate::advantage::{
     AdvantageEstimator, AdvantageInput, Advantages, Components, Probabilities, TurnCredit,
 };
 use crate::loss::{Numerator, RolloutLogProbs};
-use crate::plan::ModelFlops;
+use crate::plan::ModelShape;
 use crate::policy::{PolicyModel, ReferencePolicy, ValueModel};
 use crate::types::{PerToken, Rollout, RolloutBuffer, Turn};
 use crate::{Error, Result};
@@ -75,8 +74,8 @@ pub struct Learner<M: PolicyModel, V: ValueModel> {
     pub(super) reward_names: Vec<String>,
     pub(super) reward_weights: Vec<f64>,
     pub(super) progress: Progress,
-    /// Of the policy.
-    pub(super) flops: ModelFlops,
+    /// The shape of the policy, if it is known.
+    pub(super) shape: Option<ModelShape>,
     /// What [`description`](Self::description) gave.
     description: OnceLock<Value>,
     /// Set once the learners' weights are known to be the same.
@@ -104,7 +103,9 @@ impl<M: PolicyModel, V: ValueModel> Learner<M, V> {
             optimizer: Optimizer::new(config.optimizer)?,
             controllers: Controllers::new(&config),
             learners: LearnerGroup::alone(&config),
-            flops: ModelFlops::of_parameters(Module::num_params(&policy) as u64),
+            shape: policy
+                .as_causal()
+                .map(|model| ModelShape::from(model.config())),
             config,
             policy,
             reference: None,

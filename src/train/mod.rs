@@ -19,6 +19,7 @@ mod learner;
 mod learners;
 pub mod observer;
 mod optimizer;
+mod predicted;
 mod problems;
 mod recipe;
 mod rejection;

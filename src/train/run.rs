@@ -130,6 +130,7 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
             first_step: self.steps_done(),
             last_step: config.steps,
             title: config.title.clone(),
+            predicted_memory: self.predicted_bytes(),
         });
         self.learners().agree("start of the observers", started)?;
         let result = self.steps(config, observer, stop);
@@ -208,6 +209,7 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
         saved: &mut Option<u64>,
     ) -> Result<RunEnd> {
         let mut ledger = self.ledger(&config.ledger)?;
+        let predicted_memory = self.predicted_bytes();
         while self.steps_done() < config.steps {
             let mut raised = stop.load(Ordering::Relaxed);
             if let Some(reason) = ledger.exceeded() {
@@ -219,7 +221,8 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
             }
             let mut record = self.step()?;
             let last = record.step == config.steps;
-            let usage = step_usage(&record, &self.last_rollouts, &self.learner.passes());
+            let mut usage = step_usage(&record, &self.last_rollouts, &self.learner.passes());
+            usage.predicted_memory = predicted_memory;
             add_missing(&mut record, ledger.record(&usage)?);
             if let Some(forecast) = ledger.forecast(config.steps - record.step) {
                 add_missing(&mut record, forecast.metrics());
@@ -247,6 +250,10 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
         Ok(RunEnd::Finished)
     }
 
+    fn predicted_bytes(&self) -> Option<u64> {
+        self.predicted_memory().map(|memory| memory.total() as u64)
+    }
+
     /// The ledger of the run so far.
     fn ledger(&self, config: &LedgerConfig) -> Result<Ledger> {
         let cap = self.config().generation.max_new_tokens as u64;
@@ -254,7 +261,7 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
             length_cap: config.length_cap.or(Some(cap)),
             ..config.clone()
         };
-        Ledger::resume(config, self.learner.flops, self.ledger.clone())
+        Ledger::resume(config, self.learner.flops(), self.ledger.clone())
     }
 
     /// Evaluates the policy and adds what was found to the record.

@@ -27,6 +27,7 @@ impl Observer for Witness {
             first_step,
             last_step,
             title,
+            predicted_memory: _,
         } = run;
         self.calls
             .push(format!("start {first_step} {last_step} {title}"));
@@ -108,6 +109,29 @@ fn a_run_stops_after_the_step_in_which_the_flag_was_raised_and_saves_it() {
     other.load_checkpoint(saved).unwrap();
     assert_eq!(other.steps_done(), 3);
     assert_eq!(toy::weights(other.policy()), toy::weights(trainer.policy()));
+}
+
+#[test]
+fn memory_is_predicted_for_the_longest_completions() {
+    let mut trainer = toy::trainer(&toy::config(), 0, &toy::device());
+    let predicted = trainer.predicted_memory().unwrap();
+    let mut history = History::new();
+    let stop = AtomicBool::new(false);
+    trainer.run(&run(1), &mut history, &stop).unwrap();
+    let stated = toy::metric(&history.records().lock().unwrap()[0], "memory/predicted");
+    assert_eq!(stated, predicted.total().floor());
+
+    let mut longer = toy::config();
+    longer.generation.max_new_tokens += 4;
+    let longer = toy::trainer(&longer, 0, &toy::device());
+    let longer = longer.predicted_memory().unwrap();
+    assert!(longer.activations > predicted.activations);
+    assert_eq!(longer.optimizer, predicted.optimizer);
+
+    let mut cut = toy::config();
+    cut.micro_batch = 1;
+    let cut = toy::trainer(&cut, 0, &toy::device());
+    assert!(cut.predicted_memory().unwrap().activations < predicted.activations / 2.0);
 }
 
 #[test]

@@ -54,6 +54,10 @@ impl PolicyModel for CausalModel {
         }
     }
 
+    fn as_causal(&self) -> Option<&CausalModel> {
+        Some(self)
+    }
+
     /// A Hugging Face folder, unless the model has adapters.
     #[cfg(feature = "hf")]
     fn export(&self, to: &std::path::Path) -> Result<bool> {

@@ -187,7 +187,7 @@ mod tests {
         let run = RunInfo {
             first_step: 7,
             last_step: 9,
-            title: String::new(),
+            ..RunInfo::default()
         };
         watchdog.on_start(&run).unwrap();
         watchdog.on_step(&cut_off(8, 0.5)).unwrap();

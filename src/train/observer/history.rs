@@ -67,7 +67,7 @@ mod tests {
         let run = RunInfo {
             first_step: 3,
             last_step: 9,
-            title: String::new(),
+            ..RunInfo::default()
         };
         history.on_start(&run).unwrap();
         history.on_step(&StepRecord::new(4)).unwrap();

@@ -33,7 +33,8 @@ const PLAIN_EVERY: u64 = 10;
 /// follows as `$0.12 of $0.40`. A number that was not measured, or is not one, is `-`. The time left is what the
 /// steps of this run have taken on average: a resumed run does not count steps that it did not do.
 ///
-/// In a [`Watchdog`](crate::train::diagnosis::Watchdog) it also shows each finding when it appears, on a line of its own.
+/// In a [`Watchdog`](crate::train::diagnosis::Watchdog) it also shows each finding when it appears, on a line of its own. The memory that an
+/// update is predicted to need is stated at the start, and at the end beside the most that the process held.
 ///
 /// A line that cannot be written is lost without a word; the run is worth more than its progress bar.
 ///
@@ -41,7 +42,7 @@ const PLAIN_EVERY: u64 = 10;
 /// use rlvr::train::observer::{Observer, ProgressBar, RunInfo, StepRecord};
 ///
 /// let mut progress = ProgressBar::plain_to(1, Box::new(std::io::sink()));
-/// progress.on_start(&RunInfo { first_step: 0, last_step: 150, title: "sums".into() })?;
+/// progress.on_start(&RunInfo { last_step: 150, ..RunInfo::default() })?;
 /// progress.on_step(&StepRecord::new(1).with("reward", 0.9))?;
 /// progress.on_end()?;
 /// # Ok::<(), rlvr::Error>(())
@@ -50,6 +51,14 @@ pub struct ProgressBar {
     sink: Sink,
     accuracy: Option<f64>,
     clock: Clock,
+    memory: Memory,
+}
+
+/// Bytes of an update, predicted for the longest completions, and the most that the process has held.
+#[derive(Default)]
+struct Memory {
+    predicted: Option<f64>,
+    peak: Option<f64>,
 }
 
 enum Sink {
@@ -87,6 +96,19 @@ impl ProgressBar {
             sink,
             accuracy: None,
             clock: Clock::new(&RunInfo::default()),
+            memory: Memory::default(),
+        }
+    }
+
+    /// Writes a line of its own.
+    fn line(&mut self, text: &str) {
+        match &mut self.sink {
+            Sink::Drawn(bar) => bar.println(text),
+            Sink::Plain { out, .. } => {
+                let line = format!("{text}\n");
+                // See the type: a terminal that went away is no reason to stop.
+                let _ = out.write_all(line.as_bytes()).and_then(|()| out.flush());
+            }
         }
     }
 }
@@ -104,11 +126,22 @@ impl Observer for ProgressBar {
         if let Sink::Drawn(bar) = &mut self.sink {
             *bar = drawn(run, &self.clock, ProgressDrawTarget::stderr());
         }
+        self.memory = Memory {
+            predicted: run.predicted_memory.map(|bytes| bytes as f64),
+            peak: None,
+        };
+        if let Some(bytes) = self.memory.predicted {
+            let bytes = gigabytes(bytes);
+            self.line(&format!(
+                "memory: {bytes} predicted for an update of the longest completions"
+            ));
+        }
         Ok(())
     }
 
     fn on_step(&mut self, record: &StepRecord) -> Result<()> {
         self.accuracy = record.finite("eval/accuracy").or(self.accuracy);
+        self.memory.peak = record.finite("memory/peak").or(self.memory.peak);
         let elapsed = self.clock.step_done(record.step);
         let last = self.clock.last_step;
         let message = message(record, last, self.accuracy);
@@ -130,13 +163,7 @@ impl Observer for ProgressBar {
     }
 
     fn on_finding(&mut self, finding: &Finding) -> Result<()> {
-        match &mut self.sink {
-            Sink::Drawn(bar) => bar.println(finding.to_string()),
-            Sink::Plain { out, .. } => {
-                let line = format!("{finding}\n");
-                let _ = out.write_all(line.as_bytes()).and_then(|()| out.flush());
-            }
-        }
+        self.line(&finding.to_string());
         Ok(())
     }
 
@@ -144,6 +171,14 @@ impl Observer for ProgressBar {
         if let Sink::Drawn(bar) = &self.sink {
             // Not `finish`: a run that was stopped early has not reached its last step.
             bar.abandon();
+        }
+        if let Memory {
+            predicted: Some(predicted),
+            peak: Some(peak),
+        } = self.memory
+        {
+            let [predicted, peak] = [predicted, peak].map(gigabytes);
+            self.line(&format!("memory: {peak} at most, {predicted} predicted"));
         }
         Ok(())
     }
@@ -251,6 +286,10 @@ fn message(record: &StepRecord, last: u64, accuracy: Option<f64>) -> String {
     text
 }
 
+fn gigabytes(bytes: f64) -> String {
+    format!("{:.2} GB", bytes / 1e9)
+}
+
 /// A rate in at most five characters: `812`, `8.1k`, `123k`, `1.2M`.
 fn short(value: f64) -> String {
     match value {
@@ -294,6 +333,7 @@ mod tests {
             first_step,
             last_step,
             title,
+            predicted_memory: None,
         }
     }
 
@@ -361,6 +401,28 @@ mod tests {
         progress.on_finding(&diagnosis.findings()[0]).unwrap();
         let drawn = terminal.0.lock().unwrap().clone();
         assert!(drawn.contains("truncation (steps 1-5)"), "{drawn}");
+    }
+
+    #[test]
+    fn memory_is_stated_before_the_first_step_and_after_the_last() {
+        let shared = Shared::default();
+        let mut progress = ProgressBar::plain_to(0, Box::new(shared.clone()));
+        let known = RunInfo {
+            predicted_memory: Some(1_340_000_000),
+            ..run(0, 9)
+        };
+        progress.on_start(&known).unwrap();
+        let before = String::from_utf8(shared.0.lock().unwrap().clone()).unwrap();
+        assert!(before.starts_with("memory: 1.34 GB predicted"), "{before}");
+        progress
+            .on_step(&full(1).with("memory/peak", 1.5e9))
+            .unwrap();
+        progress.on_end().unwrap();
+        let after = String::from_utf8(shared.0.lock().unwrap().clone()).unwrap();
+        assert!(
+            after.ends_with("memory: 1.50 GB at most, 1.34 GB predicted\n"),
+            "{after}"
+        );
     }
 
     #[test]

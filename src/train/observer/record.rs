@@ -81,6 +81,9 @@ pub struct RunInfo {
     pub last_step: u64,
     /// What the run is called, for people.
     pub title: String,
+    /// Bytes that an update is predicted to need when completions are as long as they may be, see
+    /// [`Trainer::predicted_memory`](crate::train::Trainer::predicted_memory).
+    pub predicted_memory: Option<u64>,
 }
 
 fn write_metrics<S: Serializer>(

@@ -112,6 +112,7 @@ mod tests {
             first_step: 2,
             last_step: 5,
             title: "Sums & more".into(),
+            ..RunInfo::default()
         };
         chart.on_start(&run).unwrap();
         chart.on_step(&record(3)).unwrap();

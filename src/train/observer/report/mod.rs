@@ -132,6 +132,7 @@ mod tests {
             first_step: 2,
             last_step: 5,
             title: "Sums".into(),
+            ..RunInfo::default()
         };
         report.on_start(&run).unwrap();
         report.on_step(&record(3)).unwrap();
