@@ -11,8 +11,8 @@ use common::{assert_close, devices, floats};
 use rlvr::policy::causal::{CausalConfig, CausalModel};
 use rlvr::policy::{KvCache, PolicyCache, PolicyModel, TokenBatch};
 use rlvr::rollout::{
-    Completion, FinishReason, GenerationConfig, GenerationRequest, SamplingConfig, TokenEvent,
-    generate, generate_streaming,
+    Completion, FinishReason, GenerationConfig, GenerationRequest, LocalEngine, RolloutEngine,
+    SamplingConfig, TokenEvent, generate, generate_streaming,
 };
 
 const VOCABULARY: usize = 12;
@@ -288,6 +288,87 @@ fn a_longer_limit_only_continues_what_was_cut_off() {
             assert_eq!(short.tokens.len(), 3);
         }
     }
+}
+
+/// What the requests become when each completion that ended with a stop token is followed by `observed`.
+fn continued(
+    requests: &[GenerationRequest],
+    answers: &[Vec<Completion>],
+    observed: &[u32],
+) -> Vec<GenerationRequest> {
+    let mut next = Vec::new();
+    for (request, answers) in requests.iter().zip(answers) {
+        for (sample, answer) in answers.iter().enumerate() {
+            if answer.finish == FinishReason::Stop {
+                let prompt = [&request.prompt, answer.tokens.as_slice(), observed].concat();
+                let address = [request.address.as_slice(), &[sample as u64, 1]].concat();
+                next.push(GenerationRequest::new(prompt, 1, address));
+            }
+        }
+    }
+    next
+}
+
+fn read_in(passes: &[Pass]) -> usize {
+    let given = passes.iter().flat_map(|pass| &pass.given);
+    given.map(Vec::len).sum()
+}
+
+#[test]
+fn a_session_reads_of_a_prompt_only_what_is_new() {
+    for (backend, device) in devices() {
+        let model = Counting::new(model(2, 3, &device));
+        let mut engine = LocalEngine;
+        let mut session = engine.session(&model, 0);
+        let answers = session(&requests(), &config(6)).unwrap();
+        let next = continued(&requests(), &answers, &[9, 10]);
+        assert!(next.len() > 4, "{backend}: several completions stop");
+        model.take();
+
+        let got = session(&next, &config(6)).unwrap();
+        let passes = model.take();
+        // Of every prompt the stop token, which is drawn and not read, and the two observed tokens.
+        let new = |request: &GenerationRequest| request.prompt[request.prompt.len() - 3..].to_vec();
+        let new: Vec<Vec<u32>> = next.iter().map(new).collect();
+        assert_eq!(passes[0].given, new, "{backend}");
+        let alone = generate(&model, &next, &config(6)).unwrap();
+        assert_same(&got.concat(), &alone.concat(), backend);
+        assert!(read_in(&passes) < read_in(&model.take()), "{backend}");
+
+        // A third turn, of those that go on; the others' keys and values are dropped with the session.
+        let next = continued(&next, &got, &[6]);
+        let got = session(&next, &config(3)).unwrap();
+        let passes = model.take();
+        assert!(!next.is_empty());
+        assert!(passes[0].given.iter().all(|given| given.len() == 2));
+        let alone = generate(&model, &next, &config(3)).unwrap();
+        assert_same(&got.concat(), &alone.concat(), backend);
+    }
+}
+
+#[test]
+fn what_a_session_keeps_is_within_the_budget() {
+    let (backend, device) = devices().remove(0);
+    let model = Counting::new(model(2, 3, &device));
+    let limited = |most| GenerationConfig {
+        max_cache_tokens: Some(most),
+        ..config(6)
+    };
+    let mut reread = Vec::new();
+    for most in [31, 60, 500] {
+        let mut engine = LocalEngine;
+        let mut session = engine.session(&model, 0);
+        let answers = session(&requests(), &limited(most)).unwrap();
+        let next = continued(&requests(), &answers, &[9, 10]);
+        model.take();
+        let got = session(&next, &limited(most)).unwrap();
+        reread.push(read_in(&model.take()));
+        let alone = generate(&model, &next, &config(6)).unwrap();
+        model.take();
+        assert_same(&got.concat(), &alone.concat(), backend);
+    }
+    // The less there is room for, the more is read again.
+    assert!(reread[0] > reread[1] && reread[1] > reread[2], "{reread:?}");
 }
 
 #[test]

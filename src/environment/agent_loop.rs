@@ -145,6 +145,7 @@ impl AgentLoop {
         for player in &mut players {
             player.limit(policy.max_positions(), &self.config, generation);
         }
+        let mut session = engine.session(policy, version);
         loop {
             let asked = ask(&players, questions);
             if asked.is_empty() {
@@ -165,7 +166,7 @@ impl AgentLoop {
                     max_new_tokens: limit,
                     ..generation.clone()
                 };
-                let answers = engine.generate(policy, version, &requests, &config)?;
+                let answers = session(&requests, &config)?;
                 crate::rollout::check_answers(&answers, &requests, &config, policy.vocab_size())?;
                 for (asked, completions) in together.into_iter().zip(answers) {
                     for &(player, sample) in &asked.players {

@@ -1,5 +1,6 @@
 //! Generation token by token, with requests that come and go.
 
+mod kept;
 mod replace;
 mod row;
 
@@ -13,6 +14,8 @@ use super::generate::{Completion, GenerationConfig, GenerationRequest, TokenEven
 use crate::host;
 use crate::policy::{PolicyCache, PolicyModel, TokenBatch};
 use crate::{Error, Result};
+use kept::Beginning;
+pub(super) use kept::Kept;
 use row::{Group, Request, Row, logits, tell};
 
 /// A generator that answers requests step by step (continuous batching, as in Orca).
@@ -58,6 +61,8 @@ pub struct Decoder<M: PolicyModel> {
     /// In the order of the rows of the cache.
     rows: Vec<Row>,
     cache: M::Cache,
+    /// Sequences that later requests may continue; `None` if none is kept.
+    kept: Option<Kept<M::Cache>>,
 }
 
 /// A request's id, and its completions in the order of the samples.
@@ -76,6 +81,7 @@ impl<M: PolicyModel> Decoder<M> {
             waiting: VecDeque::new(),
             running: BTreeMap::new(),
             rows: Vec::new(),
+            kept: None,
         }
     }
 
@@ -133,6 +139,7 @@ impl<M: PolicyModel> Decoder<M> {
             if self.decode(&mut finished, observe)? {
                 self.admit(&mut finished, observe)?;
             }
+            self.make_room(0);
             Ok(())
         };
         let result = work();
@@ -229,35 +236,43 @@ impl<M: PolicyModel> Decoder<M> {
         Ok(going)
     }
 
-    /// Reads the prompts of requests that there is room for and draws the first tokens.
+    /// Begins requests that there is room for.
     fn admit(
         &mut self,
         finished: &mut Vec<Finished>,
         observe: &mut dyn FnMut(&TokenEvent) -> bool,
     ) -> Result<()> {
-        let admitted = self.next_requests();
-        let mut prompts: Vec<&[u32]> = Vec::new();
+        let (asking, empty): (Vec<Request>, Vec<Request>) = self
+            .next_requests()
+            .into_iter()
+            .partition(|request| request.asked.samples > 0);
+        finished.extend(empty.into_iter().map(|request| (request.id, Vec::new())));
+        for beginning in self.beginnings(asking) {
+            self.begin(beginning, finished, observe)?;
+        }
+        Ok(())
+    }
+
+    /// Reads the prompts of requests and draws the first tokens.
+    fn begin(
+        &mut self,
+        mut beginning: Beginning<M::Cache>,
+        finished: &mut Vec<Finished>,
+        observe: &mut dyn FnMut(&TokenEvent) -> bool,
+    ) -> Result<()> {
         // The rows, and which prompt each begins with.
         let (mut rows, mut sources): (Vec<Row>, Vec<usize>) = Default::default();
-        for request in &admitted {
-            match request.asked.samples {
-                0 => finished.push((request.id, Vec::new())),
-                samples => {
-                    sources.extend(vec![prompts.len(); samples]);
-                    rows.extend((0..samples).map(|sample| request.row(sample)));
-                    prompts.push(&request.asked.prompt);
-                }
-            }
+        for (index, request) in beginning.requests.iter().enumerate() {
+            let samples = request.asked.samples;
+            sources.extend(vec![index; samples]);
+            rows.extend((0..samples).map(|sample| request.row(sample)));
         }
-        if rows.is_empty() {
-            return Ok(());
-        }
-        let batch = TokenBatch::from_rows(&prompts, &self.device)?;
-        let mut read = self.model.empty_cache(prompts.len());
+        let batch = TokenBatch::from_rows(&beginning.prompts(), &self.device)?;
+        let read = &mut beginning.cache;
         let (vocabulary, version) = (self.model.vocab_size(), self.version);
         let (device, unembedding) = (&self.device, self.unembedding.clone());
         host::on_pool(device, &mut self.model, |model| {
-            let hidden = model.forward(&batch, &mut read)?;
+            let hidden = model.forward(&batch, read)?;
             let [count, width, size] = hidden.dims();
             let ends: Vec<usize> = (0..count)
                 .map(|row| row * width + batch.lengths[row] - 1)
@@ -275,16 +290,17 @@ impl<M: PolicyModel> Decoder<M> {
             )
         })?;
         tell(&rows, observe);
-        for request in admitted {
-            if request.asked.samples > 0 {
-                let (id, ended) = (request.id, BTreeMap::new());
-                self.running.insert(id, Group { request, ended });
-            }
+        for request in beginning.requests {
+            let (id, ended) = (request.id, BTreeMap::new());
+            self.running.insert(id, Group { request, ended });
         }
         let mut unfinished = Vec::with_capacity(rows.len());
         for (row, source) in rows.into_iter().zip(sources) {
             match row.done {
-                true => finished.extend(self.settle(row)),
+                true => {
+                    self.keep(&row, &beginning.cache, source);
+                    finished.extend(self.settle(row));
+                }
                 false => {
                     unfinished.push(source);
                     self.rows.push(row);
@@ -292,7 +308,7 @@ impl<M: PolicyModel> Decoder<M> {
             }
         }
         if !unfinished.is_empty() {
-            self.cache.append_rows(&read, &unfinished);
+            self.cache.append_rows(&beginning.cache, &unfinished);
         }
         Ok(())
     }
@@ -325,8 +341,11 @@ impl<M: PolicyModel> Decoder<M> {
         let kept: Vec<usize> = (0..self.rows.len())
             .filter(|&row| keep(&self.rows[row]))
             .collect();
+        if kept.len() == self.rows.len() {
+            return Vec::new();
+        }
+        self.keep_ended(&kept);
         match kept.len() {
-            all if all == self.rows.len() => return Vec::new(),
             0 => self.cache = self.model.empty_cache(0),
             _ => self.cache.select_rows(&kept),
         }
@@ -337,6 +356,21 @@ impl<M: PolicyModel> Decoder<M> {
             .into_iter()
             .filter_map(|row| self.settle(row))
             .collect()
+    }
+
+    /// Keeps the sequences of rows that have ended: all but `staying`.
+    fn keep_ended(&mut self, staying: &[usize]) {
+        if self.kept.is_none() {
+            return;
+        }
+        let rows = std::mem::take(&mut self.rows);
+        let cache = std::mem::replace(&mut self.cache, self.model.empty_cache(0));
+        for (index, row) in rows.iter().enumerate() {
+            if staying.binary_search(&index).is_err() {
+                self.keep(row, &cache, index);
+            }
+        }
+        (self.rows, self.cache) = (rows, cache);
     }
 
     /// Files a completion that has ended; all completions of its request if it was the last of them.

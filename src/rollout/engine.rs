@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use super::generate::{Completion, GenerationConfig, GenerationRequest, generate, sample_group};
+use super::decoder::Kept;
+use super::generate::{
+    Completion, GenerationConfig, GenerationRequest, generate, generate_on, sample_group,
+};
 use crate::policy::PolicyModel;
 use crate::prompt::{Tokenizer, encode_problem};
 use crate::types::{Problem, RolloutBuffer};
@@ -27,7 +30,21 @@ pub trait RolloutEngine<M: PolicyModel>: Send {
         requests: &[GenerationRequest],
         config: &GenerationConfig,
     ) -> Result<Vec<Vec<Completion>>>;
+
+    /// A generator for requests that continue each other, as the turns of a conversation do: the prompt of a later one begins with the prompt
+    /// and the completion of an earlier one. It changes speed and memory, and no result beyond rounding.
+    ///
+    /// Provided: [`generate`](Self::generate), which reads every prompt whole. The crate's own generator keeps the keys and values of completions
+    /// that ended with a stop token until the session is dropped, or until they exceed
+    /// [`max_cache_tokens`](GenerationConfig::max_cache_tokens) together with those of running requests: then the oldest go first.
+    fn session<'a>(&'a mut self, policy: &'a M, version: u64) -> Session<'a> {
+        Box::new(move |requests, config| self.generate(policy, version, requests, config))
+    }
 }
+
+/// Answers requests of one version of the policy, as [`RolloutEngine::generate`] does; see [`RolloutEngine::session`].
+pub type Session<'a> =
+    Box<dyn FnMut(&[GenerationRequest], &GenerationConfig) -> Result<Vec<Vec<Completion>>> + 'a>;
 
 /// The crate's own generator, in this process and on the policy's device; see [`generate`].
 #[derive(Clone, Copy, Debug, Default)]
@@ -42,6 +59,12 @@ impl<M: PolicyModel> RolloutEngine<M> for LocalEngine {
         config: &GenerationConfig,
     ) -> Result<Vec<Vec<Completion>>> {
         generate(&policy.valid(), requests, config)
+    }
+
+    fn session<'a>(&'a mut self, policy: &'a M, _version: u64) -> Session<'a> {
+        let policy = policy.valid();
+        let mut kept = Kept::default();
+        Box::new(move |requests, config| generate_on(&policy, requests, config, Some(&mut kept)))
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::decoder::Decoder;
+use super::decoder::{Decoder, Kept};
 use super::sampling::SamplingConfig;
 use crate::policy::{PolicyModel, is_small};
 use crate::prompt::Tokenizer;
@@ -189,18 +189,52 @@ pub fn generate<M: PolicyModel>(
     requests: &[GenerationRequest],
     config: &GenerationConfig,
 ) -> Result<Vec<Vec<Completion>>> {
+    generate_on(model, requests, config, None)
+}
+
+/// As [`generate`]; prompts begin with sequences of `kept`, if there is one that they continue, and sequences that end are added to them.
+pub(super) fn generate_on<M: PolicyModel>(
+    model: &M,
+    requests: &[GenerationRequest],
+    config: &GenerationConfig,
+    mut kept: Option<&mut Kept<M::Cache>>,
+) -> Result<Vec<Vec<Completion>>> {
     check(model, requests, config)?;
-    if !is_small(model) || config.max_cache_tokens.is_some() {
-        return run(model.clone(), requests, config, |_| true);
+    if let Some(kept) = &mut kept {
+        kept.limit = config.max_cache_tokens;
     }
-    // One thread each; which requests stand together does not depend on the number of threads.
-    let parts: Vec<(M, &[GenerationRequest])> = parts(requests, config.max_rows.min(SMALL_ROWS))
-        .map(|part| (model.clone(), part))
+    let size = match is_small(model) && config.max_cache_tokens.is_none() {
+        // One thread each; which requests stand together does not depend on the number of threads.
+        true => config.max_rows.min(SMALL_ROWS),
+        false => usize::MAX,
+    };
+    let mut parts: Vec<_> = parts(requests, size)
+        .map(|part| {
+            let prompts = part.iter().map(|request| request.prompt.as_slice());
+            let own = kept.as_mut().map(|kept| kept.split_off(prompts));
+            (model.clone(), part, own)
+        })
         .collect();
+    if let ([(_, _, Some(own))], Some(kept)) = (parts.as_mut_slice(), &mut kept) {
+        // All of them count for the limit.
+        own.extend(std::mem::take(*kept));
+    }
     let answers: Vec<_> = parts
         .into_par_iter()
-        .map(|(model, part)| run(model, part, config, |_| true))
+        .map(|(model, part, own)| {
+            let decoder = Decoder::new(model, 0);
+            let mut decoder = match own {
+                Some(own) => decoder.keeping(own),
+                None => decoder,
+            };
+            let answers = run(&mut decoder, part, config, |_| true)?;
+            Ok((answers, decoder.into_kept()))
+        })
         .collect::<Result<_>>()?;
+    let (answers, ended): (Vec<_>, Vec<_>) = answers.into_iter().unzip();
+    if let Some(kept) = kept {
+        ended.into_iter().for_each(|ended| kept.extend(ended));
+    }
     Ok(answers.into_iter().flatten().collect())
 }
 
@@ -239,17 +273,21 @@ pub fn generate_streaming<M: PolicyModel>(
     observe: impl FnMut(&TokenEvent) -> bool,
 ) -> Result<Vec<Vec<Completion>>> {
     check(model, requests, config)?;
-    run(model.clone(), requests, config, observe)
+    run(
+        &mut Decoder::new(model.clone(), 0),
+        requests,
+        config,
+        observe,
+    )
 }
 
 /// Answers requests that were checked.
 fn run<M: PolicyModel>(
-    model: M,
+    decoder: &mut Decoder<M>,
     requests: &[GenerationRequest],
     config: &GenerationConfig,
     mut observe: impl FnMut(&TokenEvent) -> bool,
 ) -> Result<Vec<Vec<Completion>>> {
-    let mut decoder = Decoder::new(model, 0);
     let shared = Arc::new(config.clone());
     for (id, request) in (0..).zip(requests) {
         decoder.enqueue(id, request.clone(), shared.clone());

@@ -18,7 +18,7 @@ pub use async_engine::{Answer, AsyncEngine, InFlight, generate_with};
 pub(crate) use async_engine::{CHECK_INTERVAL, Waiting};
 pub use batch::RolloutBatch;
 pub use decoder::Decoder;
-pub use engine::{LocalEngine, Question, RolloutEngine, answer, check_prompts};
+pub use engine::{LocalEngine, Question, RolloutEngine, Session, answer, check_prompts};
 pub(crate) use engine::{check_answers, check_completion};
 pub use generate::{
     Completion, GenerationConfig, GenerationRequest, TokenEvent, generate, generate_streaming,

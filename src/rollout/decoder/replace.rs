@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use super::Decoder;
 use super::row::Row;
+use super::{Decoder, Kept};
 use crate::policy::{PolicyCache, PolicyModel, TokenBatch};
 use crate::rollout::InFlight;
 use crate::{Error, Result, host};
@@ -39,6 +39,7 @@ impl<M: PolicyModel> Decoder<M> {
         self.device = model.device();
         self.model = model;
         self.version = version;
+        self.kept = self.kept.take().map(|_| Kept::default());
         match in_flight {
             InFlight::Continue { recompute: false } => Ok(()),
             InFlight::Continue { recompute: true } => {
