@@ -176,7 +176,6 @@ impl<M: PolicyModel, V: ValueModel> TrainerBuilder<M, V> {
         if let Some(dynamic_sampling) = &config.dynamic_sampling {
             dynamic_sampling.check_reward(&rewards.names())?;
         }
-        self.source.check(&config)?;
         require_gradients(&self.policy, "policy")?;
         check_vocabulary(&config, self.tokenizer.as_ref(), self.policy.vocab_size())?;
 
@@ -252,6 +251,7 @@ impl<M: PolicyModel, V: ValueModel> TrainerBuilder<M, V> {
             collector.learners = learners.clone();
             learner.learners = learners;
         }
+        self.source.check(&collector)?;
         Ok(Trainer::new(collector, learner, self.source))
     }
 }

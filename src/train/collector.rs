@@ -108,6 +108,11 @@ impl<M: PolicyModel> Collector<M> {
         }
     }
 
+    /// The settings of the trainer.
+    pub fn config(&self) -> &TrainerConfig {
+        &self.config
+    }
+
     /// The tokenizer.
     pub fn tokenizer(&self) -> &dyn Tokenizer {
         self.tokenizer.as_ref()

@@ -3,7 +3,6 @@
 use serde_json::Value;
 
 use super::collector::{Collected, Collector, PolicyState};
-use super::config::TrainerConfig;
 use crate::policy::PolicyModel;
 use crate::{Error, Result};
 
@@ -46,12 +45,12 @@ pub trait RolloutSource<M: PolicyModel>: Send {
         state: PolicyState<'_, M>,
     ) -> Result<Collected>;
 
-    /// Checks this source against the settings of the trainer that it is given to. Default: it goes with all.
+    /// Checks this source against the trainer that it is given to, before the first step. Default: it goes with all.
     ///
     /// # Errors
-    /// If the settings do not go with it.
-    fn check(&self, config: &TrainerConfig) -> Result<()> {
-        let _ = config;
+    /// If it does not go with the settings or with a part.
+    fn check(&self, collector: &Collector<M>) -> Result<()> {
+        let _ = collector;
         Ok(())
     }
 

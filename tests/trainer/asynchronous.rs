@@ -10,6 +10,8 @@ use burn::module::Module;
 use proptest::prelude::*;
 use rand::Rng;
 use rlvr::advantage::{Estimator, Remax};
+use rlvr::environment::tools::{ReplyParser, ToolSet};
+use rlvr::environment::{AgentLoop, ToolEnvironment};
 use rlvr::loss::SamplerCorrection;
 use rlvr::policy::causal::CausalModel;
 use rlvr::rollout::{
@@ -498,4 +500,14 @@ fn what_does_not_go_with_stale_rollouts_is_refused() {
         ..staleness(0)
     };
     assert!(refused(&config(), none).contains("async.max_attempts"));
+
+    let tools = ToolEnvironment::new(ToolSet::new(), ReplyParser::named("hermes").unwrap());
+    let several_turns = toy::builder(&config(), 0, &toy::device())
+        .rewards(toy::rewards())
+        .problems(toy::problems())
+        .agent_loop(AgentLoop::new(tools))
+        .source(AsyncRollouts::new(Delayed::new(Script::default()), staleness(1)).unwrap())
+        .build();
+    let message = several_turns.err().unwrap().to_string();
+    assert!(message.contains("agent_loop"), "{message}");
 }

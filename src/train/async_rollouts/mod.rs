@@ -14,7 +14,6 @@ use serde_json::Value;
 use self::flights::{Flight, Flights, Ready};
 use self::scoring::{Scored, Scoring};
 use super::collector::{Collected, Collector, PolicyState, greedy_baselines};
-use super::config::TrainerConfig;
 use super::dynamic_sampling::fill;
 use super::source::RolloutSource;
 use crate::advantage::AdvantageEstimator;
@@ -358,20 +357,6 @@ impl<M: PolicyModel> AsyncRollouts<M> {
         collector: &mut Collector<M>,
         state: PolicyState<'_, M>,
     ) -> Result<Collected> {
-        if collector.learners.size() > 1 {
-            return Err(Error::config(
-                "learners",
-                collector.learners.size(),
-                "1 with asynchronous rollouts: learners would be given different ones",
-            ));
-        }
-        if collector.agent_loop.is_some() {
-            return Err(Error::config(
-                "agent_loop",
-                "given",
-                "none with asynchronous rollouts, which are single completions",
-            ));
-        }
         let started = Instant::now();
         self.load(state)?;
         let load = started.elapsed();
@@ -486,7 +471,22 @@ impl<M: PolicyModel> RolloutSource<M> for AsyncRollouts<M> {
         collected
     }
 
-    fn check(&self, config: &TrainerConfig) -> Result<()> {
+    fn check(&self, collector: &Collector<M>) -> Result<()> {
+        if collector.learners.size() > 1 {
+            return Err(Error::config(
+                "learners",
+                collector.learners.size(),
+                "1 with asynchronous rollouts: learners would be given different ones",
+            ));
+        }
+        if collector.agent_loop.is_some() {
+            return Err(Error::config(
+                "agent_loop",
+                "given",
+                "none with asynchronous rollouts, which are single completions",
+            ));
+        }
+        let config = &collector.config;
         if self.config.max_staleness > 0 && config.objective.sampler_correction.is_none() {
             return Err(Error::config(
                 "objective.sampler_correction",
