@@ -32,8 +32,9 @@ use rlvr::reward::{AccuracyReward, RewardSet};
 use rlvr::rollout::{GenerationConfig, Rollout};
 use rlvr::train::observer::{Chart, MetricsFile, Observer, ProgressBar, StepRecord};
 use rlvr::train::{
-    Decay, Demonstration, Evaluation, EvaluationConfig, OptimizerConfig, RunConfig, RunEnd,
-    RunEvaluation, Schedule, SftConfig, Trainer, TrainerConfig, supervise,
+    Collected, Collector, Decay, Demonstration, Evaluation, EvaluationConfig, OptimizerConfig,
+    PolicyState, RolloutSource, RunConfig, RunEnd, RunEvaluation, Schedule, SftConfig, Trainer,
+    TrainerConfig, supervise,
 };
 use rlvr::{Error, Result, random};
 use serde_json::{Value, json};
@@ -54,6 +55,9 @@ struct Args {
     /// All randomness derives from it: problems, weights, order, sampling
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    /// For comparison: train on the calculator's results as if the policy had written them
+    #[arg(long)]
+    train_observations: bool,
     /// Folder for everything that is left behind
     #[arg(long, default_value = "runs/tool_use")]
     out: PathBuf,
@@ -69,6 +73,24 @@ const ANSWER: [&str; 2] = ["<answer>", "</answer>"];
 const GUESSED: f64 = 0.65;
 /// The word that keeps the demonstrations' random streams apart from the run's other ones.
 const DEMONSTRATIONS: u64 = 1;
+
+/// Rollouts without the mask that tells the policy's tokens from those of the calculator.
+struct Unmasked;
+
+impl RolloutSource<CausalModel> for Unmasked {
+    fn next(
+        &mut self,
+        collector: &mut Collector<CausalModel>,
+        state: PolicyState<'_, CausalModel>,
+    ) -> Result<Collected> {
+        let mut collected = collector.collect(state)?;
+        let groups = &mut collected.rollouts.groups;
+        for rollout in groups.iter_mut().flat_map(|group| &mut group.rollouts) {
+            rollout.mask.clear();
+        }
+        Ok(collected)
+    }
+}
 
 /// `<call>37*48</call>`: the expression and nothing around it.
 struct BareCall;
@@ -320,12 +342,15 @@ fn trainer(
     let rewards = RewardSet::builder()
         .add(1.0, AccuracyReward::new())
         .build()?;
-    Trainer::builder(policy, tokenizer)
+    let builder = Trainer::builder(policy, tokenizer)
         .config(config)
         .rewards(rewards)
         .problems(problems.train.clone())
-        .agent_loop(agent_loop)
-        .build()
+        .agent_loop(agent_loop);
+    match args.train_observations {
+        true => builder.source(Unmasked).build(),
+        false => builder.build(),
+    }
 }
 
 /// Attempts to call a tool, an answer.

