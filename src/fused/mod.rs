@@ -20,6 +20,15 @@ mod token_scores;
 #[cfg(feature = "flex")]
 mod flex;
 
+/// Runs `work` with the widest vector instructions that the processor has, if kernels are compiled in; see `rlvr_kernels::vectorised`.
+#[inline(always)]
+pub(crate) fn vectorised<R>(work: impl FnOnce() -> R) -> R {
+    #[cfg(feature = "flex")]
+    return rlvr_kernels::vectorised(work);
+    #[cfg(not(feature = "flex"))]
+    work()
+}
+
 pub use attention::attention;
 pub(crate) use linear::linear;
 pub use mask::AttentionMask;

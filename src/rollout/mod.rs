@@ -5,6 +5,7 @@ mod async_engine;
 mod batch;
 mod decoder;
 mod engine;
+mod exp;
 mod generate;
 #[cfg(feature = "hf")]
 mod hf;

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::exp::exp;
+use crate::fused::vectorised;
 use crate::{Error, Result};
 
 /// Which distribution tokens are drawn from. The filters act in the order of the fields, each on what
@@ -117,18 +119,10 @@ pub(super) fn sample_token(
     let top = f64::from(logits[best]);
     let greedy = config.temperature == 0.0;
     let temperature = if greedy { 1.0 } else { config.temperature };
-    // w = exp(x) of x = (logit - top) / temperature, so the entropy is ln(sum w) - sum(w x) / sum w.
-    let (mut total, mut weighted) = (0.0, 0.0);
-    weights.clear();
-    weights.extend(logits.iter().map(|&logit| {
-        let x = (f64::from(logit) - top) / temperature;
-        let weight = x.exp();
-        total += weight;
-        if weight > 0.0 {
-            weighted += weight * x;
-        }
-        weight
-    }));
+    let [total, weighted] = vectorised(
+        #[inline(always)]
+        || weigh(logits, top, temperature, weights),
+    );
     let entropy = total.ln() - weighted / total;
     if greedy {
         return Ok(Sampled {
@@ -138,8 +132,9 @@ pub(super) fn sample_token(
         });
     }
     let kept = Kept::of(weights, total, config);
+    let truncates = config.truncates();
     let kept = |&(id, &weight): &(usize, &f64)| kept.contains(id, weight);
-    let mass = match config.truncates() {
+    let mass = match truncates {
         true => weights
             .iter()
             .enumerate()
@@ -149,15 +144,25 @@ pub(super) fn sample_token(
         false => total,
     };
     let mut left = uniform * mass;
-    let mut token = best;
-    for (id, &weight) in weights.iter().enumerate().filter(kept) {
-        // Rounding can leave a residue past the last token: it belongs to that one.
-        token = id;
-        if left < weight {
+    // Without filters, blocks of tokens before the drawn one are passed over by their sums.
+    let mut start = 0;
+    while !truncates && start + BLOCK < weights.len() {
+        let sum = sum(&weights[start..start + BLOCK]);
+        if left < sum {
             break;
         }
-        left -= weight;
+        left -= sum;
+        start += BLOCK;
     }
+    let ids = weights.iter().enumerate();
+    let token = ids.clone().skip(start).filter(kept).find(|&(_, weight)| {
+        let found = left < *weight;
+        left -= weight;
+        found
+    });
+    // Rounding can leave a residue past the last token: it belongs to that one.
+    let token = token.or_else(|| ids.rev().find(kept));
+    let token = token.map_or(best, |(id, _)| id);
     Ok(Sampled {
         token: token as u32,
         log_prob: (weights[token] / mass).ln(),
@@ -165,21 +170,83 @@ pub(super) fn sample_token(
     })
 }
 
-/// The id of the largest logit, the lowest among equals.
-fn largest(logits: &[f32]) -> Result<usize> {
-    let (mut best, mut top) = (0, f32::NEG_INFINITY);
-    for (id, &logit) in logits.iter().enumerate() {
-        if logit.is_nan() || logit == f32::INFINITY {
-            return Err(Error::shape(
-                format!("logit of token {id}"),
-                logit,
-                "a finite number or -inf (the policy's weights may have diverged)",
-            ));
-        }
-        if logit > top {
-            (best, top) = (id, logit);
+/// Numbers that are added up side by side, so that they fill vector registers.
+const LANES: usize = 8;
+
+/// Weights that are added up before they are looked at one by one.
+const BLOCK: usize = 64 * LANES;
+
+/// Writes the weights `w = exp(x)` of `x = (logit - top) / temperature`, and gives the sums of `w` and of `w x`: the entropy is
+/// `ln(sum w) - sum(w x) / sum w`.
+#[inline(always)]
+fn weigh(logits: &[f32], top: f64, temperature: f64, weights: &mut Vec<f64>) -> [f64; 2] {
+    weights.clear();
+    weights.resize(logits.len(), 0.0);
+    let (mut totals, mut products) = ([0.0; LANES], [0.0; LANES]);
+    let mut add = |lane: usize, logit: f32, weight: &mut f64| {
+        let x = (f64::from(logit) - top) / temperature;
+        *weight = exp(x);
+        totals[lane] += *weight;
+        // Of a weight of 0, x may be infinite.
+        products[lane] += if *weight > 0.0 { *weight * x } else { 0.0 };
+    };
+    let (logits, logits_left) = logits.as_chunks::<LANES>();
+    let (weights, weights_left) = weights.as_chunks_mut::<LANES>();
+    for (logits, weights) in logits.iter().zip(weights) {
+        for lane in 0..LANES {
+            add(lane, logits[lane], &mut weights[lane]);
         }
     }
+    for (lane, (&logit, weight)) in logits_left.iter().zip(weights_left).enumerate() {
+        add(lane, logit, weight);
+    }
+    [totals, products].map(|lanes| lanes.iter().sum())
+}
+
+/// The sum of weights, in lanes.
+fn sum(weights: &[f64]) -> f64 {
+    let mut sums = [0.0; LANES];
+    let (weights, left) = weights.as_chunks::<LANES>();
+    for weights in weights {
+        for (sum, weight) in sums.iter_mut().zip(weights) {
+            *sum += weight;
+        }
+    }
+    sums.iter().chain(left).sum()
+}
+
+/// The id of the largest logit, the lowest among equals.
+fn largest(logits: &[f32]) -> Result<usize> {
+    let mut tops = [f32::NEG_INFINITY; LANES];
+    let mut broken = [false; LANES];
+    let mut look = |lane: usize, logit: f32| {
+        tops[lane] = if logit > tops[lane] {
+            logit
+        } else {
+            tops[lane]
+        };
+        broken[lane] |= logit.is_nan() | (logit == f32::INFINITY);
+    };
+    let (whole, left) = logits.as_chunks::<LANES>();
+    for lanes in whole {
+        for (lane, &logit) in lanes.iter().enumerate() {
+            look(lane, logit);
+        }
+    }
+    left.iter()
+        .enumerate()
+        .for_each(|(lane, &logit)| look(lane, logit));
+    let is_broken = |logit: &f32| logit.is_nan() || *logit == f32::INFINITY;
+    if broken.contains(&true)
+        && let Some(id) = logits.iter().position(is_broken)
+    {
+        return Err(Error::shape(
+            format!("logit of token {id}"),
+            logits[id],
+            "a finite number or -inf (the policy's weights may have diverged)",
+        ));
+    }
+    let top = tops.into_iter().fold(f32::NEG_INFINITY, f32::max);
     if top == f32::NEG_INFINITY {
         return Err(Error::shape(
             "logits",
@@ -187,7 +254,8 @@ fn largest(logits: &[f32]) -> Result<usize> {
             "at least one finite logit",
         ));
     }
-    Ok(best)
+    let best = logits.iter().position(|&logit| logit == top);
+    Ok(best.unwrap_or_default())
 }
 
 /// The tokens that the filters keep.
@@ -346,8 +414,7 @@ mod tests {
     /// The ids that the filters keep, by a full sort.
     fn sorted(logits: &[f32], config: &SamplingConfig) -> Vec<usize> {
         let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let weight =
-            |&logit: &f32| ((f64::from(logit) - f64::from(top)) / config.temperature).exp();
+        let weight = |&logit: &f32| exp((f64::from(logit) - f64::from(top)) / config.temperature);
         let weights: Vec<f64> = logits.iter().map(weight).collect();
         let mut ids: Vec<usize> = (0..weights.len()).filter(|&id| weights[id] > 0.0).collect();
         let mut mass: f64 = weights.iter().sum();

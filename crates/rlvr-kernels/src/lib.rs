@@ -43,4 +43,5 @@ pub use matrix::{Matrix, add_product, product};
 pub use norm::{rms_norm, rms_norm_backward, rms_norm_gain_gradient};
 pub use optimizer::{AdamW, add_scaled, sum_of_squares};
 pub use rotary::{RotaryTable, rotate};
+pub use simd::vectorised;
 pub use stretches::{Stretch, StretchShape, stretched_attention};

@@ -7,9 +7,11 @@
 /// The partial sums of a reduction.
 pub(crate) const LANES: usize = 16;
 
-/// Runs `work` with the widest instructions that the processor has.
+/// Runs `work` with the widest vector instructions that the processor has.
+///
+/// `work` and everything that it calls must be `#[inline(always)]`: what is not inlined is compiled for the oldest processor.
 #[inline(always)]
-pub(crate) fn vectorised<R>(work: impl FnOnce() -> R) -> R {
+pub fn vectorised<R>(work: impl FnOnce() -> R) -> R {
     struct Work<F>(F);
     impl<R, F: FnOnce() -> R> pulp::NullaryFnOnce for Work<F> {
         type Output = R;
