@@ -178,7 +178,9 @@ impl Observer for ProgressBar {
         } = self.memory
         {
             let [predicted, peak] = [predicted, peak].map(gigabytes);
-            self.line(&format!("memory: {peak} at most, {predicted} predicted"));
+            self.line(&format!(
+                "memory: {peak} at most in this process, {predicted} predicted for an update"
+            ));
         }
         Ok(())
     }
@@ -420,7 +422,9 @@ mod tests {
         progress.on_end().unwrap();
         let after = String::from_utf8(shared.0.lock().unwrap().clone()).unwrap();
         assert!(
-            after.ends_with("memory: 1.50 GB at most, 1.34 GB predicted\n"),
+            after.ends_with(
+                "memory: 1.50 GB at most in this process, 1.34 GB predicted for an update\n"
+            ),
             "{after}"
         );
     }
