@@ -10,6 +10,7 @@ mod config;
 mod controllers;
 mod critic;
 pub mod diagnosis;
+mod distill;
 mod dynamic_sampling;
 mod episode_metrics;
 mod evaluate;
@@ -43,6 +44,10 @@ pub use checkpoint::latest_checkpoint;
 pub use collector::{Collected, Collector, PolicyState};
 pub use config::{AdaptiveTarget, CriticConfig, KlInReward, TrainerConfig};
 pub use dynamic_sampling::{DynamicSampling, Exhausted};
+pub use distill::{
+    DistillConfig, DistillData, DistillReport, Distiller, ModelTeacher, Teacher, TeacherStates,
+    TopRecord, TopTeacher,
+};
 pub use evaluate::{Evaluation, EvaluationConfig, evaluate, pass_at_k};
 pub use learner::Learner;
 #[cfg(feature = "mpi")]

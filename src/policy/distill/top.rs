@@ -222,8 +222,7 @@ fn check_token(index: usize, at: usize, ids: &[u32], log_probs: &[f32]) -> Resul
     if let Some(twice) = sorted.windows(2).find(|pair| pair[0] == pair[1]) {
         return refuse("top ids", format!("{} twice", twice[0]), "distinct ids");
     }
-    // NaN is neither.
-    if let Some(bad) = log_probs.iter().find(|x| !(**x <= 1e-4)) {
+    if let Some(bad) = log_probs.iter().find(|x| x.is_nan() || **x > 1e-4) {
         return refuse("top log-probs", bad.to_string(), "0 or less");
     }
     let mass: f64 = log_probs.iter().map(|&x| f64::from(x).exp()).sum();
