@@ -336,10 +336,12 @@ impl TrainerConfig {
 
     /// Whether some term reads the reference policy.
     pub fn needs_reference(&self) -> bool {
-        self.objective.kl.is_some()
-            || self.kl_in_reward.is_some()
-            || self.measure_kl
-            || self.advantage.needs_ref_log_probs()
+        self.pulls_to_reference() || self.advantage.needs_ref_log_probs()
+    }
+
+    /// Whether a KL term or its measurement reads the reference policy.
+    pub(super) fn pulls_to_reference(&self) -> bool {
+        self.objective.kl.is_some() || self.kl_in_reward.is_some() || self.measure_kl
     }
 
     /// Optimizer updates a step.

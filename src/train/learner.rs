@@ -16,6 +16,7 @@ use super::optimizer::Optimizer;
 use super::sampler_metrics::sampler_metrics;
 use super::scorer::{Scorer, ScoringConfig};
 use super::step_metrics::{StepTimes, mean, step_metrics};
+use super::teacher::{AdvantageTeacher, InContext};
 use super::usage::Passes;
 use crate::advantage::{
     AdvantageEstimator, AdvantageInput, Advantages, Components, Probabilities, TurnCredit,
@@ -68,6 +69,8 @@ pub struct Learner<M: PolicyModel, V: ValueModel> {
     pub(super) policy: M,
     pub(super) optimizer: Optimizer,
     pub(super) reference: Option<Reference<M>>,
+    /// Whom advantages compare with in place of the reference.
+    pub(super) teacher: AdvantageTeacher,
     pub(super) critic: Option<Critic<V>>,
     pub(super) controllers: Controllers,
     pub(super) learners: LearnerGroup,
@@ -81,6 +84,13 @@ pub struct Learner<M: PolicyModel, V: ValueModel> {
     description: OnceLock<Value>,
     /// Set once the learners' weights are known to be the same.
     checked: OnceLock<()>,
+}
+
+/// What a teacher thinks of the rollouts of a step.
+struct Taught {
+    log_probs: PerToken,
+    /// The share of the rollouts that it could read.
+    share: f64,
 }
 
 /// How far a run has come.
@@ -108,6 +118,7 @@ impl<M: PolicyModel, V: ValueModel> Learner<M, V> {
             config,
             policy,
             reference: None,
+            teacher: AdvantageTeacher::default(),
             critic: None,
             reward_names: Vec::new(),
             reward_weights: Vec::new(),
@@ -120,13 +131,21 @@ impl<M: PolicyModel, V: ValueModel> Learner<M, V> {
     /// What the work of a step is multiplied by.
     pub(super) fn passes(&self) -> Passes {
         let config = &self.config;
-        let reference = f64::from(u8::from(self.reference.is_some()));
-        let old = f64::from(u8::from(self.wants_old_log_probs()));
+        let scores = [
+            self.reads_reference(),
+            self.teacher.is_given(),
+            self.wants_old_log_probs(),
+        ];
         Passes {
             devices: self.learners.size(),
-            scoring: reference + old,
+            scoring: scores.into_iter().map(u8::from).sum::<u8>().into(),
             updates: config.passes as f64,
         }
+    }
+
+    /// Whether the reference scores the rollouts as they are; a teacher takes its place in advantages.
+    fn reads_reference(&self) -> bool {
+        self.reference.is_some() && (self.config.pulls_to_reference() || !self.teacher.is_given())
     }
 
     /// Whether the log-probs of the policy before the first update are computed.
@@ -233,6 +252,11 @@ impl<M: PolicyModel, V: ValueModel> Learner<M, V> {
         metrics.extend(sampler_metrics(&self.config.objective, &experience)?);
         metrics.insert("num_tokens".into(), progress.tokens as f64);
         metrics.insert("skipped_steps".into(), progress.skipped as f64);
+        metrics.extend(
+            experience
+                .taught
+                .map(|share| ("teacher/share".to_string(), share)),
+        );
         metrics.extend(mean(&greedy).map(|greedy| ("baseline/reward".to_string(), greedy)));
         // A policy that did not move has no KL to react to.
         if let Some(&kl) = metrics.get("kl").filter(|_| !updates.policy.is_empty()) {
@@ -318,7 +342,7 @@ impl<M: PolicyModel, V: ValueModel> Learner<M, V> {
         } else {
             (None, None)
         };
-        let reference = self.reference.as_ref();
+        let reference = self.reference.as_ref().filter(|_| self.reads_reference());
         let ref_log_probs = reference
             .map(|reference| reference.log_probs(&self.learners, &rollouts, &config))
             .transpose()?;
@@ -326,6 +350,11 @@ impl<M: PolicyModel, V: ValueModel> Learner<M, V> {
         let values = critic
             .map(|critic| values(&self.learners, &critic.model, &rollouts, &config))
             .transpose()?;
+        let taught = old_log_probs
+            .as_ref()
+            .map(|policy| self.taught(policy, &rollouts, &config))
+            .transpose()?
+            .flatten();
         let penalties = self.kl_penalties(old_log_probs.as_ref(), ref_log_probs.as_ref())?;
         let token_rewards = added(penalties, rollouts.token_rewards())?;
         let components = self.components(&rollouts);
@@ -360,7 +389,10 @@ impl<M: PolicyModel, V: ValueModel> Learner<M, V> {
             }),
             baselines,
             policy_log_probs: old_log_probs.as_ref(),
-            ref_log_probs: ref_log_probs.as_ref(),
+            ref_log_probs: taught
+                .as_ref()
+                .map(|taught| &taught.log_probs)
+                .or(ref_log_probs.as_ref()),
             probabilities,
             ..AdvantageInput::new(&scores, &groups, &lengths)
         })?;
@@ -377,7 +409,42 @@ impl<M: PolicyModel, V: ValueModel> Learner<M, V> {
             ref_log_probs,
             values,
             advantages,
+            taught: taught.map(|taught| taught.share),
         })
+    }
+
+    /// What the teacher thinks of the rollouts, if there is one beside the reference; `policy` holds the log-probs of the policy.
+    fn taught(
+        &self,
+        policy: &PerToken,
+        rollouts: &RolloutBuffer,
+        config: &ScoringConfig,
+    ) -> Result<Option<Taught>> {
+        if !self.teacher.is_given() {
+            return Ok(None);
+        }
+        let score = |rollouts: &RolloutBuffer| match (&self.teacher.scorer, &self.reference) {
+            (Some(scorer), _) => scored(&self.learners, scorer.as_ref(), rollouts, config),
+            (None, Some(reference)) => reference.log_probs(&self.learners, rollouts, config),
+            (None, None) => Ok(PerToken::default()),
+        };
+        let Some(context) = &self.teacher.context else {
+            let log_probs = score(rollouts)?;
+            return Ok(Some(Taught {
+                log_probs,
+                share: 1.0,
+            }));
+        };
+        let positions = self.policy.max_positions();
+        let read = InContext::new(context.as_ref(), rollouts, positions)?;
+        let scores = match read.rollouts.is_empty() {
+            true => PerToken::default(),
+            false => score(&read.rollouts)?,
+        };
+        Ok(Some(Taught {
+            log_probs: read.spread(&scores, policy),
+            share: read.share(rollouts.len()),
+        }))
     }
 
     /// The KL penalty on every token's reward, if there is one.

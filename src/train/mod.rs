@@ -32,6 +32,7 @@ mod sft;
 mod sharded;
 mod source;
 mod step_metrics;
+mod teacher;
 mod trained;
 mod trainer;
 mod update;
@@ -43,11 +44,11 @@ pub use builder::TrainerBuilder;
 pub use checkpoint::latest_checkpoint;
 pub use collector::{Collected, Collector, PolicyState};
 pub use config::{AdaptiveTarget, CriticConfig, KlInReward, TrainerConfig};
-pub use dynamic_sampling::{DynamicSampling, Exhausted};
 pub use distill::{
     DistillConfig, DistillData, DistillReport, Distiller, ModelTeacher, Teacher, TeacherStates,
     TopRecord, TopTeacher,
 };
+pub use dynamic_sampling::{DynamicSampling, Exhausted};
 pub use evaluate::{Evaluation, EvaluationConfig, evaluate, pass_at_k};
 pub use learner::Learner;
 #[cfg(feature = "mpi")]
@@ -63,5 +64,6 @@ pub use schedule::{Decay, Schedule};
 pub use scorer::{ModelScorer, Scorer, ScoringConfig};
 pub use sft::{Demonstration, SftConfig, SftReport, supervise};
 pub use source::{OnPolicy, RolloutSource};
+pub use teacher::{SuccessfulSibling, TeacherContext};
 pub use trainer::Trainer;
 pub use zero_std::zero_std;

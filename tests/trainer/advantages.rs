@@ -81,6 +81,8 @@ fn recomputed(
     let mut input = AdvantageInput::new(&rewards, &groups, &lengths)
         .with_components(&parts, &[1.0, 0.25])
         .with_baselines(&baselines)
+        // The reference is the policy that a run begins with: distilled from it, the policy does not move.
+        .with_log_probs(&log_probs, &log_probs)
         .with_probabilities(probabilities);
     input.token_rewards = token_rewards.as_ref();
     estimator.estimate(&input).unwrap()
