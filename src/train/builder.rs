@@ -12,7 +12,7 @@ use super::scorer::Scorer;
 use super::source::{OnPolicy, RolloutSource};
 use super::teacher::{AdvantageTeacher, TeacherContext};
 use super::trainer::Trainer;
-use crate::advantage::{AdvantageEstimator, Estimator};
+use crate::advantage::{AdvantageEstimator, Distillation, Estimator};
 use crate::environment::AgentLoop;
 use crate::plan::ModelFlops;
 use crate::policy::{PolicyModel, ReferencePolicy, ValueHead, ValueModel, require_gradients};
@@ -233,6 +233,17 @@ impl<M: PolicyModel, V: ValueModel> TrainerBuilder<M, V> {
                     "none with the estimator `{}`, which compares with none; `distillation` does",
                     config.advantage.name()
                 ),
+            ));
+        }
+        if let Estimator::Distillation(Distillation { rewards: None, .. }) = &config.advantage
+            && !self.teacher.is_given()
+            && self.reference.is_none()
+        {
+            return Err(Error::config(
+                "advantage",
+                config.advantage.name(),
+                "TrainerBuilder::teacher or TrainerBuilder::teacher_context with it: from the policy that it begins with, a policy \
+                 learns nothing",
             ));
         }
         if self.teacher.context.is_some() && self.agent_loop.is_some() {

@@ -16,7 +16,7 @@ use super::optimizer::Optimizer;
 use super::sampler_metrics::sampler_metrics;
 use super::scorer::{Scorer, ScoringConfig};
 use super::step_metrics::{StepTimes, mean, step_metrics};
-use super::teacher::{AdvantageTeacher, InContext};
+use super::teacher::AdvantageTeacher;
 use super::usage::Passes;
 use crate::advantage::{
     AdvantageEstimator, AdvantageInput, Advantages, Components, Probabilities, TurnCredit,
@@ -47,7 +47,7 @@ impl<M: PolicyModel> Reference<M> {
         }
     }
 
-    fn log_probs(
+    pub fn log_probs(
         &self,
         learners: &LearnerGroup,
         rollouts: &RolloutBuffer,
@@ -84,13 +84,6 @@ pub struct Learner<M: PolicyModel, V: ValueModel> {
     description: OnceLock<Value>,
     /// Set once the learners' weights are known to be the same.
     checked: OnceLock<()>,
-}
-
-/// What a teacher thinks of the rollouts of a step.
-struct Taught {
-    log_probs: PerToken,
-    /// The share of the rollouts that it could read.
-    share: f64,
 }
 
 /// How far a run has come.
@@ -350,11 +343,10 @@ impl<M: PolicyModel, V: ValueModel> Learner<M, V> {
         let values = critic
             .map(|critic| values(&self.learners, &critic.model, &rollouts, &config))
             .transpose()?;
-        let taught = old_log_probs
-            .as_ref()
-            .map(|policy| self.taught(policy, &rollouts, &config))
-            .transpose()?
-            .flatten();
+        let taught = match &old_log_probs {
+            Some(policy) => self.teacher.taught(self, policy, &rollouts)?,
+            None => None,
+        };
         let penalties = self.kl_penalties(old_log_probs.as_ref(), ref_log_probs.as_ref())?;
         let token_rewards = added(penalties, rollouts.token_rewards())?;
         let components = self.components(&rollouts);
@@ -411,40 +403,6 @@ impl<M: PolicyModel, V: ValueModel> Learner<M, V> {
             advantages,
             taught: taught.map(|taught| taught.share),
         })
-    }
-
-    /// What the teacher thinks of the rollouts, if there is one beside the reference; `policy` holds the log-probs of the policy.
-    fn taught(
-        &self,
-        policy: &PerToken,
-        rollouts: &RolloutBuffer,
-        config: &ScoringConfig,
-    ) -> Result<Option<Taught>> {
-        if !self.teacher.is_given() {
-            return Ok(None);
-        }
-        let score = |rollouts: &RolloutBuffer| match (&self.teacher.scorer, &self.reference) {
-            (Some(scorer), _) => scored(&self.learners, scorer.as_ref(), rollouts, config),
-            (None, Some(reference)) => reference.log_probs(&self.learners, rollouts, config),
-            (None, None) => Ok(PerToken::default()),
-        };
-        let Some(context) = &self.teacher.context else {
-            let log_probs = score(rollouts)?;
-            return Ok(Some(Taught {
-                log_probs,
-                share: 1.0,
-            }));
-        };
-        let positions = self.policy.max_positions();
-        let read = InContext::new(context.as_ref(), rollouts, positions)?;
-        let scores = match read.rollouts.is_empty() {
-            true => PerToken::default(),
-            false => score(&read.rollouts)?,
-        };
-        Ok(Some(Taught {
-            log_probs: read.spread(&scores, policy),
-            share: read.share(rollouts.len()),
-        }))
     }
 
     /// The KL penalty on every token's reward, if there is one.

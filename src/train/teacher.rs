@@ -3,8 +3,11 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::experience::scored;
+use super::learner::Learner;
 use super::scorer::Scorer;
 use crate::Result;
+use crate::policy::{PolicyModel, ValueModel};
 use crate::prompt::{Problem, Tokenizer};
 use crate::types::{PerToken, Rollout, RolloutBuffer, RolloutGroup};
 
@@ -149,56 +152,67 @@ impl AdvantageTeacher {
             (None, None) => None,
         }
     }
-}
 
-/// The completions that a teacher can read, each in a group of its own with the teacher's prompt.
-pub(super) struct InContext {
-    pub rollouts: RolloutBuffer,
-    /// Which rollouts they are.
-    rows: Vec<usize>,
-}
-
-impl InContext {
-    /// Those of `rollouts` that the context has a prompt for, and that have at most `positions` tokens with it, the last not counted.
-    pub fn new(
-        context: &dyn TeacherContext,
+    /// What it thinks of the rollouts of a step, if there is one; `policy` holds their log-probs under the policy.
+    pub fn taught<M: PolicyModel, V: ValueModel>(
+        &self,
+        learner: &Learner<M, V>,
+        policy: &PerToken,
         rollouts: &RolloutBuffer,
-        positions: usize,
-    ) -> Result<Self> {
-        let mut found = Self {
-            rollouts: RolloutBuffer::new(),
-            rows: Vec::new(),
+    ) -> Result<Option<Taught>> {
+        if !self.is_given() {
+            return Ok(None);
+        }
+        let (learners, config) = (&learner.learners, &learner.config.scoring());
+        let score = |rollouts: &RolloutBuffer| match (&self.scorer, &learner.reference) {
+            _ if rollouts.is_empty() => Ok(PerToken::default()),
+            (Some(scorer), _) => scored(learners, scorer.as_ref(), rollouts, config),
+            (None, Some(reference)) => reference.log_probs(learners, rollouts, config),
+            (None, None) => Ok(PerToken::default()),
         };
-        let mut row = 0;
-        for group in &rollouts.groups {
-            for (index, rollout) in group.rollouts.iter().enumerate() {
-                let prompt = context.prompt(group, index)?;
-                let fits = |prompt: &Vec<u32>| {
-                    !prompt.is_empty() && prompt.len() + rollout.tokens.len() <= positions + 1
-                };
-                if let Some(prompt) = prompt.filter(fits) {
-                    let alone = vec![rollout.clone()];
-                    let group = RolloutGroup::new(group.problem.clone(), prompt, alone);
-                    found.rollouts.push(group);
-                    found.rows.push(row);
-                }
-                row += 1;
+        let Some(context) = &self.context else {
+            let (log_probs, share) = (score(rollouts)?, 1.0);
+            return Ok(Some(Taught { log_probs, share }));
+        };
+        let (shown, rows) = in_context(context.as_ref(), rollouts, learner.policy.max_positions())?;
+        // Where it has nothing to say it says what the policy does, and nothing is learned.
+        let mut log_probs = policy.clone();
+        for (&row, scores) in rows.iter().zip(score(&shown)?.rows()) {
+            log_probs[row].copy_from_slice(scores);
+        }
+        let share = rows.len() as f64 / rollouts.len().max(1) as f64;
+        Ok(Some(Taught { log_probs, share }))
+    }
+}
+
+/// What a teacher thinks of the rollouts of a step.
+pub(super) struct Taught {
+    pub log_probs: PerToken,
+    /// The share of the rollouts that it has read.
+    pub share: f64,
+}
+
+/// The completions that a teacher can read, each in a group of its own with the teacher's prompt, and which rollouts they are: those that
+/// the context has a prompt for, and that have at most `positions` tokens with it, the last not counted.
+fn in_context(
+    context: &dyn TeacherContext,
+    rollouts: &RolloutBuffer,
+    positions: usize,
+) -> Result<(RolloutBuffer, Vec<usize>)> {
+    let (mut shown, mut rows, mut row) = (RolloutBuffer::new(), Vec::new(), 0);
+    for group in &rollouts.groups {
+        for (index, rollout) in group.rollouts.iter().enumerate() {
+            let prompt = context.prompt(group, index)?;
+            let fits = |prompt: &Vec<u32>| {
+                !prompt.is_empty() && prompt.len() + rollout.tokens.len() <= positions + 1
+            };
+            if let Some(prompt) = prompt.filter(fits) {
+                let alone = vec![rollout.clone()];
+                shown.push(RolloutGroup::new(group.problem.clone(), prompt, alone));
+                rows.push(row);
             }
+            row += 1;
         }
-        Ok(found)
     }
-
-    /// The teacher's log-probs where it has any, the policy's elsewhere: nothing is to be learned there.
-    pub fn spread(&self, teacher: &PerToken, policy: &PerToken) -> PerToken {
-        let mut all = policy.clone();
-        for (&row, scores) in self.rows.iter().zip(teacher.rows()) {
-            all[row].copy_from_slice(scores);
-        }
-        all
-    }
-
-    /// The share of the `rollouts` that is distilled.
-    pub fn share(&self, rollouts: usize) -> f64 {
-        self.rows.len() as f64 / rollouts.max(1) as f64
-    }
+    Ok((shown, rows))
 }

@@ -280,6 +280,8 @@ fn a_teacher_that_nothing_asks_is_refused() {
         reference_sync: ReferenceSync::Every { steps: 1 },
         ..config_without_kl()
     };
+    let message = refused(builder(&config_without_kl()));
+    assert!(message.contains("TrainerBuilder::teacher"), "{message}");
     let message = refused(builder(&follows).teacher(scorer()));
     assert!(message.contains("reference_sync"), "{message}");
     let message = refused(
