@@ -11,7 +11,8 @@ use common::{assert_close, devices, floats};
 use rlvr::loss::{LossInput, PolicyObjective, StepCounts};
 use rlvr::policy::causal::{CausalConfig, CausalModel};
 use rlvr::policy::{
-    LogProbConfig, PolicyModel, ReferencePolicy, ReferenceSync, ScoredTokens, TokenBatch, ValueHead,
+    DistilledTokens, Divergence, LogProbConfig, PolicyModel, ReferencePolicy, ReferenceSync,
+    ScoredTokens, TokenBatch, ValueHead,
 };
 use rlvr::train::{Demonstration, SftConfig, TrainerConfig, global_norm, supervise};
 use toy::Rl;
@@ -234,6 +235,54 @@ fn small_gradients_do_not_vanish_in_f16() {
             half_zeros <= zeros + 4,
             "{dtype:?}: {half_zeros} of {zeros}"
         );
+    }
+}
+
+#[test]
+fn small_gradients_of_a_divergence_reach_f16_weights_as_well() {
+    // ndarray has no half precision.
+    let (_, device) = devices().remove(0);
+    let model = toy::policy(0, &device);
+    let teacher = toy::policy(1, &device).valid().map(&mut Times(3.0));
+    let of = |dtype, blockwise, divergence: &Divergence| {
+        let model = cast(model.clone(), dtype).with_gradient_checkpointing(blockwise);
+        let teacher = cast(teacher.clone(), dtype);
+        let rows = TokenBatch::from_rows(&[[2u32, 3, 4, 5, 2, 3]], &device).unwrap();
+        let taught = teacher.hidden_states(&rows.clone().into()).unwrap();
+        let pass = model.forward_pass(&rows.into()).unwrap();
+        let own = model.unembedding();
+        let config = LogProbConfig {
+            chunk: 4,
+            ..LogProbConfig::default()
+        };
+        let unembedding = teacher.unembedding();
+        let distilled =
+            DistilledTokens::new(pass, own, taught, unembedding, divergence, &config).unwrap();
+        assert_eq!(distilled.divergences.dtype(), DType::F32);
+        let value: f64 = floats(distilled.divergences.clone()).iter().sum();
+        // These are six tokens of a step of ten million.
+        let loss = distilled.divergences.clone().sum().mul_scalar(1e-7);
+        let gradients = distilled.backward(loss, &model).unwrap();
+        (value, global_norm(&gradients, &model).unwrap())
+    };
+    for divergence in [
+        Divergence::Jsd { beta: 1.0 },
+        Divergence::Jsd { beta: 0.5 },
+        Divergence::TopK { k: 2, tail: true },
+    ] {
+        let (value, norm) = of(DType::F32, false, &divergence);
+        assert!(value > 0.1 && norm > 0.0, "{divergence:?} {value} {norm}");
+        for (dtype, blockwise) in [
+            (DType::F32, true),
+            (DType::BF16, false),
+            (DType::F16, false),
+            (DType::F16, true),
+        ] {
+            let (half_value, half_norm) = of(dtype, blockwise, &divergence);
+            let what = format!("{divergence:?} {dtype:?} {blockwise}");
+            assert_close(half_value, value, 0.03, 0.0, &what);
+            assert_close(half_norm, norm, 0.03, 0.0, &what);
+        }
     }
 }
 

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::custom;
 use super::{
-    AdvantageInput, Gae, Gdpo, Gigpo, Gpg, Group, GroupMean, GroupStatistics, LeaveOneOut, LitePpo,
-    MaxRl, MtGrpo, Opo, OptimalTokenBaseline, PassAtK, ReinforcePlusPlus,
+    AdvantageInput, Distillation, Gae, Gdpo, Gigpo, Gpg, Group, GroupMean, GroupStatistics,
+    LeaveOneOut, LitePpo, MaxRl, MtGrpo, Opo, OptimalTokenBaseline, PassAtK, ReinforcePlusPlus,
     ReinforcePlusPlusBaseline, Remax, TurnReturns,
 };
 use crate::types::PerToken;
@@ -262,6 +262,8 @@ estimators! {
     MtGrpo,
     /// The episode within its group, and each turn among those from the same state.
     Gigpo,
+    /// What a teacher thinks of each token.
+    Distillation,
 }
 
 impl Default for Estimator {

@@ -21,6 +21,7 @@
 //! | [`TurnReturns`] | mean of the *others* in the group by turn | - | groups of 2 or more, turns | - |
 //! | [`MtGrpo`] | mean of the group, outcome and turn by themselves | std of the group | groups of 2 or more, turns | MT-GRPO, arXiv 2505.11821 |
 //! | [`Gigpo`] | mean of the group, and of equal states in it | std of the group | groups of 2 or more, turns | GiGPO, arXiv 2505.10978 |
+//! | [`Distillation`] | the log-prob of the policy; the reward is that of a teacher | - | a teacher | GKD, arXiv 2306.13649 |
 //! | [`Gae`] | a critic's value of each prefix | std of all tokens, if whitened | a critic | GAE, arXiv 1506.02438 |
 //!
 //! # By the name it has elsewhere
@@ -46,6 +47,7 @@
 //! | verl `optimal_token_baseline` | `optimal_token_baseline` with `singleton` `score` |
 //! | verl `tir_optimal_token_baseline` | the same with `align` `trained_token` |
 //! | SkyRL, prime-rl MaxRL | `max_rl` |
+//! | prime-rl `opd`, verl distillation with `use_policy_gradient` | `distillation` |
 //!
 //! # Dense rewards
 //!
@@ -106,6 +108,7 @@
 //! [`Advantages::per_rollout`] does the common part.
 
 mod custom;
+mod distillation;
 mod estimator;
 mod gae;
 mod gdpo;
@@ -134,6 +137,7 @@ mod whiten;
 #[cfg(test)]
 mod tests;
 
+pub use distillation::Distillation;
 pub use estimator::{AdvantageEstimator, Advantages, Estimator};
 pub use gae::{Gae, gae};
 pub use gdpo::{Gdpo, Rescale};

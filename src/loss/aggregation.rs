@@ -3,8 +3,8 @@
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::input::missing;
-use super::{Denominators, LossInput, StepStatistics};
+use super::input::{Cleaner, check_shape, missing};
+use super::{Denominators, LossInput, StepCounts, StepStatistics};
 use crate::{Error, Result, host};
 
 /// How per-token terms `x[b,t]` with mask `m` become a scalar; `n_b` is the row's number of tokens, and N, S and P are
@@ -52,6 +52,19 @@ impl Aggregation {
             )),
             _ => Ok(()),
         }
+    }
+
+    /// The share of a micro-batch in the aggregate of `terms` `[B, T]` over a whole optimizer step of `counts`: the shares of all
+    /// micro-batches add up to it, however the step is cut. What stands at padding is not read, not even NaN.
+    ///
+    /// # Errors
+    /// If the aggregation is refused, the shapes differ, or it is the prompt mean, which has to know the prompts.
+    pub fn sum(&self, terms: Tensor<2>, mask: &Tensor<2>, counts: StepCounts) -> Result<Tensor<1>> {
+        self.validate()?;
+        check_shape("mask", Some(mask), terms.dims(), "as the terms")?;
+        let mask = mask.clone().inner();
+        let terms = Cleaner::new(&mask).clean(&terms);
+        Ok((terms * self.weights(&mask, None, counts.into())?).sum())
     }
 
     /// The weight `[B, T]` of every token; 0 at padding. The scalar is the sum of terms times weights.

@@ -13,7 +13,7 @@ use crate::{Error, Result};
 #[serde(rename_all = "snake_case")]
 pub enum KlEstimator {
     /// `-x`: unbiased, large variance, can be negative. Right inside a reward; inside a loss its expected
-    /// gradient on-policy is zero.
+    /// gradient on-policy is zero, so that a trainer refuses it there unless it is straight-through or importance-corrected.
     K1,
     /// `x^2 / 2`: biased value, the gradient of the KL on-policy.
     K2,

@@ -3,11 +3,13 @@
 //!
 //! A [`PolicyModel`] ends at hidden states `[B, T, D]` and an unembedding `[D, V]`; logits are never
 //! its business. [`token_log_probs`] and [`ScoredTokens`] turn both into per-token log-probs and
-//! entropies in chunks, so that `[B, T, V]` never exists in memory, forward or backward.
+//! entropies in chunks, so that `[B, T, V]` never exists in memory, forward or backward; [`DistilledTokens`] compares whole
+//! distributions with a teacher's in the same way.
 
 mod cache;
 pub mod causal;
 mod description;
+mod distill;
 mod forward_pass;
 mod gradients;
 #[cfg(feature = "hf")]
@@ -22,6 +24,7 @@ mod value;
 
 pub use crate::fused::{AttentionMask, attention};
 pub use cache::{KvCache, PolicyCache};
+pub use distill::{DistilledTokens, Divergence, TopAgreement, TopLogProbs, TopTokens};
 pub use forward_pass::{ForwardPass, PrefixedBatch};
 pub use gradients::GradientSum;
 pub(crate) use gradients::{Trained, fork, on_tape_of, require_gradients};

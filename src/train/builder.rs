@@ -10,8 +10,9 @@ use super::learners::{LearnerGroup, Learners};
 use super::problems::{ProblemSource, ShuffledProblems};
 use super::scorer::Scorer;
 use super::source::{OnPolicy, RolloutSource};
+use super::teacher::{AdvantageTeacher, TeacherContext};
 use super::trainer::Trainer;
-use crate::advantage::{AdvantageEstimator, Estimator};
+use crate::advantage::{AdvantageEstimator, Distillation, Estimator};
 use crate::environment::AgentLoop;
 use crate::plan::ModelShape;
 use crate::policy::{PolicyModel, ReferencePolicy, ValueHead, ValueModel, require_gradients};
@@ -38,6 +39,7 @@ pub struct TrainerBuilder<M: PolicyModel, V: ValueModel> {
     source: Box<dyn RolloutSource<M>>,
     critic: Option<V>,
     reference: Option<Box<dyn Scorer>>,
+    teacher: AdvantageTeacher,
     token_rewards: Option<Arc<dyn TokenReward>>,
     learners: Option<Arc<dyn Learners>>,
     shape: Option<ModelShape>,
@@ -57,6 +59,7 @@ impl<M: PolicyModel> TrainerBuilder<M, ValueHead<M>> {
             source: Box::new(OnPolicy),
             critic: None,
             reference: None,
+            teacher: AdvantageTeacher::default(),
             token_rewards: None,
             learners: None,
             shape: None,
@@ -110,6 +113,7 @@ impl<M: PolicyModel, V: ValueModel> TrainerBuilder<M, V> {
             agent_loop: self.agent_loop,
             source: self.source,
             reference: self.reference,
+            teacher: self.teacher,
             token_rewards: self.token_rewards,
             learners: self.learners,
             shape: self.shape,
@@ -119,6 +123,20 @@ impl<M: PolicyModel, V: ValueModel> TrainerBuilder<M, V> {
     /// A reference or teacher in place of the policy as it is when training begins.
     pub fn reference(mut self, scorer: impl Scorer + 'static) -> Self {
         self.reference = Some(Box::new(scorer));
+        self
+    }
+
+    /// A teacher beside the reference: advantages compare with it, as [`Distillation`](crate::advantage::Distillation) does, while KL terms go on
+    /// to pull towards the reference. Default: the reference.
+    pub fn teacher(mut self, scorer: impl Scorer + 'static) -> Self {
+        self.teacher.scorer = Some(Box::new(scorer));
+        self
+    }
+
+    /// What the teacher reads in place of the prompts, the reference if no other [`teacher`](Self::teacher) is given. Default: the
+    /// prompts. The metric `teacher/share` is the share of the completions that it has read.
+    pub fn teacher_context(mut self, context: impl TeacherContext + 'static) -> Self {
+        self.teacher.context = Some(Box::new(context));
         self
     }
 
@@ -206,7 +224,43 @@ impl<M: PolicyModel, V: ValueModel> TrainerBuilder<M, V> {
             )?,
         };
 
-        let wanted = config.needs_reference();
+        let compares = config.advantage.needs_ref_log_probs();
+        if self.teacher.is_given() && !compares {
+            return Err(Error::config(
+                "teacher",
+                "given",
+                format!(
+                    "none with the estimator `{}`, which compares with none; `distillation` does",
+                    config.advantage.name()
+                ),
+            ));
+        }
+        if let Estimator::Distillation(Distillation { rewards: None, .. }) = &config.advantage
+            && !self.teacher.is_given()
+            && self.reference.is_none()
+        {
+            return Err(Error::config(
+                "advantage",
+                config.advantage.name(),
+                "TrainerBuilder::teacher or TrainerBuilder::teacher_context with it: from the policy that it begins with, a policy \
+                 learns nothing",
+            ));
+        }
+        if self.teacher.context.is_some() && self.agent_loop.is_some() {
+            return Err(Error::config(
+                "teacher_context",
+                "given",
+                "none with an agent_loop, whose episodes begin with the prompt of their environment",
+            ));
+        }
+        let wanted = config.pulls_to_reference() || (compares && self.teacher.scorer.is_none());
+        if config.reference_sync != crate::policy::ReferenceSync::Never && !wanted {
+            return Err(Error::config(
+                "reference_sync",
+                format!("{:?}", config.reference_sync),
+                "never with TrainerBuilder::teacher, since nothing else reads the reference",
+            ));
+        }
         let reference = match self.reference {
             Some(_) if !wanted => {
                 return Err(Error::config(
@@ -234,6 +288,7 @@ impl<M: PolicyModel, V: ValueModel> TrainerBuilder<M, V> {
         let mut learner = Learner::new(config.clone(), self.policy)?;
         learner.reference = reference;
         learner.shape = self.shape.or(learner.shape);
+        learner.teacher = self.teacher;
         if let Some(critic) = self.critic {
             require_gradients(&critic, "critic")?;
             learner.critic = Some(Critic::new(critic, config.critic)?);

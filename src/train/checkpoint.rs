@@ -64,6 +64,9 @@ struct Parts {
     /// What distinguishes the policy's architecture, its frozen weights and its adapters from others'.
     policy: Value,
     reference: Option<String>,
+    /// Absent in checkpoints of before there were any.
+    #[serde(default)]
+    teacher: Option<String>,
     critic: bool,
     kl_in_reward: bool,
     adaptive_entropy: bool,
@@ -86,6 +89,7 @@ impl Parts {
             ("problems_fingerprint", "fingerprint of the problems"),
             ("policy", "policy"),
             ("reference", "reference"),
+            ("teacher", "teacher"),
             ("critic", "critic"),
             ("kl_in_reward", "KL in the reward"),
             ("adaptive_entropy", "adaptive entropy bonus"),
@@ -309,6 +313,7 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
             problems_fingerprint: collector.problems_fingerprint(),
             policy: learner.description()?.clone(),
             reference: learner.reference.as_ref().map(Reference::name),
+            teacher: learner.teacher.name(),
             critic: learner.critic.is_some(),
             kl_in_reward: learner.controllers.kl_in_reward.is_some(),
             adaptive_entropy: learner.controllers.entropy.is_some(),

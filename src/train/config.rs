@@ -7,7 +7,7 @@ use super::optimizer::OptimizerConfig;
 use super::schedule::Schedule;
 use super::scorer::ScoringConfig;
 use crate::advantage::{AdvantageEstimator, Estimator};
-use crate::loss::{AdaptiveEntropy, KlPenalty, PolicyObjective, ValueLossConfig};
+use crate::loss::{AdaptiveEntropy, KlEstimator, KlPenalty, PolicyObjective, ValueLossConfig};
 use crate::policy::{LogProbConfig, ReferenceSync};
 use crate::rollout::GenerationConfig;
 use crate::{Error, Result};
@@ -263,7 +263,25 @@ impl TrainerConfig {
                 "at least one token, usually the tokenizer's stop_tokens()",
             ));
         }
+        self.check_kl_gradient()?;
         self.check_controllers()
+    }
+
+    /// Refuses a KL term whose gradient says nothing: k1 is a difference of log-probs, and the expected gradient of a log-prob under
+    /// the policy's own tokens is 0.
+    fn check_kl_gradient(&self) -> Result<()> {
+        let vanishes = |kl: KlPenalty| {
+            kl.estimator == KlEstimator::K1 && !kl.straight_through && !kl.importance_corrected
+        };
+        match self.objective.kl.filter(|kl| vanishes(*kl)) {
+            None => Ok(()),
+            Some(_) => Err(Error::config(
+                "objective.kl.estimator",
+                "k1",
+                "k2 or k3, or k1 with straight_through or importance_corrected, or k1 in kl_in_reward: the gradient of a plain k1 in \
+                 the loss is noise around 0 on the policy's own tokens, whatever the reference says",
+            )),
+        }
     }
 
     /// Refuses coefficients that are to move where there is nothing to multiply.
@@ -336,10 +354,12 @@ impl TrainerConfig {
 
     /// Whether some term reads the reference policy.
     pub fn needs_reference(&self) -> bool {
-        self.objective.kl.is_some()
-            || self.kl_in_reward.is_some()
-            || self.measure_kl
-            || self.advantage.needs_ref_log_probs()
+        self.pulls_to_reference() || self.advantage.needs_ref_log_probs()
+    }
+
+    /// Whether a KL term or its measurement reads the reference policy.
+    pub(super) fn pulls_to_reference(&self) -> bool {
+        self.objective.kl.is_some() || self.kl_in_reward.is_some() || self.measure_kl
     }
 
     /// Optimizer updates a step.

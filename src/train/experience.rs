@@ -24,6 +24,8 @@ pub(super) struct Experience {
     /// Values of the critic before the first update, if there is one.
     pub values: Option<PerToken>,
     pub advantages: Advantages,
+    /// The share of the rollouts that a teacher beside the reference has read, if there is one.
+    pub taught: Option<f64>,
 }
 
 /// Calls `compute` on micro-batches of all rollouts, each on one of the learners, and puts the rows in the order of the rollouts.

@@ -15,6 +15,7 @@ use super::optimizer::Optimizer;
 use super::sampler_metrics::sampler_metrics;
 use super::scorer::{Scorer, ScoringConfig};
 use super::step_metrics::{StepTimes, mean, step_metrics};
+use super::teacher::AdvantageTeacher;
 use super::usage::Passes;
 use crate::advantage::{
     AdvantageEstimator, AdvantageInput, Advantages, Components, Probabilities, TurnCredit,
@@ -45,7 +46,7 @@ impl<M: PolicyModel> Reference<M> {
         }
     }
 
-    fn log_probs(
+    pub fn log_probs(
         &self,
         learners: &LearnerGroup,
         rollouts: &RolloutBuffer,
@@ -67,6 +68,8 @@ pub struct Learner<M: PolicyModel, V: ValueModel> {
     pub(super) policy: M,
     pub(super) optimizer: Optimizer,
     pub(super) reference: Option<Reference<M>>,
+    /// Whom advantages compare with in place of the reference.
+    pub(super) teacher: AdvantageTeacher,
     pub(super) critic: Option<Critic<V>>,
     pub(super) controllers: Controllers,
     pub(super) learners: LearnerGroup,
@@ -109,6 +112,7 @@ impl<M: PolicyModel, V: ValueModel> Learner<M, V> {
             config,
             policy,
             reference: None,
+            teacher: AdvantageTeacher::default(),
             critic: None,
             reward_names: Vec::new(),
             reward_weights: Vec::new(),
@@ -121,13 +125,21 @@ impl<M: PolicyModel, V: ValueModel> Learner<M, V> {
     /// What the work of a step is multiplied by.
     pub(super) fn passes(&self) -> Passes {
         let config = &self.config;
-        let reference = f64::from(u8::from(self.reference.is_some()));
-        let old = f64::from(u8::from(self.wants_old_log_probs()));
+        let scores = [
+            self.reads_reference(),
+            self.teacher.is_given(),
+            self.wants_old_log_probs(),
+        ];
         Passes {
             devices: self.learners.size(),
-            scoring: reference + old,
+            scoring: scores.into_iter().map(u8::from).sum::<u8>().into(),
             updates: config.passes as f64,
         }
+    }
+
+    /// Whether the reference scores the rollouts as they are; a teacher takes its place in advantages.
+    fn reads_reference(&self) -> bool {
+        self.reference.is_some() && (self.config.pulls_to_reference() || !self.teacher.is_given())
     }
 
     /// Whether the log-probs of the policy before the first update are computed.
@@ -234,6 +246,11 @@ impl<M: PolicyModel, V: ValueModel> Learner<M, V> {
         metrics.extend(sampler_metrics(&self.config.objective, &experience)?);
         metrics.insert("num_tokens".into(), progress.tokens as f64);
         metrics.insert("skipped_steps".into(), progress.skipped as f64);
+        metrics.extend(
+            experience
+                .taught
+                .map(|share| ("teacher/share".to_string(), share)),
+        );
         metrics.extend(mean(&greedy).map(|greedy| ("baseline/reward".to_string(), greedy)));
         // A policy that did not move has no KL to react to.
         if let Some(&kl) = metrics.get("kl").filter(|_| !updates.policy.is_empty()) {
@@ -319,7 +336,7 @@ impl<M: PolicyModel, V: ValueModel> Learner<M, V> {
         } else {
             (None, None)
         };
-        let reference = self.reference.as_ref();
+        let reference = self.reference.as_ref().filter(|_| self.reads_reference());
         let ref_log_probs = reference
             .map(|reference| reference.log_probs(&self.learners, &rollouts, &config))
             .transpose()?;
@@ -327,6 +344,10 @@ impl<M: PolicyModel, V: ValueModel> Learner<M, V> {
         let values = critic
             .map(|critic| values(&self.learners, &critic.model, &rollouts, &config))
             .transpose()?;
+        let taught = match &old_log_probs {
+            Some(policy) => self.teacher.taught(self, policy, &rollouts)?,
+            None => None,
+        };
         let penalties = self.kl_penalties(old_log_probs.as_ref(), ref_log_probs.as_ref())?;
         let token_rewards = added(penalties, rollouts.token_rewards())?;
         let components = self.components(&rollouts);
@@ -361,7 +382,10 @@ impl<M: PolicyModel, V: ValueModel> Learner<M, V> {
             }),
             baselines,
             policy_log_probs: old_log_probs.as_ref(),
-            ref_log_probs: ref_log_probs.as_ref(),
+            ref_log_probs: taught
+                .as_ref()
+                .map(|taught| &taught.log_probs)
+                .or(ref_log_probs.as_ref()),
             probabilities,
             ..AdvantageInput::new(&scores, &groups, &lengths)
         })?;
@@ -378,6 +402,7 @@ impl<M: PolicyModel, V: ValueModel> Learner<M, V> {
             ref_log_probs,
             values,
             advantages,
+            taught: taught.map(|taught| taught.share),
         })
     }
 

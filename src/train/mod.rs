@@ -10,6 +10,7 @@ mod config;
 mod controllers;
 mod critic;
 pub mod diagnosis;
+mod distill;
 mod dynamic_sampling;
 mod episode_metrics;
 mod evaluate;
@@ -32,6 +33,7 @@ mod sft;
 mod sharded;
 mod source;
 mod step_metrics;
+mod teacher;
 mod trained;
 mod trainer;
 mod update;
@@ -43,6 +45,10 @@ pub use builder::TrainerBuilder;
 pub use checkpoint::latest_checkpoint;
 pub use collector::{Collected, Collector, PolicyState};
 pub use config::{AdaptiveTarget, CriticConfig, KlInReward, TrainerConfig};
+pub use distill::{
+    DistillConfig, DistillData, DistillReport, Distiller, ModelTeacher, Teacher, TeacherStates,
+    TopRecord, TopTeacher,
+};
 pub use dynamic_sampling::{DynamicSampling, Exhausted};
 pub use evaluate::{Evaluation, EvaluationConfig, evaluate, pass_at_k};
 pub use learner::Learner;
@@ -59,5 +65,6 @@ pub use schedule::{Decay, Schedule};
 pub use scorer::{ModelScorer, Scorer, ScoringConfig};
 pub use sft::{Demonstration, SftConfig, SftReport, supervise};
 pub use source::{OnPolicy, RolloutSource};
+pub use teacher::{SuccessfulSibling, TeacherContext};
 pub use trainer::Trainer;
 pub use zero_std::zero_std;

@@ -22,7 +22,8 @@ pub struct ScoringConfig {
 ///
 /// Given to [`TrainerBuilder::reference`](super::TrainerBuilder::reference) it takes the place of the trainer's own reference
 /// policy: the KL terms pull towards it, and advantage estimators that ask for it
-/// ([`AdvantageEstimator::needs_ref_log_probs`](crate::advantage::AdvantageEstimator::needs_ref_log_probs)) compare with it. It
+/// ([`AdvantageEstimator::needs_ref_log_probs`](crate::advantage::AdvantageEstimator::needs_ref_log_probs)) compare with it. Given to
+/// [`TrainerBuilder::teacher`](super::TrainerBuilder::teacher) it is what these estimators compare with, and the reference stays what it is. It
 /// may be another model with the same vocabulary ([`ModelScorer`]), a server, or a file.
 pub trait Scorer: Send {
     /// `ln pi(y_t)` in nats for each trained token of each rollout, without a gradient.

@@ -17,6 +17,28 @@ fn message(result: rlvr::Result<Rl>) -> String {
 }
 
 #[test]
+fn a_k1_with_a_gradient_is_no_wrong_setting() {
+    let plain = KlPenalty::new(0.1, KlEstimator::K1);
+    for kl in [
+        KlPenalty {
+            straight_through: true,
+            ..plain
+        },
+        KlPenalty {
+            importance_corrected: true,
+            ..plain
+        },
+        KlPenalty::new(0.1, KlEstimator::K2),
+    ] {
+        let config = TrainerConfig {
+            objective: PolicyObjective::grpo().with_kl(Some(kl)),
+            ..toy::config()
+        };
+        config.validate().unwrap();
+    }
+}
+
+#[test]
 fn wrong_settings_are_refused_with_their_name_and_value() {
     type Change = fn(&mut TrainerConfig);
     let kl = |coef, target, horizon| KlInReward {
@@ -63,6 +85,10 @@ fn wrong_settings_are_refused_with_their_name_and_value() {
         ("kl.coef", "0", |c| {
             c.objective =
                 PolicyObjective::grpo().with_kl(Some(KlPenalty::new(0.0, KlEstimator::K3)));
+        }),
+        ("objective.kl.estimator", "k1", |c| {
+            c.objective =
+                PolicyObjective::grpo().with_kl(Some(KlPenalty::new(0.1, KlEstimator::K1)));
         }),
         ("entropy_coef", "NaN", |c| {
             c.objective.entropy_coef = f64::NAN;

@@ -115,6 +115,7 @@ fn estimate(estimator: &Estimator, rows: &[Row]) -> crate::Result<Advantages> {
         .with_values(&values)
         .with_components(&parts, &[1.0, 0.5])
         .with_baselines(&baselines)
+        .with_log_probs(&log_probs, &values)
         .with_probabilities(Probabilities {
             log_probs: &log_probs,
             sum_pi_squared: &squares,

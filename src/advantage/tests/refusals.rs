@@ -119,7 +119,15 @@ fn what_an_estimator_needs_and_does_not_get_is_named() {
 
 #[test]
 fn a_kl_in_the_reward_is_refused_where_a_group_is_divided_by_its_own_spread() {
-    let refused = ["group", "pass_at_k", "gdpo", "max_rl", "mt_grpo", "gigpo"];
+    let refused = [
+        "group",
+        "pass_at_k",
+        "gdpo",
+        "max_rl",
+        "mt_grpo",
+        "gigpo",
+        "distillation",
+    ];
     for estimator in Estimator::all() {
         let (name, got) = (estimator.name(), estimator.validate_kl_in_reward());
         assert_eq!(got.is_err(), refused.contains(&name), "{name}: {got:?}");
@@ -371,6 +379,7 @@ fn every_estimator_reads_by_its_name() {
             .with_values(&none)
             .with_baselines(&[])
             .with_components(&[], &[1.0])
+            .with_log_probs(&none, &none)
             .with_probabilities(nothing);
         assert!(estimator.estimate(&input).unwrap().per_token.is_empty());
     }

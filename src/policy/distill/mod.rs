@@ -1,0 +1,9 @@
+//! How far a student is from a teacher at every token, with an exact gradient and without `[B, T, V]`.
+
+mod divergence;
+mod tokens;
+mod top;
+
+pub use divergence::Divergence;
+pub use tokens::{DistilledTokens, TopAgreement};
+pub use top::{TopLogProbs, TopTokens};

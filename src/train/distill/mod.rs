@@ -1,0 +1,12 @@
+//! Distillation: a student learns a teacher's distributions, on completions of its own and on demonstrations.
+
+mod checkpoint;
+mod config;
+mod data;
+mod distiller;
+mod teacher;
+
+pub use config::DistillConfig;
+pub use data::DistillData;
+pub use distiller::{DistillReport, Distiller};
+pub use teacher::{ModelTeacher, Teacher, TeacherStates, TopRecord, TopTeacher};

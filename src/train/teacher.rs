@@ -1,0 +1,218 @@
+//! A teacher for advantages: another scorer than the reference, or another prompt than the policy had.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::experience::scored;
+use super::learner::Learner;
+use super::scorer::Scorer;
+use crate::Result;
+use crate::policy::{PolicyModel, ValueModel};
+use crate::prompt::{Problem, Tokenizer};
+use crate::types::{PerToken, Rollout, RolloutBuffer, RolloutGroup};
+
+/// What a teacher reads in place of a completion's prompt: the answer, a hint, feedback, another completion.
+///
+/// With it a policy can teach itself: whoever knows more finds other tokens likely. Given to
+/// [`TrainerBuilder::teacher_context`](super::TrainerBuilder::teacher_context).
+pub trait TeacherContext: Send {
+    /// The prompt's tokens for the teacher of completion `rollout` of `group`, which has been scored; `None` if there is nothing
+    /// that it knows more: the completion is then not distilled.
+    ///
+    /// # Errors
+    /// If the prompt cannot be written.
+    fn prompt(&self, group: &RolloutGroup, rollout: usize) -> Result<Option<Vec<u32>>>;
+
+    /// What a checkpoint says about it; a trainer with a context of another name does not load it.
+    fn name(&self) -> String;
+}
+
+/// The text that a teacher reads, given a problem and a solution.
+type Template = dyn Fn(&Problem, &str) -> String + Send + Sync;
+
+/// The teacher is shown a successful completion of the same group (SDPO, arXiv 2601.20802, without its textual feedback).
+///
+/// It is the first *other* one whose total reward is at least `success`. A completion without one is not distilled, so a problem
+/// that no completion solves teaches nothing.
+///
+/// ```text
+/// A_t = ln pi_teacher(y_t | problem, successful sibling, y_<t) - ln pi(y_t | problem, y_<t)
+/// ```
+///
+/// In SDPO the teacher is a moving average of the policy: the trainer's reference with
+/// [`ReferenceSync::MovingAverage`](crate::policy::ReferenceSync::MovingAverage).
+///
+/// ```
+/// use rlvr::prompt::{CharTokenizer, Problem, Tokenizer};
+/// use rlvr::train::{SuccessfulSibling, TeacherContext};
+/// use rlvr::types::{Rollout, RolloutGroup};
+///
+/// let tokenizer = CharTokenizer::new("0123456789+=;", &[])?;
+/// let rollout = |text: &str, reward| Rollout {
+///     reward: Some(reward),
+///     ..Rollout::new(tokenizer.encode(text).unwrap(), vec![-0.5; text.len()], text)
+/// };
+/// let group = RolloutGroup::new(
+///     Problem::new("1+1=", "2"),
+///     tokenizer.encode("1+1=")?,
+///     vec![rollout("3", 0.0), rollout("2", 1.0)],
+/// );
+/// let context = SuccessfulSibling::new(tokenizer.clone(), 1.0)
+///     .with_template(|problem, solution| format!("{}{solution};{}", problem.prompt, problem.prompt));
+/// assert_eq!(context.prompt(&group, 0)?, Some(tokenizer.encode("1+1=2;1+1=")?));
+/// assert_eq!(context.prompt(&group, 1)?, None);
+/// # Ok::<(), rlvr::Error>(())
+/// ```
+pub struct SuccessfulSibling {
+    tokenizer: Arc<dyn Tokenizer>,
+    success: f64,
+    template: Box<Template>,
+}
+
+impl SuccessfulSibling {
+    /// A completion is successful from a total reward of `success` on. `tokenizer` is the policy's.
+    pub fn new(tokenizer: impl Tokenizer + 'static, success: f64) -> Self {
+        Self {
+            tokenizer: Arc::new(tokenizer),
+            success,
+            template: Box::new(|problem, solution| {
+                format!(
+                    "{}\n\nA correct solution:\n\n{solution}\n\nSolve the problem in your own words.",
+                    problem.prompt
+                )
+            }),
+        }
+    }
+
+    /// The same with another text for the teacher, which the tokenizer encodes as a prompt.
+    #[must_use]
+    pub fn with_template(
+        mut self,
+        template: impl Fn(&Problem, &str) -> String + Send + Sync + 'static,
+    ) -> Self {
+        self.template = Box::new(template);
+        self
+    }
+}
+
+impl TeacherContext for SuccessfulSibling {
+    fn prompt(&self, group: &RolloutGroup, rollout: usize) -> Result<Option<Vec<u32>>> {
+        let succeeded =
+            |(other, sibling): &(usize, &Rollout)| *other != rollout && self.is_success(sibling);
+        let Some((_, sibling)) = group.rollouts.iter().enumerate().find(succeeded) else {
+            return Ok(None);
+        };
+        let text = (self.template)(&group.problem, &sibling.text);
+        self.tokenizer.encode_prompt(&text).map(Some)
+    }
+
+    fn name(&self) -> String {
+        format!("successful_sibling({})", self.success)
+    }
+}
+
+impl SuccessfulSibling {
+    fn is_success(&self, rollout: &Rollout) -> bool {
+        rollout
+            .total_reward()
+            .is_some_and(|reward| reward >= self.success)
+    }
+}
+
+impl fmt::Debug for SuccessfulSibling {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SuccessfulSibling")
+            .field("success", &self.success)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The parts of a teacher that a trainer was given.
+#[derive(Default)]
+pub(super) struct AdvantageTeacher {
+    /// In place of the reference.
+    pub scorer: Option<Box<dyn Scorer>>,
+    /// In place of the prompts.
+    pub context: Option<Box<dyn TeacherContext>>,
+}
+
+impl AdvantageTeacher {
+    /// Whether there is one beside the reference.
+    pub fn is_given(&self) -> bool {
+        self.scorer.is_some() || self.context.is_some()
+    }
+
+    /// What a checkpoint says about it.
+    pub fn name(&self) -> Option<String> {
+        let scorer = self.scorer.as_ref().map(|scorer| scorer.name());
+        let context = self.context.as_ref().map(|context| context.name());
+        match (scorer, context) {
+            (Some(scorer), Some(context)) => Some(format!("{scorer} with {context}")),
+            (Some(name), None) | (None, Some(name)) => Some(name),
+            (None, None) => None,
+        }
+    }
+
+    /// What it thinks of the rollouts of a step, if there is one; `policy` holds their log-probs under the policy.
+    pub fn taught<M: PolicyModel, V: ValueModel>(
+        &self,
+        learner: &Learner<M, V>,
+        policy: &PerToken,
+        rollouts: &RolloutBuffer,
+    ) -> Result<Option<Taught>> {
+        if !self.is_given() {
+            return Ok(None);
+        }
+        let (learners, config) = (&learner.learners, &learner.config.scoring());
+        let score = |rollouts: &RolloutBuffer| match (&self.scorer, &learner.reference) {
+            _ if rollouts.is_empty() => Ok(PerToken::default()),
+            (Some(scorer), _) => scored(learners, scorer.as_ref(), rollouts, config),
+            (None, Some(reference)) => reference.log_probs(learners, rollouts, config),
+            (None, None) => Ok(PerToken::default()),
+        };
+        let Some(context) = &self.context else {
+            let (log_probs, share) = (score(rollouts)?, 1.0);
+            return Ok(Some(Taught { log_probs, share }));
+        };
+        let (shown, rows) = in_context(context.as_ref(), rollouts, learner.policy.max_positions())?;
+        // Where it has nothing to say it says what the policy does, and nothing is learned.
+        let mut log_probs = policy.clone();
+        for (&row, scores) in rows.iter().zip(score(&shown)?.rows()) {
+            log_probs[row].copy_from_slice(scores);
+        }
+        let share = rows.len() as f64 / rollouts.len().max(1) as f64;
+        Ok(Some(Taught { log_probs, share }))
+    }
+}
+
+/// What a teacher thinks of the rollouts of a step.
+pub(super) struct Taught {
+    pub log_probs: PerToken,
+    /// The share of the rollouts that it has read.
+    pub share: f64,
+}
+
+/// The completions that a teacher can read, each in a group of its own with the teacher's prompt, and which rollouts they are: those that
+/// the context has a prompt for, and that have at most `positions` tokens with it, the last not counted.
+fn in_context(
+    context: &dyn TeacherContext,
+    rollouts: &RolloutBuffer,
+    positions: usize,
+) -> Result<(RolloutBuffer, Vec<usize>)> {
+    let (mut shown, mut rows, mut row) = (RolloutBuffer::new(), Vec::new(), 0);
+    for group in &rollouts.groups {
+        for (index, rollout) in group.rollouts.iter().enumerate() {
+            let prompt = context.prompt(group, index)?;
+            let fits = |prompt: &Vec<u32>| {
+                !prompt.is_empty() && prompt.len() + rollout.tokens.len() <= positions + 1
+            };
+            if let Some(prompt) = prompt.filter(fits) {
+                let alone = vec![rollout.clone()];
+                shown.push(RolloutGroup::new(group.problem.clone(), prompt, alone));
+                rows.push(row);
+            }
+            row += 1;
+        }
+    }
+    Ok((shown, rows))
+}
