@@ -128,6 +128,7 @@ pub use length::{CosineLengthReward, KimiLengthReward, LengthUnit, SoftOverlongR
 #[cfg(feature = "math")]
 pub use math_reward::{Judged, MathReward, MathRewardConfig, Undecided};
 pub use model::ModelReward;
+pub(crate) use model::tokens_to_score;
 #[cfg(feature = "math")]
 pub use rlvr_math::{ExtractConfig, Extracted, Extractor, Rule, Tags, Thinking};
 pub use set::{Gate, Missing, RewardOptions, RewardSet, RewardSetBuilder};
