@@ -196,7 +196,7 @@ fn scores_of_any_size_have_a_loss_and_a_gradient() {
         };
         assert!(margin.abs() > 200.0, "{margin}");
         assert_close(wrong.metrics.loss, margin.abs(), 1e-6, 0.0, backend);
-        assert_eq!(right.metrics.loss, 0.0);
+        assert!(right.metrics.loss < 1e-60, "{right:?}");
         // The slope of the loss is -1 in the margin where it is wrong, and 0 where it is right.
         assert!(wrong.update.grad_norm > 0.1, "{wrong:?}");
         assert!(right.update.grad_norm < 1e-6, "{right:?}");
