@@ -435,6 +435,20 @@ fn what_cannot_be_learned_from_is_refused_before_the_first_update() {
 }
 
 #[test]
+fn a_configuration_is_read_with_its_defaults_and_nothing_unknown() {
+    let text = r#"{"epochs": 2, "centering": 0.01, "optimizer": {"schedule": {"peak": 6e-6}}}"#;
+    let read: RewardModelConfig = serde_json::from_str(text).unwrap();
+    let expected = RewardModelConfig {
+        epochs: 2,
+        centering: 0.01,
+        optimizer: optimizer(6e-6),
+        ..RewardModelConfig::default()
+    };
+    assert_eq!(read, expected);
+    assert!(serde_json::from_str::<RewardModelConfig>(r#"{"epoch": 2}"#).is_err());
+}
+
+#[test]
 fn training_ends_when_it_is_told_to() {
     let mut model = model(0, &devices().remove(0).1);
     let mut updates = 0;
