@@ -93,7 +93,7 @@
 //! | `tensorboard` | | TensorBoard's event files; needs no further package |
 //! | `mpi` | | several learners as processes under MPI ([`train::Learners`]); needs an MPI library and libclang |
 //! | `hf` | | open weights, tokenizers and chat templates in Hugging Face folders: [`policy::hf`], [`prompt::hf`] |
-//! | `remote` | | completions from vLLM and SGLang, whose weights follow: [`rollout::remote`]; implies `hf` |
+//! | `remote` | | completions from vLLM and SGLang, whose weights follow: [`rollout::remote`]; judges behind a chat protocol: [`reward::judge`]; implies `hf` |
 //! | `remote-tls` | | the same over `https://` |
 //! | `openenv` | | environments of OpenEnv servers, over WebSocket: `environment::openenv` |
 

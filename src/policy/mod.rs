@@ -36,4 +36,5 @@ pub use reference::{ReferencePolicy, ReferenceSync};
 pub use scored::ScoredTokens;
 pub use squared::squared_probabilities;
 pub use tokens::TokenBatch;
+pub(crate) use value::values_after_last;
 pub use value::{ValueHead, ValueModel, ValuePass};

@@ -10,7 +10,7 @@ use super::forward_pass::PrefixedBatch;
 use super::gradients::{GradientSum, on_tape_of};
 use super::log_probs::in_f32;
 use super::scored::{loss_scale, unscaled, zeroed_where_idle};
-use crate::Result;
+use crate::{Result, host};
 
 /// A model that estimates, at every token, the reward still to come.
 pub trait ValueModel: Module {
@@ -32,6 +32,13 @@ pub trait ValueModel: Module {
 
     /// The device that the parameters live on.
     fn device(&self) -> Device;
+}
+
+/// The last value of each row, `[N]`: the value after its last token. `values` are those of rows of these lengths, each at least 1.
+pub(crate) fn values_after_last(values: Tensor<2>, lengths: &[usize]) -> Tensor<1> {
+    let last: Vec<usize> = lengths.iter().map(|length| length - 1).collect();
+    let last = host::indices(&last, &values.device());
+    values.gather(1, last.unsqueeze_dim(1)).squeeze_dim(1)
 }
 
 /// Takes the gradient at the values to the parameters.
@@ -110,6 +117,13 @@ impl<M: PolicyModel> ValueHead<M> {
             bias: Some(Param::from_tensor(Tensor::zeros([1], &device))),
         };
         Self { trunk, head }
+    }
+
+    /// The same without the bias `b`, as the reward models of `transformers` are. Pairs of responses do not determine it.
+    #[must_use]
+    pub fn without_bias(mut self) -> Self {
+        self.head.bias = None;
+        self
     }
 
     /// The values of `hidden` `[N, D]`: `[N]`.

@@ -14,6 +14,7 @@
 //! | [`CountdownReward`] | the expression uses the numbers once each and is worth the target | `numbers`, `target` |
 //! | [`TaskReward`] | the answer to a [reasoning task](crate::prompt::tasks) is right, less if a part is | depends on the task |
 //! | [`ModelReward`] | (any number, by a reward model) | a [`ValueModel`](crate::policy::ValueModel) |
+//! | [`JudgeReward`](judge::JudgeReward) | (0 to 1, by a language model as a judge) | a [`Judge`](judge::Judge) |
 //! | [`CodeReward`](code::CodeReward) | 1 if the program passes its tests, or their share (feature `code`) | the tests |
 //! | [`FnReward`] | (any number, by a closure) | - |
 //!
@@ -57,7 +58,7 @@
 //! # Ok::<(), rlvr::Error>(())
 //! ```
 //!
-//! Text is matched as it is, case and all. But for [`ModelReward`] everything here is host code on text: no tensor, no
+//! Text is matched as it is, case and all. But for [`ModelReward`] and [`judge`] everything here is host code on text: no tensor, no
 //! model, no tokenizer.
 //!
 //! # Combining rewards
@@ -99,6 +100,7 @@ pub(crate) mod failures;
 mod form;
 mod group;
 mod input;
+pub mod judge;
 mod length;
 #[cfg(feature = "math")]
 mod math_reward;
@@ -128,6 +130,7 @@ pub use length::{CosineLengthReward, KimiLengthReward, LengthUnit, SoftOverlongR
 #[cfg(feature = "math")]
 pub use math_reward::{Judged, MathReward, MathRewardConfig, Undecided};
 pub use model::ModelReward;
+pub(crate) use model::tokens_to_score;
 #[cfg(feature = "math")]
 pub use rlvr_math::{ExtractConfig, Extracted, Extractor, Rule, Tags, Thinking};
 pub use set::{Gate, Missing, RewardOptions, RewardSet, RewardSetBuilder};

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::setters::with_name;
 use super::{Reward, RewardError, RewardInput};
-use crate::policy::{TokenBatch, ValueModel};
+use crate::policy::{TokenBatch, ValueModel, values_after_last};
 use crate::prompt::Tokenizer;
 use crate::types::FinishReason;
 use crate::{Error, Result, host};
@@ -13,8 +13,36 @@ use crate::{Error, Result, host};
 /// How many completions one forward pass reads.
 const BATCH: usize = 16;
 
-/// The text that the model reads for a completion.
-type Template = dyn Fn(&RewardInput) -> String + Send + Sync;
+/// What the model reads for a completion.
+enum Form {
+    /// A text.
+    Text(Box<dyn Fn(&RewardInput) -> String + Send + Sync>),
+    /// The prompt as a turn, and the completion as the reply to it.
+    Conversation,
+}
+
+/// The tokens that a reward model reads: those of one text, or of a turn and the reply to it; and the stop token if the completion
+/// has one.
+pub(crate) fn tokens_to_score(
+    tokenizer: &dyn Tokenizer,
+    conversation: bool,
+    prompt: &str,
+    completion: &str,
+    stopped: bool,
+) -> Result<Vec<u32>> {
+    let mut tokens = match conversation {
+        true => [
+            tokenizer.encode_prompt(prompt)?,
+            tokenizer.encode(completion)?,
+        ]
+        .concat(),
+        false => tokenizer.encode(&[prompt, completion].concat())?,
+    };
+    if stopped {
+        tokens.extend(tokenizer.stop_tokens().first());
+    }
+    Ok(tokens)
+}
 
 /// The score of a reward model: its value after the last token of prompt and completion.
 ///
@@ -22,8 +50,8 @@ type Template = dyn Fn(&RewardInput) -> String + Send + Sync;
 /// reward = V(x_1 .. x_T),   x = tokens of prompt + completion, and the stop token if the completion stopped
 /// ```
 ///
-/// The model is any [`ValueModel`], such as a [`ValueHead`](crate::policy::ValueHead) that was trained on preferences, with
-/// its own tokenizer, which need not be the policy's. Completions are read in batches of 16, padded to the longest; the score
+/// The model is any [`ValueModel`], such as a [`ValueHead`](crate::policy::ValueHead) that was trained on preferences
+/// ([`train_reward_model`](crate::train::train_reward_model)), with its own tokenizer, which need not be the policy's. Completions are read in batches of 16, padded to the longest; the score
 /// of a completion does not depend on the others beyond float rounding. No gradient is recorded, and one forward pass runs at
 /// a time.
 ///
@@ -64,7 +92,7 @@ pub struct ModelReward<V: ValueModel> {
     name: String,
     model: Mutex<V>,
     tokenizer: Arc<dyn Tokenizer>,
-    template: Box<Template>,
+    form: Form,
     batch: usize,
     max_tokens: Option<usize>,
 }
@@ -76,7 +104,9 @@ impl<V: ValueModel> ModelReward<V> {
             name: "model".into(),
             model: Mutex::new(model.valid()),
             tokenizer,
-            template: Box::new(|input| [input.prompt(), input.completion()].concat()),
+            form: Form::Text(Box::new(|input| {
+                [input.prompt(), input.completion()].concat()
+            })),
             batch: BATCH,
             max_tokens: None,
         }
@@ -84,13 +114,21 @@ impl<V: ValueModel> ModelReward<V> {
 
     with_name!();
 
-    /// The same reward with another text for the model to read, such as the chat format that it was trained on.
+    /// The same reward with another text for the model to read, such as the completion alone.
     #[must_use]
     pub fn with_template(
         mut self,
         template: impl Fn(&RewardInput) -> String + Send + Sync + 'static,
     ) -> Self {
-        self.template = Box::new(template);
+        self.form = Form::Text(Box::new(template));
+        self
+    }
+
+    /// The same reward for a model that was trained on conversations: it reads the prompt as a turn of the user
+    /// ([`Tokenizer::encode_prompt`]) and the completion as the reply to it.
+    #[must_use]
+    pub fn with_conversation(mut self) -> Self {
+        self.form = Form::Conversation;
         self
     }
 
@@ -109,10 +147,14 @@ impl<V: ValueModel> ModelReward<V> {
     }
 
     fn tokens(&self, input: &RewardInput) -> Result<Vec<u32>, RewardError> {
-        let mut tokens = self.tokenizer.encode(&(self.template)(input))?;
-        if input.rollout.finish == FinishReason::Stop {
-            tokens.extend(self.tokenizer.stop_tokens().first());
-        }
+        let stopped = input.rollout.finish == FinishReason::Stop;
+        let read = |conversation, prompt: &str, completion| {
+            tokens_to_score(&self.tokenizer, conversation, prompt, completion, stopped)
+        };
+        let tokens = match &self.form {
+            Form::Text(template) => read(false, &template(input), "")?,
+            Form::Conversation => read(true, input.prompt(), input.completion())?,
+        };
         let most = self.max_tokens.unwrap_or(usize::MAX);
         match tokens.len() {
             0 => Err("prompt and completion are empty; the model has nothing to read".into()),
@@ -129,10 +171,10 @@ impl<V: ValueModel> ModelReward<V> {
         // A panic inside of a forward leaves the parameters as they were.
         let model = self.model.lock().unwrap_or_else(PoisonError::into_inner);
         let batch = TokenBatch::from_rows(rows, &model.device())?;
-        let width = batch.width();
-        let values = host::floats(model.values(&batch.into())?, "the reward model's values")?;
-        let last = |(values, row): (&[f32], &Vec<u32>)| f64::from(values[row.len() - 1]);
-        Ok(values.chunks_exact(width).zip(rows).map(last).collect())
+        let lengths = batch.lengths.clone();
+        let scores = values_after_last(model.values(&batch.into())?, &lengths);
+        let scores = host::floats(scores, "the reward model's scores")?;
+        Ok(scores.into_iter().map(f64::from).collect())
     }
 }
 

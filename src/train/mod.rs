@@ -25,6 +25,7 @@ mod problems;
 mod recipe;
 mod rejection;
 mod reward_metrics;
+mod reward_model;
 mod run;
 mod sampler_metrics;
 mod schedule;
@@ -59,6 +60,10 @@ pub use optimizer::{Optimizer, OptimizerConfig, UpdateReport, global_norm};
 pub use problems::{Draw, ProblemSource, ShuffledProblems};
 pub use rejection::{
     KeptCompletion, RejectionConfig, RejectionReport, RejectionSampler, read_kept,
+};
+pub use reward_model::{
+    LabeledResponse, PreferencePair, RewardExamples, RewardModelConfig, RewardModelMetrics,
+    RewardModelReport, evaluate_reward_model, train_reward_model,
 };
 pub use run::{RunCheckpoints, RunConfig, RunEnd, RunEvaluation};
 pub use schedule::{Decay, Schedule};

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use burn::module::Module;
 
-use super::config::to_fields;
+use super::config::{Task, to_fields};
 use super::peft::write_adapters;
 use super::{LoadOptions, SaveOptions, load, save};
 use crate::policy::PolicyModel;
@@ -13,7 +13,7 @@ use crate::{Error, Result};
 
 /// Writes `model` to the folder `to`, unless it has adapters or a shape that no supported architecture has.
 pub(crate) fn export(model: &CausalModel, to: &Path) -> Result<bool> {
-    if model.has_adapters() || to_fields(model.config()).is_err() {
+    if model.has_adapters() || to_fields(model.config(), Task::CausalLm).is_err() {
         return Ok(false);
     }
     save(&model.valid(), to, &SaveOptions::default())?;

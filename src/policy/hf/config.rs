@@ -27,33 +27,66 @@ pub enum Architecture {
     SmolLm3,
 }
 
+/// What stands on the layers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Task {
+    /// An unembedding.
+    CausalLm,
+    /// One linear unit without a bias, `score`: a reward model.
+    Score,
+}
+
+impl Task {
+    /// Both.
+    pub(super) const ALL: [Self; 2] = [Self::Score, Self::CausalLm];
+
+    /// The class of an architecture with this on it.
+    pub(super) fn class(self, architecture: &str) -> String {
+        let end = match self {
+            Self::CausalLm => "ForCausalLM",
+            Self::Score => "ForSequenceClassification",
+        };
+        format!("{architecture}{end}")
+    }
+}
+
 impl Architecture {
-    /// All of them, each with the class and the `model_type` that name it in `config.json`.
+    /// All of them, each with what its classes begin with and the `model_type` that name it in `config.json`.
     const NAMES: [(Self, &'static str, &'static str); 5] = [
-        (Self::Llama, "LlamaForCausalLM", "llama"),
-        (Self::Mistral, "MistralForCausalLM", "mistral"),
-        (Self::Qwen2, "Qwen2ForCausalLM", "qwen2"),
-        (Self::Qwen3, "Qwen3ForCausalLM", "qwen3"),
-        (Self::SmolLm3, "SmolLM3ForCausalLM", "smollm3"),
+        (Self::Llama, "Llama", "llama"),
+        (Self::Mistral, "Mistral", "mistral"),
+        (Self::Qwen2, "Qwen2", "qwen2"),
+        (Self::Qwen3, "Qwen3", "qwen3"),
+        (Self::SmolLm3, "SmolLM3", "smollm3"),
     ];
 
     /// The architecture that `config` names.
-    fn of(config: &Fields) -> Result<Self> {
+    fn of(config: &Fields, tasks: &[Task]) -> Result<Self> {
         let class = match config.get("architectures") {
             Some(Value::Array(names)) => names.first().and_then(Value::as_str),
             _ => None,
         };
         let model_type = config.get("model_type").and_then(Value::as_str);
         let known = |(_, a, b): &&(Self, &str, &str)| match class {
-            Some(class) => class == *a,
+            Some(class) => tasks.iter().any(|task| class == task.class(a)),
             None => model_type == Some(*b),
         };
         if let Some((architecture, ..)) = Self::NAMES.iter().find(known) {
             return Ok(*architecture);
         }
         let given = class.or(model_type).unwrap_or("not named");
-        let supported = Self::NAMES.map(|(_, class, _)| class).join(", ");
-        Err(config.refuse("architectures", given, format!("one of {supported}")))
+        let classes = |task: &Task| Self::NAMES.map(|(_, name, _)| task.class(name)).join(", ");
+        let supported: Vec<String> = tasks.iter().map(classes).collect();
+        let expected = format!("one of {}", supported.join(", "));
+        Err(config.refuse("architectures", given, expected))
+    }
+
+    /// What the names of its classes begin with.
+    fn name(self) -> &'static str {
+        let own = Self::NAMES
+            .iter()
+            .find(|(architecture, ..)| *architecture == self);
+        own.map_or("", |(_, name, _)| name)
     }
 }
 
@@ -66,18 +99,36 @@ impl Architecture {
 /// If the file is missing or broken, the architecture is not supported, or a setting asks for something that the model does not
 /// have: each is named with what would be right.
 pub fn read_config(folder: impl AsRef<Path>) -> Result<CausalConfig> {
-    let path = folder.as_ref().join(FILE);
-    let text = fs::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
-    let fields: Map<String, Value> =
-        serde_json::from_str(&text).map_err(|reason| Error::model_file(&path, reason))?;
-    parse(&Fields {
-        path: &path,
-        fields: &fields,
-    })
+    let folder = folder.as_ref();
+    parse_fields(folder, &read_fields(folder)?, &[Task::CausalLm])
 }
 
-fn parse(config: &Fields) -> Result<CausalConfig> {
-    let architecture = Architecture::of(config)?;
+/// The fields of the configuration in `folder`.
+pub(super) fn read_fields(folder: &Path) -> Result<Map<String, Value>> {
+    let path = folder.join(FILE);
+    let text = fs::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
+    serde_json::from_str(&text).map_err(|reason| Error::model_file(&path, reason))
+}
+
+/// The configuration of which these are the fields in `folder`, whose class is for one of `tasks`.
+pub(super) fn parse_fields(
+    folder: &Path,
+    fields: &Map<String, Value>,
+    tasks: &[Task],
+) -> Result<CausalConfig> {
+    let path = &folder.join(FILE);
+    parse(&Fields { path, fields }, tasks)
+}
+
+/// The class for `task` of the architecture that these fields name.
+pub(super) fn class(folder: &Path, fields: &Map<String, Value>, task: Task) -> Result<String> {
+    let path = &folder.join(FILE);
+    let architecture = Architecture::of(&Fields { path, fields }, &Task::ALL)?;
+    Ok(task.class(architecture.name()))
+}
+
+fn parse(config: &Fields, tasks: &[Task]) -> Result<CausalConfig> {
+    let architecture = Architecture::of(config, tasks)?;
     use Architecture::*;
     if let Some(method) = config.get("quantization_config") {
         let method = method.get("quant_method").unwrap_or(method);
@@ -140,7 +191,7 @@ fn parse(config: &Fields) -> Result<CausalConfig> {
 ///
 /// # Errors
 /// If none has.
-pub(super) fn to_fields(config: &CausalConfig) -> Result<Map<String, Value>> {
+pub(super) fn to_fields(config: &CausalConfig, task: Task) -> Result<Map<String, Value>> {
     use Architecture::*;
     let layers = config.num_hidden_layers;
     let windowed = &config.windowed_layers;
@@ -163,7 +214,7 @@ pub(super) fn to_fields(config: &CausalConfig) -> Result<Map<String, Value>> {
     let known = Architecture::NAMES
         .iter()
         .find(|(architecture, ..)| has(architecture));
-    let Some((architecture, class, model_type)) = known else {
+    let Some((architecture, name, model_type)) = known else {
         return Err(Error::config(
             "model",
             "a combination of biases, norms, windows and rotations",
@@ -173,7 +224,7 @@ pub(super) fn to_fields(config: &CausalConfig) -> Result<Map<String, Value>> {
     let mut rope = serde_json::to_value(config.rope_scaling).unwrap_or_default();
     rope["rope_theta"] = json!(config.rope_theta);
     let mut fields = json!({
-        "architectures": [class],
+        "architectures": [task.class(name)],
         "model_type": model_type,
         "vocab_size": config.vocab_size,
         "hidden_size": config.hidden_size,
@@ -502,20 +553,20 @@ mod tests {
             ),
         ];
         for (config, model_type) in cases {
-            let fields = to_fields(&config).unwrap();
-            assert_eq!(fields["model_type"], model_type);
-            let path = Path::new("config.json");
-            let read = parse(&Fields {
-                path,
-                fields: &fields,
-            });
-            assert_eq!(read.unwrap(), config, "{fields:?}");
+            for (task, other) in [(Task::CausalLm, Task::Score), (Task::Score, Task::CausalLm)] {
+                let fields = to_fields(&config, task).unwrap();
+                assert_eq!(fields["model_type"], model_type);
+                let read = |task| parse_fields(Path::new("model"), &fields, &[task]);
+                assert_eq!(read(task).unwrap(), config, "{fields:?}");
+                let message = read(other).unwrap_err().to_string();
+                assert!(message.contains("`architectures` is"), "{message}");
+            }
         }
         let nobody = CausalConfig {
             qk_norm: true,
             mlp_bias: true,
             ..base
         };
-        assert!(to_fields(&nobody).is_err());
+        assert!(to_fields(&nobody, Task::CausalLm).is_err());
     }
 }

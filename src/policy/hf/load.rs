@@ -9,7 +9,7 @@ use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
 
 use super::config::read_config;
 use super::files::{TensorFiles, dtype};
-use crate::policy::causal::{CausalModel, Projection, WeightSource};
+use crate::policy::causal::{CausalConfig, CausalModel, Projection, WeightSource};
 use crate::{Error, Result};
 
 /// How weights are read.
@@ -52,6 +52,22 @@ pub fn load(
 ) -> Result<CausalModel> {
     let folder = folder.as_ref();
     let config = read_config(folder)?;
+    let tied = config.tie_word_embeddings;
+    read_weights(folder, &config, tied, options, device, |reader| {
+        CausalModel::build(&config, reader)
+    })
+}
+
+/// What `build` makes of the weights in `folder`. An unembedding that the model does not ask for may be there where the embeddings are
+/// `tied`.
+pub(super) fn read_weights<T>(
+    folder: &Path,
+    config: &CausalConfig,
+    tied: bool,
+    options: &LoadOptions,
+    device: &Device,
+    build: impl FnOnce(&mut Reader) -> T,
+) -> Result<T> {
     let files = TensorFiles::open(folder)?;
     let on_disk = files
         .info("model.embed_tokens.weight")
@@ -71,13 +87,12 @@ pub fn load(
         misshapen: Vec::new(),
         broken: None,
     };
-    let model = CausalModel::build(&config, &mut reader);
+    let model = build(&mut reader);
     if let Some(error) = reader.broken {
         return Err(error);
     }
     let expected_surplus = |name: &String| {
-        name.ends_with(".rotary_emb.inv_freq")
-            || (config.tie_word_embeddings && name == "lm_head.weight")
+        name.ends_with(".rotary_emb.inv_freq") || (tied && name == "lm_head.weight")
     };
     reader.unused.retain(|name| !expected_surplus(name));
     let lists = [&reader.missing, &reader.misshapen];
@@ -93,9 +108,10 @@ pub fn load(
 }
 
 /// Takes the tensors that the model asks for out of the files, and notes everything that does not fit.
-struct Reader<'a> {
+pub(super) struct Reader<'a> {
     files: TensorFiles,
-    dtype: DType,
+    /// What is read is cast to this.
+    pub dtype: DType,
     device: &'a Device,
     norm_epsilon: f64,
     unused: BTreeSet<String>,

@@ -9,7 +9,7 @@ use burn::tensor::{DType, FloatDType, TensorData};
 use safetensors::{Dtype, View};
 use serde_json::{Map, Value, json};
 
-use super::config::{self, read_config};
+use super::config::{self, Task};
 use super::files::{INDEX, SINGLE};
 use crate::folder::write_whole;
 use crate::policy::causal::{CausalConfig, CausalModel, Weight};
@@ -79,7 +79,21 @@ impl SaveOptions {
 /// configuration in [`SaveOptions::from`] describes, or, without that folder, has a shape that no supported architecture has;
 /// if `to` is not empty, or a file cannot be written.
 pub fn save(model: &CausalModel, to: impl AsRef<Path>, options: &SaveOptions) -> Result<()> {
-    let (from, to) = (options.from.as_deref(), to.as_ref());
+    check(model, options)?;
+    let fields = match &options.from {
+        Some(from) => {
+            let fields = config::read_fields(from)?;
+            let theirs = config::parse_fields(from, &fields, &[Task::CausalLm])?;
+            check_config(model.config(), &theirs, from)?;
+            fields
+        }
+        None => config::to_fields(model.config(), Task::CausalLm)?,
+    };
+    write(fields, &model.named_weights(), to.as_ref(), options)
+}
+
+/// Rejects a model, or options, that nothing can be written of.
+pub(super) fn check(model: &CausalModel, options: &SaveOptions) -> Result<()> {
     if model.has_adapters() {
         return Err(Error::config(
             "model",
@@ -87,38 +101,42 @@ pub fn save(model: &CausalModel, to: impl AsRef<Path>, options: &SaveOptions) ->
             "one without: merge_lora(), or write them with save_adapters",
         ));
     }
-    if options.max_shard_size == 0 {
-        return Err(Error::config("max_shard_size", 0, "at least 1 byte"));
+    match options.max_shard_size {
+        0 => Err(Error::config("max_shard_size", 0, "at least 1 byte")),
+        _ => Ok(()),
     }
-    let fields = match from {
-        Some(from) => {
-            check_config(model, from)?;
-            read_fields(from)?
-        }
-        None => config::to_fields(model.config())?,
-    };
-    let stored: DType = match options.dtype {
-        Some(dtype) => dtype.into(),
-        None => model.embed_tokens.weight.dtype(),
+}
+
+/// Writes a folder with these fields and weights, the embedding first.
+pub(super) fn write(
+    fields: Map<String, Value>,
+    weights: &[(String, Weight)],
+    to: &Path,
+    options: &SaveOptions,
+) -> Result<()> {
+    let stored: DType = match (options.dtype, weights.first()) {
+        (Some(dtype), _) => dtype.into(),
+        (None, Some((_, Weight::Embedding(matrix)))) => matrix.dtype(),
+        (None, _) => DType::F32,
     };
     write_whole(to, options.replace, |folder| {
         write_config(fields, folder, stored)?;
-        if let Some(from) = from {
+        if let Some(from) = &options.from {
             copy_companions(from, folder)?;
         }
-        write_tensors(model, folder, stored, options.max_shard_size)
+        write_tensors(weights, folder, stored, options.max_shard_size)
     })
 }
 
-/// Returns an error if the configuration in `from` is not the model's.
-fn check_config(model: &CausalModel, from: &Path) -> Result<()> {
+/// Returns an error if `theirs`, the configuration in `from`, is not `ours`, the model's.
+pub(super) fn check_config(ours: &CausalConfig, theirs: &CausalConfig, from: &Path) -> Result<()> {
     // The size of a head may be spelt out or not, and initial weights are no part of a shape.
     let shape = |config: &CausalConfig| CausalConfig {
         head_dim: Some(config.head_size()),
         initializer_range: None,
         ..config.clone()
     };
-    let (theirs, ours) = (shape(&read_config(from)?), shape(model.config()));
+    let (theirs, ours) = (shape(theirs), shape(ours));
     if ours == theirs {
         return Ok(());
     }
@@ -134,13 +152,6 @@ fn check_config(model: &CausalModel, from: &Path) -> Result<()> {
         differing.join(", ")
     );
     Err(Error::model_file(from.join(config::FILE), reason))
-}
-
-/// The fields of the configuration in `from`.
-fn read_fields(from: &Path) -> Result<Map<String, Value>> {
-    let path = from.join(config::FILE);
-    let text = fs::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
-    serde_json::from_str(&text).map_err(|reason| Error::model_file(&path, reason))
 }
 
 /// The configuration with the type of the files.
@@ -184,11 +195,15 @@ fn copy_companions(from: &Path, folder: &Path) -> Result<()> {
     Ok(())
 }
 
-fn write_tensors(model: &CausalModel, folder: &Path, stored: DType, limit: u64) -> Result<()> {
-    let tensors: Vec<Stored> = model
-        .named_weights()
-        .into_iter()
-        .map(|(name, weight)| Stored::new(name, weight, stored))
+fn write_tensors(
+    weights: &[(String, Weight)],
+    folder: &Path,
+    stored: DType,
+    limit: u64,
+) -> Result<()> {
+    let tensors: Vec<Stored> = weights
+        .iter()
+        .map(|(name, weight)| Stored::new(name.clone(), *weight, stored))
         .collect::<Result<_>>()?;
     let total: u64 = tensors.iter().map(Stored::bytes).sum();
     let mut shards: Vec<Vec<Stored>> = vec![Vec::new()];

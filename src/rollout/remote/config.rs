@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use ureq::http::Uri;
 
+use super::http::Client;
 use crate::rollout::InFlight;
 use crate::{Error, Result};
 
@@ -76,30 +77,47 @@ impl FromStr for EngineAddress {
         let Some(protocol) = Protocol::ALL.into_iter().find(known) else {
             return Err(refuse(FORMS));
         };
-        let url = url.trim().trim_end_matches('/');
-        let uri: Uri = url.parse().map_err(|_| refuse(FORMS))?;
-        match uri.scheme_str() {
-            Some("http") => {}
-            Some("https") if cfg!(feature = "remote-tls") => {}
-            Some("https") => return Err(refuse("http://, or a build with the feature remote-tls")),
-            _ => return Err(refuse(FORMS)),
-        }
-        let named = uri.authority().is_some_and(|host| {
-            !host.host().is_empty() && !host.as_str().contains('@') // a password would be printed
-        });
-        match named && uri.query().is_none() && !url.contains('#') {
-            true => Ok(Self {
-                protocol,
-                url: url.to_string(),
-            }),
-            false => Err(refuse(FORMS)),
-        }
+        let url = server_url(url, FORMS).map_err(refuse)?;
+        Ok(Self { protocol, url })
     }
 }
 
 impl fmt::Display for EngineAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}={}", self.protocol.word(), self.url)
+    }
+}
+
+/// The address `http://HOST:PORT` of a server, perhaps with a path, without a slash at the end; or what was expected instead, for
+/// which `forms` is a name.
+pub(crate) fn server_url<'a>(text: &str, forms: &'a str) -> Result<String, &'a str> {
+    let url = text.trim().trim_end_matches('/');
+    let uri: Uri = url.parse().map_err(|_| forms)?;
+    match uri.scheme_str() {
+        Some("http") => {}
+        Some("https") if cfg!(feature = "remote-tls") => {}
+        Some("https") => return Err("http://, or a build with the feature remote-tls"),
+        _ => return Err(forms),
+    }
+    let named = uri.authority().is_some_and(|host| {
+        !host.host().is_empty() && !host.as_str().contains('@') // a password would be printed
+    });
+    match named && uri.query().is_none() && !url.contains('#') {
+        true => Ok(url.to_string()),
+        false => Err(forms),
+    }
+}
+
+/// Rejects a key that no header can carry; `field` names it.
+pub(crate) fn check_key(field: &str, key: Option<&str>) -> Result<()> {
+    let printable = |key: &str| !key.is_empty() && key.bytes().all(|b| b.is_ascii_graphic());
+    match key.is_none_or(printable) {
+        true => Ok(()),
+        false => Err(Error::config(
+            field,
+            "a text that no header can carry",
+            "printable ASCII characters without spaces",
+        )),
     }
 }
 
@@ -192,15 +210,12 @@ impl RemoteConfig {
             let expected = "a finite number of nats above 0";
             return Err(Error::config("remote.tolerance", self.tolerance, expected));
         }
-        let printable = |key: &String| !key.is_empty() && key.bytes().all(|b| b.is_ascii_graphic());
-        match self.api_key.as_ref().is_none_or(printable) {
-            true => Ok(()),
-            false => Err(Error::config(
-                "remote.api_key",
-                "a text that no header can carry",
-                "printable ASCII characters without spaces",
-            )),
-        }
+        check_key("remote.api_key", self.api_key.as_deref())
+    }
+
+    /// Speaks to the engine at `url`.
+    pub(super) fn client(&self, url: &str) -> Client {
+        Client::new(url, self.connect_timeout, self.api_key.as_deref())
     }
 }
 

@@ -49,7 +49,7 @@ pub(super) struct Control {
 impl Control {
     pub(super) fn new(protocol: Protocol, url: &str, config: &RemoteConfig) -> Self {
         Self {
-            client: Client::new(url, config),
+            client: config.client(url),
             protocol,
             load_timeout: config.load_timeout,
         }

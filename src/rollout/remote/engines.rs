@@ -11,7 +11,7 @@ use rand::Rng;
 use super::config::RemoteConfig;
 use super::control::{Control, Served};
 use super::flight::Shared;
-use super::http::{Client, Kind, Trouble};
+use super::http::{Kind, Trouble};
 use super::job::Asked;
 use super::probe::Findings;
 use super::state::{Engine, Slot, Standing, State};
@@ -62,7 +62,7 @@ impl RemoteEngines {
             })?;
             roots.extend(served.root.clone());
             let slot = |_| Slot {
-                client: Client::new(&address.url, &config),
+                client: config.client(&address.url),
                 flight: None,
             };
             engines.push(Engine {

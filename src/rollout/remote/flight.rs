@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::config::{Protocol, RemoteConfig};
 use super::control::Control;
-use super::http::{Client, Kind, Trouble};
+use super::http::{Client, FAILURES, Kind, Trouble, wait_after};
 use super::job::Job;
 use super::protocol::{self, Finish, Order, Part};
 use super::state::{Flight, Standing, State};
@@ -41,11 +41,6 @@ struct Boarding {
     reports: bool,
     labels: bool,
 }
-
-/// The first wait after a failure, and the longest.
-const BACK_OFF: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(5)];
-/// How often a healthy engine may fail at one sample.
-const FAILURES: u32 = 3;
 
 impl Shared {
     pub(super) fn new(config: RemoteConfig, labels: Labels, state: State) -> Self {
@@ -217,7 +212,7 @@ impl Shared {
         let flight = slot.flight.take();
         let (cut, discard) = flight.map_or((true, true), |flight| (flight.cut, flight.discard));
         if cut {
-            slot.client = Client::new(&engine.address.url, &self.config);
+            slot.client = self.config.client(&engine.address.url);
         }
         self.landed.notify_all();
         if state.stopping || !state.groups.contains_key(&job.ticket) {
@@ -356,13 +351,7 @@ impl Shared {
             return None;
         }
         state.counters.retries += 1;
-        let [first, longest] = BACK_OFF;
-        let wait = match trouble.kind {
-            Kind::Busy(Some(told)) => told,
-            _ => first
-                .saturating_mul(1 << (job.tries - 1).min(10))
-                .min(longest),
-        };
+        let wait = wait_after(trouble.kind, job.tries);
         // One more try when the time is up.
         let left = self.config.retry_for.saturating_sub(since.elapsed());
         Some((job, Instant::now() + wait.min(left)))

@@ -8,15 +8,30 @@ use serde_json::Value;
 use ureq::http::Response;
 use ureq::{Agent, Body, Timeout};
 
-use super::config::RemoteConfig;
 use super::sse::Events;
+
+/// The first wait after a failure, and the longest.
+const BACK_OFF: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(5)];
+/// How often a server that is there may fail at one request.
+pub(crate) const FAILURES: u32 = 3;
+
+/// How long to wait after a request has failed `tries` times: what the server says, else twice as long each time.
+pub(crate) fn wait_after(kind: Kind, tries: u32) -> Duration {
+    let [first, longest] = BACK_OFF;
+    match kind {
+        Kind::Busy(Some(told)) => told,
+        _ => first
+            .saturating_mul(1 << tries.saturating_sub(1).min(10))
+            .min(longest),
+    }
+}
 
 /// The most bytes of an answer that are read.
 const LONGEST_ANSWER: u64 = 1 << 30;
 
 /// What kind of trouble, which decides what is done about it.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     /// No connection could be made.
     Away,
     /// The connection ended before the answer did.
@@ -37,14 +52,14 @@ pub(super) enum Kind {
 
 /// What went wrong with a request to an engine, and what helps.
 #[derive(Clone, Debug)]
-pub(super) struct Trouble {
+pub(crate) struct Trouble {
     pub kind: Kind,
     pub reason: String,
     pub remedy: String,
 }
 
 impl Trouble {
-    pub(super) fn new(kind: Kind, reason: impl Into<String>, remedy: impl Into<String>) -> Self {
+    pub(crate) fn new(kind: Kind, reason: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self {
             kind,
             reason: reason.into(),
@@ -53,7 +68,7 @@ impl Trouble {
     }
 
     /// An answer that cannot be used.
-    pub(super) fn wrong(reason: impl Into<String>) -> Self {
+    pub(crate) fn wrong(reason: impl Into<String>) -> Self {
         let remedy = "expected an answer as the engine's documentation describes it; is it a supported version?";
         Self::new(Kind::Wrong, reason, remedy)
     }
@@ -69,7 +84,7 @@ impl Trouble {
 
 /// An answer, whatever its status.
 #[derive(Debug)]
-pub(super) struct Reply {
+pub(crate) struct Reply {
     pub status: u16,
     pub retry_after: Option<Duration>,
     pub text: String,
@@ -77,7 +92,7 @@ pub(super) struct Reply {
 
 impl Reply {
     /// The answer as JSON.
-    pub(super) fn json(&self) -> Result<Value, Trouble> {
+    pub(crate) fn json(&self) -> Result<Value, Trouble> {
         let broken = |e| {
             Trouble::wrong(format!(
                 "the answer is no JSON ({e}): {}",
@@ -88,7 +103,7 @@ impl Reply {
     }
 
     /// The answer if its status is 200, or what the status means.
-    pub(super) fn accepted(self) -> Result<Self, Trouble> {
+    pub(crate) fn accepted(self) -> Result<Self, Trouble> {
         match self.status {
             200..=299 => Ok(self),
             status => Err(refusal(status, self.retry_after, &self.text)),
@@ -148,14 +163,15 @@ pub(super) fn short(text: &str) -> String {
 
 /// Speaks to one engine. Clones share their connections.
 #[derive(Clone)]
-pub(super) struct Client {
+pub(crate) struct Client {
     agent: Agent,
     url: String,
     bearer: Option<String>,
 }
 
 impl Client {
-    pub(super) fn new(url: &str, config: &RemoteConfig) -> Self {
+    /// Of the server at `url`, with a key to show.
+    pub(crate) fn new(url: &str, connect_timeout: Duration, api_key: Option<&str>) -> Self {
         let agent = Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
@@ -163,7 +179,7 @@ impl Client {
             // Engines are near; prompts do not go through the proxy of the environment.
             .proxy(None)
             .user_agent(concat!("rlvr/", env!("CARGO_PKG_VERSION")))
-            .timeout_connect(Some(config.connect_timeout))
+            .timeout_connect(Some(connect_timeout))
             .max_idle_connections_per_host(2)
             .input_buffer_size(16 * 1024)
             .output_buffer_size(16 * 1024)
@@ -172,7 +188,7 @@ impl Client {
         Self {
             agent,
             url: url.to_string(),
-            bearer: config.api_key.as_ref().map(|key| format!("Bearer {key}")),
+            bearer: api_key.map(|key| format!("Bearer {key}")),
         }
     }
 
@@ -185,7 +201,7 @@ impl Client {
         reply(self.send(path, None, limit)?)
     }
 
-    pub(super) fn post(&self, path: &str, body: &Value, limit: Duration) -> Result<Reply, Trouble> {
+    pub(crate) fn post(&self, path: &str, body: &Value, limit: Duration) -> Result<Reply, Trouble> {
         reply(self.send(path, Some(body), limit)?)
     }
 

@@ -125,4 +125,6 @@ mod watch;
 mod weights;
 
 pub use config::{EngineAddress, RemoteConfig};
+pub(crate) use config::{check_key, server_url};
 pub use engines::RemoteEngines;
+pub(crate) use http::{Client, FAILURES, Kind, Trouble, wait_after};

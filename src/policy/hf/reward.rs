@@ -1,0 +1,180 @@
+//! Reward models: folders of the `...ForSequenceClassification` classes with one label.
+
+use std::path::Path;
+
+use burn::nn::Linear;
+use burn::tensor::{DType, Device};
+use serde_json::{Map, Value, json};
+
+use super::config::{self, Task, parse_fields, read_fields};
+use super::load::{LoadOptions, read_weights};
+use super::save::{SaveOptions, check, check_config, write};
+use crate::policy::causal::{CausalConfig, CausalModel, Weight, WeightSource};
+use crate::policy::{PolicyModel, ValueHead};
+use crate::{Error, Result, host};
+
+/// The linear unit, by its name in the files.
+const SCORE: &str = "score";
+
+/// The reward model in `folder`: `LlamaForSequenceClassification` or its like of another supported architecture, with one label.
+///
+/// What `transformers` gives as the logit of a text is the model's value after the last token, which is what
+/// [`ModelReward`](crate::reward::ModelReward) reads. `transformers` takes the last token that is not `pad_token_id`: in a folder where that is also
+/// the token that ends a text, a text with its end is scored there at the token before. The trunk has no unembedding of its own: it is
+/// built with tied embeddings. The score is f32, whatever the trunk is.
+///
+/// ```no_run
+/// use std::sync::Arc;
+/// use burn::tensor::Device;
+/// use rlvr::policy::hf::{LoadOptions, load_reward_model};
+/// use rlvr::prompt::hf::ChatTokenizer;
+/// use rlvr::reward::ModelReward;
+///
+/// # #[cfg(feature = "flex")]
+/// # fn main() -> rlvr::Result<()> {
+/// let folder = "Skywork-Reward-V2-Qwen3-0.6B";
+/// let model = load_reward_model(folder, &LoadOptions::f32(), &Device::flex())?;
+/// let reward = ModelReward::new(model, Arc::new(ChatTokenizer::from_folder(folder)?)).with_conversation();
+/// # let _ = reward;
+/// # Ok(())
+/// # }
+/// # #[cfg(not(feature = "flex"))]
+/// # fn main() {}
+/// ```
+///
+/// # Errors
+/// As [`load`](super::load()); and if the configuration has more labels than one.
+pub fn load_reward_model(
+    folder: impl AsRef<Path>,
+    options: &LoadOptions,
+    device: &Device,
+) -> Result<ValueHead<CausalModel>> {
+    let folder = folder.as_ref();
+    let fields = read_fields(folder)?;
+    let config = parse_fields(folder, &fields, &[Task::Score])?;
+    let labels = [
+        (
+            "num_labels",
+            fields.get("num_labels").and_then(Value::as_u64),
+        ),
+        (
+            "id2label",
+            fields
+                .get("id2label")
+                .and_then(Value::as_object)
+                .map(|map| map.len() as u64),
+        ),
+    ];
+    if let Some((name, Some(labels))) = labels.into_iter().find(|(_, n)| n.is_some_and(|n| n != 1))
+    {
+        let reason = format!("`{name}` has {labels} labels; expected one: a reward is one number");
+        return Err(Error::model_file(folder.join(config::FILE), reason));
+    }
+    let tied = config.tie_word_embeddings;
+    let config = CausalConfig {
+        tie_word_embeddings: true,
+        ..config
+    };
+    read_weights(folder, &config, tied, options, device, |reader| {
+        let trunk = CausalModel::build(&config, reader);
+        reader.dtype = DType::F32;
+        let score = reader.linear(SCORE, config.hidden_size, 1, false);
+        let head = Linear {
+            weight: score.weight,
+            bias: None,
+        };
+        ValueHead { trunk, head }
+    })
+}
+
+/// Writes `model` into the folder `to`, as a model of the `...ForSequenceClassification` class of its architecture with one label, whose
+/// logit is the value. It is written whole or not at all.
+///
+/// `pad_token` is the id that `transformers` recognises padding by; default: that in the configuration of [`SaveOptions::from`]. Choose a token
+/// that no text ends with, see [`load_reward_model`]. [`SaveOptions::from`] may be the folder of a reward model, or that of the language model that
+/// the trunk was made from. The score is written in the type of the trunk's weights, as `transformers` does.
+///
+/// ```
+/// use rlvr::policy::ValueHead;
+/// use rlvr::policy::causal::CausalConfig;
+/// use rlvr::policy::hf::{LoadOptions, SaveOptions, load_reward_model, save_reward_model};
+///
+/// # #[cfg(feature = "flex")]
+/// # fn main() -> rlvr::Result<()> {
+/// # let root = std::env::temp_dir().join(format!("rlvr_save_reward_{}", std::process::id()));
+/// # let folder = root.join("model");
+/// let device = burn::tensor::Device::flex();
+/// let config = CausalConfig { num_hidden_layers: 1, ..CausalConfig::new(32) };
+/// let model = ValueHead::new(config.init(0, &device)?).without_bias();
+/// save_reward_model(&model, &folder, Some(0), &SaveOptions::default())?;
+/// let again = load_reward_model(&folder, &LoadOptions::default(), &device)?;
+/// assert_eq!(again.head.weight.dims(), [128, 1]);
+/// # std::fs::remove_dir_all(root).unwrap();
+/// # Ok(())
+/// # }
+/// # #[cfg(not(feature = "flex"))]
+/// # fn main() {}
+/// ```
+///
+/// # Errors
+/// As [`save`](super::save()); and if the head has a bias that is not zero, or there is no padding token.
+pub fn save_reward_model(
+    model: &ValueHead<CausalModel>,
+    to: impl AsRef<Path>,
+    pad_token: Option<u32>,
+    options: &SaveOptions,
+) -> Result<()> {
+    check(&model.trunk, options)?;
+    if let Some(bias) = &model.head.bias {
+        let bias = host::floats(bias.val().inner(), "the bias of the head")?;
+        if let Some(bias) = bias.first().filter(|&&bias| bias != 0.0) {
+            let expected = "0, or a head without one: `score` has none. ValueHead::without_bias makes such a head, to be trained";
+            return Err(Error::config("model.head.bias", bias, expected));
+        }
+    }
+    let fields = match &options.from {
+        Some(from) => fields_of(model.trunk.config(), from)?,
+        None => config::to_fields(model.trunk.config(), Task::Score)?,
+    };
+    let fields = with_label(fields, pad_token, model.trunk.vocab_size())?;
+    let mut weights = model.trunk.named_weights();
+    weights.retain(|(name, _)| name != "lm_head.weight");
+    let score = Weight::Projection(&model.head.weight);
+    weights.push((format!("{SCORE}.weight"), score));
+    write(fields, &weights, to.as_ref(), options)
+}
+
+/// The fields of the configuration in `from`, which is that of the trunk with either head, as those of a reward model.
+fn fields_of(trunk: &CausalConfig, from: &Path) -> Result<Map<String, Value>> {
+    let mut fields = read_fields(from)?;
+    let theirs = parse_fields(from, &fields, &Task::ALL)?;
+    // Whatever the unembedding is, it is not written.
+    let theirs = CausalConfig {
+        tie_word_embeddings: trunk.tie_word_embeddings,
+        ..theirs
+    };
+    check_config(trunk, &theirs, from)?;
+    let class = config::class(from, &fields, Task::Score)?;
+    fields.insert("architectures".into(), json!([class]));
+    Ok(fields)
+}
+
+/// The fields with one label and the padding token.
+fn with_label(
+    mut fields: Map<String, Value>,
+    pad_token: Option<u32>,
+    vocabulary: usize,
+) -> Result<Map<String, Value>> {
+    let stored = fields.get("pad_token_id").and_then(Value::as_u64);
+    let expected =
+        format!("a token id below {vocabulary}, by which transformers recognises padding");
+    match pad_token.map(u64::from).or(stored) {
+        Some(id) if id < vocabulary as u64 => fields.insert("pad_token_id".into(), json!(id)),
+        Some(id) => return Err(Error::config("pad_token", id, expected)),
+        None => return Err(Error::config("pad_token", "none", expected)),
+    };
+    fields.insert("num_labels".into(), json!(1));
+    fields.insert("id2label".into(), json!({"0": "LABEL_0"}));
+    fields.insert("label2id".into(), json!({"LABEL_0": 0}));
+    Ok(fields)
+}

@@ -1,0 +1,277 @@
+//! A server that speaks OpenAI's chat protocol as a judge.
+
+use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::Judge;
+use crate::reward::RewardError;
+use crate::rollout::remote::{Client, FAILURES, Kind, Trouble, check_key, server_url, wait_after};
+use crate::{Error, Result};
+
+const PATH: &str = "/v1/chat/completions";
+
+/// Where a [`ChatEndpoint`] is and how it is asked.
+#[derive(Clone, PartialEq)]
+pub struct ChatConfig {
+    /// The address of the server, `http://HOST:PORT`; `/v1/chat/completions` is added.
+    pub url: String,
+    /// The model, as the server calls it.
+    pub model: String,
+    /// Sent as `Authorization: Bearer ..`. Default: none.
+    pub api_key: Option<String>,
+    /// What the judge is told before the question, as a system message. Default: none.
+    pub system: Option<String>,
+    /// The temperature of its answers. Default 0.
+    pub temperature: f64,
+    /// The most tokens of an answer, reasoning included. Default 1024.
+    pub max_tokens: usize,
+    /// How many questions of one call are asked at the same time. Default 16.
+    pub max_in_flight: usize,
+    /// The longest that a connection may take to be made. Default 5 seconds.
+    pub connect_timeout: Duration,
+    /// The longest that one answer may take. Default 2 minutes.
+    pub request_timeout: Duration,
+    /// How long a question that fails is asked again. Default 2 minutes.
+    pub retry_for: Duration,
+}
+
+impl ChatConfig {
+    /// The defaults for this server and model.
+    pub fn new(url: impl Into<String>, model: impl Into<String>) -> Self {
+        Self {
+            url: url.into(),
+            model: model.into(),
+            api_key: None,
+            system: None,
+            temperature: 0.0,
+            max_tokens: 1024,
+            max_in_flight: 16,
+            connect_timeout: Duration::from_secs(5),
+            request_timeout: Duration::from_secs(120),
+            retry_for: Duration::from_secs(120),
+        }
+    }
+
+    /// Rejects invalid settings.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the field, its value and what would be right.
+    pub fn validate(&self) -> Result<()> {
+        self.server()?;
+        if self.model.is_empty() {
+            let expected = "the name of the model at the server";
+            return Err(Error::config("judge.model", "\"\"", expected));
+        }
+        if !(self.temperature.is_finite() && self.temperature >= 0.0) {
+            let expected = "a finite number of at least 0";
+            return Err(Error::config(
+                "judge.temperature",
+                self.temperature,
+                expected,
+            ));
+        }
+        if self.max_tokens == 0 {
+            return Err(Error::config("judge.max_tokens", 0, "at least 1"));
+        }
+        if !(1..=1024).contains(&self.max_in_flight) {
+            let expected = "1 to 1024, as each is a thread";
+            return Err(Error::config(
+                "judge.max_in_flight",
+                self.max_in_flight,
+                expected,
+            ));
+        }
+        for (field, value) in [
+            ("judge.connect_timeout", self.connect_timeout),
+            ("judge.request_timeout", self.request_timeout),
+        ] {
+            if value.is_zero() {
+                return Err(Error::config(field, "0 s", "more than 0 seconds"));
+            }
+        }
+        check_key("judge.api_key", self.api_key.as_deref())
+    }
+
+    /// The address without a slash at the end.
+    fn server(&self) -> Result<String> {
+        let given = format!("{:?}", self.url);
+        let refuse = |expected: &str| Error::config("judge.url", given, expected);
+        server_url(&self.url, "http://HOST:PORT").map_err(refuse)
+    }
+}
+
+/// All fields but the key.
+impl fmt::Debug for ChatConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ChatConfig")
+            .field("url", &self.url)
+            .field("model", &self.model)
+            .field("api_key", &self.api_key.as_ref().map(|_| "[hidden]"))
+            .field("system", &self.system)
+            .field("temperature", &self.temperature)
+            .field("max_tokens", &self.max_tokens)
+            .field("max_in_flight", &self.max_in_flight)
+            .field("connect_timeout", &self.connect_timeout)
+            .field("request_timeout", &self.request_timeout)
+            .field("retry_for", &self.retry_for)
+            .finish()
+    }
+}
+
+/// A server with the route `/v1/chat/completions`, as vLLM, SGLang, llama.cpp and the services have it.
+///
+/// The question is the user's message. The `seed` is sent along; a server that ignores it may answer the same question differently the next time:
+/// [`CachedJudge`](super::CachedJudge) keeps the first answer. Without the feature `remote-tls` texts and the key travel unencrypted.
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use rlvr::reward::judge::{CachedJudge, ChatConfig, ChatEndpoint, JudgeReward};
+/// use rlvr::reward::{RewardOptions, RewardSet};
+///
+/// let config = ChatConfig::new("http://127.0.0.1:8000", "Qwen/Qwen3-32B");
+/// let judge = CachedJudge::open(ChatEndpoint::new(config)?, "run/judge.jsonl")?;
+/// let helpful = JudgeReward::new(judge, "A good response is correct, answers what was asked and is no longer than it needs to be.");
+/// let patient = RewardOptions::new().with_concurrency(32).with_time_limit(Duration::from_secs(300));
+/// let rewards = RewardSet::builder().add_with(1.0, helpful, patient).build()?;
+/// # let _ = rewards;
+/// # Ok::<(), rlvr::Error>(())
+/// ```
+///
+/// # Errors
+/// | what | what is done |
+/// |---|---|
+/// | no connection, a broken one, 429, 502, 503 | asked again, after `Retry-After` or 50 ms to 5 s, for [`ChatConfig::retry_for`] |
+/// | 500, no answer in [`ChatConfig::request_timeout`] | the same, three times in all |
+/// | the rest of 4xx, an answer that is none, one that was cut off at [`ChatConfig::max_tokens`] | an error |
+#[derive(Debug)]
+pub struct ChatEndpoint {
+    config: ChatConfig,
+    client: Client,
+}
+
+impl ChatEndpoint {
+    /// A judge that is asked at `config`. It is not asked yet.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if a setting is invalid.
+    pub fn new(config: ChatConfig) -> Result<Self> {
+        config.validate()?;
+        let key = config.api_key.as_deref();
+        let client = Client::new(&config.server()?, config.connect_timeout, key);
+        Ok(Self { config, client })
+    }
+
+    /// One request.
+    fn request(&self, question: &str, seed: u64) -> Result<String, Trouble> {
+        let config = &self.config;
+        let system = config
+            .system
+            .iter()
+            .map(|text| json!({"role": "system", "content": text}));
+        let messages: Vec<Value> = system
+            .chain([json!({"role": "user", "content": question})])
+            .collect();
+        let body = json!({
+            "model": config.model,
+            "messages": messages,
+            "temperature": config.temperature,
+            "max_tokens": config.max_tokens,
+            // Some servers read it as a signed number.
+            "seed": seed & (i64::MAX as u64),
+        });
+        let reply = self.client.post(PATH, &body, config.request_timeout)?;
+        let answer = reply.accepted()?.json()?;
+        let choice = &answer["choices"][0];
+        if choice["finish_reason"] == "length" {
+            let reason = format!("the answer was cut off at {} tokens", config.max_tokens);
+            return Err(Trouble::new(Kind::Refused, reason, ""));
+        }
+        match choice["message"]["content"].as_str() {
+            Some(text) => Ok(text.to_string()),
+            None => Err(Trouble::wrong(
+                "the answer has no choices[0].message.content",
+            )),
+        }
+    }
+
+    fn failure(&self, trouble: &Trouble, tries: u32) -> RewardError {
+        let config = &self.config;
+        let remedy = match trouble.kind {
+            Kind::Away => "is the server running, and is this its address?",
+            Kind::Busy(_) => "ask less at the same time, or raise retry_for",
+            Kind::Broken | Kind::Failing => "the server's log says why",
+            Kind::TimedOut => "raise request_timeout, or lower max_tokens",
+            Kind::Refused => "check model, api_key and max_tokens",
+            Kind::Wrong | Kind::Stale => "expected an answer of OpenAI's chat protocol",
+        };
+        let (model, url, reason) = (&config.model, &config.url, &trouble.reason);
+        format!("judge {model} at {url}, asked {tries} times: {reason}; {remedy}").into()
+    }
+}
+
+impl Judge for ChatEndpoint {
+    /// The model and its settings; not the address, at which another server may serve the same.
+    fn describe(&self) -> String {
+        let config = &self.config;
+        format!(
+            "{}, {:?}, {}, {}",
+            config.model, config.system, config.temperature, config.max_tokens
+        )
+    }
+
+    fn answer(&self, question: &str, seed: u64) -> Result<String, RewardError> {
+        let begin = Instant::now();
+        for tries in 1.. {
+            let trouble = match self.request(question, seed) {
+                Ok(answer) => return Ok(answer),
+                Err(trouble) => trouble,
+            };
+            let again = match trouble.kind {
+                Kind::Away | Kind::Broken | Kind::Busy(_) => true,
+                Kind::Failing | Kind::TimedOut => tries < FAILURES,
+                Kind::Refused | Kind::Wrong | Kind::Stale => false,
+            };
+            let wait = wait_after(trouble.kind, tries);
+            if !again || begin.elapsed() + wait > self.config.retry_for {
+                return Err(self.failure(&trouble, tries));
+            }
+            thread::sleep(wait);
+        }
+        Err("the judge was not asked".into())
+    }
+
+    /// As many at the same time as [`ChatConfig::max_in_flight`].
+    fn answer_all(&self, questions: &[(String, u64)]) -> Vec<Result<String, RewardError>> {
+        let next = AtomicUsize::new(0);
+        let work = || {
+            let mut answers = Vec::new();
+            while let at = next.fetch_add(1, Ordering::Relaxed)
+                && let Some((question, seed)) = questions.get(at)
+            {
+                answers.push((at, self.answer(question, *seed)));
+            }
+            answers
+        };
+        let mut all: Vec<Option<Result<String, RewardError>>> =
+            questions.iter().map(|_| None).collect();
+        let threads = questions.len().min(self.config.max_in_flight);
+        thread::scope(|scope| {
+            let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+            for (at, answer) in workers
+                .into_iter()
+                .filter_map(|worker| worker.join().ok())
+                .flatten()
+            {
+                all[at] = Some(answer);
+            }
+        });
+        let none = || Err("the thread that asked the judge panicked".into());
+        all.into_iter()
+            .map(|one| one.unwrap_or_else(none))
+            .collect()
+    }
+}

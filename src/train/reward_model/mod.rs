@@ -1,0 +1,423 @@
+//! Training of a reward model: on pairs of responses of which one was preferred, or on single ones with labels.
+
+mod data;
+mod loss;
+mod metrics;
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor, TensorData};
+use serde::{Deserialize, Serialize};
+
+use super::optimizer::{Optimizer, OptimizerConfig, UpdateReport};
+use crate::policy::{
+    GradientSum, PolicyModel, TokenBatch, ValueHead, ValueModel, require_gradients,
+    values_after_last,
+};
+use crate::prompt::{ProblemOrder, Tokenizer};
+use crate::reward::tokens_to_score;
+use crate::{Error, Result, host};
+pub use data::{LabeledResponse, PreferencePair, RewardExamples};
+pub use metrics::RewardModelMetrics;
+use metrics::Scored;
+
+/// The settings of [`train_reward_model`] and [`evaluate_reward_model`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RewardModelConfig {
+    /// Passes over the examples; a reward model overfits after few. Default 1.
+    pub epochs: u64,
+    /// Examples an update; the last update of an epoch has what is left. Default 64.
+    pub batch_size: usize,
+    /// The most tokens that are forwarded together, padding included; an example that alone has more is forwarded by itself. Changes
+    /// speed and memory, no result beyond rounding. Default 16384.
+    pub max_tokens_per_micro_batch: usize,
+    /// The coefficient of the mean of `(chosen + rejected)^2`, which keeps the scores of pairs around zero; pairs alone do not say
+    /// where zero is. 0.01 is usual. Default 0.
+    pub centering: f64,
+    /// Whether the prompt is read as a turn of the user and the response as the model's reply
+    /// ([`Tokenizer::encode_prompt`]), rather than both as one text. Default false.
+    pub conversation: bool,
+    /// The optimizer.
+    pub optimizer: OptimizerConfig,
+    /// Orders the examples. Default 0.
+    pub seed: u64,
+}
+
+impl Default for RewardModelConfig {
+    fn default() -> Self {
+        Self {
+            epochs: 1,
+            batch_size: 64,
+            max_tokens_per_micro_batch: 16_384,
+            centering: 0.0,
+            conversation: false,
+            optimizer: OptimizerConfig::default(),
+            seed: 0,
+        }
+    }
+}
+
+impl RewardModelConfig {
+    /// The number of updates that training on so many examples makes: what a schedule that ends with it needs.
+    pub fn updates(&self, examples: usize) -> u64 {
+        self.epochs * examples.div_ceil(self.batch_size.max(1)) as u64
+    }
+
+    /// Rejects invalid settings.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the field, its value and what would be right.
+    pub fn validate(&self) -> Result<()> {
+        for (field, value) in [
+            ("batch_size", self.batch_size),
+            (
+                "max_tokens_per_micro_batch",
+                self.max_tokens_per_micro_batch,
+            ),
+        ] {
+            if value == 0 {
+                let field = format!("reward_model.{field}");
+                return Err(Error::config(field, value, "at least 1"));
+            }
+        }
+        if !(self.centering.is_finite() && self.centering >= 0.0) {
+            let expected = "a finite number of at least 0";
+            return Err(Error::config(
+                "reward_model.centering",
+                self.centering,
+                expected,
+            ));
+        }
+        self.optimizer.validate()
+    }
+}
+
+/// What one update of [`train_reward_model`] reports.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RewardModelReport {
+    /// The update, counted from 1.
+    pub step: u64,
+    /// Of the update's own examples, before it.
+    pub metrics: RewardModelMetrics,
+    /// Norm and learning rate of the update.
+    pub update: UpdateReport,
+}
+
+/// Trains `model` to score good responses higher than bad ones.
+///
+/// ```text
+/// pairs:   mean of -log sigmoid(r_chosen - r_rejected - margin) + centering (r_chosen + r_rejected)^2
+/// labels:  mean of -y log sigmoid(r) - (1 - y) log sigmoid(-r)
+/// ```
+///
+/// The first is the model of Bradley and Terry as InstructGPT trains it (arXiv 2203.02155, equation 1), with the margin of Llama 2
+/// (arXiv 2307.09288, equation 2) and the centering of Eisenstein et al. (arXiv 2312.09244, equation 2); the second is the binary
+/// cross-entropy. A score `r` is what [`ModelReward`](crate::reward::ModelReward) gives for the response as one that ended by itself: the
+/// value after its stop token. The mean is over the examples of an update, however they are cut into micro-batches. `observe` is
+/// called after each update; `false` from it ends training early.
+///
+/// ```
+/// use std::sync::Arc;
+/// use rlvr::policy::ValueHead;
+/// use rlvr::policy::causal::CausalConfig;
+/// use rlvr::prompt::{CharTokenizer, Tokenizer};
+/// use rlvr::reward::ModelReward;
+/// use rlvr::train::*;
+///
+/// # #[cfg(feature = "flex")]
+/// # fn main() -> rlvr::Result<()> {
+/// let tokenizer = CharTokenizer::new("0123456789+=", &[])?;
+/// let config = CausalConfig { hidden_size: 16, intermediate_size: 24, ..CausalConfig::new(tokenizer.vocab_size()) };
+/// let policy = config.init(0, &burn::tensor::Device::flex().autodiff())?;
+///
+/// let pairs = vec![PreferencePair::new("2+2=", "4", "5"), PreferencePair::new("1+2=", "3", "33")];
+/// let config = RewardModelConfig {
+///     epochs: 20,
+///     optimizer: OptimizerConfig::new(Schedule::constant(3e-3)), // pretrained: 1e-5
+///     ..RewardModelConfig::default()
+/// };
+/// let mut model = ValueHead::new(policy).without_bias();
+/// train_reward_model(&mut model, &tokenizer, &pairs, &config, |_| true)?;
+/// assert_eq!(evaluate_reward_model(&model, &tokenizer, &pairs, &config)?.accuracy, 1.0);
+/// let reward = ModelReward::new(model, Arc::new(tokenizer));
+/// # let _ = reward;
+/// # Ok(())
+/// # }
+/// # #[cfg(not(feature = "flex"))]
+/// # fn main() {}
+/// ```
+///
+/// # Errors
+/// Before the first update: if a setting is invalid, no parameter of the model requires gradients, there is no example, the tokenizer
+/// has more tokens than the model, or an example (named by its index) cannot be tokenised, is empty, is too long for the model, or has a
+/// margin or a label that means nothing. Later, if the loss or the gradient is not finite.
+pub fn train_reward_model<'a, M: PolicyModel>(
+    model: &mut ValueHead<M>,
+    tokenizer: &dyn Tokenizer,
+    examples: impl Into<RewardExamples<'a>>,
+    config: &RewardModelConfig,
+    mut observe: impl FnMut(&RewardModelReport) -> bool,
+) -> Result<()> {
+    config.validate()?;
+    let mut optimizer = Optimizer::new(config.optimizer)?;
+    require_gradients(model, "reward model")?;
+    let examples = examples.into();
+    if config.centering != 0.0 && matches!(examples, RewardExamples::Labeled(_)) {
+        let expected = "0: labels say where zero is";
+        return Err(Error::config(
+            "reward_model.centering",
+            config.centering,
+            expected,
+        ));
+    }
+    let examples = read(examples, model, tokenizer, config)?;
+    let order = ProblemOrder::new(examples.len(), config.seed)?;
+    let mut step = 0;
+    for epoch in 0..config.epochs {
+        let indices = order.indices(epoch * examples.len() as u64, examples.len());
+        for batch in indices.chunks(config.batch_size) {
+            let mut scored = Vec::new();
+            let mut gradients = GradientSum::default();
+            for part in micro_batches(&examples, batch, config.max_tokens_per_micro_batch) {
+                let part: Vec<&Example> = part.into_iter().map(|at| &examples[at]).collect();
+                let pass = model.value_pass(&token_batch(&part, &model.device())?.into())?;
+                let scores = scores(pass.values.clone(), &part);
+                scored.extend(on_host(scores.clone(), &part)?);
+                let loss = loss_of(scores, &part, config.centering);
+                let share = loss.div_scalar(batch.len() as f64);
+                gradients.add(model, pass.backward(share, model)?);
+            }
+            let metrics = RewardModelMetrics::of(&scored);
+            if !metrics.loss.is_finite() {
+                return Err(Error::NonFinite {
+                    what: "the loss of the reward model".into(),
+                    value: metrics.loss,
+                    step,
+                    advice: "lower the learning rate".into(),
+                });
+            }
+            let update = optimizer.step(model, gradients.finish())?;
+            step += 1;
+            let report = RewardModelReport {
+                step,
+                metrics,
+                update,
+            };
+            if !observe(&report) {
+                return Ok(());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// How well the scores of `model` tell good responses from bad ones that it was not trained on. Of `config` it reads how texts are
+/// tokenised and how many are forwarded together.
+///
+/// # Errors
+/// As [`train_reward_model`] before the first update, but for the gradients; and if the loss is not finite.
+pub fn evaluate_reward_model<'a, M: PolicyModel>(
+    model: &ValueHead<M>,
+    tokenizer: &dyn Tokenizer,
+    examples: impl Into<RewardExamples<'a>>,
+    config: &RewardModelConfig,
+) -> Result<RewardModelMetrics> {
+    config.validate()?;
+    let model = model.valid();
+    let examples = read(examples.into(), &model, tokenizer, config)?;
+    let all: Vec<usize> = (0..examples.len()).collect();
+    let mut scored = Vec::new();
+    for part in micro_batches(&examples, &all, config.max_tokens_per_micro_batch) {
+        let part: Vec<&Example> = part.into_iter().map(|at| &examples[at]).collect();
+        let values = model.values(&token_batch(&part, &model.device())?.into())?;
+        scored.extend(on_host(scores(values, &part), &part)?);
+    }
+    let metrics = RewardModelMetrics::of(&scored);
+    match metrics.loss.is_finite() {
+        true => Ok(metrics),
+        false => Err(Error::NonFinite {
+            what: "the loss of the reward model".into(),
+            value: metrics.loss,
+            step: 0,
+            advice: "its weights are not finite: train it with a lower learning rate".into(),
+        }),
+    }
+}
+
+/// An example in tokens.
+#[derive(Debug)]
+enum Example {
+    Pair {
+        chosen: Vec<u32>,
+        rejected: Vec<u32>,
+        margin: f64,
+    },
+    Labeled {
+        response: Vec<u32>,
+        label: f64,
+    },
+}
+
+impl Example {
+    /// The rows that are forwarded: the one that is to score higher first.
+    fn rows(&self) -> Vec<&[u32]> {
+        match self {
+            Self::Pair {
+                chosen, rejected, ..
+            } => vec![chosen, rejected],
+            Self::Labeled { response, .. } => vec![response],
+        }
+    }
+
+    /// The length of the longest row.
+    fn width(&self) -> usize {
+        self.rows().iter().map(|row| row.len()).max().unwrap_or(0)
+    }
+
+    /// What the loss compares with.
+    fn target(&self) -> f64 {
+        match self {
+            Self::Pair { margin, .. } => *margin,
+            Self::Labeled { label, .. } => *label,
+        }
+    }
+}
+
+/// Tokenises and checks all examples.
+fn read<M: PolicyModel>(
+    examples: RewardExamples<'_>,
+    model: &ValueHead<M>,
+    tokenizer: &dyn Tokenizer,
+    config: &RewardModelConfig,
+) -> Result<Vec<Example>> {
+    let (tokens, vocabulary) = (tokenizer.vocab_size(), model.trunk.vocab_size());
+    if tokens > vocabulary {
+        let expected = format!("at most the reward model's {vocabulary}");
+        return Err(Error::config("tokenizer.vocab_size", tokens, expected));
+    }
+    let positions = model.trunk.max_positions();
+    let row = |what: String, prompt: &str, response: &str| {
+        let tokens = tokens_to_score(tokenizer, config.conversation, prompt, response, true)?;
+        match tokens.len() {
+            length if (1..=positions).contains(&length) => Ok(tokens),
+            length => {
+                let got = format!("{length} tokens");
+                let expected = format!("1 to {positions}, the model's positions");
+                Err(Error::shape(what, got, expected))
+            }
+        }
+    };
+    let examples: Vec<Example> = match examples {
+        RewardExamples::Pairs(pairs) => {
+            let read = |(index, pair): (usize, &PreferencePair)| {
+                if !pair.margin.is_finite() {
+                    let field = format!("pairs[{index}].margin");
+                    return Err(Error::config(field, pair.margin, "a finite number"));
+                }
+                let row =
+                    |name: &str, text| row(format!("pairs[{index}].{name}"), &pair.prompt, text);
+                Ok(Example::Pair {
+                    chosen: row("chosen", &pair.chosen)?,
+                    rejected: row("rejected", &pair.rejected)?,
+                    margin: pair.margin,
+                })
+            };
+            pairs.iter().enumerate().map(read).collect::<Result<_>>()?
+        }
+        RewardExamples::Labeled(responses) => {
+            let read = |(index, one): (usize, &LabeledResponse)| {
+                if !(0.0..=1.0).contains(&one.label) {
+                    let field = format!("responses[{index}].label");
+                    return Err(Error::config(field, one.label, "a probability in [0, 1]"));
+                }
+                let what = format!("responses[{index}].response");
+                Ok(Example::Labeled {
+                    response: row(what, &one.prompt, &one.response)?,
+                    label: one.label,
+                })
+            };
+            responses
+                .iter()
+                .enumerate()
+                .map(read)
+                .collect::<Result<_>>()?
+        }
+    };
+    match examples.is_empty() {
+        true => Err(Error::config("examples", "none", "at least one")),
+        false => Ok(examples),
+    }
+}
+
+/// Cuts the examples at `indices` into parts of at most `most` tokens, padding included, or of one example. They are sorted by length, so that
+/// little is padded.
+fn micro_batches(examples: &[Example], indices: &[usize], most: usize) -> Vec<Vec<usize>> {
+    let mut sorted = indices.to_vec();
+    sorted.sort_by_key(|&at| examples[at].width());
+    let mut parts: Vec<Vec<usize>> = Vec::new();
+    for at in sorted {
+        // The newest is the widest so far, and all have the same number of rows.
+        let tokens = examples[at].width() * examples[at].rows().len();
+        match parts.last_mut() {
+            Some(part) if (part.len() + 1).saturating_mul(tokens) <= most => part.push(at),
+            _ => parts.push(vec![at]),
+        }
+    }
+    parts
+}
+
+/// The rows of a part: the first of every example, then the second.
+fn rows<'a>(part: &[&'a Example]) -> Vec<&'a [u32]> {
+    let rows: Vec<Vec<&[u32]>> = part.iter().map(|example| example.rows()).collect();
+    let side = |side: usize| rows.iter().filter_map(move |rows| rows.get(side).copied());
+    side(0).chain(side(1)).collect()
+}
+
+fn token_batch(part: &[&Example], device: &Device) -> Result<TokenBatch> {
+    TokenBatch::from_rows(&rows(part), device)
+}
+
+/// The scores of the rows of a part, given their values.
+fn scores(values: Tensor<2>, part: &[&Example]) -> Tensor<1> {
+    let lengths: Vec<usize> = rows(part).iter().map(|row| row.len()).collect();
+    values_after_last(values, &lengths)
+}
+
+/// Each example with its scores.
+fn on_host(scores: Tensor<1>, part: &[&Example]) -> Result<Vec<Scored>> {
+    let scores = host::floats(scores, "the reward model's scores")?;
+    let score = |at: usize| f64::from(scores[at]);
+    let each = part.iter().enumerate().map(|(at, example)| match example {
+        Example::Pair { margin, .. } => Scored::Pair {
+            chosen: score(at),
+            rejected: score(part.len() + at),
+            margin: *margin,
+        },
+        Example::Labeled { label, .. } => Scored::Labeled {
+            score: score(at),
+            label: *label,
+        },
+    });
+    Ok(each.collect())
+}
+
+/// The sum of the losses of a part.
+fn loss_of(scores: Tensor<1>, part: &[&Example], centering: f64) -> Tensor<1> {
+    let count = part.len();
+    let targets: Vec<f32> = part.iter().map(|one| one.target() as f32).collect();
+    let targets = Tensor::from_data(TensorData::new(targets, [count]), &scores.device());
+    match part.first() {
+        Some(Example::Pair { .. }) => {
+            let [chosen, rejected] = [0, count].map(|start| scores.clone().narrow(0, start, count));
+            let mut loss = loss::pairwise(chosen.clone(), rejected.clone(), targets).sum();
+            if centering != 0.0 {
+                loss = loss
+                    + loss::centering(chosen, rejected)
+                        .sum()
+                        .mul_scalar(centering);
+            }
+            loss
+        }
+        _ => loss::pointwise(scores, targets).sum(),
+    }
+}
