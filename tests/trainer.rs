@@ -11,6 +11,8 @@ mod advantages;
 mod asynchronous;
 #[path = "trainer/broken_rewards.rs"]
 mod broken_rewards;
+#[path = "trainer/domains.rs"]
+mod domains;
 #[path = "trainer/dynamic_sampling.rs"]
 mod dynamic_sampling;
 #[path = "trainer/evaluation.rs"]
@@ -31,6 +33,8 @@ mod refusals;
 mod rejection;
 #[path = "trainer/running.rs"]
 mod running;
+#[path = "trainer/schedules.rs"]
+mod schedules;
 #[path = "trainer/supervised.rs"]
 mod supervised;
 #[path = "trainer/updates.rs"]

@@ -6,6 +6,7 @@ mod options;
 mod schedule;
 mod total;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -97,6 +98,10 @@ const MAX_ABANDONED: usize = 64;
 #[derive(Clone)]
 pub struct RewardSet {
     rewards: Arc<[Entry]>,
+    /// The weight of each.
+    weights: Arc<[f64]>,
+    /// Whether each runs: all of them, unless a schedule leaves one out.
+    runs: Arc<[bool]>,
     total: Arc<Total>,
     pool: Pool,
     /// The workers of the rewards that have none of their own.
@@ -152,7 +157,26 @@ impl RewardSet {
 
     /// The weights of the rewards, in the order in which they were added.
     pub fn weights(&self) -> Vec<f64> {
-        self.rewards.iter().map(|entry| entry.weight).collect()
+        self.weights.to_vec()
+    }
+
+    /// The same rewards with the `weights` of some of them changed, by name. One whose weight is given as 0 is not run, and has no
+    /// record, unless a gate or another reward reads its score.
+    pub(crate) fn reweighted(&self, weights: &BTreeMap<String, f64>) -> Self {
+        let given = |place: usize| weights.get(&self.rewards[place].name).copied();
+        let gate = self.total.gate.map(|gate| gate.reward);
+        let is_read = |place: usize| {
+            let mut entries = self.rewards.iter();
+            gate == Some(place) || entries.any(|entry| entry.after().any(|read| read == place))
+        };
+        let places = 0..self.rewards.len();
+        let weight = |place: usize| given(place).unwrap_or(self.weights[place]);
+        let runs = |place: usize| given(place) != Some(0.0) || is_read(place);
+        Self {
+            weights: places.clone().map(weight).collect(),
+            runs: places.map(runs).collect(),
+            ..self.clone()
+        }
     }
 
     /// How many threads are still busy with a job that has passed the time limit, of this set and its clones.
@@ -163,6 +187,8 @@ impl RewardSet {
     fn run(&self, batch: Batch) -> Vec<Rollout> {
         let schedule = Schedule {
             entries: &self.rewards,
+            weights: &self.weights,
+            runs: &self.runs,
             pool: &self.pool,
             threads: self.threads,
             batch: &batch,
@@ -173,8 +199,9 @@ impl RewardSet {
         let inputs = Arc::unwrap_or_clone(batch.inputs).into_iter();
         let scored = inputs.zip(records).map(|(input, rewards)| {
             let mut rollout = Arc::unwrap_or_clone(input.rollout);
-            rollout.reward = self.total.of(&self.rewards, &rewards);
-            rollout.rewards = rewards;
+            rollout.reward = self.total.of(&self.rewards, &self.runs, &rewards);
+            let ran = rewards.into_iter().zip(self.runs.iter());
+            rollout.rewards = ran.filter_map(|(one, &ran)| ran.then_some(one)).collect();
             rollout
         });
         scored.collect()

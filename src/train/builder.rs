@@ -194,6 +194,7 @@ impl<M: PolicyModel, V: ValueModel> TrainerBuilder<M, V> {
         if let Some(dynamic_sampling) = &config.dynamic_sampling {
             dynamic_sampling.check_reward(&rewards.names())?;
         }
+        config.schedules.check_rewards(&rewards.names())?;
         require_gradients(&self.policy, "policy")?;
         check_vocabulary(&config, self.tokenizer.as_ref(), self.policy.vocab_size())?;
 

@@ -79,9 +79,13 @@ pub struct Collector<M: PolicyModel> {
     /// Plays the problems in turns, if they are not answered by single completions.
     pub(super) agent_loop: Option<AgentLoop>,
     pub(super) problems: Box<dyn ProblemSource>,
+    /// As the trainer was given them.
     pub(super) rewards: RewardSet,
+    /// With the weights of the step.
+    pub(super) weighted: RewardSet,
     pub(super) token_rewards: Option<Arc<dyn TokenReward>>,
     pub(super) learners: LearnerGroup,
+    /// As it is in the step.
     pub(super) config: TrainerConfig,
     /// The prompts of the problems that the source knows beforehand, by their index.
     pub(super) prompts: Vec<Vec<u32>>,
@@ -100,6 +104,7 @@ impl<M: PolicyModel> Collector<M> {
             engine: Box::new(LocalEngine),
             agent_loop: None,
             problems,
+            weighted: rewards.clone(),
             rewards,
             token_rewards: None,
             learners: LearnerGroup::alone(&config),
@@ -118,9 +123,20 @@ impl<M: PolicyModel> Collector<M> {
         self.tokenizer.as_ref()
     }
 
-    /// The rewards.
+    /// The rewards, with the weights of the step.
     pub fn rewards(&self) -> &RewardSet {
-        &self.rewards
+        &self.weighted
+    }
+
+    /// Takes over the settings of the step that `step` steps precede.
+    pub(super) fn begin_step(&mut self, step: u64) {
+        // A schedule's value does not depend on what was there before.
+        self.config = self.config.at_step(step);
+        let weights = self.config.schedules.reward_weights(step);
+        if !weights.is_empty() {
+            self.weighted = self.rewards.reweighted(&weights);
+        }
+        self.problems.begin_step(step);
     }
 
     /// Puts the problem source back to a state that it had.
@@ -272,7 +288,7 @@ impl<M: PolicyModel> Collector<M> {
 
     /// Scores rollouts: rewards of the completions, then of their tokens.
     pub fn score(&self, rollouts: &mut RolloutBuffer) {
-        score(&self.rewards, self.token_rewards.as_deref(), rollouts);
+        score(&self.weighted, self.token_rewards.as_deref(), rollouts);
     }
 
     /// `[N]` The reward of the greedy completion of each rollout's problem (ReMax); one completion for each group.

@@ -6,6 +6,7 @@ use super::dynamic_sampling::DynamicSampling;
 use super::optimizer::OptimizerConfig;
 use super::schedule::Schedule;
 use super::scorer::ScoringConfig;
+use super::step_schedules::StepSchedules;
 use crate::advantage::{AdvantageEstimator, Estimator};
 use crate::loss::{AdaptiveEntropy, KlEstimator, KlPenalty, PolicyObjective, ValueLossConfig};
 use crate::policy::{LogProbConfig, ReferenceSync};
@@ -73,6 +74,8 @@ pub struct TrainerConfig {
     /// The largest share of completions on which a reward may fail (an error, a panic, a time-out) before the step is an error, in
     /// [0, 1]. A step without any scored completion is always one. Default 0.5.
     pub max_reward_failures: f64,
+    /// Settings that change in the course of the run. Default: none does.
+    pub schedules: StepSchedules,
     /// The critic, needed by [`Gae`](crate::advantage::Gae). Default: its own defaults, unused without a critic.
     pub critic: CriticConfig,
 }
@@ -103,6 +106,7 @@ impl Default for TrainerConfig {
             sharded_optimizer: false,
             mask_truncated: false,
             max_reward_failures: 0.5,
+            schedules: StepSchedules::default(),
             critic: CriticConfig::default(),
         }
     }
@@ -264,7 +268,8 @@ impl TrainerConfig {
             ));
         }
         self.check_kl_gradient()?;
-        self.check_controllers()
+        self.check_controllers()?;
+        self.schedules.validate(self)
     }
 
     /// Refuses a KL term whose gradient says nothing: k1 is a difference of log-probs, and the expected gradient of a log-prob under

@@ -1,5 +1,7 @@
 //! How good the policy is: greedy accuracy, pass@1 and pass@k on problems that it never trained on.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::learners::LearnerGroup;
@@ -54,8 +56,77 @@ pub struct Evaluation {
     pub pass_at_1: Option<f64>,
     /// `(k, pass@k)` for each k asked for.
     pub pass_at_k: Vec<(usize, f64)>,
+    /// The same for the problems of each [domain](crate::types::Problem::domain); empty if no problem has one.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub domains: BTreeMap<String, DomainEvaluation>,
     /// The greedy completion of every problem, scored.
     pub greedy: RolloutBuffer,
+}
+
+/// The result of an evaluation for the problems of one domain.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct DomainEvaluation {
+    /// How many problems there are.
+    pub problems: usize,
+    /// Share of them answered right by greedy decoding.
+    pub accuracy: f64,
+    /// Mean completion length of greedy decoding, in tokens.
+    pub mean_length: f64,
+    /// Share of sampled completions that are right; none without samples.
+    pub pass_at_1: Option<f64>,
+    /// `(k, pass@k)` for each k asked for.
+    pub pass_at_k: Vec<(usize, f64)>,
+}
+
+impl Evaluation {
+    /// The numbers by the names of their metrics, without `eval/`: `accuracy`, `mean_length`, `pass@1`, `pass@k`, and the same of each domain as
+    /// `domains/<domain>/accuracy` and so on.
+    pub(super) fn metrics(&self) -> Vec<(String, f64)> {
+        let all = (
+            "",
+            self.accuracy,
+            self.mean_length,
+            self.pass_at_1,
+            &self.pass_at_k,
+        );
+        let domains = self.domains.iter().map(|(domain, found)| {
+            let DomainEvaluation {
+                accuracy,
+                mean_length,
+                pass_at_1,
+                pass_at_k,
+                ..
+            } = found;
+            (
+                domain.as_str(),
+                *accuracy,
+                *mean_length,
+                *pass_at_1,
+                pass_at_k,
+            )
+        });
+        let mut metrics = Vec::new();
+        for (domain, accuracy, mean_length, pass_at_1, pass_at_k) in
+            [all].into_iter().chain(domains)
+        {
+            let mut put = |name: &str, value: f64| {
+                let place = match domain {
+                    "" => String::new(),
+                    domain => format!("domains/{domain}/"),
+                };
+                metrics.push((place + name, value));
+            };
+            put("accuracy", accuracy);
+            put("mean_length", mean_length);
+            if let Some(pass_at_1) = pass_at_1 {
+                put("pass@1", pass_at_1);
+            }
+            for (k, value) in pass_at_k {
+                put(&format!("pass@{k}"), *value);
+            }
+        }
+        metrics
+    }
 }
 
 /// The unbiased estimate of pass@k from n samples of which c are right (Chen et al., arXiv 2107.03374, eq. 1).
@@ -197,24 +268,83 @@ pub(super) fn evaluate_with<M: PolicyModel>(
     };
 
     let greedy = answer(1, SamplingConfig::greedy())?;
-    let mut evaluation = Evaluation {
-        accuracy: right(&greedy).iter().sum::<usize>() as f64 / problems.len() as f64,
-        mean_length: greedy.tokens() as f64 / problems.len() as f64,
-        greedy,
-        ..Evaluation::default()
+    let counts = match config.samples {
+        0 => None,
+        samples => Some(right(&answer(samples, config.sampling)?)),
     };
-    if config.samples > 0 {
-        let counts = right(&answer(config.samples, config.sampling)?);
-        let mean = |k: usize| -> Result<f64> {
-            let each = counts.iter().map(|&c| pass_at_k(config.samples, c, k));
-            Ok(each.sum::<Result<f64>>()? / problems.len() as f64)
-        };
-        evaluation.pass_at_1 = Some(mean(1)?);
-        for &k in &config.k {
-            evaluation.pass_at_k.push((k, mean(k)?));
+    let answers = Answers {
+        config,
+        right: right(&greedy),
+        lengths: greedy
+            .groups
+            .iter()
+            .map(|group| group.trained_tokens())
+            .collect(),
+        counts,
+    };
+    let all: Vec<usize> = (0..problems.len()).collect();
+    let mut domains: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    for (index, problem) in problems.iter().enumerate() {
+        if let Some(domain) = problem.domain() {
+            domains.entry(domain).or_default().push(index);
         }
     }
-    Ok(evaluation)
+    let domains = domains.into_iter();
+    let domains = domains.map(|(name, own)| Ok((name.to_string(), answers.summary(&own)?)));
+    let DomainEvaluation {
+        accuracy,
+        mean_length,
+        pass_at_1,
+        pass_at_k,
+        ..
+    } = answers.summary(&all)?;
+    Ok(Evaluation {
+        accuracy,
+        mean_length,
+        pass_at_1,
+        pass_at_k,
+        domains: domains.collect::<Result<_>>()?,
+        greedy,
+    })
+}
+
+/// What the answers to each problem were worth.
+struct Answers<'a> {
+    config: &'a EvaluationConfig,
+    /// 1 where the greedy completion is right, 0 elsewhere.
+    right: Vec<usize>,
+    /// Of the greedy completions.
+    lengths: Vec<usize>,
+    /// How many of the samples are right; none without samples.
+    counts: Option<Vec<usize>>,
+}
+
+impl Answers<'_> {
+    /// The means over the problems at `own`.
+    fn summary(&self, own: &[usize]) -> Result<DomainEvaluation> {
+        let share = |numbers: &[usize]| {
+            let sum: usize = own.iter().map(|&problem| numbers[problem]).sum();
+            sum as f64 / own.len() as f64
+        };
+        let mut summary = DomainEvaluation {
+            problems: own.len(),
+            accuracy: share(&self.right),
+            mean_length: share(&self.lengths),
+            ..DomainEvaluation::default()
+        };
+        if let Some(counts) = &self.counts {
+            let samples = self.config.samples;
+            let mean = |k: usize| -> Result<f64> {
+                let each = own.iter().map(|&one| pass_at_k(samples, counts[one], k));
+                Ok(each.sum::<Result<f64>>()? / own.len() as f64)
+            };
+            summary.pass_at_1 = Some(mean(1)?);
+            for &k in &self.config.k {
+                summary.pass_at_k.push((k, mean(k)?));
+            }
+        }
+        Ok(summary)
+    }
 }
 
 #[cfg(test)]

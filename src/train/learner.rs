@@ -201,10 +201,11 @@ impl<M: PolicyModel, V: ValueModel> Learner<M, V> {
             metrics: collected,
         } = collected;
         self.check_learners(&rollouts)?;
+        let config = self.config.at_step(self.progress.steps);
         let greedy: Vec<f64> = baselines.iter().flatten().copied().flatten().collect();
-        let experience = self.prepare(rollouts, baselines.as_deref())?;
+        let experience = self.prepare(&config, rollouts, baselines.as_deref())?;
         times.prepare = times.lap();
-        let updates = self.update(&experience)?;
+        let updates = self.update(&config, &experience)?;
         times.update = times.lap();
         let mut progress = self.progress;
         progress.steps += 1;
@@ -242,8 +243,9 @@ impl<M: PolicyModel, V: ValueModel> Learner<M, V> {
         }
         let mut metrics = step_metrics(&experience, &updates, &times, &collected);
         metrics.extend(collected);
-        metrics.extend(self.coefficients());
-        metrics.extend(sampler_metrics(&self.config.objective, &experience)?);
+        metrics.extend(self.coefficients(&config));
+        metrics.extend(config.schedules.metrics(progress.steps - 1));
+        metrics.extend(sampler_metrics(&config.objective, &experience)?);
         metrics.insert("num_tokens".into(), progress.tokens as f64);
         metrics.insert("skipped_steps".into(), progress.skipped as f64);
         metrics.extend(
@@ -316,21 +318,27 @@ impl<M: PolicyModel, V: ValueModel> Learner<M, V> {
     /// Everything that is computed once, before the first update.
     fn prepare(
         &self,
+        config: &TrainerConfig,
         rollouts: RolloutBuffer,
         baselines: Option<&[Option<f64>]>,
     ) -> Result<Experience> {
         let sampler_log_probs = rollouts.log_probs();
-        let config = self.config.scoring();
-        let several_updates = self.config.updates_per_step() > 1;
-        let correction = self.config.objective.sampler_correction.as_ref();
+        let scoring = config.scoring();
+        let several_updates = config.updates_per_step() > 1;
+        let correction = config.objective.sampler_correction.as_ref();
         let bypass = correction.is_some_and(|one| one.numerator == Numerator::Current);
         let wants_old = self.wants_old_log_probs();
-        let (old_log_probs, squares) = if self.config.advantage.needs_probabilities() {
-            let [old, squares] = probabilities(&self.learners, &self.policy, &rollouts, &config)?;
+        let (old_log_probs, squares) = if config.advantage.needs_probabilities() {
+            let [old, squares] = probabilities(&self.learners, &self.policy, &rollouts, &scoring)?;
             (Some(old), Some(squares))
         } else if wants_old {
             (
-                Some(log_probs(&self.learners, &self.policy, &rollouts, &config)?),
+                Some(log_probs(
+                    &self.learners,
+                    &self.policy,
+                    &rollouts,
+                    &scoring,
+                )?),
                 None,
             )
         } else {
@@ -338,19 +346,21 @@ impl<M: PolicyModel, V: ValueModel> Learner<M, V> {
         };
         let reference = self.reference.as_ref().filter(|_| self.reads_reference());
         let ref_log_probs = reference
-            .map(|reference| reference.log_probs(&self.learners, &rollouts, &config))
+            .map(|reference| reference.log_probs(&self.learners, &rollouts, &scoring))
             .transpose()?;
         let critic = self.critic.as_ref();
         let values = critic
-            .map(|critic| values(&self.learners, &critic.model, &rollouts, &config))
+            .map(|critic| values(&self.learners, &critic.model, &rollouts, &scoring))
             .transpose()?;
         let taught = match &old_log_probs {
             Some(policy) => self.teacher.taught(self, policy, &rollouts)?,
             None => None,
         };
-        let penalties = self.kl_penalties(old_log_probs.as_ref(), ref_log_probs.as_ref())?;
+        let penalties =
+            self.kl_penalties(config, old_log_probs.as_ref(), ref_log_probs.as_ref())?;
         let token_rewards = added(penalties, rollouts.token_rewards())?;
         let components = self.components(&rollouts);
+        let weights = self.weights(config);
         let weighing = correction.filter(|one| one.acting_weights().is_some());
         let sampler_weights = match (weighing, &old_log_probs) {
             (Some(correction), Some(old)) if squares.is_some() => {
@@ -371,14 +381,14 @@ impl<M: PolicyModel, V: ValueModel> Learner<M, V> {
             (rollouts.rewards(), rollouts.group_ids(), rollouts.lengths());
         let positions = positions(&rollouts);
         let turns = turns(&rollouts);
-        let advantages: Advantages = self.config.advantage.estimate(&AdvantageInput {
+        let advantages: Advantages = config.advantage.estimate(&AdvantageInput {
             positions: positions.as_deref(),
             turns: turns.as_deref(),
             token_rewards: token_rewards.as_ref(),
             values: values.as_ref(),
             components: components.as_deref().map(|rewards| Components {
                 rewards,
-                weights: &self.reward_weights,
+                weights: &weights,
             }),
             baselines,
             policy_log_probs: old_log_probs.as_ref(),
@@ -409,10 +419,11 @@ impl<M: PolicyModel, V: ValueModel> Learner<M, V> {
     /// The KL penalty on every token's reward, if there is one.
     fn kl_penalties(
         &self,
+        config: &TrainerConfig,
         old: Option<&PerToken>,
         reference: Option<&PerToken>,
     ) -> Result<Option<PerToken>> {
-        let coefficient = self.controllers.kl_in_reward.zip(self.config.kl_in_reward);
+        let coefficient = self.kl_in_reward_coef(config).zip(config.kl_in_reward);
         let (Some((coef, kl)), Some(old), Some(reference)) = (coefficient, old, reference) else {
             return Ok(None);
         };
@@ -431,14 +442,30 @@ impl<M: PolicyModel, V: ValueModel> Learner<M, V> {
         })
     }
 
+    /// The weights of the rewards of the set in this step.
+    fn weights(&self, config: &TrainerConfig) -> Vec<f64> {
+        let scheduled = config.schedules.reward_weights(self.progress.steps);
+        let both = self.reward_names.iter().zip(&self.reward_weights);
+        let now = |(name, &weight): (&String, &f64)| scheduled.get(name).copied().unwrap_or(weight);
+        both.map(now).collect()
+    }
+
+    /// The coefficient of the KL in the reward, where there is one.
+    fn kl_in_reward_coef(&self, config: &TrainerConfig) -> Option<f64> {
+        match config.kl_in_reward {
+            Some(kl) if kl.adaptive.is_none() => Some(kl.penalty.coef),
+            _ => self.controllers.kl_in_reward,
+        }
+    }
+
     /// The coefficients as they stand, by the names of their metrics.
-    fn coefficients(&self) -> Vec<(String, f64)> {
+    fn coefficients(&self, config: &TrainerConfig) -> Vec<(String, f64)> {
         let controllers = &self.controllers;
-        let objective = controllers.apply(&self.config.objective);
+        let objective = controllers.apply(&config.objective);
         let kl_in_loss = objective.kl.map(|kl| kl.coef);
         let bonus = controllers.entropy.is_some() || objective.entropy_coef != 0.0;
         [
-            ("kl_coef", controllers.kl_in_reward.or(kl_in_loss)),
+            ("kl_coef", self.kl_in_reward_coef(config).or(kl_in_loss)),
             ("entropy_coef", bonus.then_some(objective.entropy_coef)),
         ]
         .into_iter()

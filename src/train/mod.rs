@@ -11,6 +11,7 @@ mod controllers;
 mod critic;
 pub mod diagnosis;
 mod distill;
+mod domain_metrics;
 mod dynamic_sampling;
 mod episode_metrics;
 mod evaluate;
@@ -18,8 +19,10 @@ mod experience;
 mod gradients;
 mod learner;
 mod learners;
+mod mixture;
 pub mod observer;
 mod optimizer;
+mod piecewise;
 mod predicted;
 mod problems;
 mod recipe;
@@ -34,6 +37,7 @@ mod sft;
 mod sharded;
 mod source;
 mod step_metrics;
+mod step_schedules;
 mod teacher;
 mod trained;
 mod trainer;
@@ -51,12 +55,14 @@ pub use distill::{
     TopRecord, TopTeacher,
 };
 pub use dynamic_sampling::{DynamicSampling, Exhausted};
-pub use evaluate::{Evaluation, EvaluationConfig, evaluate, pass_at_k};
+pub use evaluate::{DomainEvaluation, Evaluation, EvaluationConfig, evaluate, pass_at_k};
 pub use learner::Learner;
 #[cfg(feature = "mpi")]
 pub use learners::Mpi;
 pub use learners::{Alone, Learners, Threads};
+pub use mixture::Mixture;
 pub use optimizer::{Optimizer, OptimizerConfig, UpdateReport, global_norm};
+pub use piecewise::Piecewise;
 pub use problems::{Draw, ProblemSource, ShuffledProblems};
 pub use rejection::{
     KeptCompletion, RejectionConfig, RejectionReport, RejectionSampler, read_kept,
@@ -70,6 +76,7 @@ pub use schedule::{Decay, Schedule};
 pub use scorer::{ModelScorer, Scorer, ScoringConfig};
 pub use sft::{Demonstration, SftConfig, SftReport, supervise};
 pub use source::{OnPolicy, RolloutSource};
+pub use step_schedules::StepSchedules;
 pub use teacher::{SuccessfulSibling, TeacherContext};
 pub use trainer::Trainer;
 pub use zero_std::zero_std;

@@ -38,6 +38,12 @@ pub trait ProblemSource: Send {
         &[]
     }
 
+    /// Called before the problems of the step that `step` steps precede are drawn; it may be called again for the same step. Default:
+    /// the step is irrelevant.
+    fn begin_step(&mut self, step: u64) {
+        let _ = step;
+    }
+
     /// Called with the scored groups of each round, those that dynamic sampling drops included. A curriculum learns from them
     /// what the policy can solve. Default: ignores them.
     fn observe(&mut self, groups: &[RolloutGroup]) {

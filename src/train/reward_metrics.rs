@@ -46,7 +46,7 @@ pub(super) fn reward_metrics(rollouts: &[&Rollout]) -> BTreeMap<String, f64> {
     metrics
 }
 
-fn mean_and_std(scores: &[f64]) -> Option<(f64, f64)> {
+pub(super) fn mean_and_std(scores: &[f64]) -> Option<(f64, f64)> {
     let first = *scores.first()?;
     let count = scores.len() as f64;
     // The quotient of a sum of equal numbers need not be that number.

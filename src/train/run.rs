@@ -84,7 +84,7 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
     /// Steps until `config.steps` are done, or until `stop` is raised, which is looked at after each step.
     ///
     /// The record of a step that was followed by an evaluation carries `eval/accuracy`, `eval/mean_length`
-    /// and, if sampled, `eval/pass@1` and `eval/pass@k`.
+    /// and, if sampled, `eval/pass@1` and `eval/pass@k`; and the same as `eval/domains/<domain>/accuracy` for each domain of the problems.
     ///
     /// Of several learners the first one calls the observer and writes the checkpoints; the others' observers are not used. All of them
     /// stop after the same step if one of them is to stop.
@@ -268,16 +268,8 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
     fn evaluate_into(&self, record: &mut StepRecord, evaluation: &RunEvaluation) -> Result<()> {
         let started = Instant::now();
         let found = self.evaluate(&evaluation.problems, &evaluation.config)?;
-        let mut put = |name: &str, value: f64| {
+        for (name, value) in found.metrics() {
             record.metrics.insert(format!("eval/{name}"), value);
-        };
-        put("accuracy", found.accuracy);
-        put("mean_length", found.mean_length);
-        if let Some(pass_at_1) = found.pass_at_1 {
-            put("pass@1", pass_at_1);
-        }
-        for (k, value) in found.pass_at_k {
-            put(&format!("pass@{k}"), value);
         }
         let seconds = started.elapsed().as_secs_f64();
         record.metrics.insert("time/eval".into(), seconds);

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use super::domain_metrics::domain_metrics;
 use super::episode_metrics::episode_metrics;
 use super::experience::Experience;
 use super::reward_metrics::reward_metrics;
@@ -62,6 +63,7 @@ pub(super) fn step_metrics(
     for (name, value) in reward_metrics(&rollouts)
         .into_iter()
         .chain(episode_metrics(&rollouts))
+        .chain(domain_metrics(&experience.rollouts))
     {
         put(&name, Some(value));
     }

@@ -191,6 +191,7 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
             ..
         } = self;
         learner.check_start()?;
+        collector.begin_step(learner.progress.steps);
         source.next(collector, learner.state())
     }
 

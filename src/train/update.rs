@@ -68,8 +68,12 @@ fn own_shards<'a>(
 }
 
 impl<M: PolicyModel, V: ValueModel> Learner<M, V> {
-    /// Makes all updates of a step.
-    pub(super) fn update(&mut self, experience: &Experience) -> Result<Updates> {
+    /// Makes all updates of a step with its settings.
+    pub(super) fn update(
+        &mut self,
+        config: &TrainerConfig,
+        experience: &Experience,
+    ) -> Result<Updates> {
         let mut updates = Updates::default();
         let step = self.progress.steps;
         let policy_learns = self
@@ -78,10 +82,10 @@ impl<M: PolicyModel, V: ValueModel> Learner<M, V> {
             .is_none_or(|critic| step >= critic.config.warmup_steps);
         let view = RolloutView::new(&experience.rollouts);
         let lengths = experience.rollouts.lengths();
-        for pass in 0..self.config.passes {
-            for rows in mini_batches(&self.config, step, pass, experience) {
+        for pass in 0..config.passes {
+            for rows in mini_batches(config, step, pass, experience) {
                 let dropped =
-                    |row: usize| self.config.mask_truncated && view.rollouts()[row].is_truncated();
+                    |row: usize| config.mask_truncated && view.rollouts()[row].is_truncated();
                 let kept: Vec<usize> = rows.into_iter().filter(|&row| !dropped(row)).collect();
                 if self.critic.is_some() {
                     let kept_lengths: Vec<usize> = kept.iter().map(|&row| lengths[row]).collect();
@@ -95,9 +99,9 @@ impl<M: PolicyModel, V: ValueModel> Learner<M, V> {
                     }
                 }
                 if policy_learns {
-                    let objective = self.controllers.apply(&self.config.objective);
+                    let objective = self.controllers.apply(&config.objective);
                     let update = Update {
-                        config: &self.config,
+                        config,
                         objective: &objective,
                         adaptive_entropy: self.controllers.entropy.is_some(),
                         experience,

@@ -3,6 +3,9 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+/// The entry of the metadata that holds the domain.
+const DOMAIN: &str = "domain";
+
 /// A question together with the answer that verifies a completion, and whatever else a reward wants to know.
 ///
 /// ```
@@ -43,6 +46,18 @@ impl Problem {
     pub fn with_metadata(mut self, key: impl Into<String>, value: impl Into<Value>) -> Self {
         self.metadata.insert(key.into(), value.into());
         self
+    }
+
+    /// The same problem in a domain, such as `math` or `code`: `metadata["domain"]`.
+    #[must_use]
+    pub fn with_domain(self, domain: impl Into<String>) -> Self {
+        self.with_metadata(DOMAIN, domain.into())
+    }
+
+    /// The domain, if the metadata has a text called `domain`. Metrics and evaluations are broken down by it, and rewards may be limited
+    /// to some.
+    pub fn domain(&self) -> Option<&str> {
+        self.metadata.get(DOMAIN)?.as_str()
     }
 }
 

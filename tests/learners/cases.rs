@@ -8,7 +8,8 @@ use rlvr::loss::{
 use rlvr::policy::ValueHead;
 use rlvr::policy::causal::{CausalModel, LoraConfig};
 use rlvr::train::{
-    AdaptiveTarget, DynamicSampling, KlInReward, Learners, ModelScorer, Trainer, TrainerConfig,
+    AdaptiveTarget, DynamicSampling, KlInReward, Learners, ModelScorer, Piecewise, StepSchedules,
+    Trainer, TrainerConfig,
 };
 
 use crate::toy;
@@ -148,6 +149,17 @@ pub fn cases() -> Vec<Case> {
         mask_truncated: true,
         ..config()
     };
+    let scheduled = TrainerConfig {
+        updates_per_pass: 2,
+        schedules: StepSchedules {
+            temperature: Some(Piecewise::linear([(0, 1.0), (2, 0.5)])),
+            max_new_tokens: Some(Piecewise::steps([(0, 2.0), (1, 4.0)])),
+            clip_high: Some(Piecewise::linear([(0, 0.2), (2, 0.01)])),
+            reward_weights: [("short".into(), Piecewise::steps([(0, 0.0), (1, 1.0)]))].into(),
+            ..StepSchedules::default()
+        },
+        ..config()
+    };
     vec![
         Case::grpo(),
         Case::ppo(),
@@ -155,6 +167,7 @@ pub fn cases() -> Vec<Case> {
         Case::new("dynamic sampling", dynamic),
         Case::new("few problems", few),
         Case::new("statistics", statistics),
+        Case::new("scheduled", scheduled),
         Case {
             teacher: true,
             ..Case::new("teacher", correction)

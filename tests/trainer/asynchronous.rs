@@ -19,7 +19,8 @@ use rlvr::rollout::{
     RolloutEngine, VersionSpan, generate,
 };
 use rlvr::train::{
-    AsyncConfig, AsyncRollouts, DynamicSampling, Scorer, ScoringConfig, TrainerConfig,
+    AsyncConfig, AsyncRollouts, DynamicSampling, Piecewise, Scorer, ScoringConfig, StepSchedules,
+    TrainerConfig,
 };
 use rlvr::types::PerToken;
 use rlvr::{Error, Result, random};
@@ -176,6 +177,20 @@ fn config() -> TrainerConfig {
     config
 }
 
+/// Temperature, length limit and a weight change after two steps.
+fn scheduled() -> TrainerConfig {
+    let jump = |a: f64, b: f64| Piecewise::steps([(0, a), (2, b)]);
+    TrainerConfig {
+        schedules: StepSchedules {
+            temperature: Some(jump(1.0, 0.7)),
+            max_new_tokens: Some(jump(2.0, 4.0)),
+            reward_weights: [("short".into(), jump(0.0, 0.5))].into(),
+            ..StepSchedules::default()
+        },
+        ..config()
+    }
+}
+
 fn staleness(max_staleness: u64) -> AsyncConfig {
     AsyncConfig {
         max_staleness,
@@ -205,7 +220,7 @@ fn without_staleness_it_is_the_synchronous_loop_bit_by_bit() {
         dynamic_sampling: Some(DynamicSampling::default()),
         ..config()
     };
-    for config in [config(), remax, dynamic] {
+    for config in [config(), remax, dynamic, scheduled()] {
         let mut here = toy::builder(&config, 0, &toy::device())
             .rewards(toy::rewards())
             .problems(toy::problems())
@@ -234,6 +249,33 @@ fn without_staleness_it_is_the_synchronous_loop_bit_by_bit() {
         assert_eq!(toy::weights(here.policy()), toy::weights(there.policy()));
         assert_eq!(here.last_rollouts(), there.last_rollouts());
     }
+}
+
+#[test]
+fn a_rollout_has_the_settings_of_the_step_in_which_it_was_asked() {
+    let ahead = AsyncConfig {
+        ordered: true,
+        ..staleness(1)
+    };
+    let mut trainer = trainer(&scheduled(), ahead, Script::default());
+    let mut longest = Vec::new();
+    for step in 0..6 {
+        let record = trainer.step().unwrap();
+        // Those of the first step were asked in it, the others a step before the one that learns from them.
+        let asked = u64::saturating_sub(step, 1);
+        for group in &trainer.last_rollouts().groups {
+            for rollout in &group.rollouts {
+                let weights: Vec<f64> = rollout.rewards.iter().map(|r| r.weight).collect();
+                let expected: &[f64] = if asked < 2 { &[1.0] } else { &[1.0, 0.5] };
+                assert_eq!(weights, expected, "step {step}");
+            }
+        }
+        longest.push(toy::metric(&record, "completions/max_length"));
+        let weight = toy::metric(&record, "schedule/reward_weights/short");
+        assert_eq!(weight, if step < 2 { 0.0 } else { 0.5 });
+    }
+    assert!(longest[..3].iter().all(|&len| len <= 2.0), "{longest:?}");
+    assert!(longest[3..].iter().any(|&len| len > 2.0), "{longest:?}");
 }
 
 proptest! {

@@ -297,6 +297,22 @@ surrogates! {
     KlCov,
 }
 
+impl Surrogate {
+    /// The bounds `low` and `high` of a surrogate that has them.
+    pub(crate) fn clip_range(&mut self) -> Option<(&mut f64, &mut f64)> {
+        match self {
+            Self::PpoClip(PpoClip { low, high, .. })
+            | Self::Gmpo(Gmpo { low, high })
+            | Self::Dppo(Dppo { low, high, .. })
+            | Self::ClipCov(ClipCov { low, high, .. })
+            | Self::Cispo(Cispo {
+                band: CispoBand::AroundOne { low, high },
+            }) => Some((low, high)),
+            _ => None,
+        }
+    }
+}
+
 impl SurrogateLoss for Surrogate {
     fn name(&self) -> &str {
         self.inner().name()

@@ -150,13 +150,16 @@ impl RewardSetBuilder {
             gate: gate.transpose()?,
             clamp: self.clamp,
         };
+        let weights: Arc<[f64]> = self.rewards.iter().map(|added| added.weight).collect();
         let mut entries = Vec::new();
         for (place, added) in self.rewards.into_iter().enumerate() {
             entries.push(entry(added, place, &names, self.time_limit)?);
         }
         order(&mut entries)?;
         Ok(RewardSet {
+            runs: vec![true; entries.len()].into(),
             rewards: entries.into(),
+            weights,
             total: Arc::new(total),
             pool: Pool::new(MAX_ABANDONED),
             threads,
@@ -198,11 +201,11 @@ fn entry(added: Added, place: usize, names: &[String], time_limit: Duration) -> 
     let gate = options.gate.map(|gate| bind(gate, &field(".gate"), names));
     Ok(Entry {
         name: name.clone(),
-        weight,
         scorer: added.scorer,
         time_limit: options.time_limit.unwrap_or(time_limit),
         concurrency: options.concurrency,
         batch,
+        domains: options.domains,
         gate: gate.transpose()?,
         reads,
         wave: 0,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::options::Missing;
 use crate::reward::{GroupInput, GroupReward, Reward, RewardError, RewardInput};
-use crate::types::{RewardOutcome, RewardRecord};
+use crate::types::{Problem, RewardOutcome, RewardRecord};
 
 /// The reward itself.
 pub(super) enum Scorer {
@@ -22,11 +22,12 @@ pub(super) struct BoundGate {
 
 pub(super) struct Entry {
     pub(super) name: String,
-    pub(super) weight: f64,
     pub(super) scorer: Scorer,
     pub(super) time_limit: Duration,
     pub(super) concurrency: Option<usize>,
     pub(super) batch: usize,
+    /// The domains on which it runs; none for all.
+    pub(super) domains: Option<Vec<String>>,
     pub(super) gate: Option<BoundGate>,
     /// The rewards whose scores it reads.
     pub(super) reads: Vec<usize>,
@@ -37,17 +38,26 @@ pub(super) struct Entry {
 }
 
 impl Entry {
+    /// Whether it runs on this problem.
+    pub(super) fn applies_to(&self, problem: &Problem) -> bool {
+        let known = |domains: &Vec<String>| {
+            let own = problem.domain();
+            own.is_some_and(|own| domains.iter().any(|domain| domain == own))
+        };
+        self.domains.as_ref().is_none_or(known)
+    }
+
     /// The rewards that must have run before this one.
     pub(super) fn after(&self) -> impl Iterator<Item = usize> {
         let gate = self.gate.map(|gate| gate.reward);
         self.reads.iter().copied().chain(gate)
     }
 
-    /// The record of this reward for a rollout, before it has run.
-    pub(super) fn record(&self) -> RewardRecord {
+    /// The record of this reward, of this weight, for a rollout, before it has run.
+    pub(super) fn record(&self, weight: f64) -> RewardRecord {
         RewardRecord {
             name: self.name.clone(),
-            weight: self.weight,
+            weight,
             outcome: RewardOutcome::Abstained,
             seconds: 0.0,
         }

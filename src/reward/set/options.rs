@@ -106,6 +106,8 @@ pub struct RewardOptions {
     /// How many completions one call is given. Default: what the reward asks for,
     /// [`Reward::batch_size`](super::super::Reward::batch_size).
     pub batch: Option<usize>,
+    /// The domains of the problems on which the reward is run; on others it abstains. Default: all, and problems without a domain.
+    pub domains: Option<Vec<String>>,
     /// The condition under which the reward is run. Default: none.
     pub gate: Option<Gate>,
     /// What counts where the reward abstained. Default: [`Missing::LeaveOut`].
@@ -120,6 +122,7 @@ impl Default for RewardOptions {
             time_limit: None,
             concurrency: None,
             batch: None,
+            domains: None,
             gate: None,
             on_abstain: Missing::LeaveOut,
             on_failure: Missing::DropRollout,
@@ -154,6 +157,12 @@ impl RewardOptions {
         Self { batch, ..self }
     }
 
+    /// The [domains](crate::types::Problem::domain) of the problems on which the reward is run, at least one. On others it abstains.
+    pub fn with_domains(self, domains: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        let domains = Some(domains.into_iter().map(Into::into).collect());
+        Self { domains, ..self }
+    }
+
     /// The condition under which the reward is run. A group reward is given those of a group for which it holds.
     pub fn with_gate(self, gate: Gate) -> Self {
         let gate = Some(gate);
@@ -180,6 +189,10 @@ impl RewardOptions {
             if count == Some(0) {
                 return Err(Error::config(format!("{field}.{part}"), 0, "1 or more"));
             }
+        }
+        if self.domains.as_ref().is_some_and(Vec::is_empty) {
+            let field = format!("{field}.domains");
+            return Err(Error::config(field, "[]", "at least one domain, or none"));
         }
         for (part, missing) in [
             ("on_abstain", self.on_abstain),

@@ -44,6 +44,9 @@ struct Call {
 /// Runs the rewards of a set on the completions of a batch.
 pub(super) struct Schedule<'a> {
     pub(super) entries: &'a Arc<[Entry]>,
+    pub(super) weights: &'a [f64],
+    /// Which of the rewards run.
+    pub(super) runs: &'a [bool],
     pub(super) pool: &'a Pool,
     /// The workers of the rewards that have none of their own.
     pub(super) threads: usize,
@@ -53,14 +56,19 @@ pub(super) struct Schedule<'a> {
 impl Schedule<'_> {
     /// The records of every input, in the order of the rewards. Rewards that others depend on run first.
     pub(super) fn run(&self) -> Vec<Vec<RewardRecord>> {
-        let blank = || self.entries.iter().map(Entry::record).collect();
+        let weighted = || self.entries.iter().zip(self.weights);
+        let blank = || {
+            weighted()
+                .map(|(entry, &weight)| entry.record(weight))
+                .collect()
+        };
         let mut records: Vec<Vec<RewardRecord>> =
             self.batch.inputs.iter().map(|_| blank()).collect();
         let waves = self.entries.iter().map(|entry| entry.wave + 1).max();
         for wave in 0..waves.unwrap_or(0) {
             let mut calls = Vec::new();
             for reward in 0..self.entries.len() {
-                if self.entries[reward].wave == wave {
+                if self.entries[reward].wave == wave && self.runs[reward] {
                     self.plan(reward, &mut records, &mut calls);
                 }
             }
@@ -76,6 +84,7 @@ impl Schedule<'_> {
         let entry = &self.entries[reward];
         let mut open = |inputs: Range<usize>| -> Vec<usize> {
             inputs
+                .filter(|&input| entry.applies_to(&self.batch.inputs[input].problem))
                 .filter(|&input| self.passes(reward, &mut records[input]))
                 .collect()
         };

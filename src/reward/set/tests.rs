@@ -298,3 +298,33 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_reward_of_one_domain_abstains_on_the_problems_of_others() {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counter = calls.clone();
+    let general = FnReward::new("general", move |_| {
+        counter.fetch_add(1, Ordering::Relaxed);
+        Ok(Some(2.0))
+    });
+    let options = || RewardOptions::new().with_domains(["writing", "safety"]);
+    let set = RewardSet::builder()
+        .add(1.0, constant("rule", Some(1.0)))
+        .add_with(0.5, general, options())
+        .build()
+        .unwrap();
+    let of = |domain: &str| RewardInput::new("", "", "x").with_metadata("domain", domain);
+    let scored = set.score(vec![
+        of("math"),
+        of("safety"),
+        RewardInput::new("", "", "x"),
+    ]);
+    let totals: Vec<_> = scored.iter().map(|one| one.reward).collect();
+    assert_eq!(totals, [Some(1.0), Some(2.0), Some(1.0)]);
+    assert_eq!(scored[0].rewards[1].outcome, RewardOutcome::Abstained);
+    assert_eq!(calls.load(Ordering::Relaxed), 1);
+
+    let nowhere = RewardOptions::new().with_domains(Vec::<String>::new());
+    let set = RewardSet::builder().add_with(1.0, constant("one", None), nowhere);
+    assert!(message(set).contains("rewards[0].domains"));
+}

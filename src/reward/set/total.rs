@@ -45,12 +45,18 @@ pub(super) struct Total {
 }
 
 impl Total {
-    /// The total of the records, one for each entry; `None` if there is none.
-    pub(super) fn of(&self, entries: &[Entry], records: &[RewardRecord]) -> Option<f64> {
+    /// The total of the records, one for each entry, by their weights; `None` if there is none. What `runs` leaves out counts as if it
+    /// were not in the set.
+    pub(super) fn of(
+        &self,
+        entries: &[Entry],
+        runs: &[bool],
+        records: &[RewardRecord],
+    ) -> Option<f64> {
         let closed = |gate: &BoundGate| gate.state(entries, records) == GateState::Closed;
         let total = match self.gate.filter(closed) {
             Some(gate) => gate.otherwise,
-            None => weighted_sum(entries, records)?,
+            None => weighted_sum(entries, runs, records)?,
         };
         let clamped = match self.clamp {
             Some((low, high)) => total.clamp(low, high),
@@ -60,18 +66,19 @@ impl Total {
     }
 }
 
-fn weighted_sum(entries: &[Entry], records: &[RewardRecord]) -> Option<f64> {
+fn weighted_sum(entries: &[Entry], runs: &[bool], records: &[RewardRecord]) -> Option<f64> {
     let mut sum = None;
     let (mut present, mut absent) = (0.0, 0.0);
-    for (entry, record) in entries.iter().zip(records) {
-        let share = entry.weight.abs();
+    let both = entries.iter().zip(records).zip(runs);
+    for ((entry, record), _) in both.filter(|(_, runs)| **runs) {
+        let share = record.weight.abs();
         match entry.contribution(&record.outcome) {
             Missing::DropRollout => return None,
             Missing::Renormalise => absent += share,
             Missing::LeaveOut => present += share,
             Missing::Value(number) => {
                 present += share;
-                let term = entry.weight * number;
+                let term = record.weight * number;
                 sum = Some(sum.map_or(term, |sum: f64| sum + term));
             }
         }

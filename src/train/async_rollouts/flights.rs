@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde::{Deserialize, Serialize};
 
 use crate::Result;
-use crate::rollout::Question;
+use crate::reward::RewardSet;
+use crate::rollout::{GenerationConfig, Question};
 use crate::types::{Rollout, RolloutGroup};
 
 /// A problem that an engine is answering.
@@ -19,6 +20,13 @@ pub(super) struct Flight {
     pub version: u64,
     /// How often it was asked before.
     pub attempts: u32,
+}
+
+/// How a problem is answered and scored: the settings of the step in which it was asked.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub generation: GenerationConfig,
+    pub rewards: RewardSet,
 }
 
 /// A finished group that has not been learned from.
@@ -59,10 +67,10 @@ impl Ready {
 
 /// What is in flight, by the engine's ticket; shared with the thread that scores.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Flights(Arc<Mutex<BTreeMap<u64, Flight>>>);
+pub(super) struct Flights(Arc<Mutex<BTreeMap<u64, (Flight, Arc<Asked>)>>>);
 
 impl Flights {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Flight>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, (Flight, Arc<Asked>)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -70,18 +78,23 @@ impl Flights {
     ///
     /// # Errors
     /// That of `submit`.
-    pub fn add(&self, flight: &Flight, submit: impl FnOnce() -> Result<u64>) -> Result<()> {
+    pub fn add(
+        &self,
+        flight: &Flight,
+        asked: &Arc<Asked>,
+        submit: impl FnOnce() -> Result<u64>,
+    ) -> Result<()> {
         let mut flights = self.lock();
-        flights.insert(submit()?, flight.clone());
+        flights.insert(submit()?, (flight.clone(), asked.clone()));
         Ok(())
     }
 
-    pub fn get(&self, ticket: u64) -> Option<Flight> {
+    pub fn get(&self, ticket: u64) -> Option<(Flight, Arc<Asked>)> {
         self.lock().get(&ticket).cloned()
     }
 
     pub fn remove(&self, ticket: u64) -> Option<Flight> {
-        self.lock().remove(&ticket)
+        self.lock().remove(&ticket).map(|(flight, _)| flight)
     }
 
     pub fn len(&self) -> usize {
@@ -90,20 +103,20 @@ impl Flights {
 
     /// All of them are now asked of `version`.
     pub fn begin_again(&self, version: u64) {
-        for flight in self.lock().values_mut() {
+        for (flight, _) in self.lock().values_mut() {
             flight.version = version;
         }
     }
 
     /// The place of the one that was asked first.
     pub fn first_order(&self) -> Option<u64> {
-        self.lock().values().map(|flight| flight.order).min()
+        self.lock().values().map(|(flight, _)| flight.order).min()
     }
 
     /// The tickets of those that `wanted` says, in the order in which they were asked of the engine.
     pub fn tickets(&self, wanted: impl Fn(&Flight) -> bool) -> Vec<u64> {
         let flights = self.lock();
-        let found = flights.iter().filter(|(_, flight)| wanted(flight));
+        let found = flights.iter().filter(|(_, (flight, _))| wanted(flight));
         found.map(|(&ticket, _)| ticket).collect()
     }
 
@@ -112,7 +125,7 @@ impl Flights {
         let flights = self.lock();
         let mut all: Vec<_> = flights
             .iter()
-            .map(|(&t, flight)| (t, flight.clone()))
+            .map(|(&t, (flight, _))| (t, flight.clone()))
             .collect();
         all.sort_by_key(|(_, flight)| flight.order);
         all

@@ -6,12 +6,13 @@ mod scoring;
 mod state;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use config::AsyncConfig;
 use serde_json::Value;
 
-use self::flights::{Flight, Flights, Ready};
+use self::flights::{Asked, Flight, Flights, Ready};
 use self::scoring::{Scored, Scoring};
 use super::collector::{Collected, Collector, PolicyState, greedy_baselines};
 use super::dynamic_sampling::fill;
@@ -194,6 +195,10 @@ impl<M: PolicyModel> AsyncRollouts<M> {
         state: PolicyState<'_, M>,
         wanted: usize,
     ) -> Result<()> {
+        let asked = Arc::new(Asked {
+            generation: collector.config.generation.clone(),
+            rewards: collector.rewards().clone(),
+        });
         while self.ready.len() + self.flights.len() < wanted {
             let mut flight = match self.again.pop_front() {
                 Some(flight) => flight,
@@ -220,15 +225,14 @@ impl<M: PolicyModel> AsyncRollouts<M> {
                 }
             };
             let request = flight.question.request();
-            let generation = &collector.config.generation;
             let engine = &mut self.engine;
-            let asked = self.flights.add(&flight, || {
-                engine.submit(request, generation, &scoring.answers)
+            let submitted = self.flights.add(&flight, &asked, || {
+                engine.submit(request, &asked.generation, &scoring.answers)
             });
-            if asked.is_err() {
+            if submitted.is_err() {
                 self.again.push_front(flight);
             }
-            asked?;
+            submitted?;
         }
         Ok(())
     }

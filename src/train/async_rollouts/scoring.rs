@@ -5,11 +5,11 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::flights::{Flight, Flights};
+use super::flights::{Asked, Flight, Flights};
 use crate::policy::PolicyModel;
 use crate::prompt::Tokenizer;
-use crate::reward::{RewardSet, TokenReward};
-use crate::rollout::{Answer, GenerationConfig, check_completion, sample_group};
+use crate::reward::TokenReward;
+use crate::rollout::{Answer, check_completion, sample_group};
 use crate::train::collector::{Collector, score};
 use crate::types::{RolloutBuffer, RolloutGroup};
 use crate::{Error, Result};
@@ -38,9 +38,7 @@ pub(super) struct Scoring {
 struct Scorer {
     flights: Flights,
     tokenizer: Arc<dyn Tokenizer>,
-    rewards: RewardSet,
     token_rewards: Option<Arc<dyn TokenReward>>,
-    generation: GenerationConfig,
     vocabulary: usize,
 }
 
@@ -53,19 +51,17 @@ impl Scoring {
         let scorer = Scorer {
             flights: flights.clone(),
             tokenizer: collector.tokenizer.clone(),
-            rewards: collector.rewards.clone(),
             token_rewards: collector.token_rewards.clone(),
-            generation: collector.config.generation.clone(),
             vocabulary,
         };
         let (answers, incoming) = mpsc::channel::<Answer>();
         let (outgoing, scored) = mpsc::channel();
         thread::spawn(move || {
             for answer in incoming {
-                let Some(flight) = scorer.flights.get(answer.ticket) else {
+                let Some((flight, asked)) = scorer.flights.get(answer.ticket) else {
                     continue; // cancelled
                 };
-                if outgoing.send(scorer.score(answer, flight)).is_err() {
+                if outgoing.send(scorer.score(answer, flight, &asked)).is_err() {
                     break;
                 }
             }
@@ -92,14 +88,14 @@ impl Scoring {
 }
 
 impl Scorer {
-    fn score(&self, answer: Answer, flight: Flight) -> Scored {
+    fn score(&self, answer: Answer, flight: Flight, asked: &Asked) -> Scored {
         let mut errors = Vec::new();
         let mut samples = Vec::new();
         let mut completions = Vec::new();
         for (sample, completion) in answer.completions.into_iter().enumerate() {
             let which = format!("completion {sample} of request {}", answer.ticket);
             let checked = completion.and_then(|completion| {
-                check_completion(&completion, &which, &self.generation, self.vocabulary)?;
+                check_completion(&completion, &which, &asked.generation, self.vocabulary)?;
                 Ok(completion)
             });
             match checked {
@@ -122,7 +118,7 @@ impl Scorer {
             for (rollout, sample) in group.rollouts.iter_mut().zip(samples) {
                 rollout.sample = sample;
             }
-            self.rewarded(group)
+            self.rewarded(group, asked)
         });
         Scored {
             ticket: answer.ticket,
@@ -133,11 +129,11 @@ impl Scorer {
         }
     }
 
-    fn rewarded(&self, group: RolloutGroup) -> RolloutGroup {
+    fn rewarded(&self, group: RolloutGroup, asked: &Asked) -> RolloutGroup {
         let mut buffer = RolloutBuffer {
             groups: vec![group],
         };
-        score(&self.rewards, self.token_rewards.as_deref(), &mut buffer);
+        score(&asked.rewards, self.token_rewards.as_deref(), &mut buffer);
         buffer.groups.swap_remove(0)
     }
 }

@@ -28,6 +28,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// | `entropy` | entropy of the policy, per token | nats |
 /// | `clip_ratio/region_mean` | tokens outside the clip range | fraction |
 /// | `grad_norm` | norm of the gradient before clipping | |
+/// | `domains/<domain>/reward` and others | the same for the problems of one domain | |
+/// | `schedule/<name>` | settings that follow a schedule, as they are in the step | |
 /// | `eval/accuracy` | held-out problems solved, at steps that are evaluated | fraction |
 /// | `findings/<name>` | what a [`Watchdog`](crate::train::diagnosis::Watchdog) found: 1 for a warning, 2 for failing | |
 /// | `tokens_per_second` | generated tokens per second of the step | 1/s |

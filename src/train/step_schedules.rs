@@ -1,0 +1,204 @@
+//! Settings that change in the course of a run.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::config::TrainerConfig;
+use super::piecewise::Piecewise;
+use crate::loss::PolicyObjective;
+use crate::{Error, Result};
+
+/// Settings of a [`TrainerConfig`] as functions of the step. What has a schedule takes its value from it; everything else stays.
+///
+/// A schedule is a function of the number of steps done before and of nothing else, so that a resumed run finds its place without any
+/// state. A step may make several updates; where a paper counts updates, as DeepSeek-R1 does with 16 of them on each batch of rollouts,
+/// its numbers are divided by [`TrainerConfig::updates_per_step`]. The values of each step are among its metrics, as
+/// `schedule/temperature`, `schedule/reward_weights/<name>` and so on.
+///
+/// With [`AsyncRollouts`](super::AsyncRollouts) the temperature, the length limit and the weights of the rewards of a rollout are those of the step
+/// in which it was asked, while the step that learns from it computes log-probs at its own temperature: a sampler correction, which
+/// rollouts of older policies need anyway, accounts for the difference.
+///
+/// ```
+/// use rlvr::train::{Piecewise, StepSchedules, TrainerConfig};
+///
+/// // Reward models for the last 400 of 1,700 steps, at the lower temperature of DeepSeek-R1's last stage.
+/// let config = TrainerConfig {
+///     schedules: StepSchedules {
+///         temperature: Some(Piecewise::linear([(0, 0.7)])),
+///         reward_weights: [("helpful".to_string(), Piecewise::steps([(0, 0.0), (1300, 1.0)]))].into(),
+///         ..StepSchedules::default()
+///     },
+///     ..TrainerConfig::default()
+/// };
+/// config.validate()?;
+/// # Ok::<(), rlvr::Error>(())
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StepSchedules {
+    /// The sampler's temperature, above 0; log-probs are computed at the same. Evaluation has its own.
+    pub temperature: Option<Piecewise>,
+    /// The most tokens in a completion, rounded to the nearest; from 1 to
+    /// [`GenerationConfig::max_new_tokens`](crate::rollout::GenerationConfig::max_new_tokens), which remains the limit of evaluation and
+    /// the one that prompts, memory and cost are checked against.
+    pub max_new_tokens: Option<Piecewise>,
+    /// The coefficient of the KL penalty, in the objective or in the reward, whichever there is; at least 0.
+    pub kl_coef: Option<Piecewise>,
+    /// The lower bound `low` of a surrogate with a clip range.
+    pub clip_low: Option<Piecewise>,
+    /// The upper bound `high` of a surrogate with a clip range.
+    pub clip_high: Option<Piecewise>,
+    /// Weights of rewards in the total, by the name of the reward. While its scheduled weight is 0 a reward is not run, unless a gate
+    /// or another reward reads its score.
+    pub reward_weights: BTreeMap<String, Piecewise>,
+}
+
+impl StepSchedules {
+    /// Every schedule by the name of its setting.
+    fn all(&self) -> impl Iterator<Item = (String, &Piecewise)> {
+        let fixed = [
+            ("temperature", &self.temperature),
+            ("max_new_tokens", &self.max_new_tokens),
+            ("kl_coef", &self.kl_coef),
+            ("clip_low", &self.clip_low),
+            ("clip_high", &self.clip_high),
+        ];
+        let fixed = fixed
+            .into_iter()
+            .filter_map(|(name, schedule)| Some((name.to_string(), schedule.as_ref()?)));
+        let weights = self.reward_weights.iter();
+        fixed.chain(weights.map(|(name, schedule)| (format!("reward_weights/{name}"), schedule)))
+    }
+
+    /// The values of `step` by the names of their metrics.
+    pub(super) fn metrics(&self, step: u64) -> impl Iterator<Item = (String, f64)> {
+        self.all().map(move |(name, schedule)| {
+            let value = match name.as_str() {
+                "max_new_tokens" => schedule.at(step).round(),
+                _ => schedule.at(step),
+            };
+            (format!("schedule/{name}"), value)
+        })
+    }
+
+    /// The weights that rewards have in `step`, of those with a schedule.
+    pub(super) fn reward_weights(&self, step: u64) -> BTreeMap<String, f64> {
+        let weights = self.reward_weights.iter();
+        weights
+            .map(|(name, schedule)| (name.clone(), schedule.at(step)))
+            .collect()
+    }
+
+    /// Writes the values of `step` over those of `config`.
+    fn apply(&self, step: u64, config: &mut TrainerConfig) {
+        if let Some(temperature) = &self.temperature {
+            config.generation.sampling.temperature = temperature.at(step);
+        }
+        if let Some(cap) = &self.max_new_tokens {
+            config.generation.max_new_tokens = cap.at(step).round() as usize;
+        }
+        if let Some(coef) = &self.kl_coef {
+            let in_loss = config.objective.kl.as_mut();
+            let in_reward = config.kl_in_reward.as_mut().map(|kl| &mut kl.penalty);
+            for kl in in_loss.into_iter().chain(in_reward) {
+                kl.coef = coef.at(step);
+            }
+        }
+        let bound = |schedule: &Option<Piecewise>| schedule.as_ref().map(|bound| bound.at(step));
+        let (low, high) = (bound(&self.clip_low), bound(&self.clip_high));
+        set_clip_range(&mut config.objective, low, high);
+    }
+
+    /// Rejects schedules that reach an invalid value, or that have nothing to change.
+    pub(super) fn validate(&self, config: &TrainerConfig) -> Result<()> {
+        if let Some(temperature) = &self.temperature {
+            let expected = "a finite number above 0";
+            temperature.validate("schedules.temperature", expected, |value| value > 0.0)?;
+        }
+        if let Some(cap) = &self.max_new_tokens {
+            let most = config.generation.max_new_tokens;
+            let expected =
+                format!("1 to generation.max_new_tokens = {most}, the longest limit of the run");
+            let allowed = |value: f64| (1.0..=most as f64).contains(&value.round());
+            cap.validate("schedules.max_new_tokens", &expected, allowed)?;
+        }
+        if let Some(coef) = &self.kl_coef {
+            let expected = "a finite number of at least 0";
+            coef.validate("schedules.kl_coef", expected, |value| value >= 0.0)?;
+            check_kl(config)?;
+        }
+        for (field, bound, is_low) in [
+            ("schedules.clip_low", &self.clip_low, true),
+            ("schedules.clip_high", &self.clip_high, false),
+        ] {
+            let Some(bound) = bound else { continue };
+            bound.validate(field, "a finite number", |_| true)?;
+            for value in bound.values() {
+                let mut objective = config.objective.clone();
+                let low = is_low.then_some(value);
+                if !set_clip_range(&mut objective, low, low.xor(Some(value))) {
+                    let expected = "none: the surrogate has no `low` and `high`";
+                    return Err(Error::config(field, "given", expected));
+                }
+                objective.validate().map_err(|error| error.within(field))?;
+            }
+        }
+        for (name, weight) in &self.reward_weights {
+            let field = format!("schedules.reward_weights.{name}");
+            weight.validate(&field, "a finite weight", |_| true)?;
+        }
+        Ok(())
+    }
+
+    /// Rejects weights of rewards that the set does not have.
+    pub(super) fn check_rewards(&self, names: &[&str]) -> Result<()> {
+        let mut scheduled = self.reward_weights.keys();
+        match scheduled.find(|name| !names.contains(&name.as_str())) {
+            Some(name) => Err(Error::config(
+                "schedules.reward_weights",
+                format!("{name:?}"),
+                format!("one of {names:?}"),
+            )),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Sets the bounds of the surrogate's clip range that are given; whether it has one.
+fn set_clip_range(objective: &mut PolicyObjective, low: Option<f64>, high: Option<f64>) -> bool {
+    let Some(range) = objective.surrogate.clip_range() else {
+        return false;
+    };
+    *range.0 = low.unwrap_or(*range.0);
+    *range.1 = high.unwrap_or(*range.1);
+    true
+}
+
+/// Rejects a schedule of the KL coefficient unless there is exactly one coefficient, which nothing else moves.
+fn check_kl(config: &TrainerConfig) -> Result<()> {
+    let expected = match (&config.objective.kl, &config.kl_in_reward) {
+        (None, None) => "none without a KL penalty, whose coefficient it would be",
+        (Some(_), Some(_)) => {
+            "one KL penalty, in the objective or in the reward: it would be the coefficient of both"
+        }
+        (Some(_), None) if config.adaptive_kl.is_some() => {
+            "none with adaptive_kl, which moves the coefficient itself"
+        }
+        (None, Some(kl)) if kl.adaptive.is_some() => {
+            "none with kl_in_reward.adaptive, which moves the coefficient itself"
+        }
+        _ => return Ok(()),
+    };
+    Err(Error::config("schedules.kl_coef", "given", expected))
+}
+
+impl TrainerConfig {
+    /// The settings in the step that `step` steps precede: what has a schedule has its value.
+    pub fn at_step(&self, step: u64) -> Self {
+        let mut config = self.clone();
+        self.schedules.apply(step, &mut config);
+        config
+    }
+}
