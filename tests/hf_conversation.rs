@@ -12,6 +12,7 @@ use rlvr::prompt::hf::{
     ChatTemplate, ChatTokenizer, Exchange, HfTokenizer, History, Message, RenderOptions, Variables,
 };
 use rlvr::prompt::{Tokenizer, ToolCall};
+use rlvr::train::{Conversation, SftExample};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -946,4 +947,37 @@ fn the_clock_of_a_tokenizer_stands_still() {
     let first = chat.render_prompt("").unwrap();
     assert!(first.starts_with("20") && first.len() > 25, "{first}");
     assert_eq!(chat.clone().render_prompt("").unwrap(), first);
+}
+
+#[test]
+fn a_demonstrated_conversation_is_the_templates_and_its_replies_are_learned() {
+    for name in ["plain", "alternating", "as_user"] {
+        let chat = ChatTokenizer::new(tokenizer("byte_level"), template(name, "byte_level"));
+        let replies = ["An answer.", "Another one, with <|im_end|> in it.", ""];
+        let mut messages = Vec::new();
+        for reply in replies {
+            messages.push(Message::user("A question?"));
+            messages.push(Message::assistant(reply));
+        }
+        let shown = SftExample::from(Conversation::new(messages.clone()));
+        let group = shown.encode(&chat).unwrap();
+        let rollout = &group.rollouts[0];
+        let own = [&group.prompt_tokens[..], &rollout.tokens].concat();
+        let all = chat.encode_chat(&messages).unwrap();
+        assert!(all.starts_with(&own), "{name}");
+        let rest = chat.decode(&all[own.len()..]).unwrap();
+        assert_eq!(rest.trim(), "", "{name}");
+        // Each run of learned tokens is a reply with its end.
+        let learned = (0..rollout.tokens.len()).collect::<Vec<_>>();
+        let learned = learned.chunk_by(|&a, &b| rollout.mask[a] == rollout.mask[b]);
+        let learned = learned.filter(|run| rollout.mask[run[0]]);
+        let texts: Vec<String> = learned
+            .map(|run| {
+                let tokens = &rollout.tokens[run[0]..=run[run.len() - 1]];
+                assert_eq!(tokens.last(), chat.stop_tokens().first(), "{name}");
+                chat.decode(tokens).unwrap()
+            })
+            .collect();
+        assert_eq!(texts, replies, "{name}");
+    }
 }

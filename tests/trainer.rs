@@ -35,6 +35,8 @@ mod rejection;
 mod running;
 #[path = "trainer/schedules.rs"]
 mod schedules;
+#[path = "trainer/sft_job.rs"]
+mod sft_job;
 #[path = "trainer/supervised.rs"]
 mod supervised;
 #[path = "trainer/updates.rs"]

@@ -6,13 +6,15 @@
 //! write removes.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::checkpoint_copy::CheckpointCopy;
+use super::checkpoint_folder::{
+    REINFORCEMENT, canonical, load_policy, place, read_manifest, save_policy, write_manifest,
+};
 use super::controllers::Controllers;
 use super::critic::Critic;
 use super::learner::{Learner, Progress, Reference};
@@ -20,17 +22,13 @@ use super::optimizer::Optimizer;
 use super::trained::Trained;
 use super::trainer::Trainer;
 use crate::advantage::AdvantageEstimator;
-use crate::folder::{RunLock, checksums, remove, replace_folder, verify};
+use crate::folder::{checksums, verify};
 use crate::loss::SurrogateLoss;
 use crate::plan::LedgerState;
 use crate::policy::{PolicyModel, ValueModel};
 use crate::rollout::RolloutBuffer;
 use crate::{Error, Result};
 
-const PREFIX: &str = "step-";
-/// The folder of weights that other programs read.
-const WEIGHTS: &str = "policy";
-pub(super) const MANIFEST: &str = "manifest.json";
 /// Raised when checkpoints of the version before can no longer be read.
 const FORMAT: u32 = 2;
 
@@ -125,33 +123,6 @@ impl Parts {
     }
 }
 
-/// The newest whole checkpoint in `folder`, if there is one.
-///
-/// # Errors
-/// If the folder exists but cannot be listed.
-pub fn latest_checkpoint(folder: impl AsRef<Path>) -> Result<Option<PathBuf>> {
-    let mut all = checkpoints(folder.as_ref())?;
-    Ok(all.pop().map(|(_, path)| path))
-}
-
-/// The checkpoints in `folder` with their steps, oldest first.
-fn checkpoints(folder: &Path) -> Result<Vec<(u64, PathBuf)>> {
-    if !folder.exists() {
-        return Ok(Vec::new());
-    }
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder).map_err(|e| Error::io(folder, e))? {
-        let path = entry.map_err(|e| Error::io(folder, e))?.path();
-        let name = path.file_name().and_then(|name| name.to_str());
-        let step = name.and_then(|name| name.strip_prefix(PREFIX)?.parse().ok());
-        if let Some(step) = step {
-            found.push((step, path));
-        }
-    }
-    found.sort();
-    Ok(found)
-}
-
 /// A checkpoint that was read and fits the trainer.
 struct ReadCheckpoint<M: PolicyModel, V> {
     manifest: Manifest,
@@ -216,54 +187,17 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
     }
 
     fn place(&self, folder: &Path) -> PathBuf {
-        folder.join(format!("{PREFIX}{:08}", self.steps_done()))
+        place(folder, self.steps_done())
     }
 
     fn write_checkpoint(&mut self, folder: &Path, keep: usize) -> Result<PathBuf> {
-        let lock = match &self.lock {
-            Some(lock) if lock.folder() == folder => None,
-            _ => Some(RunLock::acquire(folder)?),
-        };
-        self.check_folder(folder)?;
         let step = self.steps_done();
-        let place = self.place(folder);
-        // Another digit and it is still the checkpoint of this step: there is one at every moment.
-        let aside = folder.join(format!("{PREFIX}0{step:08}"));
-        replace_folder(&place, &aside, |temporary| self.write_into(temporary))?;
-        self.folder = Some(canonical(folder)?);
-        let all = checkpoints(folder)?;
-        let (own, later): (Vec<_>, Vec<_>) = all.into_iter().partition(|(other, _)| *other <= step);
-        let surplus = own.len().saturating_sub(keep);
-        for (_, other) in own[..surplus].iter().chain(&later) {
-            remove(other)?;
-        }
-        drop(lock);
-        Ok(place)
-    }
-
-    /// Returns an error if `folder` holds checkpoints of another run.
-    pub(super) fn check_folder(&self, folder: &Path) -> Result<()> {
-        let found = checkpoints(folder)?;
-        let Some((step, newest)) = found.last() else {
-            return Ok(());
-        };
-        if self.folder.as_deref() == Some(&*canonical(folder)?) {
-            return Ok(());
-        }
-        let theirs = match read_manifest(newest) {
-            Ok(manifest) => format!(
-                "step {step} of a run with seed {}, {} problems and the {} surrogate",
-                manifest.parts.seed, manifest.parts.problems, manifest.parts.surrogate
-            ),
-            Err(_) => format!("step {step}"),
-        };
-        Err(Error::checkpoint(
-            folder,
-            format!(
-                "the folder holds checkpoints of another run ({theirs}); expected an empty folder, or \
-                 load_checkpoint to continue that run"
-            ),
-        ))
+        let mut run_folder = std::mem::take(&mut self.run_folder);
+        let written = run_folder.write(folder, step, keep, describe, |temporary| {
+            self.write_into(temporary)
+        });
+        self.run_folder = run_folder;
+        written
     }
 
     fn write_into(&mut self, folder: &Path) -> Result<()> {
@@ -271,9 +205,7 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
         let file = |name: &str| folder.join(format!("{name}.bpk"));
         let learner = &self.learner;
         let trained = Trained::of(&learner.policy);
-        if !learner.policy.export(&folder.join(WEIGHTS))? {
-            trained.save(learner.policy.valid(), &file("policy"))?;
-        }
+        save_policy(&learner.policy, folder)?;
         if let Some(Reference::Policy(reference)) = &learner.reference {
             // It differs from the policy in nothing that the policy does not train.
             trained.save(reference.weights().clone(), &file("reference"))?;
@@ -298,10 +230,7 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
             files: checksums(folder)?,
             config: serde_json::to_value(&learner.config).unwrap_or_default(),
         };
-        let path = folder.join(MANIFEST);
-        let text = serde_json::to_string_pretty(&manifest)
-            .map_err(|reason| Error::checkpoint(&path, reason))?;
-        fs::write(&path, text).map_err(|e| Error::io(&path, e))
+        write_manifest(folder, &manifest)
     }
 
     fn parts(&self) -> Result<Parts> {
@@ -331,7 +260,7 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
         })
     }
 
-    /// Goes back to the state in the checkpoint at `path` (as [`latest_checkpoint`] gives it), after which the run
+    /// Goes back to the state in the checkpoint at `path` (as [`latest_checkpoint`](super::latest_checkpoint) gives it), after which the run
     /// continues as if it had never stopped: bit for bit on the CPU.
     ///
     /// The trainer must have been built of the same parts, custom ones included: problems, seed, step size, rewards, estimator,
@@ -388,21 +317,12 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
         learner.progress = read.manifest.progress;
         self.ledger = read.manifest.ledger;
         self.last_rollouts = read.rollouts;
-        self.folder = folder;
+        self.run_folder.belongs(folder);
         Ok(())
     }
 
     fn read_checkpoint(&self, path: &Path) -> Result<ReadCheckpoint<M, V>> {
-        if !path.join(MANIFEST).exists()
-            && let Some(latest) = latest_checkpoint(path)?
-        {
-            let reason = format!(
-                "this folder holds checkpoints; expected one of them, such as {}",
-                latest.display()
-            );
-            return Err(Error::checkpoint(path, reason));
-        }
-        let manifest = read_manifest(path)?;
+        let manifest: Manifest = read_manifest(path, REINFORCEMENT, FORMAT)?;
         if let Some((what, theirs, ours)) = self.parts()?.difference(&manifest.parts) {
             let reason = format!("its {what} is {theirs}, this run's {ours}");
             return Err(Error::checkpoint(path, reason));
@@ -411,11 +331,7 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
         let file = |name: &str| path.join(format!("{name}.bpk"));
         let learner = &self.learner;
         let trained = Trained::of(&learner.policy);
-        let exported = path.join(WEIGHTS);
-        let policy = match exported.is_dir() {
-            true => learner.policy.clone().import(&exported)?,
-            false => trained.load(learner.policy.clone(), &file("policy"))?,
-        };
+        let policy = load_policy(&learner.policy, path)?;
         let mut optimizer = Optimizer::new(learner.config.optimizer)?;
         let learners = &learner.learners;
         optimizer.load_together(learners, &policy, path, "policy", manifest.policy_updates)?;
@@ -459,25 +375,16 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
     }
 }
 
-/// The manifest of the checkpoint at `path`.
-fn read_manifest(path: &Path) -> Result<Manifest> {
-    let file = path.join(MANIFEST);
-    let text = fs::read_to_string(&file).map_err(|e| Error::io(&file, e))?;
-    let broken = |reason: serde_json::Error| Error::checkpoint(path, reason);
-    // A manifest of another format need not have the same fields.
-    let value: Value = serde_json::from_str(&text).map_err(broken)?;
-    let format = &value["format"];
-    if format.as_u64() != Some(u64::from(FORMAT)) {
-        let reason = format!("its format is {format}, this version reads {FORMAT}");
-        return Err(Error::checkpoint(path, reason));
-    }
-    serde_json::from_str(&text).map_err(broken)
-}
-
-fn canonical(folder: &Path) -> Result<PathBuf> {
-    let folder = match folder.as_os_str().is_empty() {
-        true => Path::new("."),
-        false => folder,
-    };
-    fs::canonicalize(folder).map_err(|e| Error::io(folder, e))
+/// The run that the checkpoint at `path` is of, if it can be read.
+pub(super) fn describe(path: &Path) -> Option<String> {
+    let manifest: Manifest = read_manifest(path, REINFORCEMENT, FORMAT).ok()?;
+    let Parts {
+        seed,
+        problems,
+        surrogate,
+        ..
+    } = manifest.parts;
+    Some(format!(
+        "a run with seed {seed}, {problems} problems and the {surrogate} surrogate"
+    ))
 }

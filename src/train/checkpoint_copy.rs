@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::checkpoint::MANIFEST;
+use super::checkpoint_folder::MANIFEST;
 use super::learners::LearnerGroup;
 use crate::folder::remove;
 use crate::{Error, Result};

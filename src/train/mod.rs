@@ -5,6 +5,7 @@ mod async_rollouts;
 mod builder;
 mod checkpoint;
 mod checkpoint_copy;
+mod checkpoint_folder;
 mod collector;
 mod config;
 mod controllers;
@@ -47,7 +48,7 @@ mod zero_std;
 
 pub use async_rollouts::{AsyncConfig, AsyncRollouts};
 pub use builder::TrainerBuilder;
-pub use checkpoint::latest_checkpoint;
+pub use checkpoint_folder::latest_checkpoint;
 pub use collector::{Collected, Collector, PolicyState};
 pub use config::{AdaptiveTarget, CriticConfig, KlInReward, TrainerConfig};
 pub use distill::{
@@ -74,7 +75,10 @@ pub use reward_model::{
 pub use run::{RunCheckpoints, RunConfig, RunEnd, RunEvaluation};
 pub use schedule::{Decay, Schedule};
 pub use scorer::{ModelScorer, Scorer, ScoringConfig};
-pub use sft::{Demonstration, SftConfig, SftReport, supervise};
+pub use sft::{
+    Conversation, Demonstration, DemonstrationFile, DemonstrationSet, HeldOut, SftConfig,
+    SftExample, SftReport, SftRunConfig, SftTrainer, supervise,
+};
 pub use source::{OnPolicy, RolloutSource};
 pub use step_schedules::StepSchedules;
 pub use teacher::{SuccessfulSibling, TeacherContext};

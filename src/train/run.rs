@@ -4,12 +4,12 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use super::checkpoint::describe;
 use super::evaluate::EvaluationConfig;
 use super::learners::LearnerGroup;
 use super::observer::{Observer, RunInfo, StepRecord};
 use super::trainer::Trainer;
 use super::usage::{add_missing, step_usage};
-use crate::folder::RunLock;
 use crate::plan::{Ledger, LedgerConfig};
 use crate::policy::{PolicyModel, ValueModel};
 use crate::rollout::check_prompts;
@@ -116,7 +116,7 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
             true => self.observed(config, observer, stop),
             false => self.observed(config, &mut nobody, stop),
         };
-        self.lock = None;
+        self.run_folder.unlock();
         result
     }
 
@@ -156,10 +156,7 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
     }
 
     fn lock_folder(&mut self, checkpoints: &RunCheckpoints) -> Result<()> {
-        let lock = RunLock::acquire(&checkpoints.folder)?;
-        self.check_folder(&checkpoints.folder)?;
-        self.lock = Some(lock);
-        Ok(())
+        self.run_folder.lock(&checkpoints.folder, describe)
     }
 
     fn check_evaluation(&self, evaluation: &RunEvaluation) -> Result<()> {

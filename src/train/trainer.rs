@@ -1,9 +1,9 @@
 //! A training run: steps of two halves, and the state that a checkpoint holds.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::builder::TrainerBuilder;
+use super::checkpoint_folder::RunFolder;
 use super::collector::{Collected, Collector};
 use super::config::TrainerConfig;
 use super::evaluate::{Evaluation, EvaluationConfig, Players, evaluate_with};
@@ -11,7 +11,6 @@ use super::learner::Learner;
 use super::observer::StepRecord;
 use super::source::RolloutSource;
 use crate::Result;
-use crate::folder::RunLock;
 use crate::plan::LedgerState;
 use crate::policy::{PolicyModel, ValueHead, ValueModel};
 use crate::prompt::Tokenizer;
@@ -64,10 +63,8 @@ pub struct Trainer<M: PolicyModel, V: ValueModel = ValueHead<M>> {
     pub(super) last_rollouts: RolloutBuffer,
     /// What the steps of runs have cost.
     pub(super) ledger: LedgerState,
-    /// The folder that this run's checkpoints were last written to or read from.
-    pub(super) folder: Option<PathBuf>,
-    /// Held while a run writes checkpoints.
-    pub(super) lock: Option<RunLock>,
+    /// The folder of this run's checkpoints.
+    pub(super) run_folder: RunFolder,
 }
 
 impl<M: PolicyModel> Trainer<M, ValueHead<M>> {
@@ -93,8 +90,7 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
             source,
             last_rollouts: RolloutBuffer::new(),
             ledger: LedgerState::default(),
-            folder: None,
-            lock: None,
+            run_folder: RunFolder::default(),
         }
     }
 

@@ -40,7 +40,7 @@ fn learn(policy: &mut CausalModel, data: &[Demonstration], config: &SftConfig) -
 }
 
 /// `-ln p` of every token of the response and of its end, from logits, one sequence at a time.
-fn response_nll(policy: &CausalModel, data: &[Demonstration]) -> (f64, usize) {
+pub fn response_nll(policy: &CausalModel, data: &[Demonstration]) -> (f64, usize) {
     let tokenizer = toy::tokenizer();
     let (mut sum, mut count) = (0.0, 0);
     for Demonstration { prompt, response } in data {

@@ -33,6 +33,8 @@ const MOST_DOTS: usize = 80;
 /// 2. `eval/accuracy` in percent: a dot for each evaluation, the axis from 0 to 100, the last value at the right.
 /// 3. `completions/mean_length` in tokens, smoothed as the reward is.
 ///
+/// Of supervised fine-tuning, whose records have no reward, the panels are `loss`, `eval/loss` and the length of the responses.
+///
 /// What is missing or not finite is left out, and lines join its neighbours. Curves of more than 1200 points are thinned to the
 /// lowest and highest of each stretch. No records make an empty picture that says so.
 ///
@@ -68,7 +70,8 @@ fn draw(canvas: &Canvas, records: &[StepRecord], title: &str) -> Drawn {
     canvas.fill(&WHITE)?;
     text(canvas, title, (LEFT, 28), 20, INK, "bold", HPos::Left)?;
 
-    let reward = points(records, "reward", 1.0);
+    let supervised = is_supervised(records);
+    let reward = points(records, if supervised { "loss" } else { "reward" }, 1.0);
     let accuracy = points(records, "eval/accuracy", 100.0);
     let length = points(records, "completions/mean_length", 1.0);
     let subtitle = subtitle(records, &accuracy);
@@ -82,10 +85,17 @@ fn draw(canvas: &Canvas, records: &[StepRecord], title: &str) -> Drawn {
         HPos::Left,
     )?;
 
-    let last = accuracy.last().map(|&(_, value)| format!("{value:.1}%"));
+    let held_out_loss = points(records, "eval/loss", 1.0);
+    let last = match supervised {
+        true => held_out_loss.last().map(|&(_, loss)| number(loss, 3)),
+        false => accuracy.last().map(|&(_, value)| format!("{value:.1}%")),
+    };
     // The axis ends at 100; a value that is no fraction stays inside the panel, and the number beside it tells.
     let inside = |&(step, value): &Point| (step, value.clamp(0.0, 100.0));
-    let solved: Vec<Point> = accuracy.iter().map(inside).collect();
+    let (held_out_range, solved) = match supervised {
+        true => (value_range(&held_out_loss), held_out_loss),
+        false => (0.0..100.0, accuracy.iter().map(inside).collect()),
+    };
     let few = solved.len() <= MOST_DOTS;
     let steps = step_range(records);
     let smoothed = |heading, colour, points: &[Point], digits, step_labels| {
@@ -127,13 +137,19 @@ fn draw(canvas: &Canvas, records: &[StepRecord], title: &str) -> Drawn {
     let panels = [
         Panel {
             legend: [name(0, 0), name(0, 1)],
-            ..smoothed("Reward (mean of the batch)", BLUE, &reward, 2, false)
+            ..match supervised {
+                true => smoothed("Loss (mean of the batch, nats)", BLUE, &reward, 3, false),
+                false => smoothed("Reward (mean of the batch)", BLUE, &reward, 2, false),
+            }
         },
         Panel {
-            heading: "Held-out accuracy (%)",
+            heading: match supervised {
+                true => "Held-out loss (nats)",
+                false => "Held-out accuracy (%)",
+            },
             colour: GREEN,
             steps: steps.clone(),
-            values: 0.0..100.0,
+            values: held_out_range,
             raw: Vec::new(),
             smooth: thinned(&solved),
             dots: if few { solved } else { Vec::new() },
@@ -159,6 +175,12 @@ fn draw(canvas: &Canvas, records: &[StepRecord], title: &str) -> Drawn {
         "normal",
         HPos::Center,
     )
+}
+
+/// Whether the records are of supervised fine-tuning.
+fn is_supervised(records: &[StepRecord]) -> bool {
+    let some = |name| records.iter().any(|record| record.get(name).is_some());
+    some("loss") && !some("reward") && !some("eval/accuracy")
 }
 
 /// From the first step to the last, from 0 if that is near, and never empty.
@@ -281,6 +303,33 @@ mod tests {
         let svg = draw_chart(&records, "").unwrap();
         let expected = "30 steps, held-out accuracy from 20.0% to 75.0% (best 90.0% at step 10)";
         assert!(texts(&svg).contains(&expected), "{:?}", texts(&svg));
+    }
+
+    #[test]
+    fn supervised_fine_tuning_has_its_losses_in_the_picture() {
+        let record = |step: u64| {
+            let record = StepRecord::new(step)
+                .with("loss", 2.0 / step as f64)
+                .with("completions/mean_length", 7.0);
+            match step.is_multiple_of(10) {
+                true => record.with("eval/loss", 3.5 / step as f64),
+                false => record,
+            }
+        };
+        let records: Vec<StepRecord> = (1..=20).map(record).collect();
+        let svg = draw_chart(&records, "").unwrap();
+        well_formed(&svg);
+        let texts = texts(&svg);
+        for expected in [
+            "20 steps",
+            "Loss (mean of the batch, nats)",
+            "Held-out loss (nats)",
+            "0.175",
+        ] {
+            assert!(texts.contains(&expected), "{expected:?} not in {texts:?}");
+        }
+        // Two evaluations, each a dot on a white one, and the ends of the two other curves.
+        assert_eq!(svg.matches("<circle").count(), 2 * 2 + 2);
     }
 
     #[test]

@@ -1,0 +1,205 @@
+//! A folder of checkpoints: what they are called, which of them stay, and whose the folder is.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::trained::Trained;
+use crate::folder::{RunLock, remove, replace_folder};
+use crate::policy::PolicyModel;
+use crate::{Error, Result};
+
+const PREFIX: &str = "step-";
+pub(super) const MANIFEST: &str = "manifest.json";
+/// The folder of weights that other programs read.
+const WEIGHTS: &str = "policy";
+/// What a manifest is of that does not say.
+pub(super) const REINFORCEMENT: &str = "reinforcement learning";
+
+/// The newest whole checkpoint in `folder`, if there is one.
+///
+/// # Errors
+/// If the folder exists but cannot be listed.
+pub fn latest_checkpoint(folder: impl AsRef<Path>) -> Result<Option<PathBuf>> {
+    let mut all = checkpoints(folder.as_ref())?;
+    Ok(all.pop().map(|(_, path)| path))
+}
+
+/// The checkpoints in `folder` with their steps, oldest first.
+fn checkpoints(folder: &Path) -> Result<Vec<(u64, PathBuf)>> {
+    if !folder.exists() {
+        return Ok(Vec::new());
+    }
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).map_err(|e| Error::io(folder, e))? {
+        let path = entry.map_err(|e| Error::io(folder, e))?.path();
+        let name = path.file_name().and_then(|name| name.to_str());
+        let step = name.and_then(|name| name.strip_prefix(PREFIX)?.parse().ok());
+        if let Some(step) = step {
+            found.push((step, path));
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// The place of the checkpoint of `step`.
+pub(super) fn place(folder: &Path, step: u64) -> PathBuf {
+    folder.join(format!("{PREFIX}{step:08}"))
+}
+
+/// The folder that a run's checkpoints were last written to or read from.
+#[derive(Debug, Default)]
+pub(super) struct RunFolder {
+    own: Option<PathBuf>,
+    /// Held while a run writes checkpoints.
+    lock: Option<RunLock>,
+}
+
+impl RunFolder {
+    /// Locks `folder` for a run, which is told apart from others by what `describe` says of their newest checkpoint.
+    ///
+    /// # Errors
+    /// If the folder is in use or holds checkpoints of another run.
+    pub fn lock(
+        &mut self,
+        folder: &Path,
+        describe: impl Fn(&Path) -> Option<String>,
+    ) -> Result<()> {
+        let lock = RunLock::acquire(folder)?;
+        self.check(folder, describe)?;
+        self.lock = Some(lock);
+        Ok(())
+    }
+
+    /// The run is over.
+    pub fn unlock(&mut self) {
+        self.lock = None;
+    }
+
+    /// The run goes on from a checkpoint in this folder; `None` where it cannot be seen.
+    pub fn belongs(&mut self, folder: Option<PathBuf>) {
+        self.own = folder;
+    }
+
+    /// Returns an error if `folder` holds checkpoints of another run.
+    fn check(&self, folder: &Path, describe: impl Fn(&Path) -> Option<String>) -> Result<()> {
+        let found = checkpoints(folder)?;
+        let Some((step, newest)) = found.last() else {
+            return Ok(());
+        };
+        if self.own.as_deref() == Some(&*canonical(folder)?) {
+            return Ok(());
+        }
+        let theirs = match describe(newest) {
+            Some(description) => format!("step {step} of {description}"),
+            None => format!("step {step}"),
+        };
+        Err(Error::checkpoint(
+            folder,
+            format!(
+                "the folder holds checkpoints of another run ({theirs}); expected an empty folder, or \
+                 load_checkpoint to continue that run"
+            ),
+        ))
+    }
+
+    /// Writes the checkpoint of `step` into `folder` with what `write` puts into it, and returns its path; of older ones, the
+    /// newest `keep - 1` stay, and later ones of this run are removed.
+    ///
+    /// # Errors
+    /// If the folder is in use or holds checkpoints of another run, or something cannot be written. What was there before is
+    /// untouched then.
+    pub fn write(
+        &mut self,
+        folder: &Path,
+        step: u64,
+        keep: usize,
+        describe: impl Fn(&Path) -> Option<String>,
+        write: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<PathBuf> {
+        let lock = match &self.lock {
+            Some(lock) if lock.folder() == folder => None,
+            _ => Some(RunLock::acquire(folder)?),
+        };
+        self.check(folder, describe)?;
+        let place = place(folder, step);
+        // Another digit and it is still the checkpoint of this step: there is one at every moment.
+        let aside = folder.join(format!("{PREFIX}0{step:08}"));
+        replace_folder(&place, &aside, write)?;
+        self.own = Some(canonical(folder)?);
+        let all = checkpoints(folder)?;
+        let (own, later): (Vec<_>, Vec<_>) = all.into_iter().partition(|(other, _)| *other <= step);
+        let surplus = own.len().saturating_sub(keep);
+        for (_, other) in own[..surplus].iter().chain(&later) {
+            remove(other)?;
+        }
+        drop(lock);
+        Ok(place)
+    }
+}
+
+/// Writes the trained weights of `policy` into the checkpoint `folder`.
+pub(super) fn save_policy<M: PolicyModel>(policy: &M, folder: &Path) -> Result<()> {
+    if policy.export(&folder.join(WEIGHTS))? {
+        return Ok(());
+    }
+    Trained::of(policy).save(policy.valid(), &folder.join("policy.bpk"))
+}
+
+/// `policy` with the weights that [`save_policy`] wrote.
+pub(super) fn load_policy<M: PolicyModel>(policy: &M, folder: &Path) -> Result<M> {
+    let exported = folder.join(WEIGHTS);
+    match exported.is_dir() {
+        true => policy.clone().import(&exported),
+        false => Trained::of(policy).load(policy.clone(), &folder.join("policy.bpk")),
+    }
+}
+
+/// Writes the manifest, the last file of a checkpoint.
+pub(super) fn write_manifest(folder: &Path, manifest: &impl Serialize) -> Result<()> {
+    let path = folder.join(MANIFEST);
+    let text = serde_json::to_string_pretty(manifest)
+        .map_err(|reason| Error::checkpoint(&path, reason))?;
+    fs::write(&path, text).map_err(|e| Error::io(&path, e))
+}
+
+/// The manifest of the checkpoint at `path`, which must be of a `job` and in a `format`.
+pub(super) fn read_manifest<T: DeserializeOwned>(path: &Path, job: &str, format: u32) -> Result<T> {
+    if !path.join(MANIFEST).exists()
+        && let Some(latest) = latest_checkpoint(path)?
+    {
+        let reason = format!(
+            "this folder holds checkpoints; expected one of them, such as {}",
+            latest.display()
+        );
+        return Err(Error::checkpoint(path, reason));
+    }
+    let file = path.join(MANIFEST);
+    let text = fs::read_to_string(&file).map_err(|e| Error::io(&file, e))?;
+    let broken = |reason: serde_json::Error| Error::checkpoint(path, reason);
+    // A manifest of another job or format need not have the same fields.
+    let value: Value = serde_json::from_str(&text).map_err(broken)?;
+    let theirs = value["job"].as_str().unwrap_or(REINFORCEMENT);
+    if theirs != job {
+        let reason = format!("it is a checkpoint of {theirs}, expected one of {job}");
+        return Err(Error::checkpoint(path, reason));
+    }
+    let found = &value["format"];
+    if found.as_u64() != Some(u64::from(format)) {
+        let reason = format!("its format is {found}, this version reads {format}");
+        return Err(Error::checkpoint(path, reason));
+    }
+    serde_json::from_str(&text).map_err(broken)
+}
+
+pub(super) fn canonical(folder: &Path) -> Result<PathBuf> {
+    let folder = match folder.as_os_str().is_empty() {
+        true => Path::new("."),
+        false => folder,
+    };
+    fs::canonicalize(folder).map_err(|e| Error::io(folder, e))
+}

@@ -1,0 +1,170 @@
+//! Steps until the end: held-out loss, checkpoints, observers, and a way to stop.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use super::checkpoint::describe;
+use super::data::DemonstrationSet;
+use super::trainer::SftTrainer;
+use crate::policy::PolicyModel;
+use crate::train::observer::{Observer, RunInfo, StepRecord};
+use crate::train::{RunCheckpoints, RunEnd};
+use crate::{Error, Result};
+
+/// What happens on the way of an [`SftTrainer`]; how far it goes is in its own settings.
+#[derive(Default)]
+pub struct SftRunConfig {
+    /// Shown by observers.
+    pub title: String,
+    /// A held-out loss on the way, if any.
+    pub held_out: Option<HeldOut>,
+    /// Checkpoints on the way and at the end, if any.
+    pub checkpoints: Option<RunCheckpoints>,
+}
+
+/// The loss on demonstrations that are not learned, every so many steps and after the last.
+pub struct HeldOut {
+    /// The demonstrations.
+    pub demonstrations: Box<dyn DemonstrationSet>,
+    /// Steps between two measurements; at least 1.
+    pub every: u64,
+}
+
+impl HeldOut {
+    /// The loss of `demonstrations` every `every` steps.
+    pub fn new(demonstrations: impl DemonstrationSet + 'static, every: u64) -> Self {
+        Self {
+            demonstrations: Box::new(demonstrations),
+            every,
+        }
+    }
+}
+
+/// What a run has at hand.
+struct Watch<'a> {
+    config: &'a SftRunConfig,
+    observer: &'a mut dyn Observer,
+    /// The held-out demonstrations that are not left out.
+    held_out: Vec<usize>,
+    /// The step of the last checkpoint.
+    saved: Option<u64>,
+}
+
+impl<M: PolicyModel> SftTrainer<M> {
+    /// Steps until all are done, or until `stop` is raised, which is looked at before each step.
+    ///
+    /// The record of a step that was followed by a measurement on held-out demonstrations carries `eval/loss`, in nats, and `time/eval`.
+    ///
+    /// The folder of the checkpoints belongs to this run: another process cannot train there at the same time, and a job that
+    /// was not loaded from it does not touch what is in it.
+    ///
+    /// # Errors
+    /// As [`step`](Self::step); also if a held-out demonstration does not fit, an observer or a checkpoint fails, or the folder of the
+    /// checkpoints is in use or holds another run. The steps done before the error are saved, if there are checkpoints, and
+    /// observers are told the end.
+    pub fn run(
+        &mut self,
+        config: &SftRunConfig,
+        observer: &mut dyn Observer,
+        stop: &AtomicBool,
+    ) -> Result<RunEnd> {
+        let every = [
+            (
+                "held_out.every",
+                config.held_out.as_ref().map(|one| one.every),
+            ),
+            (
+                "checkpoints.every",
+                config.checkpoints.as_ref().map(|one| one.every),
+            ),
+        ];
+        if let Some((field, _)) = every.into_iter().find(|(_, every)| *every == Some(0)) {
+            return Err(Error::config(field, 0, "at least 1 step"));
+        }
+        let held_out = match &config.held_out {
+            Some(held_out) => {
+                let shown = self.held_out(held_out.demonstrations.as_ref());
+                shown.check(&self.policy)?
+            }
+            None => Vec::new(),
+        };
+        if let Some(checkpoints) = &config.checkpoints {
+            self.run_folder.lock(&checkpoints.folder, describe)?;
+        }
+        let watch = Watch {
+            config,
+            observer,
+            held_out,
+            saved: None,
+        };
+        let result = self.observed(watch, stop);
+        self.run_folder.unlock();
+        result
+    }
+
+    fn observed(&mut self, mut watch: Watch<'_>, stop: &AtomicBool) -> Result<RunEnd> {
+        watch.observer.on_start(&RunInfo {
+            first_step: self.steps_done(),
+            last_step: self.steps(),
+            title: watch.config.title.clone(),
+        })?;
+        let result = self.until_the_end(&mut watch, stop);
+        let saved = match self.steps_done() {
+            0 => Ok(()),
+            _ => self.save_if_new(&mut watch),
+        };
+        let ended = watch.observer.on_end();
+        // The first error is the one to report.
+        let end = result?;
+        saved.and(ended)?;
+        Ok(end)
+    }
+
+    fn until_the_end(&mut self, watch: &mut Watch<'_>, stop: &AtomicBool) -> Result<RunEnd> {
+        while self.steps_done() < self.steps() {
+            if stop.load(Ordering::Relaxed) {
+                return Ok(RunEnd::Stopped);
+            }
+            let mut record = self.step()?;
+            let measured = self.measure(watch, &mut record);
+            // The record comes first: a run that is killed in between resumes from the checkpoint before
+            // and drops the records after it, so none is lost and none comes twice.
+            watch.observer.on_step(&record)?;
+            measured?;
+            if let Some(checkpoints) = &watch.config.checkpoints
+                && record.step.is_multiple_of(checkpoints.every)
+            {
+                self.save_if_new(watch)?;
+            }
+        }
+        Ok(RunEnd::Finished)
+    }
+
+    /// Adds the held-out loss to the record, if it is due.
+    fn measure(&self, watch: &Watch<'_>, record: &mut StepRecord) -> Result<()> {
+        if let Some(held_out) = &watch.config.held_out
+            && (record.step == self.steps() || record.step.is_multiple_of(held_out.every))
+        {
+            let started = Instant::now();
+            let shown = self.held_out(held_out.demonstrations.as_ref());
+            let loss = shown.loss(&watch.held_out, &self.policy)?;
+            let seconds = started.elapsed().as_secs_f64();
+            record.metrics.insert("eval/loss".into(), loss);
+            record.metrics.insert("time/eval".into(), seconds);
+        }
+        Ok(())
+    }
+
+    /// Saves a checkpoint unless the step that was saved last is the current one.
+    fn save_if_new(&mut self, watch: &mut Watch<'_>) -> Result<()> {
+        if let Some(checkpoints) = &watch.config.checkpoints
+            && watch.saved != Some(self.steps_done())
+        {
+            // A checkpoint must not survive a power loss that its records do not.
+            watch.observer.sync()?;
+            self.save_checkpoint(&checkpoints.folder, checkpoints.keep)?;
+            watch.saved = Some(self.steps_done());
+        }
+        Ok(())
+    }
+}
