@@ -11,8 +11,8 @@ use rlvr::policy::{PolicyModel, ReferencePolicy, ReferenceSync};
 use rlvr::prompt::Tokenizer;
 use rlvr::rollout::{RolloutBatch, RolloutBuffer};
 use rlvr::train::{
-    Alone, Learners, ModelScorer, SuccessfulSibling, Threads, Trainer, TrainerBuilder,
-    TrainerConfig,
+    Alone, Learners, ModelScorer, SuccessfulSibling, TeacherContext, Threads, Trainer,
+    TrainerBuilder, TrainerConfig,
 };
 use rlvr::types::{Problem, RolloutGroup};
 
@@ -184,6 +184,39 @@ fn a_policy_that_has_seen_a_solution_teaches_itself() {
         "second step",
     );
     assert!((want - with(&start)).abs() > 1e-3 && (want - with(&current)).abs() > 1e-3);
+}
+
+/// Shows the answer.
+struct Answer;
+
+impl TeacherContext for Answer {
+    fn prompt(&self, group: &RolloutGroup, _rollout: usize) -> Result<Option<Vec<u32>>> {
+        let text = [&*group.problem.answer, &group.problem.prompt].concat();
+        toy::tokenizer().encode(&text).map(Some)
+    }
+
+    fn name(&self) -> String {
+        "answer".into()
+    }
+}
+
+#[test]
+fn another_model_may_read_another_prompt() {
+    let config = config_without_kl();
+    let builder = builder(&config).teacher(scorer()).teacher_context(Answer);
+    let mut trainer = builder.build().unwrap();
+    let start = trainer.policy().clone();
+    let record = trainer.step().unwrap();
+    let rollouts = trainer.last_rollouts();
+    let mut shown = rollouts.clone();
+    for group in &mut shown.groups {
+        group.prompt_tokens = Answer.prompt(group, 0).unwrap().unwrap();
+    }
+    let (policy, model) = (log_probs(&start, rollouts), teacher(&toy::device()));
+    let want = loss(&policy, &log_probs(&model, &shown));
+    assert_close(toy::metric(&record, "loss"), want, 1e-4, 1e-5, "loss");
+    assert!((want - loss(&policy, &log_probs(&model, rollouts))).abs() > 1e-3);
+    assert_eq!(toy::metric(&record, "teacher/share"), 1.0);
 }
 
 #[test]

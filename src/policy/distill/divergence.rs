@@ -25,6 +25,8 @@ use crate::{Error, Result};
 /// *within* the k tokens, with nothing left to the others. With the tail it is the KL of the two distributions after all other
 /// tokens were made one: never negative, and 0 where they agree. For a `k` of the whole vocabulary both are the forward KL.
 ///
+/// TRL calls these `beta`, `loss_top_k` and `loss_add_tail`; verl's `forward_kl_topk` is the sum without a tail.
+///
 /// A token of probability 0 (a logit of `-inf`) counts with a log-prob of -10,000, so that a reverse KL that is infinite is a large
 /// number instead.
 ///

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::config::DistillConfig;
 use crate::prompt::{Problem, ProblemOrder, Tokenizer};
 use crate::rollout::{Question, Rollout, RolloutBuffer, RolloutGroup, check_prompts};
-use crate::train::sft::Demonstration;
+use crate::train::Demonstration;
 use crate::{Error, Result};
 
 /// The word that keeps the completions of a distillation apart from other streams.
