@@ -353,7 +353,7 @@ impl<M: PolicyModel, V: ValueModel> Learner<M, V> {
             .map(|critic| values(&self.learners, &critic.model, &rollouts, &scoring))
             .transpose()?;
         let taught = match &old_log_probs {
-            Some(policy) => self.teacher.taught(self, policy, &rollouts)?,
+            Some(policy) => self.teacher.taught(self, &scoring, policy, &rollouts)?,
             None => None,
         };
         let penalties =

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::experience::scored;
 use super::learner::Learner;
-use super::scorer::Scorer;
+use super::scorer::{Scorer, ScoringConfig};
 use crate::Result;
 use crate::policy::{PolicyModel, ValueModel};
 use crate::prompt::{Problem, Tokenizer};
@@ -157,13 +157,14 @@ impl AdvantageTeacher {
     pub fn taught<M: PolicyModel, V: ValueModel>(
         &self,
         learner: &Learner<M, V>,
+        config: &ScoringConfig,
         policy: &PerToken,
         rollouts: &RolloutBuffer,
     ) -> Result<Option<Taught>> {
         if !self.is_given() {
             return Ok(None);
         }
-        let (learners, config) = (&learner.learners, &learner.config.scoring());
+        let learners = &learner.learners;
         let score = |rollouts: &RolloutBuffer| match (&self.scorer, &learner.reference) {
             _ if rollouts.is_empty() => Ok(PerToken::default()),
             (Some(scorer), _) => scored(learners, scorer.as_ref(), rollouts, config),

@@ -104,6 +104,7 @@ impl<M: PolicyModel> SftTrainer<M> {
 
     fn observed(&mut self, mut watch: Watch<'_>, stop: &AtomicBool) -> Result<RunEnd> {
         watch.observer.on_start(&RunInfo {
+            predicted_memory: None,
             first_step: self.steps_done(),
             last_step: self.steps(),
             title: watch.config.title.clone(),
