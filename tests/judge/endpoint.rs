@@ -120,21 +120,23 @@ fn serve(mut stream: TcpStream, log: &Mutex<Log>) {
         let said = question["content"].as_str().unwrap();
         Act::Reply(200, "", answer(&format!("{said}?"), "stop"))
     };
-    match act.unwrap_or_else(usual) {
-        Act::Reply(status, headers, body) => {
-            thread::sleep(Duration::from_millis(20));
-            let body = body.to_string();
-            let head = format!(
-                "HTTP/1.1 {status} X\r\nContent-Length: {}\r\nConnection: close\r\n{headers}\r\n",
-                body.len()
-            );
-            // Whoever gave up does not read it.
-            let _ = stream.write_all((head + &body).as_bytes());
-        }
+    let act = act.unwrap_or_else(usual);
+    match &act {
+        Act::Reply(..) => thread::sleep(Duration::from_millis(20)),
         Act::HangUp => {}
-        Act::Sleep(time) => thread::sleep(time),
+        Act::Sleep(time) => thread::sleep(*time),
     }
+    // Before the answer: whoever has it may ask the next question.
     log.lock().unwrap().now -= 1;
+    if let Act::Reply(status, headers, body) = act {
+        let body = body.to_string();
+        let head = format!(
+            "HTTP/1.1 {status} X\r\nContent-Length: {}\r\nConnection: close\r\n{headers}\r\n",
+            body.len()
+        );
+        // Whoever gave up does not read it.
+        let _ = stream.write_all((head + &body).as_bytes());
+    }
 }
 
 fn answer(text: &str, finish: &str) -> Value {
