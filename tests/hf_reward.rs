@@ -75,16 +75,21 @@ fn scores_are_those_of_transformers() {
     }
 }
 
+/// Where saved folders go: to `temporary`, or where they stay.
+fn saved(temporary: &Path) -> PathBuf {
+    match std::env::var_os("RLVR_SAVED_DIR") {
+        Some(kept) => kept.into(),
+        None => temporary.into(),
+    }
+}
+
 #[test]
 fn a_saved_reward_model_is_the_same_model() {
     for (name, path, cases) in models() {
         let device = devices().remove(0).1;
         let model = open(&path, &device);
         let temporary = tempfile::tempdir().unwrap();
-        let root = match std::env::var_os("RLVR_SAVED_DIR") {
-            Some(kept) => PathBuf::from(kept).join(&name),
-            None => temporary.path().to_path_buf(),
-        };
+        let root = saved(temporary.path()).join(&name);
         let rows: Vec<&[u32]> = cases.iter().map(|case| &case.tokens[..]).collect();
         let before = scores(&model, &rows);
         for kind in ["whole", "sharded", "own"] {
@@ -128,15 +133,20 @@ fn on_language_model(folder: &str, device: &Device) -> (ValueHead<CausalModel>, 
 #[test]
 fn a_language_model_with_a_head_becomes_a_reward_model_of_its_architecture() {
     let device = devices().remove(0).1;
-    let root = tempfile::tempdir().unwrap();
+    let temporary = tempfile::tempdir().unwrap();
+    let root = saved(temporary.path());
     // One names no class and has an unembedding of its own, which is not written; one has a tokenizer, which is.
     for (name, class) in [
         ("mistral", "MistralForSequenceClassification"),
         ("chat", "LlamaForSequenceClassification"),
     ] {
         let (model, from) = on_language_model(name, &device);
-        let to = root.path().join(name);
-        save_reward_model(&model, &to, None, &SaveOptions::from_folder(&from)).unwrap();
+        let to = root.join(format!("on_{name}"));
+        let options = SaveOptions {
+            replace: true,
+            ..SaveOptions::from_folder(&from)
+        };
+        save_reward_model(&model, &to, None, &options).unwrap();
         let config = config(&to);
         assert_eq!(config["architectures"], serde_json::json!([class]));
         let tokenizer = |folder: &Path| folder.join("tokenizer.json").exists();

@@ -179,6 +179,41 @@ fn the_loss_is_its_definition_and_the_gradient_its_slope() {
 }
 
 #[test]
+fn the_gradient_reaches_the_first_layer() {
+    let pairs = pairs();
+    let examples = RewardExamples::from(&pairs);
+    for (backend, device) in devices() {
+        // Only the gains of the norm before the attention are trained.
+        let mut model = model(1, &device).no_grad();
+        let gains = |model: &Model, gains: &[f32]| {
+            let mut model = model.clone();
+            let norm = &mut model.trunk.layers[0].input_layernorm;
+            let gamma = norm.gamma.clone();
+            norm.gamma = gamma.map(|old| {
+                Tensor::from_data(TensorData::new(gains.to_vec(), [16]), &old.device())
+                    .require_grad()
+            });
+            model
+        };
+        model = gains(&model, &[1.0; 16]);
+        let reports = train(&mut model.clone(), examples, &config(10, 1e-6));
+        const STEP: f32 = 1.0 / 16.0;
+        let slope = |at: usize| {
+            let loss = |step: f32| {
+                let mut moved = [1.0; 16];
+                moved[at] += step;
+                loss_by_definition(&gains(&model, &moved), examples, 0.0)
+            };
+            (loss(STEP) - loss(-STEP)) / f64::from(2.0 * STEP)
+        };
+        let slopes: Vec<f64> = (0..16).map(slope).collect();
+        let norm = slopes.iter().map(|slope| slope * slope).sum::<f64>().sqrt();
+        assert!(norm > 0.01, "{norm}");
+        assert_close(reports[0].update.grad_norm, norm, 2e-2, 0.0, backend);
+    }
+}
+
+#[test]
 fn scores_of_any_size_have_a_loss_and_a_gradient() {
     let pairs = vec![PreferencePair::new("a", "b", "cd")];
     let swapped = vec![PreferencePair::new("a", "cd", "b")];

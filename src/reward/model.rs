@@ -51,9 +51,9 @@ pub(crate) fn tokens_to_score(
 /// ```
 ///
 /// The model is any [`ValueModel`], such as a [`ValueHead`](crate::policy::ValueHead) that was trained on preferences
-/// ([`train_reward_model`](crate::train::train_reward_model)), with its own tokenizer, which need not be the policy's. Completions are read in batches of 16, padded to the longest; the score
-/// of a completion does not depend on the others beyond float rounding. No gradient is recorded, and one forward pass runs at
-/// a time.
+/// ([`train_reward_model`](crate::train::train_reward_model)), with its own tokenizer, which need not be the policy's. Completions are
+/// read in batches of 16, padded to the longest; the score of a completion does not depend on the others beyond float rounding. No
+/// gradient is recorded, and one forward pass runs at a time.
 ///
 /// A reward model is unreliable on texts unlike its training data, and a policy that is trained on it learns to exploit that.
 /// Compare it with a verifiable reward, give it a small weight, or put it behind a gate.

@@ -8,7 +8,7 @@
 //! use rlvr::reward::judge::{Judge, JudgeReward};
 //! use rlvr::reward::{RewardError, RewardInput, RewardSet};
 //!
-//! /// Likes short questions.
+//! /// Dislikes what goes without saying.
 //! struct Terse;
 //!
 //! impl Judge for Terse {
