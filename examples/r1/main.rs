@@ -125,12 +125,12 @@ fn pipeline(lab: &Lab<'_>, model: CausalModel, price: f64) -> Result<Option<Tabl
         ],
         rewards,
         schedules: StepSchedules::default(),
-        steps: 140,
+        steps: 240,
         rate: 4e-4,
     };
 
     let corpus = world.corpus()?;
-    let base = stage!(lab.learn("base", model, corpus.clone(), 450, 3e-3));
+    let base = stage!(lab.learn("base", model, corpus.clone(), 700, 3e-3));
     let base_answers = lab.examine(&base)?;
     let add = |table: &mut Table, stage: &str, policy: &CausalModel, started: Instant| {
         examine(lab, table, stage, policy, &base_answers, started)
@@ -152,7 +152,7 @@ fn pipeline(lab: &Lab<'_>, model: CausalModel, price: f64) -> Result<Option<Tabl
         cold.len(),
         report.sampled
     ));
-    let dev1 = stage!(lab.learn("dev1", base.clone(), cold, 150, 1e-3));
+    let dev1 = stage!(lab.learn("dev1", base.clone(), cold, 250, 1e-3));
     add(&mut table, "dev1", &dev1, started)?;
 
     // Reasoning again, now with a reward for one language.
@@ -161,7 +161,7 @@ fn pipeline(lab: &Lab<'_>, model: CausalModel, price: f64) -> Result<Option<Tabl
         "dev2",
         dev1,
         Reinforcement {
-            steps: 100,
+            steps: 200,
             ..thinking(rules(true)?)
         }
     ));
@@ -188,28 +188,27 @@ fn pipeline(lab: &Lab<'_>, model: CausalModel, price: f64) -> Result<Option<Tabl
         quality.examples
     ));
     let all = |steps: u64, from: u64, weight| -> Result<Reinforcement<'_>> {
-        let joins = Piecewise::steps([(0, 0.0), (from, weight)]);
+        let from_then_on = |weight: f64| match from {
+            0 => Piecewise::linear([(0, weight)]),
+            from => Piecewise::steps([(0, 0.0), (from, weight)]),
+        };
         Ok(Reinforcement {
             problems: vec![
                 (always(), world.arithmetic.as_slice()),
                 (always(), world.countdown.as_slice()),
-                (
-                    Piecewise::steps([(0, 0.0), (from, 1.0)]),
-                    world.greeting.as_slice(),
-                ),
+                (from_then_on(1.0), world.greeting.as_slice()),
             ],
             rewards: rules_and_model(&judge, lab.tokenizer(), weight)?,
             schedules: StepSchedules {
-                temperature: None,
-                reward_weights: [("liked".to_string(), joins)].into(),
+                reward_weights: [("liked".to_string(), from_then_on(weight))].into(),
                 ..StepSchedules::default()
             },
             steps,
             rate: 2e-4,
         })
     };
-    let joins = (lab.scale * 40.0) as u64;
-    let r1 = stage!(lab.reinforce("r1", dev3.clone(), all(90, joins, 0.5)?));
+    let joins = (lab.scale * 60.0) as u64;
+    let r1 = stage!(lab.reinforce("r1", dev3.clone(), all(120, joins, 0.5)?));
     add(&mut table, "r1", &r1, started)?;
 
     // The same reward model, for too long and alone.

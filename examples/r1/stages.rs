@@ -30,7 +30,7 @@ use rlvr::{Error, Result};
 use crate::world::{ARITHMETIC, COUNTDOWN, GREETING, Language, World, liking};
 
 /// The longest completions.
-pub const MOST_TOKENS: usize = 48;
+pub const MOST_TOKENS: usize = 72;
 const METRICS: &str = "metrics.jsonl";
 
 /// What all stages have in common.
@@ -66,7 +66,7 @@ impl Lab<'_> {
             hidden_size: width,
             intermediate_size: 3 * width,
             num_hidden_layers: layers,
-            max_position_embeddings: 96,
+            max_position_embeddings: 128,
             ..CausalConfig::new(self.tokenizer().vocab_size())
         }
         .init(self.seed, &self.device)
