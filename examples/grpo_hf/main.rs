@@ -307,6 +307,7 @@ fn cold_start(
             Schedule::constant(args.sft_learning_rate).with_warmup(args.sft_steps.div_ceil(10)),
         ),
         seed: args.seed,
+        ..SftConfig::default()
     };
     let (mut model, lora) = policy(args, &args.model, device)?;
     let bar = Bar::new(config.steps);
