@@ -17,16 +17,19 @@ use std::time::{Duration, Instant};
 use rand::RngExt;
 use rlvr::loss::{KlEstimator, KlPenalty};
 use rlvr::policy::ReferenceSync;
+use rlvr::policy::causal::CausalModel;
 use rlvr::random;
 use rlvr::train::observer::{MetricsFile, Observer, StepRecord, read_metrics};
 use rlvr::train::{
-    AdaptiveTarget, KlInReward, RunCheckpoints, RunConfig, RunEnd, TrainerConfig, latest_checkpoint,
+    AdaptiveTarget, Demonstration, KlInReward, RunCheckpoints, RunConfig, RunEnd, SftConfig,
+    SftRunConfig, SftTrainer, TrainerConfig, latest_checkpoint,
 };
 use toy::Rl;
 
 /// Set in the child processes: the folder of the run.
 const FOLDER: &str = "RLVR_CRASH_FOLDER";
 const TEST: &str = "a_run_that_is_killed_again_and_again_is_the_run_that_was_not";
+const SFT_TEST: &str = "a_supervised_job_that_is_killed_again_and_again_is_the_one_that_was_not";
 /// More steps than a child lives.
 const ENDLESS: u64 = 1_000_000;
 
@@ -119,9 +122,9 @@ fn examine(folder: &Path, records: &mut Records) -> u64 {
     step
 }
 
-fn start(folder: &Path) -> Child {
+fn start(test: &str, folder: &Path) -> Child {
     Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", TEST])
+        .args(["--exact", test])
         .env(FOLDER, folder)
         .stdout(Stdio::null())
         .spawn()
@@ -152,7 +155,7 @@ fn a_run_that_is_killed_again_and_again_is_the_run_that_was_not() {
     let mut random = random::generator(&[11]);
     let (mut reached, mut records) = (0, Records::default());
     for crash in 0..crashes {
-        let mut child = start(&folder);
+        let mut child = start(TEST, &folder);
         // Every fourth is killed while it starts and reads the checkpoint. The others write one first, so that the run gets on.
         while crash % 4 > 0 && newest(&folder) <= reached {
             assert_eq!(child.try_wait().unwrap(), None, "the child ended by itself");
@@ -200,4 +203,71 @@ fn a_run_that_is_killed_again_and_again_is_the_run_that_was_not() {
     left.sort();
     assert_eq!(left, ["checkpoints", "metrics.jsonl"]);
     common::report(&format!("{crashes} kills, {steps} steps"));
+}
+
+fn supervised(policy_seed: u64, steps: u64) -> SftTrainer<CausalModel> {
+    let shown = ["a", "ab", "cad", "dd", "bca"].map(|prompt| Demonstration::new(prompt, "ab"));
+    let config = SftConfig {
+        steps,
+        batch_size: 3,
+        optimizer: toy::optimizer(0.02),
+        ..SftConfig::default()
+    };
+    let policy = toy::policy(policy_seed, &toy::device());
+    SftTrainer::new(policy, toy::tokenizer(), shown.to_vec(), config).unwrap()
+}
+
+/// Continues the job in `folder`, or starts it, until its steps are done.
+fn continue_job(job: &mut SftTrainer<CausalModel>, folder: &Path) {
+    let checkpoints = folder.join("checkpoints");
+    if let Some(path) = latest_checkpoint(&checkpoints).unwrap() {
+        job.load_checkpoint(path).unwrap();
+    }
+    let metrics = folder.join("metrics.jsonl");
+    let mut metrics = MetricsFile::resume(metrics, job.steps_done()).unwrap();
+    let run = SftRunConfig {
+        checkpoints: Some(RunCheckpoints {
+            folder: checkpoints,
+            every: 2,
+            keep: 2,
+        }),
+        ..SftRunConfig::default()
+    };
+    let end = job.run(&run, &mut metrics, &AtomicBool::new(false));
+    assert_eq!(end.unwrap(), RunEnd::Finished);
+}
+
+#[test]
+fn a_supervised_job_that_is_killed_again_and_again_is_the_one_that_was_not() {
+    if let Ok(folder) = std::env::var(FOLDER) {
+        return continue_job(&mut supervised(0, ENDLESS), Path::new(&folder));
+    }
+    let root = tempfile::tempdir().unwrap();
+    let folder = root.path().join("run");
+    let mut random = random::generator(&[12]);
+    let mut reached = 0;
+    for _ in 0..8 {
+        let mut child = start(SFT_TEST, &folder);
+        while newest(&folder) <= reached {
+            assert_eq!(child.try_wait().unwrap(), None, "the child ended by itself");
+            sleep(Duration::from_millis(1));
+        }
+        sleep(Duration::from_micros(random.random_range(0..50_000)));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        reached = newest(&folder);
+    }
+    let steps = reached + 3;
+    let mut finished = supervised(5, steps);
+    continue_job(&mut finished, &folder);
+    let mut whole = supervised(0, steps);
+    let mut expected = Records::default();
+    while whole.steps_done() < steps {
+        expected.add(&whole.step().unwrap());
+    }
+    assert!(toy::weights(finished.policy()) == toy::weights(whole.policy()));
+    let mut found = Records::default();
+    let records = read_metrics(folder.join("metrics.jsonl")).unwrap();
+    records.iter().for_each(|record| found.add(record));
+    assert_eq!(found.0, expected.0);
 }

@@ -79,10 +79,10 @@ pub struct Collector<M: PolicyModel> {
     /// Plays the problems in turns, if they are not answered by single completions.
     pub(super) agent_loop: Option<AgentLoop>,
     pub(super) problems: Box<dyn ProblemSource>,
-    /// As the trainer was given them.
-    pub(super) rewards: RewardSet,
     /// With the weights of the step.
-    pub(super) weighted: RewardSet,
+    pub(super) rewards: RewardSet,
+    /// As the trainer was given them.
+    pub(super) given_rewards: RewardSet,
     pub(super) token_rewards: Option<Arc<dyn TokenReward>>,
     pub(super) learners: LearnerGroup,
     /// As it is in the step.
@@ -104,7 +104,7 @@ impl<M: PolicyModel> Collector<M> {
             engine: Box::new(LocalEngine),
             agent_loop: None,
             problems,
-            weighted: rewards.clone(),
+            given_rewards: rewards.clone(),
             rewards,
             token_rewards: None,
             learners: LearnerGroup::alone(&config),
@@ -125,7 +125,7 @@ impl<M: PolicyModel> Collector<M> {
 
     /// The rewards, with the weights of the step.
     pub fn rewards(&self) -> &RewardSet {
-        &self.weighted
+        &self.rewards
     }
 
     /// Takes over the settings of the step that `step` steps precede.
@@ -134,7 +134,7 @@ impl<M: PolicyModel> Collector<M> {
         self.config = self.config.at_step(step);
         let weights = self.config.schedules.reward_weights(step);
         if !weights.is_empty() {
-            self.weighted = self.rewards.reweighted(&weights);
+            self.rewards = self.given_rewards.reweighted(&weights);
         }
         self.problems.begin_step(step);
     }
@@ -288,7 +288,7 @@ impl<M: PolicyModel> Collector<M> {
 
     /// Scores rollouts: rewards of the completions, then of their tokens.
     pub fn score(&self, rollouts: &mut RolloutBuffer) {
-        score(&self.weighted, self.token_rewards.as_deref(), rollouts);
+        score(&self.rewards, self.token_rewards.as_deref(), rollouts);
     }
 
     /// `[N]` The reward of the greedy completion of each rollout's problem (ReMax); one completion for each group.

@@ -203,13 +203,13 @@ impl ProblemSource for Mixture {
             return Err(Error::config("problem source", state, expected));
         };
         let before: Vec<Value> = self.parts.iter().map(|part| part.source.state()).collect();
-        for index in 0..self.parts.len() {
-            if let Err(error) = self.parts[index].source.restore(&sources[index]) {
-                for (part, state) in self.parts.iter_mut().zip(&before) {
-                    part.source.restore(state)?;
-                }
-                return Err(error);
+        let both = self.parts.iter_mut().zip(sources);
+        let mut restored = both.map(|(part, state)| part.source.restore(state));
+        if let Some(error) = restored.find_map(Result::err) {
+            for (part, state) in self.parts.iter_mut().zip(&before) {
+                part.source.restore(state)?;
             }
+            return Err(error);
         }
         self.position = position;
         Ok(())

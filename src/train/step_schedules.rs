@@ -32,8 +32,7 @@ use crate::{Error, Result};
 ///     },
 ///     ..TrainerConfig::default()
 /// };
-/// config.validate()?;
-/// # Ok::<(), rlvr::Error>(())
+/// assert_eq!(config.at_step(0).generation.sampling.temperature, 0.7);
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -148,6 +147,12 @@ impl StepSchedules {
         for (name, weight) in &self.reward_weights {
             let field = format!("schedules.reward_weights.{name}");
             weight.validate(&field, "a finite weight", |_| true)?;
+            let filter = config.dynamic_sampling.as_ref();
+            let filters = filter.is_some_and(|one| one.reward.as_ref() == Some(name));
+            if filters && weight.values().any(|value| value == 0.0) {
+                let expected = "weights other than 0: dynamic_sampling filters by this reward, which is not run without one";
+                return Err(Error::config(field, 0, expected));
+            }
         }
         Ok(())
     }

@@ -150,7 +150,7 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
             players,
             &self.learner.policy,
             self.collector.tokenizer.as_ref(),
-            &self.collector.rewards,
+            &self.collector.given_rewards,
             problems,
             &self.learner.config.generation,
             config,

@@ -4,7 +4,10 @@ use std::fs;
 
 use rlvr::prompt::{Problem, Tokenizer};
 use rlvr::rollout::LocalEngine;
-use rlvr::train::{RejectionConfig, RejectionReport, RejectionSampler, read_kept};
+use rlvr::train::{
+    Demonstration, DemonstrationFile, DemonstrationSet, RejectionConfig, RejectionReport,
+    RejectionSampler, read_kept,
+};
 
 use crate::toy;
 
@@ -62,6 +65,13 @@ fn what_is_kept_passes_and_everything_else_is_counted() {
     assert_eq!(report.kept + rejected, 7 * 16);
     let kept = read_kept(&file).unwrap();
     assert_eq!(kept.len(), report.kept);
+    // The file is a set of demonstrations.
+    let shown = DemonstrationFile::open(&file).unwrap();
+    assert_eq!(shown.len(), kept.len());
+    for (index, one) in kept.iter().enumerate() {
+        let expected = Demonstration::new(&one.question, &one.response);
+        assert_eq!(shown.get(index).unwrap(), expected.into());
+    }
     for (index, one) in kept.iter().enumerate() {
         assert!(one.reward >= 0.25 && !one.response.contains('d') && one.question != "c");
         let same = |other: &&rlvr::train::KeptCompletion| {

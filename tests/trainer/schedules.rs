@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rlvr::advantage::{Estimator, Gdpo, GroupMean};
 use rlvr::loss::{KlEstimator, KlPenalty, PolicyObjective};
 use rlvr::reward::{FnReward, Gate, RewardOptions, RewardSet};
-use rlvr::train::{AdaptiveTarget, KlInReward, Piecewise, StepSchedules, TrainerConfig};
+use rlvr::train::{
+    AdaptiveTarget, DynamicSampling, KlInReward, Piecewise, StepSchedules, TrainerConfig,
+};
 
 use crate::common::devices;
 use crate::toy::{self, Rl};
@@ -314,6 +316,13 @@ fn schedules_that_cannot_be_meant_are_refused() {
         objective: PolicyObjective::reinforce(),
         ..toy::config()
     };
+    let filtered = TrainerConfig {
+        dynamic_sampling: Some(DynamicSampling {
+            reward: Some("short".into()),
+            ..DynamicSampling::default()
+        }),
+        ..base()
+    };
     let temperature = |value| StepSchedules {
         temperature: one(value),
         ..default()
@@ -346,6 +355,7 @@ fn schedules_that_cannot_be_meant_are_refused() {
         (plain, low(0.1), "`schedules.clip_low`: given"),
         (base(), low(-0.1), "schedules.clip_low.ppo_clip.low`: -0.1"),
         (base(), weight("shrt", 1.0), "[\"accuracy\", \"short\"]"),
+        (filtered, weight("short", 0.0), "dynamic_sampling filters"),
         (
             base(),
             weight("short", f64::INFINITY),

@@ -65,12 +65,15 @@ impl Ready {
     }
 }
 
+/// A problem in flight, and how it was asked.
+type AskedFlight = (Flight, Arc<Asked>);
+
 /// What is in flight, by the engine's ticket; shared with the thread that scores.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Flights(Arc<Mutex<BTreeMap<u64, (Flight, Arc<Asked>)>>>);
+pub(super) struct Flights(Arc<Mutex<BTreeMap<u64, AskedFlight>>>);
 
 impl Flights {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, (Flight, Arc<Asked>)>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, AskedFlight>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -89,7 +92,7 @@ impl Flights {
         Ok(())
     }
 
-    pub fn get(&self, ticket: u64) -> Option<(Flight, Arc<Asked>)> {
+    pub fn get(&self, ticket: u64) -> Option<AskedFlight> {
         self.lock().get(&ticket).cloned()
     }
 

@@ -9,6 +9,9 @@ use super::example::SftExample;
 use crate::fnv::Fnv;
 use crate::{Error, Result};
 
+/// How the lines begin in which a rejection sampler says how far it has come.
+const REPORT: &[u8] = b"{\"report\":";
+
 /// Demonstrations by their index: a [`Vec`] of them, a [`DemonstrationFile`], or a type of your own.
 ///
 /// A job takes the examples of an update when it makes it, so that they need not be in memory. Equal indices give equal examples.
@@ -73,7 +76,7 @@ impl<T: Clone + Into<SftExample> + Send + Sync> DemonstrationSet for &[T] {
 /// Demonstrations in a JSON Lines file, which are read when they are needed: in memory is the place of each line, 24 bytes.
 ///
 /// A line is `{"prompt": .., "response": ..}` or `{"messages": [..]}` ([`SftExample`]); other fields are ignored. Blank lines, a byte order
-/// mark and CRLF line ends are accepted. The file must stay as it is while it is used.
+/// mark and CRLF line ends are accepted. The file of a [`RejectionSampler`](crate::train::RejectionSampler) is one: its reports are passed over. The file must stay as it is while it is used.
 #[derive(Debug)]
 pub struct DemonstrationFile {
     path: PathBuf,
@@ -111,7 +114,8 @@ impl DemonstrationFile {
                 1 if bytes.starts_with(b"\xef\xbb\xbf") => 3,
                 _ => 0,
             };
-            if !bytes[skipped..].trim_ascii().is_empty() {
+            let text = bytes[skipped..].trim_ascii();
+            if !text.is_empty() && !text.starts_with(REPORT) {
                 lines.push(Line {
                     offset: offset + skipped as u64,
                     bytes: read - skipped,

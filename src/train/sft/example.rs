@@ -11,7 +11,8 @@ use crate::{Error, Result};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Demonstration {
-    /// The prompt.
+    /// The prompt; a file may call it `question`.
+    #[serde(alias = "question")]
     pub prompt: String,
     /// The response; the end-of-sequence token is added to it.
     pub response: String,
@@ -84,7 +85,7 @@ impl SftExample {
         };
         let wanted: &[&str] = match fields.contains_key("messages") {
             true => &["messages", "tools"],
-            false => &["prompt", "response"],
+            false => &["prompt", "question", "response"],
         };
         let own = wanted
             .iter()
@@ -255,6 +256,8 @@ mod tests {
     fn lines_of_both_kinds_are_read() {
         let read = SftExample::parse(r#"{"id": 7, "response": "b", "prompt": "a"}"#).unwrap();
         assert_eq!(read, Demonstration::new("a", "b").into());
+        let kept = SftExample::parse(r#"{"question": "a", "response": "b", "reward": 1.0}"#);
+        assert_eq!(kept.unwrap(), read);
         let text = r#"{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], "source": "x"}"#;
         let conversation = Conversation::new([Message::user("a"), Message::assistant("b")]);
         let read = SftExample::parse(text).unwrap();
@@ -263,9 +266,13 @@ mod tests {
         assert_eq!(SftExample::parse(&written).unwrap(), read);
         for (text, reason) in [
             (r#"{"prompt": "a"}"#, "missing field `response`"),
+            (
+                r#"{"prompt": "a", "question": "b", "response": "c"}"#,
+                "duplicate field",
+            ),
             (r#"{"messages": "a"}"#, "invalid type"),
             (
-                r#"{"question": "a"}"#,
+                r#"{"text": "a"}"#,
                 "expected `prompt` and `response`, or `messages`",
             ),
             ("[]", "a JSON object"),
