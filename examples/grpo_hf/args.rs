@@ -65,7 +65,7 @@ pub struct Args {
     /// Temperature of the sampler
     #[arg(long, default_value_t = 1.0)]
     pub temperature: f64,
-    /// First, learn these demonstrations: JSON Lines with the fields `question` and `response`
+    /// First, learn these demonstrations: JSON Lines with `question` and `response`, or with `messages`, of which the assistant's are learned
     #[arg(long, value_name = "FILE.jsonl")]
     pub sft: Option<PathBuf>,
     /// Updates of the supervised phase

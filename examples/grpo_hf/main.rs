@@ -20,8 +20,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
 use args::Args;
@@ -29,7 +29,6 @@ use burn::module::Module;
 use burn::tensor::Device;
 use clap::Parser;
 use files::{read_before, read_problems, resume_from, write_json};
-use indicatif::{ProgressBar as Bar, ProgressStyle};
 use learners::Team;
 use rlvr::policy::causal::{CausalModel, LoraConfig, LoraTarget};
 use rlvr::policy::hf::{LoadOptions, SaveOptions, load, save, save_adapters};
@@ -38,12 +37,13 @@ use rlvr::prompt::{JsonLines, Split, Tokenizer, split};
 use rlvr::rollout::{GenerationConfig, SamplingConfig};
 use rlvr::train::diagnosis::Watchdog;
 use rlvr::train::observer::{
-    Chart, MetricsFile, Observer, ProgressBar, Report, RolloutFiles, StepRecord, read_metrics,
+    Chart, History, MetricsFile, Observer, ProgressBar, Report, RolloutFiles, StepRecord,
+    read_metrics,
 };
 use rlvr::train::{
-    Demonstration, Evaluation, EvaluationConfig, OptimizerConfig, RunCheckpoints, RunConfig,
-    RunEnd, RunEvaluation, Schedule, SftConfig, Trainer, TrainerConfig, latest_checkpoint,
-    supervise,
+    DemonstrationFile, Evaluation, EvaluationConfig, OptimizerConfig, RunCheckpoints, RunConfig,
+    RunEnd, RunEvaluation, Schedule, SftConfig, SftRunConfig, SftTrainer, Trainer, TrainerConfig,
+    latest_checkpoint,
 };
 use rlvr::{Error, Result};
 use serde_json::{Value, json};
@@ -293,15 +293,6 @@ fn cold_start(
     device: &Device,
     stop: &AtomicBool,
 ) -> Result<bool> {
-    let fields = JsonLines {
-        answer_field: "response".into(),
-        ..JsonLines::default()
-    };
-    let demonstrations: Vec<Demonstration> = fields
-        .read(file)?
-        .into_iter()
-        .map(|problem| Demonstration::new(problem.prompt, problem.answer))
-        .collect();
     let config = SftConfig {
         steps: args.sft_steps,
         batch_size: args.sft_batch,
@@ -313,31 +304,32 @@ fn cold_start(
         seed: args.seed,
         ..SftConfig::default()
     };
-    let (mut model, lora) = policy(args, &args.model, device)?;
-    let bar = Bar::new(config.steps);
-    let template = "cold start [{bar:20}] {pos}/{len} | loss {msg} | {elapsed} < {eta}";
-    if let Ok(style) = ProgressStyle::with_template(template) {
-        bar.set_style(style.progress_chars("##-"));
-    }
-    let (mut first, mut last) = (None, f64::NAN);
-    supervise(&mut model, tokenizer, &demonstrations, &config, |report| {
-        first.get_or_insert(report.loss);
-        last = report.loss;
-        bar.set_message(format!("{last:.3}"));
-        bar.set_position(report.step);
-        !stop.load(Ordering::Relaxed)
-    })?;
-    bar.finish_and_clear();
-    if stop.load(Ordering::Relaxed) {
+    let (model, lora) = policy(args, &args.model, device)?;
+    let demonstrations = DemonstrationFile::open(file)?;
+    let mut trainer = SftTrainer::new(model, tokenizer.clone(), demonstrations, config)?;
+    let run = SftRunConfig {
+        title: format!("cold start on {}", name_of(file)),
+        ..SftRunConfig::default()
+    };
+    let started = Instant::now();
+    let history = History::new();
+    let records = history.records();
+    let mut observers: Vec<Box<dyn Observer>> =
+        vec![Box::new(ProgressBar::new()), Box::new(history)];
+    if trainer.run(&run, &mut observers, stop)? == RunEnd::Stopped {
         return Ok(false);
     }
+    let records = records.lock().unwrap_or_else(PoisonError::into_inner);
+    let loss = |record: Option<&StepRecord>| record.and_then(|r| r.get("loss")).unwrap_or(f64::NAN);
     println!(
-        "cold start: {} demonstrations, {} steps, loss {:.3} -> {last:.3}, {:.0} s",
-        demonstrations.len(),
-        config.steps,
-        first.unwrap_or(f64::NAN),
-        bar.elapsed().as_secs_f64(),
+        "cold start: {} demonstrations, {} steps, loss {:.3} -> {:.3}, {:.0} s",
+        trainer.demonstrations(),
+        trainer.steps_done(),
+        loss(records.first()),
+        loss(records.last()),
+        started.elapsed().as_secs_f64(),
     );
+    let mut model = trainer.into_policy();
     if lora.is_some() {
         model = model.merge_lora();
     }

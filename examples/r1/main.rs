@@ -231,11 +231,21 @@ fn pipeline(lab: &Lab<'_>, model: CausalModel, price: f64) -> Result<Option<Tabl
     let small = stage!(lab.learn("student_base", small, corpus, 450, 3e-3));
     add(&mut table, "student_base", &small, started)?;
     let started = Instant::now();
-    let (lessons, _) = lab.reject("lessons", &r1, &world.reasoning(), 2)?;
+    let (mut lessons, _) = lab.reject("lessons", &r1, &world.reasoning(), 2)?;
+    lessons.extend(lab.imitate(&r1, &world.greeting, 16)?);
     let taught = stage!(lab.learn("student_sft", small.clone(), lessons, 250, 2e-3));
     add(&mut table, "student_sft", &taught, started)?;
     let started = Instant::now();
-    let problems = [world.reasoning(), world.greeting.clone()].concat();
+    let mut problems = world.reasoning();
+    // A tenth of them are greetings.
+    problems.extend(
+        world
+            .greeting
+            .iter()
+            .cycle()
+            .take(problems.len() / 9)
+            .cloned(),
+    );
     let student = stage!(lab.distil("student_on_policy", taught, &r1, problems, 120, 5e-4));
     add(&mut table, "student_on_policy", &student, started)?;
     let started = Instant::now();

@@ -307,6 +307,22 @@ impl Lab<'_> {
         Ok(texts.collect())
     }
 
+    /// What `policy` says, as demonstrations.
+    pub fn imitate(
+        &self,
+        policy: &CausalModel,
+        problems: &[Problem],
+        count: usize,
+    ) -> Result<Vec<Demonstration>> {
+        let said = self.samples(policy, problems, count)?;
+        let shown = problems.iter().zip(said).flat_map(|(problem, texts)| {
+            let prompt = problem.prompt.clone();
+            let shown = move |text| Demonstration::new(&prompt, text);
+            texts.into_iter().map(shown)
+        });
+        Ok(shown.collect())
+    }
+
     /// A student learns the teacher's distributions on its own completions; `None` if it was stopped.
     pub fn distil(
         &self,

@@ -76,14 +76,22 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
     /// The memory that an update is predicted to need on each device, in bytes by kind, when completions are as long as they may be; none if
     /// the policy is no transformer of this crate and [`TrainerBuilder::shape`](super::TrainerBuilder::shape) was not given.
     ///
-    /// Prompts are taken to be as long as the longest that is known. Of an update that is cut by
+    /// Prompts are taken to be as long as the longest that is known, episodes as their limits allow. Of an update that is cut by
     /// [`max_tokens_per_micro_batch`](super::TrainerConfig::max_tokens_per_micro_batch) it is the micro-batch of the longest completions. The cache of
     /// the crate's own generator is not part of it. See [`UpdateMemory::new`] for how well the prediction does.
     pub fn predicted_memory(&self) -> Option<UpdateMemory> {
         let positions = self.policy().max_positions();
         let (prompt, completion) = match &self.collector.agent_loop {
             // What the policy reads first is known to the environment.
-            Some(agent_loop) => (0, agent_loop.config().max_tokens.unwrap_or(positions)),
+            Some(agent_loop) => {
+                let limits = agent_loop.config();
+                let reply = self.config().generation.max_new_tokens;
+                let turn = limits
+                    .max_observation_tokens
+                    .map(|observed| observed + reply);
+                let turns = turn.map(|turn| limits.max_turns.saturating_mul(turn));
+                (0, limits.max_tokens.or(turns).unwrap_or(positions))
+            }
             None => {
                 let prompts = self.collector.prompts.iter().map(Vec::len);
                 let cap = self.config().generation.max_new_tokens;
