@@ -87,6 +87,13 @@ impl RolloutSource<CausalModel> for Unmasked {
         let groups = &mut collected.rollouts.groups;
         for rollout in groups.iter_mut().flat_map(|group| &mut group.rollouts) {
             rollout.mask.clear();
+            for turn in rollout
+                .episode
+                .iter_mut()
+                .flat_map(|episode| &mut episode.turns)
+            {
+                turn.tokens += std::mem::take(&mut turn.observation_tokens);
+            }
         }
         Ok(collected)
     }

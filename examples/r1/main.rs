@@ -7,6 +7,7 @@ mod backend;
 #[path = "../common/files.rs"]
 #[allow(dead_code)] // shared with the other examples
 mod files;
+mod picture;
 mod stages;
 mod table;
 mod world;

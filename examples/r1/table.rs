@@ -9,11 +9,11 @@ use rlvr::policy::causal::CausalModel;
 use rlvr::reward::{ModelReward, Reward, RewardInput};
 use rlvr::rollout::{Rollout, RolloutGroup};
 use rlvr::train::Evaluation;
-use rlvr::train::observer::{Chart, Observer, StepRecord};
 use rlvr::{Error, Result};
 use serde::Serialize;
 
 use crate::files::write_json;
+use crate::picture::{Bars, draw};
 use crate::stages::Lab;
 use crate::world::{ARITHMETIC, COUNTDOWN, GREETING, liking};
 
@@ -35,6 +35,19 @@ pub struct Row {
     tokens: f64,
     seconds: f64,
     dollars: f64,
+}
+
+impl Row {
+    fn bars(&self) -> Bars {
+        let right = |domain: &str| self.accuracy.get(domain).copied();
+        let shares = [
+            right(ARITHMETIC),
+            right(COUNTDOWN),
+            self.language,
+            Some(self.preference),
+        ];
+        (self.stage.clone(), shares)
+    }
 }
 
 /// All stages so far.
@@ -202,17 +215,10 @@ impl Table {
         write_json(&out.join("table.json"), &self.rows)?;
         let notes = out.join("notes.txt");
         std::fs::write(&notes, self.notes.join("\n") + "\n").map_err(|e| Error::io(&notes, e))?;
-        let records = (0..).zip(&self.rows).map(|(index, row)| {
-            let mean = row.accuracy.values().sum::<f64>() / row.accuracy.len().max(1) as f64;
-            StepRecord::new(index)
-                .with("eval/accuracy", mean)
-                .with("reward", row.liking)
-                .with("completions/mean_length", row.tokens)
-        });
-        let names: Vec<&str> = self.rows.iter().map(|row| row.stage.as_str()).collect();
-        let title = format!("Stages: {}", names.join(", "));
-        let mut chart = Chart::new(out.join("stages.svg"), title).with_history(records.collect());
-        chart.on_end()
+        let bars: Vec<Bars> = self.rows.iter().map(Row::bars).collect();
+        let svg = draw("DeepSeek-R1 in miniature, stage by stage", &bars);
+        let picture = out.join("stages.svg");
+        std::fs::write(&picture, svg).map_err(|e| Error::io(&picture, e))
     }
 }
 
