@@ -25,7 +25,7 @@
 //! | `updates_skipped` | updates with a loss or gradient that is not finite | one | half of the steps |
 //!
 //! Those of `repetition` and `copied_prompt` need the texts: [`Diagnosis::with_rollouts`]. Shares of domains are read from the metrics
-//! `domains/<domain>/tokens`, or `domains/<domain>/rollouts` where there are no tokens.
+//! `domains/<domain>/tokens`.
 //!
 //! A [`Watchdog`] does this during a run, and tells the other observers:
 //!

@@ -171,39 +171,27 @@ fn unscored(windows: &Windows) -> Option<Finding> {
 }
 
 fn domain(windows: &Windows) -> Option<Finding> {
-    for what in ["tokens", "rollouts"] {
-        let metric = |name: &str| format!("domains/{name}/{what}");
-        let names = windows.named("domains/", &format!("/{what}"));
-        let sums: Vec<f64> = names
-            .iter()
-            .map(|name| windows.sum(&metric(name)))
-            .collect();
-        let total: f64 = sums.iter().sum();
-        if names.len() < 2 || total <= 0.0 {
-            continue;
-        }
-        let most = sums.iter().zip(&names).max_by(|a, b| a.0.total_cmp(b.0));
-        let (&sum, name) = most?;
-        let share = sum / total;
-        severity(share, 0.8, f64::INFINITY)?;
-        let evidence = format!(
-            "{} of the {what} learned from are of the domain `{name}`, one of {}",
-            percent(share),
-            names.len()
-        );
-        let advice = "Change the mixture of the domains, bound the length of that domain's completions, or average by completion \
-                      instead of by token";
-        let metric = metric(name);
-        let name = format!("domain_dominates/{name}");
-        let numbers = [(metric.as_str(), share)];
-        return Some(found(
-            windows,
-            name,
-            Severity::Warning,
-            &numbers,
-            evidence,
-            advice,
-        ));
+    let metric = |name: &str| format!("domains/{name}/tokens");
+    let names = windows.named("domains/", "/tokens");
+    let sums = names.iter().map(|name| windows.sum(&metric(name)));
+    let sums: Vec<f64> = sums.collect();
+    let total: f64 = sums.iter().sum();
+    if names.len() < 2 || total <= 0.0 {
+        return None;
     }
-    None
+    let most = sums.iter().zip(&names).max_by(|a, b| a.0.total_cmp(b.0));
+    let (&sum, name) = most?;
+    let share = sum / total;
+    let severity = severity(share, 0.8, f64::INFINITY)?;
+    let evidence = format!(
+        "{} of the tokens learned from are of the domain `{name}`, one of {}",
+        percent(share),
+        names.len()
+    );
+    let advice = "Change the mixture of the domains, bound the length of that domain's completions, or average by completion \
+                  instead of by token";
+    let metric = metric(name);
+    let name = format!("domain_dominates/{name}");
+    let numbers = [(metric.as_str(), share)];
+    Some(found(windows, name, severity, &numbers, evidence, advice))
 }
