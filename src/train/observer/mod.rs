@@ -14,7 +14,7 @@
 //! | `EventFile` | TensorBoard's event files | `tensorboard` |
 //! | [`Watchdog`](super::diagnosis::Watchdog) | findings: what is wrong with the run, for the observers that it wraps | |
 //!
-//! Your own is one method:
+//! What the metrics are, and what TRL and verl call them, is said at [`StepRecord`]. Your own observer is one method:
 //!
 //! ```
 //! use rlvr::Result;
