@@ -22,7 +22,7 @@ const LONGEST: usize = 1024;
 /// [`select_rows`](PolicyCache::select_rows) and [`append_rows`](PolicyCache::append_rows), after a prompt that rows share, after an empty one, and in
 /// [`forward_pass`](PolicyModel::forward_pass). Shapes, `max_positions` (up to 1024) and the cache's `rows` and `lengths` must be what is promised.
 ///
-/// Of a model on the gradient tape ([`Device::autodiff`]) the gradients are checked too: through the cache of a shared prompt they must be those
+/// Of a model on the gradient tape (`device.autodiff()`) the gradients are checked too: through the cache of a shared prompt they must be those
 /// of the whole rows, and those of each parameter must agree with central differences along a random direction, within 3 % of their norm
 /// (not in half precision, whose differences say nothing). That is two forward passes a parameter.
 ///
@@ -49,7 +49,7 @@ const LONGEST: usize = 1024;
 /// ```
 ///
 /// # Errors
-/// [`Error::Contract`] names the first promise that is broken, and the row, token and values that show it. [`Error::Config`] if the model has
+/// [`Error::Contract`](crate::Error::Contract) names the first promise that is broken, and the row, token and values that show it. [`Error::Config`](crate::Error::Config) if the model has
 /// fewer than 2 tokens or 4 positions, with which there is nothing to see. Errors of the model where it should have none.
 pub fn check_model<M: PolicyModel>(model: &M) -> Result<()> {
     let generating = Check::new(model.valid())?;
