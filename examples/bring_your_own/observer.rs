@@ -25,7 +25,8 @@ impl Observer for Completions {
     }
 
     fn on_step(&mut self, record: &StepRecord) -> Result<()> {
-        if let (true, Some(reward)) = (record.step % self.every == 0, record.get("reward")) {
+        if let (true, Some(reward)) = (record.step.is_multiple_of(self.every), record.get("reward"))
+        {
             println!("step {:>3}: reward {reward:.2}", record.step);
         }
         Ok(())

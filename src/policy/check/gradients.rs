@@ -60,7 +60,7 @@ fn through_the_cache<M: PolicyModel>(
         // Some gradients are 0 but for rounding, such as that of the bias of the keys.
         let within = within * largest(&want.values).max(0.01 * all);
         for (at, (want_at, got_at)) in want.values.iter().zip(&got.values).enumerate() {
-            if (want_at - got_at).abs() > within || !got_at.is_finite() {
+            if (want_at - got_at).abs() > within || !(want_at + got_at).is_finite() {
                 let place = format!("gradient of `{}`, number {at}", want.name);
                 let values = format!(
                     "{got_at:.6} where prompts are shared, but {want_at:.6} through whole rows"

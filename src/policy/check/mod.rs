@@ -49,8 +49,9 @@ const LONGEST: usize = 1024;
 /// ```
 ///
 /// # Errors
-/// [`Error::Contract`](crate::Error::Contract) names the first promise that is broken, and the row, token and values that show it. [`Error::Config`](crate::Error::Config) if the model has
-/// fewer than 2 tokens or 4 positions, with which there is nothing to see. Errors of the model where it should have none.
+/// [`Error::Contract`](crate::Error::Contract) names the first promise that is broken, and the row, token and values that show it.
+/// [`Error::Config`](crate::Error::Config) if the model has fewer than 2 tokens or 4 positions, with which there is nothing to see. Errors of
+/// the model where it should have none.
 pub fn check_model<M: PolicyModel>(model: &M) -> Result<()> {
     let generating = Check::new(model.valid())?;
     generating.shapes()?;
