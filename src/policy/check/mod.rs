@@ -19,8 +19,8 @@ const LONGEST: usize = 1024;
 ///
 /// Some short rows of tokens are read alone and whole. Then they are read again in every other way that generation and training read them,
 /// and the hidden states of each token must be the same: twice, before other tokens, beside other rows, with padding, token by token, after
-/// [`select_rows`](PolicyCache::select_rows) and [`append_rows`](PolicyCache::append_rows), after a prompt that rows share, after an empty one, and in
-/// [`forward_pass`](PolicyModel::forward_pass). Shapes, `max_positions` (up to 1024) and the cache's `rows` and `lengths` must be what is promised.
+/// [`select_rows`](PolicyCache::select_rows) and [`append_rows`](PolicyCache::append_rows), after a prompt that rows share, after an empty one,
+/// and in [`forward_pass`](PolicyModel::forward_pass). Shapes, `max_positions` (up to 1024) and the cache's `rows` and `lengths` must be what is promised.
 ///
 /// Of a model on the gradient tape (`device.autodiff()`) the gradients are checked too: through the cache of a shared prompt they must be those
 /// of the whole rows, and those of each parameter must agree with central differences along a random direction, within 3 % of their norm
