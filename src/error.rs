@@ -94,6 +94,14 @@ pub enum Error {
         /// Why, such as the reward that abstained most.
         reason: String,
     },
+    /// An implementation of a trait that breaks one of its promises.
+    #[error("the model breaks its contract: {promise}; {found}")]
+    Contract {
+        /// The promise.
+        promise: String,
+        /// Where, the values that show it, and what they may differ by.
+        found: String,
+    },
     /// Dynamic sampling found too few groups whose rewards differ.
     #[error(
         "step {step}: {kept} of {wanted} groups have rewards that differ, after {asked} problems; {advice}"

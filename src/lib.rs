@@ -47,6 +47,8 @@
 //! [`ChatTokenizer`](prompt::hf::ChatTokenizer) asks as the model was taught to be asked, and [`policy::hf::save`] leaves a folder that any
 //! other tool loads. `examples/grpo_hf` is that.
 //!
+//! A policy, a reward or an observer of your own: `examples/bring_your_own`. Coming from TRL, verl or Burn: [`migration`].
+//!
 //! `examples/r1_zero` is this with a warm start, evaluation and checkpoints, and learns in minutes on two CPU cores;
 //! `examples/compose.rs` is the same loop without a trainer.
 //!
@@ -108,6 +110,8 @@ mod folder;
 mod fused;
 mod host;
 pub mod loss;
+#[doc = include_str!("migration.md")]
+pub mod migration {}
 pub mod plan;
 pub mod policy;
 pub mod prelude;

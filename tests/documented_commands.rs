@@ -262,3 +262,25 @@ fn a_command_that_does_not_exist_is_found() {
     ];
     assert_eq!(all, expected);
 }
+
+#[test]
+fn the_map_of_the_tests_is_complete() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = fs::read_to_string(root.join("CONTRIBUTING.md")).unwrap();
+    let map = text.split("\n## Tests\n").nth(1).unwrap();
+    let rows = map.lines().filter(|line| line.starts_with("| `"));
+    let first = rows.filter_map(|row| row.split('|').nth(1));
+    let mut listed: Vec<&str> = first
+        .flat_map(|names| names.split(", "))
+        .map(|name| name.trim().trim_matches('`'))
+        .collect();
+    listed.sort_unstable();
+    let mut there: Vec<String> = fs::read_dir(root.join("tests"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|e| e == "rs") || path.join("main.rs").exists())
+        .map(|path| path.file_stem().unwrap().to_string_lossy().into_owned())
+        .collect();
+    there.sort_unstable();
+    assert_eq!(listed, there);
+}

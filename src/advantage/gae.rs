@@ -25,6 +25,7 @@ pub struct Gae {
     /// Discount per token, in `[0, 1]`. Default 1: a correct answer is worth no less for being long.
     pub gamma: f64,
     /// Trade of bias (0: trust the critic) against variance (1: trust the reward), in `[0, 1]`. Default 0.95, as in TRL; verl has 1.
+    #[doc(alias = "lam")]
     pub lambda: f64,
     /// Whether the advantages are whitened over all tokens of the batch, see [`whiten()`](super::whiten()). Default true.
     pub whiten: bool,

@@ -85,6 +85,7 @@ impl AgentLoopConfig {
 /// [`EpisodeEnd`]: super::EpisodeEnd
 /// [`EpisodeEnd::Length`]: super::EpisodeEnd::Length
 /// [`EpisodeEnd::ContextFull`]: super::EpisodeEnd::ContextFull
+#[doc(alias("environment_factory", "rollout_func"))]
 #[derive(Clone)]
 pub struct AgentLoop {
     environment: Arc<dyn Environment>,

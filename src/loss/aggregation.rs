@@ -18,6 +18,7 @@ use crate::{Error, Result, host};
 /// | `SequenceMeanTokenSum` | `1 / S` | `luspo` | `seq-mean-token-sum` |
 /// | `Constant` | `1 / (S length)` | `dr_grpo` | `seq-mean-token-sum-norm` |
 /// | `PromptMean` | `1 / (N_p P)`, `N_p` the tokens of the prompt's whole group | - | - (SkyRL `prompt_mean`) |
+#[doc(alias("loss_type", "loss_agg_mode"))]
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Aggregation {

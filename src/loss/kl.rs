@@ -65,11 +65,13 @@ impl KlEstimator {
 /// let deepseek_v32 = KlPenalty { importance_corrected: true, ..grpo };
 /// assert!(verl.validate().is_ok() && deepseek_v32.validate().is_ok());
 /// ```
+#[doc(alias = "kl_loss_type")]
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KlPenalty {
     /// The coefficient, usually called beta; above 0 (without a KL term, leave the penalty out: no reference
     /// policy is kept then).
+    #[doc(alias("beta", "kl_loss_coef"))]
     pub coef: f64,
     /// The estimator.
     pub estimator: KlEstimator,

@@ -41,6 +41,7 @@ use crate::{Error, Result};
 #[serde(deny_unknown_fields)]
 pub struct PolicyObjective {
     /// The term of each token.
+    #[doc(alias = "loss_mode")]
     pub surrogate: Surrogate,
     /// What the ratio is taken over. Default: the token.
     #[serde(default)]
@@ -54,6 +55,7 @@ pub struct PolicyObjective {
     #[serde(default)]
     pub kl: Option<KlPenalty>,
     /// The coefficient of the entropy bonus; 0 is none. Default 0.
+    #[doc(alias = "entropy_coeff")]
     #[serde(default)]
     pub entropy_coef: f64,
     /// How the bonus's tokens become a scalar. Default: as those of the surrogate.

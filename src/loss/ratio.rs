@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Error, Result};
 
 /// What the ratio `r = pi / pi_old` is taken over, with `d_t = ln pi(y_t) - ln pi_old(y_t)`.
+#[doc(alias = "importance_sampling_level")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RatioLevel {

@@ -16,6 +16,7 @@ use crate::{Error, Result};
 #[serde(deny_unknown_fields)]
 pub struct TopEntropy {
     /// The share of tokens that is kept; above 0 and below 1.
+    #[doc(alias = "top_entropy_quantile")]
     pub share: f64,
 }
 

@@ -13,6 +13,7 @@ use crate::{Error, Result};
 pub struct ValueLossConfig {
     /// How far a value may move from its old one before the gradient stops; above 0, or none. Default 0.2
     /// (TRL; verl 0.5).
+    #[doc(alias = "cliprange_value")]
     pub clip_range: Option<f64>,
     /// How tokens become a scalar. Default: the token mean.
     pub aggregation: Aggregation,

@@ -8,6 +8,7 @@
 
 mod cache;
 pub mod causal;
+mod check;
 mod description;
 mod distill;
 mod forward_pass;
@@ -24,6 +25,7 @@ mod value;
 
 pub use crate::fused::{AttentionMask, attention};
 pub use cache::{KvCache, PolicyCache};
+pub use check::check_model;
 pub use distill::{DistilledTokens, Divergence, TopAgreement, TopLogProbs, TopTokens};
 pub use forward_pass::{ForwardPass, PrefixedBatch};
 pub use gradients::GradientSum;

@@ -20,8 +20,12 @@ use crate::{Error, Result, host};
 ///   a cache whose rows were repeated is a shared prefix.
 /// - **Causal.** The hidden state of a token depends on the tokens before it in its row, itself, and
 ///   nothing else: not on other rows, not on padding, not on how the sequence was cut into calls.
+/// - **Ragged.** A row may have fewer tokens than the batch is wide, and none at all: the prompt of one token, of which nothing is left to
+///   be read before the completion.
 /// - **Differentiable.** With parameters that require gradients, everything is, the cache included.
 ///   Generation and evaluation run on [`Module::valid`], where nothing is recorded.
+///
+/// [`check_model`](super::check_model) says whether a model keeps it. `examples/bring_your_own` has a recurrent one.
 ///
 /// ```text
 /// right:  model.forward(&prompt, &mut cache)?; model.forward(&next, &mut cache)?;

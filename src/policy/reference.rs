@@ -12,6 +12,7 @@ use super::log_probs::{as_dtype, in_f32};
 use crate::{Error, Result};
 
 /// When and how the reference follows the policy.
+#[doc(alias("sync_ref_model", "ref_model_mixup_alpha"))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum ReferenceSync {

@@ -20,6 +20,7 @@ use crate::{Error, Result};
 ///
 /// # Errors
 /// [`Error::Config`] that names the index of a problem whose prompt cannot be encoded; no problem is dropped then.
+#[doc(alias = "max_prompt_length")]
 pub fn drop_long_prompts(
     problems: &mut Vec<Problem>,
     tokenizer: &dyn Tokenizer,

@@ -30,6 +30,7 @@ use crate::{Error, Result};
 /// assert!(tokenizer.encode("37×48=").is_err());
 /// # Ok::<(), rlvr::Error>(())
 /// ```
+#[doc(alias = "processing_class")]
 pub trait Tokenizer: Send + Sync {
     /// The ids of `text`, without any that the text does not spell (no beginning or end is added).
     ///

@@ -155,6 +155,7 @@ use super::RewardInput;
 /// assert_eq!(totals, [Some(1.0), Some(3.0)]);
 /// # Ok::<(), rlvr::Error>(())
 /// ```
+#[doc(alias = "custom_reward_function")]
 pub trait Reward: Send + Sync + 'static {
     /// The name under which scores are recorded; unique in a set, the same on every call.
     fn name(&self) -> &str;

@@ -95,6 +95,7 @@ const MAX_ABANDONED: usize = 64;
 /// that bound their own work, see [`Reward`](super::Reward), never reach it. The set does not protect against a reward that
 /// overflows its stack, exhausts the memory or exits the process, nor against panics in a program built with
 /// `panic = "abort"`.
+#[doc(alias("reward_funcs", "reward_weights", "reward_manager"))]
 #[derive(Clone)]
 pub struct RewardSet {
     rewards: Arc<[Entry]>,

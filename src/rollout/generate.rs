@@ -19,6 +19,7 @@ pub struct GenerationConfig {
     /// The distribution that tokens are drawn from.
     pub sampling: SamplingConfig,
     /// The most tokens in a completion, its stop token included. Default 64.
+    #[doc(alias("max_completion_length", "response_length"))]
     pub max_new_tokens: usize,
     /// A completion ends with the first of these. Default: none, so that only `max_new_tokens` ends one; a trainer takes the
     /// tokenizer's then.

@@ -87,6 +87,7 @@ impl<M: PolicyModel, V: ValueModel> TrainerBuilder<M, V> {
     }
 
     /// The problems, which are drawn in a new random order in each epoch.
+    #[doc(alias = "train_dataset")]
     pub fn problems(mut self, problems: impl IntoIterator<Item = Problem>) -> Self {
         self.problems = problems.into_iter().collect();
         self

@@ -23,6 +23,7 @@ pub(super) const REINFORCEMENT: &str = "reinforcement learning";
 ///
 /// # Errors
 /// If the folder exists but cannot be listed.
+#[doc(alias = "resume_from_checkpoint")]
 pub fn latest_checkpoint(folder: impl AsRef<Path>) -> Result<Option<PathBuf>> {
     let mut all = checkpoints(folder.as_ref())?;
     Ok(all.pop().map(|(_, path)| path))

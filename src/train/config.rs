@@ -17,14 +17,17 @@ use crate::{Error, Result};
 ///
 /// One step samples `problems_per_step * group_size` completions from one policy, and makes `passes *
 /// updates_per_pass` optimizer updates on them.
+#[doc(alias("GRPOConfig", "RLOOConfig", "PPOConfig"))]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TrainerConfig {
     /// All randomness of the run derives from it. Default 0.
     pub seed: u64,
     /// Problems a step. Default 16.
+    #[doc(alias("generation_batch_size", "train_batch_size"))]
     pub problems_per_step: usize,
     /// Completions of each problem; at least 2 for the group estimators. Default 8.
+    #[doc(alias("num_generations", "rollout.n"))]
     pub group_size: usize,
     /// How completions are generated. A sampler that truncates (top-k, top-p, min-p, greedy) is refused: its
     /// log-probs are not those of the policy, and the ratio would be biased.
@@ -32,19 +35,28 @@ pub struct TrainerConfig {
     /// What is minimised. Default: [`PolicyObjective::grpo`].
     pub objective: PolicyObjective,
     /// How rewards become advantages. Default: the group's mean and deviation.
+    #[doc(alias("adv_estimator", "scale_rewards"))]
     pub advantage: Estimator,
     /// Ask other problems in place of those whose completions were all worth the same (DAPO). Default: none.
     pub dynamic_sampling: Option<DynamicSampling>,
     /// How the policy is moved.
     pub optimizer: OptimizerConfig,
     /// How often each rollout is learned from. Default 1.
+    #[doc(alias("num_iterations", "ppo_epochs"))]
     pub passes: u64,
     /// Into how many optimizer updates a pass is split, by whole groups. Default 1.
+    #[doc(alias("steps_per_generation", "ppo_mini_batch_size"))]
     pub updates_per_pass: usize,
     /// The most rollouts that are forwarded together. Changes speed and memory, no result beyond rounding. Default 64.
+    #[doc(alias(
+        "per_device_train_batch_size",
+        "gradient_accumulation_steps",
+        "ppo_micro_batch_size_per_gpu"
+    ))]
     pub micro_batch: usize,
     /// The most tokens, padding included, that are forwarded together; a longer rollout is forwarded alone. Changes speed and memory,
     /// no result beyond rounding. Default: no limit but `micro_batch`.
+    #[doc(alias("ppo_max_token_len_per_gpu", "use_dynamic_bsz"))]
     pub max_tokens_per_micro_batch: Option<usize>,
     /// Tokens whose logits exist at the same time. Default 1024.
     pub logit_chunk: usize,
@@ -70,6 +82,7 @@ pub struct TrainerConfig {
     pub sharded_optimizer: bool,
     /// Leave completions that hit the length limit out of the update (DAPO's overlong filtering). Default
     /// false.
+    #[doc(alias = "mask_truncated_completions")]
     pub mask_truncated: bool,
     /// The largest share of completions on which a reward may fail (an error, a panic, a time-out) before the step is an error, in
     /// [0, 1]. A step without any scored completion is always one. Default 0.5.
@@ -113,6 +126,7 @@ impl Default for TrainerConfig {
 }
 
 /// A KL penalty inside the reward: `r_t -= coef * KL_t(pi_old || ref)`.
+#[doc(alias("use_kl_in_reward", "kl_ctrl"))]
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KlInReward {
@@ -165,6 +179,7 @@ pub struct CriticConfig {
     /// What it minimises.
     pub value_loss: ValueLossConfig,
     /// Steps in which only the critic learns, so that its first advantages are worth something. Default 0.
+    #[doc(alias = "critic_warmup")]
     pub warmup_steps: u64,
 }
 

@@ -26,7 +26,7 @@ fn by_domain(rollouts: &RolloutBuffer) -> BTreeMap<&str, Vec<&RolloutGroup>> {
 /// | `domains/<domain>/reward` | mean total; missing where nothing has one |
 /// | `domains/<domain>/rewards/<name>` | mean score of one reward, before the weight; missing where it scored nothing |
 /// | `domains/<domain>/frac_reward_zero_std` | problems whose completions are all worth the same |
-/// | `domains/<domain>/mean_length` | of the completions, in tokens |
+/// | `domains/<domain>/tokens`, `/mean_length` | of all completions, and of one, in tokens |
 /// | `domains/<domain>/clipped_ratio` | completions that were cut off at a limit |
 pub(super) fn domain_metrics(rollouts: &RolloutBuffer) -> BTreeMap<String, f64> {
     let mut metrics = BTreeMap::new();
@@ -57,6 +57,7 @@ pub(super) fn domain_metrics(rollouts: &RolloutBuffer) -> BTreeMap<String, f64> 
         let flat = flat.count() as f64 / groups.len() as f64;
         put("frac_reward_zero_std", Some(flat));
         let lengths: Vec<f64> = all.iter().map(|one| one.trained_tokens() as f64).collect();
+        put("tokens", Some(lengths.iter().sum()));
         put("mean_length", mean(&lengths));
         let cut: Vec<f64> = all.iter().map(|r| f64::from(r.is_truncated())).collect();
         put("clipped_ratio", mean(&cut));
@@ -116,12 +117,14 @@ mod tests {
                 ("domains/code/frac_reward_zero_std", 0.0),
                 ("domains/code/mean_length", 1.5),
                 ("domains/code/problems", 1.0),
+                ("domains/code/tokens", 3.0),
                 ("domains/math/clipped_ratio", 0.0),
                 ("domains/math/frac_reward_zero_std", 0.5),
                 ("domains/math/mean_length", 1.5),
                 ("domains/math/problems", 2.0),
                 ("domains/math/reward", 0.75),
                 ("domains/math/rewards/a", 1.5),
+                ("domains/math/tokens", 6.0),
             ]
         );
     }

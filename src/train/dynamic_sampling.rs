@@ -26,6 +26,7 @@ use crate::{Error, Result};
 /// | `dynamic_sampling/refills` | rounds of generation after the first |
 /// | `dynamic_sampling/unfilled` | groups that were still missing after the last round |
 /// | `dynamic_sampling/dropped_tokens` | tokens that were generated and not trained on |
+#[doc(alias = "filter_groups")]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DynamicSampling {

@@ -22,6 +22,7 @@ const EVALUATION: u64 = 0x4556_414C_0000_0000;
 #[serde(default, deny_unknown_fields)]
 pub struct EvaluationConfig {
     /// Sampled completions per problem for pass@1 and pass@k; 0 leaves sampling out. Default 0.
+    #[doc(alias = "val_kwargs.n")]
     pub samples: usize,
     /// The k of pass@k, at most `samples`. Default: none.
     pub k: Vec<usize>,

@@ -20,6 +20,7 @@ use crate::policy::{in_f32, is_half, on_tape_of};
 use crate::{Error, Result};
 
 /// The settings of [`Optimizer`].
+#[doc(alias("AdamWConfig", "GradientClippingConfig"))]
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct OptimizerConfig {

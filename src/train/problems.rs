@@ -25,6 +25,7 @@ pub struct Draw {
 /// The state of a source is part of a checkpoint, and a step that fails is undone with it: after
 /// [`restore`](Self::restore) the source must draw what it drew after [`state`](Self::state) was taken. Everything random in it
 /// should therefore be a function of a seed and its state; [`random::generator`](crate::random::generator) helps.
+#[doc(alias("DataLoader", "Dataset"))]
 pub trait ProblemSource: Send {
     /// The next `count` problems.
     ///

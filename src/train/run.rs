@@ -20,6 +20,7 @@ use crate::{Error, Result};
 #[derive(Clone, Debug, Default)]
 pub struct RunConfig {
     /// Steps in all, those before a resume included.
+    #[doc(alias("max_steps", "total_training_steps"))]
     pub steps: u64,
     /// Shown by observers.
     pub title: String,
@@ -34,6 +35,7 @@ pub struct RunConfig {
 }
 
 /// Evaluation every so many steps, and after the last.
+#[doc(alias("eval_strategy", "eval_steps", "test_freq"))]
 #[derive(Clone, Debug)]
 pub struct RunEvaluation {
     /// Problems that are never trained on.
@@ -45,6 +47,12 @@ pub struct RunEvaluation {
 }
 
 /// Checkpoints every so many steps, and after the last.
+#[doc(alias(
+    "save_steps",
+    "save_total_limit",
+    "save_freq",
+    "max_actor_ckpt_to_keep"
+))]
 #[derive(Clone, Debug)]
 pub struct RunCheckpoints {
     /// The folder that holds them.

@@ -28,12 +28,14 @@ pub enum Decay {
 }
 
 /// A learning rate with a linear warm-up and a decay; a pure function of the update.
+#[doc(alias("lr_scheduler_type", "LrScheduler"))]
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Schedule {
     /// The peak. Default 1e-6, as for pretrained models.
     pub peak: f64,
     /// Updates until the peak: update u (from 0) of the warm-up runs at `peak * (u + 1) / warmup`. Default 0.
+    #[doc(alias = "warmup_steps")]
     pub warmup: u64,
     /// What follows. Default: constant.
     pub decay: Decay,

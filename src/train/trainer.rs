@@ -56,6 +56,7 @@ use crate::types::{Problem, RolloutBuffer};
 /// # #[cfg(not(feature = "flex"))]
 /// # fn main() {}
 /// ```
+#[doc(alias("GRPOTrainer", "RLOOTrainer", "RayPPOTrainer", "SupervisedTraining"))]
 pub struct Trainer<M: PolicyModel, V: ValueModel = ValueHead<M>> {
     pub(super) collector: Collector<M>,
     pub(super) learner: Learner<M, V>,

@@ -10,6 +10,7 @@ use rlvr::rollout::remote::{RemoteConfig, RemoteEngines};
 use rlvr::rollout::{AsyncEngine, Completion, GenerationConfig};
 
 use crate::bench::{Bench, ask, assert_true, policy, requests, until};
+use crate::metric_table::table;
 use crate::mock::{Fault, Mock, Options};
 
 fn slow() -> Options {
@@ -351,4 +352,13 @@ fn metrics_count_what_happened_since_they_were_asked() {
         (0.0, 0.0, 1.0)
     );
     assert_eq!(second["engine/load_seconds"], 0.0);
+
+    // These, and those of an engine in this process, are what the table of metrics has.
+    let here = ["engine/running", "engine/waiting", "engine/idle_seconds"];
+    let mut listed: Vec<&str> = table()
+        .into_iter()
+        .filter(|name| name.starts_with("engine/") && !here.contains(name))
+        .collect();
+    listed.sort_unstable();
+    assert!(first.keys().eq(listed), "{:?}", first.keys());
 }

@@ -4,6 +4,9 @@ mod bench;
 mod conformance;
 mod faults;
 mod life;
+#[path = "../common/metric_table.rs"]
+#[allow(dead_code)]
+mod metric_table;
 mod mock;
 mod probe;
 mod real;

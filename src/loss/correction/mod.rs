@@ -47,6 +47,7 @@ pub enum Numerator {
 /// let geometric = SamplerCorrection::geometric_rejection(0.999, 1.001);
 /// assert!([tis, icepop, trl, geometric].iter().all(|one| one.validate().is_ok()));
 /// ```
+#[doc(alias("vllm_importance_sampling_correction", "rollout_correction"))]
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SamplerCorrection {

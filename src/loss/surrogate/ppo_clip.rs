@@ -21,12 +21,15 @@ use crate::{Error, Result};
 pub struct PpoClip {
     /// How far the ratio may fall below 1; at least 0. From 1 on it never binds, as in DeepSeek-R1 (10).
     /// Default 0.2.
+    #[doc(alias("epsilon", "clip_ratio_low"))]
     pub low: f64,
     /// How far the ratio may rise above 1; at least 0. Default 0.2.
+    #[doc(alias("epsilon_high", "clip_ratio_high"))]
     pub high: f64,
     /// Cap on the unclipped ratio, above `1 + high`. Default: none.
     pub delta: Option<f64>,
     /// The c of dual clip, above 1. Default: none.
+    #[doc(alias = "clip_ratio_c")]
     pub dual_clip: Option<f64>,
 }
 

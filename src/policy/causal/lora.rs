@@ -88,6 +88,7 @@ impl LoraTarget {
 }
 
 /// The adapters of a model.
+#[doc(alias = "peft_config")]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LoraConfig {

@@ -29,6 +29,7 @@ const STACK: usize = 512 * 1024;
 /// Inference servers as one engine; see the [module](super).
 ///
 /// Dropping it ends its threads and closes its connections, which aborts what is in flight.
+#[doc(alias("use_vllm", "vllm_server_base_url"))]
 #[derive(Debug)]
 pub struct RemoteEngines {
     shared: Arc<Shared>,

@@ -56,6 +56,7 @@ use crate::{Error, Result};
 ///
 /// Sources: AReaL (arXiv 2505.24298) for the bound and the decoupled objective; TRL's and prime-rl's trainers check the bound
 /// where rollouts are consumed, as here.
+#[doc(alias = "fully_async_policy")]
 pub struct AsyncRollouts<M: PolicyModel> {
     // The engine is dropped first: it ends its threads, and then the channel to the scoring thread is closed.
     engine: Box<dyn AsyncEngine<M>>,

@@ -74,6 +74,7 @@ pub struct DistillReport {
 /// # #[cfg(not(feature = "flex"))]
 /// # fn main() {}
 /// ```
+#[doc(alias = "GKDTrainer")]
 pub struct Distiller<M: PolicyModel> {
     config: DistillConfig,
     teacher: Box<dyn Teacher>,

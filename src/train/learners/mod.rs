@@ -51,6 +51,7 @@ use crate::{Error, Result};
 /// - Calls come in the same order on every learner. A call returns once every learner has made it.
 /// - Calls of different kinds that meet, and numbers of different lengths, are an error on every learner.
 /// - An error or a lost learner is an error on every learner. Nothing waits forever.
+#[doc(alias("n_gpus_per_node", "nnodes"))]
 pub trait Learners: Send + Sync {
     /// Which learner this is, below [`size`](Self::size).
     fn rank(&self) -> usize;

@@ -14,7 +14,7 @@
 //! | `EventFile` | TensorBoard's event files | `tensorboard` |
 //! | [`Watchdog`](super::diagnosis::Watchdog) | findings: what is wrong with the run, for the observers that it wraps | |
 //!
-//! Your own is one method:
+//! What the metrics are, and what TRL and verl call them, is said at [`StepRecord`]. Your own observer is one method:
 //!
 //! ```
 //! use rlvr::Result;
@@ -84,6 +84,7 @@ use crate::types::RolloutBuffer;
 ///   disk); swallow it if not (a terminal that went away).
 /// - Calls come from the training thread and the run waits for them. Do slow work elsewhere.
 /// - An observer only watches. It draws no random numbers of the run, so a run with and without it is the same run.
+#[doc(alias("TrainerCallback", "report_to", "MetricsRenderer"))]
 pub trait Observer: Send {
     /// The run begins, or goes on after [`RunInfo::first_step`] steps.
     ///

@@ -10,30 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// infinity: a number that is not finite is written as `null`, and `null` is read back as NaN. A record with a NaN is equal to
 /// nothing, itself included.
 ///
-/// # Names
-/// They follow TRL, so that its dashboards work. Means are over the batch of the step unless the name says otherwise.
-///
-/// | name | what | unit |
-/// |---|---|---|
-/// | `reward`, `reward_std` | mean and standard deviation of the weighted total reward | reward |
-/// | `rewards/<name>/mean`, `/std` | one reward of the set, over the rollouts that it scored | reward |
-/// | `rewards/<name>/abstained`, `/gated`, `/failed`, `/timed_out` | what it did not score; failed counts all that broke | rollouts |
-/// | `rewards/unscored`, `rewards/failures` | without a total; outcomes that broke, of all rewards | rollouts, outcomes |
-/// | `time/reward/<name>` | work of one reward, summed over its threads | s |
-/// | `frac_reward_zero_std` | groups whose rewards are all equal, which teach nothing | fraction |
-/// | `advantages/min`, `advantages/max`, `advantages/rms` | of the tokens whose advantage is not 0: extremes, root mean square | |
-/// | `completions/mean_length` | completion length | tokens |
-/// | `completions/clipped_ratio` | completions cut off at the length limit | fraction |
-/// | `kl` | KL divergence from the reference policy, per token | nats |
-/// | `entropy` | entropy of the policy, per token | nats |
-/// | `clip_ratio/region_mean` | tokens outside the clip range | fraction |
-/// | `grad_norm` | norm of the gradient before clipping | |
-/// | `domains/<domain>/reward` and others | the same for the problems of one domain | |
-/// | `schedule/<name>` | settings that follow a schedule, as they are in the step | |
-/// | `eval/accuracy` | held-out problems solved, at steps that are evaluated | fraction |
-/// | `findings/<name>` | what a [`Watchdog`](crate::train::diagnosis::Watchdog) found: 1 for a warning, 2 for failing | |
-/// | `tokens_per_second` | generated tokens per second of the step | 1/s |
-/// | `time/generate` and other `time/...` | wall-clock time of one part of the step | s |
+#[doc = include_str!("metrics.md")]
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct StepRecord {
     /// The optimizer step, counted from 1; 0 is an evaluation before the first.

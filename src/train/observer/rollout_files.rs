@@ -71,6 +71,7 @@ impl fmt::Display for KeepRollouts {
 /// # std::fs::remove_dir_all(folder).unwrap();
 /// # Ok::<(), rlvr::Error>(())
 /// ```
+#[doc(alias("log_completions", "rollout_data_dir"))]
 #[derive(Clone, Debug)]
 pub struct RolloutFiles {
     folder: PathBuf,

@@ -152,6 +152,7 @@ pub struct RewardModelReport {
 /// Before the first update: if a setting is invalid, no parameter of the model requires gradients, there is no example, the tokenizer
 /// has more tokens than the model, or an example (named by its index) cannot be tokenised, is empty, is too long for the model, or has a
 /// margin or a label that means nothing. Later, if the loss or the gradient is not finite.
+#[doc(alias = "RewardTrainer")]
 pub fn train_reward_model<'a, M: PolicyModel>(
     model: &mut ValueHead<M>,
     tokenizer: &dyn Tokenizer,

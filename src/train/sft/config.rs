@@ -18,6 +18,7 @@ use crate::{Error, Result};
 /// let config = SftConfig { optimizer, ..config };
 /// assert_eq!(config.steps_of(800_000), 12_500);
 /// ```
+#[doc(alias = "SFTConfig")]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SftConfig {

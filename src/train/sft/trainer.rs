@@ -52,6 +52,7 @@ use crate::train::observer::StepRecord;
 /// # #[cfg(not(feature = "flex"))]
 /// # fn main() {}
 /// ```
+#[doc(alias = "SFTTrainer")]
 pub struct SftTrainer<M: PolicyModel> {
     pub(super) config: SftConfig,
     pub(super) policy: M,

@@ -1,0 +1,24 @@
+//! A reward of your own, for problems from a file of your own.
+
+use rlvr::reward::{Reward, RewardError, RewardInput};
+
+/// 1 for a completion that the problem's `accepted` lists, a half if it only begins with one.
+pub struct Accepted;
+
+impl Reward for Accepted {
+    fn name(&self) -> &str {
+        "accepted"
+    }
+
+    fn score(&self, input: &RewardInput) -> Result<Option<f64>, RewardError> {
+        // A field that is missing or of another type is a fault of the data: an error, which says so.
+        let accepted: Vec<String> = serde_json::from_value(input.metadata("accepted")?.clone())?;
+        // Whatever the policy wrote is a completion, good or bad: a score.
+        let written = input.completion();
+        Ok(Some(match accepted.iter().any(|right| right == written) {
+            true => 1.0,
+            false if accepted.iter().any(|right| written.starts_with(right)) => 0.5,
+            false => 0.0,
+        }))
+    }
+}
