@@ -179,7 +179,7 @@ impl EnvironmentArgs {
     /// What is paid: what the environment says, or the answer and its form.
     pub fn rewards(&self) -> Result<RewardSet> {
         match self.environment {
-            Some(_) => RewardSet::builder().add(1.0, EpisodeReward::new(NAME)),
+            Some(_) => RewardSet::builder().add(1.0, EpisodeReward::new("accuracy")),
             None => RewardSet::builder()
                 .add(1.0, MathReward::default().with_require_evaluated(true))
                 .add(1.0, FormatReward::new()),

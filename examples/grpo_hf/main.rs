@@ -83,6 +83,7 @@ fn run(args: &Args, team: &Team) -> Result<()> {
     let fields = JsonLines {
         prompt_field: args.question_field.clone(),
         answer_field: args.answer_field.clone(),
+        optional: args.environments.knows_answers(),
     };
     let problems = match args.environments.knows_answers() {
         true => fields.read(&args.data)?,

@@ -40,6 +40,9 @@ pub struct JsonLines {
     pub prompt_field: String,
     /// The field that holds the answer. Default: `answer`.
     pub answer_field: String,
+    /// Accept lines without a prompt, or without an answer, for an environment that says what is asked and what is right; both are empty
+    /// then. Default: false.
+    pub optional: bool,
 }
 
 impl Default for JsonLines {
@@ -47,6 +50,7 @@ impl Default for JsonLines {
         Self {
             prompt_field: "question".into(),
             answer_field: "answer".into(),
+            optional: false,
         }
     }
 }
@@ -195,7 +199,9 @@ impl JsonLines {
             format!("no field `{field}`; the line has {there}")
         };
         for field in [&self.prompt_field, &self.answer_field] {
-            if !fields.contains_key(field) {
+            if self.optional {
+                fields.entry(field).or_insert_with(|| "".into());
+            } else if !fields.contains_key(field) {
                 return Err(missing(field, &fields));
             }
         }
@@ -203,7 +209,7 @@ impl JsonLines {
             Some(Value::String(prompt)) => prompt,
             other => return Err(wrong_type(&self.prompt_field, other, "a string")),
         };
-        if prompt.trim().is_empty() {
+        if prompt.trim().is_empty() && !self.optional {
             return Err(format!(
                 "field `{}` is empty; expected a prompt",
                 self.prompt_field
@@ -340,6 +346,20 @@ mod tests {
         // A key may be escaped, and the last of equal keys counts, as it does for every other value.
         let text = r#"{"answer":1.0,"question":"a","\u0061nswer":2.0}"#;
         assert_eq!(parse(text.as_bytes()).unwrap()[0].answer, "2.0");
+    }
+
+    #[test]
+    fn an_environment_may_say_what_is_asked() {
+        let optional = JsonLines {
+            optional: true,
+            ..JsonLines::default()
+        };
+        let text = r#"{"task": "chain_sum"}"#;
+        let problems = optional.parse(text.as_bytes(), Path::new("x")).unwrap();
+        assert_eq!((&*problems[0].prompt, &*problems[0].answer), ("", ""));
+        assert_eq!(problems[0].metadata["task"], "chain_sum");
+        assert!(parse(text.as_bytes()).is_err());
+        assert!(parse(br#"{"question": " ", "answer": "1"}"#).is_err());
     }
 
     #[test]
