@@ -149,7 +149,7 @@ impl JsonLines {
     ///
     /// # Errors
     /// What could not be read back is refused before the file is touched: [`Error::Shape`] for no problems, [`Error::Data`]
-    /// for a blank prompt, [`Error::Config`] as for [`JsonLines::validate`]. [`Error::Io`] if writing fails.
+    /// for a blank prompt that is not [`optional`](Self::optional), [`Error::Config`] as for [`JsonLines::validate`]. [`Error::Io`] if writing fails.
     pub fn write(&self, path: impl AsRef<Path>, problems: &[Problem]) -> Result<()> {
         self.validate()?;
         let path = path.as_ref();
@@ -158,7 +158,7 @@ impl JsonLines {
         }
         if let Some(i) = problems
             .iter()
-            .position(|problem| problem.prompt.trim().is_empty())
+            .position(|problem| !self.optional && problem.prompt.trim().is_empty())
         {
             let (path, line) = (path.to_path_buf(), i + 1);
             return Err(Error::Data {
@@ -439,6 +439,7 @@ mod tests {
             let wrong = JsonLines {
                 prompt_field: prompt_field.into(),
                 answer_field: answer_field.into(),
+                optional: false,
             };
             assert!(matches!(wrong.read(&path), Err(Error::Config { .. })));
         }
