@@ -84,6 +84,24 @@ fn a_reply_is_parsed_run_and_answered() {
 }
 
 #[test]
+fn a_message_has_only_calls_that_a_template_can_write() {
+    let reply = r#"Well: <tool_call>{"name": "calculator", "arguments": "2+2"}</tool_call>
+<tool_call>{"name": "calculator", "arguments": {"expression": 4}}</tool_call>"#;
+    let parser = ReplyParser::named("hermes").unwrap();
+    let parsed = parser.parse(reply, tools());
+    let wrong = CallStatus::InvalidArguments;
+    let statuses: Vec<CallStatus> = parsed.calls.iter().map(|call| call.status).collect();
+    assert_eq!(statuses, [wrong, wrong]);
+    let message = parsed.message();
+    assert_eq!(message.tool_calls.len(), 1);
+    assert_eq!(message.tool_calls[0].arguments, r#"{"expression": 4}"#);
+    // Both attempts are answered.
+    let answers = tools().answer(&parsed, FinishReason::Stop).unwrap();
+    assert_eq!(answers.len(), 2);
+    assert!(answers[0].content.contains("no JSON object"));
+}
+
+#[test]
 fn programs_that_fail_say_why() {
     assert_eq!(python("x = 1"), "(no output; use print)");
     assert_eq!(

@@ -33,7 +33,7 @@ use learners::Team;
 use rlvr::policy::causal::{CausalModel, LoraConfig, LoraTarget};
 use rlvr::policy::hf::{LoadOptions, SaveOptions, load, save, save_adapters};
 use rlvr::prompt::hf::{ChatTemplate, ChatTokenizer, HfTokenizer};
-use rlvr::prompt::{JsonLines, Split, Tokenizer, split};
+use rlvr::prompt::{JsonLines, Problem, Split, Tokenizer, split};
 use rlvr::rollout::{GenerationConfig, SamplingConfig};
 use rlvr::train::diagnosis::Watchdog;
 use rlvr::train::observer::{
@@ -90,7 +90,11 @@ fn run(args: &Args, team: &Team) -> Result<()> {
         false => read_problems(&args.data, &fields)?,
     };
     let held_out = args.held_out.unwrap_or((problems.len() / 5).clamp(1, 32));
-    let problems = split(problems, held_out, args.seed)?;
+    let problems = match args.environments.knows_answers() {
+        // Prompts may all be empty: what is asked is in the metadata.
+        true => last_held_out(problems, held_out)?,
+        false => split(problems, held_out, args.seed)?,
+    };
     let tokenizer = tokenizer(args)?;
     let device = args.device.device(team.local_rank).autodiff();
     if first {
@@ -214,6 +218,23 @@ fn run(args: &Args, team: &Team) -> Result<()> {
         folder.display()
     );
     Ok(())
+}
+
+/// The last of the problems are held out.
+fn last_held_out(mut problems: Vec<Problem>, held_out: usize) -> Result<Split> {
+    let train = problems.len().saturating_sub(held_out);
+    if train == 0 || held_out == 0 {
+        let expected = format!(
+            "1 to {}, less than all problems",
+            problems.len().saturating_sub(1)
+        );
+        return Err(Error::config("--held-out", held_out, expected));
+    }
+    let held_out = problems.split_off(train);
+    Ok(Split {
+        train: problems,
+        held_out,
+    })
 }
 
 /// The last part of a path.

@@ -19,7 +19,7 @@ use self::schedule::{Batch, Schedule};
 use self::total::Total;
 use super::RewardInput;
 use super::pool::Pool;
-use crate::types::{RewardRecord, Rollout, RolloutBuffer};
+use crate::types::{EpisodeEnd, RewardRecord, Rollout, RolloutBuffer};
 
 /// The default of [`RewardSetBuilder::time_limit`].
 const TIME_LIMIT: Duration = Duration::from_secs(5);
@@ -132,7 +132,8 @@ impl RewardSet {
         self.run(Batch::new(inputs, &[size]))
     }
 
-    /// Scores every rollout of a buffer and writes records and total into it.
+    /// Scores every rollout of a buffer and writes records and total into it. A rollout whose environment failed has no total, whatever its
+    /// rewards say.
     pub fn score_rollouts(&self, rollouts: &mut RolloutBuffer) {
         let mut inputs = Vec::with_capacity(rollouts.len());
         let mut sizes = Vec::with_capacity(rollouts.groups.len());
@@ -148,6 +149,13 @@ impl RewardSet {
         let mut scored = self.run(Batch::new(inputs, &sizes)).into_iter();
         for (group, size) in rollouts.groups.iter_mut().zip(sizes) {
             group.rollouts = scored.by_ref().take(size).collect();
+            // A reply to a broken environment is worth nothing, and not 0.
+            for rollout in &mut group.rollouts {
+                let end = rollout.episode.as_ref().map(|episode| &episode.end);
+                if let Some(EpisodeEnd::Failed(_)) = end {
+                    rollout.reward = None;
+                }
+            }
         }
     }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::types::{Message, ToolCall};
 
@@ -95,9 +96,13 @@ impl ParsedReply<'_> {
         }
     }
 
-    /// The reply as a message with its parts told apart. Calls that could not be read are in no part of it.
+    /// The reply as a message with its parts told apart. Calls that could not be read, or whose arguments are no JSON object, are in no part
+    /// of it: no chat template could write them.
     pub fn message(&self) -> Message {
-        let calls = self.calls.iter().filter_map(|call| call.call.clone());
+        let writable =
+            |call: &&ToolCall| serde_json::from_str::<Map<String, Value>>(&call.arguments).is_ok();
+        let calls = self.calls.iter().filter_map(|call| call.call.as_ref());
+        let calls = calls.filter(writable).cloned();
         Message {
             reasoning_content: self.reasoning(),
             tool_calls: calls.collect(),

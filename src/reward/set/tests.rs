@@ -328,3 +328,30 @@ fn a_reward_of_one_domain_abstains_on_the_problems_of_others() {
     let set = RewardSet::builder().add_with(1.0, constant("one", None), nowhere);
     assert!(message(set).contains("rewards[0].domains"));
 }
+
+#[test]
+fn a_reply_to_a_broken_environment_has_no_total() {
+    use crate::types::{EpisodeEnd, EpisodeRecord};
+
+    let set = RewardSet::builder()
+        .add(1.0, FnReward::plain("one", |_: &RewardInput| 1.0))
+        .build()
+        .unwrap();
+    let ended = |end| Rollout {
+        episode: Some(EpisodeRecord {
+            turns: Vec::new(),
+            end,
+        }),
+        ..Rollout::new(vec![1], vec![-0.5], "x")
+    };
+    let rollouts = vec![
+        ended(EpisodeEnd::Failed("no service".into())),
+        ended(EpisodeEnd::Done),
+    ];
+    let mut buffer = RolloutBuffer::new();
+    buffer.push(RolloutGroup::new(Problem::new("", ""), vec![1], rollouts));
+    set.score_rollouts(&mut buffer);
+    let totals: Vec<_> = buffer.rollouts().map(|rollout| rollout.reward).collect();
+    assert_eq!(totals, [None, Some(1.0)]);
+    assert_eq!(buffer.rollouts().next().unwrap().score("one"), Some(1.0));
+}
