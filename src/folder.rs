@@ -77,6 +77,35 @@ fn half_file(path: &Path) -> PathBuf {
     path.with_file_name(name)
 }
 
+/// What every entry begins with that belongs to a step.
+pub(crate) const STEP: &str = "step-";
+
+/// The name of what belongs to `step`.
+pub(crate) fn step_name(step: u64, suffix: &str) -> String {
+    format!("{STEP}{step:08}{suffix}")
+}
+
+/// The entries of `folder` that belong to a step and end with `suffix`, in the order of steps; none if there is no such folder.
+///
+/// # Errors
+/// [`Error::Io`] if the folder cannot be listed.
+pub(crate) fn steps(folder: &Path, suffix: &str) -> Result<Vec<(u64, PathBuf)>> {
+    if !folder.exists() {
+        return Ok(Vec::new());
+    }
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).map_err(|e| Error::io(folder, e))? {
+        let path = entry.map_err(|e| Error::io(folder, e))?.path();
+        let name = path.file_name().and_then(|name| name.to_str());
+        let step = name.and_then(|name| name.strip_prefix(STEP)?.strip_suffix(suffix));
+        if let Some(Ok(step)) = step.map(str::parse) {
+            found.push((step, path));
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
 /// Removes what a killed process left of an attempt to replace the file `path`.
 pub(crate) fn remove_half_file(path: &Path) -> Result<()> {
     let half = half_file(path);

@@ -1,5 +1,5 @@
 //! The trainer as a whole: it learns, its arithmetic does not depend on how it is cut, its metrics are what they say,
-//! and what cannot be meant is refused.
+//! and settings that contradict each other are refused.
 
 mod common;
 #[path = "common/toy.rs"]

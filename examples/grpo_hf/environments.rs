@@ -95,34 +95,53 @@ impl EnvironmentArgs {
         self.environment.is_some()
     }
 
-    /// The tokenizer for such conversations, after a look at whether its template can continue them. Tools that the template does not show are
-    /// described in the system prompt.
-    pub fn prepare(&self, tokenizer: ChatTokenizer, system: &str) -> Result<ChatTokenizer> {
+    /// The tokenizer for such conversations, after a look at whether its template can continue them, and what plays the problems, if they are
+    /// not answered at once. Tools that the template does not show are described in the system prompt.
+    pub fn prepare(
+        &self,
+        tokenizer: ChatTokenizer,
+        system: &str,
+    ) -> Result<(ChatTokenizer, Option<AgentLoop>)> {
         let mut tokenizer = match self.keep_history {
             true => tokenizer.with_history(History::Keep),
             false => tokenizer,
         };
-        if self.tools.is_empty() {
-            if self.environment.is_some() {
-                tokenizer.check_conversation(&[], None, &[Exchange::default()])?;
+        let agent_loop = match &self.environment {
+            None if self.tools.is_empty() => return Ok((tokenizer, None)),
+            None => {
+                let tools = self.tool_set()?;
+                let definitions = tools.definitions();
+                let shown = shows(&tokenizer, &definitions)?;
+                if !shown {
+                    let described = format!(
+                        "{system}\nBefore you answer you may call these functions, as {CALL}: {definitions}"
+                    );
+                    tokenizer = tokenizer.with_system(described);
+                }
+                let calls = |calls| Exchange {
+                    calls,
+                    ..Exchange::default()
+                };
+                let told = shown.then_some(definitions.as_str());
+                tokenizer.check_conversation(&[], told, &[calls(1), calls(2)])?;
+                let environment =
+                    ToolEnvironment::new(tools, ReplyParser::named(&self.tool_format)?);
+                AgentLoop::new(match shown {
+                    true => environment,
+                    false => environment.without_description(),
+                })
             }
-            return Ok(tokenizer);
-        }
-        let definitions = self.tool_set()?.definitions();
-        let shown = shows(&tokenizer, &definitions)?;
-        if !shown {
-            let described = format!(
-                "{system}\nBefore you answer you may call these functions, as {CALL}: {definitions}"
-            );
-            tokenizer = tokenizer.with_system(described);
-        }
-        let calls = |calls| Exchange {
-            calls,
-            ..Exchange::default()
+            Some(address) => {
+                tokenizer.check_conversation(&[], None, &[Exchange::default()])?;
+                self.elsewhere(address)?
+            }
         };
-        let tools = shown.then_some(definitions.as_str());
-        tokenizer.check_conversation(&[], tools, &[calls(1), calls(2)])?;
-        Ok(tokenizer)
+        let config = AgentLoopConfig {
+            max_turns: self.max_turns,
+            max_observation_tokens: Some(self.max_observation_tokens),
+            ..AgentLoopConfig::default()
+        };
+        Ok((tokenizer, Some(agent_loop.with_config(config)?)))
     }
 
     fn tool_set(&self) -> Result<ToolSet> {
@@ -136,25 +155,14 @@ impl EnvironmentArgs {
         Ok(set)
     }
 
-    /// What plays the problems, if they are not answered at once.
-    pub fn agent_loop(&self, tokenizer: &ChatTokenizer) -> Result<Option<AgentLoop>> {
-        let agent_loop = match &self.environment {
-            None if self.tools.is_empty() => return Ok(None),
-            None => {
-                let tools = self.tool_set()?;
-                let shown = shows(tokenizer, &tools.definitions())?;
-                let environment =
-                    ToolEnvironment::new(tools, ReplyParser::named(&self.tool_format)?);
-                AgentLoop::new(match shown {
-                    true => environment,
-                    false => environment.without_description(),
-                })
-            }
-            Some(Address::Process(program)) => {
+    /// Episodes of an environment in another program or on a server.
+    fn elsewhere(&self, address: &Address) -> Result<AgentLoop> {
+        Ok(match address {
+            Address::Process(program) => {
                 AgentLoop::new(ProcessEnvironment::new(NAME, program.clone(), 1)?)
             }
             #[cfg(feature = "openenv")]
-            Some(Address::OpenEnv(url)) => {
+            Address::OpenEnv(url) => {
                 use rlvr::environment::openenv::{
                     ActionMapping, ObservationMapping, OpenEnvEnvironment,
                 };
@@ -167,13 +175,7 @@ impl EnvironmentArgs {
                 let action = ActionMapping::template(action)?;
                 AgentLoop::new(OpenEnvEnvironment::new(NAME, url, action, observation)?)
             }
-        };
-        let config = AgentLoopConfig {
-            max_turns: self.max_turns,
-            max_observation_tokens: Some(self.max_observation_tokens),
-            ..AgentLoopConfig::default()
-        };
-        agent_loop.with_config(config).map(Some)
+        })
     }
 
     /// What is paid: what the environment says, or the answer and its form.

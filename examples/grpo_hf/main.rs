@@ -30,6 +30,7 @@ use burn::tensor::Device;
 use clap::Parser;
 use files::{read_before, read_problems, resume_from, write_json};
 use learners::Team;
+use rlvr::environment::AgentLoop;
 use rlvr::policy::causal::{CausalModel, LoraConfig, LoraTarget};
 use rlvr::policy::hf::{LoadOptions, SaveOptions, load, save, save_adapters};
 use rlvr::prompt::hf::{ChatTemplate, ChatTokenizer, HfTokenizer};
@@ -95,7 +96,7 @@ fn run(args: &Args, team: &Team) -> Result<()> {
         true => last_held_out(problems, held_out)?,
         false => split(problems, held_out, args.seed)?,
     };
-    let tokenizer = tokenizer(args)?;
+    let (tokenizer, agent_loop) = tokenizer(args)?;
     let device = args.device.device(team.local_rank).autodiff();
     if first {
         println!(
@@ -131,7 +132,13 @@ fn run(args: &Args, team: &Team) -> Result<()> {
             summary::trained_parameters(&policy)
         );
     }
-    let mut trainer = trainer(args, team, policy, Arc::new(tokenizer), &problems)?;
+    let mut trainer = trainer(
+        args,
+        team,
+        policy,
+        (Arc::new(tokenizer), agent_loop),
+        &problems,
+    )?;
     let before_file = folder.join("before.json");
     let before = match resume {
         None => Some(trainer.evaluate(&problems.held_out, &EvaluationConfig::default())?),
@@ -243,8 +250,8 @@ fn name_of(path: &Path) -> String {
     name.to_string_lossy().into_owned()
 }
 
-/// The folder's tokenizer for conversations, or its tokenizer with another template.
-fn tokenizer(args: &Args) -> Result<ChatTokenizer> {
+/// The folder's tokenizer for conversations, or its tokenizer with another template; and what plays them, if there are several turns.
+fn tokenizer(args: &Args) -> Result<(ChatTokenizer, Option<AgentLoop>)> {
     let tokenizer = match &args.chat_template {
         None => ChatTokenizer::from_folder(&args.model)?,
         Some(file) => {
@@ -368,7 +375,7 @@ fn trainer(
     args: &Args,
     team: &Team,
     policy: CausalModel,
-    tokenizer: Arc<ChatTokenizer>,
+    (tokenizer, agent_loop): (Arc<ChatTokenizer>, Option<AgentLoop>),
     problems: &Split,
 ) -> Result<Trainer<CausalModel>> {
     let usual = if args.lora.is_some() { 2e-4 } else { 1e-5 };
@@ -406,7 +413,6 @@ fn trainer(
     }
     args.engines.correct(&mut config);
     let config = args.learners.apply(config);
-    let agent_loop = args.environments.agent_loop(&tokenizer)?;
     let mut builder = Trainer::builder(policy, tokenizer)
         .config(config)
         .rewards(args.environments.rewards()?)

@@ -210,7 +210,7 @@ fn pipeline(lab: &Lab<'_>, model: CausalModel, price: f64) -> Result<Option<Tabl
     };
     let joins = (lab.scale * 60.0) as u64;
     let r1 = stage!(lab.reinforce("r1", dev3.clone(), all(120, joins, 0.5)?));
-    add(&mut table, "r1", &r1, started)?;
+    let r1_answers = add(&mut table, "r1", &r1, started)?;
 
     // The same reward model, for too long and alone.
     let started = Instant::now();
@@ -223,8 +223,12 @@ fn pipeline(lab: &Lab<'_>, model: CausalModel, price: f64) -> Result<Option<Tabl
             ..all(120, 0, 2.0)?
         }
     ));
-    add(&mut table, "hacked", &hacked, started)?;
-    table.judged(lab, &judge, [("r1", &r1), ("hacked", &hacked)])?;
+    let hacked_answers = add(&mut table, "hacked", &hacked, started)?;
+    table.judged(
+        lab,
+        &judge,
+        [("r1", &r1_answers), ("hacked", &hacked_answers)],
+    );
 
     // A smaller model: taught by R1, and left alone.
     let small = lab.model(STUDENT.0, STUDENT.1)?;
@@ -260,7 +264,7 @@ fn every_third(problems: &[Problem]) -> Vec<Problem> {
     problems.iter().step_by(3).cloned().collect()
 }
 
-/// Adds a stage's row to the table and says it.
+/// Adds a stage's row to the table, prints it, and gives the answers.
 fn examine(
     lab: &Lab<'_>,
     table: &mut Table,
@@ -268,12 +272,12 @@ fn examine(
     policy: &CausalModel,
     base: &Evaluation,
     started: Instant,
-) -> Result<()> {
+) -> Result<Evaluation> {
     let found = lab.examine(policy)?;
     let seconds = lab.seconds(stage)?;
     let seconds = seconds.map_or(started.elapsed().as_secs_f64(), |steps| {
         steps.max(started.elapsed().as_secs_f64())
     });
     println!("{}", table.add(stage, &found, base, seconds));
-    Ok(())
+    Ok(found)
 }

@@ -128,12 +128,11 @@ impl Table {
         &mut self,
         lab: &Lab<'_>,
         judge: &ValueHead<CausalModel>,
-        stages: [(&str, &CausalModel); 2],
-    ) -> Result<()> {
+        stages: [(&str, &Evaluation); 2],
+    ) {
         let judge = ModelReward::new(judge.clone(), lab.tokenizer());
         let mut said = Vec::new();
-        for (name, policy) in stages {
-            let found = lab.examine(policy)?;
+        for (name, found) in stages {
             let groups = found.greedy.groups.iter();
             let groups = groups.filter(|group| group.problem.domain() == Some(GREETING));
             let (mut scores, mut example) = (Vec::new(), String::new());
@@ -152,7 +151,6 @@ impl Table {
             "the reward model's score and what people think: {}",
             said.join(", ")
         ));
-        Ok(())
     }
 
     fn row(&self, stage: &str) -> Option<&Row> {

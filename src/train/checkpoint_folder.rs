@@ -8,11 +8,10 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::trained::Trained;
-use crate::folder::{RunLock, remove, replace_folder};
+use crate::folder::{RunLock, STEP, remove, replace_folder, step_name, steps};
 use crate::policy::PolicyModel;
 use crate::{Error, Result};
 
-const PREFIX: &str = "step-";
 pub(super) const MANIFEST: &str = "manifest.json";
 /// The folder of weights that other programs read.
 const WEIGHTS: &str = "policy";
@@ -25,31 +24,13 @@ pub(super) const REINFORCEMENT: &str = "reinforcement learning";
 /// If the folder exists but cannot be listed.
 #[doc(alias = "resume_from_checkpoint")]
 pub fn latest_checkpoint(folder: impl AsRef<Path>) -> Result<Option<PathBuf>> {
-    let mut all = checkpoints(folder.as_ref())?;
+    let mut all = steps(folder.as_ref(), "")?;
     Ok(all.pop().map(|(_, path)| path))
-}
-
-/// The checkpoints in `folder` with their steps, oldest first.
-fn checkpoints(folder: &Path) -> Result<Vec<(u64, PathBuf)>> {
-    if !folder.exists() {
-        return Ok(Vec::new());
-    }
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder).map_err(|e| Error::io(folder, e))? {
-        let path = entry.map_err(|e| Error::io(folder, e))?.path();
-        let name = path.file_name().and_then(|name| name.to_str());
-        let step = name.and_then(|name| name.strip_prefix(PREFIX)?.parse().ok());
-        if let Some(step) = step {
-            found.push((step, path));
-        }
-    }
-    found.sort();
-    Ok(found)
 }
 
 /// The place of the checkpoint of `step`.
 pub(super) fn place(folder: &Path, step: u64) -> PathBuf {
-    folder.join(format!("{PREFIX}{step:08}"))
+    folder.join(step_name(step, ""))
 }
 
 /// The folder that a run's checkpoints were last written to or read from.
@@ -88,7 +69,7 @@ impl RunFolder {
 
     /// Returns an error if `folder` holds checkpoints of another run.
     fn check(&self, folder: &Path, describe: impl Fn(&Path) -> Option<String>) -> Result<()> {
-        let found = checkpoints(folder)?;
+        let found = steps(folder, "")?;
         let Some((step, newest)) = found.last() else {
             return Ok(());
         };
@@ -129,10 +110,10 @@ impl RunFolder {
         self.check(folder, describe)?;
         let place = place(folder, step);
         // Another digit and it is still the checkpoint of this step: there is one at every moment.
-        let aside = folder.join(format!("{PREFIX}0{step:08}"));
+        let aside = folder.join(format!("{STEP}0{step:08}"));
         replace_folder(&place, &aside, write)?;
         self.own = Some(canonical(folder)?);
-        let all = checkpoints(folder)?;
+        let all = steps(folder, "")?;
         let (own, later): (Vec<_>, Vec<_>) = all.into_iter().partition(|(other, _)| *other <= step);
         let surplus = own.len().saturating_sub(keep);
         for (_, other) in own[..surplus].iter().chain(&later) {

@@ -1,4 +1,4 @@
-//! What cannot be meant is refused when the trainer is built, naming field and value.
+//! Settings that contradict each other are refused when the trainer is built, naming field and value.
 
 use rlvr::advantage::{Estimator, Gae, Group};
 use rlvr::loss::{KlEstimator, KlPenalty, PolicyObjective};

@@ -69,19 +69,7 @@ impl<J: Judge> JudgeReward<J> {
         self
     }
 
-    /// The same reward of a judge that does not see the reference answer.
-    #[must_use]
-    pub fn without_reference(mut self) -> Self {
-        self.reference = false;
-        self
-    }
-
-    /// The same reward of what `view` makes of a completion, such as what comes after the reasoning.
-    #[must_use]
-    pub fn with_view(mut self, view: impl Fn(&str) -> String + Send + Sync + 'static) -> Self {
-        self.view = Box::new(view);
-        self
-    }
+    with_view!();
 
     /// How many completions the judge is asked about together, at least 1; they share one time limit. Default 1.
     #[must_use]

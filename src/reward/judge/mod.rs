@@ -42,6 +42,25 @@
 //! what the judge overrates: length, confidence, lists. A completion that keeps the judge from answering is excluded from
 //! training rather than punished: watch the failures. Where a rule can verify, use the rule.
 
+/// Setters of what a judge reads.
+macro_rules! with_view {
+    () => {
+        /// The same reward of a judge that does not see the reference answer.
+        #[must_use]
+        pub fn without_reference(mut self) -> Self {
+            self.reference = false;
+            self
+        }
+
+        /// The same reward of what `view` makes of a completion, such as what comes after the reasoning.
+        #[must_use]
+        pub fn with_view(mut self, view: impl Fn(&str) -> String + Send + Sync + 'static) -> Self {
+            self.view = Box::new(view);
+            self
+        }
+    };
+}
+
 mod ask;
 mod cached;
 #[cfg(feature = "remote")]

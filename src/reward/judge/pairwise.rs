@@ -84,19 +84,7 @@ impl<J: Judge> PairwiseReward<J> {
         self
     }
 
-    /// The same reward of a judge that does not see the reference answer.
-    #[must_use]
-    pub fn without_reference(mut self) -> Self {
-        self.reference = false;
-        self
-    }
-
-    /// The same reward of what `view` makes of a completion, such as what comes after the reasoning.
-    #[must_use]
-    pub fn with_view(mut self, view: impl Fn(&str) -> String + Send + Sync + 'static) -> Self {
-        self.view = Box::new(view);
-        self
-    }
+    with_view!();
 
     /// What the judge thinks of two responses to `prompt`, given a reference answer or not. They are read as they are.
     ///

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::config::DistillConfig;
 use crate::prompt::{Problem, ProblemOrder, Tokenizer};
-use crate::rollout::{Question, Rollout, RolloutBuffer, RolloutGroup, check_prompts};
-use crate::train::Demonstration;
+use crate::rollout::{Question, RolloutBuffer, RolloutGroup, check_prompts};
+use crate::train::{Demonstration, SftExample};
 use crate::{Error, Result};
 
 /// The word that keeps the completions of a distillation apart from other streams.
@@ -135,24 +135,23 @@ fn demonstrated(
     tokenizer: &dyn Tokenizer,
     positions: usize,
 ) -> Result<RolloutGroup> {
-    let prompt = tokenizer.encode_prompt(&demonstration.prompt)?;
-    let mut tokens = tokenizer.encode(&demonstration.response)?;
-    tokens.extend(tokenizer.stop_tokens().first());
-    let fits = prompt.len() + tokens.len() <= positions + 1;
-    if prompt.is_empty() || tokens.is_empty() || !fits {
+    let group = SftExample::from(demonstration.clone()).encode(tokenizer)?;
+    let prompt = &group.prompt_tokens;
+    let tokens = group
+        .rollouts
+        .iter()
+        .map(|one| one.tokens.len())
+        .sum::<usize>();
+    let fits = prompt.len() + tokens <= positions + 1;
+    if prompt.is_empty() || tokens == 0 || !fits {
         return Err(Error::shape(
             format!("demonstration {index}"),
-            format!("{} + {} tokens", prompt.len(), tokens.len()),
+            format!("{} + {tokens} tokens", prompt.len()),
             format!(
                 "at least one token of prompt and one of response, and at most {} in all, for {positions} positions",
                 positions + 1
             ),
         ));
     }
-    let log_probs = vec![0.0; tokens.len()];
-    Ok(RolloutGroup::new(
-        Problem::new(&demonstration.prompt, ""),
-        prompt,
-        vec![Rollout::new(tokens, log_probs, &demonstration.response)],
-    ))
+    Ok(group)
 }

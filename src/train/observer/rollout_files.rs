@@ -6,10 +6,12 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use super::{Observer, RunInfo};
-use crate::folder::{create, remove_half_file, replace_file};
+use crate::folder::{create, remove_half_file, replace_file, step_name, steps};
 use crate::train::observer::StepRecord;
 use crate::types::RolloutBuffer;
 use crate::{Error, Result};
+
+const SUFFIX: &str = ".jsonl";
 
 /// How often rollouts are kept, as on a command line: `every=20`.
 ///
@@ -98,25 +100,11 @@ impl RolloutFiles {
     /// # Errors
     /// [`Error::Io`] if the folder cannot be read.
     pub fn list(folder: impl AsRef<Path>) -> Result<Vec<(u64, PathBuf)>> {
-        let folder = folder.as_ref();
-        if !folder.exists() {
-            return Ok(Vec::new());
-        }
-        let mut found = Vec::new();
-        for entry in fs::read_dir(folder).map_err(|e| Error::io(folder, e))? {
-            let path = entry.map_err(|e| Error::io(folder, e))?.path();
-            let name = path.file_name().and_then(|name| name.to_str());
-            let step = name.and_then(|name| name.strip_prefix("step-")?.strip_suffix(".jsonl"));
-            if let Some(Ok(step)) = step.map(str::parse) {
-                found.push((step, path));
-            }
-        }
-        found.sort_unstable();
-        Ok(found)
+        steps(folder.as_ref(), SUFFIX)
     }
 
     fn path(&self, step: u64) -> PathBuf {
-        self.folder.join(format!("step-{step:08}.jsonl"))
+        self.folder.join(step_name(step, SUFFIX))
     }
 }
 
