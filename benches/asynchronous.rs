@@ -1,4 +1,5 @@
-//! Whether generation and learning overlap: an engine that takes a known time, and an update that takes about as long.
+//! Whether generation and learning overlap: an engine that takes a known time, and an update that
+//! takes about as long.
 //!
 //! ```text
 //! synchronous:   step / (generation + update)        about 1

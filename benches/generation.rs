@@ -1,11 +1,13 @@
-//! Continuous generation beside generation batch by batch, with completions of very different lengths.
+//! Continuous generation beside generation batch by batch, with completions of very different
+//! lengths.
 //!
 //! `cargo bench --bench generation -- [--requests 64] [--samples 4] [--mean 32] [--max-rows 32]`
 //!
-//! A model of the shape of SmolLM2-135M with fresh weights, whose tokens are close to uniform: with one token in `mean` a stop token, lengths are
-//! close to geometric. Prints one JSON object a round: seconds, tokens a second and the mean number of completions that a step
-//! had, first for batches of `max-rows` completions that each wait for their longest, then for the same requests continuously; and the most
-//! memory that was resident.
+//! A model of the shape of SmolLM2-135M with fresh weights, whose tokens are close to uniform: with
+//! one token in `mean` a stop token, lengths are close to geometric. Prints one JSON object a
+//! round: seconds, tokens a second and the mean number of completions that a step had, first for
+//! batches of `max-rows` completions that each wait for their longest, then for the same requests
+//! continuously; and the most memory that was resident.
 
 #[path = "../examples/common/allocator.rs"]
 mod allocator;

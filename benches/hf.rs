@@ -1,6 +1,8 @@
-//! Generation and a GRPO training step with real weights, as `peer_hf.py` measures them with transformers and PyTorch.
+//! Generation and a GRPO training step with real weights, as `peer_hf.py` measures them with
+//! transformers and PyTorch.
 //!
-//! `cargo bench --features hf --bench hf -- --model DIR --prompts FILE.json`, where the file is `{"prompts": [[token ids], ...]}`.
+//! `cargo bench --features hf --bench hf -- --model DIR --prompts FILE.json`, where the file is
+//! `{"prompts": [[token ids], ...]}`.
 
 #[path = "../examples/common/allocator.rs"]
 mod allocator;
@@ -15,7 +17,7 @@ use rlvr::Result;
 use rlvr::loss::{LossInput, PolicyObjective, StepCounts};
 use rlvr::policy::causal::{CausalModel, LoraConfig};
 use rlvr::policy::hf::{LoadOptions, load};
-use rlvr::policy::{GradientSum, LogProbConfig, PolicyModel, ScoredTokens};
+use rlvr::policy::{GradientSum, LogProbConfig, PolicyModel, ScoredTokens, WeightFormat};
 use rlvr::prompt::{CharTokenizer, Problem};
 use rlvr::rollout::{
     GenerationConfig, GenerationRequest, RolloutBatch, RolloutBuffer, RolloutView, generate,
@@ -49,7 +51,10 @@ struct Args {
     /// Train adapters of this rank only
     #[arg(long)]
     lora: Option<usize>,
-    /// Compute blocks again on the way back
+    /// How the weights are stored during generation: trained, bf16 or int8
+    #[arg(long, default_value = "trained")]
+    weights: WeightFormat,
+    /// Recompute blocks in the backward pass
     #[arg(long)]
     gradient_checkpointing: bool,
     /// Only generation, or only training
@@ -97,7 +102,10 @@ fn main() -> Result<()> {
         .enumerate()
         .map(|(index, prompt)| GenerationRequest::new(prompt.clone(), args.samples, [index as u64]))
         .collect();
-    let config = GenerationConfig::new(args.new_tokens, Vec::new());
+    let config = GenerationConfig {
+        weights: args.weights,
+        ..GenerationConfig::new(args.new_tokens, Vec::new())
+    };
     let tokens = requests.len() * args.samples * args.new_tokens;
     let only = |what: &str| args.only.as_deref().is_none_or(|only| only == what);
     let rounds = if only("generation") { args.rounds } else { 0 };
@@ -109,11 +117,11 @@ fn main() -> Result<()> {
         let mut buffer = RolloutBuffer::new();
         // Only tokens matter here: nothing is decoded that has to be read.
         let alphabet: String = (char::from(32)..).take(model.vocab_size()).collect();
-        let nobody = CharTokenizer::new(&alphabet, &[])?;
+        let tokenizer = CharTokenizer::new(&alphabet, &[])?;
         for (request, completions) in requests.iter().zip(answers) {
             let problem = Problem::new("", "");
             let prompt = request.prompt.clone();
-            buffer.push(sample_group(problem, prompt, completions, &nobody, 0)?);
+            buffer.push(sample_group(problem, prompt, completions, &tokenizer, 0)?);
         }
         let mut optimizer = Optimizer::new(OptimizerConfig::new(Schedule::constant(1e-6)))?;
         let step = || training_step(&mut model, &mut optimizer, &buffer, args.micro_batch);
@@ -124,7 +132,8 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// One update on all rollouts: clipped surrogate, every second completion better than its neighbour.
+/// One update on all rollouts: clipped surrogate, every second completion better than its
+/// neighbour.
 fn training_step(
     model: &mut CausalModel,
     optimizer: &mut Optimizer,

@@ -1,9 +1,11 @@
-//! How time and memory grow with the length: an update and generation of completions of 128 tokens and more.
+//! How time and memory grow with the length: an update and generation of completions of 128 tokens
+//! and more.
 //!
 //! `cargo bench --bench length -- [--lengths 128,512,2048,4096] [--rows 4] [--dim 256] [--layers 4]`
 //!
-//! Prints one JSON object a length: seconds and bytes a token of an update (forward, log-probs, loss, backward), where the bytes are what
-//! the peak of the process grew by, and seconds a token of generation.
+//! Prints one JSON object a length: seconds and bytes a token of an update (forward, log-probs,
+//! loss, backward), where the bytes are what the peak of the process grew by, and seconds a token
+//! of generation.
 
 use std::time::Instant;
 

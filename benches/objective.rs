@@ -1,5 +1,6 @@
-//! What every objective costs beside PPO-clip: forward and backward over 64 completions of 1024 tokens, with the statistics of the
-//! step where an objective needs them. Read the figures as ratios; none is to be above 2.
+//! What every objective costs beside PPO-clip: forward and backward over 64 completions of 1024
+//! tokens, with the statistics of the step where an objective needs them. Read the figures as
+//! ratios; none is to be above 2.
 //!
 //! `cargo bench --bench objective`
 

@@ -1,4 +1,5 @@
-//! What the design's choices cost or save, each beside its plain alternative: read the figures as ratios.
+//! What the design's choices cost or save, each beside its plain alternative: read the figures as
+//! ratios.
 //!
 //! `cargo bench --bench policy`
 
@@ -35,7 +36,8 @@ fn tokens(rows: usize, width: usize, vocab_size: usize) -> Vec<Vec<u32>> {
         .collect()
 }
 
-/// Log-probs with gradients of 512 tokens over 16 000 words: in chunks, against the whole `[N, V]` at once.
+/// Log-probs with gradients of 512 tokens over 16 000 words: in chunks, against the whole `[N, V]`
+/// at once.
 fn log_probs(c: &mut Criterion) {
     let (rows, width, vocab_size) = (8, 64, 16_000);
     let device = device().autodiff();
@@ -94,7 +96,8 @@ fn log_probs(c: &mut Criterion) {
     group.finish();
 }
 
-/// 32 greedy tokens for 8 prompts of 32: with the cache, against reading everything again for each token.
+/// 32 greedy tokens for 8 prompts of 32: with the cache, against reading everything again for each
+/// token.
 fn generation(c: &mut Criterion) {
     let (rows, width, count) = (8, 32, 32);
     let device = device();
@@ -134,8 +137,8 @@ fn generation(c: &mut Criterion) {
     group.finish();
 }
 
-/// Forward and backward of 16 completions of 16 tokens after one prompt of 128: the prompt once, against sixteen
-/// times.
+/// Forward and backward of 16 completions of 16 tokens after one prompt of 128: the prompt once,
+/// against sixteen times.
 fn shared_prefix(c: &mut Criterion) {
     let (group_size, prompt, completion) = (16, 128, 16);
     let device = device().autodiff();

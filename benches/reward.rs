@@ -1,5 +1,5 @@
-//! What it costs to run a reward untrusted: a trivial reward called directly, against the same reward in a set with threads,
-//! a time limit and records.
+//! What it costs to run a reward untrusted: a trivial reward called directly, against the same
+//! reward in a set with threads, a time limit and records.
 //!
 //! `cargo bench --bench reward`
 

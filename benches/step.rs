@@ -2,7 +2,8 @@
 //!
 //! `cargo bench --features hf --bench step -- [--steps 8] [--dim 128] [--layers 4] [--prompts 8] [--group 8] [--prompt-length 16] [--completion 48]`
 //!
-//! Prints one JSON object: median seconds of a step and of its parts, processor seconds and the part of them that the kernel took.
+//! Prints one JSON object: median seconds of a step and of its parts, processor seconds and the
+//! part of them that the kernel took.
 
 #[path = "../examples/common/allocator.rs"]
 mod allocator;

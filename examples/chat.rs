@@ -1,4 +1,5 @@
-//! Talk to an open-weight model: `cargo run --release --features hf --example chat -- --model DIR`. See `--help`.
+//! Talk to an open-weight model: `cargo run --release --features hf --example chat -- --model DIR`.
+//! See `--help`.
 
 #[path = "common/allocator.rs"]
 mod allocator;
@@ -16,8 +17,8 @@ use backend::Backend;
 use burn::module::Module;
 use clap::Parser;
 use rlvr::policy::hf::{LoadOptions, load, load_adapters};
-use rlvr::prompt::hf::{ChatTokenizer, Message};
-use rlvr::prompt::{TextStream, Tokenizer};
+use rlvr::prompt::hf::ChatTokenizer;
+use rlvr::prompt::{Message, TextStream, Tokenizer};
 use rlvr::rollout::{
     GenerationConfig, GenerationRequest, SamplingConfig, generate_streaming, read_sampling,
 };
@@ -25,15 +26,17 @@ use rlvr::{Error, Result};
 
 /// Talk to a model in a Hugging Face folder.
 ///
-/// A line is a turn; the conversation goes on until the input ends (Ctrl-D) or `/quit`; `/new` begins another. Ctrl-C cuts an
-/// answer off. With --prompt one question is answered and nothing is asked.
+/// A line is a turn; the conversation continues until the input ends (Ctrl-D) or `/quit`; `/new`
+/// begins another. Ctrl-C cuts an answer off. With --prompt one question is answered and nothing is
+/// asked.
 #[derive(Parser, Debug)]
 #[command(name = "chat", version)]
 struct Args {
     /// The model's folder
     #[arg(long)]
     model: PathBuf,
-    /// The folder of the tokenizer and the chat template, for a model without one, such as `policy` in a checkpoint; default: the model's
+    /// The folder of the tokenizer and the chat template, for a model without one, such as `policy`
+    /// in a checkpoint; default: the model's
     #[arg(long, value_name = "DIR")]
     tokenizer: Option<PathBuf>,
     /// Adapters to put on it, in PEFT's format
@@ -42,7 +45,7 @@ struct Args {
     /// Answer this and leave
     #[arg(long)]
     prompt: Option<String>,
-    /// What the model is told to be; the chat template may have a default
+    /// The system prompt; the chat template may have a default
     #[arg(long)]
     system: Option<String>,
     /// Where tensors live: one of the backends compiled in (features of the same names)
@@ -111,7 +114,7 @@ fn run(args: &Args) -> Result<()> {
     let mut turns = system.clone();
     let speak = |turns: &mut Vec<Message>, text: &str| -> Result<()> {
         turns.push(Message::user(text));
-        let prompt = tokenizer.encode_chat_prompt(turns)?;
+        let prompt = tokenizer.encode_conversation(turns, None)?;
         let address = [args.seed, turns.len() as u64];
         let request = GenerationRequest::new(prompt, 1, address);
         let mut stream = TextStream::new(&tokenizer);

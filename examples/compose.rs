@@ -20,7 +20,8 @@ use rlvr::train::{Demonstration, Optimizer, OptimizerConfig, Schedule, SftConfig
 
 fn main() -> Result<()> {
     allocator::keep_memory();
-    // Problems such as `37+48=`. Of the demonstrations, three in seven show their work, the others answer directly.
+    // Problems such as `37+48=`. Of the demonstrations, three in seven show their work, the others
+    // answer directly.
     let task = Arithmetic::default();
     let problems = split(task.problems(4000, 0)?, 200, 0)?;
     let tags = ["<think>", "</think>", "<answer>", "</answer>"];

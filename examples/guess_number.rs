@@ -1,4 +1,5 @@
-//! A game of several turns, learned with rewards of turns and with the outcome only: `cargo run --release --example guess_number`.
+//! A game of several turns, learned with rewards of turns and with the outcome only:
+//! `cargo run --release --example guess_number`.
 
 #[path = "common/allocator.rs"]
 mod allocator;
@@ -32,10 +33,12 @@ use rlvr::train::{EvaluationConfig, OptimizerConfig, RunConfig, Schedule, Traine
 use rlvr::{Error, Result};
 use serde_json::{Value, json};
 
-/// Guess a number from 0 to 31 in at most six turns, told after each guess whether it is lower or higher.
+/// Guess a number from 0 to 31 in at most six turns, told after each guess whether it is lower or
+/// higher.
 ///
-/// The policy begins with random weights. It is trained twice on the same games: once every guess is rewarded by how far it narrows
-/// the numbers down, and once only the outcome is. Leaves metrics.jsonl of both and summary.json in the output folder.
+/// The policy begins with random weights. It is trained twice on the same games: once every guess
+/// is rewarded by how far it narrows the numbers down, and once only the outcome is. Leaves
+/// metrics.jsonl of both and summary.json in the output folder.
 #[derive(Parser, Debug)]
 #[command(name = "guess_number", version)]
 struct Args {

@@ -2,8 +2,9 @@
 //!
 //! `cargo run --example report -- RUN [OTHER_RUN] --out report.html`
 //!
-//! A run is a folder as `r1_zero` and `grpo_hf` leave it (`metrics.jsonl`, and where they exist `config.json` and `rollouts/`), or a
-//! metrics file alone. The report is one HTML file that loads nothing. The verdict on each run is also printed.
+//! A run is a folder as `r1_zero` and `grpo_hf` leave it (`metrics.jsonl`, and where they exist
+//! `config.json` and `rollouts/`), or a metrics file alone. The report is one HTML file that loads
+//! nothing. The verdict on each run is also printed.
 
 use std::fs;
 use std::path::PathBuf;
@@ -14,7 +15,8 @@ use rlvr::train::diagnosis::Diagnosis;
 use rlvr::train::observer::{ReportedRun, render_report};
 use rlvr::{Error, Result};
 
-/// Makes a report of one run, or of several beside each other: curves, findings, settings, sample rollouts.
+/// Makes a report of one run, or of several beside each other: curves, findings, settings, sample
+/// rollouts.
 #[derive(Parser)]
 #[command(name = "report", version)]
 struct Args {

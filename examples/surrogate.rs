@@ -2,8 +2,8 @@
 //! `cargo run --release --example surrogate`
 //!
 //! SPO (Xie et al., arXiv 2401.16025) holds the ratio near 1 with a penalty instead of a clip:
-//! `L = -(r A - |A| / (2 epsilon) (r - 1)^2)`. Its gradient points back into the range wherever the ratio has left it, while PPO's is
-//! zero there.
+//! `L = -(r A - |A| / (2 epsilon) (r - 1)^2)`. Its gradient points back into the range wherever the
+//! ratio has left it, while PPO's is zero there.
 
 #[path = "common/allocator.rs"]
 mod allocator;

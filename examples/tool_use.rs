@@ -1,4 +1,5 @@
-//! A policy from scratch learns that asking a calculator pays: `cargo run --release --example tool_use`. See `--help`.
+//! A policy from scratch learns that asking a calculator pays:
+//! `cargo run --release --example tool_use`. See `--help`.
 
 #[path = "common/allocator.rs"]
 mod allocator;
@@ -39,10 +40,11 @@ use rlvr::train::{
 use rlvr::{Error, Result, random};
 use serde_json::{Value, json};
 
-/// A small transformer that mostly guesses products is rewarded when it is right, and finds out that asking a calculator pays.
+/// A small transformer that mostly guesses products is rewarded when it is right, and finds out
+/// that asking a calculator pays.
 ///
-/// The warm start shows both: guesses, and calls with their results. Leaves metrics.jsonl, summary.json and curve.svg in the output
-/// folder.
+/// The warm start shows both: guesses, and calls with their results. Leaves metrics.jsonl,
+/// summary.json and curve.svg in the output folder.
 #[derive(Parser, Debug)]
 #[command(name = "tool_use", version)]
 struct Args {
@@ -69,7 +71,8 @@ struct Args {
 const CALL: [&str; 2] = ["<call>", "</call>"];
 const RESULT: [&str; 2] = ["<result>", "</result>"];
 const ANSWER: [&str; 2] = ["<answer>", "</answer>"];
-/// The share of demonstrations that guess. Above one half, so that guessing is what the warm start leaves.
+/// The share of demonstrations that guess. Above one half, so that guessing is what the warm start
+/// leaves.
 const GUESSED: f64 = 0.65;
 /// The word that keeps the demonstrations' random streams apart from the run's other ones.
 const DEMONSTRATIONS: u64 = 1;
@@ -159,7 +162,7 @@ fn run(args: &Args) -> Result<()> {
     fs::create_dir_all(&args.out).map_err(|e| Error::io(&args.out, e))?;
 
     let tags: Vec<&str> = [CALL, RESULT, ANSWER].concat();
-    // What is wrong with a call is told in words.
+    // The error of a call is returned to the model as text.
     let printable: String = (' '..='~').collect();
     let tokenizer = Arc::new(CharTokenizer::new(&printable, &tags)?);
     let problems = products(args.seed)?;

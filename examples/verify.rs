@@ -1,19 +1,23 @@
-//! Looks at a data set as the mathematics reward would: what it finds in each response, and whether that is the gold.
+//! Looks at a data set as the mathematics reward would: what it finds in each response, and whether
+//! that is the gold.
 //!
 //! `cargo run --release --example verify -- FILE.jsonl [--json]`
 //!
-//! A line of the file is an object with `gold` and either `answer`, which is compared as it is, or `response`, in which the
-//! answer is looked for first, by every rule in the documented order. Fields that change a line: `extract` (`number`,
-//! `bracket`, `mcq`, or the name of a rule such as `boxed`), `precision` (decimals), `strict` (whether names of variables
-//! matter). Other fields are ignored, blank lines are skipped.
+//! A line of the file is an object with `gold` and either `answer`, which is compared as it is, or
+//! `response`, in which the answer is looked for first, by every rule in the documented order.
+//! Fields that change a line: `extract` (`number`, `bracket`, `mcq`, or the name of a rule such as
+//! `boxed`), `precision` (decimals), `strict` (whether names of variables matter). Other fields are
+//! ignored, blank lines are skipped.
 //!
 //! With `--json` there is one object on the standard output for every line, in order:
-//! `{"verdict", "extracted", "rule", "reason", "micros"}`. The verdict is `equal`, `different` or `undecided`; `extracted` and `rule`
-//! are null if there was nothing to extract or nothing was found. The summary goes to the standard error.
+//! `{"verdict", "extracted", "rule", "reason", "micros"}`. The verdict is `equal`, `different` or
+//! `undecided`; `extracted` and `rule` are null if there was nothing to extract or nothing was
+//! found. The summary goes to the standard error.
 //!
-//! A line that cannot be read has the verdict `error`, its reason begins with the file and the line, and it is repeated on the
-//! standard error. The others are judged all the same; the exit status is then 1. A gold that is empty or cannot be what `extract`
-//! says is `undecided`: nothing could be right.
+//! A line that cannot be read has the verdict `error`, its reason begins with the file and the
+//! line, and it is repeated on the standard error. The others are judged all the same; the exit
+//! status is then 1. A gold that is empty or cannot be what `extract` says is `undecided`: nothing
+//! could be right.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;

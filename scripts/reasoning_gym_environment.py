@@ -1,21 +1,27 @@
 #!/usr/bin/env python3
-"""Every task of reasoning_gym as an environment of one turn, over JSON lines.
+"""A reasoning_gym environment of one turn, over JSON lines.
 
     pip install reasoning_gym
 
-The protocol is documented in rlvr's module `environment::process`. A problem's metadata says what is asked:
+The protocol is documented in rlvr's module `environment::process`. A problem's metadata selects the
+item:
 
-    {"task": "chain_sum", "index": 3, "seed": 7, "config": {"min_terms": 2}}    an item of a data set
-    {"task": "chain_sum"}                   an item of its own for every seed of an episode
-    {"task": "chain_sum", "entry": {"question": .., "answer": .., "metadata": {..}}}    a stored item
+    {"task": "chain_sum", "index": 3, "seed": 7, "config": {"min_terms": 2}}
+        an item of a data set
+    {"task": "chain_sum"}
+        a different item for every episode seed
+    {"task": "chain_sum", "entry": {"question": .., "answer": .., "metadata": {..}}}
+        a stored item
 
-`seed` is 0 and `config` is empty if they are absent; with `entry`, `config` must be the one that made the item. The question is followed by
-the instruction; a problem whose `prompt` is not empty is asked as it is written there.
+`seed` defaults to 0 and `config` to an empty object. With `entry`, `config` must be the one that
+created the item. The message is the question followed by the instruction, or the problem's `prompt`
+unless it is empty.
 
-The answer is what stands in the last <answer>..</answer> of the reply; without one there is no answer. The task's own `score_answer` is the
-reward. Some tasks evaluate the answer as Python, so confine this script, and do not pay much for those tasks: code that runs
-while it is scored can choose its own score. Each answer is scored in a child process, so that it cannot change the score of another,
-and cannot take longer than --score-seconds: then it is worth 0.
+The answer is the last <answer>..</answer> of the reply; without one there is no answer. The reward
+is the task's own `score_answer`. Some tasks evaluate the answer as Python, so run this script in a
+sandbox and give those tasks a low weight: code that runs while it is scored can choose its own
+score. Each answer is scored in a child process, so that it cannot change the score of another. An
+answer that takes longer than --score-seconds scores 0.
 """
 
 import argparse
@@ -32,7 +38,7 @@ INSTRUCTION = "Give the final answer between <answer> and </answer>."
 
 
 class Tasks:
-    """Data sets by what made them, the latest of them kept."""
+    """A cache of data sets by their arguments, limited to the most recently used."""
 
     def __init__(self, kept=64):
         self.kept, self.sets = kept, OrderedDict()
@@ -50,16 +56,16 @@ class Tasks:
 
 
 def item(tasks, metadata, episode_seed):
-    """The data set that scores the answer, and the item."""
+    """Returns the data set that scores the answer, and the item."""
     task, config = metadata.get("task"), metadata.get("config") or {}
     if not isinstance(task, str):
-        raise ValueError(f"the problem's metadata has the task {task!r}; expected the name of one")
+        raise ValueError(f"the problem's metadata has task = {task!r}; expected the name of a task")
     entry = metadata.get("entry")
     if entry is not None:
         return tasks.get(task, 0, 1, config), entry
     index = metadata.get("index")
     if index is None:
-        # A few tasks prepare every item of a set, so sets are small.
+        # Some tasks prepare every item of a data set, so keep it small.
         made = tasks.get(task, episode_seed % 2**32, 1, config)
         return made, made[0]
     made = tasks.get(task, metadata.get("seed", 0), max(500, index + 1), config)
@@ -67,12 +73,12 @@ def item(tasks, metadata, episode_seed):
 
 
 def score(made, entry, answer, seconds, private):
-    """The reward of an answer, found in a child process without the descriptors in `private`."""
+    """Scores an answer in a child process, which closes the descriptors in `private`."""
     read, write = os.pipe()
     try:
         child = os.fork()
     except OSError as error:
-        # Answers have left too many processes behind: a new start ends them.
+        # Answers left too many processes running: a restart ends them.
         raise SystemExit(f"an answer cannot be scored: {error}")
     if child == 0:
         try:
@@ -99,13 +105,13 @@ def score(made, entry, answer, seconds, private):
         for kill in os.killpg, os.kill:
             try:
                 kill(child, signal.SIGKILL)
-            except ProcessLookupError:  # It has no group yet, or none any more.
+            except ProcessLookupError:  # No group yet, or no longer.
                 pass
         os.waitpid(child, 0)
     try:
         result = json.loads(text)
     except ValueError:
-        return {"reward": 0.0}  # Too slow, too much memory, or the answer ended the process.
+        return {"reward": 0.0}  # Too slow, out of memory, or the answer ended the process.
     reward = result.get("reward") if isinstance(result, dict) else None
     if isinstance(reward, float) and 0.0 <= reward <= 1.0:
         return {"reward": reward}
@@ -114,11 +120,11 @@ def score(made, entry, answer, seconds, private):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--instruction", default=INSTRUCTION, help="what follows the question")
-    parser.add_argument("--score-seconds", type=float, default=10.0, help="the most time for scoring an answer")
+    parser.add_argument("--instruction", default=INSTRUCTION, help="the text after the question")
+    parser.add_argument("--score-seconds", type=float, default=10.0, help="the time limit for scoring an answer")
     options = parser.parse_args()
 
-    # Whatever prints, prints on the standard error.
+    # Redirect everything that prints to the standard error.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     import reasoning_gym  # noqa: F401
@@ -137,7 +143,7 @@ def main():
             given = found[-1].strip() if found else None
             made, entry = episodes[episode]
             result = score(made, entry, given, options.score_seconds, (0, answers.fileno()))
-            # A reply that was cut off finishes nothing.
+            # A reply that was cut off does not finish the episode.
             if finish == "stop" and "reward" in result:
                 result["end"] = "done"
             return result

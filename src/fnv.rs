@@ -1,6 +1,6 @@
-//! FNV-1a of 64 bits: tells mistakes apart, not attacks.
+//! The 64-bit FNV-1a hash, which protects against mistakes, not against attacks.
 
-/// A hash in the making.
+/// The state of a hash.
 pub(crate) struct Fnv(u64);
 
 impl Default for Fnv {
@@ -10,7 +10,7 @@ impl Default for Fnv {
 }
 
 impl Fnv {
-    /// Adds a byte, or a word in its place.
+    /// Adds a byte, or a word as if it were one.
     pub(crate) fn add(&mut self, word: u64) {
         self.0 = (self.0 ^ word).wrapping_mul(0x0000_0100_0000_01b3);
     }
@@ -20,13 +20,14 @@ impl Fnv {
         text.bytes().for_each(|byte| self.add(byte.into()));
     }
 
-    /// The same, with an end: 0xFF is no UTF-8 byte, so texts that follow one another are told apart.
+    /// Adds the bytes of a text and the terminator 0xFF, which no UTF-8 text contains, so that the
+    /// boundaries between texts count.
     pub(crate) fn text_and_end(&mut self, text: &str) {
         self.text(text);
         self.add(0xFF);
     }
 
-    /// The hash of what was added.
+    /// Returns the hash.
     pub(crate) fn finish(&self) -> u64 {
         self.0
     }

@@ -1,4 +1,4 @@
-//! Files and folders that are written whole or not at all, and folders that belong to one process.
+//! Atomic writes of files and folders, checksums, and locks on folders.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 
 use crate::{Error, Result};
 
-/// What the names of half-written files and folders begin with.
+/// The prefix of the names of temporary files and folders.
 const WRITING: &str = ".writing-";
 const LOCK: &str = ".lock";
 
-/// Removes a folder with everything in it; one that is not there is fine.
+/// Removes a folder and its contents, if it exists.
 pub(crate) fn remove(folder: &Path) -> Result<()> {
     if folder.exists() {
         fs::remove_dir_all(folder).map_err(|e| Error::io(folder, e))?;
@@ -20,7 +20,7 @@ pub(crate) fn remove(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Creates a folder and those above it, durably: what was there before knows the first new one.
+/// Creates a folder and its parents, and syncs the closest folder that existed before.
 pub(crate) fn create(folder: &Path) -> Result<()> {
     let above = folder.ancestors().skip(1);
     let known = above.filter(|above| !above.as_os_str().is_empty());
@@ -33,9 +33,9 @@ pub(crate) fn create(folder: &Path) -> Result<()> {
     }
 }
 
-/// Forces a file, or the entries of a folder, to disk.
+/// Syncs a file, or the entries of a folder, to disk.
 fn sync(path: &Path) -> Result<()> {
-    // Other systems cannot open a folder as a file.
+    // Only Unix can open a folder as a file.
     if cfg!(not(unix)) && path.is_dir() {
         return Ok(());
     }
@@ -43,7 +43,7 @@ fn sync(path: &Path) -> Result<()> {
     file.sync_all().map_err(|e| Error::io(path, e))
 }
 
-/// Forces everything in a folder, then the folder itself, to disk.
+/// Syncs the contents of a folder, then the folder itself, to disk.
 fn sync_folder(folder: &Path) -> Result<()> {
     for entry in fs::read_dir(folder).map_err(|e| Error::io(folder, e))? {
         let path = entry.map_err(|e| Error::io(folder, e))?.path();
@@ -55,7 +55,7 @@ fn sync_folder(folder: &Path) -> Result<()> {
     sync(folder)
 }
 
-/// The folder that `path` lies in.
+/// The folder that contains `path`.
 fn parent(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -63,32 +63,33 @@ fn parent(path: &Path) -> &Path {
     }
 }
 
-/// Where the folder `path` is written before it takes its place; another process writes elsewhere.
+/// The temporary path of the folder `path`, unique to this process.
 fn temporary(path: &Path) -> PathBuf {
     let mut name = half_file(path).into_os_string();
     name.push(format!("-{}", std::process::id()));
     name.into()
 }
 
-/// Where the file `path` is written before it takes its place.
+/// The temporary path of the file `path`.
 fn half_file(path: &Path) -> PathBuf {
     let mut name = OsString::from(WRITING);
     name.push(path.file_name().unwrap_or_default());
     path.with_file_name(name)
 }
 
-/// What every entry begins with that belongs to a step.
+/// The prefix of the names of the entries of a step.
 pub(crate) const STEP: &str = "step-";
 
-/// The name of what belongs to `step`.
+/// The name of the entry of `step`.
 pub(crate) fn step_name(step: u64, suffix: &str) -> String {
     format!("{STEP}{step:08}{suffix}")
 }
 
-/// The entries of `folder` that belong to a step and end with `suffix`, in the order of steps; none if there is no such folder.
+/// Lists the entries of `folder` that belong to a step and end with `suffix`, sorted by step. The
+/// list is empty if there is no such folder.
 ///
 /// # Errors
-/// [`Error::Io`] if the folder cannot be listed.
+/// Returns [`Error::Io`] if the folder cannot be listed.
 pub(crate) fn steps(folder: &Path, suffix: &str) -> Result<Vec<(u64, PathBuf)>> {
     if !folder.exists() {
         return Ok(Vec::new());
@@ -106,7 +107,7 @@ pub(crate) fn steps(folder: &Path, suffix: &str) -> Result<Vec<(u64, PathBuf)>> 
     Ok(found)
 }
 
-/// Removes what a killed process left of an attempt to replace the file `path`.
+/// Removes the temporary file that a killed process left beside `path`.
 pub(crate) fn remove_half_file(path: &Path) -> Result<()> {
     let half = half_file(path);
     match fs::remove_file(&half) {
@@ -115,12 +116,15 @@ pub(crate) fn remove_half_file(path: &Path) -> Result<()> {
     }
 }
 
-/// Makes the folder `path` with what `write` puts into it: written beside its place, forced to disk, renamed. What was there before
-/// is called `aside` for the moment between two renames. A `write` that fails leaves what was there before, and nothing else; so
-/// does a process that is killed, but for a hidden folder.
+/// Replaces the folder `path` atomically.
+///
+/// `write` fills a temporary folder beside it, which is synced to disk. Then the previous folder is
+/// renamed to `aside`, and the temporary one to `path`. If `write` fails, the previous folder is
+/// unchanged and the temporary one is removed. If the process is killed, a hidden folder may be
+/// left, or the previous folder at `aside`.
 ///
 /// # Errors
-/// If writing fails.
+/// Returns an error if writing fails.
 pub(crate) fn replace_folder(
     path: &Path,
     aside: &Path,
@@ -152,18 +156,18 @@ pub(crate) fn replace_folder(
     remove(aside)
 }
 
-/// Puts `bytes` at `path`: written beside it, forced to disk, renamed. Whoever reads `path` meanwhile sees the old file or the new
-/// one, and a process that is killed leaves one of the two.
+/// Replaces the file `path` by `bytes` atomically, through a temporary file that is synced and
+/// renamed. Other processes read the old file or the new one, even if this process is killed.
 ///
 /// # Errors
-/// [`Error::Io`] if a file cannot be written or renamed; the old file is then still there.
+/// Returns [`Error::Io`] if a file cannot be written or renamed; the old file is then unchanged.
 pub(crate) fn replace_file(path: &Path, bytes: &[u8]) -> Result<()> {
     create(parent(path))?;
     let temporary = half_file(path);
     let write = || -> std::io::Result<()> {
         let mut file = File::create(&temporary)?;
         file.write_all(bytes)?;
-        // Without this the rename can reach the disk before the bytes do.
+        // Otherwise the rename could reach the disk before the bytes.
         file.sync_all()
     };
     let placed = write()
@@ -175,10 +179,11 @@ pub(crate) fn replace_file(path: &Path, bytes: &[u8]) -> Result<()> {
     placed
 }
 
-/// Makes the folder `path` with what `write` puts into it, as [`replace_folder`] does.
+/// Writes the folder `path` atomically, as [`replace_folder`] does.
 ///
 /// # Errors
-/// If `path` is a file or a folder with something in it and may not be replaced; or if writing fails.
+/// Returns an error if `path` is a file, if it is a folder that is not empty and `replace` is
+/// false, or if writing fails.
 #[cfg(feature = "hf")]
 pub(crate) fn write_whole(
     path: &Path,
@@ -190,7 +195,7 @@ pub(crate) fn write_whole(
     name.push(".replaced");
     let aside = path.with_file_name(name);
     if !path.exists() && aside.exists() {
-        // A process was killed between the two renames.
+        // A previous process was killed between the two renames.
         fs::rename(&aside, path).map_err(|e| Error::io(path, e))?;
     }
     let occupied = match fs::read_dir(path) {
@@ -200,16 +205,16 @@ pub(crate) fn write_whole(
     };
     if occupied && !replace {
         let reason =
-            "the folder is not empty; expected a new or an empty one, or leave to replace it";
+            "the folder is not empty; expected a new or an empty one, or permission to replace it";
         return Err(Error::model_file(path, reason));
     }
     replace_folder(path, &aside, write)
 }
 
-/// A checksum (CRC-32) of each file of a folder, by name; files whose names begin with a dot are left out.
+/// Returns the checksum (CRC-32) of each file of a folder, by name, without hidden files.
 ///
 /// # Errors
-/// If a file cannot be read.
+/// Returns [`Error::Io`] if a file cannot be read.
 pub(crate) fn checksums(folder: &Path) -> Result<BTreeMap<String, String>> {
     let mut sums = BTreeMap::new();
     for entry in fs::read_dir(folder).map_err(|e| Error::io(folder, e))? {
@@ -239,10 +244,11 @@ fn checksum(path: &Path) -> Result<String> {
     }
 }
 
-/// Checks the files of a folder against what [`checksums`] gave when they were written.
+/// Compares the files of a folder with the [`checksums`] from when they were written.
 ///
 /// # Errors
-/// [`Error::Checkpoint`] naming the first file that is missing or has changed.
+/// Returns [`Error::Io`] for the first file that cannot be read, and [`Error::Checkpoint`] for the
+/// first file that has changed.
 pub(crate) fn verify(folder: &Path, sums: &BTreeMap<String, String>) -> Result<()> {
     for (name, expected) in sums {
         let path = folder.join(name);
@@ -256,7 +262,7 @@ pub(crate) fn verify(folder: &Path, sums: &BTreeMap<String, String>) -> Result<(
     Ok(())
 }
 
-/// A folder that is this process's alone for as long as the value lives.
+/// An exclusive lock on a folder, held until the value is dropped.
 #[derive(Debug)]
 pub(crate) struct RunLock {
     folder: PathBuf,
@@ -264,10 +270,12 @@ pub(crate) struct RunLock {
 }
 
 impl RunLock {
-    /// Creates `folder` if it is missing, locks it, and removes what killed processes left half-written in it.
+    /// Creates `folder` if it is missing, locks it, and removes the temporary files of killed
+    /// processes.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] if another process, or another run of this one, holds the lock.
+    /// Returns [`Error::Checkpoint`] if another process, or another run of this one, holds the
+    /// lock, and [`Error::Io`] if a file operation fails.
     pub(crate) fn acquire(folder: &Path) -> Result<Self> {
         create(folder)?;
         let path = folder.join(LOCK);
@@ -278,10 +286,10 @@ impl RunLock {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let mut holder = String::new();
-                // Whoever holds it may not have written its number yet.
+                // The other process may not have written its id yet.
                 let _ = file.read_to_string(&mut holder);
                 let reason = format!(
-                    "another run is writing to this folder (process {}); expected a folder of its own for each run",
+                    "another run is writing to this folder (process {}); expected a separate folder for each run",
                     holder.trim()
                 );
                 return Err(Error::checkpoint(folder, reason));
@@ -320,7 +328,7 @@ mod lock_tests {
     use super::*;
 
     #[test]
-    fn a_folder_has_one_holder_at_a_time() {
+    fn a_locked_folder_cannot_be_locked_again() {
         let root = tempfile::tempdir().unwrap();
         let folder = root.path().join("a/run");
         let lock = RunLock::acquire(&folder).unwrap();
@@ -336,7 +344,7 @@ mod lock_tests {
     }
 
     #[test]
-    fn a_write_that_fails_leaves_nothing_beside_what_was_there() {
+    fn a_failed_write_leaves_the_previous_folder() {
         let root = tempfile::tempdir().unwrap();
         let (place, aside) = (root.path().join("step-1"), root.path().join("step-01"));
         let write = |text: &'static str| {
@@ -357,7 +365,7 @@ mod lock_tests {
     }
 
     #[test]
-    fn a_changed_bit_is_found() {
+    fn verify_finds_changed_and_missing_files() {
         let root = tempfile::tempdir().unwrap();
         fs::create_dir(root.path().join("policy")).unwrap();
         let file = root.path().join("policy/weights");
@@ -375,7 +383,7 @@ mod lock_tests {
     }
 
     #[test]
-    fn a_file_is_replaced_whole() {
+    fn replace_file_replaces_files_but_not_folders() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a/b/file.txt");
         for text in ["a longer text", "short"] {
@@ -383,7 +391,7 @@ mod lock_tests {
             assert_eq!(fs::read_to_string(&path).unwrap(), text);
         }
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
-        // A folder cannot be replaced, and the message says which one.
+        // A folder cannot be replaced by a file; the error names it.
         let error = replace_file(&folder.path().join("a"), b"").unwrap_err();
         assert!(matches!(error, Error::Io { path, .. } if path.ends_with("a")));
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
@@ -402,7 +410,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_is_replaced_only_on_request_and_only_by_a_whole_one() {
+    fn write_whole_replaces_a_folder_only_if_allowed_and_only_on_success() {
         let root = tempfile::tempdir().unwrap();
         let place = root.path().join("model");
         let read = || fs::read_to_string(place.join("a.txt")).unwrap();
@@ -420,7 +428,7 @@ mod tests {
         assert_eq!(read(), "third");
         assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1);
 
-        // Killed between the two renames, and called again.
+        // Recovers from a process that was killed between the two renames.
         fs::rename(&place, root.path().join(".model.replaced")).unwrap();
         let refused = write_whole(&place, false, write("fourth")).unwrap_err();
         assert!(refused.to_string().contains("not empty"), "{refused}");

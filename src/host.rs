@@ -1,11 +1,12 @@
-//! The border between host memory and the device: the few copies in either direction.
+//! Copies between host memory and the device.
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use crate::{Error, Result};
 
-/// Runs `work` on `model`: for a CPU, on a thread of rayon's pool. Elsewhere, each parallel loop in it would wait for such a thread to wake up,
-/// and wake up this one in the end. (The model is given by value, as a shared reference to one cannot be sent to another thread.)
+/// Runs `work` on `model`, on a thread of rayon's pool if `device` is a CPU. From a thread outside
+/// the pool, each parallel loop in `work` would have to wake up a thread of the pool and be woken
+/// up by it. (`model` is passed by value because a shared reference to it is not `Send`.)
 pub(crate) fn on_pool<M: Send, R: Send>(
     device: &Device,
     model: M,
@@ -17,14 +18,14 @@ pub(crate) fn on_pool<M: Send, R: Send>(
     }
 }
 
-/// The floats of a tensor, row-major; `what` names it in the error.
+/// Reads the values of a tensor in row-major order; `what` names it in the error.
 pub(crate) fn floats<const D: usize>(tensor: Tensor<D>, what: &str) -> Result<Vec<f32>> {
     tensor
         .try_into_vec_as::<f32>()
         .map_err(|reason| Error::device(what, reason))
 }
 
-/// A float matrix from ragged rows, padded on the right with zeros to `width`.
+/// Creates a tensor of shape `[rows, width]` from ragged rows, padded on the right with zeros.
 pub(crate) fn float_rows<T: Copy + Into<f64>>(
     rows: &[impl AsRef<[T]>],
     width: usize,
@@ -39,14 +40,14 @@ pub(crate) fn float_rows<T: Copy + Into<f64>>(
     Tensor::from_data(TensorData::new(flat, [rows.len(), width]), device)
 }
 
-/// Indices as a device tensor.
+/// Creates a tensor of shape `[values]` from indices.
 pub(crate) fn indices(values: &[usize], device: &Device) -> Tensor<1, Int> {
     let values: Vec<i32> = values.iter().map(|&value| value as i32).collect();
     let len = values.len();
     Tensor::from_data(TensorData::new(values, [len]), device)
 }
 
-/// Whether operations on `device` are computed by the threads of this process, as they are called.
+/// Returns true if the threads of this process compute the operations on `device`, synchronously.
 pub(crate) fn is_cpu(device: &Device) -> bool {
     #[cfg(feature = "flex")]
     if *device == Device::flex() {
@@ -56,7 +57,8 @@ pub(crate) fn is_cpu(device: &Device) -> bool {
     false
 }
 
-/// The most memory that this process has held so far, in bytes, where the system tells.
+/// Returns the peak resident memory of this process in bytes, or `None` if the system does not
+/// report it.
 pub(crate) fn peak_memory() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;

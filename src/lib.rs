@@ -1,82 +1,67 @@
 //! Reinforcement learning with verifiable rewards, on [Burn](burn).
 //!
-//! A language model that is rewarded when it solves a problem and penalised when it does not teaches itself to reason.
-//! This crate is what DeepSeek-R1 did, as parts that compose: problems become rollouts, rollouts become rewards, rewards
-//! become advantages, advantages become a gradient.
+//! A language model is rewarded when it solves a problem and penalised when it does not, and learns
+//! to reason, as DeepSeek-R1 did. This crate provides the parts, which compose: problems become
+//! rollouts, rollouts become rewards, rewards become advantages, advantages become a gradient.
 //!
-//! # The loop
+//! # A model from scratch
 //!
-//! ```
-//! use rlvr::prelude::*;
-//! use rlvr::prompt::Arithmetic;
-//!
-//! # #[cfg(all(feature = "flex", feature = "math"))]
-//! # fn main() -> rlvr::Result<()> {
-//! let device = burn::tensor::Device::flex().autodiff(); // or cuda(0): the device is the backend
-//! let task = Arithmetic { digits: 1, terms: 2 };
-//! let problems = split(task.problems(100, 0)?, 20, 0)?;
-//! let tags = ["<think>", "</think>", "<answer>", "</answer>"];
-//! let tokenizer = CharTokenizer::new(task.alphabet(), &tags)?;
-//! let policy = CausalConfig {
-//!     hidden_size: 16,
-//!     intermediate_size: 32,
-//!     ..CausalConfig::new(tokenizer.vocab_size())
-//! }
-//! .init(0, &device)?;
-//! let rewards = RewardSet::builder()
-//!     .add(1.0, AccuracyReward::new())
-//!     .add(1.0, FormatReward::new())
-//!     .build()?;
-//! let config = TrainerConfig {
-//!     optimizer: OptimizerConfig::new(Schedule::constant(3e-4)), // from scratch; pretrained: 1e-6
-//!     ..TrainerConfig::default() // GRPO
-//! };
-//! let mut trainer = Trainer::builder(policy, tokenizer)
-//!     .config(config)
-//!     .rewards(rewards)
-//!     .problems(problems.train)
-//!     .build()?;
-//! trainer.train(2)?; // `run` adds evaluation, checkpoints, a progress bar, a metrics file, a chart ...
-//! # Ok(())
-//! # }
-//! # #[cfg(not(all(feature = "flex", feature = "math")))]
-//! # fn main() {}
+//! ```no_run
+#![doc = include_str!("../examples/from_scratch.rs")]
 //! ```
 //!
-//! With the feature `hf` the policy can be an open-weight model: [`policy::hf::load`] reads a Hugging Face folder, its
-//! [`ChatTokenizer`](prompt::hf::ChatTokenizer) asks as the model was taught to be asked, and [`policy::hf::save`] leaves a folder that any
-//! other tool loads. `examples/grpo_hf` is that.
+//! It prints, after some seconds on two CPU cores:
 //!
-//! A policy, a reward or an observer of your own: `examples/bring_your_own`. Coming from TRL, verl or Burn: [`migration`].
+//! ```text
+//! step   0:  67 % right
+//! step  30:  81 % right
+//! step  60:  94 % right
+//! step  90:  96 % right
+//! step 120:  99 % right
+//! step 150:  99 % right
+//! ```
 //!
-//! `examples/r1_zero` is this with a warm start, evaluation and checkpoints, and learns in minutes on two CPU cores;
-//! `examples/compose.rs` is the same loop without a trainer.
+//! # Open weights
 //!
-//! # The rooms
+//! With the feature `hf` the policy can be an open-weight model: [`policy::hf::load`] reads a
+//! Hugging Face folder, its [`ChatTokenizer`](prompt::hf::ChatTokenizer) renders prompts with the
+//! model's chat template, and [`policy::hf::save`] writes a folder that other tools load.
+//! `examples/open_weights.rs` is a complete program, `examples/grpo_hf` one with every option.
 //!
-//! Data travels down this list, and no room knows one below it. Each can be used by itself. What they share - problems, rollouts,
-//! numbers per token - is in [`types`]; [`prelude`] has what a training program needs.
+//! # Where to go next
 //!
-//! | room | | takes | gives |
+//! - [`guide`]: the method in pictures, is it learning?, writing your own parts.
+//! - [`migration`]: from TRL, verl and Burn.
+//! - `examples/r1_zero`: a warm start, evaluation and checkpoints. `examples/compose.rs`: the loop
+//!   without a trainer. `examples/bring_your_own`: a custom policy, reward and observer.
+//!
+//! # The modules
+//!
+//! Data flows down this list, and no module imports from one below it. Each can be used alone.
+//! [`types`] has the data that they share, and [`prelude`] the names that a training program needs.
+//!
+//! | module | | takes | gives |
 //! |---|---|---|---|
-//! | [`prompt`] | what is asked | files, generators | problems, tokens |
-//! | [`policy`] | who answers | tokens | hidden states, log-probs, entropies, values |
-//! | [`rollout`] | what was answered | problems, a policy | completions in groups |
-//! | [`reward`] | how good it was | completions | named scores |
-//! | [`advantage`] | better than what | scores | a number per token |
-//! | [`loss`] | what to change | log-probs, advantages, a mask | a scalar |
-//! | [`plan`] | what it costs | a model's shape, devices, the work of a step | hours, bytes, dollars |
-//! | [`train`] | change it | all of the above | a better policy |
+//! | [`prompt`] | problems and tokenizers | files, generators | problems, tokens |
+//! | [`policy`] | policies | tokens | hidden states, log-probs, entropies, values |
+//! | [`rollout`] | generation | problems, a policy | completions in groups |
+//! | [`reward`] | scores for completions | completions | named scores |
+//! | [`environment`] | multi-turn episodes | problems, an engine | rollouts of several turns |
+//! | [`advantage`] | advantage estimators | scores | a number per token |
+//! | [`loss`] | policy and value losses | log-probs, advantages, a mask | a scalar |
+//! | [`plan`] | cost estimates | a model's shape, devices, the work of a step | hours, bytes, dollars |
+//! | [`train`] | training | all of the above | a better policy |
+//! # Guarantees
 //!
-//! # What is promised
-//!
-//! - **The device is the backend.** Every constructor takes a [`Device`](burn::tensor::Device); one build runs on the CPU and on
-//!   a GPU. Nothing here asks for the process's default device.
-//! - **Denominators are global.** Splitting a step into other micro-batches, padding it further or reordering it changes
-//!   nothing beyond float rounding.
-//! - **Randomness has an address.** A completion is a function of the weights and (seed, step, problem, sample), whatever is
-//!   generated beside it; a resumed run continues bit for bit on the CPU.
-//! - **A reward is untrusted.** It may abstain, fail, panic or hang; each is recorded on that one rollout.
+//! - **The device is the backend.** Every constructor takes a [`Device`](burn::tensor::Device); one
+//!   build runs on the CPU and on a GPU. The process's default device is never used.
+//! - **Denominators are global.** Splitting a step into other micro-batches, padding it further or
+//!   reordering it changes nothing beyond float rounding.
+//! - **Randomness has an address.** A completion depends on the weights and (seed, step, problem,
+//!   sample) only, whatever else is generated in the batch; a resumed run continues bit for bit on a
+//!   CPU.
+//! - **Rewards are untrusted code.** A reward may abstain, fail, panic or hang; that is recorded for
+//!   the rollout concerned.
 //! - **Bad input is an error** that names the field, its value and what would be right.
 //!
 //! # Features
@@ -95,7 +80,7 @@
 //! | `tensorboard` | | TensorBoard's event files; needs no further package |
 //! | `mpi` | | several learners as processes under MPI ([`train::Learners`]); needs an MPI library and libclang |
 //! | `hf` | | open weights, tokenizers and chat templates in Hugging Face folders: [`policy::hf`], [`prompt::hf`] |
-//! | `remote` | | completions from vLLM and SGLang, whose weights follow: [`rollout::remote`]; judges behind a chat protocol: [`reward::judge`]; implies `hf` |
+//! | `remote` | | generation on vLLM and SGLang servers whose weights follow the learner's: [`rollout::remote`]; judges behind a chat protocol: [`reward::judge`]; implies `hf` |
 //! | `remote-tls` | | the same over `https://` |
 //! | `openenv` | | environments of OpenEnv servers, over WebSocket: `environment::openenv` |
 
@@ -108,6 +93,7 @@ pub mod error;
 mod fnv;
 mod folder;
 mod fused;
+pub mod guide;
 mod host;
 pub mod loss;
 #[doc = include_str!("migration.md")]

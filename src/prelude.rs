@@ -1,4 +1,4 @@
-//! What a training program needs, in one `use`.
+//! The items that a typical training program needs.
 //!
 //! ```
 //! use rlvr::prelude::*;

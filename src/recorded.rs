@@ -1,10 +1,11 @@
-//! What a file says about a custom part of a configuration.
+//! The record of a custom part of a configuration in a file.
 
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
 
-/// The name and the fingerprint of a custom part: enough to compare it with another, not enough to compute anything.
+/// The name and the fingerprint of a custom part: enough to compare it with another part, but not
+/// to run it.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Recorded {
@@ -13,7 +14,8 @@ pub(crate) struct Recorded {
 }
 
 impl Recorded {
-    /// The error of using it: `field` is its place in the configuration, `expected` the part that a program gives.
+    /// The error for running it: `field` is its path in the configuration, `expected` the part that
+    /// the program has to supply.
     pub fn error(&self, field: &str, expected: &str) -> Error {
         Error::config(
             field,

@@ -1,8 +1,12 @@
-//! Open weights compute what Hugging Face transformers computes with them.
+//! Models loaded from open weights compute what Hugging Face transformers computes.
 //!
-//! Every folder in `RLVR_TINY_DIR` (default `tests/fixtures/hf`) with an `expected.json` is a model and what transformers made of it:
-//! logits at some positions and a greedy continuation. Nothing here knows which families there are. What is saved here is left in
-//! `RLVR_SAVED_DIR`, if that is set, for transformers to load (`tests/fixtures/hf/record.py --against`).
+//! Every folder in `RLVR_TINY_DIR` (default `tests/fixtures/hf`) with an `expected.json` is a model
+//! with the logits and the greedy continuation of transformers. Saved models are left in
+//! `RLVR_SAVED_DIR`, if it is set, for transformers to load (`tests/fixtures/hf/record.py
+//! --against`).
+//!
+//! A binary of its own, because others run it on their own models by this name.
+
 #![cfg(feature = "hf")]
 
 mod common;
@@ -18,8 +22,8 @@ use rlvr::policy::{PolicyModel, TokenBatch};
 use rlvr::rollout::{GenerationConfig, GenerationRequest, SamplingConfig, generate};
 use serde::Deserialize;
 
-/// The largest difference of a logit that passes. Where a position's logits go beyond 10, as those of large models do, it is a
-/// hundred-thousandth of the largest: both sides compute in f32.
+/// The largest difference of a logit that passes. Where a position's logits go beyond 10, as those
+/// of large models do, it is a hundred-thousandth of the largest: both sides compute in f32.
 const TOLERANCE: f64 = 1e-4;
 
 #[derive(Deserialize)]
@@ -70,7 +74,7 @@ fn logits(model: &CausalModel, rows: &[&[u32]], cuts: &[usize]) -> Vec<Vec<Vec<f
     let ends = cuts.iter().copied().filter(|&cut| cut < longest);
     let mut from = 0;
     for to in ends.chain([longest]) {
-        // A row that has ended goes on with nothing.
+        // A finished row has no more tokens.
         let piece: Vec<&[u32]> = rows
             .iter()
             .map(|row| &row[from.min(row.len())..to.min(row.len())])
@@ -94,7 +98,8 @@ fn logits(model: &CausalModel, rows: &[&[u32]], cuts: &[usize]) -> Vec<Vec<Vec<f
     all
 }
 
-/// The largest difference between `got`, a row's logits, and what is expected of it, as [`TOLERANCE`] weighs it.
+/// The largest difference between `got`, a row's logits, and the expected ones, relative to
+/// [`TOLERANCE`].
 fn worst(got: &[Vec<f64>], case: &Case) -> f64 {
     let mut worst: f64 = 0.0;
     for (&at, want) in case.positions.iter().zip(&case.logits) {
@@ -110,7 +115,7 @@ fn worst(got: &[Vec<f64>], case: &Case) -> f64 {
     worst
 }
 
-/// The greedy continuation of every case, all of them in one batch.
+/// The greedy continuations of all cases in one batch.
 fn greedy(model: &CausalModel, cases: &[Case]) -> Vec<Vec<u32>> {
     let requests: Vec<_> = cases
         .iter()
@@ -134,7 +139,7 @@ fn greedy(model: &CausalModel, cases: &[Case]) -> Vec<Vec<u32>> {
 }
 
 #[test]
-fn logits_and_greedy_tokens_are_those_of_transformers() {
+fn logits_and_greedy_tokens_match_transformers() {
     for (name, path, cases) in families() {
         for (backend, device) in devices() {
             let model = open(&path, &device);
@@ -179,7 +184,7 @@ fn logits_and_greedy_tokens_are_those_of_transformers() {
 }
 
 #[test]
-fn a_saved_folder_is_the_same_model() {
+fn a_saved_model_computes_the_same_logits() {
     for (name, path, cases) in families() {
         let (_, device) = devices().remove(0);
         let model = open(&path, &device);
@@ -194,7 +199,7 @@ fn a_saved_folder_is_the_same_model() {
         for (kind, limit) in [("whole", u64::MAX), ("sharded", bytes as u64 / 3), own] {
             let saved = root.join(kind);
             let options = SaveOptions {
-                // The last is written of the model's own configuration.
+                // The last one is written from the model's own configuration.
                 from: (kind != "own").then(|| path.clone()),
                 max_shard_size: limit,
                 replace: true,

@@ -1,13 +1,14 @@
-//! Learners as processes of an MPI job: the bits of one process, and an end with a reason for every way in which a process can fail.
+//! Learners as processes of an MPI job: the same bits as one process, and every failure ends the
+//! job.
 //!
-//! Needs the feature `mpi` and `mpirun`; without the latter the tests say so and pass. Each test starts this program under `mpirun`.
+//! Needs the feature `mpi` and `mpirun`; without the latter the tests print a message and pass. A
+//! binary of its own, because each test starts this program under `mpirun`.
+
 #![cfg(feature = "mpi")]
 
-#[path = "learners/cases.rs"]
+#[path = "training/learners/cases.rs"]
 mod cases;
 mod common;
-#[path = "common/toy.rs"]
-mod toy;
 
 use std::fs;
 use std::path::Path;
@@ -16,18 +17,19 @@ use std::sync::atomic::AtomicBool;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use cases::Case;
+use cases::{Case, cases};
+use common::toy;
 use rlvr::policy::causal::CausalModel;
 use rlvr::train::observer::{MetricsFile, Observer};
 use rlvr::train::{Alone, Learners, Mpi, RunCheckpoints, RunConfig, Trainer, latest_checkpoint};
 use rlvr::{Error, Result};
 
-/// Set in the processes of a job: what they do, and where.
+/// Environment variables of the processes of a job: the task and the folder.
 const TASK: &str = "RLVR_MPI_TASK";
 const FOLDER: &str = "RLVR_MPI_FOLDER";
 const CHILD: &str = "the_processes_of_a_job";
 
-/// What the processes wait for each other, in seconds; a step takes a fraction of one.
+/// The time limit between processes, in seconds; a step takes a fraction of one.
 const LIMIT: u64 = 20;
 
 /// Runs `task` in `size` processes; `None` if there is no `mpirun`.
@@ -68,7 +70,7 @@ fn text(output: &Output) -> String {
     )
 }
 
-/// Ends this process in the way of the task.
+/// Ends this process as the task says.
 fn fail(task: &str) -> Result<()> {
     match task {
         "error" => return Err(Error::config("disk", "full", "space")),
@@ -86,11 +88,11 @@ fn fail(task: &str) -> Result<()> {
 }
 
 fn case(task: &str) -> Case {
-    let mut case = match task {
-        "grpo" => Case::grpo(),
-        "lora" => Case::lora(),
-        _ => Case::ppo(),
+    let name = match task {
+        "grpo" | "lora" => task,
+        _ => "ppo",
     };
+    let mut case = cases().into_iter().find(|case| case.name == name).unwrap();
     case.config.sharded_optimizer = true;
     case
 }
@@ -120,7 +122,7 @@ fn train(trainer: &mut Trainer<CausalModel>, folder: &Path, steps: u64, first: b
     Ok(())
 }
 
-/// Every number that a run ends with.
+/// The final weights of a run.
 fn ending(trainer: &Trainer<CausalModel>) -> Vec<u64> {
     let weights = toy::weights(trainer.policy());
     weights.into_iter().map(f64::to_bits).collect()
@@ -158,7 +160,7 @@ fn the_processes_of_a_job() {
     Mpi::run(Duration::from_secs(LIMIT), work, report).unwrap();
 }
 
-/// Data of different lengths and kinds, and what does not fit.
+/// Data of different lengths and kinds, and mismatched calls.
 fn collectives(learner: &Mpi) -> Result<()> {
     let (rank, size) = (learner.rank(), learner.size());
     for round in 0..20 {
@@ -192,12 +194,12 @@ fn collectives(learner: &Mpi) -> Result<()> {
     };
     let mixed = mixed.unwrap_err().to_string();
     assert!(mixed.contains("it is at `"), "{mixed}");
-    // After an error that all of them have seen they go on together.
+    // After an error on all learners they continue together.
     learner.gather(Vec::new()).map(|_| ())
 }
 
 #[test]
-fn data_arrives_and_calls_that_do_not_fit_are_errors() {
+fn collectives_exchange_data_and_mismatched_calls_are_errors() {
     let folder = tempfile::tempdir().unwrap();
     for size in [2, 3] {
         let Some(output) = job(size, "collectives", folder.path()) else {
@@ -208,7 +210,7 @@ fn data_arrives_and_calls_that_do_not_fit_are_errors() {
 }
 
 #[test]
-fn processes_end_with_the_bits_of_one() {
+fn any_number_of_processes_ends_with_the_same_bits() {
     for task in ["grpo", "ppo", "lora"] {
         let alone = tempfile::tempdir().unwrap();
         let mut trainer = case(task).trainer(Alone).unwrap();
@@ -237,7 +239,7 @@ fn processes_end_with_the_bits_of_one() {
 }
 
 #[test]
-fn a_process_that_fails_ends_the_job_and_others_continue_from_its_checkpoint() {
+fn a_failing_process_ends_the_job_and_the_checkpoint_can_be_continued() {
     let mut whole = case("ppo").trainer(Alone).unwrap();
     let alone = tempfile::tempdir().unwrap();
     train(&mut whole, alone.path(), 3, true).unwrap();
@@ -260,7 +262,7 @@ fn a_process_that_fails_ends_the_job_and_others_continue_from_its_checkpoint() {
         };
         let seconds = started.elapsed().as_secs();
         let said = text(&output);
-        assert!(!output.status.success(), "{task} is no success: {said}");
+        assert!(!output.status.success(), "{task} succeeded: {said}");
         if let Some(code) = code {
             assert_eq!(output.status.code(), Some(code), "{task}: {said}");
         }

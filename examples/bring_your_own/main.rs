@@ -1,7 +1,8 @@
-//! What you may bring yourself, a file each: a policy, a reward with data, an observer; and how a policy outlives the program.
-//! `cargo run --release --example bring_your_own`
+//! What you may bring yourself, a file each: a policy, a reward with data, an observer; and how a
+//! policy outlives the program. `cargo run --release --example bring_your_own`
 //!
-//! A GRU learns to name a multiple of a digit that is itself a digit. `problems.jsonl` has the digits and their multiples.
+//! A GRU learns to name a multiple of a digit that is itself a digit. `problems.jsonl` has the
+//! digits and their multiples.
 
 mod observer;
 mod policy;

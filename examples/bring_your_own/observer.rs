@@ -1,4 +1,4 @@
-//! An observer of your own: it shows what the policy writes.
+//! A custom observer, which prints completions.
 
 use rlvr::Result;
 use rlvr::train::observer::{Observer, StepRecord};

@@ -1,4 +1,4 @@
-//! A policy of your own: an embedding, a GRU and an unembedding.
+//! A custom policy: an embedding, a GRU and an unembedding.
 
 use rlvr::burn::module::Module;
 use rlvr::burn::nn::gru::{Gru, GruConfig};
@@ -27,7 +27,8 @@ impl GruPolicy {
     }
 }
 
-/// What it remembers of each row: the state `[D]` after the last token, and how many tokens there were.
+/// What it remembers of each row: the state `[D]` after the last token, and how many tokens there
+/// were.
 #[derive(Clone)]
 pub struct States(Vec<Tensor<1>>, Vec<usize>);
 
@@ -73,7 +74,8 @@ impl PolicyModel for GruPolicy {
                 let most = format!("at most {}", Self::MAX_POSITIONS);
                 return Err(Error::shape("tokens in a row", cache.1[row], most));
             }
-            // After the last token, not after the padding; a row without a new token keeps its state.
+            // After the last token, not after the padding; a row without a new token keeps its
+            // state.
             if new > 0 {
                 let last = hidden.clone().slice(s![row, new - 1, ..]);
                 cache.0[row] = last.reshape([Self::WIDTH]);

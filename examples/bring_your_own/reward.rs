@@ -1,4 +1,4 @@
-//! A reward of your own, for problems from a file of your own.
+//! A custom reward, for problems from a file.
 
 use rlvr::reward::{Reward, RewardError, RewardInput};
 
@@ -11,7 +11,8 @@ impl Reward for Accepted {
     }
 
     fn score(&self, input: &RewardInput) -> Result<Option<f64>, RewardError> {
-        // A field that is missing or of another type is a fault of the data: an error, which says so.
+        // A field that is missing or of another type is a fault of the data: an error, which says
+        // so.
         let accepted: Vec<String> = serde_json::from_value(input.metadata("accepted")?.clone())?;
         // Whatever the policy wrote is a completion, good or bad: a score.
         let written = input.completion();

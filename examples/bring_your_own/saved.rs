@@ -18,7 +18,8 @@ pub fn save(policy: &GruPolicy, to: &Path) -> Result<()> {
     saved.map_err(|error| Error::model_file(to, error))
 }
 
-/// On a device without a gradient tape. (`Module::load_file` would read each tensor when it is first used; the file may be gone by then.)
+/// On a device without a gradient tape. (`Module::load_file` would read each tensor when it is
+/// first used; the file may be gone by then.)
 pub fn load(from: &Path, vocabulary: usize, device: &Device) -> Result<GruPolicy> {
     let bytes = std::fs::read(from).map_err(|error| Error::io(from, error))?;
     let record = ModuleRecord::from_bytes(Bytes::from_bytes_vec(bytes));

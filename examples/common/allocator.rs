@@ -1,8 +1,9 @@
 //! The allocator of the examples and benchmarks.
 //!
-//! A training step allocates what the step before it has freed. mimalloc gives freed memory back to the system after a second, which
-//! then clears every page before it is used again: up to a third of a step's processor time. [`keep_memory`] makes it keep the memory. The
-//! environment variable `MIMALLOC_PURGE_DELAY=-1` does the same.
+//! A training step allocates what the step before it has freed. mimalloc gives freed memory back to
+//! the system after a second, which then clears every page before it is used again: up to a third
+//! of a step's processor time. [`keep_memory`] makes it keep the memory. The environment variable
+//! `MIMALLOC_PURGE_DELAY=-1` does the same.
 
 use std::ffi::{c_int, c_long};
 

@@ -49,7 +49,8 @@ pub fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
     write().map_err(|e| Error::io(path, e))
 }
 
-/// The evaluation from before a run that is resumed; `None`, with a word on standard error, if its file is missing or damaged.
+/// The evaluation from before a run that is resumed; `None`, with a word on standard error, if its
+/// file is missing or damaged.
 pub fn read_before<T: DeserializeOwned>(path: &Path) -> Option<T> {
     let read = || -> std::io::Result<T> { Ok(serde_json::from_str(&fs::read_to_string(path)?)?) };
     match read() {

@@ -28,14 +28,15 @@ pub struct LearnerArgs {
     /// Who learns: one process, or those that mpirun or srun has started (feature `mpi`)
     #[arg(long, value_enum, default_value_t = Launcher::Alone)]
     pub learners: Launcher,
-    /// Parts that a step is cut into: a power of two and a multiple of the number of learners; the result depends on it, and not on
-    /// the number of learners
+    /// Parts that a step is cut into: a power of two and a multiple of the number of learners; the
+    /// result depends on it, and not on the number of learners
     #[arg(long, default_value_t = 1)]
     pub shards: usize,
     /// Divide the optimizer's moments among the learners
     #[arg(long)]
     pub sharded_optimizer: bool,
-    /// Seconds that a learner waits for the others before the job is ended: longer than the longest phase
+    /// Seconds that a learner waits for the others before the job is ended: longer than the longest
+    /// phase
     #[arg(long, value_name = "SECONDS", default_value_t = 1800)]
     pub learner_timeout: u64,
 }
@@ -118,7 +119,8 @@ impl Team {
             .map_err(|reason| Error::learner(0, reason))
     }
 
-    /// Raises `stop` when `file` appears, and removes it: mpirun answers Ctrl-C by ending every process at once.
+    /// Raises `stop` when `file` appears, and removes it: mpirun answers Ctrl-C by ending every
+    /// process at once.
     pub fn stop_by_file(&self, file: PathBuf, stop: Arc<AtomicBool>) {
         if self.learners.size() == 1 || !self.is_first() {
             return;

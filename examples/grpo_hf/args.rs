@@ -1,9 +1,10 @@
-//! What can be asked of the example on the command line.
+//! Command-line options.
 
 use std::path::PathBuf;
 
 use burn::tensor::FloatDType;
 use clap::{Parser, ValueEnum};
+use rlvr::policy::WeightFormat;
 use rlvr::train::TrainerConfig;
 use rlvr::train::observer::KeepRollouts;
 
@@ -13,23 +14,26 @@ use crate::engines::EngineArgs;
 use crate::environments::EnvironmentArgs;
 use crate::learners::LearnerArgs;
 
-/// Teach an open-weight model to reason: take a Hugging Face folder, train it with verifiable rewards (accuracy and format), and
-/// leave a Hugging Face folder that any other tool loads.
+/// Teach an open-weight model to reason: take a Hugging Face folder, train it with verifiable
+/// rewards (accuracy and format), and leave a Hugging Face folder that any other tool loads.
 ///
-/// The result is in the folder --out. Beside it, in OUT-run, are metrics.jsonl, report.html, summary.json, curve.svg, the checkpoints that
-/// --resume goes on from, the model after the supervised phase, and the adapters if there are any. Ctrl-C stops after the
-/// current step and leaves a checkpoint.
+/// The result is in the folder --out. Beside it, in OUT-run, are metrics.jsonl, report.html,
+/// summary.json, curve.svg, the checkpoints that --resume continues from, the model after the
+/// supervised phase, and the adapters if there are any. Ctrl-C stops after the current step and
+/// leaves a checkpoint.
 ///
-/// Several learners: `mpirun -n 2 --bind-to none target/release/examples/grpo_hf --learners mpi --shards 2 ...`, built with --features
-/// hf,mpi. The first of them learns the demonstrations of --sft, in a folder that all of them can read. A file called `stop` in OUT-run
-/// ends them after the current step.
+/// Several learners:
+/// `mpirun -n 2 --bind-to none target/release/examples/grpo_hf --learners mpi --shards 2 ...`,
+/// built with --features hf,mpi. The first of them learns the demonstrations of --sft, in a folder
+/// that all of them can read. A file called `stop` in OUT-run ends them after the current step.
 #[derive(Parser, Debug)]
 #[command(name = "grpo_hf", version)]
 pub struct Args {
     /// The model's folder: config.json, safetensors, tokenizer.json, a chat template
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
-    /// Problems: JSON Lines with the fields `question` and `answer`, or those named by --question-field and --answer-field
+    /// Problems: JSON Lines with the fields `question` and `answer`, or those named by --question-field
+    /// and --answer-field
     #[arg(long, value_name = "FILE.jsonl")]
     pub data: PathBuf,
     /// The field of --data that holds the question
@@ -53,7 +57,8 @@ pub struct Args {
     /// The most tokens in a completion
     #[arg(long, default_value_t = 48)]
     pub max_new_tokens: usize,
-    /// How the policy is taught, by name, as grpo, dapo, dr_grpo, gspo, cispo, rloo; a wrong name lists them
+    /// The training method: grpo, dapo, dr_grpo, gspo, cispo, rloo, ...; a wrong name
+    /// lists them
     #[arg(long, default_value = "grpo", value_parser = algorithm)]
     pub algorithm: String,
     /// Peak of the learning rate; default 1e-5, with adapters 2e-4
@@ -65,7 +70,12 @@ pub struct Args {
     /// Temperature of the sampler
     #[arg(long, default_value_t = 1.0)]
     pub temperature: f64,
-    /// First, learn these demonstrations: JSON Lines with `question` and `response`, or with `messages`, of which the assistant's are learned
+    /// How the weights are stored during generation: `trained`, or `bf16` or `int8` for speed on
+    /// the CPU, with a sampler correction (--truncate-weights)
+    #[arg(long, value_name = "FORMAT", default_value = "trained")]
+    pub generation_weights: WeightFormat,
+    /// First, learn these demonstrations: JSON Lines with `question` and `response`, or with
+    /// `messages`, of which the assistant's are learned
     #[arg(long, value_name = "FILE.jsonl")]
     pub sft: Option<PathBuf>,
     /// Updates of the supervised phase
@@ -83,28 +93,30 @@ pub struct Args {
     /// Scale of the adapters; default: twice the rank
     #[arg(long, requires = "lora")]
     pub lora_alpha: Option<f64>,
-    /// Projections that get adapters, as q_proj,v_proj; default: all
+    /// Projections that get adapters, for example q_proj,v_proj; default: all
     #[arg(long, requires = "lora", value_delimiter = ',')]
     pub lora_targets: Vec<String>,
-    /// Compute each block again on the way back: less memory, more time, the same gradient
+    /// Recompute each block in the backward pass: less memory, more time, the same gradient
     #[arg(long)]
     pub gradient_checkpointing: bool,
     /// Completions that are forwarded together in training: memory against speed
     #[arg(long, default_value_t = 4)]
     pub micro_batch: usize,
-    /// Problems that are never trained on and are asked before and after; default: a fifth of them, at most 32
+    /// Problems that are never trained on and are asked before and after; default: a fifth of them,
+    /// at most 32
     #[arg(long)]
     pub held_out: Option<usize>,
     /// Steps between two checkpoints; each holds weights and moments, three times the model
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
     pub checkpoint_every: u64,
-    /// Keep the rollouts of the first step and of every N-th, in the folder `rollouts`; the report shows some of them
+    /// Keep the rollouts of the first step and of every N-th, in the folder `rollouts`; the report
+    /// shows some of them
     #[arg(long, value_name = "every=N")]
     pub keep_rollouts: Option<KeepRollouts>,
     /// A chat template in Jinja to use instead of the folder's, as for base models, which have none
     #[arg(long, value_name = "FILE")]
     pub chat_template: Option<PathBuf>,
-    /// What the model is told before every question
+    /// The system prompt
     #[arg(long, default_value = SYSTEM)]
     pub system: String,
     /// All randomness derives from it: order, sampling, adapters
@@ -116,7 +128,7 @@ pub struct Args {
     /// What the weights are held in
     #[arg(long, value_enum, default_value_t = Precision::F32)]
     pub dtype: Precision,
-    /// Go on from the last checkpoint
+    /// Continue from the last checkpoint
     #[arg(long)]
     pub resume: bool,
     #[command(flatten)]

@@ -7,20 +7,21 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use rlvr::Result;
 use rlvr::loss::SamplerCorrection;
-use rlvr::policy::ValueHead;
 use rlvr::policy::causal::CausalModel;
+use rlvr::policy::{ValueHead, WeightFormat};
 use rlvr::rollout::{InFlight, LocalWorker};
 use rlvr::train::{AsyncConfig, AsyncRollouts, TrainerBuilder, TrainerConfig};
 
 /// Engines and staleness.
 #[derive(Args, Debug)]
 pub struct EngineArgs {
-    /// An inference server that generates, as vllm=http://127.0.0.1:8000, vllm-generate=URL or sglang=URL; may be repeated.
-    /// Default: this process generates
+    /// An inference server that generates, as vllm=http://127.0.0.1:8000, vllm-generate=URL or
+    /// sglang=URL; may be repeated. Default: this process generates
     #[cfg(feature = "remote")]
     #[arg(long, value_name = "KIND=URL")]
     pub engine: Vec<rlvr::rollout::remote::EngineAddress>,
-    /// The folder that engines load weights from; they must see it under this path. Default: OUT-run/weights
+    /// The folder that engines load weights from; they must see it under this path. Default:
+    /// OUT-run/weights
     #[cfg(feature = "remote")]
     #[arg(long, value_name = "DIR", requires = "engine")]
     pub engine_weights: Option<PathBuf>,
@@ -28,32 +29,33 @@ pub struct EngineArgs {
     #[cfg(feature = "remote")]
     #[arg(long, default_value_t = 1e-3, requires = "engine")]
     pub engine_tolerance: f64,
-    /// The most weight updates between the policy that sampled a completion and the one that learns from it. Above 0, completions are
-    /// generated while the learner works
+    /// The most weight updates between the policy that sampled a completion and the one that learns
+    /// from it. Above 0, completions are generated while the learner works
     #[arg(long, default_value_t = 0)]
     pub max_staleness: u64,
-    /// Learn from problems in the order in which they were drawn: a step waits for its slowest completion
+    /// Learn from problems in the order in which they were drawn: a step waits for its slowest
+    /// completion
     #[arg(long)]
     pub ordered: bool,
-    /// What becomes of completions in flight when the weights change
+    /// How completions in flight are handled when the weights change
     #[arg(long, value_enum, default_value_t = Flight::Continue)]
     pub in_flight: Flight,
-    /// The largest weight of a token whose sampler was not the policy (truncated importance sampling); used with engines and with
-    /// --max-staleness above 0
+    /// The largest weight of a token whose sampler was not the policy (truncated importance
+    /// sampling); used with engines, with --max-staleness above 0 and with --generation-weights
     #[arg(long, default_value_t = 2.0)]
     pub truncate_weights: f64,
 }
 
-/// What becomes of completions in flight.
+/// How completions in flight are handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Flight {
-    /// They go on with the new weights; keys and values are computed again
+    /// They continue with the new weights; keys and values are recomputed
     Continue,
-    /// They go on with the new weights and the old keys and values
+    /// They continue with the new weights and the old keys and values
     Keep,
     /// They are finished with the old weights
     Finish,
-    /// They begin again with the new weights
+    /// They start over with the new weights
     Redo,
 }
 
@@ -82,7 +84,8 @@ impl EngineArgs {
     /// What the sampler's distance from the policy asks of the objective.
     pub fn correct(&self, config: &mut TrainerConfig) {
         let correction = &mut config.objective.sampler_correction;
-        if (self.is_remote() || self.max_staleness > 0) && correction.is_none() {
+        let rounded = config.generation.weights != WeightFormat::Trained;
+        if (self.is_remote() || self.max_staleness > 0 || rounded) && correction.is_none() {
             *correction = Some(SamplerCorrection::token_truncate(self.truncate_weights));
         }
     }

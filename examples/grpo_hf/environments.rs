@@ -1,4 +1,5 @@
-//! What answers the model before it is done: tools, or an environment in another program or on a server.
+//! What answers the model before it is done: tools, or an environment in another program or on a
+//! server.
 
 use std::str::FromStr;
 
@@ -15,7 +16,7 @@ use rlvr::types::Message;
 /// Tools and environments.
 #[derive(Args, Debug)]
 pub struct EnvironmentArgs {
-    /// Tools that the model may call before it answers, as python,calculator
+    /// Tools that the model may call before it answers, for example python,calculator
     #[arg(
         long,
         value_enum,
@@ -23,11 +24,13 @@ pub struct EnvironmentArgs {
         conflicts_with = "environment"
     )]
     tools: Vec<ToolName>,
-    /// How the model writes calls: hermes (Qwen 2.5 and 3, SmolLM2), qwen3_coder, llama3_json, mistral, deepseek_v3, smollm3
+    /// How the model writes calls: hermes (Qwen 2.5 and 3, SmolLM2), qwen3_coder, llama3_json,
+    /// mistral, deepseek_v3, smollm3
     #[arg(long, default_value = "hermes", requires = "tools")]
     tool_format: String,
-    /// What answers the model and rewards it: process="python3 script.py" (JSON lines, see the documentation of `environment::process`), or
-    /// openenv=ws://127.0.0.1:8000/ws (feature openenv)
+    /// What answers the model and rewards it: process="python3 script.py" (JSON lines, see the
+    /// documentation of `environment::process`), or openenv=ws://127.0.0.1:8000/ws (feature
+    /// openenv)
     #[arg(long, value_name = "KIND=ADDRESS")]
     environment: Option<Address>,
     /// The action of a reply, as JSON in which {reply} stands for its text
@@ -43,7 +46,8 @@ pub struct EnvironmentArgs {
     #[cfg(feature = "openenv")]
     #[arg(long, value_name = "POINTER", requires = "environment")]
     openenv_observation: Vec<String>,
-    /// Keep the conversation as it was sampled where the chat template would write its past in another way
+    /// Keep the conversation as it was sampled where the chat template would write its past in
+    /// another way
     #[arg(long)]
     keep_history: bool,
     /// The most replies of a conversation
@@ -95,8 +99,9 @@ impl EnvironmentArgs {
         self.environment.is_some()
     }
 
-    /// The tokenizer for such conversations, after a look at whether its template can continue them, and what plays the problems, if they are
-    /// not answered at once. Tools that the template does not show are described in the system prompt.
+    /// The tokenizer for such conversations, after a look at whether its template can continue
+    /// them, and what plays the problems, if they are not answered at once. Tools that the template
+    /// does not show are described in the system prompt.
     pub fn prepare(
         &self,
         tokenizer: ChatTokenizer,

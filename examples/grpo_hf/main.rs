@@ -1,5 +1,6 @@
 //! Open weights in, a better reasoner out:
-//! `cargo run --release --features hf --example grpo_hf -- --model DIR --data problems.jsonl --out DIR2`. See `--help`.
+//! `cargo run --release --features hf --example grpo_hf -- --model DIR --data problems.jsonl --out DIR2`.
+//! See `--help`.
 
 #[path = "../common/allocator.rs"]
 mod allocator;
@@ -50,8 +51,8 @@ use rlvr::{Error, Result};
 use serde_json::{Value, json};
 use summary::Summary;
 
-// Tensors of a few megabytes come and go every millisecond; the system's allocator gives them back to
-// the kernel each time.
+// Tensors of a few megabytes come and go every millisecond; the system's allocator gives them back
+// to the kernel each time.
 fn main() -> ExitCode {
     allocator::keep_memory();
     let args = Args::parse();
@@ -195,7 +196,7 @@ fn run(args: &Args, team: &Team) -> Result<()> {
     println!("{}", watchdog.diagnosis());
     if end? == RunEnd::Stopped {
         println!(
-            "stopped after step {}; the same command with --resume goes on",
+            "stopped after step {}; the same command with --resume continues",
             trainer.steps_done()
         );
         return Ok(());
@@ -250,7 +251,8 @@ fn name_of(path: &Path) -> String {
     name.to_string_lossy().into_owned()
 }
 
-/// The folder's tokenizer for conversations, or its tokenizer with another template; and what plays them, if there are several turns.
+/// The folder's tokenizer for conversations, or its tokenizer with another template; and what plays
+/// them, if there are several turns.
 fn tokenizer(args: &Args) -> Result<(ChatTokenizer, Option<AgentLoop>)> {
     let tokenizer = match &args.chat_template {
         None => ChatTokenizer::from_folder(&args.model)?,
@@ -313,7 +315,8 @@ fn policy(args: &Args, base: &Path, device: &Device) -> Result<(CausalModel, Opt
     Ok((model.with_lora(&config)?, Some(config)))
 }
 
-/// Teaches the form of an answer by demonstration and leaves the model in `to`; `false` if it was stopped.
+/// Teaches the form of an answer by demonstration and leaves the model in `to`; `false` if it was
+/// stopped.
 fn cold_start(
     args: &Args,
     file: &Path,
@@ -389,7 +392,11 @@ fn trainer(
         seed: args.seed,
         problems_per_step: args.problems,
         group_size: args.group,
-        generation: generation.with_sampling(sampling),
+        generation: GenerationConfig {
+            sampling,
+            weights: args.generation_weights,
+            ..generation
+        },
         optimizer: OptimizerConfig {
             beta_2: 0.95,
             ..OptimizerConfig::new(Schedule::constant(peak).with_warmup(args.steps.div_ceil(10)))
@@ -424,7 +431,8 @@ fn trainer(
     args.engines.attach(builder, &args.run_folder())?.build()
 }
 
-/// Progress bar, metrics file, chart and report, continuing what a resumed run left, and who watches over the run.
+/// Progress bar, metrics file, chart and report, continuing what a resumed run left, and who
+/// watches over the run.
 fn observers(
     args: &Args,
     folder: &Path,

@@ -1,15 +1,13 @@
 //! What a run costs before it is rented.
 //!
-//! `cargo run --release --example plan -- --model qwen2.5-7b --gpu h100 --count 8 --problems 64 --group 16 --max-new-tokens 8192
-//! --steps 500`
+//! `cargo run --release --example plan -- --model qwen2.5-7b --gpu h100 --count 8 --problems 64 --group 16 --max-new-tokens 8192 --steps 500`
 //!
-//! The model is a `config.json`, the folder of one, or a name. `--compare h800,h100,b200` puts kinds of devices side by side,
-//! `--weak-scaling` numbers of devices, `--json` prints objects in place of tables, `--reproduce` compares the planner with published
-//! costs, and `--list` prints the names of models and hardware. DeepSeek-R1-Zero, whose 10,400 updates are 650 steps of 16:
+//! The model is a `config.json`, the folder of one, or a name. `--compare h800,h100,b200` puts
+//! kinds of devices side by side, `--weak-scaling` numbers of devices, `--json` prints objects in
+//! place of tables, `--reproduce` compares the planner with published costs, and `--list` prints
+//! the names of models and hardware. DeepSeek-R1-Zero, whose 10,400 updates are 650 steps of 16:
 //!
-//! `cargo run --release --example plan -- --model deepseek-v3 --gpu h800 --count 512 --problems 512 --group 16 --updates-per-step 16
-//! --updates 10400 --max-new-tokens 32768 --mean-length 8000 --sharding full --recompute --offload --expert-parallel 32 --weight-bytes 1
-//! --accepted-tokens 1.8 --no-old-log-probs --update-mfu 0.2`
+//! `cargo run --release --example plan -- --model deepseek-v3 --gpu h800 --count 512 --problems 512 --group 16 --updates-per-step 16 --updates 10400 --max-new-tokens 32768 --mean-length 8000 --sharding full --recompute --offload --expert-parallel 32 --weight-bytes 1 --accepted-tokens 1.8 --no-old-log-probs --update-mfu 0.2`
 
 /// Prints a line. A reader that has seen enough, such as `head`, is no error.
 macro_rules! say {

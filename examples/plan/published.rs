@@ -114,7 +114,7 @@ pub struct Sft {
 }
 
 impl Sft {
-    /// Hours for the fewest and the most epochs, with blocks computed again.
+    /// Hours for the fewest and the most epochs, with gradient checkpointing.
     pub fn computed(&self) -> Result<[f64; 2]> {
         let model = ModelFlops::new(&ModelShape::named(&self.model)?, None);
         let Lengths { mean, cv, .. } = self.length;
@@ -182,7 +182,8 @@ pub struct R1Sheet {
 }
 
 impl R1Hours {
-    /// Hours of the last stage at R1-Zero's rate, and what is left for the others beside the supervised stage.
+    /// Hours of the last stage at R1-Zero's rate, and what is left for the others beside the
+    /// supervised stage.
     pub fn computed(&self, sft: [f64; 2]) -> (f64, [f64; 2]) {
         let stage = self.updates * self.rate.hours / self.rate.updates;
         (

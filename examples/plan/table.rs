@@ -171,7 +171,9 @@ pub fn plan(
         );
     }
     line("checkpoint", bytes(plan.checkpoint_bytes));
-    say!("\nLow ends are what formulas give, high ends what published runs took beyond them.");
+    say!(
+        "\nLow ends are the formulas' estimates; high ends include the overhead of published runs."
+    );
     let rows = plan.rows as f64 * config.tensor_parallel as f64
         / config.generators.unwrap_or(config.devices) as f64;
     if memory.slots >= 1.0 && memory.slots < rows {

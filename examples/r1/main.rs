@@ -1,4 +1,5 @@
-//! DeepSeek-R1's pipeline, whole and in miniature: `cargo run --release --example r1`. See `--help`.
+//! DeepSeek-R1's pipeline, whole and in miniature: `cargo run --release --example r1`. See
+//! `--help`.
 
 #[path = "../common/allocator.rs"]
 mod allocator;
@@ -29,11 +30,13 @@ use stages::{Lab, Reinforcement, rules, rules_and_model};
 use table::Table;
 use world::World;
 
-/// All stages of DeepSeek-R1 on a model that is trained from scratch: R1-Zero, cold start, reasoning with one language, rejection sampling,
-/// reinforcement for all domains with a reward model, and a student.
+/// All stages of DeepSeek-R1 on a model that is trained from scratch: R1-Zero, cold start,
+/// reasoning with one language, rejection sampling, reinforcement for all domains with a reward
+/// model, and a student.
 ///
-/// The model adds, plays countdown and greets people, in English and Russian. Every stage leaves its checkpoints and metrics in a folder of
-/// its own; the table is in table.json, the chart in stages.svg. The same command goes on where it was stopped or killed.
+/// The model adds, plays countdown and greets people, in English and Russian. Every stage leaves
+/// its checkpoints and metrics in a folder of its own; the table is in table.json, the chart in
+/// stages.svg. The same command continues where it was stopped or killed.
 #[derive(Parser, Debug)]
 #[command(name = "r1", version)]
 struct Args {
@@ -43,7 +46,7 @@ struct Args {
     /// All randomness derives from it: problems, weights, order, sampling
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Make every stage so many times as long, as 0.05 to see whether it runs
+    /// Scale the length of every stage, for example 0.05 for a quick test
     #[arg(long, default_value_t = 1.0)]
     scale: f64,
     /// Dollars for a device and hour, for the table of costs
@@ -100,7 +103,7 @@ fn run(args: &Args) -> Result<()> {
             println!("\n{table}");
             println!("everything is in {}", args.out.display());
         }
-        None => println!("stopped; the same command goes on"),
+        None => println!("stopped; the same command continues"),
     }
     Ok(())
 }
@@ -230,7 +233,7 @@ fn pipeline(lab: &Lab<'_>, model: CausalModel, price: f64) -> Result<Option<Tabl
         [("r1", &r1_answers), ("hacked", &hacked_answers)],
     );
 
-    // A smaller model: taught by R1, and left alone.
+    // A smaller model: distilled from R1, and trained by rewards alone.
     let small = lab.model(STUDENT.0, STUDENT.1)?;
     let started = Instant::now();
     let small = stage!(lab.learn("student_base", small, corpus, 450, 3e-3));

@@ -1,4 +1,4 @@
-//! How a stage is run: each has a folder, leaves checkpoints there, and goes on from the last one.
+//! Runs a stage: each has a folder, writes checkpoints there, and continues from the last one.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -239,7 +239,8 @@ impl Lab<'_> {
         Ok((read_kept(&file)?.into_iter().map(shown).collect(), report))
     }
 
-    /// A reward model from what people choose between two greetings of `policy`, and how good it is on pairs that it has not seen.
+    /// A reward model from what people choose between two greetings of `policy`, and how good it is
+    /// on pairs that it has not seen.
     pub fn reward_model(
         &self,
         policy: &CausalModel,
@@ -323,7 +324,8 @@ impl Lab<'_> {
         Ok(shown.collect())
     }
 
-    /// A student learns the teacher's distributions on its own completions; `None` if it was stopped.
+    /// A student learns the teacher's distributions on its own completions; `None` if it was
+    /// stopped.
     pub fn distil(
         &self,
         stage: &str,
@@ -378,7 +380,8 @@ impl Lab<'_> {
         )
     }
 
-    /// Seconds of the steps of a stage, those before a restart included; `None` if it has no metrics.
+    /// Seconds of the steps of a stage, those before a restart included; `None` if it has no
+    /// metrics.
     pub fn seconds(&self, stage: &str) -> Result<Option<f64>> {
         let file = self.out.join(stage).join(METRICS);
         if !file.exists() {

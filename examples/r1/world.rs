@@ -1,4 +1,5 @@
-//! What the model lives in: two reasoning domains and a social one, in two languages, and what people prefer to be told.
+//! What the model lives in: two reasoning domains and a social one, in two languages, and what
+//! people prefer to be told.
 
 use std::sync::Arc;
 
@@ -15,9 +16,11 @@ pub const GREETING: &str = "greeting";
 const TAGS: [&str; 4] = ["<think>", "</think>", "<answer>", "</answer>"];
 /// The words that keep the random streams of the world apart from others of the seed.
 const WORLD: u64 = u64::from_be_bytes(*b"r1.world");
-/// The share of demonstrations that answer without a thought. Above one half, so that this is what the base model does.
+/// The share of demonstrations that answer without a thought. Above one half, so that this is what
+/// the base model does.
 const BLURTED: f64 = 0.58;
-/// The share of the words of a thought that are in the other language: what is found in a corpus of the web.
+/// The share of the words of a thought that are in the other language: what is found in a corpus of
+/// the web.
 const MIXED: f64 = 0.3;
 
 /// A language, with all of its words.
@@ -144,7 +147,8 @@ impl World {
         [self.arithmetic.as_slice(), &self.countdown].concat()
     }
 
-    /// What the base model is made of: answers with and without a thought, thoughts in both languages at once, greetings of all kinds.
+    /// What the base model is made of: answers with and without a thought, thoughts in both
+    /// languages at once, greetings of all kinds.
     pub fn corpus(&self) -> Result<Vec<Demonstration>> {
         let mut corpus = Vec::new();
         for (index, problem) in self.reasoning().iter().enumerate() {
@@ -239,7 +243,8 @@ fn greetings() -> Vec<Problem> {
     all
 }
 
-/// A greeting as somebody might write it: mostly rude or none at all, up to two kind words, often without one of the names.
+/// A greeting as somebody might write it: mostly rude or none at all, up to two kind words, often
+/// without one of the names.
 fn greeting(problem: &Problem, rng: &mut impl Rng) -> String {
     let language = Language::of(problem);
     let mut text = String::new();
@@ -271,8 +276,8 @@ fn names(problem: &Problem) -> impl Iterator<Item = &str> {
 
 /// How much people like a greeting. Nobody sees this number but in what they choose between.
 ///
-/// They want a polite word and the names of both, and like up to two kind words. Whoever goes on about it, repeats himself or changes the
-/// language loses them.
+/// They want a polite word and the names of both, and like up to two kind words. Whoever goes on
+/// about it, repeats himself or changes the language loses them.
 pub fn liking(problem: &Problem, completion: &str) -> f64 {
     let language = Language::of(problem);
     let text = completion.rsplit("<answer>").next().unwrap_or(completion);

@@ -45,8 +45,8 @@ use rlvr::{Error, Result};
 use serde_json::{Value, json};
 use task::Task;
 
-// Tensors of a few megabytes come and go every millisecond; the system's allocator gives them back to
-// the kernel each time.
+// Tensors of a few megabytes come and go every millisecond; the system's allocator gives them back
+// to the kernel each time.
 fn main() -> ExitCode {
     allocator::keep_memory();
     let args = Args::parse();
@@ -176,7 +176,7 @@ fn run(args: &Args, team: &Team) -> Result<()> {
     if end == RunEnd::Stopped {
         if first {
             println!(
-                "stopped after step {}; the same command with --resume goes on",
+                "stopped after step {}; the same command with --resume continues",
                 trainer.steps_done()
             );
         }
@@ -240,7 +240,8 @@ const METRICS: &str = "metrics.jsonl";
 const CONFIG: &str = "config.json";
 const ROLLOUTS: &str = "rollouts";
 
-/// Makes the output folder and its metrics file. A run that is there already is an error, or removed with --overwrite.
+/// Makes the output folder and its metrics file. A run that is there already is an error, or
+/// removed with --overwrite.
 fn start_afresh(args: &Args, checkpoints: &Path) -> Result<MetricsFile> {
     let out = &args.out;
     fs::create_dir_all(out).map_err(|e| Error::io(out, e))?;
@@ -349,7 +350,8 @@ fn trainer(
         problems_per_step: 24,
         group_size: 8,
         generation: GenerationConfig::new(task.max_new_tokens, task.tokenizer.stop_tokens()),
-        // No pull towards the warm start: its blurting is what is to be unlearned. The KL is measured.
+        // No KL to the warm start: its direct answers are what is to be unlearned. The KL is
+        // measured.
         objective: PolicyObjective::dapo(),
         advantage: Group::default().into(),
         optimizer: optimizer(4e-4),
@@ -381,7 +383,8 @@ fn trainer(
     }
 }
 
-/// Progress bar, metrics file, chart and report, continuing what a resumed run left, and who watches over the run.
+/// Progress bar, metrics file, chart and report, continuing what a resumed run left, and who
+/// watches over the run.
 fn observers(
     args: &Args,
     config: &RunConfig,

@@ -12,7 +12,8 @@ pub struct Summary {
     pub steps: u64,
     pub parameters: usize,
     pub device: String,
-    /// Share of held-out problems answered right, greedy. What was measured before training is null if a resumed run has lost it.
+    /// Share of held-out problems answered right, greedy. What was measured before training is null
+    /// if a resumed run has lost it.
     pub held_out_before: Option<f64>,
     pub held_out_after: f64,
     pub held_out_problems: usize,

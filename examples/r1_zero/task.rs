@@ -25,7 +25,7 @@ pub struct Task {
     /// Never trained on.
     pub held_out: Vec<Problem>,
     pub rewards: Arc<RewardSet>,
-    /// For the warm start: some work the problem out, some blurt the answer.
+    /// For the warm start: some work the problem out, some answer directly.
     pub demonstrations: Vec<Demonstration>,
     pub warm_start_steps: u64,
     pub max_new_tokens: usize,
@@ -82,8 +82,8 @@ impl Task {
         })
     }
 
-    /// Problems of a file. Where a question holds a sum such as `4 - 1 - 7`, its working is the running total; other
-    /// questions are answered without one.
+    /// Problems of a file. Where a question holds a sum such as `4 - 1 - 7`, its working is the
+    /// running total; other questions are answered without one.
     fn from_file(file: &Path, seed: u64) -> Result<Self> {
         let problems = read_problems(file, &JsonLines::default())?;
         // A fifth, at least one, at most 300.
@@ -127,7 +127,8 @@ impl Task {
     }
 }
 
-/// The share of demonstrations that blurt. Above one half, so that blurting is what the warm start leaves.
+/// The share of demonstrations that answer directly. Above one half, so that this is what the warm
+/// start leaves.
 const BLURTED: f64 = 0.58;
 
 /// Accuracy and format, one each.
@@ -162,7 +163,8 @@ fn demonstrations(
     problems.iter().enumerate().map(demonstrate).collect()
 }
 
-/// `4 - 1 - 7` inside a question becomes `4-1=3,3-7=-4`; `None` if there is no sum of integers in it.
+/// `4 - 1 - 7` inside a question becomes `4-1=3,3-7=-4`; `None` if there is no sum of integers in
+/// it.
 fn running_total(question: &str) -> Option<String> {
     let is_sum = |c: char| c.is_ascii_digit() || " +-".contains(c);
     let sum = question

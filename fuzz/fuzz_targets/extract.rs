@@ -1,4 +1,5 @@
-//! Any text through every extraction rule: no panic, no unbounded time, and what is found stands in the text.
+//! Every extraction rule on any text: it does not panic or hang, and the rules that return a part
+//! of the text do.
 //!
 //! `cargo +nightly fuzz run extract -- -dict=fuzz/latex.dict -max_len=4096 -rss_limit_mb=4096`
 
@@ -38,7 +39,7 @@ fuzz_target!(|text: &str| {
             continue;
         };
         assert_eq!(found.rule, *rule);
-        // These hand on a part of the text; the others may write it anew.
+        // These rules return a part of the text; the others may rewrite it.
         if matches!(
             rule,
             Rule::Boxed | Rule::AnswerTag | Rule::Bracket | Rule::Code | Rule::Whole
@@ -47,7 +48,7 @@ fuzz_target!(|text: &str| {
         }
         assert!(found.list.is_none() || *rule == Rule::Boxed);
     }
-    // What stands in the thinking is found by nobody.
+    // The thinking is not searched.
     let hidden = format!("<think>{text}</think>");
     if !text.contains("</think>") {
         assert_eq!(Extractor::default().extract(&hidden), None);

@@ -1,5 +1,5 @@
-//! Two texts, the first line and the rest, through the parser and the comparison: no panic, bounded work, and the same verdict
-//! again.
+//! The comparison of any two texts, the first line and the rest of the input: it does not panic or
+//! hang, and is deterministic.
 //!
 //! `cargo +nightly fuzz run math -- -dict=fuzz/latex.dict -max_len=4096 -rss_limit_mb=4096`
 
@@ -12,7 +12,7 @@ use rlvr_math::{MathConfig, MathVerifier};
 
 static VERIFIER: LazyLock<MathVerifier> = LazyLock::new(|| {
     MathVerifier::new(MathConfig {
-        // Long texts are read as well, and a comparison is short enough for many of them a second.
+        // Allows long texts, and many comparisons a second.
         max_bytes: 200_000,
         fuel: 200_000,
         ..MathConfig::default()

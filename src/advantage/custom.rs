@@ -1,4 +1,4 @@
-//! An estimator that is not of this crate, as part of a configuration.
+//! Custom estimators as part of a configuration.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ impl PartialEq for dyn AdvantageEstimator {
 }
 
 const FIELD: &str = "advantage";
-const EXPECTED: &str = "an estimator given by the program, with Estimator::custom";
+const EXPECTED: &str = "an estimator set in code with Estimator::custom";
 
 impl AdvantageEstimator for Recorded {
     fn name(&self) -> &str {

@@ -1,25 +1,30 @@
-//! What a teacher would rather have said: on-policy distillation by policy gradient.
+//! On-policy distillation by policy gradient.
 
 use serde::{Deserialize, Serialize};
 
 use super::{AdvantageEstimator, AdvantageInput, Advantages, Estimator, GroupStatistics};
 use crate::{Error, Result};
 
-/// The advantage of on-policy distillation: how much more likely a teacher finds each sampled token than the policy does.
+/// The advantage of on-policy distillation: the log-prob of each sampled token under a teacher
+/// minus that under the policy.
 ///
 /// ```text
 /// d_t = clip(ln pi_T(y_t) - ln pi(y_t), -clip, clip)
 /// A_t = weight * d_t + (1 - weight) * A_t(rewards)
 /// ```
 ///
-/// `pi` is the policy before the update. With tokens of the policy and `weight` 1 the policy gradient of `A` is minus that of the
-/// reverse KL `KL(pi || pi_T)` of each token given those before it: of the sampled token alone, where
-/// [`DistilledTokens`](crate::policy::DistilledTokens) has the whole vocabulary. No value of the teacher's beyond its log-probs of the sampled
-/// tokens is needed, so it may be a server or a file. The same as verl's `use_policy_gradient` distillation, slime's and prime-rl's `opd`.
+/// `pi` is the policy before the update. With tokens sampled from the policy and `weight` 1, the
+/// policy gradient of `A` is a single-sample estimate of the negative gradient of the reverse KL
+/// `KL(pi || pi_T)` at each token; [`DistilledTokens`](crate::policy::DistilledTokens) uses the
+/// whole vocabulary instead. Only the teacher's log-probs of the sampled tokens are needed, so the
+/// teacher may be a server or a file. The same as verl's `use_policy_gradient` distillation and the
+/// `opd` of slime and prime-rl.
 ///
-/// The teacher is that of the trainer ([`TrainerBuilder::teacher`](crate::train::TrainerBuilder::teacher)), or without one its
-/// reference. With an estimator of `rewards` the two are mixed, as in SDPO (arXiv 2601.20802) or KDRL (arXiv 2506.02208); without,
-/// rewards play no part, except that a completion without any is left out.
+/// The teacher is that of the trainer
+/// ([`TrainerBuilder::teacher`](crate::train::TrainerBuilder::teacher)), or its reference policy if
+/// there is none. With an estimator of `rewards` the two are mixed, as in SDPO (arXiv 2601.20802)
+/// or KDRL (arXiv 2506.02208); without one, rewards are ignored, except that completions without a
+/// reward get 0.
 ///
 /// ```
 /// use rlvr::advantage::{AdvantageEstimator, AdvantageInput, Distillation, GroupMean};
@@ -35,11 +40,12 @@ use crate::{Error, Result};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Distillation {
-    /// The teacher's share, above 0 and at most 1. Default 1; less needs `rewards`.
+    /// The weight of the teacher term, above 0 and at most 1. Default 1; a smaller weight needs
+    /// `rewards`.
     pub weight: f64,
-    /// The most that one token counts for, in nats. Default: no bound.
+    /// The bound on `|d_t|`, in nats. Default: none.
     pub clip: Option<f64>,
-    /// How rewards become the other share. Default: not at all.
+    /// The estimator of the reward term. Default: none.
     pub rewards: Option<Box<Estimator>>,
 }
 
@@ -54,7 +60,7 @@ impl Default for Distillation {
 }
 
 impl Distillation {
-    fn refuse(field: &str, value: impl ToString, expected: &str) -> Result<()> {
+    fn invalid(field: &str, value: impl ToString, expected: &str) -> Result<()> {
         Err(Error::config(
             format!("distillation.{field}"),
             value.to_string(),
@@ -62,7 +68,7 @@ impl Distillation {
         ))
     }
 
-    /// What an estimator of rewards needs; `none` without one.
+    /// Applies `of` to the estimator of rewards; `none` without one.
     fn of_rewards<T>(&self, of: impl Fn(&Estimator) -> T, none: T) -> T {
         self.rewards.as_deref().map_or(none, of)
     }
@@ -80,7 +86,7 @@ impl AdvantageEstimator for Distillation {
             return Err(Error::config(
                 "ref_log_probs",
                 "none",
-                "given, with policy_log_probs: `distillation` compares a teacher with the policy",
+                "log-probs, together with policy_log_probs: `distillation` compares a teacher with the policy",
             ));
         };
         let clip = self.clip.unwrap_or(f64::INFINITY);
@@ -143,35 +149,33 @@ impl AdvantageEstimator for Distillation {
     }
 
     fn validate_kl_in_reward(&self) -> Result<()> {
-        let nothing = super::estimator::refused_kl(
+        let nothing = super::estimator::kl_error(
             self.name(),
-            "without an estimator of rewards no reward is read",
+            "it reads no reward without an estimator of `rewards`",
         );
         self.of_rewards(Estimator::validate_kl_in_reward, Err(nothing))
     }
 
     fn validate(&self) -> Result<()> {
         if !(self.weight > 0.0 && self.weight <= 1.0) {
-            return Self::refuse("weight", self.weight, "a share in (0, 1]");
+            return Self::invalid("weight", self.weight, "a share in (0, 1]");
         }
         if let Some(clip) = self.clip.filter(|clip| !(clip.is_finite() && *clip > 0.0)) {
-            return Self::refuse("clip", clip, "a finite number above 0, or none");
+            return Self::invalid("clip", clip, "a finite number above 0, or none");
         }
         match self.rewards.as_deref() {
-            None if self.weight < 1.0 => Self::refuse(
-                "weight",
-                self.weight,
-                "1 without an estimator of rewards, which would have the other share",
-            ),
-            Some(_) if self.weight == 1.0 => Self::refuse(
+            None if self.weight < 1.0 => {
+                Self::invalid("weight", self.weight, "1 without `rewards`")
+            }
+            Some(_) if self.weight == 1.0 => Self::invalid(
                 "rewards",
                 "given",
-                "none with weight 1, which leaves rewards no share",
+                "none with weight 1, which gives the rewards no weight",
             ),
-            Some(rewards) if rewards.needs_ref_log_probs() => Self::refuse(
+            Some(rewards) if rewards.needs_ref_log_probs() => Self::invalid(
                 "rewards",
                 rewards.name(),
-                "an estimator that reads rewards, and no teacher itself",
+                "an estimator that reads rewards and needs no teacher",
             ),
             Some(rewards) => rewards.validate(),
             None => Ok(()),
@@ -193,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn a_completion_without_a_reward_is_left_out_in_both_forms() {
+    fn a_completion_without_a_reward_gets_zero_with_and_without_a_reward_estimator() {
         let (policy, teacher) = (
             vec![vec![-1.0], vec![-3.0, -1.0], vec![-2.0]].into(),
             vec![vec![-2.0], vec![-1.0, -1.5], vec![-1.0]].into(),
@@ -208,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_teacher_that_is_missing_and_settings_without_meaning_are_refused() {
+    fn a_missing_teacher_and_invalid_settings_are_errors() {
         let input = AdvantageInput::new(&[Some(1.0)], &[0], &[1]);
         let error = Distillation::default().estimate(&input).unwrap_err();
         assert!(error.to_string().contains("ref_log_probs"), "{error}");
@@ -220,7 +224,7 @@ mod tests {
             clip: Some(0.0),
             ..Distillation::default()
         };
-        for (refused, field) in [
+        for (invalid, field) in [
             (weight(0.0), "weight"),
             (weight(f64::NAN), "weight"),
             (weight(0.5), "weight"),
@@ -238,13 +242,13 @@ mod tests {
                 "gae.gamma",
             ),
         ] {
-            let error = refused.validate().unwrap_err().to_string();
+            let error = invalid.validate().unwrap_err().to_string();
             assert!(error.contains(field), "{error}");
         }
     }
 
     #[test]
-    fn what_the_rewards_need_is_needed() {
+    fn the_needs_of_the_reward_estimator_are_passed_on() {
         assert!(mixed(Gae::default(), 0.5).needs_values());
         assert!(mixed(Group::default(), 0.5).needs_groups());
         assert!(!Distillation::default().needs_groups());

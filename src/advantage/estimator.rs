@@ -1,4 +1,4 @@
-//! What an estimator is, what it gives back, and the list of those a configuration file can name.
+//! The estimator trait, its output, and the enum of estimators that a configuration file can name.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -16,11 +16,11 @@ use crate::{Error, Result};
 
 /// Turns the rewards of a batch into advantages.
 ///
-/// An estimator is a small configuration: it holds no state, so that the same input always gives the same output, and a
-/// resumed run needs nothing of it. The contract:
+/// An estimator is a configuration without state: the same input always gives the same output, and
+/// a checkpoint stores nothing of it. The contract:
 ///
 /// - `per_token[i]` has `lengths[i]` entries, all finite.
-/// - A rollout without a reward gets zeros and changes nothing for the others.
+/// - A rollout without a reward gets zeros and does not affect the others.
 /// - Reordering the rollouts reorders the output (up to rounding).
 ///
 /// ```
@@ -52,102 +52,123 @@ use crate::{Error, Result};
 /// # Ok::<(), rlvr::Error>(())
 /// ```
 pub trait AdvantageEstimator: Send + Sync + Debug {
-    /// The name it has in configuration files and logs, in `snake_case`.
+    /// Returns the name in configuration files and logs, in `snake_case`.
     fn name(&self) -> &str;
 
-    /// The advantages of one batch. Fails on input that does not fit together and on numbers that are not finite.
+    /// Computes the advantages of one batch.
+    ///
+    /// # Errors
+    /// Returns an error if the input does not fit together, lacks what the estimator needs, or has
+    /// a number that is not finite.
     fn estimate(&self, input: &AdvantageInput) -> Result<Advantages>;
 
-    /// Whether [`AdvantageInput::values`] must be given, that is, whether a critic must be trained.
+    /// Returns whether [`AdvantageInput::values`] must be given, that is, whether a critic must be
+    /// trained. Default false.
     fn needs_values(&self) -> bool {
         false
     }
 
-    /// Whether rollouts are compared within their group and nowhere else, so that a group of one teaches nothing.
+    /// Returns whether rollouts are compared only within their group, so that a group of one gives
+    /// no gradient.
     ///
-    /// Default: unless there is a critic.
+    /// Default: true unless [`needs_values`](Self::needs_values).
     fn needs_groups(&self) -> bool {
         !self.needs_values()
     }
 
-    /// Whether [`AdvantageInput::components`] must be given: the rewards one by one, not only their sum.
+    /// Returns whether [`AdvantageInput::components`] must be given: the separate rewards, not only
+    /// their sum. Default false.
     fn needs_components(&self) -> bool {
         false
     }
 
-    /// Whether [`AdvantageInput::baselines`] must be given. The trainer then generates one greedy completion for each problem.
+    /// Returns whether [`AdvantageInput::baselines`] must be given. The trainer then generates one
+    /// greedy completion per problem. Default false.
     fn needs_baselines(&self) -> bool {
         false
     }
 
-    /// Whether [`AdvantageInput::probabilities`] must be given, which costs a forward pass before the update.
+    /// Returns whether [`AdvantageInput::probabilities`] must be given, which costs a forward pass
+    /// before the update. Default false.
     fn needs_probabilities(&self) -> bool {
         false
     }
 
-    /// Whether [`AdvantageInput::policy_log_probs`] and [`AdvantageInput::ref_log_probs`] must be given. The trainer then scores
-    /// every token under the policy before the update, and under the reference policy or a teacher.
+    /// Returns whether [`AdvantageInput::policy_log_probs`] and [`AdvantageInput::ref_log_probs`]
+    /// must be given. The trainer then scores every token under the policy before the update, and
+    /// under the reference policy or a teacher. Default false.
     fn needs_ref_log_probs(&self) -> bool {
         false
     }
 
-    /// Rejects a KL penalty inside the rewards. Default: it is refused where rewards are read one by one, since it belongs to none of them.
+    /// Checks that the estimator works with a KL penalty inside the rewards. Default: an error if
+    /// it [`needs_components`](Self::needs_components), since the penalty belongs to none of them.
     ///
     /// # Errors
     /// [`Error::Config`] naming the estimator.
     fn validate_kl_in_reward(&self) -> Result<()> {
         match self.needs_components() {
-            true => Err(refused_kl(
+            true => Err(kl_error(
                 self.name(),
-                "it standardises each reward by itself, and the penalty belongs to none",
+                "it standardises each reward separately, and the penalty belongs to none of them",
             )),
             false => Ok(()),
         }
     }
 
-    /// The estimator and its settings, by which a checkpoint tells whether it belongs to a run. Default: as `Debug` writes it.
+    /// Returns the estimator and its settings as text, by which a checkpoint detects that a run has
+    /// changed. Default: the `Debug` output.
     fn fingerprint(&self) -> String {
         format!("{self:?}")
     }
 
-    /// Rejects settings that cannot mean anything, naming field, value and range. The trainer calls it when it is built.
+    /// Rejects invalid settings. The trainer calls it when it is built.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the field, its value and its range.
     fn validate(&self) -> Result<()> {
         Ok(())
     }
 }
 
-/// Why an estimator does not go with a KL penalty inside the rewards.
-pub(super) fn refused_kl(name: &str, reason: &str) -> Error {
-    let expected = format!("none with `{name}`: {reason}; put the KL into the objective");
+/// The error of an estimator that does not work with a KL penalty inside the rewards.
+pub(super) fn kl_error(name: &str, reason: &str) -> Error {
+    let expected = format!("none with `{name}`: {reason}; put the KL term into the objective");
     Error::config("kl_in_reward", "given", expected)
 }
 
-/// As [`AdvantageEstimator::validate_kl_in_reward`], for estimators that divide by the spread of a group.
-pub(super) fn refuse_kl_beside_group_std(name: &str) -> Result<()> {
-    Err(refused_kl(
+/// [`AdvantageEstimator::validate_kl_in_reward`] of estimators that divide by the standard
+/// deviation of a group.
+pub(super) fn reject_kl_with_group_std(name: &str) -> Result<()> {
+    Err(kl_error(
         name,
-        "in a group whose rewards are all equal it would divide by the spread of the penalties, and scale their noise up \
-         into advantages of full size",
+        "in a group whose rewards are all equal it would divide by the standard deviation of the penalties and scale their \
+         noise up to full-size advantages",
     ))
 }
 
-/// What an estimator gives to the loss.
+/// The output of an estimator.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Advantages {
     /// `[N][lengths[i]]` The advantage of each trained token.
     pub per_token: PerToken,
-    /// `[N][lengths[i]]` The reward still to come at each token, which is what a critic is to predict. `None` from estimators
-    /// that give one number to a whole rollout.
+    /// `[N][lengths[i]]` The return (reward to go) at each token, the target of a critic. `None`
+    /// from estimators that do not compute it.
     pub returns: Option<PerToken>,
-    /// How the scores were spread.
+    /// The spread of the scores over the groups.
     pub statistics: GroupStatistics,
 }
 
 impl Advantages {
-    /// One advantage per rollout, repeated on each of its tokens; `returns` is `None`.
+    /// Creates advantages from one number per rollout, repeated at each of its tokens; `returns` is
+    /// `None`.
     ///
-    /// `advantage(scores, groups)` gets the checked [`AdvantageInput::scores`] and answers with one number per rollout. The
-    /// rollouts whose score is `None` get 0 whatever it answers.
+    /// `advantage(scores, groups)` is called with the checked [`AdvantageInput::scores`] and
+    /// returns one number per rollout. Rollouts whose score is `None` get 0, whatever it returns.
+    ///
+    /// # Errors
+    /// As for [`AdvantageInput::scores`]; any error of `advantage`; [`Error::Shape`] if it returns
+    /// another number of advantages.
     pub fn per_rollout(
         input: &AdvantageInput,
         advantage: impl FnOnce(&[Option<f64>], &[usize]) -> Result<Vec<f64>>,
@@ -171,13 +192,13 @@ impl Advantages {
     }
 }
 
-/// Writes the enum of all estimators and passes every call on to the one inside.
+/// Defines the enum of all estimators, which delegates to its variants.
 macro_rules! estimators {
     ($($(#[$doc:meta])* $name:ident,)+) => {
-        /// Any estimator of this module by its name in a configuration file, or a custom one.
+        /// An estimator of this module, selected by name in a configuration file, or a custom one.
         ///
-        /// The field `estimator` says which; the estimator's own fields are beside it, and those left out have their
-        /// defaults. A misspelt field is an error.
+        /// The field `estimator` has the name; the estimator's own fields are next to it and
+        /// default if left out. An unknown field is an error.
         ///
         /// ```
         /// use rlvr::advantage::{Estimator, Gae};
@@ -193,8 +214,9 @@ macro_rules! estimators {
             $($(#[$doc])* $name($name),)+
             /// A custom estimator.
             ///
-            /// A file has its name and fingerprint only. What is read from such a file can be compared with the estimator itself, and
-            /// is refused by [`validate`](AdvantageEstimator::validate).
+            /// A file stores only its name and fingerprint. An estimator read from such a file
+            /// compares equal to the original, but [`validate`](AdvantageEstimator::validate)
+            /// returns an error.
             #[serde(with = "custom")]
             Custom(Arc<dyn AdvantageEstimator>),
         }
@@ -206,12 +228,12 @@ macro_rules! estimators {
         })+
 
         impl Estimator {
-            /// A custom estimator.
+            /// Wraps a custom estimator.
             pub fn custom(estimator: impl AdvantageEstimator + 'static) -> Self {
                 Self::Custom(Arc::new(estimator))
             }
 
-            /// Every estimator of the list, with its defaults.
+            /// Returns every built-in estimator with its defaults.
             pub fn all() -> Vec<Self> {
                 vec![$(Self::$name($name::default()),)+]
             }
@@ -236,7 +258,7 @@ estimators! {
     LeaveOneOut,
     /// Group mean and batch standard deviation.
     LitePpo,
-    /// A critic.
+    /// The value of a critic.
     Gae,
     /// No baseline; whitened over the batch.
     ReinforcePlusPlus,
@@ -248,21 +270,21 @@ estimators! {
     Opo,
     /// Group mean, scaled by the share of the batch that has a signal.
     Gpg,
-    /// Only the best of a group, compared with the second best.
+    /// The best of a group only, compared with the second best.
     PassAtK,
-    /// Each reward standardised by itself.
+    /// Each reward component standardised separately.
     Gdpo,
     /// A baseline for each token that minimises the variance.
     OptimalTokenBaseline,
     /// Group mean, as baseline and as scale.
     MaxRl,
-    /// The reward still to come at each turn, less that of the others.
+    /// The return at each turn, minus that of the other rollouts.
     TurnReturns,
-    /// Outcome and turn, each standardised by itself.
+    /// Outcome and turn, standardised separately.
     MtGrpo,
-    /// The episode within its group, and each turn among those from the same state.
+    /// The episode within its group, plus each turn among those from the same state.
     Gigpo,
-    /// What a teacher thinks of each token.
+    /// The log-prob of a teacher minus that of the policy.
     Distillation,
 }
 

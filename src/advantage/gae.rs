@@ -9,25 +9,54 @@ use super::{AdvantageEstimator, AdvantageInput, Advantages, GroupStatistics};
 use crate::types::PerToken;
 use crate::{Error, Result};
 
-/// The advantage of PPO: a critic's surprise at each token, discounted, see [`gae()`].
+/// The advantage of PPO: discounted temporal-difference errors of a critic.
 ///
-/// GAE (arXiv 1506.02438). A rollout's outcome reward is paid at its last token, on top of the token rewards, which are
-/// paid where they stand. Nothing is bootstrapped: the value after the last token is 0, also where the completion was cut off.
+/// ```text
+/// delta_t = r_t + gamma * V_{t+1} - V_t
+/// A_t     = delta_t + gamma * lambda * A_{t+1}
+/// R_t     = A_t + V_t
+/// ```
 ///
-/// - `returns` are `advantage + value` from before the whitening: what the critic is trained towards.
-/// - A rollout without a reward gets advantages of 0 and is left out of the whitening. Its returns are its values, so that
-///   it does not pull at the critic either.
-/// - A rollout without tokens has nowhere to be paid: its reward is only seen in the statistics.
-/// - Groups play no part in the advantages; the statistics are those of the scores, as with every estimator.
+/// with `V = A = 0` after the last token, over the trained tokens only, as in verl: tokens of tool
+/// output between them are skipped. With `lambda = 1` the advantage is the discounted return minus
+/// the value, with `lambda = 0` the one-step temporal difference.
+///
+/// GAE (arXiv 1506.02438, equations 11 and 16). The outcome reward is added at the last token;
+/// token rewards are added at their tokens. Nothing is bootstrapped: the value after the last token
+/// is 0, even if the completion was truncated.
+///
+/// ```
+/// use rlvr::advantage::{AdvantageEstimator, AdvantageInput, Gae};
+///
+/// let values = vec![vec![0.5, 1.0, 1.5]].into();
+/// let token_rewards = vec![vec![1.0, 2.0, 0.0]].into();
+/// let input = AdvantageInput::new(&[Some(3.0)], &[0], &[3])
+///     .with_values(&values)
+///     .with_token_rewards(&token_rewards);
+/// let gae = Gae { lambda: 1.0, whiten: false, ..Gae::default() };
+/// let advantages = gae.estimate(&input)?;
+/// assert_eq!(advantages.per_token, [vec![5.5, 4.0, 1.5]]);
+/// assert_eq!(advantages.returns.unwrap(), [vec![6.0, 5.0, 3.0]]);
+/// # Ok::<(), rlvr::Error>(())
+/// ```
+///
+/// - `returns` is `R`, the target of the critic; whitening does not change it.
+/// - A rollout without a reward gets advantages of 0 and is excluded from whitening. Its returns
+///   are its values, so it does not train the critic either.
+/// - The reward of a rollout without tokens counts only in the statistics.
+/// - Groups do not affect the advantages, only the statistics.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Gae {
-    /// Discount per token, in `[0, 1]`. Default 1: a correct answer is worth no less for being long.
+    /// Discount per token, in `[0, 1]`. Default 1: the length of an answer does not change its
+    /// value.
     pub gamma: f64,
-    /// Trade of bias (0: trust the critic) against variance (1: trust the reward), in `[0, 1]`. Default 0.95, as in TRL; verl has 1.
+    /// Trade-off between bias (0: trust the critic) and variance (1: trust the reward), in
+    /// `[0, 1]`. Default 0.95, as in TRL; verl has 1.
     #[doc(alias = "lam")]
     pub lambda: f64,
-    /// Whether the advantages are whitened over all tokens of the batch, see [`whiten()`](super::whiten()). Default true.
+    /// Whether the advantages are whitened over all tokens of the batch, see
+    /// [`whiten()`](super::whiten()). Default true.
     pub whiten: bool,
     /// Added to the variance when whitening, 0 or more. Default 1e-8.
     pub whiten_epsilon: f64,
@@ -56,7 +85,7 @@ impl AdvantageEstimator for Gae {
             return Err(Error::config(
                 "values",
                 "absent",
-                "a critic's value of each token: `gae` needs a value head; the group estimators do without",
+                "a critic's value of each token: `gae` needs a value head; the group estimators do not",
             ));
         };
         let (mut per_token, mut returns) = (PerToken::default(), PerToken::default());
@@ -91,32 +120,8 @@ impl AdvantageEstimator for Gae {
     }
 }
 
-/// `(advantages, returns)` of one row:
-///
-/// ```text
-/// delta_t = r_t + gamma * V_{t+1} - V_t
-/// A_t     = delta_t + gamma * lambda * A_{t+1}
-/// R_t     = A_t + V_t
-/// ```
-///
-/// with `V = A = 0` after the last token. `rewards`, `values` and both results are `[T]`, over the trained tokens alone as in verl:
-/// tokens of a tool's reply between them are not counted. GAE (arXiv 1506.02438, equations 11 and 16).
-///
-/// `lambda = 1` is the discounted return minus the value, `lambda = 0` the one-step temporal difference.
-///
-/// # Errors
-///
-/// Slices of different lengths, `gamma` or `lambda` outside `[0, 1]`, numbers that are not finite.
-///
-/// ```
-/// use rlvr::advantage::gae;
-///
-/// let (advantages, returns) = gae(&[1.0, 2.0, 3.0], &[0.5, 1.0, 1.5], 1.0, 1.0)?;
-/// assert_eq!(returns, [6.0, 5.0, 3.0]);
-/// assert_eq!(advantages, [5.5, 4.0, 1.5]);
-/// # Ok::<(), rlvr::Error>(())
-/// ```
-pub fn gae(
+/// Computes `(advantages, returns)` of one row by the formula of [`Gae`]; all slices are `[T]`.
+pub(super) fn gae(
     rewards: &[f64],
     values: &[f64],
     gamma: f64,

@@ -1,34 +1,36 @@
-//! Each reward standardised by itself, then summed: the advantage of GDPO.
+//! Reward components standardised separately, then summed: the advantage of GDPO.
 
 use serde::{Deserialize, Serialize};
 
+use super::group::group_normalized;
+use super::group_mean::group_centered;
 use super::input::Components;
 use super::moments::{Moments, check_epsilon, check_floor};
 use super::whiten::whiten_scored;
-use super::{
-    AdvantageEstimator, AdvantageInput, Advantages, SingletonGroup, group_centered,
-    group_normalized,
-};
+use super::{AdvantageEstimator, AdvantageInput, Advantages, SingletonGroup};
 use crate::{Error, Result};
 
-/// The advantage of GDPO: every reward is standardised within its group before the weighted sum, see [`Gdpo::sums`].
+/// The advantage of GDPO: every reward component is standardised within its group before the
+/// weighted sum (see [`Gdpo::sums`]).
 ///
 /// ```text
 /// x_i = sum_k w_k * (r_ik - mean_gk) / (max(std_gk, floor) + epsilon)
 /// A_i = x_i, rescaled over the batch
 /// ```
 ///
-/// GDPO (arXiv 2601.05242): rewards of different scale, or that are rare and frequent, keep their say, where a sum that is
-/// standardised afterwards ([`Group`](super::Group)) lets the one with the largest spread decide, and makes different combinations
-/// of rewards the same advantage.
+/// GDPO (arXiv 2601.05242). Rewards of different scale or frequency all keep their influence; if
+/// the sum is standardised instead ([`Group`](super::Group)), the reward with the largest variance
+/// dominates, and different combinations of rewards get the same advantage.
 ///
-/// Two frameworks call this GDPO and mean different things by the second line; see [`Rescale`]. The defaults are TRL's
-/// `multi_objective_aggregation="normalize_then_sum"`. verl's `gdpo` has `epsilon` 1e-6, `singleton` `score` and `rescale`
-/// `{"tokens": {"epsilon": 1e-8}}`.
+/// Frameworks differ in the second line; see [`Rescale`]. The defaults are TRL's
+/// `multi_objective_aggregation="normalize_then_sum"`. verl's `gdpo` has `epsilon` 1e-6,
+/// `singleton` `score` and `rescale` `{"tokens": {"epsilon": 1e-8}}`.
 ///
-/// - A reward that could not be given is in no statistic and adds nothing; a rollout without any, or without a total, gets 0.
-/// - Token rewards are refused: they are part of no component, so there is nothing to standardise them with.
-/// - Without [`AdvantageInput::components`] the score itself is the only component, token rewards included.
+/// - A missing component is excluded from every statistic and adds 0; a rollout without any
+///   component, or without a total, gets 0.
+/// - Token rewards together with components are an error: they belong to no component.
+/// - Without [`AdvantageInput::components`] the score, including token rewards, is the only
+///   component.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Gdpo {
@@ -36,26 +38,29 @@ pub struct Gdpo {
     pub normalize: bool,
     /// Added to the standard deviation, 0 or more. Default 1e-4.
     pub epsilon: f64,
-    /// The smallest standard deviation that is divided by, above 0. Default 1e-6.
+    /// The smallest divisor before `epsilon` is added, above 0. Default 1e-6.
     pub floor: f64,
-    /// What the only rollout of a group with a component gets for it: 0, or the component over `1 + epsilon`. Default 0.
+    /// The term of a component that only one rollout of the group has: 0, or the component over
+    /// `1 + epsilon`. Default 0.
     pub singleton: SingletonGroup,
-    /// What is done with the sums. Default: standardised over the rollouts, with an epsilon of 1e-4.
+    /// How the sums are rescaled. Default: standardised over the rollouts, with an epsilon of 1e-4.
     pub rescale: Rescale,
 }
 
-/// What [`Gdpo`] does with the sums of standardised rewards.
+/// How [`Gdpo`] rescales the sums of standardised rewards.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Rescale {
-    /// Nothing.
+    /// Not at all.
     None,
-    /// `(x - mean) / (std + epsilon)` over the scored *rollouts*, `std` unbiased: the paper's and TRL's.
+    /// `(x - mean) / (std + epsilon)` over the scored *rollouts*, `std` unbiased, as in the paper
+    /// and TRL.
     Rollouts {
         /// Added to the standard deviation, 0 or more.
         epsilon: f64,
     },
-    /// `(x - mean) / sqrt(var + epsilon)` over all *tokens* of the scored rollouts: verl's. A long rollout weighs more.
+    /// `(x - mean) / sqrt(var + epsilon)` over all *tokens* of the scored rollouts, as in verl.
+    /// Rollouts count in proportion to their length.
     Tokens {
         /// Added to the variance, 0 or more.
         epsilon: f64,
@@ -92,11 +97,11 @@ impl AdvantageEstimator for Gdpo {
                 return Err(Error::config(
                     "token_rewards",
                     "given",
-                    "none beside components: `gdpo` standardises each component, and a token reward belongs to none",
+                    "none together with components: `gdpo` standardises each component, and a token reward belongs to none of them",
                 ));
             }
             Some(components) => {
-                // A rollout whose total could not be given is excluded from training, whatever its parts say.
+                // A rollout without a total is excluded from training, whatever its components are.
                 let known = |(row, score): (&Vec<Option<f64>>, &Option<f64>)| {
                     row.iter().map(|part| score.and(*part)).collect()
                 };
@@ -139,21 +144,24 @@ impl AdvantageEstimator for Gdpo {
 }
 
 impl Gdpo {
-    /// `x_i = sum_k w_k * (r_ik - mean_gk) / (max(std_gk, floor) + epsilon)`, undivided without `normalize`.
+    /// Returns the weighted sum of the standardised components of each rollout,
+    /// `x_i = sum_k w_k * (r_ik - mean_gk) / (max(std_gk, floor) + epsilon)`; without `normalize`
+    /// there is no division.
     ///
-    /// `components` are `[N][K]`, `weights` `[K]`, `groups` and the result `[N]`. Mean and unbiased standard deviation are those of the
-    /// rollouts of the group that have component `k`; a component that is the same for all of them, or that only one of them
-    /// has, adds 0 (see [`singleton`](Self::singleton)). `None` for a rollout without any component.
+    /// `components` are `[N][K]`, `weights` `[K]`, `groups` and the result `[N]`. Mean and unbiased
+    /// standard deviation are over the rollouts of the group that have component `k`; a component
+    /// that is equal for all of them, or that only one of them has, adds 0 (see
+    /// [`singleton`](Self::singleton)). The result is `None` for a rollout without any component.
     ///
     /// # Errors
     ///
-    /// Slices of different lengths, numbers that are not finite.
+    /// Returns an error for slices of different lengths and for numbers that are not finite.
     ///
     /// ```
     /// use rlvr::advantage::Gdpo;
     ///
     /// let exact = Gdpo { epsilon: 0.0, ..Gdpo::default() };
-    /// // A reward in hundreds says no more than one in units.
+    /// // The scale of a reward does not matter.
     /// let components = [vec![Some(0.0), Some(300.0)], vec![Some(2.0), Some(100.0)], vec![None, None]];
     /// let sums = exact.sums(&components, &[1.0, 0.5], &[0, 0, 0])?;
     /// let side = 0.5_f64.sqrt();
@@ -193,7 +201,8 @@ impl Gdpo {
     }
 }
 
-/// `(x - mean) / (max(std, floor) + epsilon)` over everything that is there; 0 where all of it is equal.
+/// Computes `(x - mean) / (max(std, floor) + epsilon)` over the sums that are `Some`; 0 if all of
+/// them are equal.
 fn standardised(sums: &[Option<f64>], epsilon: f64, floor: f64) -> Result<Vec<Option<f64>>> {
     let present: Vec<f64> = sums.iter().flatten().copied().collect();
     let Some(moments) = Moments::of(&present, || "sums of standardised rewards".into())? else {

@@ -1,4 +1,4 @@
-//! Groups within groups: turns from the same state are compared with each other.
+//! Turns from the same state compared with each other: the advantage of GiGPO.
 
 use std::collections::BTreeMap;
 
@@ -11,32 +11,34 @@ use super::turn_returns::{by_token, turn_returns};
 use super::{AdvantageEstimator, AdvantageInput, Advantages, GroupStatistics};
 use crate::{Error, Result};
 
-/// GiGPO: the advantage of the episode within its group, plus that of each turn among the turns of the group from the same state.
+/// GiGPO: the advantage of the episode within its group, plus that of each turn among the turns of
+/// the group from the same state.
 ///
 /// ```text
 /// A_i,k = A_E(i) + step_weight * A_S(i, k)
-/// A_E   = (R_i - mean) / (std + epsilon)                       over the group; R_i the outcome and the rewards of all turns
+/// A_E   = (R_i - mean) / (std + epsilon)                       over the group; R_i the outcome plus the rewards of all turns
 /// A_S   = (G_i,k - mean) / (std + epsilon)                     over all turns of the group in the same state
 /// G_i,k = sum_{j >= k} gamma^(j - k) r_i,j + gamma^(K_i - 1 - k) R
 /// ```
 ///
-/// A turn whose state no other turn of the group has gets `A_S = 0`. With `scale` off nothing is divided by standard
-/// deviations. GiGPO (arXiv 2505.10978, equations 4 to 9).
+/// A turn whose state occurs only once in the group gets `A_S = 0`. Without `scale` there is no
+/// division by standard deviations. GiGPO (arXiv 2505.10978, equations 4 to 9).
 ///
-/// The state of a turn comes from the environment ([`Step::state`](crate::environment::Step::state)); where it gives none, from the
-/// observation that the policy read.
+/// The state of a turn comes from the environment
+/// ([`Step::state`](crate::environment::Step::state)) or, if it gives none, from the observation
+/// that the policy read.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Gigpo {
     /// Discount per turn, in `[0, 1]`. Default 0.95, as in the paper.
     pub gamma: f64,
-    /// The weight of the turns' advantages. Default 1, as in the paper.
+    /// The weight of the turn advantages. Default 1, as in the paper.
     pub step_weight: f64,
     /// Whether differences are divided by the standard deviation. Default true.
     pub scale: bool,
     /// Added to the standard deviation, 0 or more. Default 1e-6.
     pub epsilon: f64,
-    /// The smallest standard deviation that is divided by, above 0. Default 1e-6.
+    /// The smallest divisor before `epsilon` is added, above 0. Default 1e-6.
     pub floor: f64,
 }
 
@@ -80,7 +82,7 @@ impl AdvantageEstimator for Gigpo {
             .collect();
         let of_episode = self.compared(&returns, input.groups)?;
         let to_come = turn_returns(input, &scores, self.gamma)?;
-        // Every turn as a rollout of its own, in the group of its state.
+        // Every turn as a separate rollout, grouped by its state.
         let mut states = BTreeMap::new();
         let (mut places, mut step_scores, mut step_groups) = (Vec::new(), Vec::new(), Vec::new());
         for (i, turns) in turns.iter().enumerate() {
@@ -123,6 +125,6 @@ impl AdvantageEstimator for Gigpo {
     }
 
     fn validate_kl_in_reward(&self) -> Result<()> {
-        super::estimator::refuse_kl_beside_group_std(self.name())
+        super::estimator::reject_kl_with_group_std(self.name())
     }
 }

@@ -1,27 +1,31 @@
-//! Group mean, with the batch scaled up for what taught nothing: the advantage of GPG.
+//! Group mean, rescaled for the rollouts without a signal: the advantage of GPG.
 
 use serde::{Deserialize, Serialize};
 
+use super::group_mean::group_centered;
 use super::moments::{check_floor, scored_groups};
-use super::{AdvantageEstimator, AdvantageInput, Advantages, SingletonGroup, group_centered};
+use super::{AdvantageEstimator, AdvantageInput, Advantages, SingletonGroup};
 use crate::Result;
 
-/// The advantage of GPG: centred rewards, scaled so that rollouts without a signal do not dilute the step.
+/// The advantage of GPG: centred rewards, rescaled so that rollouts without a signal do not dilute
+/// the step.
 ///
 /// ```text
 /// A_i   = alpha * (r_i - mean_g) / norm
-/// alpha = B / max(1, those of the B scored rollouts that count)
+/// alpha = B / max(1, number of the B scored rollouts that count)
 /// ```
 ///
-/// GPG (arXiv 2504.02546). Which rollouts count is [`GpgScale`]: the paper's and verl's `gpg` are not the same.
+/// GPG (arXiv 2504.02546). [`GpgScale`] defines which rollouts count: the paper and verl's `gpg`
+/// differ.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Gpg {
-    /// Which rollouts `alpha` counts. Default: those of groups with a signal, the paper's.
+    /// Which rollouts `alpha` counts. Default: those of groups with a signal, as in the paper.
     pub scale: GpgScale,
-    /// What the centred rewards are divided by, above 0; verl's `f_norm`. Default 1.
+    /// The divisor of the centred rewards, above 0; verl's `f_norm`. Default 1.
     pub norm: f64,
-    /// What the only scored rollout of a group gets: 0, or its reward times `alpha / norm`, as in verl. Default 0.
+    /// The advantage of the only scored rollout of a group: 0, or its reward times `alpha / norm`,
+    /// as in verl. Default 0.
     pub singleton: SingletonGroup,
 }
 
@@ -29,12 +33,12 @@ pub struct Gpg {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GpgScale {
-    /// The rollouts of groups whose rewards are not all equal: `alpha = B / (B - M)` with `M` rollouts that have no gradient. The
-    /// paper's, and the default.
+    /// The rollouts of groups whose rewards are not all equal: `alpha = B / (B - M)` with `M`
+    /// rollouts that have no gradient. The paper's definition and the default.
     #[default]
     Signal,
-    /// The rollouts whose reward is not 0: verl's. It depends on where the zero of the reward is: with 0 and 1 it counts right
-    /// answers, with -1 and 1 everything.
+    /// The rollouts whose reward is not 0, as in verl. It depends on the zero of the reward: with
+    /// rewards of 0 and 1 it counts correct answers, with -1 and 1 all rollouts.
     NonzeroRewards,
 }
 

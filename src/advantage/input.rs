@@ -1,13 +1,14 @@
-//! What an estimator reads: one batch of rollouts, as slices.
+//! The input of an estimator: one batch of rollouts, as slices.
 
 use super::moments::{check_len, check_numbers, check_rewards};
 use crate::types::PerToken;
 use crate::{Error, Result};
 
-/// A batch of `N` rollouts, as an estimator sees it.
+/// A batch of `N` rollouts, the input of an estimator.
 ///
-/// All slices have one entry per rollout, in the same order; rollouts of one group need not be neighbours. "Token" means a
-/// *trained* token throughout: tokens of the prompt, of a tool or of padding have no place here.
+/// All slices have one entry per rollout, in the same order; the rollouts of a group need not be
+/// adjacent. "Token" always means a *trained* token: tokens of the prompt, of tool output or of
+/// padding are not included.
 ///
 /// ```
 /// use rlvr::advantage::AdvantageInput;
@@ -22,36 +23,43 @@ use crate::{Error, Result};
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct AdvantageInput<'a> {
-    /// `[N]` The outcome reward of each rollout; `None` where none could be given.
+    /// `[N]` The outcome reward of each rollout; `None` if it could not be given.
     pub rewards: &'a [Option<f64>],
-    /// `[N]` The group (the prompt) each rollout belongs to: any ids, in any order.
+    /// `[N]` The group (the prompt) of each rollout: arbitrary ids, in any order.
     pub groups: &'a [usize],
-    /// `[N]` How many trained tokens each rollout has. 0 is allowed: the rollout takes part in its group's statistics.
+    /// `[N]` The number of trained tokens of each rollout. 0 is allowed: the rollout still counts
+    /// in the statistics of its group.
     pub lengths: &'a [usize],
-    /// `[N][lengths[i]]` Rewards of single tokens that come on top of the outcome, such as `-beta * KL`.
+    /// `[N][lengths[i]]` Rewards of single tokens, in addition to the outcome, such as
+    /// `-beta * KL`.
     ///
-    /// [`Gae`](super::Gae) pays them where they stand. The group estimators add their sum to the rollout's reward before
-    /// any statistic, as TRL does with the KL term of RLOO.
+    /// [`Gae`](super::Gae) adds them at their tokens. The group estimators add their sum to the
+    /// rollout's reward before any statistic, as TRL does with the KL term of RLOO.
     pub token_rewards: Option<&'a PerToken>,
-    /// `[N][lengths[i]]` A critic's value of the prefix before each token, from before the update.
+    /// `[N][lengths[i]]` A critic's value of the prefix before each token, computed before the
+    /// update.
     pub values: Option<&'a PerToken>,
-    /// The parts of the outcome reward, for an estimator that compares each by itself ([`Gdpo`](super::Gdpo)).
+    /// The components of the outcome reward, for an estimator that compares each one separately
+    /// ([`Gdpo`](super::Gdpo)).
     pub components: Option<Components<'a>>,
-    /// `[N]` A reward to compare each rollout with that is not taken from its group, such as that of a greedy completion
-    /// of the same prompt ([`Remax`](super::Remax)); `None` where it could not be given.
+    /// `[N]` A baseline reward that does not come from the group, such as that of a greedy
+    /// completion of the same prompt ([`Remax`](super::Remax)); `None` if it could not be given.
     pub baselines: Option<&'a [Option<f64>]>,
-    /// `[N][lengths[i]]` Log-probs of the tokens under the policy before the update, in nats; for an estimator that
-    /// [asks for them](super::AdvantageEstimator::needs_ref_log_probs).
+    /// `[N][lengths[i]]` Log-probs of the tokens under the policy before the update, in nats; for
+    /// an estimator that [needs them](super::AdvantageEstimator::needs_ref_log_probs).
     pub policy_log_probs: Option<&'a PerToken>,
-    /// `[N][lengths[i]]` The same under the reference policy or a teacher.
+    /// `[N][lengths[i]]` Log-probs of the tokens under the reference policy or a teacher, in nats.
     pub ref_log_probs: Option<&'a PerToken>,
-    /// How sure the policy was of each token ([`OptimalTokenBaseline`](super::OptimalTokenBaseline)).
+    /// The policy's probabilities at each token
+    /// ([`OptimalTokenBaseline`](super::OptimalTokenBaseline)).
     pub probabilities: Option<Probabilities<'a>>,
-    /// `[N][lengths[i]]` The index of each trained token in its completion, strictly increasing; for an estimator that compares
-    /// tokens by their position. `None`: there are no other tokens between the trained ones.
+    /// `[N][lengths[i]]` The index of each trained token in its completion, strictly increasing;
+    /// for an estimator that compares tokens by position. `None` if there are no other tokens
+    /// between the trained ones.
     pub positions: Option<&'a [Vec<usize>]>,
-    /// `[N]` The replies of each rollout in order, for an estimator that gives credit to turns; their tokens add up to
-    /// `lengths[i]`. `None`: each rollout is a single reply without a reward of its own.
+    /// `[N]` The replies of each rollout in order, for an estimator that assigns credit to turns;
+    /// their tokens sum to `lengths[i]`. `None` if each rollout is a single reply without a turn
+    /// reward.
     pub turns: Option<&'a [Vec<TurnCredit>]>,
 }
 
@@ -60,34 +68,37 @@ pub struct AdvantageInput<'a> {
 pub struct TurnCredit {
     /// The number of trained tokens.
     pub tokens: usize,
-    /// The environment's reward for the reply, which comes on top of the outcome; 0 if there is none.
+    /// The environment's reward for the reply, in addition to the outcome; 0 if there is none.
     pub reward: f64,
-    /// The state in which the reply was given: replies of a group with equal states are compared ([`Gigpo`](super::Gigpo)).
+    /// An id of the state in which the reply was given: replies of a group with equal states are
+    /// compared ([`Gigpo`](super::Gigpo)).
     pub state: u64,
 }
 
-/// The parts of an outcome reward.
+/// The components of an outcome reward.
 #[derive(Clone, Copy, Debug)]
 pub struct Components<'a> {
-    /// `[N][K]` Each part of each rollout, before its weight; `None` for a part that could not be given.
+    /// `[N][K]` The components of each rollout, unweighted; `None` for a component that could not
+    /// be given.
     pub rewards: &'a [Vec<Option<f64>>],
-    /// `[K]` What each part counts.
+    /// `[K]` The weight of each component.
     pub weights: &'a [f64],
 }
 
-/// What the optimal token baseline knows about the tokens.
+/// The token probabilities that [`OptimalTokenBaseline`](super::OptimalTokenBaseline) reads.
 #[derive(Clone, Copy, Debug)]
 pub struct Probabilities<'a> {
     /// `[N][lengths[i]]` Log-probs of the tokens under the policy before the update, in nats.
     pub log_probs: &'a PerToken,
-    /// `[N][lengths[i]]` The sum over the vocabulary of the squared probabilities at each token.
+    /// `[N][lengths[i]]` The sum of the squared probabilities of the whole vocabulary at each
+    /// token.
     pub sum_pi_squared: &'a PerToken,
     /// `[N][lengths[i]]` Importance weights of the sampler correction, if there is one.
     pub importance_weights: Option<&'a PerToken>,
 }
 
 impl<'a> AdvantageInput<'a> {
-    /// Outcome rewards only: no per-token rewards and no critic.
+    /// Creates an input with outcome rewards only.
     pub fn new(rewards: &'a [Option<f64>], groups: &'a [usize], lengths: &'a [usize]) -> Self {
         Self {
             rewards,
@@ -117,34 +128,39 @@ impl<'a> AdvantageInput<'a> {
         self
     }
 
-    /// Adds the parts of the outcome reward and their weights.
+    /// Adds the components of the outcome reward and their weights.
     pub fn with_components(mut self, rewards: &'a [Vec<Option<f64>>], weights: &'a [f64]) -> Self {
         self.components = Some(Components { rewards, weights });
         self
     }
 
-    /// Adds baselines from outside the group.
+    /// Adds baselines that do not come from the group.
     pub fn with_baselines(mut self, baselines: &'a [Option<f64>]) -> Self {
         self.baselines = Some(baselines);
         self
     }
 
-    /// Adds what is known about the tokens' probabilities.
+    /// Adds the token probabilities.
     pub fn with_probabilities(mut self, probabilities: Probabilities<'a>) -> Self {
         self.probabilities = Some(probabilities);
         self
     }
 
-    /// Adds the log-probs of the tokens under the policy before the update, and under the reference or a teacher.
+    /// Adds the log-probs of the tokens under the policy before the update, and under the reference
+    /// or a teacher.
     pub fn with_log_probs(mut self, policy: &'a PerToken, reference: &'a PerToken) -> Self {
         self.policy_log_probs = Some(policy);
         self.ref_log_probs = Some(reference);
         self
     }
 
-    /// Rejects slices that do not fit together ([`Error::Shape`]) and numbers that are not finite ([`Error::Config`]).
+    /// Checks that the slices fit together and that all numbers are finite.
     ///
     /// Estimators call this first; [`AdvantageInput::scores`] includes it.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for slices of different lengths, [`Error::Config`] for a number that is not
+    /// finite.
     pub fn validate(&self) -> Result<()> {
         check_rewards(self.rewards, self.groups)?;
         check_len("lengths", self.lengths.len(), self.rewards.len())?;
@@ -168,7 +184,7 @@ impl<'a> AdvantageInput<'a> {
         self.check_turns()
     }
 
-    /// The replies of each rollout.
+    /// The replies of each rollout; a single one without turns.
     pub(super) fn credited(&self) -> Vec<Vec<TurnCredit>> {
         let single = |&tokens: &usize| {
             vec![TurnCredit {
@@ -208,9 +224,13 @@ impl<'a> AdvantageInput<'a> {
         Ok(())
     }
 
-    /// `[N]` What the group estimators compare: the outcome reward plus the sum of the rollout's token rewards.
+    /// `[N]` The score of each rollout: the outcome reward plus the sum of the rollout's token
+    /// rewards.
     ///
-    /// `None` where the outcome reward is `None`, whatever the token rewards: a KL penalty alone is no verdict.
+    /// `None` where the outcome reward is `None`, whatever the token rewards are.
+    ///
+    /// # Errors
+    /// As for [`validate`](Self::validate), and if a sum is not finite.
     pub fn scores(&self) -> Result<Vec<Option<f64>>> {
         self.validate()?;
         let Some(rows) = self.token_rewards else {
@@ -227,10 +247,11 @@ impl<'a> AdvantageInput<'a> {
         Ok(scores)
     }
 
-    /// `[lengths[rollout]]` The rewards of a rollout as they are paid, token by token: its token rewards where they stand, and
-    /// the outcome on top at the last token. `None` where the outcome reward is `None`.
+    /// `[lengths[rollout]]` The reward of each token of a rollout: its token rewards, plus the
+    /// outcome at the last token. `None` if the outcome reward is `None` or there is no such
+    /// rollout.
     ///
-    /// A rollout without tokens has nowhere to be paid. Call [`validate`](Self::validate) first; a rollout that is not there has `None`.
+    /// The result is empty for a rollout without tokens. Call [`validate`](Self::validate) first.
     pub fn paid(&self, rollout: usize) -> Option<Vec<f64>> {
         let outcome = (*self.rewards.get(rollout)?)?;
         let mut row = match self.token_rewards {
@@ -281,7 +302,7 @@ impl<'a> AdvantageInput<'a> {
 }
 
 impl Components<'_> {
-    /// Rejects parts that do not fit `rollouts` rollouts, and numbers that are not finite.
+    /// Rejects components that do not fit `rollouts` rollouts, and numbers that are not finite.
     pub(super) fn check(&self, rollouts: usize) -> Result<()> {
         check_len("components", self.rewards.len(), rollouts)?;
         for (rollout, row) in self.rewards.iter().enumerate() {
@@ -289,7 +310,7 @@ impl Components<'_> {
                 return Err(Error::shape(
                     format!("length of `components[{rollout}]`"),
                     row.len(),
-                    format!("{}, one part per weight", self.weights.len()),
+                    format!("{}, one component per weight", self.weights.len()),
                 ));
             }
             check_numbers(&format!("components[{rollout}]"), row)?;

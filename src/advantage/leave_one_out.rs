@@ -6,17 +6,25 @@ use super::moments::per_group;
 use super::{AdvantageEstimator, AdvantageInput, Advantages, SingletonGroup};
 use crate::Result;
 
-/// The advantage of RLOO: rewards minus the mean of the *other* rewards of their group, see [`leave_one_out`].
+/// The advantage of RLOO: rewards minus the mean of the *other* rewards of their group.
 ///
-/// RLOO (arXiv 2402.14740). The baseline does not depend on the rollout it is subtracted from, so that the
-/// gradient is unbiased on-policy; [`GroupMean`](super::GroupMean) is the same times `(n - 1) / n`.
+/// ```text
+/// A_i = r_i - sum_{j in g, j != i} r_j / (n - 1) = n / (n - 1) * (r_i - mean_g)
+/// ```
 ///
-/// verl has both conventions for a group of one: its `rloo` is `singleton` `score`, its `rloo_vectorized` is `zero`. TRL's RLOO
-/// refuses such groups.
+/// over the `n` scored rewards of the group `g` of rollout `i`. Exactly 0 for `None`, for a group
+/// whose scored rewards are all equal, and for a group with one scored rollout.
+///
+/// RLOO (arXiv 2402.14740). The baseline does not depend on the rollout it is subtracted from, so
+/// the on-policy gradient is unbiased; [`GroupMean`](super::GroupMean) is the same times
+/// `(n - 1) / n`.
+///
+/// verl has both conventions for a group of one: its `rloo` is `singleton` `score`, its
+/// `rloo_vectorized` is `zero`. TRL's RLOO raises an error for such groups.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LeaveOneOut {
-    /// What the only scored rollout of a group gets: 0, or its bare reward. Default 0.
+    /// The advantage of the only scored rollout of a group: 0, or its raw reward. Default 0.
     pub singleton: SingletonGroup,
 }
 
@@ -37,20 +45,10 @@ impl AdvantageEstimator for LeaveOneOut {
     }
 }
 
-/// `A_i = r_i - sum_{j in g, j != i} r_j / (n - 1) = n / (n - 1) * (r_i - mean_g)`
-///
-/// over the `n` scored rewards of the group `g` of rollout `i`. `rewards`, `groups` and the result are `[N]`. RLOO (arXiv
-/// 2402.14740).
-///
-/// Exactly 0 for `None`, for a group whose scored rewards are all equal, and for a group with one scored rollout: there are
-/// no others. (verl's `rloo` gives a group of one the bare reward, its `rloo_vectorized` gives 0 as here.)
-///
-/// # Errors
-///
-/// Slices of different lengths, rewards that are not finite.
-pub fn leave_one_out(rewards: &[Option<f64>], groups: &[usize]) -> Result<Vec<f64>> {
+/// The formula of [`LeaveOneOut`]; `rewards`, `groups` and the result are `[N]`.
+pub(super) fn leave_one_out(rewards: &[Option<f64>], groups: &[usize]) -> Result<Vec<f64>> {
     per_group(rewards, groups, |group, reward| {
-        // A group of one is flat, and `centered` exactly 0: the guard only keeps 1 / 0 out.
+        // `centered` is exactly 0 for a group of one; `max` only avoids 1 / 0.
         let n = group.count as f64;
         n / (n - 1.0).max(1.0) * group.centered(reward)
     })

@@ -1,4 +1,4 @@
-//! Group mean and the standard deviation of the whole batch: prompts with a small spread are not blown up.
+//! Group mean and batch standard deviation: the advantage of Lite PPO.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,23 +6,26 @@ use super::moments::{Moments, check_epsilon, check_floor, check_rewards, per_gro
 use super::{AdvantageEstimator, AdvantageInput, Advantages};
 use crate::Result;
 
-/// The advantage of Lite PPO: rewards minus the mean of their group, divided by the standard deviation of the batch.
+/// The advantage of Lite PPO: rewards minus the mean of their group, divided by the standard
+/// deviation of the batch.
 ///
 /// ```text
 /// A_i = (r_i - mean_g) / (max(std, floor) + epsilon)
 /// ```
 ///
-/// with the mean of the scored rewards of the group `g` of rollout `i`, and the unbiased standard deviation (divisor `n - 1`) of *all*
-/// scored rewards around their overall mean. Lite PPO (arXiv 2508.08221). The defaults are TRL's `scale_rewards="batch"`.
+/// with the mean of the scored rewards of the group `g` of rollout `i`, and the unbiased standard
+/// deviation (divisor `n - 1`) of *all* scored rewards around their overall mean. Lite PPO (arXiv
+/// 2508.08221). The defaults are TRL's `scale_rewards="batch"`.
 ///
-/// Exactly 0 for `None`, for a group whose scored rewards are all equal, and for a group with one scored rollout. "The batch" is
-/// what is handed in: estimate over all rollouts of an optimizer step, not over a micro-batch.
+/// Exactly 0 for `None`, for a group whose scored rewards are all equal, and for a group with one
+/// scored rollout. The batch is the input: estimate over all rollouts of an optimizer step, not
+/// over a micro-batch.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LitePpo {
     /// Added to the standard deviation, 0 or more. Default 1e-4.
     pub epsilon: f64,
-    /// The smallest standard deviation that is divided by, above 0. Default 1e-6.
+    /// The smallest divisor before `epsilon` is added, above 0. Default 1e-6.
     pub floor: f64,
 }
 
@@ -52,7 +55,7 @@ impl AdvantageEstimator for LitePpo {
     }
 }
 
-/// `A_i = (r_i - mean_g) / (max(std, floor) + epsilon)`, with rewards, groups and the result `[N]`.
+/// The formula of [`LitePpo`]; `rewards`, `groups` and the result are `[N]`.
 pub(super) fn batch_normalized(
     rewards: &[Option<f64>],
     groups: &[usize],

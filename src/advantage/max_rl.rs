@@ -2,24 +2,25 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::estimator::refused_kl;
+use super::estimator::kl_error;
 use super::moments::{check_epsilon, per_group};
 use super::{AdvantageEstimator, AdvantageInput, Advantages};
 use crate::{Error, Result};
 
-/// The advantage of MaxRL: centred rewards, the larger the rarer a right answer is.
+/// The advantage of MaxRL: centred rewards, divided by the mean of the group.
 ///
 /// ```text
 /// A_i = (r_i - mean_g) / (mean_g + epsilon)
 /// ```
 ///
-/// with the mean of the scored rewards of the group `g` of rollout `i`. Exactly 0 for `None`, for a group whose scored rewards are all
-/// equal (none right: nothing is known; all right: nothing is missing), and for a group with one scored rollout.
+/// with the mean of the scored rewards of the group `g` of rollout `i`. Exactly 0 for `None`, for a
+/// group whose scored rewards are all equal, and for a group with one scored rollout.
 ///
-/// MaxRL (arXiv 2602.02710), as in SkyRL and prime-rl: with rewards of 0 and 1 dividing by the share of right answers turns the
-/// gradient of the success probability into that of its logarithm, the likelihood, which does not give up on hard problems.
+/// MaxRL (arXiv 2602.02710), as in SkyRL and prime-rl. With rewards of 0 and 1, dividing by the
+/// share of correct answers turns the gradient of the success probability into that of its
+/// logarithm, which weights hard problems up.
 ///
-/// Token rewards are added to the outcome like elsewhere, but a total below 0 is refused: it is no share of anything.
+/// Token rewards are added to the outcome; a total below 0 is an error.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MaxRl {
@@ -46,8 +47,8 @@ impl AdvantageEstimator for MaxRl {
 
     fn validate_kl_in_reward(&self) -> Result<()> {
         let reason =
-            "it divides by the mean of the group, and a reward less a penalty may be below 0";
-        Err(refused_kl(self.name(), reason))
+            "it divides by the mean of the group, and a reward minus a penalty may be negative";
+        Err(kl_error(self.name(), reason))
     }
 
     fn validate(&self) -> Result<()> {
@@ -55,7 +56,7 @@ impl AdvantageEstimator for MaxRl {
     }
 }
 
-/// `A_i = (r_i - mean_g) / (mean_g + epsilon)`, with rewards, groups and the result `[N]`.
+/// The formula of [`MaxRl`]; `rewards`, `groups` and the result are `[N]`.
 pub(super) fn mean_normalized(
     rewards: &[Option<f64>],
     groups: &[usize],
@@ -74,7 +75,7 @@ pub(super) fn mean_normalized(
         if group.flat {
             return 0.0;
         }
-        // Rewards of 0 and more that are not all equal have a mean above 0.
+        // Non-negative rewards that are not all equal have a mean above 0.
         group.centered(reward) / (group.mean + epsilon)
     })
 }

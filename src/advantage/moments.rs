@@ -1,26 +1,27 @@
-//! Mean and standard deviation, once, in the one way that does not lose small differences.
+//! Mean and standard deviation of rewards, and the checks that the estimators share.
 
 use std::collections::BTreeMap;
 
 use crate::{Error, Result};
 
-/// Mean, spread and size of a handful of numbers.
+/// Mean, standard deviation and count of some numbers.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Moments {
-    /// How many numbers there were, at least 1.
+    /// The count, at least 1.
     pub count: usize,
-    /// Their mean.
+    /// The mean.
     pub mean: f64,
-    /// Their unbiased standard deviation (divisor `count - 1`); 0 for a single number.
+    /// The unbiased standard deviation (divisor `count - 1`); 0 for a single number.
     pub std: f64,
-    /// Whether all of them are the same number. Exact: no tolerance.
+    /// Whether all numbers are equal, without a tolerance.
     pub flat: bool,
 }
 
 impl Moments {
-    /// The moments of `values`; `None` if there are none. `what` names them in the error for a spread that overflows.
+    /// Returns the moments of `values`, or `None` if it is empty. `what` names them in the error
+    /// for a variance that overflows.
     ///
-    /// Two passes: `E[x^2] - mean^2` cancels and leaves noise where the true variance is 0 (the spike of a hand case).
+    /// Two passes: `E[x^2] - mean^2` cancels and leaves noise where the true variance is 0.
     pub fn of(values: &[f64], what: impl FnOnce() -> String) -> Result<Option<Self>> {
         if values.is_empty() {
             return Ok(None);
@@ -30,7 +31,7 @@ impl Moments {
         let low = values.iter().copied().fold(f64::INFINITY, f64::min);
         let high = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         if low == high {
-            // The quotient sum / n of equal numbers need not be that number.
+            // sum / n of equal numbers need not be exactly that number.
             let (mean, std, flat) = (low, 0.0, true);
             return Ok(Some(Self {
                 count,
@@ -96,7 +97,8 @@ pub(super) fn scored_groups(rewards: &[Option<f64>], groups: &[usize]) -> Result
     Ok(all)
 }
 
-/// One advantage per rollout: `advantage(moments of its group, its reward)`, 0 where there is no reward.
+/// Returns one advantage per rollout: `advantage(moments of its group, its reward)`, 0 without a
+/// reward.
 pub(super) fn per_group(
     rewards: &[Option<f64>],
     groups: &[usize],
@@ -117,7 +119,7 @@ pub(super) fn check_rewards(rewards: &[Option<f64>], groups: &[usize]) -> Result
     check_numbers("rewards", rewards)
 }
 
-/// Rejects numbers that are not finite; `None` is not a number and passes.
+/// Rejects numbers that are not finite; `None` passes.
 pub(super) fn check_numbers(what: &str, numbers: &[Option<f64>]) -> Result<()> {
     let broken = |number: &Option<f64>| number.is_some_and(|number| !number.is_finite());
     match numbers.iter().position(broken) {
@@ -130,7 +132,7 @@ pub(super) fn check_numbers(what: &str, numbers: &[Option<f64>]) -> Result<()> {
     }
 }
 
-/// Rejects a slice that has not one entry per rollout.
+/// Rejects a slice that does not have one entry per rollout.
 pub(super) fn check_len(what: &str, got: usize, rollouts: usize) -> Result<()> {
     if got == rollouts {
         return Ok(());
@@ -150,7 +152,7 @@ pub(super) fn check_epsilon(field: &str, epsilon: f64) -> Result<()> {
     Err(Error::config(field, epsilon, "a finite number, 0 or more"))
 }
 
-/// Rejects a floor that is not above 0: without it nothing bounds the advantages of an almost flat group.
+/// Rejects a floor that is not above 0; the floor bounds the advantages of an almost flat group.
 pub(super) fn check_floor(field: &str, floor: f64) -> Result<()> {
     if floor.is_finite() && floor > 0.0 {
         return Ok(());

@@ -1,4 +1,4 @@
-//! Outcome and turn, each standardised within the group.
+//! Outcome and turn rewards, standardised separately within the group: the advantage of MT-GRPO.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,28 +8,32 @@ use super::turn_returns::by_token;
 use super::{AdvantageEstimator, AdvantageInput, Advantages, GroupStatistics};
 use crate::{Error, Result};
 
-/// MT-GRPO: the advantage of the outcome at every token, and that of the own reward at the tokens of a turn.
+/// MT-GRPO: the advantage of the outcome at every token, plus that of the turn reward at the tokens
+/// of the turn.
 ///
-/// With `z` the standardisation within the group (see [`group_normalized`]), `r_k` the reward of turn `k` and `R` the outcome:
+/// With `z` the standardisation within the group (see [`Group`](super::Group)), `r_k` the reward of
+/// turn `k` and `R` the outcome:
 ///
 /// ```text
 /// additive:    A_k = z(R) + coef * z(r_k)     in every turn but the last, A_k = z(R) in the last
 /// cumulative:  A_k = z(r_k + gamma * R)       in every turn but the last, A_k = z(R) in the last
 /// ```
 ///
-/// `z(r_k)` compares rollouts that have a turn after `k`. A rollout of one turn has `z(r_1 + R)`, over the sums of all rollouts of its
-/// group. The paper has two turns, a call of a tool and the answer. MT-GRPO (arXiv 2505.11821).
+/// `z(r_k)` compares rollouts that have a turn after `k`. A rollout of one turn has `z(r_1 + R)`,
+/// over the sums of all rollouts of its group. The paper has two turns, a tool call and the answer.
+/// MT-GRPO (arXiv 2505.11821).
 ///
-/// The sum of the turns' rewards should not be part of the outcome as well: give
-/// [`EpisodeReward`](crate::environment::EpisodeReward) the weight 0. The reward of the last turn is added to the outcome.
+/// The turn rewards should not be part of the outcome as well: give
+/// [`EpisodeReward`](crate::environment::EpisodeReward) the weight 0. The reward of the last turn
+/// is added to the outcome.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MtGrpo {
-    /// How the rewards of a turn and of the outcome go together. Default: additive, with coefficient 1.
+    /// How the turn reward and the outcome are combined. Default: additive, with coefficient 1.
     pub assignment: TurnAssignment,
     /// Added to the standard deviation, 0 or more. Default 1e-4.
     pub epsilon: f64,
-    /// The smallest standard deviation that is divided by, above 0. Default 1e-6.
+    /// The smallest divisor before `epsilon` is added, above 0. Default 1e-6.
     pub floor: f64,
 }
 
@@ -147,6 +151,6 @@ impl AdvantageEstimator for MtGrpo {
     }
 
     fn validate_kl_in_reward(&self) -> Result<()> {
-        super::estimator::refuse_kl_beside_group_std(self.name())
+        super::estimator::reject_kl_with_group_std(self.name())
     }
 }

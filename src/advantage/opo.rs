@@ -1,4 +1,4 @@
-//! The mean weighted by length as the baseline: the advantage of OPO.
+//! Length-weighted group mean: the advantage of OPO.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,16 +12,18 @@ use crate::Result;
 /// A_i = r_i - sum_{j in g} l_j r_j / sum_{j in g} l_j
 /// ```
 ///
-/// over the scored rollouts of the group `g` of rollout `i`, with `l_j` their trained tokens. OPO (arXiv 2505.23585): the baseline of
-/// least variance, if the squared norm of a rollout's gradient grows with its length and nothing else. It is meant for exactly
-/// on-policy updates. verl's `opo` (with `singleton` `score`).
+/// over the scored rollouts of the group `g` of rollout `i`, with `l_j` their numbers of trained
+/// tokens. OPO (arXiv 2505.23585): the minimum-variance baseline if the squared gradient norm of a
+/// rollout is proportional to its length. It is meant for strictly on-policy updates. verl's `opo`
+/// (with `singleton` `score`).
 ///
-/// Exactly 0 for `None`, for a group whose scored rewards are all equal, for a group with one scored rollout, and for a group
-/// without tokens. Rollouts without tokens have no weight in the baseline.
+/// Exactly 0 for `None`, for a group whose scored rewards are all equal, for a group with one
+/// scored rollout, and for a group without tokens. Rollouts without tokens have no weight in the
+/// baseline.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Opo {
-    /// What the only scored rollout of a group gets: 0, or its bare reward. Default 0.
+    /// The advantage of the only scored rollout of a group: 0, or its raw reward. Default 0.
     pub singleton: SingletonGroup,
 }
 
@@ -42,7 +44,7 @@ impl AdvantageEstimator for Opo {
     }
 }
 
-/// `A_i = r_i - sum_{j in g} l_j r_j / sum_{j in g} l_j`, with rewards, groups, lengths and the result `[N]`.
+/// The formula of [`Opo`]; `rewards`, `groups`, `lengths` and the result are `[N]`.
 fn length_weighted(
     rewards: &[Option<f64>],
     groups: &[usize],

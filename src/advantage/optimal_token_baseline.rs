@@ -1,4 +1,4 @@
-//! A baseline for every token, weighted by what the token's gradient is worth.
+//! A baseline for every token, weighted by gradient norm.
 
 use std::collections::BTreeMap;
 
@@ -12,48 +12,57 @@ use super::{AdvantageEstimator, AdvantageInput, Advantages, GroupStatistics, Sin
 use crate::types::PerToken;
 use crate::{Error, Result};
 
-/// The optimal token baseline: the reward still to come, minus a baseline for each column that minimises the variance.
+/// The optimal token baseline: the return, minus a baseline for each column that minimises the
+/// variance.
 ///
 /// ```text
 /// w_t = (1 - 2 pi_t + sum_v pi_v^2) * rho_t^2    the squared norm of the gradient of log pi_t in the logits
-/// W_t = w_1 + ... + w_t                          that of the rollout up to here
+/// W_t = w_1 + ... + w_t                          the same for the rollout up to t
 /// B_t = sum_i G_it W_it / (sum_i W_it + epsilon) over the rollouts of the group that have a token in column t
 /// A_t = G_t - B_t
 /// ```
 ///
-/// with `pi_t` the probability of the token and the sum over the vocabulary (both in [`AdvantageInput::probabilities`]), `rho` the weight
-/// of the sampler correction (1 without), `G` the undiscounted reward still to come, all over the rollout's own tokens.
-/// verl's `optimal_token_baseline` and `tir_optimal_token_baseline`: [`align`](Self::align) is what differs between
-/// them. `returns` is `G`.
+/// with `pi_t` the probability of the token and the sum over the vocabulary (both in
+/// [`AdvantageInput::probabilities`]), `rho` the weight of the sampler correction (1 without one),
+/// `G` the undiscounted return, all over the rollout's trained tokens. verl's
+/// `optimal_token_baseline` and `tir_optimal_token_baseline`, which differ in
+/// [`align`](Self::align). `returns` is `G`.
 ///
 /// - Meant for on-policy updates: `pi` is the policy before the update.
-/// - Where the policy was certain of every token so far, `W` is 0 and so is the baseline: `A = G`, on tokens without a gradient.
-/// - In a group whose rewards are all equal the advantages are 0 only up to `epsilon`, and are `G` in a zeroed tail.
-/// - A rollout without a reward has no part in the baseline and gets 0.
+/// - If the policy was certain of every token so far, `W` and the baseline are 0: `A = G`, on
+///   tokens without a gradient.
+/// - In a group whose rewards are all equal the advantages are 0 only up to `epsilon`, and `G` in a
+///   zeroed tail.
+/// - A rollout without a reward is excluded from the baseline and gets 0.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct OptimalTokenBaseline {
     /// Added to the denominator of the baseline, 0 or more. Default 1e-8, as in verl.
     pub epsilon: f64,
-    /// Whether the baseline is 0 for the part of the longest rollout that no other of its group reaches; there it would be the
-    /// rollout's own return, and the advantage 0. Default true, as in verl.
+    /// Whether the baseline is 0 for the part of the longest rollout that no other of its group
+    /// reaches; otherwise the baseline there is the rollout's own return and the advantage 0.
+    /// Default true, as in verl.
     pub zero_tail: bool,
-    /// Which tokens of a group are compared with each other. Default: those at the same place in the completion.
+    /// Which tokens of a group are compared with each other. Default: those at the same position in
+    /// the completion.
     pub align: Align,
-    /// What the only scored rollout of a group gets: 0, or the bare reward still to come, as in verl. Default 0.
+    /// The advantage of the only scored rollout of a group: 0, or the raw return, as in verl.
+    /// Default 0.
     pub singleton: SingletonGroup,
 }
 
-/// What the columns of [`OptimalTokenBaseline`] are. The same, unless there are observations between the trained tokens.
+/// The columns of [`OptimalTokenBaseline`]. The variants differ only if there are observations
+/// between the trained tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Align {
-    /// Tokens at the same place in their completions, observations counted: verl's `optimal_token_baseline`. Where that
-    /// is comes from [`AdvantageInput::positions`]. verl counts the zeroed tail from the number of trained tokens all the same.
+    /// Tokens at the same position in their completions, observations included: verl's
+    /// `optimal_token_baseline`. Positions come from [`AdvantageInput::positions`]. As in verl, the
+    /// zeroed tail still starts at the number of trained tokens.
     #[default]
     Position,
-    /// The `n`th trained tokens: verl's `tir_optimal_token_baseline` for reasoning with tools. A rollout without trained tokens
-    /// is not a member of its group.
+    /// The `n`th trained tokens: verl's `tir_optimal_token_baseline` for reasoning with tools. A
+    /// rollout without trained tokens does not count as a member of its group.
     TrainedToken,
 }
 
@@ -80,7 +89,7 @@ impl AdvantageEstimator for OptimalTokenBaseline {
             return Err(Error::config(
                 "probabilities",
                 "absent",
-                "log-probs and sums of squared probabilities: `optimal_token_baseline` weighs each token by them",
+                "log-probs and sums of squared probabilities: `optimal_token_baseline` weights each token by them",
             ));
         };
         let returns = returns_to_go(input, 1.0)?;
@@ -153,7 +162,7 @@ impl AdvantageEstimator for OptimalTokenBaseline {
     }
 }
 
-/// `W_t` of one rollout.
+/// Returns `W_t` of one rollout.
 fn running_weights(probabilities: &Probabilities, rollout: usize) -> Vec<f64> {
     let log_probs = &probabilities.log_probs[rollout];
     let squares = &probabilities.sum_pi_squared[rollout];
@@ -172,7 +181,8 @@ fn running_weights(probabilities: &Probabilities, rollout: usize) -> Vec<f64> {
         .collect()
 }
 
-/// The one longest rollout of a group and the length of the second longest; `None` if several are the longest.
+/// Returns the longest rollout of a group and the length of the second longest; `None` if several
+/// are longest.
 fn tail(group: &[usize], lengths: &[usize]) -> Option<(usize, usize)> {
     let mut by_length: Vec<usize> = group.to_vec();
     by_length.sort_by_key(|i| std::cmp::Reverse(lengths[*i]));

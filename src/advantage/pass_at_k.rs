@@ -1,31 +1,35 @@
-//! Only the best counts: an advantage for pass@k.
+//! Only the best of a group is reinforced: an advantage for pass@k.
 
 use serde::{Deserialize, Serialize};
 
-use super::estimator::refuse_kl_beside_group_std;
+use super::estimator::reject_kl_with_group_std;
 use super::moments::{check_epsilon, check_floor, scored_groups};
 use super::{AdvantageEstimator, AdvantageInput, Advantages};
 use crate::Result;
 
-/// An advantage for the best of a group: only the best rollout is reinforced, by its lead over the second.
+/// An advantage for pass@k: only the best rollout of a group is reinforced, by its margin over the
+/// second best.
 ///
 /// ```text
 /// A_i = (r_i - max_{j in g, j != i} r_j) / (max(std_g, floor) + epsilon)    for the best rollout of a group, 0 for the others
 /// ```
 ///
-/// This is the marginal contribution to the maximum over the group: without the best rollout the group would have had its second
-/// best. Exactly 0 for `None`, where several are the best, and for a group with one scored rollout (verl raises an error there).
+/// This is the marginal contribution of the best rollout to the maximum of the group. Exactly 0 for
+/// `None`, if several rollouts tie for the best, and for a group with one scored rollout (verl
+/// raises an error).
 ///
-/// *Optimizing Language Models for Inference Time Objectives using Reinforcement Learning* (arXiv 2503.19595), with `k` the size of the group;
-/// verl's `grpo_passk`. With a reward of 0 and 1 it teaches only from groups with exactly one right answer.
+/// *Optimizing Language Models for Inference Time Objectives using Reinforcement Learning* (arXiv
+/// 2503.19595), with `k` the size of the group; verl's `grpo_passk`. With rewards of 0 and 1, only
+/// groups with exactly one correct answer have a gradient.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PassAtK {
-    /// Whether the lead is divided by the standard deviation of the group. Default true, as in verl.
+    /// Whether the margin is divided by the standard deviation of the group. Default true, as in
+    /// verl.
     pub normalize: bool,
     /// Added to the standard deviation, 0 or more. Default 1e-6, as in verl.
     pub epsilon: f64,
-    /// The smallest standard deviation that is divided by, above 0. Default 1e-6.
+    /// The smallest divisor before `epsilon` is added, above 0. Default 1e-6.
     pub floor: f64,
 }
 
@@ -51,7 +55,7 @@ impl AdvantageEstimator for PassAtK {
 
     fn validate_kl_in_reward(&self) -> Result<()> {
         match self.normalize {
-            true => refuse_kl_beside_group_std(self.name()),
+            true => reject_kl_with_group_std(self.name()),
             false => Ok(()),
         }
     }
@@ -78,7 +82,8 @@ impl PassAtK {
     }
 }
 
-/// The best rollout of a group and its lead over the second best; `None` for a single one.
+/// Returns the best rollout of a group and its margin over the second best; `None` for a single
+/// rollout.
 fn max_minus_second(mut rollouts: Vec<(usize, f64)>) -> Option<(usize, f64)> {
     rollouts.sort_by(|a, b| b.1.total_cmp(&a.1));
     match rollouts[..] {

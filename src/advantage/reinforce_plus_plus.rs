@@ -1,4 +1,4 @@
-//! No baseline but the batch: the advantage of REINFORCE++.
+//! Returns whitened over the batch: the advantage of REINFORCE++.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,18 +9,20 @@ use super::{AdvantageEstimator, AdvantageInput, Advantages, GroupStatistics};
 use crate::Result;
 use crate::types::PerToken;
 
-/// The advantage of REINFORCE++: the reward still to come, whitened over all tokens of the batch.
+/// The advantage of REINFORCE++: returns, whitened over all tokens of the batch.
 ///
 /// ```text
-/// G_t = r_t + gamma * G_{t+1}            over the rollout's own tokens, the outcome paid at the last
+/// G_t = r_t + gamma * G_{t+1}            over the rollout's trained tokens, the outcome added at the last
 /// A_t = (G_t - mean) / sqrt(var + whiten_epsilon)
 /// ```
 ///
-/// with the mean and the unbiased variance over all tokens of all scored rollouts. REINFORCE++ (arXiv 2501.03262), as
-/// in verl: it skips observations, where SkyRL starts anew after each. `returns` is `G` from before the whitening.
+/// with the mean and the unbiased variance over all tokens of all scored rollouts. REINFORCE++
+/// (arXiv 2501.03262), as in verl: observations are skipped, where SkyRL restarts the sum after
+/// each. `returns` is `G` before whitening.
 ///
-/// Groups play no part: one completion of each prompt is enough, and the difficulty of a prompt stays in the advantage.
-/// [`ReinforcePlusPlusBaseline`](super::ReinforcePlusPlusBaseline) takes it out. Token rewards are paid where they stand; the paper puts its KL penalty there.
+/// Groups are not used: one completion per prompt is enough, and the difficulty of a prompt stays
+/// in the advantage; [`ReinforcePlusPlusBaseline`](super::ReinforcePlusPlusBaseline) removes it.
+/// Token rewards are added at their tokens; the paper puts its KL penalty there.
 ///
 /// ```
 /// use rlvr::advantage::{AdvantageEstimator, AdvantageInput, ReinforcePlusPlus};
@@ -35,7 +37,7 @@ use crate::types::PerToken;
 pub struct ReinforcePlusPlus {
     /// Discount per token, in `[0, 1]`. Default 1.
     pub gamma: f64,
-    /// Whether the advantages are whitened. Default true; without, this is plain REINFORCE.
+    /// Whether the advantages are whitened. Default true; false is plain REINFORCE.
     pub whiten: bool,
     /// Added to the variance when whitening, 0 or more. Default 1e-8, as in verl.
     pub whiten_epsilon: f64,
@@ -81,7 +83,8 @@ impl AdvantageEstimator for ReinforcePlusPlus {
     }
 }
 
-/// `[N][lengths[i]]` The discounted reward still to come at each token of checked input; zeros where there is no score.
+/// Returns the discounted return `[N][lengths[i]]` at each token of checked input; zeros without a
+/// score.
 pub(super) fn returns_to_go(input: &AdvantageInput, gamma: f64) -> Result<PerToken> {
     let row = |(rollout, length): (usize, &usize)| match input.paid(rollout) {
         Some(rewards) => discounted_returns(&rewards, gamma),

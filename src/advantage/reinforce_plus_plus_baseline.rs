@@ -1,4 +1,4 @@
-//! Group mean, then the batch: the advantage of REINFORCE++ with a baseline.
+//! Group mean, then whitening over the batch: the advantage of REINFORCE++-baseline.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,27 +7,30 @@ use super::whiten::whiten_scored;
 use super::{AdvantageEstimator, AdvantageInput, Advantages, GroupMean, SingletonGroup};
 use crate::Result;
 
-/// The advantage of REINFORCE++-baseline: rewards minus the mean of their group, whitened over all tokens of the batch.
+/// The advantage of REINFORCE++-baseline: rewards minus the mean of their group, whitened over all
+/// tokens of the batch.
 ///
 /// ```text
 /// d_i     = r_i - mean_g
 /// A_{i,t} = (d_i - mean) / sqrt(var + whiten_epsilon)
 /// ```
 ///
-/// with the mean and the unbiased variance over all *tokens* of all scored rollouts: a long rollout weighs more than a short
-/// one, and the mean need not be 0. REINFORCE++ (arXiv 2501.03262), as verl's `reinforce_plus_plus_baseline` (with `singleton`
-/// `score`). [`LitePpo`](super::LitePpo) divides by the standard deviation of the rollouts' rewards instead.
+/// with the mean and the unbiased variance over all *tokens* of all scored rollouts: rollouts count
+/// in proportion to their length, and the mean need not be 0. REINFORCE++ (arXiv 2501.03262), as
+/// verl's `reinforce_plus_plus_baseline` (with `singleton` `score`). [`LitePpo`](super::LitePpo)
+/// divides by the standard deviation of the rollout rewards instead.
 ///
-/// Because the whitening shifts by the mean over tokens, a group whose rewards are all equal gets the same small number on
-/// every token, which is not exactly 0. NeMo-RL's variant divides by the biased variance.
+/// Whitening shifts by the mean over tokens, so a group whose rewards are all equal gets the same
+/// small number at every token, not exactly 0. NeMo-RL's variant divides by the biased variance.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ReinforcePlusPlusBaseline {
-    /// Whether the advantages are whitened. Default true; without, this is [`GroupMean`].
+    /// Whether the advantages are whitened. Default true; false is [`GroupMean`].
     pub whiten: bool,
     /// Added to the variance when whitening, 0 or more. Default 1e-8, as in verl.
     pub whiten_epsilon: f64,
-    /// What the only scored rollout of a group has before the whitening: 0, or its bare reward. Default 0.
+    /// The advantage of the only scored rollout of a group before whitening: 0, or its raw reward.
+    /// Default 0.
     pub singleton: SingletonGroup,
 }
 

@@ -1,4 +1,4 @@
-//! The greedy completion as the baseline: the advantage of ReMax.
+//! Greedy completion as the baseline: the advantage of ReMax.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,20 +6,21 @@ use super::reinforce_plus_plus::returns_to_go;
 use super::{AdvantageEstimator, AdvantageInput, Advantages, GroupStatistics};
 use crate::{Error, Result};
 
-/// The advantage of ReMax: the reward still to come, minus what the greedy completion of the same prompt got.
+/// The advantage of ReMax: the return, minus the reward of the greedy completion of the same
+/// prompt.
 ///
 /// ```text
 /// A_t = sum_{s >= t} r_s - b
 /// ```
 ///
-/// with `b` the rollout's entry in [`AdvantageInput::baselines`]. ReMax (arXiv 2310.10505, algorithm 1); verl's `remax`. `returns` is
-/// the reward to go. It has no settings.
+/// with `b` the rollout's entry in [`AdvantageInput::baselines`]. ReMax (arXiv 2310.10505,
+/// algorithm 1); verl's `remax`. `returns` is the undiscounted return. It has no settings.
 ///
-/// The baseline does not depend on the rollout, so the gradient is unbiased, and one completion of each prompt is enough: what it
-/// costs is one greedy completion more. Token rewards are paid where they stand, and are not in the baseline: a KL penalty on
-/// the tokens shifts all advantages down.
+/// The baseline does not depend on the rollout, so the gradient is unbiased and one completion per
+/// prompt is enough; the cost is one more, greedy completion. Token rewards are added at their
+/// tokens and are not part of the baseline: a KL penalty on the tokens shifts all advantages down.
 ///
-/// A rollout whose baseline could not be given gets 0, like one without a reward.
+/// A rollout without a baseline gets 0, as does one without a reward.
 ///
 /// ```
 /// use rlvr::advantage::{AdvantageEstimator, AdvantageInput, Remax};
@@ -43,7 +44,7 @@ impl AdvantageEstimator for Remax {
             return Err(Error::config(
                 "baselines",
                 "absent",
-                "a reward of the greedy completion for each rollout: `remax` compares with it",
+                "the reward of the greedy completion for each rollout, the baseline of `remax`",
             ));
         };
         let returns = returns_to_go(input, 1.0)?;

@@ -1,9 +1,10 @@
-//! The reward still to come at each token.
+//! Discounted returns.
 
 use super::moments::check_unit;
 use crate::{Error, Result};
 
-/// `G_t = r_t + gamma * G_{t+1}`, with `G = 0` after the last token; `rewards` and the result are `[T]`.
+/// Computes `G_t = r_t + gamma * G_{t+1}`, with `G = 0` after the last token; `rewards` and the
+/// result are `[T]`.
 pub(super) fn discounted_returns(rewards: &[f64], gamma: f64) -> Result<Vec<f64>> {
     check_unit("gamma", gamma)?;
     let mut returns = vec![0.0; rewards.len()];
@@ -16,7 +17,7 @@ pub(super) fn discounted_returns(rewards: &[f64], gamma: f64) -> Result<Vec<f64>
     Ok(returns)
 }
 
-/// Rejects a slice that has not one entry per token.
+/// Rejects a slice that does not have one entry per token.
 pub(super) fn check_tokens(what: &str, got: usize, tokens: usize) -> Result<()> {
     if got == tokens {
         return Ok(());
@@ -28,7 +29,7 @@ pub(super) fn check_tokens(what: &str, got: usize, tokens: usize) -> Result<()> 
     ))
 }
 
-/// Rejects a result that is not finite, which only input that is not finite, or too large to be added up, can give.
+/// Rejects a result that is not finite: the input was not finite, or its sum overflowed.
 pub(super) fn check_finite(what: &str, numbers: &[f64]) -> Result<()> {
     match numbers.iter().position(|x| !x.is_finite()) {
         None => Ok(()),

@@ -1,26 +1,29 @@
-//! A rollout that has nothing to be compared with.
+//! The advantage of the only scored rollout of a group.
 
 use serde::{Deserialize, Serialize};
 
 use super::moments::scored_groups;
 use crate::Result;
 
-/// What becomes of the only scored rollout of its group.
+/// The advantage of a rollout that is the only scored one of its group.
 ///
-/// The frameworks disagree: TRL refuses groups of one, NeMo-RL, prime-rl, SkyRL's RLOO and verl's `rloo_vectorized` give 0, while verl's
-/// `grpo`, `rloo`, `opo`, `gpg` and `reinforce_plus_plus_baseline` take the mean as 0 and the standard deviation as 1.
+/// Frameworks differ: TRL raises an error for groups of one; NeMo-RL, prime-rl, SkyRL's RLOO and
+/// verl's `rloo_vectorized` give 0; verl's `grpo`, `rloo`, `opo`, `gpg` and
+/// `reinforce_plus_plus_baseline` take the mean as 0 and the standard deviation as 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SingletonGroup {
-    /// Its advantage is 0: without a comparison there is no better and no worse. The default.
+    /// The advantage is 0. The default.
     #[default]
     Zero,
-    /// Its baseline is 0: the advantage is its bare score, as in verl. Reinforces every rollout of positive reward.
+    /// The baseline is 0 and the advantage the raw score, as in verl. Reinforces every rollout with
+    /// a positive reward.
     Score,
 }
 
 impl SingletonGroup {
-    /// Puts `scale * reward` where the convention asks for the bare score; everything else stays.
+    /// With [`Score`](Self::Score), sets the advantage of single scored rollouts to
+    /// `scale * reward`.
     pub(super) fn apply(
         self,
         mut advantages: Vec<f64>,

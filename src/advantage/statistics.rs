@@ -1,29 +1,33 @@
-//! How the scores of a batch are spread: is there anything to learn from?
+//! The spread of a batch's scores over its groups.
 
 use serde::{Deserialize, Serialize};
 
 use super::moments::{members, scored_groups};
 use crate::Result;
 
-/// How the scores of a batch were spread over its groups: is there anything to learn from?
+/// The spread of a batch's scores over its groups.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct GroupStatistics {
     /// Groups in the batch, with or without a scored rollout.
     pub groups: usize,
     /// Groups with at least one scored rollout.
     pub scored_groups: usize,
-    /// Groups with at least one scored rollout, all of whose scores are equal: they teach nothing. A group with a single
-    /// scored rollout is one of them.
+    /// Groups with at least one scored rollout whose scores are all equal: they give no gradient. A
+    /// group with a single scored rollout counts as one.
     pub zero_std_groups: usize,
-    /// Rollouts that could not be scored.
+    /// Rollouts without a score.
     pub unscored: usize,
-    /// The unbiased standard deviation of the scores within a group, averaged over the groups with two or more scored
-    /// rollouts; 0 if there is no such group.
+    /// The unbiased standard deviation of the scores within a group, averaged over the groups with
+    /// two or more scored rollouts; 0 if there is no such group.
     pub mean_std: f64,
 }
 
 impl GroupStatistics {
-    /// The statistics of `scores` `[N]` in `groups` `[N]`.
+    /// Computes the statistics of `scores` `[N]` in `groups` `[N]`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`](crate::Error::Shape) for slices of different lengths,
+    /// [`Error::Config`](crate::Error::Config) for a score that is not finite.
     pub fn of(scores: &[Option<f64>], groups: &[usize]) -> Result<Self> {
         let scored = scored_groups(scores, groups)?;
         let spread: Vec<f64> = scored
@@ -40,7 +44,8 @@ impl GroupStatistics {
         })
     }
 
-    /// `zero_std_groups / scored_groups`, TRL's `frac_reward_zero_std`; `None` if nothing was scored.
+    /// Returns `zero_std_groups / scored_groups`, TRL's `frac_reward_zero_std`; `None` if nothing
+    /// was scored.
     pub fn frac_zero_std(&self) -> Option<f64> {
         let share = self.zero_std_groups as f64 / self.scored_groups as f64;
         (self.scored_groups > 0).then_some(share)

@@ -1,4 +1,4 @@
-//! The reward still to come at each turn, less that of the others.
+//! The return at each turn, minus that of the other rollouts.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,20 +8,22 @@ use super::{AdvantageEstimator, AdvantageInput, Advantages, GroupStatistics};
 use crate::Result;
 use crate::types::PerToken;
 
-/// Credit to turns: the discounted reward still to come, with the others of the group as baseline.
+/// Turn-level credit: the discounted return at each turn, with the other rollouts of the group as
+/// baseline.
 ///
 /// ```text
 /// G_i,k = sum_{j >= k} gamma^(j - k) r_i,j + gamma^(K_i - 1 - k) R_i
 /// A_i,k = G_i,k - mean over the other rollouts j of the group of G_j,k
 /// ```
 ///
-/// for turn `k` of rollout `i`, which has `K_i` turns with rewards `r` and the outcome `R`; `G_j,k = 0` where rollout `j` has ended
-/// before turn `k`. Every token of a turn has the advantage of its turn.
+/// for turn `k` of rollout `i`, which has `K_i` turns with rewards `r` and the outcome `R`;
+/// `G_j,k = 0` if rollout `j` ended before turn `k`. Every token has the advantage of its turn.
 ///
-/// The baseline does not depend on the rollout itself, so that the gradient is unbiased. (A mean over the rollouts that reached turn `k`,
-/// the rollout itself included, rewards or penalises taking another turn.) A group with one scored rollout has advantages of 0.
+/// The baseline does not depend on the rollout itself, so the gradient is unbiased. (A mean over
+/// the rollouts that reached turn `k`, including the rollout itself, would reward or penalise
+/// taking another turn.) A group with one scored rollout has advantages of 0.
 ///
-/// The sum of the turns' rewards should not be part of the outcome as well: give
+/// The turn rewards should not be part of the outcome as well: give
 /// [`EpisodeReward`](crate::environment::EpisodeReward) the weight 0.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -60,7 +62,7 @@ impl AdvantageEstimator for TurnReturns {
                     let own = returns[i][k];
                     let others = scored.iter().filter(|&&j| j != i);
                     let mut others = others.map(|&j| returns[j].get(k).copied().unwrap_or(0.0));
-                    // Exactly 0 where all are equal: their mean need not be that number.
+                    // Exactly 0 if all are equal: their mean need not be exactly that number.
                     if others.clone().all(|other| other == own) {
                         continue;
                     }
@@ -82,7 +84,8 @@ impl AdvantageEstimator for TurnReturns {
     }
 }
 
-/// `[N][K_i]` The discounted reward still to come at each turn, the outcome at the last; empty without a score.
+/// Returns the discounted return `[N][K_i]` at each turn, the outcome added at the last; empty
+/// without a score.
 pub(super) fn turn_returns(
     input: &AdvantageInput,
     scores: &[Option<f64>],
@@ -102,7 +105,7 @@ pub(super) fn turn_returns(
     rows.collect()
 }
 
-/// The advantage of each turn at all of its tokens.
+/// Repeats the advantage of each turn at its tokens.
 pub(super) fn by_token(input: &AdvantageInput, advantages: &[Vec<f64>]) -> PerToken {
     let turns = input.credited();
     let row = |(turns, advantages): (&Vec<super::TurnCredit>, &Vec<f64>)| {

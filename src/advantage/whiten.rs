@@ -1,27 +1,32 @@
-//! Mean 0 and variance 1 over the tokens of a batch.
+//! Whitening: mean 0 and variance 1 over the tokens of a batch.
 
 use super::moments::{Moments, check_epsilon};
 use crate::types::PerToken;
 use crate::{Error, Result};
 
-/// `x <- (x - mean) / sqrt(var + epsilon)`, in place, with the moments of all tokens of all rows together.
+/// Whitens `rows` in place, over all tokens of all rows together.
 ///
-/// `rows` are `[N][T_i]` and may differ in length. `var` is unbiased (divisor `n - 1`). With `shift_mean = false` the mean is put back afterwards: `(x - mean) / sqrt(var + epsilon) + mean`, which
-/// is how rewards are whitened when their sign must keep its meaning. verl's and TRL's `masked_whiten` (`epsilon` 1e-8), one of
-/// the choices compared by Andrychowicz et al. (arXiv 2006.05990).
+/// ```text
+/// x <- (x - mean) / sqrt(var + epsilon)
+/// ```
 ///
-/// A long row weighs more than a short one here, by its tokens.
+/// `rows` are `[N][T_i]` and may differ in length. `var` is unbiased (divisor `n - 1`). With
+/// `shift_mean = false` the mean is added back: `(x - mean) / sqrt(var + epsilon) + mean`, which is
+/// usual for rewards, whose sign carries meaning. verl's and TRL's `masked_whiten` (`epsilon`
+/// 1e-8), one of the choices compared by Andrychowicz et al. (arXiv 2006.05990).
 ///
-/// Where the tokens are all equal, or there is only one, the variance is 0 or undefined: they are centred and not
-/// scaled, which makes them exactly 0 (or leaves them as they are with `shift_mean = false`). verl raises an error there.
+/// A row counts in proportion to its number of tokens.
+///
+/// If all tokens are equal, or there is only one, they are centred and not scaled: the result is
+/// exactly 0 (or unchanged with `shift_mean = false`). verl raises an error in that case.
 ///
 /// # Errors
 ///
-/// A negative `epsilon`, a token that is not finite. `rows` are then unchanged.
+/// Returns an error for a negative `epsilon` or a token that is not finite; `rows` are then
+/// unchanged.
 ///
 /// ```
 /// use rlvr::advantage::whiten;
-///
 /// use rlvr::types::PerToken;
 ///
 /// let mut rows = PerToken::from(vec![vec![5.5], vec![1.5]]);
@@ -62,7 +67,7 @@ fn whiten_where(
         return Ok(());
     };
     let std = (moments.std * moments.std + epsilon).sqrt();
-    // Squares of differences below 1e-162 underflow: such a batch is flat for every purpose.
+    // Squares of differences below 1e-162 underflow to 0; such a batch counts as flat.
     let scale = if std > 0.0 { 1.0 / std } else { 0.0 };
     let shift = if shift_mean { 0.0 } else { moments.mean };
     for (_, row) in rows.rows_mut().enumerate().filter(|(i, _)| included(*i)) {

@@ -1,4 +1,4 @@
-//! Plays the episodes of a step together.
+//! The loop of generation and environment steps.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -15,20 +15,21 @@ use crate::rollout::{GenerationConfig, GenerationRequest, Question, RolloutEngin
 use crate::types::{RewardOutcome, RolloutBuffer, RolloutGroup};
 use crate::{Error, Result};
 
-/// The limits of an episode.
+/// The limits of an [`AgentLoop`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AgentLoopConfig {
-    /// The most replies. Default 8.
+    /// The maximum number of replies. Default: 8.
     pub max_turns: usize,
-    /// The most tokens after the prompt, observations included. Default: what the policy's positions allow. A single reply is
-    /// limited by [`GenerationConfig::max_new_tokens`] as well.
+    /// The maximum number of tokens after the prompt, including observations. A single reply is
+    /// also limited by [`GenerationConfig::max_new_tokens`]. Default: the policy's positions.
     pub max_tokens: Option<usize>,
-    /// The most tokens of one observation's message; what is beyond is cut, and a note says so. Default: no limit.
+    /// The maximum number of tokens of one message of an observation. A longer message is truncated
+    /// and ends with a note. Default: no limit.
     pub max_observation_tokens: Option<usize>,
-    /// How long one call of the environment may take. Default 30 s.
+    /// The time limit of one call of the environment. Default: 30 s.
     pub time_limit: Duration,
-    /// The most calls of the environment at the same time. Default 16.
+    /// The maximum number of concurrent calls of the environment. Default: 16.
     pub threads: usize,
 }
 
@@ -45,10 +46,10 @@ impl Default for AgentLoopConfig {
 }
 
 impl AgentLoopConfig {
-    /// Rejects invalid settings.
+    /// Checks the settings.
     ///
     /// # Errors
-    /// [`Error::Config`] naming the field, its value and what would be right.
+    /// Returns [`Error::Config`] with the field, its value and the expected range.
     pub fn validate(&self) -> Result<()> {
         for (field, value) in [
             ("max_turns", Some(self.max_turns)),
@@ -65,26 +66,60 @@ impl AgentLoopConfig {
             }
         }
         if self.time_limit.is_zero() {
-            return Err(Error::config("agent_loop.time_limit", "0 s", "more"));
+            return Err(Error::config(
+                "agent_loop.time_limit",
+                "0 s",
+                "more than 0 s",
+            ));
         }
         Ok(())
     }
 }
 
-/// An environment and its limits: how problems are answered in several turns.
+/// Plays episodes of an environment, within limits.
 ///
-/// Rounds: every episode that goes on is answered by the generator in one batch; then all of them take a step, in parallel.
-/// An episode that ends leaves the rounds. The first replies draw their randomness where single completions do, at
-/// `[address.., sample]`; later ones at `[address.., sample, turn]`. What a rollout becomes does not depend on its
-/// neighbours.
+/// In each round, the replies of all running episodes are generated in one batch; then all episodes
+/// take a step in parallel. The first replies draw from the random stream of single completions,
+/// `[address.., sample]`; later ones from `[address.., sample, turn]`. A rollout does not depend on
+/// the others.
 ///
-/// An episode ends when the environment says so, or at the first limit: a reply that is cut off ([`EpisodeEnd::Length`]), the most turns, or an
-/// observation that leaves no room for another reply, which is then dropped ([`EpisodeEnd::ContextFull`]). [`EpisodeEnd`] says which:
-/// a truncated episode is not a finished one.
+/// An episode ends when the environment ends it, or at the first limit: a reply that is cut off
+/// ([`EpisodeEnd::Length`]), the maximum number of turns ([`EpisodeEnd::MaxTurns`]), or an
+/// observation that leaves no room for another reply ([`EpisodeEnd::ContextFull`]); this
+/// observation is dropped. [`EpisodeEnd`] distinguishes truncated from completed episodes.
 ///
-/// [`EpisodeEnd`]: super::EpisodeEnd
-/// [`EpisodeEnd::Length`]: super::EpisodeEnd::Length
-/// [`EpisodeEnd::ContextFull`]: super::EpisodeEnd::ContextFull
+/// ```
+/// use burn::tensor::Device;
+/// use rlvr::environment::tools::{Calculator, ReplyParser, ToolSet};
+/// use rlvr::environment::{AgentLoop, AgentLoopConfig, ToolEnvironment};
+/// use rlvr::policy::causal::CausalConfig;
+/// use rlvr::prompt::{CharTokenizer, Tokenizer};
+/// use rlvr::rollout::{GenerationConfig, LocalEngine, Question};
+/// use rlvr::types::Problem;
+///
+/// # fn main() -> rlvr::Result<()> {
+/// # #[cfg(feature = "flex")] {
+/// let tools = ToolSet::new().with(Calculator)?;
+/// let environment = ToolEnvironment::new(tools, ReplyParser::named("hermes")?);
+/// let agent_loop = AgentLoop::new(environment.without_description())
+///     .with_config(AgentLoopConfig { max_turns: 4, ..AgentLoopConfig::default() })?;
+/// // A trainer takes it as `Trainer::builder(..).agent_loop(agent_loop)`. By hand:
+/// let tokenizer = CharTokenizer::new("0123456789+=", &[])?;
+/// let policy = CausalConfig::new(tokenizer.vocab_size()).init(0, &Device::flex().autodiff())?;
+/// let question = Question::new(Problem::new("1+1=", "2"), &tokenizer, 4, [0, 0])?;
+/// let config = GenerationConfig::new(8, tokenizer.stop_tokens());
+/// let rollouts =
+///     agent_loop.run(&mut LocalEngine, &policy, 0, &tokenizer, &[question], &config)?;
+/// assert!(rollouts.rollouts().all(|rollout| rollout.episode.is_some()));
+/// # }
+/// # Ok(())
+/// # }
+/// ```
+///
+/// [`EpisodeEnd`]: crate::types::EpisodeEnd
+/// [`EpisodeEnd::Length`]: crate::types::EpisodeEnd::Length
+/// [`EpisodeEnd::MaxTurns`]: crate::types::EpisodeEnd::MaxTurns
+/// [`EpisodeEnd::ContextFull`]: crate::types::EpisodeEnd::ContextFull
 #[doc(alias("environment_factory", "rollout_func"))]
 #[derive(Clone)]
 pub struct AgentLoop {
@@ -93,11 +128,11 @@ pub struct AgentLoop {
     pool: Pool,
 }
 
-/// The number of abandoned calls from which on no new one is started.
+/// The number of abandoned calls at which no new call is started.
 const MAX_ABANDONED: usize = 64;
 
 impl AgentLoop {
-    /// Episodes of `environment` under the default limits.
+    /// Creates a loop for `environment` with the default limits.
     pub fn new(environment: impl Environment) -> Self {
         Self {
             environment: Arc::new(environment),
@@ -111,10 +146,10 @@ impl AgentLoop {
         &self.config
     }
 
-    /// The same with other limits.
+    /// Sets the limits.
     ///
     /// # Errors
-    /// If a limit is invalid.
+    /// Returns an error if a limit is invalid; see [`AgentLoopConfig::validate`].
     pub fn with_config(mut self, config: AgentLoopConfig) -> Result<Self> {
         config.validate()?;
         self.config = config;
@@ -122,17 +157,18 @@ impl AgentLoop {
     }
 
     /// The environment.
-    pub fn environment(&self) -> &dyn Environment {
+    pub(crate) fn environment(&self) -> &dyn Environment {
         self.environment.as_ref()
     }
 
-    /// The policy's episodes for every question, as groups of rollouts that are not yet scored.
+    /// Plays episodes for every question, and returns groups of rollouts that are not yet scored.
     ///
-    /// The prompt of a question is not read: the environment says what stands before the first reply. A sample whose episode
-    /// could not be opened is missing from its group.
+    /// The encoded prompt of a question is not used: the environment determines the messages before
+    /// the first reply. A sample whose episode could not be opened is missing from its group.
     ///
     /// # Errors
-    /// If generation fails, a text cannot be encoded or decoded, samples of a problem open differently, or no episode could be opened.
+    /// Returns an error if generation fails, a text cannot be encoded or decoded, samples of a
+    /// problem open differently, or no episode could be opened.
     pub fn run<M: PolicyModel>(
         &self,
         engine: &mut dyn RolloutEngine<M>,
@@ -152,7 +188,7 @@ impl AgentLoop {
             if asked.is_empty() {
                 break;
             }
-            // One batch for each length limit: most replies have the same.
+            // One batch per length limit; most replies have the same limit.
             let mut limits: Vec<usize> = asked.iter().map(|asked| asked.max_new_tokens).collect();
             limits.sort_unstable();
             limits.dedup();
@@ -172,7 +208,7 @@ impl AgentLoop {
                 for (asked, completions) in together.into_iter().zip(answers) {
                     for &(player, sample) in &asked.players {
                         if let Some(completion) = completions.get(sample) {
-                            players[player].hear(completion, tokenizer, version)?;
+                            players[player].add_reply(completion, tokenizer, version)?;
                         }
                     }
                 }
@@ -228,7 +264,7 @@ impl AgentLoop {
                                 "samples of one problem open differently: {:?}",
                                 asked.problem.prompt
                             ),
-                            "the same messages and tools for all of them: their seed is the same",
+                            "the same messages and tools for all of them, since they have the same seed",
                         ));
                     }
                     players.push(player);
@@ -242,14 +278,14 @@ impl AgentLoop {
         match failure {
             Some(reason) if players.is_empty() => Err(Error::config(
                 format!("environment `{}`", self.environment.name()),
-                format!("no episode could be opened; first: {reason}"),
-                "an environment that opens",
+                format!("no episode could be opened; first error: {reason}"),
+                "an environment that opens at least one episode",
             )),
             _ => Ok(players),
         }
     }
 
-    /// Every player that was answered takes a step.
+    /// Steps every episode that has a new reply.
     fn step(&self, players: &mut [Player]) {
         let waiting: Vec<usize> = (0..players.len())
             .filter(|&i| players[i].is_waiting())
@@ -282,7 +318,8 @@ impl AgentLoop {
         }
     }
 
-    /// The results of `job(0)`, `job(1)` and so on, each under the time limit; a panic or a time-out is an error.
+    /// Runs `job(0)` to `job(count - 1)` in parallel, each within the time limit. A panic or a
+    /// timeout is an error.
     fn parallel<T: Send + 'static>(
         &self,
         count: usize,
@@ -323,7 +360,8 @@ impl AgentLoop {
     }
 }
 
-/// What is asked of the generator in this round. Before the first reply the samples of a problem share a request.
+/// Returns the requests of this round. For the first reply, the samples of a problem share a
+/// request.
 fn ask(players: &[Player], questions: &[Question]) -> Vec<Asked> {
     let mut asked: Vec<Asked> = Vec::new();
     for (index, player) in players.iter().enumerate() {

@@ -1,25 +1,27 @@
-//! What an environment is.
+//! The traits and types of an environment.
 
 use std::collections::BTreeMap;
 
 use crate::types::{FinishReason, Message, Problem};
 
-/// Why an environment could not do its work. Every error type, `String` and `&str` convert into it.
+/// The error of an environment. Every error type, `String` and `&str` convert into it.
 ///
-/// It costs the one rollout, which is not learned from. What the policy did wrong is no such error: a malformed call or
-/// an illegal move is an observation, and perhaps a reward.
+/// It fails one rollout, which is excluded from training. A mistake of the policy, such as a
+/// malformed call or an illegal move, is not an error: return an observation, and optionally a
+/// reward.
 pub type EnvironmentError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Opens episodes: a game, a set of tools, a simulated user.
+/// An environment that opens episodes, such as a game, a set of tools or a simulated user.
 ///
 /// # Contract
-/// - **Seeded.** Everything random in an episode comes from `seed`. All samples of a problem in a step have the same seed and must
-///   open with the same messages and tools, since they are compared with each other.
-/// - **Shared.** Episodes are opened and stepped from several threads at once.
-/// - **Bounded.** A call that passes the [time limit](super::AgentLoopConfig::time_limit) fails its rollout. Its thread cannot be
-///   killed; bound what you wait for.
+/// - **Seeded.** All randomness of an episode comes from `seed`. All samples of a problem in a step
+///   have the same seed and must open with the same messages and tools, since they are compared
+///   with each other.
+/// - **Shared.** Episodes are opened and stepped from several threads at the same time.
+/// - **Bounded.** A call that exceeds the [time limit](super::AgentLoopConfig::time_limit) fails
+///   its rollout. Its thread cannot be killed, so bound every wait.
 ///
-/// A question with a single answer is the simplest environment:
+/// The simplest environment is a question with a single answer:
 ///
 /// ```
 /// use rlvr::environment::{Environment, EnvironmentError, FnEpisode, Opening, Step};
@@ -42,28 +44,29 @@ pub type EnvironmentError = Box<dyn std::error::Error + Send + Sync>;
 /// }
 /// ```
 pub trait Environment: Send + Sync + 'static {
-    /// The name in records, metrics and checkpoints.
+    /// Returns the name for records, metrics and checkpoints.
     fn name(&self) -> &str;
 
-    /// Begins an episode for `problem`.
+    /// Starts an episode for `problem`.
     ///
     /// # Errors
-    /// If the environment cannot do its work.
+    /// Returns an error if the environment fails.
     fn open(&self, problem: &Problem, seed: u64) -> Result<Opening, EnvironmentError>;
 }
 
-/// The beginning of an episode.
+/// The start of an episode.
 pub struct Opening {
-    /// What answers the replies.
+    /// The episode.
     pub episode: Box<dyn Episode>,
-    /// What stands before the first reply; empty for the problem's prompt.
+    /// The messages before the first reply; if empty, the problem's prompt.
     pub messages: Vec<Message>,
-    /// The functions that the policy may call, as the JSON list that chat templates read; `None` if there are none.
+    /// The functions that the policy may call, as the JSON list that chat templates read; `None`
+    /// without functions.
     pub tools: Option<String>,
 }
 
 impl Opening {
-    /// An episode that begins with the problem's prompt and has no tools.
+    /// Creates a start with the problem's prompt and no tools.
     pub fn new(episode: impl Episode + 'static) -> Self {
         Self {
             episode: Box::new(episode),
@@ -72,14 +75,14 @@ impl Opening {
         }
     }
 
-    /// The same with other messages before the first reply.
+    /// Sets the messages before the first reply.
     #[must_use]
     pub fn with_messages(mut self, messages: impl IntoIterator<Item = Message>) -> Self {
         self.messages = messages.into_iter().collect();
         self
     }
 
-    /// The same with functions that the policy may call.
+    /// Sets the functions that the policy may call.
     #[must_use]
     pub fn with_tools(mut self, tools: impl Into<String>) -> Self {
         self.tools = Some(tools.into());
@@ -87,19 +90,20 @@ impl Opening {
     }
 }
 
-/// One conversation. It is dropped when it ends, on every path.
+/// One conversation. It is dropped when it ends, also after an error.
 pub trait Episode: Send {
-    /// Answers a reply of the policy. It is not called again after a step that ends the episode or fails.
+    /// Responds to a reply of the policy. It is not called again after a step that ends the episode
+    /// or fails.
     ///
-    /// A reply that was [cut off](FinishReason::Length) ends the episode after this call; nothing that it asks for is to be done,
-    /// even if it can be read.
+    /// A reply that was [cut off](FinishReason::Length) ends the episode after this call. Do not
+    /// execute what it asks for, even if it can be parsed.
     ///
     /// # Errors
-    /// If the environment cannot do its work.
+    /// Returns an error if the environment fails.
     fn step(&mut self, reply: &Reply<'_>) -> Result<Step, EnvironmentError>;
 }
 
-/// An episode made of a closure.
+/// An episode from a closure.
 pub struct FnEpisode<F>(pub F);
 
 impl<F> Episode for FnEpisode<F>
@@ -116,40 +120,41 @@ where
 pub struct Reply<'a> {
     /// The text, without the stop token.
     pub text: &'a str,
-    /// Why it ended.
+    /// Why the reply ended.
     pub finish: FinishReason,
-    /// The number of replies before it.
+    /// The number of earlier replies.
     pub turn: usize,
 }
 
-/// What an episode says to a reply.
+/// The response of an episode to a reply.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Step {
-    /// What the policy reads next; at least one message unless the episode ends.
+    /// The messages that the policy reads next; at least one unless the episode ends.
     pub observation: Vec<Message>,
-    /// The reward of the reply, if there is one.
+    /// The reward of the reply, if any.
     pub reward: Option<f64>,
-    /// Whether the episode is over.
+    /// How the episode ends, if it does.
     pub end: Option<StepEnd>,
-    /// The reply as a message with its parts told apart, for chat templates. Default: an assistant's with the text.
+    /// The reply as a message with separate reasoning, calls and content, for chat templates.
+    /// Default: an assistant message with the text.
     pub message: Option<Message>,
-    /// Tells states of the environment apart; see [`Turn::state`](super::Turn::state).
+    /// An identifier of the environment's state; see [`Turn::state`](crate::types::Turn::state).
     pub state: Option<u64>,
-    /// How many attempts to call a tool had which status.
+    /// The number of attempts to call a tool, by status.
     pub calls: BTreeMap<String, usize>,
 }
 
-/// How an episode ends by itself.
+/// How an environment ends an episode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StepEnd {
-    /// It is over.
+    /// The episode is complete.
     Done,
-    /// It is cut off.
+    /// The episode is cut off.
     Truncated,
 }
 
 impl Step {
-    /// The policy reads `observation` and replies again.
+    /// Creates a step after which the policy reads `observation` and replies again.
     pub fn observe(observation: Message) -> Self {
         Self {
             observation: vec![observation],
@@ -157,7 +162,7 @@ impl Step {
         }
     }
 
-    /// The episode is over, and the last reply is worth `reward`.
+    /// Creates the last step, with `reward` for the reply.
     pub fn done(reward: f64) -> Self {
         Self {
             reward: Some(reward),
@@ -166,7 +171,7 @@ impl Step {
         }
     }
 
-    /// The same with this reward for the reply.
+    /// Sets the reward for the reply.
     #[must_use]
     pub fn with_reward(mut self, reward: f64) -> Self {
         self.reward = Some(reward);

@@ -1,13 +1,15 @@
-//! JSON as text, with its fields in the order in which they were written.
+//! JSON as text, with the original order of fields.
 
 use std::fmt::{self, Write};
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 
-/// A JSON value as text, in the form that chat templates print: the fields keep their order, and a space follows each comma and colon.
+/// A JSON value as text, in the form that chat templates print: fields keep their order, and a
+/// space follows each comma and colon.
 ///
-/// A parsed [`Value`] sorts its fields, and a model that has learned a tool's definition would read another text.
+/// A parsed [`Value`] sorts its fields, so a model would read a different definition of a tool than
+/// it was trained on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct JsonText(pub(super) String);
 
@@ -74,7 +76,7 @@ impl<'de> Visitor<'de> for Writer {
     }
 }
 
-/// The first characters of a text that is quoted in a message.
+/// Shortens a text that is quoted in a message.
 pub(super) fn shortened(text: &str, characters: usize) -> String {
     match text.char_indices().nth(characters) {
         Some((end, _)) => format!("{}..", &text[..end]),

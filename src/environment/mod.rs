@@ -1,12 +1,17 @@
-//! Conversations: what answers the policy, and how the two take turns. Takes problems from `prompt` and a generator from `rollout`;
-//! gives rollouts of several turns to `reward`.
+//! Environments: episodes of several turns between the policy and a program.
 //!
-//! An [`Environment`] opens an [`Episode`] for every sample of a problem. The policy replies, the episode answers with an observation,
-//! and so on until the episode or a limit ends it; an [`AgentLoop`] plays all episodes of a step together. The tokens of a reply stay
-//! as they were sampled. Observations are context: the policy reads them, and no loss, mean, ratio or length counts them.
+//! An [`Environment`] opens an [`Episode`] for every sample of a problem. The policy replies, the
+//! episode responds with an observation, and so on until the episode or a limit ends it. An
+//! [`AgentLoop`] plays all episodes of a step together. The tokens of a reply stay as they were
+//! sampled. Observations are context: the policy reads them, and losses, means, ratios and lengths
+//! exclude them.
 //!
-//! Rewards of the turns are recorded in the [rollout](crate::rollout::Rollout::episode). [`EpisodeReward`] puts their sum into
-//! a reward set, as the outcome; [`TurnRewards`] pays each at the last token of its reply.
+//! The rewards of the turns are recorded in [`Rollout::episode`](crate::types::Rollout::episode).
+//! [`EpisodeReward`] adds their sum to a reward set; [`TurnRewards`] assigns each to the last token
+//! of its reply.
+//!
+//! Implementations: [`ToolEnvironment`] for tools in this process, [`mcp`] for tools of MCP
+//! servers, [`process`] for environments in other programs, and `openenv` for OpenEnv servers.
 
 mod agent_loop;
 mod contract;
@@ -27,4 +32,4 @@ pub use contract::{
 pub use rewards::{EpisodeReward, TurnRewards};
 pub use tool_environment::ToolEnvironment;
 
-pub use crate::types::{EpisodeEnd, EpisodeRecord, Message, Turn};
+pub use crate::types::Message;

@@ -1,4 +1,4 @@
-//! One episode in the making.
+//! A running episode and its tokens.
 
 use super::agent_loop::AgentLoopConfig;
 use super::contract::{Episode, Opening, Step, StepEnd};
@@ -7,16 +7,16 @@ use crate::prompt::Tokenizer;
 use crate::rollout::{Completion, GenerationConfig, GenerationRequest, Question};
 use crate::types::{EpisodeEnd, EpisodeRecord, FinishReason, Message, Rollout, Turn};
 
-/// A request to the generator, and whose replies it gives.
+/// A request to the generator, and the players that its completions belong to.
 pub(super) struct Asked {
     pub question: usize,
     pub request: GenerationRequest,
     pub max_new_tokens: usize,
-    /// Players by their index, each with the sample that is its reply.
+    /// The index of each player, and the sample of the request that is its reply.
     pub players: Vec<(usize, usize)>,
 }
 
-/// An episode with the reply that it is to answer.
+/// An episode with its next reply.
 pub(super) struct Move {
     pub episode: Box<dyn Episode>,
     pub text: String,
@@ -44,7 +44,7 @@ pub(super) struct Player {
     step: Option<Step>,
     waiting: bool,
     end: Option<EpisodeEnd>,
-    /// The most tokens after the prompt.
+    /// The maximum number of tokens after the prompt.
     max_tokens: usize,
     max_reply: usize,
 }
@@ -91,24 +91,24 @@ impl Player {
         })
     }
 
-    /// Sets how long the episode may become.
+    /// Sets the length limits.
     pub fn limit(
         &mut self,
         positions: usize,
         config: &AgentLoopConfig,
         generation: &GenerationConfig,
     ) {
-        // The last token is never read again.
+        // The last token is never fed back.
         let room = (positions + 1).saturating_sub(self.prompt.len());
         self.max_tokens = config.max_tokens.unwrap_or(usize::MAX).min(room);
         self.max_reply = generation.max_new_tokens;
     }
 
-    /// The most tokens of the next reply; `None` if there is none.
+    /// The maximum length of the next reply; `None` if the episode has ended.
     pub fn room(&self) -> Option<usize> {
         match self.end {
             Some(_) => None,
-            // A prompt that is too long is refused by the generator, which names it.
+            // The generator returns an error for a prompt that is too long.
             None if self.turns.is_empty() => Some(self.max_reply.min(self.max_tokens.max(1))),
             None => Some(self.max_reply.min(self.max_tokens - self.tokens.len())),
         }
@@ -119,13 +119,13 @@ impl Player {
         self.turns.len()
     }
 
-    /// Everything that the policy reads before its next reply.
+    /// The tokens that the policy reads before its next reply.
     pub fn read(&self) -> Vec<u32> {
         [self.prompt.as_slice(), &self.tokens].concat()
     }
 
-    /// Takes in a reply.
-    pub fn hear(
+    /// Adds a reply.
+    pub fn add_reply(
         &mut self,
         reply: &Completion,
         tokenizer: &dyn Tokenizer,
@@ -154,12 +154,12 @@ impl Player {
         Ok(())
     }
 
-    /// Whether the environment is to answer.
+    /// Whether the last reply waits for the environment.
     pub fn is_waiting(&self) -> bool {
         self.waiting
     }
 
-    /// The episode with the last reply, to be stepped elsewhere.
+    /// Takes the episode with the last reply, for a step on another thread.
     pub fn take_move(&mut self) -> Option<Move> {
         self.waiting = false;
         let last = self.turns.last()?;
@@ -171,7 +171,7 @@ impl Player {
         })
     }
 
-    /// Takes the episode back with what it said.
+    /// Returns the episode with its response.
     pub fn take_step(&mut self, step: Result<(Box<dyn Episode>, Step), String>) {
         match step {
             Ok((episode, step)) => {
@@ -182,7 +182,7 @@ impl Player {
         }
     }
 
-    /// Reads the observation of the last step, or ends the episode.
+    /// Encodes the observation of the last step, or ends the episode.
     pub fn observe(&mut self, tokenizer: &dyn Tokenizer, config: &AgentLoopConfig) -> Result<()> {
         let (Some(step), Some(turn)) = (self.step.take(), self.turns.last_mut()) else {
             return Ok(());
@@ -207,7 +207,7 @@ impl Player {
             None if finish == FinishReason::Length => Some(EpisodeEnd::Length),
             None if self.turns.len() >= config.max_turns => Some(EpisodeEnd::MaxTurns),
             None if observation.is_empty() => Some(EpisodeEnd::Failed(
-                "a step neither observes anything nor ends the episode".into(),
+                "a step has no observation and does not end the episode".into(),
             )),
             None => None,
         };
@@ -247,13 +247,13 @@ impl Player {
         }
     }
 
-    /// The rollout, when the episode is over.
+    /// Converts the episode to a rollout.
     pub fn into_rollout(self) -> Rollout {
         let last = self.turns.last();
         let text = last.map(|turn| turn.text.clone()).unwrap_or_default();
         let finish = last.map_or(FinishReason::Length, |turn| turn.finish);
         Rollout {
-            // One reply is a plain completion: all of its tokens were sampled.
+            // A single reply needs no mask: all of its tokens were sampled.
             mask: match self.turns.len() {
                 1 => Vec::new(),
                 _ => self.mask,
@@ -271,7 +271,7 @@ impl Player {
     }
 }
 
-/// Cuts `text` to its first `most` tokens, and says so.
+/// Truncates `text` to its first `most` tokens and appends a note.
 fn cut(text: &mut String, most: usize, tokenizer: &dyn Tokenizer) -> Result<()> {
     let ids = tokenizer.encode(text)?;
     if ids.len() > most {

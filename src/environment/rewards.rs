@@ -1,19 +1,20 @@
-//! What an environment paid, as rewards.
+//! Rewards of an environment for the reward set.
 
 use crate::reward::{Reward, RewardError, RewardInput, TokenReward};
 use crate::types::{EpisodeEnd, EpisodeRecord};
 
-/// The sum of an episode's rewards as the outcome of its rollout: a [`Reward`] for a reward set.
+/// A [`Reward`] that returns the sum of an episode's rewards.
 ///
-/// It abstains if the environment gave no reward, and fails if the environment failed, so that the rollout is not learned from.
-/// With [`TurnRewards`] beside it, give it the weight 0: it is then recorded and not counted twice.
+/// It abstains if the environment gave no reward, and fails if the environment failed, which
+/// excludes the rollout from training. If [`TurnRewards`] is used as well, give it the weight 0, so
+/// that the reward is recorded but not counted twice.
 #[derive(Clone, Debug)]
 pub struct EpisodeReward {
     name: String,
 }
 
 impl EpisodeReward {
-    /// The reward, recorded under this name; usually that of the environment.
+    /// Creates the reward. `name` appears in records; it is usually the environment's name.
     pub fn new(name: impl Into<String>) -> Self {
         Self { name: name.into() }
     }
@@ -29,16 +30,17 @@ impl Reward for EpisodeReward {
     }
 }
 
-/// The reward of each turn at the last token of its reply: a [`TokenReward`] for estimators that discount over time.
+/// A [`TokenReward`] that assigns the reward of each turn to the last token of its reply, for
+/// estimators that discount over time.
 ///
-/// A turn without a reward is worth 0. It fails if the environment failed.
+/// A turn without a reward counts as 0. The reward fails if the environment failed.
 #[derive(Clone, Debug)]
 pub struct TurnRewards {
     name: String,
 }
 
 impl TurnRewards {
-    /// The rewards, recorded under this name.
+    /// Creates the reward. `name` appears in records.
     pub fn new(name: impl Into<String>) -> Self {
         Self { name: name.into() }
     }
@@ -63,7 +65,7 @@ impl TokenReward for TurnRewards {
 
 fn episode(input: &RewardInput) -> Result<&EpisodeRecord, RewardError> {
     let episode = input.rollout.episode.as_ref();
-    let episode = episode.ok_or("the rollout is of no episode; give the trainer an agent loop")?;
+    let episode = episode.ok_or("the rollout has no episode; give the trainer an agent loop")?;
     match &episode.end {
         EpisodeEnd::Failed(reason) => Err(format!("the environment failed: {reason}").into()),
         _ => Ok(episode),

@@ -1,4 +1,4 @@
-//! Tools as an environment: the policy calls them until it answers without a call.
+//! An environment of tools, which the policy calls until it replies without a call.
 
 use std::sync::Arc;
 
@@ -7,11 +7,12 @@ use super::tools::{CallStatus, ReplyParser, Tool, ToolSet};
 use crate::Result;
 use crate::types::{FinishReason, Message, Problem};
 
-/// Tools that the policy may call before it answers.
+/// An environment of tools that the policy may call before it answers.
 ///
-/// A reply with calls is answered with their results, one message of the role `tool` for each attempt; a call that cannot be run is
-/// answered with what is wrong. A reply without a call is the answer: the episode is over. What it is worth is said by the rewards of
-/// the set, which read the last reply ([`RewardInput::completion`](crate::reward::RewardInput::completion)).
+/// The response to a reply with calls is their results, one message of the role `tool` per attempt;
+/// the message of a call that cannot be run is the error. A reply without a call is the answer and
+/// ends the episode. The rewards of the reward set score the last reply
+/// ([`RewardInput::completion`](crate::reward::RewardInput::completion)).
 ///
 /// ```
 /// use rlvr::environment::ToolEnvironment;
@@ -33,7 +34,7 @@ pub struct ToolEnvironment {
 }
 
 impl ToolEnvironment {
-    /// Tools, and how calls are written.
+    /// Creates an environment from tools and a parser of calls.
     pub fn new(tools: ToolSet, parser: ReplyParser) -> Self {
         Self {
             name: "tools".into(),
@@ -45,21 +46,22 @@ impl ToolEnvironment {
         }
     }
 
-    /// The same under another name.
+    /// Sets the name for records and metrics. Default: `tools`.
     #[must_use]
     pub fn with_name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
         self
     }
 
-    /// The same, with episodes cut off after so many replies in a row of whose calls none can be run. Default: 3.
+    /// Sets the number of consecutive replies without a runnable call after which an episode is cut
+    /// off. Default: 3.
     #[must_use]
     pub fn with_max_failed_turns(mut self, turns: usize) -> Self {
         self.max_failed_turns = turns;
         self
     }
 
-    /// The same with more tools, such as those of one episode.
+    /// Adds tools, such as those of one episode.
     pub(super) fn with_tools(
         mut self,
         tools: impl IntoIterator<Item = Arc<dyn Tool>>,
@@ -70,14 +72,14 @@ impl ToolEnvironment {
         Ok(self)
     }
 
-    /// The same without a description of the tools in the prompt, for policies that know them.
+    /// Omits the description of the tools from the prompt, for policies that know them.
     #[must_use]
     pub fn without_description(mut self) -> Self {
         self.described = false;
         self
     }
 
-    /// The same with tags around each result, for tokenizers without a chat template.
+    /// Puts tags around each result, for tokenizers without a chat template.
     #[must_use]
     pub fn with_result_tags(mut self, open: impl Into<String>, close: impl Into<String>) -> Self {
         self.result_tags = Some((open.into(), close.into()));

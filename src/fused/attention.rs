@@ -4,15 +4,16 @@ use burn::tensor::ops::AttentionModuleOptions;
 
 use super::mask::AttentionMask;
 
-/// Attention `softmax(Q K^T / sqrt(Dh)) V` over the keys that `mask` shows.
+/// Computes attention `softmax(Q K^T / sqrt(Dh)) V` over the keys that are visible in `mask`.
 ///
-/// Queries are `[B, T, Hq, Dh]`, as a projection gives them; keys and values `[B, Hkv, S, Dh]`, as a cache holds them. Query head `h`
-/// reads key head `h / (Hq / Hkv)` (GQA, arXiv 2305.13245). The result is `[B, T, Hq, Dh]`. What stands at padding is
-/// unspecified.
+/// Queries are `[B, T, Hq, Dh]`, as a projection returns them; keys and values are
+/// `[B, Hkv, S, Dh]`, as a cache holds them. Query head `h` reads key head `h / (Hq / Hkv)` (GQA,
+/// arXiv 2305.13245). The result is `[B, T, Hq, Dh]`; its values at padding are unspecified.
 ///
-/// On the `flex` device in f32, the scores of a block of queries exist at a time, in the backward pass as well: memory grows
-/// linearly with `S`. Elsewhere the backward pass keeps `[B, Hq, T, S]`.
-pub fn attention(
+/// For f32 on the `flex` device, only the scores of a block of queries are in memory at a time, in
+/// the backward pass as well, so that memory is linear in `S`. Elsewhere the backward pass keeps
+/// `[B, Hq, T, S]`.
+pub(crate) fn attention(
     queries: Tensor<4>,
     keys: Tensor<4>,
     values: Tensor<4>,
@@ -25,7 +26,7 @@ pub fn attention(
     composed(queries.swap_dims(1, 2), keys, values, mask).swap_dims(1, 2)
 }
 
-/// On `[B, Hq, T, Dh]` queries.
+/// The composed form, for queries `[B, Hq, T, Dh]`.
 fn composed(
     queries: Tensor<4>,
     keys: Tensor<4>,
@@ -41,7 +42,8 @@ fn composed(
         ..Default::default()
     };
     if width == 1 && group > 1 {
-        // One query a row: the heads that share keys are as good as so many queries, and no key is copied.
+        // With one query per row, the query heads that share a key head are treated as queries of
+        // one head, so that no key is copied.
         let queries = queries.reshape([rows, shared, group, size]);
         let hidden = hidden.map(|hidden| hidden.expand([rows, 1, group, columns]));
         let context = module::attention(queries, keys, values, hidden, None, options);
@@ -51,7 +53,7 @@ fn composed(
     module::attention(queries, keys, values, hidden, None, options)
 }
 
-/// Each key/value head `group` times in a row: `[B, Hkv, S, Dh]` to `[B, Hkv group, S, Dh]`.
+/// Repeats each key/value head `group` times: `[B, Hkv, S, Dh]` to `[B, Hkv group, S, Dh]`.
 fn repeat_heads(heads: Tensor<4>, group: usize) -> Tensor<4> {
     if group == 1 {
         return heads;
@@ -69,10 +71,10 @@ mod fused {
 
     use burn::backend::flex::{FlexTensor, Layout};
     use burn::tensor::Tensor;
-    use rlvr_kernels::{AttentionShape, Heads, Sight, attention_backward};
+    use rlvr_kernels::{AttentionShape, Heads, Mask, attention_backward};
 
     use super::AttentionMask;
-    use crate::fused::flex::{Input, Operation, apply, in_order, tensor};
+    use crate::fused::flex::{Input, Operation, apply, contiguous, tensor};
 
     pub(super) fn attention(
         queries: &Tensor<4>,
@@ -80,26 +82,25 @@ mod fused {
         values: &Tensor<4>,
         mask: &AttentionMask,
     ) -> Option<Tensor<4>> {
-        let look = Look {
+        let attention = Attention {
             tokens: mask.tokens().cloned(),
             window: mask.window(),
         };
         apply(
-            look,
+            attention,
             [Input::new(queries), Input::new(keys), Input::new(values)],
         )
     }
 
-    /// Which keys are seen.
     #[derive(Clone, Debug)]
-    struct Look {
+    struct Attention {
         tokens: Option<Arc<Vec<Vec<bool>>>>,
         window: Option<usize>,
     }
 
-    impl Look {
-        fn sight(&self) -> Sight<'_> {
-            Sight {
+    impl Attention {
+        fn mask(&self) -> Mask<'_> {
+            Mask {
                 tokens: self.tokens.as_ref().map(|tokens| tokens.as_slice()),
                 window: self.window,
             }
@@ -123,15 +124,16 @@ mod fused {
         (1.0 / (shape.size as f64).sqrt()) as f32
     }
 
-    /// A tensor whose heads lie in one piece each; where rows, heads and positions stand does not matter.
-    fn in_pieces(tensor: FlexTensor) -> FlexTensor {
+    /// Returns the tensor with the numbers of each head at each position contiguous; the order of
+    /// rows, heads and positions is free.
+    fn with_contiguous_heads(tensor: FlexTensor) -> FlexTensor {
         match tensor.layout().strides() {
             [.., 1] if tensor.layout().has_positive_strides() => tensor,
             _ => tensor.to_contiguous(),
         }
     }
 
-    /// The heads of a tensor in which rows, heads and positions are the given dimensions.
+    /// Returns a view of a tensor whose rows, heads and positions are the given dimensions.
     fn heads(tensor: &FlexTensor, dimensions: [usize; 3]) -> Heads<'_> {
         let layout = tensor.layout();
         Heads {
@@ -147,16 +149,16 @@ mod fused {
 
     #[derive(Clone, Debug)]
     pub(super) struct Saved {
-        look: Look,
+        attention: Attention,
         inputs: [FlexTensor; 3],
         sums: Arc<Vec<f32>>,
     }
 
-    impl Operation<3> for Look {
+    impl Operation<3> for Attention {
         type Saved = Saved;
 
         fn forward(self, inputs: [FlexTensor; 3]) -> (FlexTensor, Saved) {
-            let inputs = inputs.map(in_pieces);
+            let inputs = inputs.map(with_contiguous_heads);
             let [queries, keys, values] = &inputs;
             let shape = shape_of(queries, keys);
             let (context, sums) = rlvr_kernels::attention(
@@ -164,12 +166,12 @@ mod fused {
                 heads(queries, BY_POSITION),
                 heads(keys, BY_HEAD),
                 heads(values, BY_HEAD),
-                self.sight(),
+                self.mask(),
                 scale(shape),
             );
             let context = tensor(context, queries.layout().shape().clone());
             let saved = Saved {
-                look: self,
+                attention: self,
                 inputs,
                 sums: Arc::new(sums),
             };
@@ -177,7 +179,7 @@ mod fused {
         }
 
         fn backward(saved: Saved, gradient: FlexTensor, _: [bool; 3]) -> [Option<FlexTensor>; 3] {
-            let gradient = in_order(gradient);
+            let gradient = contiguous(gradient);
             let [queries, keys, values] = &saved.inputs;
             let shape = shape_of(queries, keys);
             let new = attention_backward(
@@ -185,17 +187,18 @@ mod fused {
                 heads(queries, BY_POSITION),
                 heads(keys, BY_HEAD),
                 heads(values, BY_HEAD),
-                saved.look.sight(),
+                saved.attention.mask(),
                 scale(shape),
                 &saved.sums,
                 heads(&gradient, BY_POSITION),
             );
-            // Keys are given as `[B, H, S, Dh]` but lie as `[B, S, H, Dh]`, which is what the projections want back.
+            // The gradients are stored as `[B, S, H, Dh]`, as the projections need them, and viewed
+            // as `[B, H, S, Dh]`.
             let by_head = |numbers: Vec<f32>| {
                 let dims = [shape.rows, shape.keys, shape.key_heads, shape.size];
-                let lying = tensor(numbers, dims);
-                let layout: Layout = lying.layout().transpose(1, 2);
-                Some(lying.with_layout(layout))
+                let stored = tensor(numbers, dims);
+                let layout: Layout = stored.layout().transpose(1, 2);
+                Some(stored.with_layout(layout))
             };
             let to_queries = tensor(new.queries, queries.layout().shape().clone());
             [Some(to_queries), by_head(new.keys), by_head(new.values)]

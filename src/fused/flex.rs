@@ -1,4 +1,4 @@
-//! How a kernel becomes an operation on tensors, with a place on the gradient tape.
+//! Kernels as tensor operations that are recorded on the gradient tape.
 
 use std::fmt::Debug;
 use std::marker::PhantomData;
@@ -19,17 +19,17 @@ use rlvr_kernels::Matrix;
 
 use crate::host;
 
-/// A tensor on the tape, whose type Burn does not name.
+/// A tensor on the gradient tape.
 type AutodiffTensor<B> = FloatTensor<Autodiff<B>>;
 
-/// An operation on `N` tensors with a backward pass of its own.
+/// An operation on `N` tensors with its own backward pass.
 pub(super) trait Operation<const N: usize>: Debug + Send + 'static {
-    /// What the backward pass needs.
+    /// The values that are kept for the backward pass.
     type Saved: Clone + Debug + Send + 'static;
 
     fn forward(self, inputs: [FlexTensor; N]) -> (FlexTensor, Self::Saved);
 
-    /// The gradients at those inputs that are `wanted`, given that at the output.
+    /// Returns the gradients of the inputs that are `wanted`, given that of the output.
     fn backward(
         saved: Self::Saved,
         gradient: FlexTensor,
@@ -37,16 +37,17 @@ pub(super) trait Operation<const N: usize>: Debug + Send + 'static {
     ) -> [Option<FlexTensor>; N];
 }
 
-/// A tensor of any rank, to be given to an [`Operation`].
+/// An input of an [`Operation`]: a tensor of any rank.
 #[derive(Clone)]
 pub(super) struct Input {
-    // A tensor knows its rank, a primitive does not: they travel as one of rank 1.
+    // The rank is erased: a primitive does not have one.
     tensor: Tensor<1>,
     strategy: Option<GradientCheckpointingStrategy>,
 }
 
 impl Input {
-    /// `None` if there is no kernel for the tensor: it is not f32, or not on the `flex` device.
+    /// Returns `None` if there is no kernel for the tensor: it is not f32 or not on the `flex`
+    /// device.
     pub(super) fn new<const D: usize>(tensor: &Tensor<D>) -> Option<Self> {
         if tensor.dtype() != DType::F32 || !host::is_cpu(&tensor.device()) {
             return None;
@@ -58,7 +59,8 @@ impl Input {
     }
 }
 
-/// The result of `operation`; on the tape of its inputs if one of them is on it. `None` if an input is, or they are on different tapes.
+/// Applies `operation`. The result is on the gradient tape if an input is. Returns `None` if an
+/// input is `None`, or the inputs are on tapes with different checkpointing strategies.
 pub(super) fn apply<O: Operation<N>, const N: usize, const D: usize>(
     operation: O,
     inputs: [Option<Input>; N],
@@ -97,7 +99,7 @@ pub(super) fn apply<O: Operation<N>, const N: usize, const D: usize>(
     }
 }
 
-/// The inputs as nodes of the tape `C`; those that are not on it are constants.
+/// Returns the inputs as nodes of the tape `C`; inputs off the tape become constants.
 fn taped<C: CheckpointStrategy, const N: usize>(
     inputs: Vec<Input>,
 ) -> Option<[AutodiffTensor<Flex>; N]>
@@ -115,7 +117,7 @@ where
     tensors.try_into().ok()
 }
 
-/// Computes the output and puts the backward pass on the tape.
+/// Computes the output and records the backward pass on the tape.
 fn record<O: Operation<N>, C: CheckpointStrategy, const N: usize>(
     operation: O,
     inputs: [AutodiffTensor<Flex>; N],
@@ -130,7 +132,7 @@ fn record<O: Operation<N>, C: CheckpointStrategy, const N: usize>(
     }
 }
 
-/// The backward pass of an operation, as Burn calls it.
+/// The backward pass of an operation, as Burn's autodiff calls it.
 #[derive(Debug)]
 struct Step<O, const N: usize>(PhantomData<O>);
 
@@ -149,7 +151,7 @@ impl<O: Operation<N>, const N: usize> Backward<Flex, N> for Step<O, N> {
     }
 }
 
-/// The tensor off the tape, if there are kernels for it.
+/// Returns the tensor off the tape if there are kernels for it.
 pub(super) fn plain<const D: usize>(tensor: &Tensor<D>) -> Option<FlexTensor> {
     if tensor.dtype() != DType::F32 || !host::is_cpu(&tensor.device()) {
         return None;
@@ -157,25 +159,25 @@ pub(super) fn plain<const D: usize>(tensor: &Tensor<D>) -> Option<FlexTensor> {
     tensor.clone().inner().try_into_primitive::<Flex>().ok()
 }
 
-/// A tensor that is not on the tape.
+/// Returns a tensor off the tape.
 pub(super) fn off_tape<const D: usize>(tensor: FlexTensor) -> Tensor<D> {
     Tensor::from_primitive::<Flex>(tensor)
 }
 
-/// The tensor with its numbers one after the other.
-pub(super) fn in_order(tensor: FlexTensor) -> FlexTensor {
+/// Returns the tensor in contiguous memory.
+pub(super) fn contiguous(tensor: FlexTensor) -> FlexTensor {
     match tensor.as_slice::<f32>() {
         Some(_) => tensor,
         None => tensor.to_contiguous(),
     }
 }
 
-/// The numbers of a tensor that is [`in_order`].
+/// Returns the numbers of a tensor that is contiguous; see [`contiguous`].
 pub(super) fn floats(tensor: &FlexTensor) -> &[f32] {
-    tensor.as_slice().expect("it was put in order")
+    tensor.as_slice().expect("made contiguous before")
 }
 
-/// A matrix as it lies in memory, transposed or not.
+/// Returns a matrix view with the strides of the tensor, without a copy.
 pub(super) fn matrix(tensor: &FlexTensor) -> Matrix<'_> {
     let layout = tensor.layout();
     let [rows, columns] = layout.shape().dims();
@@ -184,7 +186,7 @@ pub(super) fn matrix(tensor: &FlexTensor) -> Matrix<'_> {
     Matrix::strided(data, [rows, columns], strides)
 }
 
-/// Rows of the last dimension.
+/// Returns a contiguous tensor as a matrix whose rows are its last dimension.
 pub(super) fn rows(tensor: &FlexTensor) -> Matrix<'_> {
     let shape = tensor.layout().shape();
     let columns = shape[shape.num_dims() - 1];
@@ -192,7 +194,7 @@ pub(super) fn rows(tensor: &FlexTensor) -> Matrix<'_> {
     Matrix::new(data, data.len() / columns.max(1), columns)
 }
 
-/// A tensor of these numbers.
+/// Returns a tensor with these numbers, row-major.
 pub(super) fn tensor(numbers: Vec<f32>, shape: impl Into<Shape>) -> FlexTensor {
     let layout = Layout::contiguous(shape.into());
     FlexTensor::new(Bytes::from_elems(numbers), layout, DType::F32)

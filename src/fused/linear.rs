@@ -1,7 +1,8 @@
 use burn::tensor::Tensor;
 use burn::tensor::module;
 
-/// `x W + b` on the last dimension of `x`; `W` is `[inputs, outputs]`.
+/// Computes `x W + b` on the last dimension of `x`, for `W` `[inputs, outputs]` and `b`
+/// `[outputs]`.
 pub(crate) fn linear<const D: usize>(
     x: Tensor<D>,
     weight: Tensor<2>,
@@ -20,7 +21,7 @@ mod fused {
     use burn::tensor::{Shape, Tensor};
     use rlvr_kernels::{Matrix, product, sum_of_rows};
 
-    use crate::fused::flex::{Input, Operation, apply, floats, in_order, matrix, rows, tensor};
+    use crate::fused::flex::{Input, Operation, apply, contiguous, floats, matrix, rows, tensor};
 
     pub(super) fn linear<const D: usize>(
         x: &Tensor<D>,
@@ -43,7 +44,7 @@ mod fused {
         tensor(y, with_last(x.layout().shape(), weight.shape()[1]))
     }
 
-    /// `shape` with another last dimension.
+    /// Returns `shape` with the last dimension replaced.
     fn with_last(shape: &Shape, last: usize) -> Shape {
         let mut dims = shape.to_vec();
         dims.pop();
@@ -51,8 +52,8 @@ mod fused {
         Shape::from(dims)
     }
 
-    /// The gradients at `x` and at the weight.
-    fn pull(
+    /// Returns the gradients of `x` and of the weight.
+    fn gradients(
         x: &FlexTensor,
         weight: &FlexTensor,
         gradient: &FlexTensor,
@@ -74,7 +75,7 @@ mod fused {
         type Saved = [FlexTensor; 2];
 
         fn forward(self, [x, weight]: [FlexTensor; 2]) -> (FlexTensor, Self::Saved) {
-            let x = in_order(x);
+            let x = contiguous(x);
             (map(&x, &weight, None), [x, weight])
         }
 
@@ -83,7 +84,7 @@ mod fused {
             gradient: FlexTensor,
             wanted: [bool; 2],
         ) -> [Option<FlexTensor>; 2] {
-            pull(&x, &weight, &in_order(gradient), wanted)
+            gradients(&x, &weight, &contiguous(gradient), wanted)
         }
     }
 
@@ -91,7 +92,7 @@ mod fused {
         type Saved = [FlexTensor; 2];
 
         fn forward(self, [x, weight, bias]: [FlexTensor; 3]) -> (FlexTensor, Self::Saved) {
-            let (x, bias) = (in_order(x), in_order(bias));
+            let (x, bias) = (contiguous(x), contiguous(bias));
             (map(&x, &weight, Some(floats(&bias))), [x, weight])
         }
 
@@ -100,8 +101,8 @@ mod fused {
             gradient: FlexTensor,
             wanted: [bool; 3],
         ) -> [Option<FlexTensor>; 3] {
-            let gradient = in_order(gradient);
-            let [to_x, to_weight] = pull(&x, &weight, &gradient, [wanted[0], wanted[1]]);
+            let gradient = contiguous(gradient);
+            let [to_x, to_weight] = gradients(&x, &weight, &gradient, [wanted[0], wanted[1]]);
             let to_bias = wanted[2].then(|| {
                 let width = matrix(&weight).shape()[1];
                 tensor(sum_of_rows(floats(&gradient), width), [width])

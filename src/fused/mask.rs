@@ -2,30 +2,34 @@ use std::sync::{Arc, OnceLock};
 
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData, s};
 
-/// Which keys the queries of one forward pass see.
+/// The attention mask of one forward pass, from [`KvCache::begin`](crate::policy::KvCache::begin).
 ///
-/// The queries are the last `T` of `S` columns. A query sees the columns that hold tokens, from the first to its own, or the last
-/// few of them if there is a window.
+/// The queries are the last `T` of `S` columns. A query sees the columns up to its own that hold
+/// tokens, or the last few of them if there is a sliding window.
 #[derive(Clone, Debug)]
 pub struct AttentionMask {
-    /// For each row, which columns hold tokens rather than padding.
+    /// `[B, S]`: whether a column holds a token rather than padding.
     tokens: Arc<Vec<Vec<bool>>>,
     queries: usize,
     columns: usize,
     window: Option<usize>,
-    /// The same as a tensor, once it was asked for.
+    /// The mask as a tensor, computed on first use.
     hidden: Arc<OnceLock<Option<Tensor<4, Bool>>>>,
 }
 
 impl AttentionMask {
-    /// For `queries` queries a row, the last of the columns; `tokens` says for each row and column whether it holds a token.
+    /// Creates the mask for `queries` queries per row, in the last columns. `tokens` `[B, S]` is
+    /// true at columns that hold tokens.
     ///
     /// # Panics
-    /// If there are more queries than columns.
-    pub fn new(tokens: impl Into<Arc<Vec<Vec<bool>>>>, queries: usize) -> Self {
+    /// Panics if there are more queries than columns.
+    pub(crate) fn new(tokens: impl Into<Arc<Vec<Vec<bool>>>>, queries: usize) -> Self {
         let tokens = tokens.into();
         let columns = tokens.first().map_or(queries, Vec::len);
-        assert!(queries <= columns, "{queries} queries of {columns} columns");
+        assert!(
+            queries <= columns,
+            "more queries ({queries}) than columns ({columns})"
+        );
         Self {
             tokens,
             queries,
@@ -35,8 +39,9 @@ impl AttentionMask {
         }
     }
 
-    /// The mask of a layer in which a token sees itself and the `window - 1` tokens before it; `None` if no row is longer than the
-    /// window, so that this mask holds there as well.
+    /// Returns the mask of a layer with a sliding window, in which a token sees itself and the
+    /// `window - 1` tokens before it; `None` if no row is longer than the window, so that this mask
+    /// applies there as well.
     pub fn windowed(&self, window: usize) -> Option<Self> {
         let long = |row: &Vec<bool>| row.iter().filter(|&&token| token).count() > window;
         self.tokens.iter().any(long).then(|| Self {
@@ -46,22 +51,23 @@ impl AttentionMask {
         })
     }
 
-    /// How many tokens a query sees at most, itself included.
-    pub fn window(&self) -> Option<usize> {
+    /// The length of the sliding window in tokens, the query's own included.
+    pub(crate) fn window(&self) -> Option<usize> {
         self.window
     }
 
-    /// For each row, which columns hold tokens; `None` if a query can see no column that does not.
+    /// Returns `[B, S]`, true at columns that hold tokens; `None` if no query can see padding.
     pub(crate) fn tokens(&self) -> Option<&Arc<Vec<Vec<bool>>>> {
-        // Padding behind a row's last token is seen by padding only.
+        // Padding after the last token of a row is seen only by padding.
         let old = self.columns - self.queries;
         let full = self.tokens.iter().all(|row| !row[..old].contains(&false));
         (!full).then_some(&self.tokens)
     }
 
-    /// `[B, 1, T, S]` on `device`, true where a key is hidden from a query; `None` if each query sees every column up to its own.
-    pub fn hidden(&self, device: &Device) -> Option<Tensor<4, Bool>> {
-        let on_first_use = || match (self.window, self.tokens()) {
+    /// Returns `[B, 1, T, S]` on `device`, true where a key is hidden from a query; `None` if each
+    /// query sees every column up to its own.
+    pub(crate) fn hidden(&self, device: &Device) -> Option<Tensor<4, Bool>> {
+        let compute = || match (self.window, self.tokens()) {
             (None, None) => None,
             (window, _) => {
                 let hidden = self.either(self.padding(device), self.later(device));
@@ -71,7 +77,7 @@ impl AttentionMask {
                 })
             }
         };
-        self.hidden.get_or_init(on_first_use).clone()
+        self.hidden.get_or_init(compute).clone()
     }
 
     /// `[B, 1, 1, S]`: true at columns that are padding.
@@ -91,10 +97,10 @@ impl AttentionMask {
         keys.expand(shape).greater(queries.expand(shape))
     }
 
-    /// `[B, 1, T, S]`: true at columns that the query's window does not reach back to.
+    /// `[B, 1, T, S]`: true at columns before the query's window.
     fn distant(&self, window: usize, device: &Device) -> Tensor<4, Bool> {
         let (rows, width, columns) = (self.tokens.len(), self.queries, self.columns);
-        // How many tokens of the row stand before each column.
+        // The number of tokens before each column of the row.
         let mut positions = Vec::with_capacity(rows * columns);
         for row in self.tokens.iter() {
             let mut position = 0;
@@ -124,13 +130,13 @@ mod tests {
     use super::*;
     use crate::policy::{KvCache, TokenBatch};
 
-    /// What a query may not see, one comparison after the other: `[B, T, S]`.
+    /// The mask `[B, T, S]` by its definition, true where a key is hidden.
     fn expected(cuts: &[[usize; 3]], widths: &[usize], window: usize) -> Vec<bool> {
         let mut hidden = Vec::new();
         let last = widths.len() - 1;
         let before: usize = widths[..last].iter().sum();
         for row in cuts {
-            // Which columns are tokens, and the place of each in its row.
+            // Whether each column is a token, and its position in the row.
             let mut columns = Vec::new();
             for (&length, &width) in row.iter().zip(widths) {
                 columns.extend((0..width).map(|column| column < length));
@@ -148,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn masks_are_those_of_the_definition() {
+    fn masks_match_their_definition() {
         let device = Device::flex();
         // Tokens of each row in three passes, of widths 3, 2 and 4.
         let (cuts, widths) = ([[3, 1, 4], [1, 2, 2], [2, 2, 1], [1, 0, 3]], [3, 2, 4]);

@@ -1,7 +1,7 @@
 use burn::nn::RmsNorm;
 use burn::tensor::Tensor;
 
-/// `x / sqrt(mean(x^2) + epsilon) * gamma` on the last dimension (arXiv 1910.07467).
+/// Computes `x / sqrt(mean(x^2) + epsilon) * gamma` on the last dimension (arXiv 1910.07467).
 pub(crate) fn rms_norm<const D: usize>(norm: &RmsNorm, x: Tensor<D>) -> Tensor<D> {
     #[cfg(feature = "flex")]
     if let Some(y) = fused::rms_norm(norm, &x) {
@@ -18,7 +18,7 @@ mod fused {
     use burn::nn::RmsNorm;
     use burn::tensor::Tensor;
 
-    use crate::fused::flex::{Input, Operation, apply, floats, in_order, tensor};
+    use crate::fused::flex::{Input, Operation, apply, contiguous, floats, tensor};
 
     pub(super) fn rms_norm<const D: usize>(norm: &RmsNorm, x: &Tensor<D>) -> Option<Tensor<D>> {
         let epsilon = norm.epsilon as f32;
@@ -32,11 +32,11 @@ mod fused {
     }
 
     impl Operation<2> for Norm {
-        /// Input, gain and what each row was multiplied by.
+        /// The input, the gain and the factor of each row.
         type Saved = (FlexTensor, FlexTensor, Arc<Vec<f32>>);
 
         fn forward(self, [x, gain]: [FlexTensor; 2]) -> (FlexTensor, Self::Saved) {
-            let (x, gain) = (in_order(x), in_order(gain));
+            let (x, gain) = (contiguous(x), contiguous(gain));
             let (y, factors) = rlvr_kernels::rms_norm(floats(&x), floats(&gain), self.epsilon);
             let y = tensor(y, x.layout().shape().clone());
             (y, (x, gain, Arc::new(factors)))
@@ -47,7 +47,7 @@ mod fused {
             gradient: FlexTensor,
             wanted: [bool; 2],
         ) -> [Option<FlexTensor>; 2] {
-            let gradient = in_order(gradient);
+            let gradient = contiguous(gradient);
             let (to_y, x_floats, gains) = (floats(&gradient), floats(&x), floats(&gain));
             let to_x = wanted[0].then(|| {
                 let to_x = rlvr_kernels::rms_norm_backward(x_floats, gains, &factors, to_y);

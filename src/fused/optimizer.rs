@@ -1,20 +1,21 @@
 use burn::tensor::Tensor;
 
-/// The numbers of one update of AdamW (arXiv 1711.05101) that all parameters share.
+/// The hyperparameters of one update of AdamW (arXiv 1711.05101) that all parameters share.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct AdamW {
     pub beta_1: f64,
     pub beta_2: f64,
     pub epsilon: f64,
     pub learning_rate: f64,
-    /// What the gradient is multiplied by first.
+    /// The factor of the gradient, for clipping.
     pub scale: f64,
-    /// `1 - beta^t` of both decays.
+    /// The bias corrections `1 - beta_1^t` and `1 - beta_2^t`.
     pub corrections: [f64; 2],
 }
 
 impl AdamW {
-    /// The moved weights and moments in f32, off the tape; `decay` is the weight decay. Moments that do not exist yet are zero.
+    /// Returns the new weights and moments in f32, off the gradient tape. `decay` is the weight
+    /// decay. A moment of `None` is zero.
     pub(crate) fn step<const D: usize>(
         &self,
         weight: Tensor<D>,
@@ -51,7 +52,7 @@ impl AdamW {
     }
 }
 
-/// `sum + factor * new` in f32, off the tape.
+/// Computes `sum + factor * new` in f32, off the gradient tape.
 pub(crate) fn add_scaled<const D: usize>(sum: Tensor<D>, factor: f64, new: Tensor<D>) -> Tensor<D> {
     #[cfg(feature = "flex")]
     if fused::has_kernels([&sum, &new]) {
@@ -63,7 +64,8 @@ pub(crate) fn add_scaled<const D: usize>(sum: Tensor<D>, factor: f64, new: Tenso
     }
 }
 
-/// `sum of x^2`: a number if it is to be had without waiting for the device, else a tensor `[1]`.
+/// Returns the sum of squares of `x`: a number if that needs no synchronization with the device,
+/// otherwise a tensor `[1]`.
 pub(crate) fn sum_of_squares<const D: usize>(x: Tensor<D>) -> Result<f64, Box<Tensor<1>>> {
     #[cfg(feature = "flex")]
     if fused::has_kernels([&x]) {
@@ -79,24 +81,24 @@ mod fused {
     use burn::tensor::Tensor;
 
     use super::AdamW;
-    use crate::fused::flex::{floats, in_order, plain, tensor};
+    use crate::fused::flex::{contiguous, floats, plain, tensor};
 
-    /// Whether there are kernels for all of these tensors.
+    /// Returns whether there are kernels for all of these tensors.
     pub(super) fn has_kernels<'a, const D: usize>(
         tensors: impl IntoIterator<Item = &'a Tensor<D>>,
     ) -> bool {
         tensors.into_iter().all(|tensor| plain(tensor).is_some())
     }
 
-    /// The primitive of a tensor that there are kernels for.
-    fn lying<const D: usize>(tensor: Tensor<D>) -> FlexTensor {
-        let lying = tensor.inner().try_into_primitive::<Flex>();
-        in_order(lying.expect("there are kernels for it"))
+    /// Returns the contiguous primitive of a tensor that there are kernels for.
+    fn primitive<const D: usize>(tensor: Tensor<D>) -> FlexTensor {
+        let primitive = tensor.inner().try_into_primitive::<Flex>();
+        contiguous(primitive.expect("has_kernels accepts it"))
     }
 
-    /// The same with nothing else in its memory; copied if somebody else holds it.
+    /// As [`primitive`], with nothing else in its storage.
     fn owned<const D: usize>(tensor: Tensor<D>) -> FlexTensor {
-        lying(tensor).to_contiguous()
+        primitive(tensor).to_contiguous()
     }
 
     fn on_tensor<const D: usize>(primitive: FlexTensor) -> Tensor<D> {
@@ -110,7 +112,7 @@ mod fused {
         moments: [Option<Tensor<D>>; 2],
         decay: f64,
     ) -> (Tensor<D>, [Tensor<D>; 2]) {
-        let (weight, gradient) = (lying(weight), lying(gradient));
+        let (weight, gradient) = (primitive(weight), primitive(gradient));
         let count = floats(&weight).len();
         let numbers = rlvr_kernels::AdamW {
             beta_1: update.beta_1 as f32,
@@ -126,14 +128,14 @@ mod fused {
             Some(moment) => owned(moment),
             None => tensor(vec![0.0; count], shape.clone()),
         });
-        let moved = numbers.step(
+        let new = numbers.step(
             floats(&weight),
             floats(&gradient),
             first.storage_mut(),
             second.storage_mut(),
         );
-        let moved = tensor(moved, shape.clone());
-        (on_tensor(moved), [first, second].map(on_tensor))
+        let new = tensor(new, shape.clone());
+        (on_tensor(new), [first, second].map(on_tensor))
     }
 
     pub(super) fn add_scaled<const D: usize>(
@@ -141,12 +143,12 @@ mod fused {
         factor: f64,
         new: Tensor<D>,
     ) -> Tensor<D> {
-        let (mut sum, new) = (owned(sum), lying(new));
+        let (mut sum, new) = (owned(sum), primitive(new));
         rlvr_kernels::add_scaled(sum.storage_mut(), factor as f32, floats(&new));
         on_tensor(sum)
     }
 
     pub(super) fn sum_of_squares<const D: usize>(x: Tensor<D>) -> f64 {
-        rlvr_kernels::sum_of_squares(floats(&lying(x)))
+        rlvr_kernels::sum_of_squares(floats(&primitive(x)))
     }
 }

@@ -1,6 +1,7 @@
 use burn::tensor::Tensor;
 
-/// A scalar `[1]` whose gradient at `x` is `gradient`, which is off the tape; its value is unspecified.
+/// Returns a scalar `[1]` whose backward pass gives `x` the gradient `gradient`, which is off the
+/// gradient tape. Its value is unspecified.
 pub(crate) fn pull<const D: usize>(x: Tensor<D>, gradient: Tensor<D>) -> Tensor<1> {
     #[cfg(feature = "flex")]
     if let Some(pulled) = fused::pull(&x, &gradient) {
@@ -34,7 +35,7 @@ mod fused {
         }
 
         fn backward(saved: Self, upstream: FlexTensor, _: [bool; 1]) -> [Option<FlexTensor>; 1] {
-            // Sums of such scalars are what is taken backward: the gradient at each of them is 1.
+            // Only sums of such scalars are differentiated: the gradient of each is 1.
             debug_assert_eq!(floats(&upstream), [1.0]);
             [Some(saved.gradient)]
         }

@@ -1,11 +1,12 @@
 use burn::tensor::{Tensor, s};
 
-/// Turns the pairs `(x_i, x_{i + Dh/2})` of the heads `[B, T, H, Dh]` by the angles whose cosines and sines, `[R, T, Dh/2]`, are given; R
-/// is 1 or B (arXiv 2104.09864, in the layout of Hugging Face's models).
+/// Rotates the pairs `(x_i, x_{i + Dh/2})` of the heads `[B, T, H, Dh]` by angles given by their
+/// cosines and sines `[R, T, Dh/2]`, where R is 1 or B (arXiv 2104.09864, in the half-rotation
+/// layout of Hugging Face models).
 pub(crate) fn rotate(heads: Tensor<4>, cos: &Tensor<3>, sin: &Tensor<3>) -> Tensor<4> {
     #[cfg(feature = "flex")]
-    if let Some(turned) = fused::rotate(&heads, cos, sin) {
-        return turned;
+    if let Some(rotated) = fused::rotate(&heads, cos, sin) {
+        return rotated;
     }
     let half = heads.dims()[3] / 2;
     let first = heads.clone().slice(s![.., .., .., ..half]);
@@ -26,10 +27,10 @@ mod fused {
     use burn::tensor::Tensor;
     use rlvr_kernels::RotaryTable;
 
-    use crate::fused::flex::{Input, Operation, apply, floats, in_order, plain, tensor};
+    use crate::fused::flex::{Input, Operation, apply, contiguous, floats, plain, tensor};
 
     pub(super) fn rotate(heads: &Tensor<4>, cos: &Tensor<3>, sin: &Tensor<3>) -> Option<Tensor<4>> {
-        let [cos, sin] = [in_order(plain(cos)?), in_order(plain(sin)?)];
+        let [cos, sin] = [contiguous(plain(cos)?), contiguous(plain(sin)?)];
         apply(Rotary { cos, sin }, [Input::new(heads)])
     }
 
@@ -40,13 +41,13 @@ mod fused {
     }
 
     impl Rotary {
-        fn turn(&self, heads: FlexTensor, back: bool) -> FlexTensor {
-            let heads = in_order(heads);
+        fn rotate(&self, heads: FlexTensor, back: bool) -> FlexTensor {
+            let heads = contiguous(heads);
             let [_, _, count, size] = heads.layout().shape().dims();
             let (cos, sin) = (floats(&self.cos), floats(&self.sin));
             let table = RotaryTable { cos, sin };
-            let turned = rlvr_kernels::rotate(floats(&heads), count, size / 2, table, back);
-            tensor(turned, heads.layout().shape().clone())
+            let rotated = rlvr_kernels::rotate(floats(&heads), count, size / 2, table, back);
+            tensor(rotated, heads.layout().shape().clone())
         }
     }
 
@@ -54,11 +55,11 @@ mod fused {
         type Saved = Self;
 
         fn forward(self, [heads]: [FlexTensor; 1]) -> (FlexTensor, Self) {
-            (self.turn(heads, false), self)
+            (self.rotate(heads, false), self)
         }
 
         fn backward(saved: Self, gradient: FlexTensor, _: [bool; 1]) -> [Option<FlexTensor>; 1] {
-            [Some(saved.turn(gradient, true))]
+            [Some(saved.rotate(gradient, true))]
         }
     }
 }

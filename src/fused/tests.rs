@@ -1,5 +1,5 @@
-//! The fused forms beside the composed ones: the same operations on `flex`, where there are kernels, and on `ndarray`, where there are
-//! none; values and gradients.
+//! Compares the fused forms on `flex` with the composed ones on `ndarray`, which has no kernels:
+//! values and gradients.
 
 use burn::nn::{RmsNorm, RmsNormConfig};
 use burn::tensor::{Device, Int, Tensor, TensorData};
@@ -9,7 +9,7 @@ use super::*;
 use crate::policy::{LogProbConfig, ScoredTokens};
 use crate::{Result, random};
 
-/// A tensor of numbers between -1 and 1; the same on every device.
+/// Pseudorandom numbers between -1 and 1, the same on every device.
 fn numbers<const D: usize>(shape: [usize; D], seed: u64, device: &Device) -> Tensor<D> {
     let mut rng = random::generator(&[seed]);
     let count = shape.iter().product();
@@ -23,7 +23,8 @@ fn floats<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     tensor.into_data().iter().collect()
 }
 
-/// What `run` gives on `flex` is what it gives on `ndarray`, on the tape (under both strategies) and off it.
+/// Asserts that `run` has the same result on `flex` and `ndarray`, on the gradient tape, under both
+/// checkpointing strategies.
 fn same(run: impl Fn(&Device) -> Vec<f32>) {
     #[allow(deprecated, reason = "the other CPU backend, as long as Burn has it")]
     let others = Device::ndarray();
@@ -43,7 +44,7 @@ fn same(run: impl Fn(&Device) -> Vec<f32>) {
     }
 }
 
-/// The values of `f` and its gradient at each of `inputs`.
+/// Returns the values of `f` and its gradient with respect to each of `inputs`.
 fn with_gradients<const D: usize, const E: usize, const N: usize>(
     inputs: [Tensor<D>; N],
     f: impl Fn([Tensor<D>; N]) -> Tensor<E>,
@@ -60,7 +61,7 @@ fn with_gradients<const D: usize, const E: usize, const N: usize>(
 }
 
 #[test]
-fn linear_maps() {
+fn fused_linear_matches_the_composed_form() {
     same(|device| {
         let (x, w) = (
             numbers([2, 3, 5], 1, device),
@@ -75,7 +76,7 @@ fn linear_maps() {
         all.extend(with_gradients([x], |[x]| {
             linear(x, w.clone().inner().transpose().reshape([5, 4]), None)
         }));
-        // A weight that lies transposed, and rows that do not lie one after the other.
+        // A transposed weight, and rows that are not contiguous.
         let transposed = numbers([4, 5], 4, device);
         let x = numbers([3, 2, 5], 5, device);
         all.extend(with_gradients([x], |[x]| {
@@ -86,7 +87,7 @@ fn linear_maps() {
 }
 
 #[test]
-fn norms() {
+fn fused_rms_norm_matches_the_composed_form() {
     same(|device| {
         let norm: RmsNorm = RmsNormConfig::new(6).with_epsilon(1e-3).init(device);
         let norm = RmsNorm {
@@ -103,7 +104,7 @@ fn norms() {
 }
 
 #[test]
-fn gates_and_rotations() {
+fn fused_swiglu_and_rotation_match_the_composed_forms() {
     same(|device| {
         let gate = [
             numbers([2, 3, 4], 9, device),
@@ -121,7 +122,7 @@ fn gates_and_rotations() {
 }
 
 #[test]
-fn attention_over_masks_and_shared_heads() {
+fn fused_attention_with_masks_and_shared_heads_matches_the_composed_form() {
     let padded = vec![
         vec![true, true, false, true, true, true, true],
         vec![true, true, true, true, true, true, false],
@@ -140,7 +141,7 @@ fn attention_over_masks_and_shared_heads() {
                 mask = mask.windowed(window).unwrap();
             }
             let q = numbers([2, queries, 4, 6], 13, device);
-            // What a query at padding gives is unspecified: it is not looked at.
+            // The result of a query at padding is unspecified and masked out.
             let real = numbers([2, queries, 4, 6], 14, device)
                 .inner()
                 .zeros_like()
@@ -174,7 +175,7 @@ fn attention_over_masks_and_shared_heads() {
 }
 
 #[test]
-fn scored_tokens() {
+fn fused_token_scores_match_the_composed_form() {
     same(|device| {
         let run = || -> Result<Vec<f32>> {
             let mut all = Vec::new();
@@ -190,7 +191,7 @@ fn scored_tokens() {
                     ScoredTokens::new(hidden.clone(), tied.clone().transpose(), targets, &config)?;
                 all.extend(floats(scored.log_probs.clone().inner()));
                 all.extend(floats(scored.entropies.clone().inner()));
-                // The last token moves nothing.
+                // The last token has no gradient.
                 let weights = Tensor::<2>::from_data(
                     [[1.0, -2.0, 0.3], [0.5, 1.0, 0.0]],
                     &device.clone().inner(),
@@ -218,7 +219,7 @@ struct Both {
 }
 
 #[test]
-fn updates() {
+fn fused_optimizer_matches_the_composed_form() {
     same(|device| {
         let device = &device.clone().inner();
         let update = AdamW {
@@ -233,7 +234,7 @@ fn updates() {
         let mut moments = [None, None];
         for decay in [0.0, 0.3] {
             let (moved, new) = update.step(weight, gradient.clone(), moments, decay);
-            // The moments are held by somebody else as well: they are not to be changed.
+            // A second owner of the moments: its copy must not change.
             let _held = new.clone();
             (weight, moments) = (moved, new.map(Some));
         }
@@ -259,7 +260,7 @@ fn updates() {
 }
 
 #[test]
-fn a_pulled_tensor_gets_the_gradient_it_is_given() {
+fn pull_gives_a_tensor_its_gradient() {
     same(|device| {
         let x = numbers([2, 3], 23, device).require_grad();
         let [a, b] = [24, 25].map(|seed| numbers([2, 3], seed, &device.clone().inner()));

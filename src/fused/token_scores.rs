@@ -1,11 +1,11 @@
-//! Log-probs and entropies of tokens without their logits.
+//! Log-probs and entropies of tokens, computed without all logits in memory.
 
 #[cfg(feature = "flex")]
 pub(crate) use fused::FusedScores;
 #[cfg(not(feature = "flex"))]
 pub(crate) use none::FusedScores;
 
-/// Without a backend that has kernels.
+/// The type for builds without kernels; it has no values.
 #[cfg(not(feature = "flex"))]
 mod none {
     use burn::tensor::{Int, Tensor};
@@ -51,9 +51,9 @@ mod fused {
     use burn::tensor::{Int, Tensor};
     use rlvr_kernels::{TokenScore, token_scores, token_scores_backward};
 
-    use crate::fused::flex::{in_order, matrix, plain, rows, tensor};
+    use crate::fused::flex::{contiguous, matrix, plain, rows, tensor};
 
-    /// The scores of tokens with what their backward pass needs.
+    /// The scores of tokens and the inputs of their backward pass.
     #[derive(Clone, Debug)]
     pub(crate) struct FusedScores {
         hidden: FlexTensor,
@@ -65,7 +65,8 @@ mod fused {
     }
 
     impl FusedScores {
-        /// Of `targets` `[N]` under `hidden` `[N, D]` and `unembedding` `[D, V]`; `None` if there is no kernel for these tensors.
+        /// Scores `targets` `[N]` under `hidden` `[N, D]` and `unembedding` `[D, V]`; returns
+        /// `None` if there is no kernel for these tensors.
         pub(crate) fn new(
             hidden: &Tensor<2>,
             unembedding: &Tensor<2>,
@@ -74,7 +75,7 @@ mod fused {
             chunk: usize,
             entropy: bool,
         ) -> Option<Self> {
-            let (hidden, unembedding) = (in_order(plain(hidden)?), plain(unembedding)?);
+            let (hidden, unembedding) = (contiguous(plain(hidden)?), plain(unembedding)?);
             let targets = targets.clone().try_into_vec_as::<u32>().ok()?;
             let temperature = temperature as f32;
             let scores = token_scores(
@@ -101,18 +102,18 @@ mod fused {
             Tensor::from_primitive::<Flex>(tensor(numbers, [count]))
         }
 
-        /// `[N]`.
+        /// The log-probs `[N]`, in nats.
         pub(crate) fn log_probs(&self) -> Tensor<1> {
             self.numbers(|score| score.log_prob)
         }
 
-        /// `[N]`.
+        /// The entropies `[N]`, in nats.
         pub(crate) fn entropies(&self) -> Tensor<1> {
             self.numbers(|score| score.entropy)
         }
 
-        /// The gradients at the hidden states, `[N, D]`, and, if it is `trained`, the unembedding, `[D, V]`; given those at log-probs and
-        /// entropies, `[N]`.
+        /// Returns the gradients of the hidden states `[N, D]` and, if it is `trained`, of the
+        /// unembedding `[D, V]`, given those of log-probs and entropies `[N]`.
         pub(crate) fn backward(
             self,
             to_log_probs: Option<Tensor<1>>,
@@ -120,12 +121,12 @@ mod fused {
             trained: bool,
         ) -> (Tensor<2>, Option<Tensor<2>>) {
             let count = self.targets.len();
-            let mut pulls = vec![[0f32; 2]; count];
+            let mut to_scores = vec![[0f32; 2]; count];
             for (part, gradient) in [to_log_probs, to_entropies].into_iter().enumerate() {
                 let Some(gradient) = gradient else { continue };
                 let gradient: Vec<f32> = gradient.into_data().iter().collect();
-                for (pull, value) in pulls.iter_mut().zip(gradient) {
-                    pull[part] = value;
+                for (to_score, value) in to_scores.iter_mut().zip(gradient) {
+                    to_score[part] = value;
                 }
             }
             let (hidden, unembedding) = (rows(&self.hidden), matrix(&self.unembedding));
@@ -138,7 +139,7 @@ mod fused {
                 self.temperature,
                 self.chunk,
                 &self.scores,
-                &pulls,
+                &to_scores,
                 sum.as_deref_mut(),
             );
             let to_hidden = Tensor::from_primitive::<Flex>(tensor(to_hidden, [count, size]));

@@ -1,4 +1,4 @@
-//! How per-token losses become one number.
+//! Aggregation of per-token terms to a scalar.
 
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
@@ -7,8 +7,9 @@ use super::input::{Cleaner, check_shape, missing};
 use super::{Denominators, LossInput, StepCounts, StepStatistics};
 use crate::{Error, Result, host};
 
-/// How per-token terms `x[b,t]` with mask `m` become a scalar; `n_b` is the row's number of tokens, and N, S and P are
-/// the tokens, sequences and prompts of the whole optimizer step ([`Denominators`]).
+/// The reduction of per-token terms `x[b,t]` with mask `m` to a scalar. `n_b` is the row's number
+/// of tokens; N, S and P are the tokens, sequences and prompts of the whole optimizer step
+/// ([`Denominators`]).
 ///
 /// | | weight of a token | TRL `loss_type` | verl `loss_agg_mode` |
 /// |---|---|---|---|
@@ -22,20 +23,22 @@ use crate::{Error, Result, host};
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Aggregation {
-    /// `sum x m / N`: every token weighs the same (DAPO, arXiv 2503.14476).
+    /// `sum x m / N`: equal weight per token (DAPO, arXiv 2503.14476).
     TokenMean,
-    /// `sum x m`: the learning rate carries the scale.
+    /// `sum x m`: not normalised; the learning rate sets the scale.
     TokenSum,
-    /// `sum_b (sum_t x m / n_b) / S`: every completion weighs the same (GRPO, arXiv 2402.03300).
+    /// `sum_b (sum_t x m / n_b) / S`: equal weight per completion (GRPO, arXiv 2402.03300).
     SequenceMeanTokenMean,
-    /// `sum_b (sum_t x m) / S`: long completions weigh more.
+    /// `sum_b (sum_t x m) / S`: weight proportional to the length of the completion.
     SequenceMeanTokenSum,
-    /// `sum x m / (S length)`: a constant, so that length changes no weight (Dr. GRPO, arXiv 2503.20783).
+    /// `sum x m / (S length)`: a constant denominator, so the length of a completion does not
+    /// change the weight of its tokens (Dr. GRPO, arXiv 2503.20783).
     Constant {
         /// The constant, in tokens; usually the completion limit.
         length: usize,
     },
-    /// `sum_p (sum_{b in p} sum_t x m / N_p) / P`: every prompt weighs the same, and its tokens among themselves.
+    /// `sum_p (sum_{b in p} sum_t x m / N_p) / P`: equal weight per prompt, and per token within a
+    /// prompt.
     PromptMean,
 }
 
@@ -55,11 +58,13 @@ impl Aggregation {
         }
     }
 
-    /// The share of a micro-batch in the aggregate of `terms` `[B, T]` over a whole optimizer step of `counts`: the shares of all
-    /// micro-batches add up to it, however the step is cut. What stands at padding is not read, not even NaN.
+    /// Returns the share `[1]` of a micro-batch in the aggregate of `terms` `[B, T]` over a whole
+    /// optimizer step of `counts`. The shares of all micro-batches sum to the aggregate, however
+    /// the step is split. Values at padding are ignored, even NaN.
     ///
     /// # Errors
-    /// If the aggregation is refused, the shapes differ, or it is the prompt mean, which has to know the prompts.
+    /// Returns an error if the aggregation is invalid, if the shapes differ, or for the prompt
+    /// mean, which needs the prompts.
     pub fn sum(&self, terms: Tensor<2>, mask: &Tensor<2>, counts: StepCounts) -> Result<Tensor<1>> {
         self.validate()?;
         check_shape("mask", Some(mask), terms.dims(), "as the terms")?;
@@ -68,9 +73,11 @@ impl Aggregation {
         Ok((terms * self.weights(&mask, None, counts.into())?).sum())
     }
 
-    /// The weight `[B, T]` of every token; 0 at padding. The scalar is the sum of terms times weights.
+    /// Returns the weight `[B, T]` of every token, 0 at padding. The scalar is the sum of terms
+    /// times weights.
     ///
-    /// `prompt_tokens` `[B, 1]` says how many tokens the prompt of each row has in the step; for the prompt mean alone.
+    /// `prompt_tokens` `[B, 1]` is the number of tokens of each row's prompt in the step; for the
+    /// prompt mean only.
     pub(super) fn weights(
         &self,
         mask: &Tensor<2>,
@@ -99,10 +106,10 @@ impl Aggregation {
     }
 }
 
-/// How errors call the aggregation that needs to know prompts.
+/// The name of the prompt mean in errors.
 pub(super) const PROMPT_MEAN: &str = "the aggregation prompt_mean";
 
-/// `[B, 1]` How many tokens the prompt of each row has in the whole step.
+/// Returns the number of tokens `[B, 1]` of each row's prompt in the whole step.
 pub(super) fn prompt_tokens(input: &LossInput, step: &StepStatistics) -> Result<Tensor<2>> {
     let Some(prompts) = &input.prompts else {
         return Err(missing("prompts", PROMPT_MEAN));

@@ -1,11 +1,12 @@
-//! Keeping the policy from becoming certain too early.
+//! Adaptive coefficient of the entropy bonus.
 
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
-/// The adaptive coefficient of an entropy bonus (Skywork-OR1, arXiv 2505.22312, sec. 4): it rises while entropy is at or below a
-/// target, falls while it is above, and the bonus is paid only in the former case.
+/// The adaptive coefficient of an entropy bonus (Skywork-OR1, arXiv 2505.22312, sec. 4). It rises
+/// while the entropy is at or below a target and falls while it is above; above the target the
+/// bonus is 0.
 ///
 /// ```text
 /// coef += step if H <= target, else coef -= step;   coef in [0, max];   bonus = coef if the last H <= target, else 0
@@ -15,7 +16,7 @@ use crate::{Error, Result};
 /// use rlvr::loss::AdaptiveEntropy;
 ///
 /// let mut bonus = AdaptiveEntropy { target: 0.2, step: 0.005, max: 1.0, coef: 0.0, last: None };
-/// bonus.update(0.1); // too certain
+/// bonus.update(0.1); // below the target
 /// assert_eq!(bonus.bonus(), 0.005);
 /// bonus.update(0.3);
 /// assert_eq!(bonus.bonus(), 0.0);
@@ -23,15 +24,15 @@ use crate::{Error, Result};
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AdaptiveEntropy {
-    /// The entropy below which the bonus is paid, in nats a token; above 0. Default 0.2.
+    /// The target entropy, in nats per token; above 0. Default 0.2.
     pub target: f64,
-    /// How much the coefficient moves after each update; above 0. Default 0.005.
+    /// The change of the coefficient per update; above 0. Default 0.005.
     pub step: f64,
     /// The largest coefficient; above 0. Default 1.
     pub max: f64,
-    /// The coefficient now. Default 0.
+    /// The current coefficient. Default 0.
     pub coef: f64,
-    /// The mean entropy of the last update's tokens. Default: none yet.
+    /// The mean entropy of the last update's tokens, in nats. Default: none.
     pub last: Option<f64>,
 }
 
@@ -48,7 +49,8 @@ impl Default for AdaptiveEntropy {
 }
 
 impl AdaptiveEntropy {
-    /// Rejects what is not finite and above 0, and a coefficient outside of its range.
+    /// Rejects a target, step or maximum that is not finite and above 0, and a coefficient outside
+    /// `[0, max]`.
     ///
     /// # Errors
     /// [`Error::Config`] naming the field, its value and what would be right.
@@ -72,7 +74,7 @@ impl AdaptiveEntropy {
         ))
     }
 
-    /// Moves the coefficient after an update whose tokens had the mean entropy `entropy`.
+    /// Adapts the coefficient after an update whose tokens had the mean entropy `entropy`, in nats.
     pub fn update(&mut self, entropy: f64) {
         let step = if entropy <= self.target {
             self.step
@@ -83,7 +85,7 @@ impl AdaptiveEntropy {
         self.last = Some(entropy);
     }
 
-    /// The coefficient of the next update's bonus.
+    /// Returns the coefficient of the next update's bonus.
     pub fn bonus(&self) -> f64 {
         match self.last {
             Some(entropy) if entropy <= self.target => self.coef,

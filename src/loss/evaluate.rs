@@ -1,4 +1,4 @@
-//! From an objective and a batch to a scalar.
+//! Computes the loss of a micro-batch.
 
 use burn::tensor::Tensor;
 
@@ -13,31 +13,33 @@ use super::{
 };
 use crate::Result;
 
-/// The scalar to minimise and what is known about it.
+/// The result of [`PolicyObjective::loss`].
 #[derive(Clone, Debug)]
 pub struct PolicyLoss {
-    /// This micro-batch's share of the step's loss; the shares add up.
+    /// The scalar to minimise, `[1]`: this micro-batch's share of the step's loss; the shares sum
+    /// to the whole.
     pub loss: Tensor<1>,
-    /// Sums for metrics, off the gradient tape.
+    /// Sums for metrics, detached.
     pub sums: LossSums,
-    /// Which tokens counted, and how much.
+    /// The mask, selection and weights of the tokens.
     pub tokens: TokenStats,
 }
 
-/// Which tokens of a batch counted, and how much; all `[B, T]`, off the gradient tape, and of meaning only where the given mask is 1.
+/// The mask, selection and weights of the tokens of a batch; all `[B, T]`, detached, and defined
+/// only where the input mask is 1.
 #[derive(Clone, Debug)]
 pub struct TokenStats {
-    /// The mask after rejection: 1 at tokens that are trained on.
+    /// The mask after rejection: 1 at trained tokens.
     pub mask: Tensor<2>,
-    /// 1 at tokens that the token selection chose, if there is one.
+    /// 1 at selected tokens, if there is a token selection.
     pub selected: Option<Tensor<2>>,
     /// 1 at tokens that the off-policy mask keeps, if there is one.
     pub kept: Option<Tensor<2>>,
-    /// The sampler's importance weights, if there are any.
+    /// The importance weights of the sampler correction, if it has weights.
     pub weights: Option<Tensor<2>>,
 }
 
-/// How the terms of a batch become a scalar.
+/// Reduces the terms of a batch to a scalar.
 struct WeightedSum<'a> {
     mask: &'a Tensor<2>,
     prompt_tokens: Option<&'a Tensor<2>>,
@@ -50,14 +52,16 @@ impl WeightedSum<'_> {
 }
 
 impl PolicyObjective {
-    /// The loss of one micro-batch of a step.
+    /// Computes the loss of one micro-batch of an optimizer step.
     ///
-    /// `step` is what the micro-batch cannot see for itself: [`StepCounts`](super::StepCounts) for most objectives, what
-    /// [`statistics`](Self::statistics) gives for any. Detached: old, reference and sampler log-probs, advantages, mask.
+    /// `step` describes the whole step: [`StepCounts`](super::StepCounts) for most objectives, the
+    /// result of [`statistics`](Self::statistics) for any. Old, reference and sampler log-probs,
+    /// advantages and mask are detached.
     ///
     /// # Errors
-    /// If the objective is refused, shapes differ, an input that a term needs is missing, or the objective compares a token with its
-    /// whole step and `step` has only counts.
+    /// Returns an error if the objective is invalid, shapes differ, an input that a term needs is
+    /// missing, or the objective [needs statistics](Self::needs_statistics) and `step` has only
+    /// counts.
     pub fn loss(&self, input: &LossInput, step: impl Into<StepStatistics>) -> Result<PolicyLoss> {
         self.validate()?;
         input.check_shapes()?;
@@ -167,7 +171,8 @@ impl PolicyObjective {
         })
     }
 
-    /// The coefficient of the KL term and its value at every token, if there is one; without one the KL is only measured.
+    /// Returns the coefficient of the KL term and its value at every token, if there is one;
+    /// otherwise the KL is only reported.
     fn kl_term(
         &self,
         input: &LossInput,
@@ -190,7 +195,7 @@ impl PolicyObjective {
         };
         let mut kl = penalty.per_token(log_probs.clone(), reference);
         if penalty.importance_corrected {
-            // Each factor may reach e^80, but not both: their product has to fit f32.
+            // Each factor alone may reach e^80; their product has to fit f32.
             let half = 0.5 * LARGEST_EXPONENT;
             kl = kl.clamp_max(half.exp()) * log_ratio.clone().clamp_max(half).exp();
         }
@@ -198,7 +203,8 @@ impl PolicyObjective {
         Ok(Some((penalty.coef, kl)))
     }
 
-    /// The entropies of the tokens that a bonus is paid for, if there is one; without one they are only measured.
+    /// Returns the entropies that enter the bonus, if there is one; otherwise they are only
+    /// reported.
     fn entropy_term(
         &self,
         input: &LossInput,
@@ -221,7 +227,7 @@ impl PolicyObjective {
         }))
     }
 
-    /// The mask after rejection and the weights of the sampler correction.
+    /// Returns the mask after rejection and the weights of the sampler correction.
     fn correct(
         &self,
         input: &LossInput,
@@ -249,7 +255,7 @@ impl PolicyObjective {
         Ok((columns.write(&corrected.kept, &mask), weights))
     }
 
-    /// The tokens of highest entropy, if the objective learns from them alone.
+    /// Returns the selection of the tokens of highest entropy, if the objective has one.
     fn select(
         &self,
         input: &LossInput,
@@ -321,7 +327,7 @@ pub(super) fn needs_statistics(field: &str, part: &str) -> crate::Error {
         format!("statistics.{field}"),
         "none",
         format!(
-            "what PolicyObjective::statistics gathers over the whole step: the objective has {part}"
+            "the value that PolicyObjective::statistics computes over the whole step: the objective has {part}"
         ),
     )
 }

@@ -1,4 +1,4 @@
-//! What a step's micro-batches have to know of each other.
+//! Statistics of a whole optimizer step that the losses of its micro-batches need.
 
 use std::collections::BTreeMap;
 
@@ -17,11 +17,12 @@ use crate::host;
 use crate::types::PerToken;
 
 impl PolicyObjective {
-    /// Gathers what the losses of a step's micro-batches need to know of the whole step, from all of them. No gradient is
-    /// needed: log-probs and entropies may come from a forward pass off the tape.
+    /// Computes the statistics of a whole optimizer step that [`loss`](Self::loss) needs, from all
+    /// of its micro-batches. No gradient is needed: log-probs and entropies may be detached.
     ///
-    /// Tokens, completions and prompts are counted after rejection; a completion or prompt without a token is not counted, as in verl.
-    /// To count it, as TRL does, set the [`Denominators`] yourself.
+    /// Tokens, completions and prompts are counted after rejection; a completion or prompt without
+    /// tokens is not counted, as in verl. To count it, as TRL does, set the [`Denominators`]
+    /// explicitly.
     ///
     /// ```
     /// use burn::tensor::Tensor;
@@ -51,7 +52,7 @@ impl PolicyObjective {
     /// ```
     ///
     /// # Errors
-    /// If the objective is refused, shapes differ, or an input that is compared is missing.
+    /// Returns an error if the objective is invalid, shapes differ, or a required input is missing.
     pub fn statistics(&self, micro_batches: &[LossInput]) -> Result<StepStatistics> {
         self.validate()?;
         let mut counts = StepCounts {
@@ -136,14 +137,14 @@ impl PolicyObjective {
     }
 }
 
-/// The columns of the tokens in each row of a `[B, T]` batch.
+/// The columns of the trained tokens in each row of a `[B, T]` batch.
 pub(super) struct Columns {
     rows: Vec<Vec<usize>>,
     width: usize,
 }
 
 impl Columns {
-    /// Those where `mask` is not 0.
+    /// Returns the columns where `mask` is not 0.
     pub(super) fn of(mask: &Tensor<2>) -> Result<Self> {
         let width = mask.dims()[1];
         let flat = host::floats(mask.clone().inner(), "mask")?;
@@ -152,14 +153,14 @@ impl Columns {
         Ok(Self { rows, width })
     }
 
-    /// The tokens as indices into the flattened batch.
+    /// Returns the tokens as indices into the flattened batch.
     fn places(&self) -> Vec<usize> {
         let rows = self.rows.iter().enumerate();
         rows.flat_map(|(b, row)| row.iter().map(move |t| b * self.width + t))
             .collect()
     }
 
-    /// The values of a `[B, T]` tensor at the tokens.
+    /// Reads the values of a `[B, T]` tensor at the tokens.
     fn read(&self, tensor: &Tensor<2>, what: &str) -> Result<PerToken> {
         let flat = host::floats(tensor.clone().inner(), what)?;
         let row = |(b, row): (usize, &Vec<usize>)| {
@@ -169,7 +170,7 @@ impl Columns {
         Ok(self.rows.iter().enumerate().map(row).collect())
     }
 
-    /// `values` as a `[B, T]` tensor beside `like`, 0 where there is no token.
+    /// Returns `values` as a `[B, T]` tensor on the device of `like`, 0 where there is no token.
     pub(super) fn write(&self, values: &PerToken, like: &Tensor<2>) -> Tensor<2> {
         let mut flat = vec![0f32; self.rows.len() * self.width];
         for (place, value) in self.places().into_iter().zip(values.values()) {
@@ -179,7 +180,8 @@ impl Columns {
     }
 }
 
-/// What `correction` compares in a batch: the log-probs of its numerator, and those of the sampler.
+/// Returns the log-probs that `correction` compares: those of its numerator and those of the
+/// sampler.
 pub(super) fn compared(
     correction: &SamplerCorrection,
     input: &LossInput,

@@ -1,36 +1,38 @@
-//! What a policy loss reads.
+//! The input of a policy loss.
 
 use burn::tensor::{Bool, Tensor};
 
 use crate::{Error, Result};
 
-/// What a policy loss reads. Every tensor is `[B, T]` unless said otherwise; what is at padding is never read, not even
-/// NaN.
+/// The input of a policy loss. Every tensor is `[B, T]`; values at padding are ignored, even NaN.
 #[derive(Clone, Debug)]
 pub struct LossInput {
-    /// `ln pi(y_t)` of the policy that is being trained; carries the gradient.
+    /// `ln pi(y_t)` of the policy being trained, in nats; carries the gradient.
     pub log_probs: Tensor<2>,
-    /// `ln pi_old(y_t)` of the policy before this step's updates; constant. `None`: the first update after
-    /// sampling, where it equals `log_probs` and the ratio is exactly 1.
+    /// `ln pi_old(y_t)` of the policy before this step's updates; detached. `None` in the first
+    /// update after sampling, where it equals `log_probs` and the ratio is exactly 1.
     pub old_log_probs: Option<Tensor<2>>,
-    /// `ln pi_ref(y_t)` of the reference; constant. Needed with a KL term; without one it is only measured.
+    /// `ln pi_ref(y_t)` of the reference policy; detached. Required with a KL term; otherwise the
+    /// KL is only reported.
     pub ref_log_probs: Option<Tensor<2>>,
-    /// `ln mu(y_t)` of the engine that sampled; constant. NaN: the engine could not score the token, and its log-ratio counts
-    /// as 0. Needed with a [`SamplerCorrection`](super::SamplerCorrection); an [`OffPolicyMask`](super::OffPolicyMask) prefers it.
+    /// `ln mu(y_t)` of the engine that sampled; detached. NaN if the engine could not score the
+    /// token, whose log-ratio then counts as 0. Required with a
+    /// [`SamplerCorrection`](super::SamplerCorrection); an [`OffPolicyMask`](super::OffPolicyMask)
+    /// uses it if given.
     pub sampler_log_probs: Option<Tensor<2>>,
     /// Entropy of the policy at each token, in nats; carries the gradient of an entropy bonus.
     pub entropies: Option<Tensor<2>>,
-    /// `A_t`; constant.
+    /// `A_t`; detached.
     pub advantages: Tensor<2>,
-    /// 1 at completion tokens, 0 elsewhere.
+    /// 1 at trained tokens, 0 elsewhere; detached.
     pub mask: Tensor<2>,
-    /// `[B]` The prompt of each row: any numbers, the same for all completions of a prompt. Needed by
-    /// [`Aggregation::PromptMean`](super::Aggregation::PromptMean).
+    /// `[B]` The prompt of each row: arbitrary ids, the same for all completions of a prompt.
+    /// Required by [`Aggregation::PromptMean`](super::Aggregation::PromptMean).
     pub prompts: Option<Vec<usize>>,
 }
 
 impl LossInput {
-    /// An on-policy input without reference, sampler and entropies.
+    /// Creates an on-policy input without reference, sampler log-probs and entropies.
     pub fn new(log_probs: Tensor<2>, advantages: Tensor<2>, mask: Tensor<2>) -> Self {
         Self {
             log_probs,
@@ -67,13 +69,13 @@ impl LossInput {
         }
     }
 
-    /// The token log-ratios to the old policy are all exactly zero.
+    /// Returns whether the token log-ratios to the old policy are all exactly zero.
     pub(super) fn is_on_policy(&self) -> bool {
         self.old_log_probs.is_none()
     }
 }
 
-/// Rejects a tensor of another shape, naming it.
+/// Rejects a tensor of another shape; the error names it.
 pub(super) fn check_shape(
     name: &str,
     tensor: Option<&Tensor<2>>,
@@ -90,9 +92,13 @@ pub(super) fn check_shape(
     }
 }
 
-/// What is missing from the input of an objective that has `term`.
+/// The error of an input that lacks `field`, which `term` needs.
 pub(super) fn missing(field: &str, term: &str) -> Error {
-    Error::config(field, "none", format!("given: the objective has {term}"))
+    Error::config(
+        field,
+        "none",
+        format!("a value, because the objective has {term}"),
+    )
 }
 
 /// Zeroes padding before any arithmetic: 0 * NaN is NaN, forward and backward.
@@ -111,7 +117,7 @@ impl Cleaner {
         tensor.clone().mask_fill(self.padding.clone(), 0.0)
     }
 
-    /// The same off the gradient tape.
+    /// The same, detached.
     pub(super) fn constant(&self, tensor: &Tensor<2>) -> Tensor<2> {
         self.clean(&tensor.clone().inner())
     }

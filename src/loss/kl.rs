@@ -1,4 +1,4 @@
-//! How far the policy has moved from its reference.
+//! KL divergence from the reference policy: estimators, penalty, adaptive coefficient.
 
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
@@ -7,24 +7,26 @@ use super::Aggregation;
 use super::ratio::LARGEST_EXPONENT;
 use crate::{Error, Result};
 
-/// Estimators of `KL(pi || ref)` from sampled tokens (Schulman, "Approximating KL Divergence", 2020), with
-/// `x = ln ref(y) - ln pi(y)`.
+/// Estimators of `KL(pi || ref)` from sampled tokens (Schulman, "Approximating KL Divergence",
+/// 2020), with `x = ln ref(y) - ln pi(y)`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum KlEstimator {
-    /// `-x`: unbiased, large variance, can be negative. Right inside a reward; inside a loss its expected
-    /// gradient on-policy is zero, so that a trainer refuses it there unless it is straight-through or importance-corrected.
+    /// `-x`: unbiased, large variance, can be negative. Correct inside a reward; inside a loss its
+    /// expected on-policy gradient is zero, so a trainer returns an error unless it is
+    /// straight-through or importance-corrected.
     K1,
-    /// `x^2 / 2`: biased value, the gradient of the KL on-policy.
+    /// `x^2 / 2`: biased value; its on-policy gradient is that of the KL.
     K2,
     /// `e^x - x - 1`: unbiased, never negative (GRPO, arXiv 2402.03300, eq. 4).
     K3,
-    /// `|x|`: the size of the log-ratio; no estimator of the KL, but verl and SkyRL offer it.
+    /// `|x|`: the magnitude of the log-ratio. Not an estimator of the KL; offered by verl and
+    /// SkyRL.
     Abs,
 }
 
 impl KlEstimator {
-    /// Per-token values, differentiable in `log_probs`.
+    /// Computes per-token values, in nats, differentiable in `log_probs`.
     pub fn per_token<const D: usize>(
         &self,
         log_probs: Tensor<D>,
@@ -33,7 +35,7 @@ impl KlEstimator {
         self.of_log_ratio(ref_log_probs - log_probs)
     }
 
-    /// Per-token values at `x = ln ref - ln pi`.
+    /// Computes per-token values at `x = ln ref - ln pi`.
     fn of_log_ratio<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         match self {
             Self::K1 => x.neg(),
@@ -43,8 +45,8 @@ impl KlEstimator {
         }
     }
 
-    /// The same on the host.
-    pub fn value(&self, log_prob: f64, ref_log_prob: f64) -> f64 {
+    /// Computes the value of one token on the host, in nats.
+    pub(crate) fn value(&self, log_prob: f64, ref_log_prob: f64) -> f64 {
         let x = ref_log_prob - log_prob;
         match self {
             Self::K1 => -x,
@@ -55,7 +57,7 @@ impl KlEstimator {
     }
 }
 
-/// A KL term: `coef * aggregate(KL)` is added to a loss, or `coef * KL_t` taken off a reward.
+/// A KL penalty: `coef * aggregate(KL)` added to a loss, or `coef * KL_t` subtracted from rewards.
 ///
 /// ```
 /// use rlvr::loss::{KlEstimator, KlPenalty};
@@ -69,33 +71,37 @@ impl KlEstimator {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KlPenalty {
-    /// The coefficient, usually called beta; above 0 (without a KL term, leave the penalty out: no reference
-    /// policy is kept then).
+    /// The coefficient, usually called beta; above 0. (Without a KL term leave the penalty out;
+    /// then no reference policy is kept.)
     #[doc(alias("beta", "kl_loss_coef"))]
     pub coef: f64,
     /// The estimator.
     pub estimator: KlEstimator,
-    /// The value of the estimator with the gradient of [`K2`](KlEstimator::K2), which is that of the KL on-policy (verl's `+`).
-    /// Default false.
+    /// Uses the value of the estimator with the gradient of [`K2`](KlEstimator::K2), the on-policy
+    /// gradient of the KL (verl's `+`). Default false.
     #[serde(default)]
     pub straight_through: bool,
-    /// Clamps `x = ln ref - ln pi` to ± this before anything else; no gradient outside. Default: none (verl: 20 for k3).
+    /// Clamps `x = ln ref - ln pi` to ± this bound first; no gradient outside it. Default: none
+    /// (verl: 20 for k3).
     #[serde(default)]
     pub log_ratio_clamp: Option<f64>,
-    /// Clamps the estimate to ± this; no gradient outside. Default: none (verl: 10 for k3).
+    /// Clamps the estimate to ± this bound; no gradient outside it. Default: none (verl: 10 for
+    /// k3).
     #[serde(default)]
     pub value_clamp: Option<f64>,
-    /// Multiplies the estimate by the objective's ratio `pi / pi_old`, which makes it unbiased for tokens of the old policy
-    /// (DeepSeek-V3.2, arXiv 2512.02556). The gradient runs through both factors. Only in a loss. Default false.
+    /// Multiplies the estimate by the objective's ratio `pi / pi_old`, which makes it unbiased for
+    /// tokens of the old policy (DeepSeek-V3.2, arXiv 2512.02556). The gradient flows through both
+    /// factors. Only in a loss. Default false.
     #[serde(default)]
     pub importance_corrected: bool,
-    /// How its tokens become a scalar. Default: as those of the surrogate. Only in a loss.
+    /// How the token values are reduced to a scalar. Default: as the surrogate's terms. Only in a
+    /// loss.
     #[serde(default)]
     pub aggregation: Option<Aggregation>,
 }
 
 impl KlPenalty {
-    /// A plain penalty: no clamp, no correction, the gradient of the estimator itself.
+    /// Creates a plain penalty: no clamp, no correction, the gradient of the estimator itself.
     pub fn new(coef: f64, estimator: KlEstimator) -> Self {
         Self {
             coef,
@@ -108,7 +114,8 @@ impl KlPenalty {
         }
     }
 
-    /// Rejects a coefficient or a clamp that is not above 0, and a gradient from two sources.
+    /// Rejects a coefficient or a clamp that is not above 0, and a penalty both straight-through
+    /// and importance-corrected.
     ///
     /// # Errors
     /// [`Error::Config`] naming the field, its value and what would be right.
@@ -142,7 +149,8 @@ impl KlPenalty {
         self.aggregation.map_or(Ok(()), |one| one.validate())
     }
 
-    /// Rejects what has no meaning inside a reward, where there is no gradient and no aggregation.
+    /// Rejects settings that do not apply inside a reward, where there is no gradient and no
+    /// aggregation.
     ///
     /// # Errors
     /// [`Error::Config`] naming the field, its value and what would be right.
@@ -157,13 +165,14 @@ impl KlPenalty {
             Some((field, _)) => Err(Error::config(
                 field,
                 "set",
-                "unset in a reward: it is about the gradient or the aggregation of a loss",
+                "unset in a reward: it concerns the gradient or the aggregation of a loss",
             )),
             None => Ok(()),
         }
     }
 
-    /// Per-token values without coefficient and importance correction, differentiable in `log_probs`.
+    /// Computes per-token values, in nats, without coefficient and importance correction;
+    /// differentiable in `log_probs`.
     pub fn per_token<const D: usize>(
         &self,
         log_probs: Tensor<D>,
@@ -187,31 +196,33 @@ impl KlPenalty {
         (backward - constant) + value.inner()
     }
 
-    /// The same on the host.
+    /// Computes the value of one token on the host, as [`per_token`](Self::per_token).
     pub fn value(&self, log_prob: f64, ref_log_prob: f64) -> f64 {
-        let hold = |x: f64, bound: Option<f64>| bound.map_or(x, |bound| x.clamp(-bound, bound));
-        let x = hold(ref_log_prob - log_prob, self.log_ratio_clamp);
-        hold(self.estimator.value(0.0, x), self.value_clamp)
+        let clamp = |x: f64, bound: Option<f64>| bound.map_or(x, |bound| x.clamp(-bound, bound));
+        let x = clamp(ref_log_prob - log_prob, self.log_ratio_clamp);
+        clamp(self.estimator.value(0.0, x), self.value_clamp)
     }
 }
 
-/// The adaptive controller of a KL coefficient (Ziegler et al., arXiv 1909.08593, sec. 2.2).
+/// An adaptive controller of a KL coefficient (Ziegler et al., arXiv 1909.08593, sec. 2.2).
 ///
-/// After n samples with mean KL `k`: `coef *= 1 + clip(k/target - 1, -0.2, 0.2) * min(n / horizon, 4)`, so that one update changes the
-/// coefficient by at most four fifths, and never its sign.
+/// After n samples with mean KL `k`:
+/// `coef *= 1 + clip(k/target - 1, -0.2, 0.2) * min(n / horizon, 4)`, so one update changes the
+/// coefficient by at most four fifths and never its sign.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AdaptiveKl {
-    /// The coefficient now.
+    /// The current coefficient.
     pub coef: f64,
-    /// The KL aimed at, in nats.
+    /// The target KL, in nats.
     pub target: f64,
-    /// Samples over which a full correction of 20 % is made; usually many times those of one update.
+    /// The number of samples over which a full correction of 20 % is made; usually many times that
+    /// of one update.
     pub horizon: f64,
 }
 
 impl AdaptiveKl {
-    /// Moves the coefficient after `samples` samples with mean KL `kl`.
+    /// Adapts the coefficient after `samples` samples with mean KL `kl`, in nats.
     pub fn update(&mut self, kl: f64, samples: usize) {
         let error = (kl / self.target - 1.0).clamp(-0.2, 0.2);
         self.coef *= 1.0 + error * (samples as f64 / self.horizon).min(4.0);

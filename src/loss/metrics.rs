@@ -1,4 +1,4 @@
-//! What a loss has to say besides its value.
+//! Metrics of a loss.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::Result;
 use crate::host;
 
-/// How a number of a micro-batch joins that of another.
+/// How the numbers of two micro-batches are combined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Join {
     Add,
@@ -16,7 +16,8 @@ pub(crate) enum Join {
     Largest,
 }
 
-/// Sums over a micro-batch's tokens, still on the device: one read gets them all.
+/// Sums over a micro-batch's tokens, still on the device; [`read`](Self::read) fetches all of them
+/// at once.
 #[derive(Clone, Debug)]
 pub struct LossSums {
     names: Vec<(String, Join)>,
@@ -52,8 +53,8 @@ impl LossSums {
         self.put(name, Join::Add, sum);
     }
 
-    /// Adds the masked sum of per-token values, and the sum over rows of their mean over the row's tokens, or over all places of a row
-    /// without a token, as `{name}/rows`.
+    /// Adds the masked sum of per-token values and, as `{name}/rows`, the sum over rows of their
+    /// mean over the row's tokens (over all positions for a row without tokens).
     pub(super) fn add_with_rows(&mut self, name: &str, values: Tensor<2>) {
         let values = values.inner();
         let means = self.row_means(&values);
@@ -67,8 +68,8 @@ impl LossSums {
         (values.clone() * self.mask.clone()).sum_dim(1) / self.lengths.clone().clamp_min(1.0)
     }
 
-    /// Adds the number of tokens that are marked, the number of rows with a marked token as `{name}/rows`, and the
-    /// smallest and largest share of a row's tokens as `{name}/min` and `{name}/max`.
+    /// Adds the number of marked tokens, the number of rows with a marked token as `{name}/rows`,
+    /// and the smallest and largest share of a row's tokens as `{name}/min` and `{name}/max`.
     pub(super) fn count(&mut self, name: &str, marked: Tensor<2, Bool>) {
         let marked = marked.float();
         let shares = self.row_means(&marked);
@@ -89,7 +90,7 @@ impl LossSums {
     /// Reads the sums from the device.
     ///
     /// # Errors
-    /// If the device cannot give them back.
+    /// Returns an error if reading from the device fails.
     pub fn read(self) -> Result<LossMetrics> {
         let values = host::floats(Tensor::cat(self.values, 0), "loss metrics")?;
         let values = values.into_iter().map(f64::from);
@@ -102,28 +103,29 @@ impl LossSums {
     }
 }
 
-/// Sums over tokens, to be added up over micro-batches and divided once.
+/// Sums over tokens, merged over micro-batches and divided once.
 ///
 /// | name | |
 /// |---|---|
-/// | `tokens`, `rows` | how many; a row without a token is one |
-/// | `entropy`, `kl` | sums; `kl` as it is added to the loss, without its coefficient |
+/// | `tokens`, `rows` | counts; rows without tokens included |
+/// | `entropy`, `kl` | sums, in nats; `kl` as added to the loss, without its coefficient |
 /// | `approx_kl`, `ppo_kl` | sums of `e^d - 1 - d` and `-d`, d the log-ratio to the old policy |
 /// | `ratio` | sum, at the objective's level |
 /// | `clip_low`, `clip_high`, `clip`, `bounded` | counts; see [`SurrogateTerm`](super::SurrogateTerm) |
-/// | `selected`, `kept` | counts of tokens that a selection, or the off-policy mask, keeps |
+/// | `selected`, `kept` | counts of tokens that the selection or the off-policy mask keeps |
 /// | `sampler_weight` | sum |
-/// | `loss`, `policy_loss`, `kl_loss`, `entropy_loss`, `value_loss` | scalars, without their coefficients but for `loss` |
+/// | `loss`, `policy_loss`, `kl_loss`, `entropy_loss`, `value_loss` | scalars; all but `loss` without their coefficients |
 ///
-/// and what a surrogate measures by itself. Each only where the objective has such a term. Counts also come as `{name}/rows` (rows with
-/// a counted token), `{name}/min` and `{name}/max` (the smallest and largest share of a row's tokens).
+/// and the metrics of the surrogate. Each is present only if the objective has such a term. Counts
+/// also come as `{name}/rows` (rows with a counted token), `{name}/min` and `{name}/max` (the
+/// smallest and largest share of a row's tokens).
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct LossMetrics {
     sums: BTreeMap<String, (Join, f64)>,
 }
 
 impl LossMetrics {
-    /// Adds those of another micro-batch, or another step.
+    /// Merges the metrics of another micro-batch or step.
     pub fn merge(&mut self, other: &Self) {
         for (name, &(join, value)) in &other.sums {
             let joined = self.sums.entry(name.clone()).or_insert(match join {
@@ -138,14 +140,14 @@ impl LossMetrics {
         }
     }
 
-    /// The numbers as a message to other learners: by their bits, since JSON has no NaN.
+    /// Returns the numbers as a message to other learners, as bits because JSON has no NaN.
     pub(crate) fn to_message(&self) -> Vec<(String, Join, u64)> {
         let all = self.sums.iter();
         all.map(|(name, &(join, value))| (name.clone(), join, value.to_bits()))
             .collect()
     }
 
-    /// What [`to_message`](Self::to_message) gave.
+    /// Reads the result of [`to_message`](Self::to_message).
     pub(crate) fn from_message(message: Vec<(String, Join, u64)>) -> Self {
         let all = message.into_iter();
         Self {
@@ -155,17 +157,17 @@ impl LossMetrics {
         }
     }
 
-    /// The number called `name`: a sum, a smallest or a largest.
+    /// Returns the number called `name`: a sum, minimum or maximum.
     pub fn sum(&self, name: &str) -> Option<f64> {
         self.sums.get(name).map(|&(_, value)| value)
     }
 
-    /// The mean over tokens of what is called `name`; none without tokens.
+    /// Returns the mean of `name` over tokens; `None` without tokens.
     pub fn mean(&self, name: &str) -> Option<f64> {
         self.over(name, "tokens")
     }
 
-    /// The mean over rows, the empty ones included, of what is called `{name}/rows`; none without rows.
+    /// Returns the mean of `{name}/rows` over rows, empty ones included; `None` without rows.
     pub fn row_mean(&self, name: &str) -> Option<f64> {
         self.over(&format!("{name}/rows"), "rows")
     }

@@ -1,19 +1,20 @@
-//! What to change. Takes log-probs, advantages and a mask, all `[N, T]`, from whoever has them; gives a
-//! scalar and its metrics to `train`. It knows no model, no tokenizer, no optimizer.
+//! Policy and value losses: from log-probs, advantages and a mask, all `[B, T]`, to a scalar and
+//! its metrics. The module is independent of models, tokenizers and optimizers.
 //!
-//! An objective is a composition:
+//! A [`PolicyObjective`] is composed of:
 //!
 //! | part | choices |
 //! |---|---|
 //! | [`Surrogate`] | PPO-clip, CISPO, SAPO, GMPO, VESPO, DPPO, DRO, Clip-Cov, KL-Cov, REINFORCE; or a custom [`SurrogateLoss`] |
-//! | [`RatioLevel`] | token, mean of the completion, sum of the completion, mean with the token's gradient |
-//! | [`Aggregation`] | tokens, completions or prompts weigh the same, or a constant |
+//! | [`RatioLevel`] | token, mean of the completion, sum of the completion, mean with per-token gradient |
+//! | [`Aggregation`] | equal weight per token, completion or prompt, or a constant denominator |
 //! | [`KlPenalty`] | k1, k2, k3, absolute; straight-through, clamped, importance-corrected |
-//! | [`SamplerCorrection`], [`OffPolicyMask`] | weights and rejection where generation and training disagree |
-//! | [`TopEntropy`], entropy bonus | which tokens, and how certain |
+//! | [`SamplerCorrection`], [`OffPolicyMask`] | weights and rejection where the sampler and the trained policy differ |
+//! | [`TopEntropy`], entropy bonus | selection of tokens, regularisation |
 //!
-//! Papers and frameworks are [`presets`] by name. What a micro-batch cannot see of its step is counted or gathered once and handed in
-//! ([`StepCounts`], [`StepStatistics`]), so that the result does not depend on how the step is split.
+//! [`presets`] has the objectives of papers and frameworks by name. Quantities of the whole
+//! optimizer step are computed once and passed to each micro-batch ([`StepCounts`],
+//! [`StepStatistics`]), so the result does not depend on how the step is split.
 //!
 //! ```
 //! use burn::tensor::Tensor;

@@ -1,4 +1,4 @@
-//! The policy objective: a composition, checked when it is built.
+//! The policy objective and its validation.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,6 +9,8 @@ use super::{
 };
 use crate::{Error, Result};
 
+/// A policy objective: a surrogate with aggregation, KL term, entropy bonus and corrections.
+///
 /// ```text
 /// L_t  = surrogate(ln pi, ln r, A)                  the term of each token
 /// L_t *= keep_t                                     with an off-policy mask
@@ -17,8 +19,9 @@ use crate::{Error, Result};
 /// loss = aggregate(L) + kl.coef * aggregate(KL(pi || ref)) - entropy_coef * aggregate(H * selected)
 /// ```
 ///
-/// Masks, selection and weights touch neither the KL term nor a denominator; a rejection of the sampler's takes tokens out of the
-/// mask of every term. Build one from a preset ([`presets`](super::presets)) or from its parts; the surrogate may be custom
+/// Masks, selection and weights affect neither the KL term nor a denominator; a rejection of the
+/// sampler correction removes tokens from the mask of every term. Create one from a preset
+/// ([`presets`](super::presets)) or from its parts; the surrogate may be custom
 /// ([`Surrogate::custom`]).
 ///
 /// ```
@@ -32,9 +35,9 @@ use crate::{Error, Result};
 /// };
 /// objective.validate()?;
 ///
-/// // A band on the probability of each token has no meaning for the ratio of a whole completion.
-/// let refused = PolicyObjective { ratio_level: RatioLevel::Sequence, ..PolicyObjective::dppo_tv() };
-/// assert!(refused.validate().unwrap_err().to_string().contains("dppo"));
+/// // DPPO bounds the probability of each token and has no sequence ratio.
+/// let invalid = PolicyObjective { ratio_level: RatioLevel::Sequence, ..PolicyObjective::dppo_tv() };
+/// assert!(invalid.validate().unwrap_err().to_string().contains("dppo"));
 /// # Ok::<(), rlvr::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -43,37 +46,37 @@ pub struct PolicyObjective {
     /// The term of each token.
     #[doc(alias = "loss_mode")]
     pub surrogate: Surrogate,
-    /// What the ratio is taken over. Default: the token.
+    /// The level of the importance ratio. Default: token.
     #[serde(default)]
     pub ratio_level: RatioLevel,
     /// Bounds on the log-ratio. Default: none.
     #[serde(default)]
     pub log_ratio_clamp: Option<LogRatioClamp>,
-    /// How tokens become a scalar.
+    /// How token terms are reduced to a scalar.
     pub aggregation: Aggregation,
-    /// The pull towards the reference in the loss. Default: none.
+    /// The KL penalty to the reference in the loss. Default: none.
     #[serde(default)]
     pub kl: Option<KlPenalty>,
     /// The coefficient of the entropy bonus; 0 is none. Default 0.
     #[doc(alias = "entropy_coeff")]
     #[serde(default)]
     pub entropy_coef: f64,
-    /// How the bonus's tokens become a scalar. Default: as those of the surrogate.
+    /// How the token entropies are reduced to a scalar. Default: as the surrogate's terms.
     #[serde(default)]
     pub entropy_aggregation: Option<Aggregation>,
-    /// Learn from the tokens of highest entropy alone. Default: from all.
+    /// Trains on the tokens of highest entropy only. Default: on all tokens.
     #[serde(default)]
     pub top_entropy: Option<TopEntropy>,
-    /// Leave alone what has become unlikely and was bad. Default: no.
+    /// Excludes completions with a negative advantage that have become unlikely. Default: none.
     #[serde(default)]
     pub off_policy_mask: Option<OffPolicyMask>,
-    /// Weigh or reject what the sampler saw differently. Default: no.
+    /// Weights or rejects tokens whose probability under the sampler differs. Default: none.
     #[serde(default)]
     pub sampler_correction: Option<SamplerCorrection>,
 }
 
 impl PolicyObjective {
-    /// A surrogate and an aggregation, token ratios, nothing else.
+    /// Creates an objective of a surrogate and an aggregation, with token ratios and nothing else.
     pub fn new(surrogate: impl Into<Surrogate>, aggregation: Aggregation) -> Self {
         Self {
             surrogate: surrogate.into(),
@@ -89,7 +92,7 @@ impl PolicyObjective {
         }
     }
 
-    /// The same objective around another surrogate.
+    /// Replaces the surrogate.
     #[must_use]
     pub fn with_surrogate(self, surrogate: impl Into<Surrogate>) -> Self {
         Self {
@@ -98,13 +101,13 @@ impl PolicyObjective {
         }
     }
 
-    /// The same objective with another KL term, or none.
+    /// Replaces the KL term.
     #[must_use]
     pub fn with_kl(self, kl: Option<KlPenalty>) -> Self {
         Self { kl, ..self }
     }
 
-    /// The same objective with another entropy coefficient.
+    /// Replaces the entropy coefficient.
     #[must_use]
     pub fn with_entropy_coef(self, entropy_coef: f64) -> Self {
         Self {
@@ -113,7 +116,7 @@ impl PolicyObjective {
         }
     }
 
-    /// The same objective with a correction of the sampler, or none.
+    /// Replaces the sampler correction.
     #[must_use]
     pub fn with_sampler_correction(self, sampler_correction: Option<SamplerCorrection>) -> Self {
         Self {
@@ -122,37 +125,37 @@ impl PolicyObjective {
         }
     }
 
-    /// Whether a rollout with zero advantages has no gradient, so that it need not be computed: true
-    /// without a KL term and an entropy bonus, for surrogates that are proportional to the advantage.
+    /// Returns whether a rollout with zero advantages has no gradient, so that it can be skipped:
+    /// true without a KL term and an entropy bonus, for surrogates proportional to the advantage.
     pub fn ignores_zero_advantages(&self) -> bool {
         self.kl.is_none() && self.entropy_coef == 0.0 && self.surrogate.vanishes_without_advantage()
     }
 
-    /// Whether the loss of a micro-batch needs what only the whole step's current log-probs and entropies can tell, so that
-    /// [`statistics`](Self::statistics) has to see a forward pass over all of it first.
-    pub fn needs_whole_step(&self) -> bool {
+    /// Returns whether [`statistics`](Self::statistics) needs the current log-probs and entropies
+    /// of the whole step, that is, a forward pass over all of it before the first loss.
+    pub(crate) fn needs_whole_step(&self) -> bool {
         let current = self.sampler_correction.as_ref().is_some_and(|correction| {
             correction.numerator == Numerator::Current && correction.gathers()
         });
         self.top_entropy.is_some() || self.surrogate.gathers() || current
     }
 
-    /// Whether some term weighs every prompt the same.
+    /// Returns whether some term gives every prompt equal weight.
     pub(super) fn compares_prompts(&self) -> bool {
         let of_kl = self.kl.and_then(|kl| kl.aggregation);
         let all = [Some(self.aggregation), of_kl, self.entropy_aggregation];
         all.contains(&Some(Aggregation::PromptMean))
     }
 
-    /// Whether the loss of a micro-batch needs more of its step than counts that are known beforehand, so that
-    /// [`statistics`](Self::statistics) has to see all of it first.
+    /// Returns whether [`loss`](Self::loss) needs [`statistics`](Self::statistics) of the whole
+    /// step; otherwise [`StepCounts`](super::StepCounts) are enough.
     pub fn needs_statistics(&self) -> bool {
         let correction = self.sampler_correction.as_ref();
         let gathers = correction.is_some_and(SamplerCorrection::gathers);
         self.needs_whole_step() || self.compares_prompts() || gathers
     }
 
-    /// Rejects parts, or combinations of parts, that make no sense, with the reason.
+    /// Rejects invalid parts and invalid combinations of parts.
     ///
     /// # Errors
     /// [`Error::Config`] naming the field, its value and, for a combination, the other part.
@@ -194,7 +197,7 @@ impl PolicyObjective {
                     "top_entropy",
                     "set",
                     format!(
-                        "none with the {surrogate} surrogate: it has one term for the whole completion, no tokens to select"
+                        "none with the {surrogate} surrogate: it has one term for the whole completion and no tokens to select"
                     ),
                 ));
             }

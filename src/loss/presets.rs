@@ -1,7 +1,9 @@
-//! Papers and frameworks by name: `PolicyObjective::dapo()`, `PolicyObjective::named("dapo", limit)`.
+//! Objectives of papers and frameworks by name: `PolicyObjective::dapo()` or
+//! `PolicyObjective::named("dapo", limit)`.
 //!
-//! A preset is the loss alone. What it is meant to be used with - the advantages, a KL in the reward, rewards - is said in its
-//! documentation. Where two frameworks mean different things by one name, there is a preset for each.
+//! A preset is the loss only. Its documentation states the advantages, the KL in the reward and
+//! other settings that it is meant for. If two frameworks use one name for different objectives,
+//! there is a preset for each.
 //!
 #![doc = include_str!("presets.md")]
 
@@ -12,7 +14,7 @@ use super::{
 };
 use crate::{Error, Result};
 
-/// Every preset that [`PolicyObjective::named`] knows, in the order of the table.
+/// The presets of [`PolicyObjective::named`], in the order of the table.
 pub const NAMES: [&str; 24] = [
     "grpo",
     "deepseek_r1",
@@ -41,7 +43,8 @@ pub const NAMES: [&str; 24] = [
 ];
 
 impl PolicyObjective {
-    /// The preset called `name`. `max_new_tokens` is the completion limit, which `dr_grpo` divides by.
+    /// Returns the preset called `name`. `max_new_tokens` is the completion limit in tokens, by
+    /// which `dr_grpo` divides.
     ///
     /// ```
     /// use rlvr::loss::PolicyObjective;
@@ -53,7 +56,7 @@ impl PolicyObjective {
     /// ```
     ///
     /// # Errors
-    /// If there is no such preset; the message lists [`NAMES`].
+    /// Returns an error if there is no such preset; the message lists [`NAMES`].
     pub fn named(name: &str, max_new_tokens: usize) -> Result<Self> {
         Ok(match name {
             "grpo" => Self::grpo(),
@@ -87,29 +90,31 @@ impl PolicyObjective {
         })
     }
 
-    /// GRPO as in DeepSeekMath (arXiv 2402.03300, eq. 3): token ratios, k3 in the loss with beta = 0.04, the mean
-    /// of each completion first, then of the completions. The paper does not state its clip range; 0.2 is
-    /// PPO's. With [`Group`](crate::advantage::Group) advantages.
+    /// GRPO as in DeepSeekMath (arXiv 2402.03300, eq. 3): token ratios, k3 in the loss with beta =
+    /// 0.04, the mean over completions of their token means. The paper does not state its clip
+    /// range; 0.2 is PPO's. With [`Group`](crate::advantage::Group) advantages.
     pub fn grpo() -> Self {
         Self::clipped(0.2, 0.2, Aggregation::SequenceMeanTokenMean)
             .with_kl(Some(KlPenalty::new(0.04, KlEstimator::K3)))
     }
 
-    /// DeepSeek-R1's second stage (arXiv 2501.12948, B.4.1): clip range 10, k3 with beta = 0.001, the reference
-    /// replaced every 400 updates ([`ReferenceSync`](crate::policy::ReferenceSync)).
+    /// DeepSeek-R1's second stage (arXiv 2501.12948, B.4.1): clip range 10, k3 with beta = 0.001,
+    /// the reference replaced every 400 updates ([`ReferenceSync`](crate::policy::ReferenceSync)).
     ///
-    /// The paper writes its ratio over whole outputs and speaks of clipped tokens; here it is the token
-    /// ratio and per-completion mean of [`grpo`](Self::grpo), whose settings it continues. With a range of 10 the
-    /// lower bound never binds and the upper one only beyond a ratio of 11.
+    /// The paper writes its ratio over whole outputs but mentions clipped tokens; this preset uses
+    /// the token ratio and per-completion mean of [`grpo`](Self::grpo). With a range of 10 the
+    /// lower bound has no effect and the upper one only above a ratio of 11.
     pub fn deepseek_r1() -> Self {
         Self::clipped(10.0, 10.0, Aggregation::SequenceMeanTokenMean)
             .with_kl(Some(KlPenalty::new(0.001, KlEstimator::K3)))
     }
 
-    /// DeepSeek-V3.2 (arXiv 2512.02556, sec. 3.1): GRPO with a KL that the ratio makes unbiased and the off-policy sequence mask. With
-    /// [`GroupMean`](crate::advantage::GroupMean) advantages: the paper leaves the deviation out.
+    /// DeepSeek-V3.2 (arXiv 2512.02556, sec. 3.1): GRPO with an importance-corrected, unbiased KL
+    /// and the off-policy sequence mask. With [`GroupMean`](crate::advantage::GroupMean)
+    /// advantages: the paper does not divide by the standard deviation.
     ///
-    /// Clip range, beta and mask threshold are not stated. Taken here: 0.2, R1's 0.001, and 0.5 nats a token.
+    /// The paper does not state clip range, beta and mask threshold; this preset uses 0.2, R1's
+    /// 0.001, and 0.5 nats per token.
     pub fn deepseek_v32() -> Self {
         Self {
             kl: Some(KlPenalty {
@@ -121,29 +126,31 @@ impl PolicyObjective {
         }
     }
 
-    /// Dr. GRPO (arXiv 2503.20783): no KL, and a constant denominator so that length does not change a token's
-    /// weight. `max_new_tokens` is the completion limit. With [`GroupMean`](crate::advantage::GroupMean)
-    /// advantages.
+    /// Dr. GRPO (arXiv 2503.20783): no KL, and a constant denominator, so that length does not
+    /// change the weight of a token. `max_new_tokens` is the completion limit in tokens. With
+    /// [`GroupMean`](crate::advantage::GroupMean) advantages.
     pub fn dr_grpo(max_new_tokens: usize) -> Self {
         let length = max_new_tokens;
         Self::clipped(0.2, 0.2, Aggregation::Constant { length })
     }
 
-    /// DAPO (arXiv 2503.14476, eq. 8): clip-higher (0.2, 0.28), token mean, no KL. Its dynamic sampling and
-    /// overlong shaping are not part of the loss. With [`Group`](crate::advantage::Group) advantages.
+    /// DAPO (arXiv 2503.14476, eq. 8): clip-higher (0.2, 0.28), token mean, no KL. Its dynamic
+    /// sampling and overlong shaping are not part of the loss. With
+    /// [`Group`](crate::advantage::Group) advantages.
     pub fn dapo() -> Self {
         Self::clipped(0.2, 0.28, Aggregation::TokenMean)
     }
 
-    /// What TRL 1.16's `GRPOTrainer` minimises if nothing is set: `loss_type="dapo"` with a symmetric range of 0.2 and no KL. With
-    /// [`Group`](crate::advantage::Group) advantages. With vLLM it adds
+    /// The default objective of TRL 1.16's `GRPOTrainer`: `loss_type="dapo"` with a symmetric range
+    /// of 0.2 and no KL. With [`Group`](crate::advantage::Group) advantages. With vLLM it adds
     /// [`SamplerCorrection::sequence_mask(None, 3.0)`](super::SamplerCorrection::sequence_mask).
     pub fn trl() -> Self {
         Self::clipped(0.2, 0.2, Aggregation::TokenMean)
     }
 
-    /// What verl 0.9's actor minimises if nothing is set: a range of 0.2, dual clip with c = 3 always on, log-ratios clamped to ±20,
-    /// token mean, no KL in the loss. With whichever advantages `adv_estimator` names; verl's own default is GAE.
+    /// The default objective of verl 0.9's actor: a range of 0.2, dual clip with c = 3, log-ratios
+    /// clamped to ±20, token mean, no KL in the loss. With the advantages that `adv_estimator`
+    /// names; verl's default is GAE.
     pub fn verl() -> Self {
         let clip = PpoClip {
             dual_clip: Some(3.0),
@@ -156,14 +163,15 @@ impl PolicyObjective {
     }
 
     /// PPO (arXiv 1707.06347, eq. 7) with a clip range of 0.2 and the token mean. With
-    /// [`Gae`](crate::advantage::Gae) advantages and a [`value_loss`](crate::loss::value_loss); a KL term, if any, usually
-    /// goes into the reward.
+    /// [`Gae`](crate::advantage::Gae) advantages and a [`value_loss`](crate::loss::value_loss); a
+    /// KL term, if any, usually is part of the reward.
     pub fn ppo() -> Self {
         Self::clipped(0.2, 0.2, Aggregation::TokenMean)
     }
 
-    /// GSPO (arXiv 2507.18071, eq. 5): one ratio for the completion, clipped to (3e-4, 4e-4), as the paper sets it; also TRL's
-    /// `importance_sampling_level="sequence"`. With [`Group`](crate::advantage::Group) advantages.
+    /// GSPO (arXiv 2507.18071, eq. 5): one ratio per completion, clipped to (3e-4, 4e-4) as in the
+    /// paper; also TRL's `importance_sampling_level="sequence"`. With
+    /// [`Group`](crate::advantage::Group) advantages.
     pub fn gspo() -> Self {
         Self {
             ratio_level: RatioLevel::Sequence,
@@ -171,8 +179,9 @@ impl PolicyObjective {
         }
     }
 
-    /// GSPO-token (arXiv 2507.18071, eq. 13), which is what verl calls `gspo`: the value of [`gspo`](Self::gspo)'s ratio with the gradient of
-    /// the own token, held below `e^10`. The same gradient as `gspo` where the advantage is the same for the whole completion.
+    /// GSPO-token (arXiv 2507.18071, eq. 13), called `gspo` in verl: the value of
+    /// [`gspo`](Self::gspo)'s ratio with the gradient of the token itself, clamped below `e^10`.
+    /// The same gradient as `gspo` if the advantage is constant over the completion.
     pub fn gspo_token() -> Self {
         Self {
             ratio_level: RatioLevel::SequenceToken,
@@ -184,8 +193,8 @@ impl PolicyObjective {
         }
     }
 
-    /// LUSPO (arXiv 2602.05261): [`gspo`](Self::gspo) with each completion weighed by its length, which takes GSPO's preference for short ones
-    /// away.
+    /// LUSPO (arXiv 2602.05261): [`gspo`](Self::gspo) with each completion weighted by its length,
+    /// which removes GSPO's bias towards short ones.
     pub fn luspo() -> Self {
         Self {
             aggregation: Aggregation::SequenceMeanTokenSum,
@@ -193,13 +202,15 @@ impl PolicyObjective {
         }
     }
 
-    /// CISPO as in MiniMax-M1 (arXiv 2506.13585) and TRL: the constant ratio is capped at 5 and has no lower bound; token mean.
+    /// CISPO as in MiniMax-M1 (arXiv 2506.13585) and TRL: the detached ratio is capped at 5,
+    /// without a lower bound; token mean.
     pub fn cispo() -> Self {
         let band = CispoBand::Cap(5.0);
         Self::new(Surrogate::Cispo(Cispo { band }), Aggregation::TokenMean)
     }
 
-    /// CISPO as verl reads it: the constant ratio is clamped to [0.8, 1.2], log-ratios to ±20; token mean.
+    /// CISPO as in verl: the detached ratio is clamped to [0.8, 1.2], log-ratios to ±20; token
+    /// mean.
     pub fn cispo_verl() -> Self {
         let band = CispoBand::AroundOne {
             low: 0.2,
@@ -211,13 +222,15 @@ impl PolicyObjective {
         }
     }
 
-    /// SAPO (arXiv 2511.20347): the soft gate with temperatures 1 and 1.05, the mean of each completion first.
+    /// SAPO (arXiv 2511.20347): the sigmoid gate with temperatures 1 and 1.05; the mean over
+    /// completions of their token means.
     pub fn sapo() -> Self {
         let sapo = Surrogate::Sapo(Sapo::default());
         Self::new(sapo, Aggregation::SequenceMeanTokenMean)
     }
 
-    /// GMPO (arXiv 2507.20673): the geometric mean of token ratios that are clipped to ±0.4 in log space; the mean over completions.
+    /// GMPO (arXiv 2507.20673): the geometric mean of token ratios, clipped to ±0.4 in log space;
+    /// the mean over completions.
     pub fn gmpo() -> Self {
         let gmpo = Surrogate::Gmpo(Gmpo::default());
         Self {
@@ -226,18 +239,20 @@ impl PolicyObjective {
         }
     }
 
-    /// VESPO (arXiv 2602.10693) with TRL's settings (k, lambda) = (2, 3) up and (3, 2) down; token mean.
+    /// VESPO (arXiv 2602.10693) with TRL's settings (k, lambda) = (2, 3) for A >= 0 and (3, 2)
+    /// otherwise; token mean.
     pub fn vespo() -> Self {
         Self::new(Surrogate::Vespo(Vespo::default()), Aggregation::TokenMean)
     }
 
-    /// DPPO with total variation (arXiv 2602.04879): tokens may move by 0.15 in probability; ratio capped at 20; token mean.
-    /// verl's configuration caps it at 3.
+    /// DPPO with total variation (arXiv 2602.04879): tokens may move by 0.15 in probability; ratio
+    /// capped at 20 (3 in verl's configuration); token mean.
     pub fn dppo_tv() -> Self {
         Self::dppo(BinaryDivergence::Tv, 0.15)
     }
 
-    /// DPPO with the binary KL divergence (arXiv 2602.04879): tokens may move by 0.05 nats; ratio capped at 20; token mean.
+    /// DPPO with the binary KL divergence (arXiv 2602.04879): tokens may move by 0.05 nats; ratio
+    /// capped at 20; token mean.
     pub fn dppo_kl() -> Self {
         Self::dppo(BinaryDivergence::Kl, 0.05)
     }
@@ -255,18 +270,21 @@ impl PolicyObjective {
         }
     }
 
-    /// DRO (arXiv 2405.19107) per token, as in verl; token mean. No default of `beta` is published, so it has to be given.
+    /// DRO (arXiv 2405.19107) per token, as in verl; token mean. There is no published default of
+    /// `beta`.
     pub fn dro(beta: f64) -> Self {
         Self::new(Surrogate::Dro(Dro { beta }), Aggregation::TokenMean)
     }
 
-    /// Clip-Cov (arXiv 2505.22617): 0.02 % of the tokens with a covariance between 1 and 5 lose their gradient; token mean.
+    /// Clip-Cov (arXiv 2505.22617): tokens with a covariance between 1 and 5, at most 0.02 % of
+    /// all, get no gradient; token mean.
     pub fn clip_cov() -> Self {
         let clip_cov = Surrogate::ClipCov(ClipCov::default());
         Self::new(clip_cov, Aggregation::TokenMean)
     }
 
-    /// KL-Cov (arXiv 2505.22617): the 0.02 % of tokens with the largest covariance pay for moving; token mean.
+    /// KL-Cov (arXiv 2505.22617): the 0.02 % of tokens with the largest covariance get a penalty on
+    /// the log-ratio; token mean.
     pub fn kl_cov() -> Self {
         Self::new(Surrogate::KlCov(KlCov::default()), Aggregation::TokenMean)
     }
@@ -277,20 +295,22 @@ impl PolicyObjective {
         Self::new(reinforce, Aggregation::TokenMean)
     }
 
-    /// REINFORCE++ (arXiv 2501.03262): PPO's clip without a critic, token mean; its KL (k1) goes into the reward, and its
-    /// advantages are whitened over the batch.
+    /// REINFORCE++ (arXiv 2501.03262): PPO's clip without a critic, token mean; the KL (k1) is part
+    /// of the reward, and advantages are whitened over the batch.
     pub fn reinforce_plus_plus() -> Self {
         Self::ppo()
     }
 
-    /// GPG (arXiv 2504.02546): the plain policy gradient with advantages rescaled by the share of groups that carry signal.
+    /// GPG (arXiv 2504.02546): the plain policy gradient with advantages rescaled by the share of
+    /// groups that have a signal.
     pub fn gpg() -> Self {
         Self::reinforce()
     }
 
-    /// RLOO (arXiv 2402.14740) as TRL's `RLOOTrainer` has it: the ratio of the whole completion, clipped to 0.2, the mean over completions;
-    /// leave-one-out advantages, and the KL in the reward (k1, 0.05). verl's `rloo` is only an estimator: take
-    /// [`verl`](Self::verl) with leave-one-out advantages.
+    /// RLOO (arXiv 2402.14740) as in TRL's `RLOOTrainer`: the ratio of the whole completion,
+    /// clipped to 0.2, the mean over completions; with leave-one-out advantages and the KL in the
+    /// reward (k1, 0.05). verl's `rloo` is only an estimator: use [`verl`](Self::verl) with
+    /// leave-one-out advantages.
     pub fn rloo() -> Self {
         Self {
             ratio_level: RatioLevel::SequenceSum,
@@ -298,7 +318,7 @@ impl PolicyObjective {
         }
     }
 
-    /// The clipped surrogate at token level, with nothing added.
+    /// PPO-clip with token ratios and nothing else.
     fn clipped(low: f64, high: f64, aggregation: Aggregation) -> Self {
         Self::new(Surrogate::PpoClip(PpoClip::range(low, high)), aggregation)
     }

@@ -1,30 +1,34 @@
-//! The importance ratio between the policy and the one that generated.
+//! The importance ratio between the current and the old policy.
 
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
-/// What the ratio `r = pi / pi_old` is taken over, with `d_t = ln pi(y_t) - ln pi_old(y_t)`.
+/// The level of the ratio `r = pi / pi_old`, with `d_t = ln pi(y_t) - ln pi_old(y_t)`.
 #[doc(alias = "importance_sampling_level")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RatioLevel {
-    /// `r_t = exp(d_t)`, each token its own.
+    /// `r_t = exp(d_t)`, one per token.
     #[default]
     Token,
-    /// `r = exp(mean_t d_t)`, one for the completion, its gradient through the mean (GSPO, arXiv 2507.18071, eq. 7).
+    /// `r = exp(mean_t d_t)`, one per completion; the gradient flows through the mean (GSPO, arXiv
+    /// 2507.18071, eq. 7).
     Sequence,
-    /// `r = exp(sum_t d_t)`, the ratio of the whole completion (TRL's RLOO). It leaves any band quickly on long completions.
+    /// `r = exp(sum_t d_t)`, the ratio of the whole completion (TRL's RLOO). On long completions it
+    /// is soon outside any clip range.
     SequenceSum,
-    /// `r_t = exp(sg(mean_t d_t) + ln pi(y_t) - sg(ln pi(y_t)))`: the value of [`Sequence`](Self::Sequence), the gradient of the own
-    /// token, so that advantages may differ within a completion (GSPO-token, arXiv 2507.18071, eq. 14; verl's `gspo`).
+    /// `r_t = exp(sg(mean_t d_t) + ln pi(y_t) - sg(ln pi(y_t)))`: the value of
+    /// [`Sequence`](Self::Sequence), the gradient of the token itself, so that advantages may
+    /// differ within a completion (GSPO-token, arXiv 2507.18071, eq. 14; verl's `gspo`).
     SequenceToken,
 }
 
-/// Bounds on the log-ratio before it is exponentiated; outside of them its gradient is zero.
+/// Bounds on the log-ratio before it is exponentiated; outside them the gradient is zero.
 ///
-/// verl and OpenRLHF hold it in ±20, TRL does not. A safety net, far outside any clip range; to clip, use a surrogate that does.
+/// verl and OpenRLHF clamp it to ±20, TRL does not. This only prevents overflow, far outside any
+/// clip range; to clip, use a surrogate that clips.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LogRatioClamp {
@@ -35,7 +39,7 @@ pub struct LogRatioClamp {
 }
 
 impl LogRatioClamp {
-    /// `[-bound, bound]`.
+    /// Clamps to `[-bound, bound]`.
     pub fn symmetric(bound: f64) -> Self {
         Self {
             min: Some(-bound),
@@ -43,7 +47,7 @@ impl LogRatioClamp {
         }
     }
 
-    /// Rejects bounds that would cut the ratio of an unchanged policy.
+    /// Rejects bounds that would clamp the ratio of an unchanged policy.
     ///
     /// # Errors
     /// [`Error::Config`] naming the field, its value and what would be right.
@@ -77,12 +81,12 @@ impl LogRatioClamp {
     }
 }
 
-/// Beyond `e^80` a ratio overflows f32, and a clipped infinity has a gradient of `0 * inf`. Ratios are held there, far
-/// outside anything that a clip range means.
+/// The largest log-ratio. Larger ratios would overflow f32, and a clipped infinity has a gradient
+/// of `0 * inf`.
 pub(super) const LARGEST_EXPONENT: f64 = 80.0;
 
 impl RatioLevel {
-    /// The log-ratio `[B, T]` of every token; `difference` is zero at padding.
+    /// Returns the log-ratio `[B, T]` of every token; `difference` is zero at padding.
     pub(super) fn log_ratio(&self, difference: Tensor<2>, mask: &Tensor<2>) -> Tensor<2> {
         let shape = difference.dims();
         let mean = |difference: Tensor<2>| mean_over_tokens(difference, mask).expand(shape);
@@ -99,7 +103,8 @@ impl RatioLevel {
     }
 }
 
-/// The mean `[B, 1]` over each row's tokens of values that are zero at padding; 0 for a row without a token.
+/// Returns the mean `[B, 1]` over each row's tokens of values that are zero at padding; 0 for a row
+/// without tokens.
 pub(super) fn mean_over_tokens(values: Tensor<2>, mask: &Tensor<2>) -> Tensor<2> {
     values.sum_dim(1) / mask.clone().sum_dim(1).clamp_min(1.0)
 }

@@ -1,27 +1,27 @@
-//! Which tokens are learned from.
+//! Selection of tokens by entropy.
 
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
-/// Learn from the tokens of highest entropy alone ("beyond the 80/20 rule", arXiv 2506.01939): those at the forks of the reasoning.
+/// Training on the tokens of highest entropy only ("beyond the 80/20 rule", arXiv 2506.01939).
 ///
 /// ```text
 /// keep = H_t >= the (1 - share) quantile of H over all tokens of the step (linear interpolation)
 /// ```
 ///
-/// Only the surrogate and the entropy bonus see the selection; the KL term and the denominator of the surrogate do not. 0.2 is
-/// what the paper recommends.
+/// The selection applies to the surrogate and the entropy bonus, not to the KL term or the
+/// denominator of the surrogate. The paper recommends a share of 0.2.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TopEntropy {
-    /// The share of tokens that is kept; above 0 and below 1.
+    /// The share of tokens to keep; above 0 and below 1.
     #[doc(alias = "top_entropy_quantile")]
     pub share: f64,
 }
 
 impl TopEntropy {
-    /// Rejects a share that keeps nothing or everything.
+    /// Rejects a share outside (0, 1).
     ///
     /// # Errors
     /// [`Error::Config`] naming the field, its value and what would be right.
@@ -36,14 +36,16 @@ impl TopEntropy {
         ))
     }
 
-    /// The smallest entropy that is kept, for the entropies of all tokens of a step, put halfway between the last one dropped and the first
-    /// one kept so that rounding moves no token across.
-    pub fn threshold(&self, entropies: &mut [f64]) -> f64 {
+    /// Returns the smallest entropy to keep, given the entropies of all tokens of a step. It lies
+    /// halfway between the largest one dropped and the smallest one kept, so that rounding does not
+    /// change the selection.
+    pub(super) fn threshold(&self, entropies: &mut [f64]) -> f64 {
         let Some(last) = entropies.len().checked_sub(1) else {
             return f64::NEG_INFINITY;
         };
         let place = (1.0 - self.share) * last as f64;
-        // A quantile that falls on an entropy keeps it; else the first above it is kept.
+        // A quantile that falls on an entropy keeps it; otherwise the next larger one is the first
+        // kept.
         let rounded = place.round();
         let on = (place - rounded).abs() < 1e-9;
         let quantile = if on { rounded } else { place.ceil() } as usize;
@@ -57,12 +59,14 @@ impl TopEntropy {
     }
 }
 
-/// Whether only the rounding of another split of the step tells `b` apart from the smaller `a`.
+/// Returns whether `b` differs from the smaller `a` by no more than the rounding of another split
+/// of the step.
 pub(super) fn is_tie(a: f64, b: f64) -> bool {
     b - a <= 2e-6 * (1.0 + b.abs())
 }
 
-/// The largest of the values that are `below` a border, and the smallest of the others; infinite where there are none.
+/// Returns the largest of the values that are `below` a threshold and the smallest of the others;
+/// infinite if there are none.
 pub(super) fn around(values: &[f64], below: impl Fn(f64) -> bool) -> (f64, f64) {
     let mut border = (f64::NEG_INFINITY, f64::INFINITY);
     for &value in values {

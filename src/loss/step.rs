@@ -1,22 +1,22 @@
-//! What a whole optimizer step hands to each of its micro-batches.
+//! Counts and statistics of a whole optimizer step, passed to each of its micro-batches.
 
 use std::collections::BTreeMap;
 
-/// What one optimizer step consists of, over all of its micro-batches.
+/// The numbers of tokens and completions of one optimizer step, over all of its micro-batches.
 ///
-/// Counted once and handed to every micro-batch, the counts make the sum of the micro-batch losses the loss of the
-/// whole, however it is split, padded or ordered.
+/// With these as denominators the micro-batch losses sum to the loss of the step, however it is
+/// split, padded or ordered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StepCounts {
-    /// Tokens that are trained on.
+    /// Trained tokens.
     pub tokens: usize,
-    /// Completions. Whether one without a token counts is decided by who counts: TRL counts it, verl
-    /// does not.
+    /// Completions. Whether to count one without trained tokens is up to the caller: TRL counts it,
+    /// verl does not.
     pub sequences: usize,
 }
 
 impl StepCounts {
-    /// The counts of completions with the given numbers of tokens.
+    /// Counts completions with the given numbers of trained tokens.
     pub fn of(lengths: &[usize]) -> Self {
         Self {
             tokens: lengths.iter().sum(),
@@ -25,20 +25,21 @@ impl StepCounts {
     }
 }
 
-/// What the aggregation of one term divides by. Usually whole numbers; a peer's gradient accumulation or data-parallel factor is a
-/// division of them.
+/// The denominators of an aggregation. Usually whole numbers; dividing them reproduces the gradient
+/// accumulation or data-parallel factor of another framework.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Denominators {
     /// Tokens of the step.
     pub tokens: f64,
     /// Completions of the step.
     pub sequences: f64,
-    /// Prompts of the step; read by [`Aggregation::PromptMean`](super::Aggregation::PromptMean) alone.
+    /// Prompts of the step; used only by
+    /// [`Aggregation::PromptMean`](super::Aggregation::PromptMean).
     pub prompts: f64,
 }
 
 impl From<StepCounts> for Denominators {
-    /// Every completion counts as a prompt of its own.
+    /// Counts every completion as a separate prompt.
     fn from(counts: StepCounts) -> Self {
         Self {
             tokens: counts.tokens as f64,
@@ -48,32 +49,35 @@ impl From<StepCounts> for Denominators {
     }
 }
 
-/// Everything about the step that the loss of a micro-batch cannot see for itself.
+/// Statistics of the whole optimizer step, for the loss of a micro-batch.
 ///
-/// From [`StepCounts`] alone for most objectives. One that compares a token with the others of its step - a
-/// quantile of entropies, the largest covariances, weights divided by their mean - needs
-/// [`PolicyObjective::statistics`](super::PolicyObjective::statistics), and refuses to guess from the micro-batch.
+/// For most objectives [`StepCounts`] convert to it. An objective that compares a token with the
+/// others of its step - a quantile of entropies, the largest covariances, weights divided by their
+/// mean - needs [`PolicyObjective::statistics`](super::PolicyObjective::statistics); without them
+/// its loss is an error.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StepStatistics {
     /// Denominators of the surrogate.
     pub policy: Denominators,
     /// Denominators of the KL term.
     pub kl: Denominators,
-    /// Denominators of the entropy bonus. With a token selection its tokens are the selected ones.
+    /// Denominators of the entropy bonus. With a token selection, the tokens are the selected ones.
     pub entropy: Denominators,
-    /// Tokens with at least this entropy, in nats, are learned from.
+    /// Tokens with at least this entropy, in nats, are selected.
     pub entropy_threshold: Option<f64>,
-    /// The mean of the sampler weights, by which they are divided.
+    /// The mean of the sampler weights, their divisor.
     pub weight_mean: Option<f64>,
-    /// How many tokens each prompt has, by the numbers of [`LossInput::prompts`](super::LossInput::prompts); for
+    /// The number of tokens of each prompt, by the ids of
+    /// [`LossInput::prompts`](super::LossInput::prompts); for
     /// [`Aggregation::PromptMean`](super::Aggregation::PromptMean).
     pub prompt_tokens: Option<BTreeMap<usize, usize>>,
-    /// What the surrogate itself has gathered; see [`SurrogateLoss::gather`](super::SurrogateLoss::gather).
+    /// The numbers that the surrogate gathered; see
+    /// [`SurrogateLoss::gather`](super::SurrogateLoss::gather).
     pub surrogate: Option<Vec<f64>>,
 }
 
 impl StepStatistics {
-    /// The same denominators for every term, nothing else.
+    /// Creates statistics with the same denominators for every term and nothing else.
     pub fn new(denominators: impl Into<Denominators>) -> Self {
         let denominators = denominators.into();
         Self {

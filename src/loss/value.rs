@@ -1,4 +1,4 @@
-//! The critic's loss.
+//! The loss of a critic.
 
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
@@ -7,15 +7,15 @@ use super::input::{Cleaner, check_shape};
 use super::{Aggregation, Denominators, LossSums};
 use crate::{Error, Result};
 
-/// The settings of [`value_loss`].
+/// Settings of [`value_loss`].
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ValueLossConfig {
-    /// How far a value may move from its old one before the gradient stops; above 0, or none. Default 0.2
-    /// (TRL; verl 0.5).
+    /// How far a value may move from its old value before the gradient stops, in units of reward;
+    /// above 0, or none. Default 0.2 (TRL; verl 0.5).
     #[doc(alias = "cliprange_value")]
     pub clip_range: Option<f64>,
-    /// How tokens become a scalar. Default: the token mean.
+    /// How token terms are reduced to a scalar. Default: the token mean.
     pub aggregation: Aggregation,
 }
 
@@ -29,7 +29,7 @@ impl Default for ValueLossConfig {
 }
 
 impl ValueLossConfig {
-    /// Rejects a range that is not above 0.
+    /// Rejects a range that is not above 0, and the prompt mean.
     ///
     /// # Errors
     /// [`Error::Config`] naming the field, its value and what would be right.
@@ -39,7 +39,7 @@ impl ValueLossConfig {
             return Err(Error::config(
                 "value_loss.aggregation",
                 "prompt_mean",
-                "another: the critic's completions are not compared within their prompt",
+                "another aggregation: the value loss has no prompts",
             ));
         }
         match self.clip_range {
@@ -53,12 +53,12 @@ impl ValueLossConfig {
     }
 }
 
-/// The critic's scalar and what is known about it.
+/// The result of [`value_loss`].
 #[derive(Clone, Debug)]
 pub struct ValueLoss {
-    /// This micro-batch's share of the step's loss; the shares add up.
+    /// This micro-batch's share of the step's loss, `[1]`; the shares sum to the whole.
     pub loss: Tensor<1>,
-    /// Sums for metrics, off the gradient tape.
+    /// Sums for metrics, detached.
     pub sums: LossSums,
 }
 
@@ -68,12 +68,30 @@ pub struct ValueLoss {
 /// 0.5 * aggregate(max((V - R)^2, (clip(V, V_old - c, V_old + c) - R)^2))
 /// ```
 ///
-/// `values` carries the gradient; `old_values` and `returns` are constant; all `[B, T]` with `mask`. The range `c` is
-/// in units of reward. Source: the PPO reference implementation (openai/baselines, ppo2). The metrics are
-/// `value_loss` and the count `value_clip` of tokens whose clipped term is strictly the larger one.
+/// `values` carries the gradient; `old_values`, `returns` and `mask` are detached; all are
+/// `[B, T]`, and padding is ignored. The range `c` is in units of reward. Source: the PPO reference
+/// implementation (openai/baselines, ppo2). The metrics are `value_loss` and the count `value_clip`
+/// of tokens whose clipped term is strictly the larger one.
 ///
 /// # Errors
-/// If the configuration is refused or shapes differ.
+/// Returns an error if the configuration is invalid or shapes differ.
+///
+/// ```
+/// use burn::tensor::Tensor;
+/// use rlvr::loss::{StepCounts, ValueLossConfig, value_loss};
+///
+/// # #[cfg(feature = "flex")] {
+/// let device = burn::tensor::Device::flex();
+/// let row = |values: [f32; 3]| Tensor::<2>::from_data([values], &device);
+/// let (values, old_values) = (row([1.0, 0.5, 0.0]), row([1.0, 0.5, 0.0]));
+/// let (returns, mask) = (row([0.0, 0.5, 9.0]), row([1.0, 1.0, 0.0]));
+/// let counts = StepCounts { tokens: 2, sequences: 1 };
+/// let config = ValueLossConfig::default();
+/// let loss = value_loss(&values, &old_values, &returns, &mask, &config, counts)?.loss;
+/// assert_eq!(loss.into_scalar::<f32>(), 0.5 * (1.0 + 0.0) / 2.0);
+/// # }
+/// # Ok::<(), rlvr::Error>(())
+/// ```
 pub fn value_loss(
     values: &Tensor<2>,
     old_values: &Tensor<2>,
@@ -99,7 +117,7 @@ pub fn value_loss(
     let error = match config.clip_range {
         Some(range) => {
             let old = cleaner.constant(old_values);
-            // Between the bounds this is the value itself, with no rounding from old + (V - old).
+            // Within the bounds this is exactly the value, without the rounding of old + (V - old).
             let (low, high) = (old.clone().sub_scalar(range), old.add_scalar(range));
             let near = values.max_pair(low).min_pair(high);
             let clipped = (near - returns).square();

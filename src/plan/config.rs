@@ -1,4 +1,5 @@
-//! What a plan is made for: the work of a step, how it is spread over devices, and how well they are used.
+//! The configuration of a plan: the work of a step, its distribution over devices, and their
+//! efficiency.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,74 +10,81 @@ use super::tokens::{Lengths, Tokens};
 use super::update_memory::{Kernels, TrainingState};
 use crate::{Error, Result};
 
-/// A run of reinforcement learning, as far as its cost depends on it.
+/// The settings of a run that its cost depends on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PlanConfig {
-    /// Problems a step. Default 16.
+    /// Problems per step. Default 16.
     pub problems: usize,
-    /// Completions of each problem. Default 8.
+    /// Completions per problem. Default 8.
     pub group: usize,
-    /// Steps of the run: a step samples `problems * group` completions and learns from them. Default 100.
+    /// Steps of the run; each samples `problems * group` completions and trains on them. Default 100.
     pub steps: u64,
-    /// Optimizer updates a step. Default 1.
+    /// Optimizer updates per step. Default 1.
     pub updates: u64,
-    /// How often each completion is learned from. Default 1.
+    /// Training passes over each completion. Default 1.
     pub passes: u64,
-    /// Mean tokens of a prompt. Default 128.
+    /// Mean number of tokens of a prompt. Default 128.
     pub prompt_tokens: f64,
-    /// Lengths of the completions. Default: 512 on average, at most 1024.
+    /// Distribution of completion lengths. Default: mean 512, cap 1024.
     pub completion: Lengths,
-    /// Whether training reads a prompt once for its group, as this crate does, or once for each completion. Generation always reads it
-    /// once. Default true.
+    /// Whether training reads a prompt once per group, as this crate does, or once per completion.
+    /// Generation always reads it once. Default true.
     pub shared_prompts: bool,
-    /// A forward pass for the log-probs of the policy before the step. Default true.
+    /// Whether a forward pass computes the log-probs of the policy before the step. Default true.
     pub old_log_probs: bool,
-    /// A reference policy and a forward pass for its log-probs. Default true.
+    /// Whether there is a reference policy, with a forward pass for its log-probs. Default true.
     pub reference: bool,
-    /// A critic of the policy's size, which is trained as well. Default false.
+    /// Whether a critic of the policy's size is trained as well. Default false.
     pub critic: bool,
-    /// Share of the completions that are learned from: those with an advantage of zero can be left out. Default 1.
+    /// Share of the completions that are trained on; those with zero advantage can be skipped.
+    /// Default 1.
     pub trained_share: f64,
-    /// Compute blocks again in the backward pass rather than keep their activations (gradient checkpointing). Default false.
+    /// Whether activations are recomputed in the backward pass (gradient checkpointing). Default
+    /// false.
     pub recompute: bool,
-    /// Train adapters of this rank on all projections, not the weights. Default: the weights.
+    /// Rank of adapters on all projections, trained instead of the weights. Default: none, the
+    /// weights are trained.
     pub adapter_rank: Option<u64>,
 
-    /// Devices in all. Default 1.
+    /// Total number of devices. Default 1.
     pub devices: usize,
-    /// Of these, the ones that only generate, while the others learn from completions of an earlier step. Default: none; all devices
-    /// take turns at generating and learning.
+    /// Of these, devices that only generate, while the others train on completions of an earlier
+    /// step. Default: none; all devices alternate between generation and training.
     pub generators: Option<usize>,
-    /// Devices that share one copy of the weights in generation, each with a part of every matrix. Default 1.
+    /// Tensor parallelism in generation: devices that share one copy of the weights, each with a
+    /// part of every matrix. Default 1.
     pub tensor_parallel: usize,
-    /// Devices that share one copy of the experts in generation, each with whole experts. Default 1.
+    /// Expert parallelism in generation: devices that share one copy of the experts, each with
+    /// whole experts. Default 1.
     pub expert_parallel: usize,
-    /// The most completions that one copy of the weights generates at a time. Default: as many as memory holds.
+    /// The largest number of completions that one copy of the weights generates at a time. Default:
+    /// as many as fit in memory.
     pub max_rows: Option<usize>,
-    /// Tokens that a decoding step yields with a draft model; 1 without. Default 1.
+    /// Tokens per decoding step with speculative decoding. Default 1.
     pub accepted_tokens: f64,
-    /// Bytes of a weight in generation: 2, or 1 for fp8. Default 2.
+    /// Bytes per weight in generation: 2, or 1 for fp8. Default 2.
     pub weight_bytes: f64,
-    /// Bytes of a number in the cache. Default 2.
+    /// Bytes per number in the cache. Default 2.
     pub cache_bytes: f64,
 
-    /// Types of weights, gradients and moments in training. Default: mixed precision.
+    /// Precision of weights, gradients and moments in training. Default: mixed precision.
     pub state: TrainingState,
-    /// What each learner keeps of them. Default: everything.
+    /// Sharding of the training state over learners. Default: replicated.
     pub sharding: Sharding,
-    /// Whether training state leaves the device while it generates. Default false.
+    /// Whether training state is offloaded from the device during generation. Default false.
     pub offload: bool,
-    /// The most tokens that are forwarded together on a device; a longer sequence is forwarded alone. Default 16384.
+    /// The largest number of tokens in a micro-batch on a device; a longer sequence is a
+    /// micro-batch alone. Default 16384.
     pub micro_batch_tokens: usize,
-    /// Tokens whose logits exist at the same time. Default 1024.
+    /// Tokens whose logits are in memory at the same time. Default 1024.
     pub logit_chunk: usize,
-    /// What a block keeps for its backward pass. Default: [`Kernels::Flash`].
+    /// What a block stores for its backward pass. Default: [`Kernels::Flash`].
     pub kernels: Kernels,
 
-    /// How well devices are used.
+    /// Utilisation and overheads.
     pub efficiency: Efficiency,
-    /// Dollars for a device and hour. Default: the hardware's.
+    /// Price in dollars per device-hour. Default: the hardware's.
     pub price: Option<f64>,
 }
 
@@ -117,27 +125,32 @@ impl Default for PlanConfig {
     }
 }
 
-/// How well a run uses its devices: the guesses of a plan. With the defaults published runs come out at the ratios that the example `plan` prints
-/// (`--reproduce`). Replace them by what a run measured.
+/// Utilisation of the devices and overheads, the assumptions of a plan. The example `plan` compares
+/// the defaults with published runs (`--reproduce`). Replace them with measured values if there are
+/// any.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Efficiency {
-    /// Share of peak FLOP/s in forward and backward passes over whole sequences. Default: 0.35; with experts 0.15.
+    /// Share of peak FLOP/s in forward and backward passes over whole sequences. Default: 0.35;
+    /// with experts 0.15.
     pub update_mfu: Option<f64>,
-    /// Share of peak FLOP/s in decoding, where it is bound by compute. Default 0.4.
+    /// Share of peak FLOP/s in compute-bound decoding. Default 0.4.
     pub decode_mfu: Option<f64>,
     /// Share of peak memory bandwidth in decoding (MBU). Default 0.6.
     pub decode_mbu: Option<f64>,
-    /// Microseconds that a layer adds to a decoding step. Default 25.
+    /// Overhead per layer and decoding step, in microseconds. Default 25.
     pub layer_overhead: f64,
-    /// Microseconds a layer for the two exchanges of tensor or expert parallelism in a node. Default 30; 2.5 times that across nodes.
+    /// Overhead per layer of the two exchanges of tensor or expert parallelism within a node, in
+    /// microseconds. Default 30; 2.5 times that across nodes.
     pub exchange_overhead: f64,
-    /// Microseconds a layer for sending tokens to experts in a node and back. Default 60; 100 where experts are spread over nodes.
+    /// Overhead per layer of dispatching tokens to experts and back, in microseconds: within a
+    /// node, and across nodes. Default 60 and 100.
     pub dispatch_overhead: [f64; 2],
-    /// Time of everything else - weights handed over, rewards, validation - as a share of the phases. Default 0.05.
+    /// Time of everything else (weight transfer, rewards, validation) as a share of the phases.
+    /// Default 0.05.
     pub rest: f64,
-    /// The upper end of the range, as a multiple of the formulas: published runs took up to 2.2 times as long, with experts 4 times. The
-    /// default is that.
+    /// The upper end of the range, as a multiple of the formulas. Default: 2.2, with experts 4, the
+    /// largest ratio of published runs.
     pub high: Option<f64>,
 }
 
@@ -157,7 +170,7 @@ impl Default for Efficiency {
 }
 
 impl Efficiency {
-    /// `given`, or `usual`; 1 where the hardware's figures are not peaks.
+    /// Returns `given`, or else `usual`; 1 if the hardware's figures are not peaks.
     fn share(given: Option<f64>, usual: f64, hardware: &Hardware) -> f64 {
         given.unwrap_or(match hardware.is_peak {
             true => usual,
@@ -165,7 +178,7 @@ impl Efficiency {
         })
     }
 
-    /// FLOP/s that passes over whole sequences reach on a device.
+    /// Returns the FLOP/s that passes over whole sequences reach on a device.
     pub(super) fn update_flops(&self, shape: &ModelShape, hardware: &Hardware) -> f64 {
         let usual = match shape.experts {
             None => 0.35,
@@ -174,17 +187,17 @@ impl Efficiency {
         hardware.flops() * Self::share(self.update_mfu, usual, hardware)
     }
 
-    /// FLOP/s that decoding reaches on a device.
+    /// Returns the FLOP/s that decoding reaches on a device.
     pub(super) fn decode_flops(&self, hardware: &Hardware) -> f64 {
         hardware.flops() * Self::share(self.decode_mfu, 0.4, hardware)
     }
 
-    /// Bytes a second that decoding reads on a device.
+    /// Returns the bytes per second that decoding reads on a device.
     pub(super) fn decode_bytes(&self, hardware: &Hardware) -> f64 {
         hardware.bytes_per_second() * Self::share(self.decode_mbu, 0.6, hardware)
     }
 
-    /// The upper end of the range as a multiple of the lower.
+    /// Returns the upper end of the range as a multiple of the lower end.
     pub(super) fn spread(&self, shape: &ModelShape) -> f64 {
         self.high.unwrap_or(match shape.experts {
             None => 2.2,
@@ -194,42 +207,43 @@ impl Efficiency {
 }
 
 impl PlanConfig {
-    /// Completions of a step.
+    /// Returns the number of completions per step.
     pub fn rows(&self) -> usize {
         self.problems.saturating_mul(self.group)
     }
 
-    /// Parameters of the adapters of a model, if they are what is trained.
+    /// Returns the parameters of the adapters, if adapters are trained.
     pub(super) fn adapters(&self, shape: &ModelShape) -> Option<u64> {
         self.adapter_rank.map(|rank| shape.adapter_parameters(rank))
     }
 
-    /// Devices that generate.
+    /// Returns the number of devices that generate.
     pub(super) fn generating(&self) -> usize {
         self.generators.unwrap_or(self.devices)
     }
 
-    /// Devices that learn.
+    /// Returns the number of devices that train.
     pub(super) fn learning(&self) -> usize {
         self.devices - self.generators.unwrap_or(0)
     }
 
-    /// Forward passes without a gradient over the completions of a step.
+    /// Returns the number of forward passes without a gradient over the completions of a step.
     pub(super) fn scorings(&self) -> f64 {
         f64::from(self.old_log_probs) + f64::from(self.reference) + f64::from(self.critic)
     }
 
-    /// Models that are trained.
+    /// Returns the number of trained models.
     pub(super) fn trained_models(&self) -> f64 {
         1.0 + f64::from(self.critic)
     }
 
-    /// Prompts of a step, each read once.
+    /// Returns the prompt tokens of a step, each prompt counted once.
     pub(super) fn prompts(&self) -> Tokens {
         Tokens::sequence(self.prompt_tokens) * self.problems as f64
     }
 
-    /// What a pass over the completions of a step reads, prompts included; completions have this mean length and mean square.
+    /// Returns the tokens of a pass over the completions of a step, prompts included, for
+    /// completions of this mean length and mean squared length.
     pub(super) fn read(&self, mean: f64, mean_square: f64) -> Tokens {
         let rows = self.rows() as f64;
         let completions = Tokens {
@@ -242,10 +256,10 @@ impl PlanConfig {
         }
     }
 
-    /// Refuses a run that cannot be.
+    /// Rejects invalid settings.
     ///
     /// # Errors
-    /// [`Error::Config`] with the field, its value and its range.
+    /// [`Error::Config`] naming the field, its value and its range.
     pub fn validate(&self) -> Result<()> {
         self.completion.validate()?;
         for (field, value) in [
@@ -270,7 +284,7 @@ impl PlanConfig {
             && !(1..self.devices).contains(&generators)
         {
             let expected = format!(
-                "at least 1 and below devices = {}: the others learn",
+                "at least 1 and below devices = {}: the others train",
                 self.devices
             );
             return Err(Error::config("generators", generators, expected));
@@ -281,7 +295,7 @@ impl PlanConfig {
             ("expert_parallel", self.expert_parallel),
         ] {
             if value > generating {
-                let expected = format!("at most the {generating} devices that generate");
+                let expected = format!("at most {generating}, the number of devices that generate");
                 return Err(Error::config(field, value, expected));
             }
         }
@@ -349,31 +363,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_defaults_are_valid_and_what_cannot_be_is_refused() {
+    fn the_defaults_are_valid_and_invalid_settings_are_errors() {
         PlanConfig::default().validate().unwrap();
-        let refused = |change: fn(&mut PlanConfig), field: &str| {
+        let invalid = |change: fn(&mut PlanConfig), field: &str| {
             let mut config = PlanConfig::default();
             change(&mut config);
             let error = config.validate().unwrap_err().to_string();
             assert!(error.contains(field), "{error}");
         };
-        refused(|c| c.problems = 0, "`problems`");
-        refused(|c| c.generators = Some(1), "`generators`");
-        refused(|c| c.tensor_parallel = 2, "`tensor_parallel`");
-        refused(|c| c.trained_share = 1.5, "`trained_share`");
-        refused(|c| c.accepted_tokens = 0.5, "`accepted_tokens`");
-        refused(
+        invalid(|c| c.problems = 0, "`problems`");
+        invalid(|c| c.generators = Some(1), "`generators`");
+        invalid(|c| c.tensor_parallel = 2, "`tensor_parallel`");
+        invalid(|c| c.trained_share = 1.5, "`trained_share`");
+        invalid(|c| c.accepted_tokens = 0.5, "`accepted_tokens`");
+        invalid(
             |c| c.efficiency.update_mfu = Some(0.0),
             "`efficiency.update_mfu`",
         );
-        refused(|c| c.completion.mean = 2000.0, "`completion.mean`");
-        refused(|c| c.price = Some(f64::NAN), "`price`");
+        invalid(|c| c.completion.mean = 2000.0, "`completion.mean`");
+        invalid(|c| c.price = Some(f64::NAN), "`price`");
         let unknown = serde_json::from_str::<PlanConfig>(r#"{"gropu": 4}"#).unwrap_err();
         assert!(unknown.to_string().contains("gropu"));
     }
 
     #[test]
-    fn a_shared_prompt_is_read_once_and_attended_to_by_every_row() {
+    fn a_shared_prompt_is_read_once_but_attended_to_by_every_completion() {
         let config = PlanConfig {
             problems: 2,
             group: 3,

@@ -5,7 +5,7 @@ use std::ops::{Add, Mul};
 
 use serde::{Deserialize, Serialize};
 
-/// What was or will be paid: nothing is rounded here.
+/// A cost, unrounded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cost {
@@ -16,7 +16,7 @@ pub struct Cost {
 }
 
 impl Cost {
-    /// That of `devices` for `hours`, at a price in dollars for a device and hour.
+    /// Computes the cost of `devices` for `hours`, at a `price` in dollars per device-hour.
     pub fn new(devices: f64, hours: f64, price: f64) -> Self {
         let device_hours = devices * hours;
         Self {
@@ -43,13 +43,13 @@ impl Sum for Cost {
     }
 }
 
-/// A number that is known to lie between two others.
+/// A range of a number.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Range {
-    /// The least.
+    /// The lower end.
     pub low: f64,
-    /// The most.
+    /// The upper end.
     pub high: f64,
 }
 
@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn stages_of_a_run_add_up_unrounded() {
+    fn costs_of_several_stages_are_added_without_rounding() {
         let stages = [(512.0, 198.0), (5000.0, 1.0), (512.0, 80.0)];
         let total: Cost = stages
             .map(|(n, hours)| Cost::new(n, hours, 2.0))

@@ -1,4 +1,4 @@
-//! The plan: work, time, memory and cost of a run, and what does not fit.
+//! The plan of a run: work, time, memory, cost, and what does not fit.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,10 +12,11 @@ use super::time::{StepFlops, StepSeconds, Work};
 use super::tokens::Tokens;
 use crate::Result;
 
-/// What a run will take, before it is tried.
+/// An estimate of the work, time, memory and cost of a run.
 ///
-/// Tokens and FLOPs are exact for the given lengths. Times are not: the formulas are a lower end, and published runs took up to 2.2 times as
-/// long, mixtures of experts up to 4 times. A [`Ledger`](super::Ledger) forecasts better once three steps are made.
+/// Tokens and FLOPs are exact for the given lengths. Times are not: the formulas are a lower bound,
+/// and published runs took up to 2.2 times as long, mixtures of experts up to 4 times. After three
+/// steps a [`Ledger`](super::Ledger) forecasts better.
 ///
 /// ```
 /// use rlvr::plan::{Hardware, Lengths, ModelShape, Plan, PlanConfig, Sharding};
@@ -41,41 +42,44 @@ use crate::Result;
 pub struct Plan {
     /// Parameters, `N`.
     pub parameters: u64,
-    /// Parameters that a token is multiplied with, `N_a`.
+    /// Parameters that a token is multiplied by, `N_a`.
     pub active_parameters: u64,
-    /// Completions of a step.
+    /// Completions per step.
     pub rows: usize,
-    /// Tokens that are generated in a step.
+    /// Generated tokens per step.
     pub generated: f64,
-    /// What one pass over the completions of a step reads, prompts included.
+    /// Tokens of one pass over the completions of a step, prompts included.
     pub read: Tokens,
-    /// FLOPs of a step.
+    /// FLOPs per step, all devices together.
     pub flops: StepFlops,
-    /// Seconds of a step by the formulas: the lower end of the range.
+    /// Seconds per step and phase by the formulas, the lower end of the range.
     pub seconds: StepSeconds,
-    /// Seconds of a step.
+    /// Seconds per step.
     pub step_seconds: Range,
-    /// Useful FLOPs of forward and backward passes by peak FLOP/s and the time of the step, a fraction; none without a peak.
+    /// Useful FLOPs of forward and backward passes over peak FLOP/s and the time of the step (MFU),
+    /// a fraction; `None` without a peak.
     pub mfu: Option<Range>,
     /// Hours of the run.
     pub hours: Range,
     /// Device-hours of the run.
     pub device_hours: Range,
-    /// Dollars of the run, if there is a price. Where the hardware's price is a range, so is this.
+    /// Dollars of the run, if there is a price; includes the range of the hardware's price.
     pub dollars: Option<Range>,
-    /// Bytes of a device.
+    /// Memory of a device.
     pub memory: Memory,
-    /// Bytes of a checkpoint: trained parameters with their moments, in f32.
+    /// Bytes of a checkpoint: trained parameters and their moments, in f32.
     pub checkpoint_bytes: f64,
-    /// What does not fit, each with what would make it fit. Empty if everything does. Times are then those of devices with enough memory.
+    /// The phases that do not fit in memory, each with a setting that would make it fit; empty if
+    /// everything fits. Times assume enough memory.
     pub misfits: Vec<Misfit>,
 }
 
 impl Plan {
-    /// The plan of a run.
+    /// Computes the plan of a run.
     ///
     /// # Errors
-    /// If the hardware or the configuration is invalid. A run that does not fit is no error: see [`misfits`](Self::misfits).
+    /// Returns an error if the hardware or the configuration is invalid. A run that does not fit in
+    /// memory is not an error: see [`misfits`](Self::misfits).
     pub fn new(shape: &ModelShape, hardware: &Hardware, config: &PlanConfig) -> Result<Self> {
         hardware.validate()?;
         config.validate()?;
@@ -126,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn totals_follow_from_the_step() {
+    fn totals_are_multiples_of_the_step() {
         let shape = ModelShape::named("qwen2.5-0.5b").unwrap();
         let config = PlanConfig {
             devices: 4,
@@ -148,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_peak_or_price_gives_none_not_a_guess() {
+    fn mfu_and_dollars_are_none_without_peak_and_price() {
         let shape = ModelShape::named("smollm2-135m").unwrap();
         let hardware = Hardware::named("cpu-2-cores").unwrap();
         let plan = Plan::new(&shape, &hardware, &PlanConfig::default()).unwrap();

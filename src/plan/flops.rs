@@ -5,25 +5,28 @@ use serde::{Deserialize, Serialize};
 use super::shape::ModelShape;
 use super::tokens::Tokens;
 
-/// FLOPs of a model's passes, as a linear function of [`Tokens`]. What is computed again in a backward pass is not counted.
+/// FLOPs of forward and backward passes of a model, as a linear function of [`Tokens`].
+/// Recomputation in the backward pass is not counted.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelFlops {
-    /// Of a forward pass, for a token.
+    /// Of a forward pass, per token.
     pub forward_token: f64,
-    /// Of a forward pass, for a unit of [`Tokens::squares`].
+    /// Of a forward pass, per unit of [`Tokens::squares`].
     pub forward_square: f64,
-    /// Of a backward pass, for a token.
+    /// Of a backward pass, per token.
     pub backward_token: f64,
-    /// Of a backward pass, for a unit of [`Tokens::squares`].
+    /// Of a backward pass, per unit of [`Tokens::squares`].
     pub backward_square: f64,
 }
 
 impl ModelFlops {
-    /// Those of a model whose weights are trained, or adapters with this many parameters in all.
+    /// Computes the FLOPs of a model whose weights are trained, or only adapters with this many
+    /// parameters in total.
     ///
-    /// The backward pass of trained weights is two forward passes. With adapters no gradient of the frozen matrices is computed, and
-    /// one of the adapters' own is: `4 N_a + 6 N_adapter` a token for both passes, and attention as ever.
+    /// The backward pass of trained weights costs two forward passes. With adapters, only the
+    /// gradients of the adapters are computed, not those of the frozen matrices:
+    /// `4 N_a + 6 N_adapter` per token for both passes, plus attention as before.
     pub fn new(shape: &ModelShape, adapters: Option<u64>) -> Self {
         let forward_token = 2.0 * shape.active_parameters() as f64;
         let forward_square = shape.attention_flops();
@@ -39,7 +42,8 @@ impl ModelFlops {
         }
     }
 
-    /// Those of a model of which only the number of parameters is known: `2 N` a token and nothing for attention.
+    /// Estimates the FLOPs of a model from its number of parameters alone: `2 N` per token in a
+    /// forward pass, without attention.
     pub fn of_parameters(parameters: u64) -> Self {
         let forward_token = 2.0 * parameters as f64;
         Self {
@@ -50,12 +54,12 @@ impl ModelFlops {
         }
     }
 
-    /// FLOPs of a forward pass over `tokens`.
+    /// Returns the FLOPs of a forward pass over `tokens`.
     pub fn forward(&self, tokens: Tokens) -> f64 {
         self.forward_token * tokens.count + self.forward_square * tokens.squares
     }
 
-    /// FLOPs of a forward and a backward pass over `tokens`.
+    /// Returns the FLOPs of a forward and a backward pass over `tokens`.
     pub fn update(&self, tokens: Tokens) -> f64 {
         self.forward(tokens)
             + self.backward_token * tokens.count
@@ -68,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_backward_pass_is_two_forward_passes_unless_weights_are_frozen() {
+    fn a_backward_pass_costs_two_forward_passes_unless_weights_are_frozen() {
         let shape = ModelShape::named("qwen2.5-0.5b").unwrap();
         let tokens = Tokens::sequence(1000.0);
         let whole = ModelFlops::new(&shape, None);

@@ -1,33 +1,36 @@
-//! What devices can do and cost.
+//! Specifications and prices of devices.
 
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
-/// A kind of device.
+/// The specification and price of a device.
 ///
-/// The rows that are built in are of November 2026: compute and bandwidth from data sheets, the dense figure for bf16 (data sheets
-/// print the one with sparsity, twice as large); prices are what renting cost in spring 2026, on demand.
+/// The built-in devices are as of November 2026. Compute and bandwidth are from data sheets (for
+/// bf16 the dense figure; data sheets print the one with sparsity, twice as large); prices are
+/// on-demand rental prices of spring 2026.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Hardware {
-    /// Its name, in lower case.
+    /// The name, in lower case.
     pub name: String,
-    /// Dense matrix products, TFLOP/s: bf16 on a GPU, f32 on a CPU.
+    /// Dense matrix products, in TFLOP/s: bf16 on a GPU, f32 on a CPU.
     pub tflops: f64,
-    /// Memory bandwidth, GB/s.
+    /// Memory bandwidth, in GB/s.
     pub bandwidth: f64,
-    /// Memory, GB (10^9 bytes).
+    /// Memory, in GB (10^9 bytes).
     pub memory: f64,
-    /// Bandwidth to the other devices of the node, GB/s, both directions together.
+    /// Bandwidth to the other devices of the node, in GB/s, both directions together.
     pub link: f64,
-    /// Bandwidth to other nodes, GB/s a device and direction. 50 is one NIC of 400 Gb/s for each device.
+    /// Bandwidth to other nodes, in GB/s per device and direction. 50 is one NIC of 400 Gb/s per
+    /// device.
     pub network: f64,
-    /// Devices of a node.
+    /// Devices per node.
     pub per_node: usize,
-    /// Dollars an hour, lowest and highest; none if no price is known.
+    /// Price in dollars per hour, lowest and highest; `None` if unknown.
     pub price: Option<[f64; 2]>,
-    /// Whether `tflops` and `bandwidth` are peaks. Otherwise they are what training and generation reached, and no utilisation is stated.
+    /// Whether `tflops` and `bandwidth` are peaks. Otherwise they are measured in training and
+    /// generation, and no utilisation is reported.
     pub is_peak: bool,
 }
 
@@ -46,7 +49,7 @@ const TABLE: [(&str, f64, f64, f64, f64, f64, f64); 9] = [
 ];
 
 impl Hardware {
-    /// Every row that is built in.
+    /// Returns all built-in devices.
     pub fn all() -> Vec<Self> {
         let gpus = TABLE.iter().map(
             |&(name, tflops, bandwidth, memory, link, lowest, highest)| Self {
@@ -64,7 +67,8 @@ impl Hardware {
                 is_peak: true,
             },
         );
-        // Two cores at 2.8 GHz with AVX-512: what SmolLM2-135M reaches in training and in generation (benches/RESULTS.md).
+        // Two cores at 2.8 GHz with AVX-512: measured with SmolLM2-135M in training and in
+        // generation (benches/RESULTS.md).
         let cpu = Self {
             name: "cpu-2-cores".into(),
             tflops: 0.1,
@@ -79,10 +83,10 @@ impl Hardware {
         gpus.chain([cpu]).collect()
     }
 
-    /// The row called `name`; capitals do not matter.
+    /// Returns the built-in device called `name`, ignoring case.
     ///
     /// # Errors
-    /// [`Error::Config`] that lists the names.
+    /// [`Error::Config`] listing the names if there is no such device.
     pub fn named(name: &str) -> Result<Self> {
         let wanted = name.to_lowercase();
         let all = Self::all();
@@ -92,10 +96,10 @@ impl Hardware {
         found.ok_or_else(|| Error::config("hardware", name, expected))
     }
 
-    /// Refuses figures that no device has.
+    /// Rejects invalid figures.
     ///
     /// # Errors
-    /// [`Error::Config`] with the field, its value and its range.
+    /// [`Error::Config`] naming the field, its value and its range.
     pub fn validate(&self) -> Result<()> {
         for (field, value) in [
             ("hardware.tflops", self.tflops),
@@ -119,12 +123,12 @@ impl Hardware {
         }
     }
 
-    /// FLOP/s.
+    /// Returns FLOP/s.
     pub(super) fn flops(&self) -> f64 {
         1e12 * self.tflops
     }
 
-    /// Bytes a second.
+    /// Returns bytes per second.
     pub(super) fn bytes_per_second(&self) -> f64 {
         1e9 * self.bandwidth
     }
@@ -135,7 +139,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_row_is_valid_and_found_by_its_name() {
+    fn every_device_is_valid_and_found_by_its_name() {
         for row in Hardware::all() {
             row.validate().unwrap();
             assert_eq!(Hardware::named(&row.name.to_uppercase()).unwrap(), row);

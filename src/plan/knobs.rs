@@ -1,4 +1,4 @@
-//! What does not fit, and the setting that would make it fit.
+//! Phases that do not fit in memory, and the setting that would make them fit.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -14,17 +14,18 @@ use super::update_memory::Kernels;
 pub struct Misfit {
     /// `generation` or `update`.
     pub phase: String,
-    /// Bytes that it needs on a device.
+    /// Bytes needed on a device.
     pub needed: f64,
-    /// Bytes that a device has.
+    /// Bytes of a device.
     pub available: f64,
-    /// The largest part of it.
+    /// The largest part of `needed`.
     pub largest: String,
-    /// The smallest change of the settings that would make it fit; none if no single kind of change does.
+    /// The smallest change of settings that would make it fit, such as
+    /// `recompute = true, sharding = full`; `None` if none of the tried changes does.
     pub knob: Option<String>,
 }
 
-/// What does not fit in a valid configuration.
+/// Returns the phases of a valid configuration that do not fit.
 pub(super) fn misfits(
     shape: &ModelShape,
     hardware: &Hardware,
@@ -72,7 +73,7 @@ pub(super) fn misfits(
     found
 }
 
-/// Whether one completion at least can be generated.
+/// Returns whether at least one completion can be generated.
 fn generates(memory: &Memory) -> bool {
     memory.slots >= 1.0
 }
@@ -98,7 +99,7 @@ fn misfit(
     }
 }
 
-/// The first of the changed settings with which the phase fits, by what they change.
+/// Returns the first of the changed settings with which the phase fits, as text.
 fn smallest(
     shape: &ModelShape,
     hardware: &Hardware,
@@ -113,7 +114,7 @@ fn smallest(
     Some(difference(config, found))
 }
 
-/// The settings that differ, as they are written: `recompute = true, sharding = full`.
+/// Formats the settings that differ: `recompute = true, sharding = full`.
 fn difference(before: &PlanConfig, after: &PlanConfig) -> String {
     let fields = |config: &PlanConfig| match serde_json::to_value(config) {
         Ok(Value::Object(fields)) => fields,
@@ -130,15 +131,15 @@ fn difference(before: &PlanConfig, after: &PlanConfig) -> String {
     written.collect::<Vec<_>>().join(", ")
 }
 
-/// Powers of two above `from`, up to `to`.
+/// Returns `from` doubled repeatedly, up to `to`.
 fn doubled(from: usize, to: usize) -> impl Iterator<Item = usize> {
     std::iter::successors(from.checked_mul(2), |n| n.checked_mul(2)).take_while(move |&n| n <= to)
 }
 
-/// The most devices that are proposed.
+/// The largest number of devices that is proposed.
 const MOST_DEVICES: usize = 1 << 16;
 
-/// Settings that help generation, those that cost least first.
+/// Returns settings that reduce the memory of generation, cheapest first.
 fn generation_changes(config: &PlanConfig, hardware: &Hardware) -> Vec<PlanConfig> {
     let mut changes = Vec::new();
     let mut add = |change: &dyn Fn(&mut PlanConfig)| {
@@ -165,7 +166,7 @@ fn generation_changes(config: &PlanConfig, hardware: &Hardware) -> Vec<PlanConfi
     changes
 }
 
-/// Settings that help an update, those that cost least first.
+/// Returns settings that reduce the memory of an update, cheapest first.
 fn update_changes(config: &PlanConfig) -> Vec<PlanConfig> {
     let completion = config.completion.cap + config.prompt_tokens as usize;
     let changes: [&dyn Fn(&mut PlanConfig); 5] = [
@@ -221,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn a_small_model_fits_and_a_large_one_is_told_what_to_change() {
+    fn a_small_model_fits_and_a_large_one_gets_a_knob() {
         let mut config = PlanConfig::default();
         assert_eq!(plan("qwen2.5-0.5b", &config), []);
         let misfits = plan("qwen2.5-7b", &config);
@@ -230,7 +231,7 @@ mod tests {
         let update = &misfits[1];
         assert_eq!(update.largest, "optimizer state");
         assert!(update.needed > 18.0 * 7.6e9 && update.available == 80e9);
-        // Alone there is nothing to share with.
+        // A single device cannot shard.
         let knob = update.knob.as_deref().unwrap();
         assert!(
             knob.starts_with("devices = ") && knob.ends_with("sharding = full"),
@@ -242,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn the_knob_makes_it_fit() {
+    fn applying_the_knobs_makes_the_plan_fit() {
         let mut config = PlanConfig {
             devices: 16,
             completion: Lengths::new(8000.0, 32_768),
@@ -268,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn a_completion_that_no_device_can_hold_is_said() {
+    fn a_cache_that_fits_on_no_device_is_reported() {
         let config = PlanConfig {
             devices: 2,
             offload: true,

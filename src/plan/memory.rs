@@ -1,4 +1,4 @@
-//! Bytes of a device: what generation and an update hold.
+//! Memory of a device during generation and updates.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,55 +7,59 @@ use super::hardware::Hardware;
 use super::shape::ModelShape;
 use super::update_memory::{MicroBatch, UpdateConfig, UpdateMemory};
 
-/// What each of several learners keeps.
+/// Sharding of the training state over learners.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Sharding {
-    /// Everything.
+    /// Each learner has everything.
     #[default]
     Replicated,
-    /// Weights and gradients, and its share of the optimizer's state (ZeRO-1, arXiv 1910.02054).
+    /// Each learner has the weights and gradients, and a share of the optimizer state (ZeRO-1,
+    /// arXiv 1910.02054).
     Optimizer,
-    /// Its share of everything, and one block at a time whole (ZeRO-3, FSDP). Routed experts stay where they are.
+    /// Each learner has a share of everything and gathers one block at a time (ZeRO-3, FSDP),
+    /// except for routed experts.
     Full,
 }
 
-/// What generation holds on a device, in bytes.
+/// Memory of a device during generation, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct GenerationMemory {
-    /// The weights that generate.
+    /// The weights for generation.
     pub weights: f64,
-    /// Training state that stays meanwhile.
+    /// Training state that stays on the device.
     pub state: f64,
-    /// The cache of the completions that are generated at the same time, each at its cap.
+    /// The cache of the completions generated at the same time, each at the length cap.
     pub cache: f64,
 }
 
 impl GenerationMemory {
-    /// All of it.
+    /// Returns the sum, in bytes.
     pub fn total(&self) -> f64 {
         self.weights + self.state + self.cache
     }
 }
 
-/// What a device holds in the phases of a step. They follow each other: the peak is the larger one, not the sum.
+/// Memory of a device in the phases of a step. The phases alternate, so the peak is the larger one,
+/// not the sum.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Memory {
-    /// While completions are generated.
+    /// During generation.
     pub generation: GenerationMemory,
-    /// While the policy is updated.
+    /// During updates.
     pub update: UpdateMemory,
-    /// Bytes of the device.
+    /// Memory of the device, in bytes.
     pub device: f64,
-    /// Completions at the cap that one copy of the weights has memory for; below 1 if not even one fits.
+    /// The number of completions at the length cap that fit beside one copy of the weights; below 1
+    /// if none fits.
     pub slots: f64,
 }
 
-/// The share of a device's memory that generation plans with.
+/// The share of a device's memory available to generation.
 const USABLE: f64 = 0.85;
 
 impl Memory {
-    /// Of a valid configuration.
+    /// Computes the memory of a valid configuration.
     pub(super) fn new(shape: &ModelShape, hardware: &Hardware, config: &PlanConfig) -> Self {
         let update = update(shape, config);
         let device = 1e9 * hardware.memory;
@@ -64,7 +68,8 @@ impl Memory {
         let common = shape.parameters() as f64 - routed;
         let weights =
             config.weight_bytes * (common + routed / config.expert_parallel as f64) / copies;
-        // Gradients do not outlive the update. Weights that are whole and of the same type are generated from as they are.
+        // Gradients are freed after the update. Generation uses the training weights directly if
+        // they are whole and have the same type.
         let same = config.sharding != Sharding::Full
             && config.tensor_parallel.max(config.expert_parallel) == 1
             && config.weight_bytes == config.state.bytes()[0];
@@ -97,13 +102,13 @@ impl Memory {
 }
 
 impl PlanConfig {
-    /// Completions that one copy of the weights generates.
+    /// Returns the number of completions per copy of the weights.
     pub(super) fn rows_per_copy(&self) -> f64 {
         let copies = self.generating() as f64 / self.tensor_parallel as f64;
         (self.rows() as f64 / copies).max(1.0)
     }
 
-    /// What a device forwards together at the length cap.
+    /// Returns the micro-batch of a device at the length cap.
     pub(super) fn micro_batch(&self) -> MicroBatch {
         let cap = self.completion.cap as f64;
         let budget = self.micro_batch_tokens as f64;
@@ -122,7 +127,7 @@ impl PlanConfig {
     }
 }
 
-/// What an update holds on one of the learners.
+/// Computes the memory of an update on one of the learners.
 fn update(shape: &ModelShape, config: &PlanConfig) -> UpdateMemory {
     let learners = config.learning() as f64;
     let whole = UpdateMemory::new(
@@ -146,7 +151,7 @@ fn update(shape: &ModelShape, config: &PlanConfig) -> UpdateMemory {
             ..whole
         },
         Sharding::Full => {
-            // One block is whole at a time, but for experts: tokens are sent to where they are.
+            // One block is gathered at a time, except for experts, to which tokens are sent.
             let common = 1.0 - shape.routed_parameters() as f64 / shape.parameters() as f64;
             let block = common * (learners - 1.0) / learners / shape.layers as f64;
             let share = |bytes: f64| bytes / learners + bytes * block;
@@ -166,7 +171,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn recomputing_adapters_and_sharding_save_what_they_should() {
+    fn recomputation_adapters_and_sharding_reduce_memory() {
         let shape = ModelShape::named("qwen2.5-7b").unwrap();
         let config = PlanConfig {
             devices: 8,

@@ -1,22 +1,23 @@
-//! Open models by name.
+//! Shapes of open models by name.
 
 use super::shape::{AttentionShape, Experts, ModelShape};
 use crate::{Error, Result};
 
-/// What differs between the dense families in parameters outside of the large matrices.
+/// The families of dense models, which differ in parameters outside the large matrices.
 #[derive(Clone, Copy)]
 enum Family {
-    /// Nothing but two norms a block.
+    /// Two norms per block.
     Llama,
-    /// Biases on queries, keys and values.
+    /// Also biases on queries, keys and values.
     Qwen2,
-    /// Norms of the query and key heads.
+    /// Also norms of the query and key heads.
     Qwen3,
 }
 
 use Family::{Llama, Qwen2, Qwen3};
 
-/// Name, family, vocabulary, width, layers, query heads, key/value heads, head size, inner width, whether the unembedding is tied.
+/// Name, family, vocabulary, width, layers, query heads, key/value heads, head size, inner width,
+/// whether the unembedding is tied.
 type Dense = (&'static str, Family, [u64; 7], bool);
 
 const DENSE: [Dense; 29] = [
@@ -196,7 +197,7 @@ const DENSE: [Dense; 29] = [
     ),
 ];
 
-/// Those that the crate plans for but does not load.
+/// Models that the crate plans for but does not load.
 const MIXTURES: [&str; 4] = [
     "qwen3-30b-a3b",
     "qwen3-235b-a22b",
@@ -284,16 +285,17 @@ fn mixture(name: &str) -> Option<ModelShape> {
 }
 
 impl ModelShape {
-    /// The names that [`named`](Self::named) knows.
+    /// Returns the names that [`named`](Self::named) accepts.
     pub fn names() -> Vec<&'static str> {
         DENSE.iter().map(|row| row.0).chain(MIXTURES).collect()
     }
 
-    /// An open model by its name on the Hugging Face hub, in lower case and without the organisation and words such as `Instruct`: `qwen2.5-7b`,
-    /// `r1-distill-qwen-1.5b`, `deepseek-v3`.
+    /// Returns the shape of an open model by its name on the Hugging Face hub, in lower case and
+    /// without the organisation and words such as `Instruct`: `qwen2.5-7b`, `r1-distill-qwen-1.5b`,
+    /// `deepseek-v3`.
     ///
     /// # Errors
-    /// [`Error::Config`] that lists the names.
+    /// [`Error::Config`] listing the names if there is no such model.
     pub fn named(name: &str) -> Result<Self> {
         let wanted = name.to_lowercase();
         if let Some(shape) = mixture(&wanted) {
@@ -311,7 +313,7 @@ impl ModelShape {
 mod tests {
     use super::*;
 
-    /// Counts that the models' publishers or files state.
+    /// Parameter counts from the publishers or files of the models.
     #[test]
     fn models_have_the_parameters_that_are_published() {
         for (name, parameters) in [
@@ -345,7 +347,7 @@ mod tests {
         }
     }
 
-    /// In billions: all, and those that a token is multiplied with.
+    /// In billions: all parameters, and those that a token is multiplied by.
     #[test]
     fn mixtures_have_the_active_parameters_that_are_published() {
         for (name, all, active) in [

@@ -1,4 +1,4 @@
-//! A `config.json` as a [`ModelShape`].
+//! Reads a `config.json` as a [`ModelShape`].
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::shape::{AttentionShape, Experts, ModelShape};
 use crate::{Error, Result};
 
-/// The fields of a `config.json` that cost depends on.
+/// The fields of a `config.json` that the cost depends on.
 #[derive(Deserialize)]
 struct File {
     model_type: Option<String>,
@@ -23,7 +23,7 @@ struct File {
     attention_bias: Option<bool>,
     mlp_bias: Option<bool>,
     use_qk_norm: Option<bool>,
-    // Mixtures.
+    // Mixtures of experts.
     #[serde(alias = "num_local_experts", alias = "n_routed_experts")]
     num_experts: Option<u64>,
     num_experts_per_tok: Option<u64>,
@@ -40,7 +40,7 @@ struct File {
     v_head_dim: Option<u64>,
 }
 
-/// The architectures that are known, by `model_type`.
+/// The known architectures, by `model_type`.
 const TYPES: [&str; 10] = [
     "llama",
     "mistral",
@@ -55,12 +55,14 @@ const TYPES: [&str; 10] = [
 ];
 
 impl ModelShape {
-    /// The shape of the model whose `config.json`, or whose folder, is at `path`.
+    /// Reads the shape of a model from its `config.json`, or from the folder that contains it.
     ///
-    /// Llama, Mistral, Qwen2, Qwen3 and SmolLM3 as the crate loads them, and for planning Mixtral, Qwen3-MoE, GLM-4-MoE, DeepSeek-V2 and -V3.
+    /// Supports Llama, Mistral, Qwen2, Qwen3 and SmolLM3, which the crate can load, and for
+    /// planning also Mixtral, Qwen3-MoE, GLM-4-MoE, DeepSeek-V2 and -V3.
     ///
     /// # Errors
-    /// If the file is missing or broken, a field is missing or impossible, or the architecture is another.
+    /// Returns an error if the file is missing or malformed, a field is missing or invalid, or the
+    /// architecture is not supported.
     pub fn read(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let file: PathBuf = match path.is_dir() {
@@ -71,11 +73,8 @@ impl ModelShape {
         Self::from_json(&text).map_err(|reason| Error::model_file(&file, reason))
     }
 
-    /// The shape that the text of a `config.json` describes.
-    ///
-    /// # Errors
-    /// As for [`read`](Self::read).
-    pub fn from_json(text: &str) -> Result<Self> {
+    /// Parses the text of a `config.json`.
+    fn from_json(text: &str) -> Result<Self> {
         let parsed: Result<File, _> = serde_json::from_str(text);
         let expected = "an object with the fields of Hugging Face's config.json";
         let file = parsed.map_err(|reason| Error::config("config.json", reason, expected))?;
@@ -83,10 +82,10 @@ impl ModelShape {
     }
 }
 
-/// More layers than any model has.
+/// The largest number of layers.
 const MOST_LAYERS: u64 = 10_000;
 
-/// Refuses sizes whose products are beyond whole numbers.
+/// Rejects sizes whose products overflow.
 fn check_size(shape: &ModelShape) -> Result<()> {
     let sizes = match shape.attention {
         AttentionShape::Grouped { kv_heads, head_dim } => [kv_heads, head_dim, 0, 0, 0],
@@ -107,7 +106,7 @@ fn check_size(shape: &ModelShape) -> Result<()> {
         + shape.intermediate_size as f64
         + experts
         + shape.vocab_size as f64;
-    // Every product of the shape is a part of this.
+    // An upper bound on every product of the shape.
     let bound = 8.0 * hidden * inner * shape.layers as f64;
     match bound < u64::MAX as f64 {
         true => Ok(()),
@@ -119,7 +118,7 @@ fn check_size(shape: &ModelShape) -> Result<()> {
     }
 }
 
-/// The value of a field that the architecture needs.
+/// Returns the value of a required field.
 fn needed(field: &str, value: Option<u64>) -> Result<u64> {
     value.ok_or_else(|| Error::config(field, "missing", "a whole number"))
 }
@@ -151,7 +150,7 @@ impl File {
         }
         let experts = self.experts(kind)?;
         let mixed = experts.map_or(0, |experts| experts.layers);
-        // Mixtral states the width of its experts as that of the MLP, and has no dense layer.
+        // Mixtral gives the width of its experts as that of the MLP and has no dense layer.
         let intermediate_size = match mixed == self.num_hidden_layers {
             true => self.intermediate_size.unwrap_or(0),
             false => needed("intermediate_size", self.intermediate_size)?,
@@ -225,7 +224,7 @@ impl File {
         }))
     }
 
-    /// Norms and biases of a block.
+    /// Returns the parameters of the norms and biases of a block.
     fn vectors(&self, kind: &str, shape: &ModelShape) -> u64 {
         let given = |is: bool, parameters: u64| u64::from(is) * parameters;
         let hidden = self.hidden_size;
@@ -263,7 +262,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_config_json_is_the_model_of_that_name() {
+    fn a_config_json_gives_the_shape_of_the_named_model() {
         for (name, text) in [
             (
                 "qwen2.5-0.5b",
@@ -298,12 +297,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_or_unknown_is_named() {
-        let refused = |text: &str| ModelShape::from_json(text).unwrap_err().to_string();
-        let missing = refused(r#"{"model_type": "llama", "vocab_size": 9}"#);
+    fn errors_name_missing_and_unknown_fields() {
+        let error = |text: &str| ModelShape::from_json(text).unwrap_err().to_string();
+        let missing = error(r#"{"model_type": "llama", "vocab_size": 9}"#);
         assert!(missing.contains("hidden_size"), "{missing}");
         let sizes = r#""vocab_size": 9, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2"#;
-        let inner = refused(&format!(r#"{{"model_type": "llama", {sizes}}}"#));
+        let inner = error(&format!(r#"{{"model_type": "llama", {sizes}}}"#));
         assert!(inner.contains("intermediate_size"), "{inner}");
         for (field, value) in [
             ("hidden_size", u64::MAX),
@@ -323,9 +322,9 @@ mod tests {
                 "{field}"
             );
         }
-        let unknown = refused(&format!(r#"{{"model_type": "mamba", {sizes}}}"#));
+        let unknown = error(&format!(r#"{{"model_type": "mamba", {sizes}}}"#));
         assert!(unknown.contains("mamba") && unknown.contains("qwen3_moe"));
-        let ranks = refused(&format!(
+        let ranks = error(&format!(
             r#"{{"model_type": "deepseek_v3", "intermediate_size": 4, "num_experts": 4, "num_experts_per_tok": 2,
                 "moe_intermediate_size": 4, {sizes}}}"#
         ));

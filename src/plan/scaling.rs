@@ -1,4 +1,4 @@
-//! The exchange of gradients, and what a step takes on more devices.
+//! Gradient exchange and weak scaling.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,13 +9,14 @@ use super::hardware::Hardware;
 use super::shape::ModelShape;
 use crate::Result;
 
-/// The share of a link's bandwidth that exchanges reach.
+/// The share of a link's bandwidth that an exchange reaches.
 const REACHED: f64 = 0.8;
 
-/// Seconds to sum `bytes` of gradients over learners: reduced and gathered in each node of `g` devices, and between `n` nodes each
-/// device exchanges its part, `2 (g-1)/g S / link + 2 (n-1)/n (S/g) / network`, at 80 % of either bandwidth. Nothing of it overlaps with
-/// other work.
-pub fn exchange_seconds(bytes: f64, learners: usize, hardware: &Hardware) -> f64 {
+/// Returns the seconds to sum `bytes` of gradients over learners. The gradients are reduced and
+/// gathered within each node of `g` devices, and each device exchanges its part between `n` nodes:
+/// `2 (g-1)/g S / link + 2 (n-1)/n (S/g) / network`, at 80 % of either bandwidth and without
+/// overlap.
+pub(super) fn exchange_seconds(bytes: f64, learners: usize, hardware: &Hardware) -> f64 {
     let learners = learners.max(1) as f64;
     let node = learners.min(hardware.per_node as f64);
     let nodes = (learners / node).ceil();
@@ -25,33 +26,44 @@ pub fn exchange_seconds(bytes: f64, learners: usize, hardware: &Hardware) -> f64
     inside + between
 }
 
-/// A step of a plan on some number of devices, with as much work for each as in the plan.
+/// A step of a plan on another number of devices, with the same work per device.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct WeakScaling {
     /// Devices.
     pub devices: usize,
-    /// Problems of a step.
+    /// Problems per step.
     pub problems: usize,
-    /// Seconds of a step, the exchange of gradients included.
+    /// Seconds per step, including the gradient exchange.
     pub step_seconds: Range,
-    /// Of these, the exchange of gradients in each update.
+    /// Seconds of gradient exchange per step.
     pub exchange_seconds: f64,
-    /// Tokens generated and learned from, a second and device.
+    /// Generated tokens per second and device.
     pub tokens_per_second: f64,
-    /// That, relative to the first row.
+    /// `tokens_per_second`, relative to the first row.
     pub efficiency: f64,
-    /// Whether the memory of a device suffices.
+    /// Whether the memory of a device is sufficient.
     pub fits: bool,
 }
 
-/// What a step takes on each of `counts` devices when the work of a device stays that of `config`.
+/// Estimates a step on each of `counts` devices, with the work per device of `config`.
 ///
-/// On paper: exchanges are not overlapped, devices and links are alike, rewards and the host are never waited for, and rollouts are gathered
-/// for nothing (at the size of DeepSeek-R1's steps, 1 GB). What is left to grow with the number of devices are the exchange of gradients and the
-/// longest completion of the step, which all wait for.
+/// The estimate assumes that exchanges do not overlap with other work, that devices and links are
+/// equal, and that rewards, the host and the gathering of rollouts (1 GB at the size of
+/// DeepSeek-R1's steps) take no time. What grows with the number of devices is the gradient
+/// exchange and the longest completion of the step, which all devices wait for.
+///
+/// ```
+/// use rlvr::plan::{Hardware, ModelShape, PlanConfig, weak_scaling};
+///
+/// let shape = ModelShape::named("qwen2.5-0.5b")?;
+/// let rows = weak_scaling(&shape, &Hardware::named("h100")?, &PlanConfig::default(), &[1, 8, 64])?;
+/// assert_eq!(rows[0].efficiency, 1.0);
+/// assert!(rows[2].efficiency < rows[1].efficiency);
+/// # Ok::<(), rlvr::Error>(())
+/// ```
 ///
 /// # Errors
-/// As for [`Plan::new`], for any of the counts.
+/// Returns an error if the plan for any of the counts is invalid (see [`Plan::new`]).
 pub fn weak_scaling(
     shape: &ModelShape,
     hardware: &Hardware,
@@ -102,7 +114,7 @@ mod tests {
 
     /// Gradients in f32 on 8 nodes of 8 H800, with 8 NICs a node and with 1.
     #[test]
-    fn exchanges_take_what_the_links_allow() {
+    fn exchange_seconds_follow_from_the_bandwidths() {
         let h800 = Hardware::named("h800").unwrap();
         let one_nic = Hardware {
             network: 50.0 / 8.0,
@@ -117,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn efficiency_falls_with_the_exchange_and_the_longest_completion() {
+    fn efficiency_falls_with_the_number_of_devices() {
         let shape = ModelShape::named("qwen2.5-0.5b").unwrap();
         let hardware = Hardware::named("h800").unwrap();
         let config = PlanConfig {

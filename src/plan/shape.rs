@@ -1,15 +1,24 @@
-//! The shape of a transformer, and what follows from it: parameters, FLOPs, bytes.
+//! The shape of a transformer: parameters, FLOPs and cache size.
 
 use serde::{Deserialize, Serialize};
 
 use super::tokens::Tokens;
 use crate::policy::causal::CausalConfig;
 
-/// The shape of a decoder-only transformer, as far as cost depends on it: dense or with experts, with grouped-query or latent
-/// attention.
+/// The shape of a decoder-only transformer, dense or a mixture of experts, with grouped-query or
+/// latent attention.
 ///
-/// From a `config.json` ([`read`](Self::read)), by name ([`named`](Self::named)) or from a [`CausalConfig`]. Models that
-/// the crate cannot load can be planned for as well.
+/// Created from a `config.json` ([`read`](Self::read)), by name ([`named`](Self::named)) or from a
+/// [`CausalConfig`]. Models that the crate cannot load are supported as well.
+///
+/// ```
+/// use rlvr::plan::ModelShape;
+///
+/// let shape = ModelShape::named("qwen2.5-0.5b")?;
+/// assert_eq!(shape.parameters(), 494_032_768);
+/// assert_eq!(2 * shape.cache_per_token(), 12 * 1024); // bytes in bf16
+/// # Ok::<(), rlvr::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelShape {
@@ -17,57 +26,57 @@ pub struct ModelShape {
     pub vocab_size: u64,
     /// Width of the residual stream, `D`.
     pub hidden_size: u64,
-    /// Width inside the SwiGLU of a dense layer, `I`.
+    /// Inner width of the SwiGLU of a dense layer, `I`.
     pub intermediate_size: u64,
     /// Blocks, `L`.
     pub layers: u64,
     /// Query heads, `H`.
     pub heads: u64,
-    /// How keys and values are made.
+    /// The form of attention.
     pub attention: AttentionShape,
-    /// The experts, if it has any.
+    /// The experts, in a mixture of experts.
     pub experts: Option<Experts>,
     /// Whether the unembedding is the embedding, transposed.
     pub tied: bool,
-    /// Parameters of a block that are in no matrix product: biases and norms.
+    /// Parameters of a block outside matrix products: biases and norms.
     pub vectors_per_layer: u64,
 }
 
-/// How keys and values are made, and what the cache holds of them.
+/// The form of keys and values, and so of the cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum AttentionShape {
-    /// Key/value heads that query heads share (GQA, arXiv 2305.13245).
+    /// Key/value heads shared by query heads (GQA, arXiv 2305.13245).
     Grouped {
         /// Key/value heads.
         kv_heads: u64,
         /// Size of a head.
         head_dim: u64,
     },
-    /// A compressed vector a token (MLA, arXiv 2405.04434).
+    /// A compressed vector per token (MLA, arXiv 2405.04434).
     Latent {
-        /// Rank of the compressed queries; none if they are not compressed.
+        /// Rank of the compressed queries; `None` if they are not compressed.
         q_rank: Option<u64>,
         /// Rank of the compressed keys and values.
         kv_rank: u64,
-        /// Size of a key without rotation.
+        /// Size of the part of a key without rotary embedding.
         nope: u64,
-        /// Size of the rotated part of a key, which all heads share.
+        /// Size of the part of a key with rotary embedding, shared by all heads.
         rope: u64,
         /// Size of a value.
         value: u64,
     },
 }
 
-/// The experts of a mixture.
+/// The experts of a mixture of experts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Experts {
-    /// Routed experts of a layer, `E`.
+    /// Routed experts per layer, `E`.
     pub count: u64,
-    /// Of these, how many a token goes to, `k`.
+    /// Routed experts per token, `k`.
     pub per_token: u64,
-    /// Experts that every token goes to.
+    /// Shared experts, used by every token.
     pub shared: u64,
     /// Width of an expert.
     pub width: u64,
@@ -76,7 +85,7 @@ pub struct Experts {
 }
 
 impl ModelShape {
-    /// Sizes of a query or key head and of a value head.
+    /// Returns the sizes of a query or key head and of a value head.
     fn head_sizes(&self) -> (u64, u64) {
         match self.attention {
             AttentionShape::Grouped { head_dim, .. } => (head_dim, head_dim),
@@ -86,7 +95,7 @@ impl ModelShape {
         }
     }
 
-    /// Parameters of the projections of one attention.
+    /// Returns the parameters of the projections of one attention layer.
     fn attention_parameters(&self) -> u64 {
         let (hidden, heads) = (self.hidden_size, self.heads);
         let (query, value) = self.head_sizes();
@@ -111,7 +120,8 @@ impl ModelShape {
         inward + heads * value * hidden
     }
 
-    /// Parameters of the matrices that every token goes through, the unembedding among them.
+    /// Returns the parameters of the matrices that every token is multiplied by, including the
+    /// unembedding.
     fn common_parameters(&self) -> u64 {
         let mlp = |width: u64| 3 * self.hidden_size * width;
         let mixed = self.experts.map_or(0, |experts| {
@@ -125,19 +135,19 @@ impl ModelShape {
             + self.vocab_size * self.hidden_size
     }
 
-    /// Parameters of one routed expert, in all layers together.
+    /// Returns the parameters of one routed expert, summed over layers.
     fn expert_parameters(&self) -> u64 {
         self.experts.map_or(0, |experts| {
             3 * self.hidden_size * experts.width * experts.layers
         })
     }
 
-    /// Parameters of all routed experts.
+    /// Returns the parameters of all routed experts.
     pub(super) fn routed_parameters(&self) -> u64 {
         self.expert_parameters() * self.experts.map_or(0, |experts| experts.count)
     }
 
-    /// All parameters, `N`.
+    /// Returns the number of parameters, `N`.
     pub fn parameters(&self) -> u64 {
         let embedding = match self.tied {
             true => 0,
@@ -147,13 +157,15 @@ impl ModelShape {
         self.common_parameters() + self.routed_parameters() + embedding + vectors
     }
 
-    /// Parameters that one token is multiplied with, `N_a`: the unembedding counts, looking an embedding up does not.
+    /// Returns the number of parameters that a token is multiplied by, `N_a`: including the
+    /// unembedding, excluding the embedding lookup.
     pub fn active_parameters(&self) -> u64 {
         let chosen = self.experts.map_or(0, |experts| experts.per_token);
         self.common_parameters() + chosen * self.expert_parameters()
     }
 
-    /// Parameters of adapters of this rank on every projection of every block: `rank (inputs + outputs)` each. Experts get none.
+    /// Returns the parameters of adapters of this rank on every projection of every block except
+    /// experts: `rank (inputs + outputs)` each.
     pub fn adapter_parameters(&self, rank: u64) -> u64 {
         let (hidden, heads) = (self.hidden_size, self.heads);
         let (query, value) = self.head_sizes();
@@ -167,22 +179,23 @@ impl ModelShape {
         rank * (self.layers * attention + dense * mlp)
     }
 
-    /// FLOPs of a forward pass: `2 N_a T + (h_qk + h_v) H L Q`.
+    /// Returns the FLOPs of a forward pass: `2 N_a T + (h_qk + h_v) H L Q`.
     ///
-    /// The second term is attention by kernels that skip the future, half of what reports by convention count. Sliding windows are counted as
-    /// attention to everything before.
-    pub fn forward_flops(&self, tokens: Tokens) -> f64 {
+    /// The second term is causal attention, half of what reports count by convention. Sliding
+    /// windows are counted as full causal attention.
+    pub(super) fn forward_flops(&self, tokens: Tokens) -> f64 {
         2.0 * self.active_parameters() as f64 * tokens.count
             + self.attention_flops() * tokens.squares
     }
 
-    /// FLOPs of attention for a unit of [`Tokens::squares`].
+    /// Returns the FLOPs of attention per unit of [`Tokens::squares`].
     pub(super) fn attention_flops(&self) -> f64 {
         let (query, value) = self.head_sizes();
         ((query + value) * self.heads * self.layers) as f64
     }
 
-    /// Numbers that the cache holds for a token: `2 H_kv h L`, or `(kv_rank + rope) L` for latent attention.
+    /// Returns the numbers in the cache per token: `2 H_kv h L`, or `(kv_rank + rope) L` for latent
+    /// attention.
     pub fn cache_per_token(&self) -> u64 {
         self.layers
             * match self.attention {
@@ -191,8 +204,9 @@ impl ModelShape {
             }
     }
 
-    /// Parameters that a device reads in a decoding step of `rows` sequences whose experts are spread over `devices`: those that all tokens share, and
-    /// its part of the routed experts that are hit, `E (1 - (1 - k/E)^rows)`.
+    /// Returns the parameters that a device reads in a decoding step of `rows` sequences with
+    /// experts spread over `devices`: the common ones, and its part of the routed experts in use,
+    /// `E (1 - (1 - k/E)^rows)`.
     pub(super) fn decoded_parameters(&self, rows: f64, devices: f64) -> f64 {
         let routed = self.experts.map_or(0.0, |experts| {
             let share = experts.per_token as f64 / experts.count as f64;
@@ -202,7 +216,7 @@ impl ModelShape {
         self.common_parameters() as f64 + routed
     }
 
-    /// Width inside the MLP that one token passes through.
+    /// Returns the inner MLP width that one token uses, averaged over layers.
     fn active_width(&self) -> f64 {
         let dense = self.intermediate_size as f64;
         self.experts.map_or(dense, |experts| {
@@ -212,7 +226,7 @@ impl ModelShape {
         })
     }
 
-    /// Widths of a block that its activations are made of.
+    /// Returns the widths of a block's activations.
     pub(super) fn widths(&self) -> Widths {
         let (query, value) = self.head_sizes();
         let heads = self.heads as f64;
@@ -232,7 +246,7 @@ impl ModelShape {
     }
 }
 
-/// Widths of what a block computes for a token.
+/// Widths of a block's activations per token.
 pub(super) struct Widths {
     pub hidden: f64,
     pub queries: f64,
@@ -242,7 +256,7 @@ pub(super) struct Widths {
 }
 
 impl From<&CausalConfig> for ModelShape {
-    /// The shape of a valid configuration.
+    /// Returns the shape of a valid configuration.
     fn from(config: &CausalConfig) -> Self {
         let size = |number: usize| number as u64;
         let (hidden, inner) = (size(config.hidden_size), size(config.intermediate_size));
@@ -275,20 +289,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn attention_and_products_are_counted_apart() {
+    fn forward_flops_add_products_and_attention() {
         let shape = ModelShape::named("llama-3.1-8b").unwrap();
         let linear = shape.forward_flops(Tokens {
             count: 1.0,
             squares: 0.0,
         });
         assert_eq!(linear, 2.0 * 7_504_658_432.0);
-        // (128 + 128) of 32 heads in 32 layers.
+        // (128 + 128) for each of 32 heads in 32 layers.
         let quadratic = shape.forward_flops(Tokens {
             count: 0.0,
             squares: 1.0,
         });
         assert_eq!(quadratic, 262_144.0);
-        // The sum over micro-batches is that of the step.
+        // The micro-batches sum to the step.
         let lengths = [3.0, 700.0, 12_345.0];
         let whole = shape.forward_flops(lengths.into_iter().map(Tokens::sequence).sum());
         let parts = lengths.map(|length| shape.forward_flops(Tokens::sequence(length)));
@@ -296,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn a_larger_batch_reads_more_experts_and_no_more_than_all() {
+    fn a_larger_batch_reads_more_experts_up_to_all_of_them() {
         let shape = ModelShape::named("qwen3-30b-a3b").unwrap();
         let read = |rows| shape.decoded_parameters(rows, 1.0);
         assert!((read(1.0) / shape.active_parameters() as f64 - 1.0).abs() < 1e-9);
@@ -306,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cache_has_its_known_size() {
+    fn cache_sizes_of_known_models() {
         for (name, kibibytes) in [
             ("qwen2.5-0.5b", 12.0),
             ("qwen2.5-1.5b", 28.0),

@@ -1,4 +1,4 @@
-//! Seconds of the phases of a step.
+//! FLOPs and seconds of the phases of a step.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,23 +9,24 @@ use super::memory::Memory;
 use super::shape::ModelShape;
 use super::tokens::{Curve, Tokens};
 
-/// FLOPs of a step, all devices together.
+/// FLOPs per step, all devices together.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StepFlops {
-    /// Prompts and decoding.
+    /// Prefill and decoding.
     pub generation: f64,
     /// Forward passes without a gradient: old log-probs, reference, values.
     pub scoring: f64,
-    /// Forward and backward passes. What is computed again is not counted: utilisation (MFU) is of useful work.
+    /// Forward and backward passes, without recomputation; utilisation (MFU) counts useful work
+    /// only.
     pub update: f64,
-    /// What the update computes again.
+    /// Recomputation in the backward pass.
     pub recomputed: f64,
 }
 
-/// Seconds of a step.
+/// Seconds per step and phase.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StepSeconds {
-    /// Prompts and decoding, until the last completion has ended.
+    /// Prefill and decoding, until the last completion is finished.
     pub generation: f64,
     /// Forward passes without a gradient.
     pub scoring: f64,
@@ -33,21 +34,22 @@ pub struct StepSeconds {
     pub update: f64,
     /// Everything else.
     pub rest: f64,
-    /// The step: the sum; where some devices generate and others learn, the longer of the two and the rest.
+    /// The whole step: the sum of the phases, or, if some devices generate while others train, the
+    /// longer of the two plus the rest.
     pub step: f64,
 }
 
-/// The work of a step of completions that are as long as `curve` says.
+/// The work of a step whose completion lengths follow `curve`.
 pub(super) struct Work<'a> {
     shape: &'a ModelShape,
     config: &'a PlanConfig,
     curve: Curve,
-    /// Of one pass over the completions, prompts included.
+    /// Tokens of one pass over the completions, prompts included.
     pub read: Tokens,
 }
 
 impl<'a> Work<'a> {
-    /// Of a valid configuration.
+    /// Creates the work of a valid configuration.
     pub(super) fn new(shape: &'a ModelShape, config: &'a PlanConfig) -> Self {
         let curve = config.completion.curve();
         let read = config.read(config.completion.mean, curve.mean_square());
@@ -75,7 +77,8 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// What generation reads: prompts once, and every token of the completions.
+    /// Returns the tokens that generation reads: each prompt once, and every token of the
+    /// completions.
     fn generated(&self) -> Tokens {
         let shared = PlanConfig {
             shared_prompts: true,
@@ -106,8 +109,9 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// Seconds of one decoding step in which a device still writes `rows` completions, one at least, after `context` tokens each. With fewer, they are
-    /// spread over devices that share experts: the slowest has one.
+    /// Returns the seconds of one decoding step of `rows` completions per device, at `context`
+    /// tokens each. With fewer than one row per device, the slowest of the devices that share
+    /// experts has one.
     fn decoding_step(&self, hardware: &Hardware, rows: f64, context: f64) -> f64 {
         let (shape, config) = (self.shape, self.config);
         let efficiency = &config.efficiency;
@@ -128,15 +132,15 @@ impl<'a> Work<'a> {
             micros += farther * efficiency.exchange_overhead * shape.layers as f64;
         }
         if let Some(experts) = &shape.experts {
-            // With tensor parallelism every device has a part of all experts: nothing is sent.
+            // With tensor parallelism every device has a part of all experts; no tokens are sent.
             let farther = usize::from(config.expert_parallel > hardware.per_node);
             micros += efficiency.dispatch_overhead[farther] * experts.layers as f64;
         }
         reading.max(computing) + 1e-6 * micros
     }
 
-    /// Seconds until the last completion of a step has ended, if one copy of the weights has memory for `slots` of them. Where there is none
-    /// for even one, nothing can be said but how long it would take with enough.
+    /// Returns the seconds until the last completion of a step is finished, if one copy of the
+    /// weights has memory for `slots` completions. If not even one fits, enough memory is assumed.
     fn generation(&self, hardware: &Hardware, slots: f64) -> f64 {
         let config = self.config;
         let rows = config.rows_per_copy();
@@ -149,13 +153,13 @@ impl<'a> Work<'a> {
 
         let mut decoding = 0.0;
         for (bin, &alive) in self.curve.alive.iter().enumerate() {
-            // The phase lasts while any completion of the step does.
+            // The phase lasts until the last completion of the step is finished.
             let going = 1.0 - (1.0 - alive).powf(config.rows() as f64);
             let context = prompt + self.curve.length(bin);
             let step = self.decoding_step(hardware, together * alive, context);
             decoding += going * self.curve.width * step;
         }
-        // While others wait for a place, all places are taken.
+        // While completions are waiting, all slots are in use.
         let waiting = rows - together;
         if waiting > 0.0 {
             let mean = config.completion.mean;
@@ -191,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_decoding_step_of_one_row_reads_the_weights() {
+    fn a_decoding_step_is_bound_by_bandwidth_or_compute() {
         let shape = ModelShape::named("qwen2.5-7b").unwrap();
         let hardware = Hardware::named("h100").unwrap();
         let config = PlanConfig::default();
@@ -199,23 +203,23 @@ mod tests {
         let step = work.decoding_step(&hardware, 1.0, 0.0);
         let expected = 2.0 * 7_070_285_824.0 / (0.6 * 3.35e12) + 28.0 * 25e-6;
         assert!((step / expected - 1.0).abs() < 1e-12);
-        // Above some number of rows it is bound by compute.
+        // With many rows it is compute-bound.
         let step = work.decoding_step(&hardware, 1000.0, 0.0);
         let expected = 2000.0 * 7_070_285_824.0 / (0.4 * 989e12) + 28.0 * 25e-6;
         assert!((step / expected - 1.0).abs() < 1e-12);
     }
 
     #[test]
-    fn the_last_completion_is_waited_for() {
+    fn generation_lasts_until_the_last_completion() {
         let even = seconds(|config| config.completion.cv = 0.0);
         let uneven = seconds(|config| config.completion.cv = 1.2);
         assert!(uneven.generation > 2.5 * even.generation);
-        // The same tokens, but squares grow with the spread.
+        // The same number of tokens, but squares grow with the variation.
         assert!(uneven.update > even.update && uneven.update < 1.1 * even.update);
     }
 
     #[test]
-    fn phases_follow_each_other_or_overlap() {
+    fn phases_alternate_or_overlap() {
         let together = seconds(|_| {});
         let phases = together.generation + together.scoring + together.update;
         assert!((together.step / (1.05 * phases) - 1.0).abs() < 1e-12);
@@ -226,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_computed_again_or_left_out_changes_the_update() {
+    fn recomputation_passes_and_skipped_rows_scale_the_update() {
         let whole = seconds(|_| {}).update;
         let near = |got: f64, want: f64| (got / whole / want - 1.0).abs() < 1e-12;
         assert!(near(seconds(|c| c.recompute = true).update, 4.0 / 3.0));
@@ -238,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_that_find_no_place_wait() {
+    fn rows_beyond_the_slots_wait() {
         let all = seconds(|_| {}).generation;
         let few = seconds(|config| config.max_rows = Some(8)).generation;
         assert!(few > 2.5 * all, "{few} {all}");

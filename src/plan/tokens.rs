@@ -1,4 +1,4 @@
-//! Tokens, with what attention needs to know of them, and the lengths of completions.
+//! Token counts and the distribution of completion lengths.
 
 use std::iter::Sum;
 use std::ops::{Add, AddAssign, Mul};
@@ -7,21 +7,22 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
-/// Tokens that a model reads, and the sum over sequences of the squared length, from which the work of attention follows.
+/// The number of tokens that a model reads, and the sum of the squared lengths of their sequences,
+/// which determines the cost of attention.
 ///
-/// Both numbers are kept: with a spread of lengths `squares` is more than `count^2 / sequences`. Sums of whole numbers are exact up to
-/// 2^53.
+/// If lengths differ, `squares` is larger than `count^2 / sequences`. Sums of integers are exact up
+/// to 2^53.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tokens {
-    /// Tokens, `T = sum s`.
+    /// Number of tokens, `T = sum s`.
     pub count: f64,
-    /// `Q = sum s^2`.
+    /// Sum of squared lengths, `Q = sum s^2`.
     pub squares: f64,
 }
 
 impl Tokens {
-    /// One sequence of `length` tokens.
+    /// Counts one sequence of `length` tokens.
     pub fn sequence(length: f64) -> Self {
         Self {
             count: length,
@@ -29,7 +30,7 @@ impl Tokens {
         }
     }
 
-    /// `length` tokens that are read after `prefix` others, whose keys and values are there already.
+    /// Counts `length` tokens that are read after a cached prefix of `prefix` tokens.
     pub fn continuation(prefix: f64, length: f64) -> Self {
         Self {
             count: length,
@@ -72,18 +73,19 @@ impl Mul<f64> for Tokens {
     }
 }
 
-/// How long completions are: a lognormal distribution, cut at a cap.
+/// The distribution of completion lengths: lognormal, truncated at a cap.
 ///
-/// The long tail matters: while the last completions are generated, most of the device is idle.
+/// The long tail matters: while the last completions are generated, devices are mostly idle.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Lengths {
-    /// Mean number of tokens as measured, cut completions included; above 0, at most `cap`.
+    /// Measured mean number of tokens, truncated completions included; above 0, at most `cap`.
     pub mean: f64,
-    /// Coefficient of variation, deviation by mean, of the distribution before the cut. Runs have 0.5 to 1.2. Default 0.8.
+    /// Coefficient of variation (standard deviation over mean) before truncation. Typically 0.5 to
+    /// 1.2. Default 0.8.
     #[serde(default = "usual_cv")]
     pub cv: f64,
-    /// The most tokens in a completion (`max_new_tokens`).
+    /// The largest number of tokens of a completion (`max_new_tokens`).
     pub cap: usize,
 }
 
@@ -92,16 +94,16 @@ fn usual_cv() -> f64 {
 }
 
 impl Lengths {
-    /// Completions of `mean` tokens and at most `cap`, with the default spread.
+    /// Creates a distribution with mean `mean` and cap `cap`, in tokens, and the default variation.
     pub fn new(mean: f64, cap: usize) -> Self {
         let cv = usual_cv();
         Self { mean, cv, cap }
     }
 
-    /// Refuses lengths that cannot be.
+    /// Rejects invalid lengths.
     ///
     /// # Errors
-    /// [`Error::Config`] with the field, its value and its range.
+    /// [`Error::Config`] naming the field, its value and its range.
     pub fn validate(&self) -> Result<()> {
         if self.cap == 0 {
             return Err(Error::config("completion.cap", 0, "at least 1 token"));
@@ -117,7 +119,7 @@ impl Lengths {
         Ok(())
     }
 
-    /// The share of completions that are still being written, at [`BINS`] points between 0 and the cap.
+    /// Returns the share of unfinished completions at [`BINS`] points between 0 and the cap.
     pub(super) fn curve(&self) -> Curve {
         let cap = self.cap as f64;
         let sigma = (1.0 + self.cv * self.cv).ln().sqrt();
@@ -131,7 +133,7 @@ impl Lengths {
                 width: cap / BINS as f64,
             }
         };
-        // The mean grows with the location; that of completions which are all cut is the cap.
+        // The mean increases with the location, up to the cap.
         let (mut low, mut high) = (self.mean.ln() - sigma * sigma, cap.ln() + 8.0 * sigma + 1.0);
         for _ in 0..60 {
             let middle = 0.5 * (low + high);
@@ -144,18 +146,18 @@ impl Lengths {
     }
 }
 
-/// Points of a [`Curve`].
+/// The number of points of a [`Curve`].
 const BINS: usize = 512;
 
 /// `P(length >= t)` at the middle of each of [`BINS`] bins.
 pub(super) struct Curve {
     pub alive: Vec<f64>,
-    /// Tokens of a bin.
+    /// Tokens per bin.
     pub width: f64,
 }
 
 impl Curve {
-    /// The middle of a bin.
+    /// Returns the middle of a bin, in tokens.
     pub(super) fn length(&self, bin: usize) -> f64 {
         (bin as f64 + 0.5) * self.width
     }
@@ -164,7 +166,7 @@ impl Curve {
         self.alive.iter().sum::<f64>() * self.width
     }
 
-    /// Mean of the squared length.
+    /// Returns the mean squared length.
     pub(super) fn mean_square(&self) -> f64 {
         let terms = self.alive.iter().enumerate();
         let sum: f64 = terms.map(|(bin, alive)| alive * self.length(bin)).sum();
@@ -201,13 +203,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_prompt_and_its_continuation_are_the_whole_sequence() {
+    fn a_prompt_plus_its_continuation_counts_as_the_whole_sequence() {
         let parts = Tokens::sequence(100.0) + Tokens::continuation(100.0, 23.0);
         assert_eq!(parts, Tokens::sequence(123.0));
     }
 
     #[test]
-    fn the_normal_distribution_has_its_quantiles() {
+    fn survival_matches_quantiles_of_the_normal_distribution() {
         for (z, expected) in [
             (0.0, 0.5),
             (1.0, 0.158_655_25),
@@ -220,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn the_curve_has_the_measured_mean_whatever_is_cut() {
+    fn the_curve_has_the_measured_mean_at_every_cap() {
         for cv in [0.0, 0.5, 1.2] {
             for mean in [10.0, 500.0, 900.0, 1000.0] {
                 let lengths = Lengths {
@@ -236,7 +238,7 @@ mod tests {
                 assert!(curve.mean_square() >= 0.95 * mean * mean, "{mean} {cv}");
             }
         }
-        // Uncut, the second moment is that of the lognormal distribution.
+        // Without truncation the second moment is that of the lognormal distribution.
         let curve = Lengths {
             mean: 100.0,
             cv: 0.5,
@@ -247,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn impossible_lengths_are_refused() {
+    fn invalid_lengths_are_errors() {
         for (mean, cv, cap) in [
             (0.0, 0.8, 10),
             (11.0, 0.8, 10),
@@ -256,8 +258,8 @@ mod tests {
             (5.0, f64::INFINITY, 10),
             (5.0, 0.8, 0),
         ] {
-            let refused = Lengths { mean, cv, cap }.validate();
-            assert!(refused.is_err(), "{mean} {cv} {cap}");
+            let result = Lengths { mean, cv, cap }.validate();
+            assert!(result.is_err(), "{mean} {cv} {cap}");
         }
     }
 }

@@ -1,14 +1,15 @@
-//! Bytes of an update on one device.
+//! Memory of an update on one device.
 
 use serde::{Deserialize, Serialize};
 
 use super::shape::ModelShape;
 
-/// Types of what is kept of a trained parameter between updates, and so its bytes.
+/// Precision of the training state, and so its bytes per parameter.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TrainingState {
-    /// Everything in f32, 20 bytes: weight 4, gradients of the update and of a micro-batch 8, AdamW's moments 8.
+    /// Everything in f32, 20 bytes: weight 4, gradients of the update and of a micro-batch 8,
+    /// AdamW's moments 8.
     F32,
     /// Weights in half precision, 18 bytes: weight 2, gradient 4, f32 copy 4, moments 8.
     #[default]
@@ -16,7 +17,7 @@ pub enum TrainingState {
 }
 
 impl TrainingState {
-    /// Bytes of a weight, of its gradients, and of what the optimizer keeps.
+    /// Returns the bytes of a weight, of its gradients, and of the optimizer state.
     pub(super) fn bytes(self) -> [f64; 3] {
         match self {
             Self::F32 => [4.0, 8.0, 8.0],
@@ -25,28 +26,27 @@ impl TrainingState {
     }
 }
 
-/// What a block keeps of a token for its backward pass. `D` is the width, `I` the inner width, `H h` that of all query heads and `H_kv h` that of
-/// keys or values.
+/// The numbers that a block stores per token for its backward pass. `D` is the width, `I` the inner
+/// width, `H h` the width of all query heads and `H_kv h` that of keys or values.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kernels {
-    /// This crate's on `flex`: `4 D + 2 H h + 2 H_kv h + 3 I` numbers.
+    /// This crate's kernels on `flex`: `4 D + 2 H h + 2 H_kv h + 3 I` numbers.
     Fused,
-    /// Those of common training stacks, with an attention that keeps no scores: `8 D + 2 H_kv h + 4 I`.
+    /// Common training stacks with an attention that stores no scores: `8 D + 2 H_kv h + 4 I`.
     #[default]
     Flash,
-    /// Operations composed of Burn's, as this crate's on a GPU: the same, and twice the scores of attention, `2 H s` for a token
-    /// that attends to `s`.
+    /// Compositions of Burn operations, as in this crate on a GPU: the same plus twice the
+    /// attention scores, `2 H s` for a token that attends to `s` tokens.
     Composed,
 }
 
-/// Sequences that are forwarded together.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct MicroBatch {
+/// The size of a micro-batch.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct MicroBatch {
     /// Completions.
     pub rows: usize,
-    /// Prompts that they answer; each is read once.
+    /// Prompts of the completions; each is read once.
     pub prompts: usize,
     /// Tokens of a prompt.
     pub prompt_tokens: f64,
@@ -55,8 +55,8 @@ pub struct MicroBatch {
 }
 
 impl MicroBatch {
-    /// Tokens that are computed, padding included.
-    pub fn tokens(&self) -> f64 {
+    /// Returns the number of tokens, padding included.
+    fn tokens(&self) -> f64 {
         self.completions() + self.prompts as f64 * self.prompt_tokens
     }
 
@@ -64,65 +64,66 @@ impl MicroBatch {
         self.rows as f64 * self.completion_tokens
     }
 
-    /// Keys that exist: a prompt's are repeated for its completions.
+    /// Returns the number of keys; those of a prompt are repeated for its completions.
     fn keys(&self) -> f64 {
         self.tokens() + self.rows as f64 * self.prompt_tokens
     }
 
-    /// Pairs of a query and a key.
+    /// Returns the number of pairs of a query and a key.
     fn pairs(&self) -> f64 {
         self.completions() * (self.prompt_tokens + self.completion_tokens)
             + self.prompts as f64 * self.prompt_tokens * self.prompt_tokens
     }
 }
 
-/// What an update holds on a device, in bytes.
+/// Memory of a device during an update, in bytes. The prediction is within 25 % of the measurements
+/// in `benches/RESULTS.md`; an allocator that keeps freed memory needs more.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct UpdateMemory {
-    /// Weights of the policy, and of the critic where there is one.
+    /// Weights of the policy and of the critic, if there is one.
     pub weights: f64,
-    /// Gradients: their sum, and those of a micro-batch where it is not the only one.
+    /// Gradients: their sum, plus those of a micro-batch if there are several.
     pub gradients: f64,
     /// AdamW's moments, and the f32 copies of weights in half precision.
     pub optimizer: f64,
-    /// Weights of the reference.
+    /// Weights of the reference policy.
     pub reference: f64,
-    /// What blocks keep for the backward pass of a micro-batch, and its temporaries.
+    /// Activations stored for the backward pass of a micro-batch, and its temporaries.
     pub activations: f64,
     /// A chunk of logits with its temporaries, and the gradient of the unembedding.
     pub logits: f64,
 }
 
-/// How an update of this crate runs on one device, as far as its memory depends on it.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct UpdateConfig {
-    /// What is forwarded together.
+/// The settings of an update on one device that its memory depends on.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct UpdateConfig {
+    /// The micro-batch.
     pub micro_batch: MicroBatch,
-    /// Whether an update has several micro-batches, so that their gradients are summed.
+    /// Whether an update has several micro-batches, whose gradients are summed.
     pub several: bool,
-    /// Types of weights, gradients and moments.
+    /// Precision of weights, gradients and moments.
     pub state: TrainingState,
-    /// What blocks keep.
+    /// What blocks store for the backward pass.
     pub kernels: Kernels,
-    /// Whether blocks are computed again.
+    /// Whether activations are recomputed in the backward pass.
     pub recompute: bool,
-    /// Parameters of the adapters, if they are trained and the weights are not.
+    /// Parameters of the adapters, if they are trained instead of the weights.
     pub adapters: Option<u64>,
-    /// Whether a reference with weights of its own is in memory. One with adapters shares the policy's.
+    /// Whether there is a reference policy with separate weights; with adapters it shares the
+    /// policy's.
     pub reference: bool,
     /// Whether a critic of the policy's size is trained as well.
     pub critic: bool,
-    /// Tokens whose logits exist at the same time.
+    /// Tokens whose logits are in memory at the same time.
     pub logit_chunk: usize,
 }
 
 impl UpdateMemory {
-    /// The peak of an update on one device that holds the whole state.
+    /// Predicts the peak memory of an update on one device that has the whole training state.
     ///
-    /// Give the micro-batch at the length cap: that is what must fit, however short completions are at first. The prediction is within 25 % of what
-    /// `benches/RESULTS.md` measured; an allocator that keeps freed memory adds its share.
-    pub fn new(shape: &ModelShape, config: &UpdateConfig) -> Self {
+    /// Use the micro-batch at the length cap, which must fit even if completions are short at
+    /// first.
+    pub(crate) fn new(shape: &ModelShape, config: &UpdateConfig) -> Self {
         let [weight, mut gradient, optimizer] = config.state.bytes();
         if !config.several && config.state == TrainingState::F32 {
             gradient -= 4.0;
@@ -150,7 +151,7 @@ impl UpdateMemory {
         }
     }
 
-    /// All of it.
+    /// Returns the sum, in bytes.
     pub fn total(&self) -> f64 {
         self.weights
             + self.gradients
@@ -159,14 +160,9 @@ impl UpdateMemory {
             + self.activations
             + self.logits
     }
-
-    /// What does not depend on the length.
-    pub fn fixed(&self) -> f64 {
-        self.total() - self.activations
-    }
 }
 
-/// Numbers that a micro-batch keeps.
+/// Returns the numbers stored for a micro-batch.
 fn activations(shape: &ModelShape, batch: &MicroBatch, kernels: Kernels, recompute: bool) -> f64 {
     let widths = shape.widths();
     let (tokens, hidden, inner) = (batch.tokens(), widths.hidden, widths.inner);
@@ -182,7 +178,7 @@ fn activations(shape: &ModelShape, batch: &MicroBatch, kernels: Kernels, recompu
                 tokens * (8.0 * hidden + 4.0 * inner) + scores
             }
         };
-    // Gradients inside of one block, and the hidden states at both ends with theirs.
+    // Gradients inside one block, and the hidden states at both ends with their gradients.
     let passing = tokens * (3.0 * inner + 2.0 * hidden) + 4.0 * tokens * hidden;
     let layers = shape.layers as f64;
     passing
@@ -192,7 +188,7 @@ fn activations(shape: &ModelShape, batch: &MicroBatch, kernels: Kernels, recompu
         }
 }
 
-/// Bytes of the logits of a chunk and of the unembedding's gradient, which are f32.
+/// Returns the bytes of the logits of a chunk and of the unembedding's gradient, in f32.
 fn logits(
     shape: &ModelShape,
     chunk: f64,
@@ -202,7 +198,7 @@ fn logits(
 ) -> f64 {
     let copies = match kernels {
         Kernels::Fused => 1.0,
-        // Logits, probabilities and their gradient.
+        // Logits, probabilities and the gradient.
         Kernels::Flash | Kernels::Composed => 3.0,
     };
     let vocabulary = shape.vocab_size as f64;
@@ -232,9 +228,10 @@ mod tests {
         }
     }
 
-    /// `cargo bench --bench length`: what the peak of the process grew by, in bytes a token.
+    /// Measured by `cargo bench --bench length`: the growth of the peak of the process, in bytes
+    /// per token.
     #[test]
-    fn the_measured_memory_of_an_update_is_predicted() {
+    fn predicted_memory_of_an_update_matches_the_measurement() {
         for (length, measured) in [
             (128.0, 141e3),
             (512.0, 80e3),
@@ -255,7 +252,7 @@ mod tests {
             };
             let shape = ModelShape::from(&config);
             let memory = UpdateMemory::new(&shape, &crate_update(batch, false));
-            // Weights and moments were there before.
+            // Weights and moments were allocated before.
             let grown = memory.total() - memory.weights - memory.optimizer;
             let ratio = grown / (4.0 * length) / measured;
             assert!((0.75..1.25).contains(&ratio), "{length}: {ratio}");
@@ -264,7 +261,7 @@ mod tests {
 
     /// SmolLM2-135M, 16 completions of 48 tokens for 4 prompts (README, "Open weights").
     #[test]
-    fn the_measured_memory_of_open_weights_is_predicted() {
+    fn predicted_memory_of_open_weights_matches_the_measurement() {
         let shape = ModelShape::named("smollm2-135m").unwrap();
         for (rows, prompts, measured) in [(4, 1, 3.5e9), (16, 4, 3.4e9)] {
             let batch = MicroBatch {
@@ -280,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn scores_of_attention_are_kept_only_where_operations_are_composed() {
+    fn only_composed_kernels_store_attention_scores() {
         let shape = ModelShape::named("smollm2-135m").unwrap();
         let at = |kernels, length| {
             let batch = MicroBatch {

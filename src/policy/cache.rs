@@ -1,4 +1,4 @@
-//! What a policy remembers of the tokens it has read.
+//! Caches: the state that a policy keeps of the tokens it has read.
 
 mod columns;
 mod rows;
@@ -11,40 +11,88 @@ use crate::{Error, Result};
 use columns::Columns;
 use rows::Rows;
 
-/// The memory of a policy: one row per sequence.
+/// The state of a policy after the tokens it has read, one row per sequence.
+///
+/// ```
+/// use rlvr::policy::causal::CausalConfig;
+/// use rlvr::policy::{PolicyCache, PolicyModel, TokenBatch};
+///
+/// # #[cfg(feature = "flex")]
+/// # fn main() -> rlvr::Result<()> {
+/// let device = burn::tensor::Device::flex();
+/// let policy = CausalConfig { hidden_size: 16, ..CausalConfig::new(11) }.init(0, &device)?;
+/// let mut cache = policy.empty_cache(2);
+/// policy.forward(&TokenBatch::from_rows(&[vec![1, 2, 3], vec![4]], &device)?, &mut cache)?;
+/// assert_eq!(cache.lengths(), [3, 1]);
+/// cache.select_rows(&[0, 0, 1]); // continue the first prompt twice
+/// assert_eq!(cache.lengths(), [3, 3, 1]);
+/// # Ok(())
+/// # }
+/// # #[cfg(not(feature = "flex"))]
+/// # fn main() {}
+/// ```
 pub trait PolicyCache: Clone + Send {
     /// The number of sequences.
     fn rows(&self) -> usize;
 
-    /// How many tokens each sequence has read.
+    /// The number of tokens that each sequence has read.
     fn lengths(&self) -> &[usize];
 
-    /// Keeps the given rows, in the given order; an index may come several times (a prompt read once
-    /// and repeated for its group) or not at all (a finished row). Differentiable.
+    /// Keeps the given rows, in the given order. An index may appear several times, as when a
+    /// prompt is read once and repeated for its group, or not at all, as when a row is finished.
+    /// Differentiable.
     ///
     /// # Panics
-    /// If an index is not below [`rows`](Self::rows).
+    /// Panics if an index is not below [`rows`](Self::rows).
     fn select_rows(&mut self, rows: &[usize]);
 
-    /// Adds the given rows of `other`, a cache of the same model, behind its own; an index may come several times. For generation, where
-    /// sequences join those that are running: a cache may then keep its rows in a way that gradients do not flow through.
+    /// Appends the given rows of `other`, a cache of the same model. An index may appear several
+    /// times. Used in generation, when new sequences join running ones; gradients need not flow
+    /// through it.
     ///
     /// # Panics
-    /// If an index is not below the rows of `other`.
+    /// Panics if an index is not below the number of rows of `other`.
     fn append_rows(&mut self, other: &Self, rows: &[usize]);
 }
 
-/// Keys and values of every attention layer; rows have their own lengths, so ragged prompts need no left padding.
+/// Keys and values of every attention layer. Rows have their own lengths, so that ragged prompts
+/// need no left padding.
 ///
-/// They are tensors `[B, H, S, Dh]` with a mask of what is padding. While gradients are recorded they grow by concatenation (an
-/// ordinary differentiable operation); otherwise they grow in place inside spare capacity.
+/// Keys and values are tensors `[B, H, S, Dh]` with a padding mask. While gradients are recorded
+/// they grow by concatenation, which is differentiable; otherwise they grow in place in spare
+/// capacity.
 ///
-/// On the `flex` device in f32, off the gradient tape, a cache that was given rows by [`append_rows`](PolicyCache::append_rows) keeps each row
-/// by itself: rows come and go without a copy of the others, and rows that begin with the same row of another cache share its keys
-/// and values.
+/// For f32 on the `flex` device, off the gradient tape, a cache with rows from
+/// [`append_rows`](PolicyCache::append_rows) stores each row separately: adding or removing a row
+/// copies no other row, and rows that were appended from the same row of another cache share its
+/// keys and values.
+///
+/// A custom transformer calls [`begin`](Self::begin) once per forward pass and
+/// [`attend`](Self::attend) once per layer:
+///
+/// ```
+/// use burn::tensor::Tensor;
+/// use rlvr::policy::{KvCache, TokenBatch};
+///
+/// # #[cfg(feature = "flex")]
+/// # fn main() -> rlvr::Result<()> {
+/// let device = burn::tensor::Device::flex();
+/// let tokens = TokenBatch::from_rows(&[vec![1, 2, 3], vec![4]], &device)?;
+/// let mut cache = KvCache::new(1, 2); // 1 layer, 2 rows
+/// let (starts, mask) = cache.begin(&tokens, 100)?;
+/// assert_eq!(starts, [0, 0]); // positions of the first new tokens
+/// let queries = Tensor::zeros([2, 3, 4, 8], &device); // [B, T, Hq, Dh]
+/// let keys = Tensor::zeros([2, 3, 2, 8], &device); // [B, T, Hkv, Dh]
+/// let context = cache.attend(0, queries, keys.clone(), keys, &mask);
+/// assert_eq!(context.dims(), [2, 3, 4, 8]);
+/// # Ok(())
+/// # }
+/// # #[cfg(not(feature = "flex"))]
+/// # fn main() {}
+/// ```
 #[derive(Clone, Debug)]
 pub struct KvCache {
-    /// Tokens read per row; the position of the next one.
+    /// The number of tokens read per row, and so the position of the next one.
     lengths: Vec<usize>,
     held: Held,
 }
@@ -72,7 +120,7 @@ impl Held {
 }
 
 impl KvCache {
-    /// An empty cache of `rows` sequences for `layers` attention layers.
+    /// Creates an empty cache of `rows` sequences for `layers` attention layers.
     pub fn new(layers: usize, rows: usize) -> Self {
         Self {
             lengths: vec![0; rows],
@@ -80,11 +128,13 @@ impl KvCache {
         }
     }
 
-    /// Makes room for `tokens` and returns the position of each row's first new token and the mask
-    /// for this pass. Called once per forward pass, before any [`attend`](Self::attend).
+    /// Makes room for `tokens` and returns the position of each row's first new token and the
+    /// attention mask of this pass. Called once per forward pass, before any
+    /// [`attend`](Self::attend).
     ///
     /// # Errors
-    /// If the rows do not match, or a row would hold more than `max_positions` tokens.
+    /// Returns an error if the number of rows does not match, or a row would have more than
+    /// `max_positions` tokens.
     pub fn begin(
         &mut self,
         tokens: &TokenBatch,
@@ -94,7 +144,7 @@ impl KvCache {
             return Err(Error::shape(
                 "token rows",
                 tokens.rows(),
-                format!("{}, as many as the cache has rows", self.lengths.len()),
+                format!("{}, the number of rows of the cache", self.lengths.len()),
             ));
         }
         for (row, (&read, &new)) in self.lengths.iter().zip(&tokens.lengths).enumerate() {
@@ -117,9 +167,16 @@ impl KvCache {
         Ok((starts, mask))
     }
 
-    /// Adds the new keys and values `[B, T, Hkv, Dh]` of `layer`, and returns the [`attention`] `[B, T, Hq, Dh]` of the queries
-    /// `[B, T, Hq, Dh]` to all of them, old and new, that `mask` shows: the mask of [`begin`](Self::begin), or that mask
-    /// [`windowed`](AttentionMask::windowed).
+    /// Appends the new keys and values `[B, T, Hkv, Dh]` of `layer`, and returns the attention
+    /// `softmax(Q K^T / sqrt(Dh)) V` `[B, T, Hq, Dh]` of the queries `[B, T, Hq, Dh]` over all old
+    /// and new keys that are visible in `mask`.
+    ///
+    /// `mask` is that of [`begin`](Self::begin), or the same with a sliding window
+    /// ([`AttentionMask::windowed`]). Query head `h` reads key head `h / (Hq / Hkv)` (GQA, arXiv
+    /// 2305.13245). The result at padding is unspecified.
+    ///
+    /// # Panics
+    /// Panics if `layer` is out of range or the shapes do not match.
     pub fn attend(
         &mut self,
         layer: usize,
@@ -135,7 +192,7 @@ impl KvCache {
                 if let Some(context) = context {
                     return context;
                 }
-                // Of a model on another device, or on the tape.
+                // The tensors are on another device or on the gradient tape.
                 self.held = Held::Columns(rows.to_columns());
                 return self.attend(layer, queries, keys, values, mask);
             }

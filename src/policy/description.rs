@@ -1,4 +1,4 @@
-//! What distinguishes a model from others: the structure and the frozen weights.
+//! Fingerprints of a model's structure and frozen weights.
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Tensor, TensorData};
@@ -7,11 +7,12 @@ use serde_json::{Value, json};
 use super::gradients::Trained;
 use crate::{Error, Result};
 
-/// Names and shapes of all parameters, and the values of those that are not trained, each as a hash: equal for models that a
-/// checkpoint of the trained parameters can be read over.
+/// Returns a hash of the names and shapes of all parameters, and one of the values of those that
+/// are not trained. Both are equal for models that accept the same checkpoint of trained
+/// parameters.
 ///
 /// # Errors
-/// If a frozen parameter cannot be read from its device.
+/// Returns an error if a frozen parameter cannot be read from its device.
 pub(super) fn describe<M: Module>(model: &M) -> Result<Value> {
     let trained = Trained::of(model);
     let mut visitor = Fingerprints {
@@ -70,7 +71,7 @@ impl Fingerprints<'_> {
     }
 }
 
-/// A hash in the manner of FNV-1a, of words of eight bytes. It distinguishes mistakes, not attacks.
+/// A hash similar to FNV-1a, over words of eight bytes. It detects mistakes, not attacks.
 struct Fingerprint(u64);
 
 impl Default for Fingerprint {
@@ -80,7 +81,7 @@ impl Default for Fingerprint {
 }
 
 impl Fingerprint {
-    /// Adds `bytes` and their count.
+    /// Adds `bytes` and their number.
     fn add(&mut self, bytes: &[u8]) {
         let (words, rest) = bytes.as_chunks::<8>();
         let mut last = [0; 8];

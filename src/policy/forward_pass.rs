@@ -1,4 +1,4 @@
-//! A training pass: hidden states, and the backward pass from them to the parameters.
+//! The forward pass in training, with its backward pass.
 
 use burn::module::Module;
 use burn::optim::GradientsParams;
@@ -10,22 +10,22 @@ use super::tokens::TokenBatch;
 use crate::Result;
 use crate::fused::pull;
 
-/// Rows of tokens that may share what they begin with.
+/// A batch of rows that may share prefixes.
 ///
-/// A prompt that several rows continue is read once, and its cache repeated:
-/// [`PolicyModel::hidden_states`](super::PolicyModel::hidden_states).
+/// A prefix that several rows continue, such as a prompt, is read once, and its cache is repeated
+/// ([`PolicyModel::hidden_states`](super::PolicyModel::hidden_states)).
 #[derive(Clone, Debug)]
 pub struct PrefixedBatch {
-    /// The distinct beginnings, if there are any.
+    /// The distinct prefixes, if there are any.
     pub prefixes: Option<TokenBatch>,
-    /// Which of them each row continues.
+    /// The index of the prefix of each row; empty without prefixes.
     pub prefix_of: Vec<usize>,
-    /// What comes after them.
+    /// The rows, without their prefixes.
     pub rows: TokenBatch,
 }
 
 impl From<TokenBatch> for PrefixedBatch {
-    /// Rows that share nothing.
+    /// Creates a batch of rows without prefixes.
     fn from(rows: TokenBatch) -> Self {
         Self {
             prefixes: None,
@@ -35,15 +35,15 @@ impl From<TokenBatch> for PrefixedBatch {
     }
 }
 
-/// Takes the gradient at the hidden states to the parameters.
+/// The backward pass from the gradient of the hidden states to those of the parameters.
 type Back = Box<dyn FnOnce(Tensor<3>) -> Result<GradientsParams> + Send>;
 
 /// Hidden states `[N, T, D]` of a policy in training, with their backward pass.
 ///
-/// Either they lie on the gradient tape (`ForwardPass::from(hidden)`), or the model has kept less than a tape and computes it
-/// again ([`recomputed`](Self::recomputed)).
+/// The hidden states are on the gradient tape (`ForwardPass::from(hidden)`), or the model
+/// recomputes activations in the backward pass ([`recomputed`](Self::recomputed)).
 pub struct ForwardPass {
-    /// The hidden states; on the tape unless they are recomputed.
+    /// The hidden states `[N, T, D]`; on the gradient tape unless they are recomputed.
     pub hidden: Tensor<3>,
     back: Option<Back>,
 }
@@ -55,21 +55,23 @@ impl From<Tensor<3>> for ForwardPass {
 }
 
 impl ForwardPass {
-    /// `hidden` off the tape; `back` maps the gradient at them, `[N, T, D]` and off the tape, to those of the parameters.
+    /// Wraps `hidden` off the gradient tape. `back` maps their gradient, `[N, T, D]` and off the
+    /// tape, to those of the parameters.
     pub fn recomputed(hidden: Tensor<3>, back: Back) -> Self {
         let back = Some(back);
         Self { hidden, back }
     }
 
-    /// The gradients of the parameters of `model` in f32, given that at the hidden states and, where the unembedding is trained, the
-    /// matrix on the tape and the gradient at it.
+    /// Returns the gradients of the parameters of `model` in f32, given that of the hidden states
+    /// and, if the unembedding is trained, the matrix on the tape and its gradient.
     pub(super) fn backward<M: Module>(
         self,
         to_hidden: Tensor<3>,
         unembedding: Option<(Tensor<2>, Tensor<2>)>,
         model: &M,
     ) -> Result<GradientsParams> {
-        // The gradients stay off the tape: plain constants go with any checkpointing strategy of the model's device.
+        // The gradients stay off the tape: constants can be combined with any checkpointing
+        // strategy.
         let half = is_half(to_hidden.dtype());
         let mut unembedding = unembedding.map(|(matrix, gradient)| {
             let gradient = as_dtype(gradient, matrix.dtype());
@@ -80,7 +82,8 @@ impl ForwardPass {
             Some(back) => sum.add(model, back(to_hidden)?),
             None => {
                 let mut pulled = pull(self.hidden, to_hidden);
-                // In half precision the two gradients of a tied embedding are added in f32 below, not on the tape.
+                // In half precision the two gradients of a tied embedding are added in f32 below
+                // rather than on the tape.
                 if !half && let Some(unembedding) = unembedding.take() {
                     pulled = pulled + unembedding;
                 }

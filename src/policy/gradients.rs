@@ -1,4 +1,4 @@
-//! Gradients: which parameters have one, how they are summed, and how tensors come onto the tape.
+//! Gradients: sums of them, trained parameters, and tensors on the gradient tape.
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::optim::GradientsParams;
@@ -8,21 +8,50 @@ use super::log_probs::in_f32;
 use crate::fused::add_scaled;
 use crate::{Error, Result};
 
-/// A sum of gradients in f32, whatever the type of the parameters: a sum of many small terms in half precision loses those that
-/// are below its last digit.
+/// A sum of gradients in f32, for gradient accumulation over micro-batches.
+///
+/// The sum is f32 whatever the type of the parameters: in half precision, terms below the last
+/// digit of the sum would be lost.
+///
+/// ```
+/// use burn::optim::GradientsParams;
+/// use burn::tensor::{Device, Tensor};
+/// use rlvr::policy::GradientSum;
+///
+/// # #[cfg(feature = "flex")]
+/// # fn main() {
+/// let device = Device::flex().autodiff();
+/// let model = burn::nn::LinearConfig::new(2, 1).init(&device);
+/// let mut sum = GradientSum::default();
+/// for micro_batch in [[[1.0, 2.0]], [[3.0, 4.0]]] {
+///     let loss = model.forward(Tensor::<2>::from_data(micro_batch, &device)).sum();
+///     sum.add(&model, GradientsParams::from_grads(loss.backward(), &model));
+/// }
+/// let gradients = sum.finish();
+/// let weight = gradients.get::<2>(model.weight.id).unwrap();
+/// assert_eq!(weight.into_data().to_vec::<f32>().unwrap(), [4.0, 6.0]);
+/// # }
+/// # #[cfg(not(feature = "flex"))]
+/// # fn main() {}
+/// ```
 #[derive(Debug, Default)]
 pub struct GradientSum {
     sum: GradientsParams,
 }
 
 impl GradientSum {
-    /// Adds the gradients of the parameters of `model`; others are dropped.
+    /// Adds the gradients of the parameters of `model`. Other gradients are dropped.
     pub fn add<M: Module>(&mut self, model: &M, gradients: GradientsParams) {
         self.add_scaled(model, gradients, 1.0);
     }
 
-    /// Adds `factor` times the gradients.
-    pub fn add_scaled<M: Module>(&mut self, model: &M, gradients: GradientsParams, factor: f64) {
+    /// Adds `factor` times the gradients of the parameters of `model`.
+    pub(super) fn add_scaled<M: Module>(
+        &mut self,
+        model: &M,
+        gradients: GradientsParams,
+        factor: f64,
+    ) {
         model.visit(&mut Add {
             sum: &mut self.sum,
             new: gradients,
@@ -30,7 +59,8 @@ impl GradientSum {
         });
     }
 
-    /// Adds another sum over the parameters of `model`. A parameter that only one of the two has counts as 0 in the other.
+    /// Adds another sum over the parameters of `model`. A gradient that only one of the two has is
+    /// 0 in the other.
     pub(crate) fn merge<M: Module>(&mut self, model: &M, other: Self) {
         model.visit(&mut Merge {
             sum: &mut self.sum,
@@ -38,7 +68,7 @@ impl GradientSum {
         });
     }
 
-    /// The sum.
+    /// Returns the sum, in f32.
     pub fn finish(self) -> GradientsParams {
         self.sum
     }
@@ -79,22 +109,22 @@ impl ModuleVisitor for Merge<'_> {
         let merged = match (sum, other) {
             (None, None) => return,
             (Some(sum), Some(other)) => add_scaled(sum, 1.0, other),
-            // Of -0 and 0 the sum is 0.
+            // -0 + 0 is 0.
             (Some(one), None) | (None, Some(one)) => one.add_scalar(0.0),
         };
         self.sum.register(param.id, merged);
     }
 }
 
-/// The trained parameters of a model: those that require a gradient, or all of a model off the gradient tape, which does not
-/// say.
+/// The trained parameters of a model: those that require a gradient, or all if none does, as off
+/// the gradient tape.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Trained {
-    /// In the module's order: whether a parameter is trained.
+    /// Whether each parameter is trained, in the module's order.
     pub flags: Vec<bool>,
-    /// The ids of those that are.
+    /// The ids of the trained parameters.
     pub ids: Vec<ParamId>,
-    /// How many numbers each of them holds.
+    /// The number of elements of each trained parameter.
     pub sizes: Vec<usize>,
 }
 
@@ -107,7 +137,7 @@ impl ModuleVisitor for Trained {
 }
 
 impl Trained {
-    /// Those of `model`.
+    /// Finds the trained parameters of `model`.
     pub(crate) fn of<M: Module>(model: &M) -> Self {
         let mut trained = Self::default();
         model.visit(&mut trained);
@@ -122,21 +152,21 @@ impl Trained {
         trained
     }
 
-    /// Whether the parameter called `id` is trained.
+    /// Returns whether the parameter `id` is trained.
     pub(crate) fn contains(&self, id: ParamId) -> bool {
         self.ids.contains(&id)
     }
 
-    /// Whether every parameter is trained.
+    /// Returns whether every parameter is trained.
     pub(crate) fn all(&self) -> bool {
         self.flags.iter().all(|&trained| trained)
     }
 }
 
-/// Rejects a model of which no parameter requires a gradient; `what` names it in the error.
+/// Rejects a model without a parameter that requires a gradient; `what` names it in the error.
 ///
 /// # Errors
-/// [`Error::Config`].
+/// Returns [`Error::Config`] if no parameter requires a gradient.
 pub(crate) fn require_gradients<M: Module>(model: &M, what: &str) -> Result<()> {
     struct Any(bool);
     impl ModuleVisitor for Any {
@@ -157,8 +187,8 @@ pub(crate) fn require_gradients<M: Module>(model: &M, what: &str) -> Result<()> 
     ))
 }
 
-/// The model with parameters of its own on the gradient tape, so that another thread can go backward beside this one. Ids and values
-/// are the same.
+/// Returns the model with separate nodes on the gradient tape, so that another thread can run a
+/// backward pass at the same time. Ids and values are the same.
 pub(crate) fn fork<M: Module>(model: &M) -> M {
     struct Fork;
     impl ModuleMapper for Fork {
@@ -172,8 +202,8 @@ pub(crate) fn fork<M: Module>(model: &M) -> M {
     model.clone().map(&mut Fork)
 }
 
-/// `x` on the same tape as `like`, checkpointing strategy included: burn refuses operations on tensors of different strategies. Off
-/// the tape if `like` is.
+/// Returns `x` on the gradient tape with the checkpointing strategy of `like`, since Burn rejects
+/// operations on tensors with different strategies; off the tape if `like` is.
 pub(crate) fn on_tape_of<const D: usize, const E: usize>(
     x: Tensor<D>,
     like: &Tensor<E>,

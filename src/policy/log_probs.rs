@@ -1,4 +1,4 @@
-//! From hidden states to per-token log-probs and entropies, in chunks.
+//! Per-token log-probs and entropies from hidden states, in chunks.
 
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{DType, FloatDType, Int, Tensor, s};
@@ -7,15 +7,15 @@ use serde::{Deserialize, Serialize};
 use crate::fused::FusedScores;
 use crate::{Error, Result};
 
-/// How log-probs are computed.
+/// The configuration of log-probs and entropies.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LogProbConfig {
-    /// The temperature that the tokens were sampled with: everything is of `softmax(logits / temperature)`.
-    /// Default 1.
+    /// The temperature that the tokens were sampled with: the distribution is
+    /// `softmax(logits / temperature)`. Default 1.
     pub temperature: f64,
-    /// Tokens whose logits exist at the same time; the peak is a few times `chunk * V` floats. Changes
-    /// no value. Default 1024.
+    /// The number of tokens whose logits are in memory at the same time; the peak is a few times
+    /// `chunk * V` floats. Does not change the results. Default 1024.
     pub chunk: usize,
 }
 
@@ -29,7 +29,10 @@ impl Default for LogProbConfig {
 }
 
 impl LogProbConfig {
-    /// Refuses a temperature that is not above 0 and an empty chunk.
+    /// Rejects invalid settings.
+    ///
+    /// # Errors
+    /// Returns [`Error::Config`] if the temperature is not finite and above 0, or `chunk` is 0.
     pub fn validate(&self) -> Result<()> {
         if !(self.temperature.is_finite() && self.temperature > 0.0) {
             return Err(Error::config(
@@ -45,7 +48,7 @@ impl LogProbConfig {
     }
 }
 
-/// What the policy thinks of given tokens.
+/// Log-probs and entropies of given tokens, from [`token_log_probs`] or [`logits_log_probs`].
 #[derive(Clone, Debug)]
 pub struct TokenScores<const D: usize = 2> {
     /// `ln pi(y_t | y_<t)`, in nats.
@@ -54,12 +57,34 @@ pub struct TokenScores<const D: usize = 2> {
     pub entropies: Tensor<D>,
 }
 
-/// Log-probs and entropies from logits, differentiable.
+/// Computes log-probs `ln p[target]` and entropies `-sum_v p_v ln p_v` of
+/// `p = softmax(logits / temperature)`, differentiable.
 ///
-/// `logits` `[N, V]`, `targets` `[N]`; both results `[N]`, of `p = softmax(logits / temperature)`:
-/// `log p[target]` and `-sum_v p_v ln p_v`. A vocabulary entry with logit `-inf` has probability 0 and adds
-/// nothing to the entropy. Row maxima are subtracted first, so huge logits are safe. Logits in half precision are taken to
-/// f32 first: the results are f32.
+/// `logits` is `[N, V]` and `targets` `[N]`; both results are `[N]`. A vocabulary entry with logit
+/// `-inf` has probability 0 and adds nothing to the entropy. Row maxima are subtracted first, so
+/// that large logits do not overflow. Logits in half precision are cast to f32, and the results are
+/// f32.
+///
+/// ```
+/// use burn::tensor::{Int, Tensor};
+/// use rlvr::policy::logits_log_probs;
+///
+/// # #[cfg(feature = "flex")]
+/// # fn main() {
+/// let device = burn::tensor::Device::flex();
+/// let logits = Tensor::<2>::from_data([[0.0, 0.0]], &device);
+/// let targets = Tensor::<1, Int>::from_data([1], &device);
+/// let scores = logits_log_probs(logits, targets, 1.0);
+/// let (log_prob, entropy): (f32, f32) =
+///     (scores.log_probs.into_scalar(), scores.entropies.into_scalar());
+/// assert!((log_prob + 2f32.ln()).abs() < 1e-6 && (entropy - 2f32.ln()).abs() < 1e-6);
+/// # }
+/// # #[cfg(not(feature = "flex"))]
+/// # fn main() {}
+/// ```
+///
+/// # Panics
+/// Panics if the shapes do not match.
 pub fn logits_log_probs(
     logits: Tensor<2>,
     targets: Tensor<1, Int>,
@@ -79,7 +104,8 @@ pub fn logits_log_probs(
     }
 }
 
-/// The log-probs of [`logits_log_probs`] alone: entropies cost several passes over `[N, V]`.
+/// Returns only the log-probs of [`logits_log_probs`]; the entropies take several more passes over
+/// `[N, V]`.
 pub(super) fn logits_log_probs_only(
     logits: Tensor<2>,
     targets: Tensor<1, Int>,
@@ -89,7 +115,7 @@ pub(super) fn logits_log_probs_only(
     log_p.gather(1, targets.unsqueeze_dim(1)).squeeze_dim(1)
 }
 
-/// Half precision becomes f32; anything else stays.
+/// Casts half precision to f32; other types are unchanged.
 pub(crate) fn in_f32<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     match is_half(x.dtype()) {
         true => x.cast(FloatDType::F32),
@@ -97,12 +123,12 @@ pub(crate) fn in_f32<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     }
 }
 
-/// Whether `dtype` is f16 or bf16.
+/// Returns whether `dtype` is f16 or bf16.
 pub(crate) fn is_half(dtype: DType) -> bool {
     matches!(dtype, DType::F16 | DType::BF16)
 }
 
-/// `x` as `dtype`.
+/// Returns `x` as `dtype`.
 pub(crate) fn as_dtype<const D: usize>(x: Tensor<D>, dtype: DType) -> Tensor<D> {
     match x.dtype() == dtype {
         true => x,
@@ -110,14 +136,15 @@ pub(crate) fn as_dtype<const D: usize>(x: Tensor<D>, dtype: DType) -> Tensor<D> 
     }
 }
 
-/// Per-token log-probs and entropies without a gradient, for old, reference and sampler policies.
+/// Computes per-token log-probs and entropies without a gradient, for old, reference and sampler
+/// policies.
 ///
-/// `hidden` `[B, T, D]`, `unembedding` `[D, V]`, `targets` `[B, T]` (at padding: any id of the vocabulary);
-/// both results `[B, T]`, off the gradient tape. For the policy that is being trained, see
-/// [`ScoredTokens`](super::ScoredTokens).
+/// `hidden` is `[B, T, D]`, `unembedding` `[D, V]` and `targets` `[B, T]`, with any id of the
+/// vocabulary at padding. Both results are `[B, T]`, in nats and detached. For the policy that is
+/// being trained, see [`ScoredTokens`](super::ScoredTokens).
 ///
 /// # Errors
-/// If the configuration is refused or the shapes do not fit.
+/// Returns an error if the configuration is invalid or the shapes do not match.
 pub fn token_log_probs(
     hidden: Tensor<3>,
     unembedding: Tensor<2>,
@@ -144,10 +171,10 @@ pub fn token_log_probs(
     })
 }
 
-/// As [`token_log_probs`] without the entropies.
+/// As [`token_log_probs`], without the entropies.
 ///
 /// # Errors
-/// As [`token_log_probs`].
+/// Returns the errors of [`token_log_probs`].
 pub(crate) fn token_log_probs_only(
     hidden: Tensor<3>,
     unembedding: Tensor<2>,
@@ -165,10 +192,10 @@ pub(crate) fn token_log_probs_only(
     Ok(Tensor::cat(log_probs, 0).reshape([shape[0], shape[1]]))
 }
 
-/// The scores by a kernel, where there is one for these tensors; `entropy` says whether entropies are computed.
+/// Computes the scores by a kernel if there is one for these tensors, with entropies if `entropy`.
 ///
 /// # Errors
-/// As [`token_log_probs`].
+/// Returns the errors of [`token_log_probs`].
 pub(super) fn fused_scores(
     hidden: &Tensor<3>,
     unembedding: &Tensor<2>,
@@ -188,7 +215,7 @@ pub(super) fn fused_scores(
     ))
 }
 
-/// Gives `score` the logits and targets of one chunk of tokens after the other, off the tape.
+/// Calls `score` with the logits and targets of each chunk of tokens, off the gradient tape.
 fn in_chunks(
     hidden: Tensor<3>,
     unembedding: Tensor<2>,
@@ -211,7 +238,7 @@ fn in_chunks(
     Ok(())
 }
 
-/// `[B, T, D]` if the three fit together.
+/// Checks the shapes and returns `[B, T, D]`.
 pub(super) fn check_shapes(
     hidden: &Tensor<3>,
     unembedding: &Tensor<2>,
@@ -225,17 +252,23 @@ pub(super) fn check_shapes(
             format!("[{rows}, {width}], as the hidden states"),
         ));
     }
-    if unembedding.dims()[0] != size {
-        return Err(Error::shape(
-            "unembedding",
-            format!("{:?}", unembedding.dims()),
-            format!("[{size}, V], as the hidden states are {size} wide"),
-        ));
-    }
+    check_unembedding(unembedding, size)?;
     Ok([rows, width, size])
 }
 
-/// Cuts `0..total` into ranges of at most `chunk`.
+/// Rejects an unembedding that is not `[size, V]`.
+pub(super) fn check_unembedding(unembedding: &Tensor<2>, size: usize) -> Result<()> {
+    if unembedding.dims()[0] == size {
+        return Ok(());
+    }
+    Err(Error::shape(
+        "unembedding",
+        format!("{:?}", unembedding.dims()),
+        format!("[{size}, V], as the hidden states are {size} wide"),
+    ))
+}
+
+/// Splits `0..total` into ranges of at most `chunk`.
 pub(super) fn chunks(total: usize, chunk: usize) -> impl Iterator<Item = (usize, usize)> {
     (0..total)
         .step_by(chunk)

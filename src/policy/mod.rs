@@ -1,10 +1,33 @@
-//! Who answers. Takes token ids from `prompt`'s tokenizers; gives hidden states, and from them log-probs and entropies, to
-//! `rollout`, `loss` and `train`.
+//! Policies: models that map token ids to hidden states, log-probs and entropies.
 //!
-//! A [`PolicyModel`] ends at hidden states `[B, T, D]` and an unembedding `[D, V]`; logits are never
-//! its business. [`token_log_probs`] and [`ScoredTokens`] turn both into per-token log-probs and
-//! entropies in chunks, so that `[B, T, V]` never exists in memory, forward or backward; [`DistilledTokens`] compares whole
-//! distributions with a teacher's in the same way.
+//! A [`PolicyModel`] returns hidden states `[B, T, D]` and an unembedding `[D, V]`, not logits.
+//! [`token_log_probs`] (without a gradient) and [`ScoredTokens`] (with one) compute per-token
+//! log-probs and entropies from both in chunks, so that `[B, T, V]` is never in memory, in the
+//! forward or the backward pass. [`DistilledTokens`] compares whole distributions with those of a
+//! teacher in the same way.
+//!
+//! [`causal`] has a transformer of the Llama family, and `policy::hf` (feature `hf`) reads and
+//! writes its weights. A custom model implements [`PolicyModel`] and is tested by [`check_model`].
+//! [`ValueHead`] makes a critic of a policy, and [`ReferencePolicy`] a frozen copy.
+//!
+//! ```
+//! use rlvr::policy::causal::CausalConfig;
+//! use rlvr::policy::{LogProbConfig, PolicyModel, PrefixedBatch, TokenBatch, token_log_probs};
+//!
+//! # #[cfg(feature = "flex")]
+//! # fn main() -> rlvr::Result<()> {
+//! let device = burn::tensor::Device::flex();
+//! let policy = CausalConfig { hidden_size: 16, ..CausalConfig::new(11) }.init(0, &device)?;
+//! let tokens = TokenBatch::from_rows(&[[1, 2, 3], [4, 5, 6]], &device)?;
+//! let targets = TokenBatch::from_rows(&[[2, 3, 0], [5, 6, 0]], &device)?.ids;
+//! let hidden = policy.hidden_states(&PrefixedBatch::from(tokens))?; // [2, 3, 16]
+//! let scores = token_log_probs(hidden, policy.unembedding(), targets, &LogProbConfig::default())?;
+//! assert_eq!(scores.log_probs.dims(), [2, 3]);
+//! # Ok(())
+//! # }
+//! # #[cfg(not(feature = "flex"))]
+//! # fn main() {}
+//! ```
 
 mod cache;
 pub mod causal;
@@ -23,7 +46,7 @@ mod squared;
 mod tokens;
 mod value;
 
-pub use crate::fused::{AttentionMask, attention};
+pub use crate::fused::{AttentionMask, WeightFormat};
 pub use cache::{KvCache, PolicyCache};
 pub use check::check_model;
 pub use distill::{DistilledTokens, Divergence, TopAgreement, TopLogProbs, TopTokens};

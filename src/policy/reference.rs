@@ -1,4 +1,4 @@
-//! The frozen policy that a KL term pulls towards.
+//! The reference policy of a KL term.
 
 use std::any::Any;
 
@@ -11,32 +11,35 @@ use super::gradients::Trained;
 use super::log_probs::{as_dtype, in_f32};
 use crate::{Error, Result};
 
-/// When and how the reference follows the policy.
+/// When and how the reference policy is updated from the policy.
 #[doc(alias("sync_ref_model", "ref_model_mixup_alpha"))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum ReferenceSync {
-    /// The reference stays what it was when training began.
+    /// The reference is never updated.
     #[default]
     Never,
-    /// The reference becomes the policy every `steps` steps (DeepSeek-R1: 400 updates).
+    /// The reference is replaced by the policy every `steps` steps (DeepSeek-R1: 400 updates).
     Every {
-        /// Steps between two replacements; at least 1.
+        /// Steps between two updates; at least 1.
         steps: u64,
     },
     /// `reference = reference + alpha * (policy - reference)` every `steps` steps (TR-DPO, arXiv
-    /// 2404.09656; TRL's defaults are 0.6 and 512), in f32, for every parameter that the policy trains. Of adapters `A` and `B` are
-    /// averaged, not their product.
+    /// 2404.09656; TRL's defaults are 0.6 and 512), in f32, for every trained parameter. For
+    /// adapters, `A` and `B` are averaged separately, not their product.
     MovingAverage {
-        /// Steps between two moves; at least 1.
+        /// Steps between two updates; at least 1.
         steps: u64,
-        /// The policy's share, in (0, 1].
+        /// The weight of the policy, in (0, 1].
         alpha: f64,
     },
 }
 
 impl ReferenceSync {
-    /// Refuses zero steps and a share outside (0, 1].
+    /// Rejects invalid settings.
+    ///
+    /// # Errors
+    /// Returns [`Error::Config`] if `steps` is 0 or `alpha` is outside (0, 1].
     pub fn validate(&self) -> Result<()> {
         match *self {
             Self::Every { steps: 0 } | Self::MovingAverage { steps: 0, .. } => {
@@ -50,23 +53,43 @@ impl ReferenceSync {
     }
 }
 
-/// The policy as it was given, without gradients, adapters included; it shares with the policy what neither of them changes.
+/// A frozen copy of a policy, adapters included, for a KL term. It has no gradients, and shares
+/// with the policy the memory of the parameters that are not trained.
+///
+/// ```
+/// use rlvr::policy::causal::CausalConfig;
+/// use rlvr::policy::{PolicyModel, ReferencePolicy, ReferenceSync};
+///
+/// # #[cfg(feature = "flex")]
+/// # fn main() -> rlvr::Result<()> {
+/// let device = burn::tensor::Device::flex().autodiff();
+/// let policy = CausalConfig { hidden_size: 16, ..CausalConfig::new(11) }.init(0, &device)?;
+/// let mut reference = ReferencePolicy::new(&policy, ReferenceSync::Every { steps: 400 })?;
+/// assert!(!reference.after_step(1, &policy)); // call it after every step
+/// assert!(reference.after_step(400, &policy)); // replaced by the policy
+/// assert_eq!(reference.model().vocab_size(), 11);
+/// # Ok(())
+/// # }
+/// # #[cfg(not(feature = "flex"))]
+/// # fn main() {}
+/// ```
 #[derive(Clone, Debug)]
 pub struct ReferencePolicy<M> {
     model: M,
     sync: ReferenceSync,
-    /// Whether each parameter, in the module's order, is trained: the others are equal in policy and reference.
+    /// Whether each parameter is trained, in the module's order. The others are equal in policy and
+    /// reference.
     trained: Vec<bool>,
-    /// Of a moving average: the model with its trained parameters in f32. In half precision most moves are smaller than the last
-    /// digit.
+    /// For a moving average, the model with its trained parameters in f32: in half precision most
+    /// updates are smaller than the last digit.
     average: Option<M>,
 }
 
 impl<M: PolicyModel> ReferencePolicy<M> {
-    /// Freezes `policy`, to be moved by `sync`.
+    /// Creates a frozen copy of `policy` that is updated according to `sync`.
     ///
     /// # Errors
-    /// If `sync` is refused.
+    /// Returns an error if `sync` is invalid.
     pub fn new(policy: &M, sync: ReferenceSync) -> Result<Self> {
         sync.validate()?;
         let mut reference = Self {
@@ -79,18 +102,20 @@ impl<M: PolicyModel> ReferencePolicy<M> {
         Ok(reference)
     }
 
-    /// The frozen model; nothing that it computes is recorded for a gradient.
+    /// The frozen model. Its results are not on the gradient tape.
     pub fn model(&self) -> &M {
         &self.model
     }
 
-    /// What a checkpoint holds: the model, or of a moving average its f32 values.
+    /// The weights to be saved in a checkpoint: those of the model, or the f32 values of a moving
+    /// average.
     pub(crate) fn weights(&self) -> &M {
         self.average.as_ref().unwrap_or(&self.model)
     }
 
-    /// Puts other weights in its place, as when a checkpoint is read. They are rounded to the types of the model's own.
-    pub fn replace(&mut self, weights: M) {
+    /// Replaces the weights, as when a checkpoint is read, and rounds them to the types of the
+    /// model.
+    pub(crate) fn replace(&mut self, weights: M) {
         let weights = weights.valid();
         let mut types = Types::default();
         self.model.visit(&mut types);
@@ -103,8 +128,8 @@ impl<M: PolicyModel> ReferencePolicy<M> {
         self.model = weights.map(&mut Round(types.0.into_iter()));
     }
 
-    /// Called after step `step` (counted from 1): follows `policy` if it is time. Returns whether it
-    /// moved.
+    /// Updates the reference from `policy` if step `step`, counted from 1, is due for it, and
+    /// returns whether it did. Call it after every step.
     pub fn after_step(&mut self, step: u64, policy: &M) -> bool {
         match self.sync {
             ReferenceSync::Every { steps } if step.is_multiple_of(steps) => {
@@ -127,8 +152,8 @@ impl<M: PolicyModel> ReferencePolicy<M> {
     }
 }
 
-/// The parameters of a module in its own order, which is what two models of one structure share; ids they may not, once one of
-/// them was read from a file.
+/// The parameters of a module, in its order. Two models with the same structure agree in the order,
+/// but not in ids if one of them was read from a file.
 #[derive(Default)]
 struct Values(Vec<Box<dyn Any>>);
 
@@ -138,7 +163,7 @@ impl ModuleVisitor for Values {
     }
 }
 
-/// The types of the parameters of a module, in its own order.
+/// The types of the parameters of a module, in its order.
 #[derive(Default)]
 struct Types(Vec<DType>);
 
@@ -148,7 +173,7 @@ impl ModuleVisitor for Types {
     }
 }
 
-/// Takes the trained parameters to f32.
+/// Casts the trained parameters to f32.
 struct InF32<'a>(std::slice::Iter<'a, bool>);
 
 impl ModuleMapper for InF32<'_> {
@@ -172,7 +197,7 @@ impl ModuleMapper for Round {
     }
 }
 
-/// Moves the trained parameters by `alpha` of their distance to the targets.
+/// Adds `alpha` times the difference to the targets to the trained parameters.
 struct Blend {
     targets: std::vec::IntoIter<Box<dyn Any>>,
     trained: std::vec::IntoIter<bool>,

@@ -1,4 +1,4 @@
-//! Token log-probs with an exact gradient and without `[B, T, V]`.
+//! Token log-probs and entropies with an exact gradient, without `[B, T, V]` in memory.
 
 use burn::module::Module;
 use burn::optim::GradientsParams;
@@ -13,27 +13,43 @@ use super::log_probs::{
 use crate::fused::FusedScores;
 use crate::{Result, host};
 
-/// Log-probs and entropies of the policy that is being trained, ready for a loss.
+/// Log-probs and entropies of the policy that is being trained, as inputs of a loss.
 ///
-/// Any loss that reads the policy only through [`log_probs`](Self::log_probs) and
-/// [`entropies`](Self::entropies) can be built on it. The two are leaves: [`backward`](Self::backward)
-/// first takes the loss to them, then recomputes the logits chunk by chunk to take their gradients to
-/// the hidden states and the unembedding, and at last runs once through the trunk. The result is the
-/// gradient of the unchunked formula; the price is one more product with the unembedding.
+/// The loss may be any function of [`log_probs`](Self::log_probs) and
+/// [`entropies`](Self::entropies). The two are leaves of the gradient tape:
+/// [`backward`](Self::backward) first differentiates the loss with respect to them, then recomputes
+/// the logits chunk by chunk to get the gradients of the hidden states and the unembedding, and
+/// finally runs one backward pass through the trunk. The result is the gradient of the unchunked
+/// formula, at the cost of one more product with the unembedding.
 ///
-/// ```text
+/// ```
+/// use rlvr::policy::causal::CausalConfig;
+/// use rlvr::policy::{LogProbConfig, PolicyModel, ScoredTokens, TokenBatch};
+///
+/// # #[cfg(feature = "flex")]
+/// # fn main() -> rlvr::Result<()> {
+/// let device = burn::tensor::Device::flex().autodiff();
+/// let policy = CausalConfig { hidden_size: 16, ..CausalConfig::new(11) }.init(0, &device)?;
+/// let batch = TokenBatch::from_rows(&[[1, 2, 3]], &device)?.into();
+/// let targets = TokenBatch::from_rows(&[[2, 3, 4]], &device)?.ids;
 /// let pass = policy.forward_pass(&batch)?;
+/// let config = LogProbConfig::default();
 /// let scored = ScoredTokens::new(pass, policy.unembedding(), targets, &config)?;
-/// let loss = objective.loss(&LossInput { log_probs: scored.log_probs.clone(), .. }, &counts)?;
-/// let gradients = scored.backward(loss.loss, &policy);
+/// let loss = scored.log_probs.clone().mean().neg();
+/// let gradients = scored.backward(loss, &policy)?;
+/// assert!(gradients.get::<1>(policy.norm.gamma.id).is_some());
+/// # Ok(())
+/// # }
+/// # #[cfg(not(feature = "flex"))]
+/// # fn main() {}
 /// ```
 #[derive(Debug)]
 pub struct ScoredTokens {
-    /// `[B, T]`, a leaf that requires a gradient.
+    /// The log-probs `[B, T]`, in nats; a leaf that requires a gradient.
     pub log_probs: Tensor<2>,
-    /// `[B, T]`, a leaf that requires a gradient.
+    /// The entropies `[B, T]`, in nats; a leaf that requires a gradient.
     pub entropies: Tensor<2>,
-    /// The scores with their backward pass, where there is a kernel.
+    /// The scores with their backward pass, if there is a kernel.
     fused: Option<FusedScores>,
     pass: ForwardPass,
     unembedding: Tensor<2>,
@@ -42,11 +58,14 @@ pub struct ScoredTokens {
 }
 
 impl ScoredTokens {
-    /// Scores `targets` `[B, T]` under the hidden states `[B, T, D]` of `pass` and `unembedding` `[D, V]`. Hidden states on the
-    /// gradient tape are a pass as well. An unembedding that is not trained gets no gradient, and none is computed.
+    /// Scores `targets` `[B, T]` under the hidden states `[B, T, D]` of `pass` and `unembedding`
+    /// `[D, V]`.
+    ///
+    /// `pass` may also be a tensor of hidden states on the gradient tape. The gradient of the
+    /// unembedding is computed only if it is trained.
     ///
     /// # Errors
-    /// If the configuration is refused or the shapes do not fit.
+    /// Returns an error if the configuration is invalid or the shapes do not match.
     pub fn new(
         pass: impl Into<ForwardPass>,
         unembedding: Tensor<2>,
@@ -91,14 +110,14 @@ impl ScoredTokens {
         })
     }
 
-    /// The gradients of `loss` with respect to the parameters of `model`, in f32 also for weights in half precision; empty if the
-    /// loss depends on no token.
+    /// Returns the gradients of `loss` with respect to the parameters of `model`; empty if the loss
+    /// depends on no token. They are f32, also for weights in half precision.
     ///
-    /// Through a model in f16 the loss is multiplied by a power of two, which the gradients are divided by in f32: small ones
-    /// would vanish otherwise.
+    /// For a model in f16 the loss is multiplied by a power of two, and the gradients are divided
+    /// by it in f32, since small gradients would vanish otherwise.
     ///
     /// # Errors
-    /// If the device cannot give back what the power of two is chosen by.
+    /// Returns an error if the backward pass fails, or a tensor cannot be read from the device.
     pub fn backward<M: Module>(self, loss: Tensor<1>, model: &M) -> Result<GradientsParams> {
         let device = self.pass.hidden.device();
         host::on_pool(&device, model.clone(), |model| self.pull(loss, &model))
@@ -191,17 +210,18 @@ impl ScoredTokens {
     }
 }
 
-/// What the gradients of the losses of all tokens, absolute values summed, are scaled to in f16.
+/// The sum of absolute gradients of all tokens that a loss is scaled to in f16.
 ///
-/// A gradient of a parameter is then at most this times the largest derivative of a token's log-prob (65504 is the largest f16
-/// number), and the share of one token in a micro-batch of ten thousand is 0.1, where f16 has all its digits.
+/// The gradient of a parameter is then at most this times the largest derivative of a token's
+/// log-prob (65504 is the largest f16 number), and the share of one token in a micro-batch of ten
+/// thousand is 0.1, where f16 has full precision.
 const F16_PULL: f64 = 1024.0;
 
-/// The power of two that a loss is multiplied by on its way through a model of `dtype`: 1, except for f16, in which small gradients
-/// would vanish. `pull` holds the absolute gradients at the tokens' numbers.
+/// Returns the power of two by which a loss is multiplied for a model of `dtype`: 1 except for f16,
+/// in which small gradients would vanish. `pull` has the absolute gradients of the tokens.
 ///
 /// # Errors
-/// If the device cannot give their sum back.
+/// Returns an error if their sum cannot be read from the device.
 pub(super) fn loss_scale(dtype: DType, pull: &Tensor<1>) -> Result<f64> {
     if dtype != DType::F16 {
         return Ok(1.0);
@@ -216,7 +236,7 @@ pub(super) fn loss_scale(dtype: DType, pull: &Tensor<1>) -> Result<f64> {
     Ok(exponent.clamp(-64.0, 64.0).exp2())
 }
 
-/// `gradients` divided by `scale`.
+/// Returns `gradients` divided by `scale`.
 pub(super) fn unscaled<M: Module>(
     gradients: GradientsParams,
     scale: f64,
@@ -230,8 +250,8 @@ pub(super) fn unscaled<M: Module>(
     sum.finish()
 }
 
-/// Hidden states `[N, D]` with zeros at tokens that no gradient comes to, such as padding: what stands there is unspecified, and
-/// 0 times NaN is NaN.
+/// Sets the hidden states `[N, D]` of tokens without a gradient, such as padding, to zero: they are
+/// unspecified, and 0 times NaN is NaN.
 pub(super) fn zeroed_where_idle(hidden: Tensor<2>, pull: Tensor<1>) -> Tensor<2> {
     let shape = hidden.dims();
     let idle = pull.equal_scalar(0.0);

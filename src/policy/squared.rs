@@ -1,19 +1,21 @@
-//! How concentrated a distribution is: the sum of its squared probabilities.
+//! The sum of squared probabilities.
 
 use burn::tensor::activation::softmax;
 use burn::tensor::{Tensor, s};
 
-use super::log_probs::{LogProbConfig, chunks, in_f32};
-use crate::{Error, Result};
+use super::log_probs::{LogProbConfig, check_unembedding, chunks, in_f32};
+use crate::Result;
 
-/// `sum_v pi_v^2` of `pi = softmax(logits / temperature)` at every token, without a gradient.
+/// Computes `sum_v pi_v^2` of `pi = softmax(logits / temperature)` at every token, without a
+/// gradient, in chunks as [`token_log_probs`](super::token_log_probs) does.
 ///
-/// `hidden` `[B, T, D]`, `unembedding` `[D, V]`, result `[B, T]`, between `1 / V` and 1. With the probability `pi_t` of the
-/// token it gives the squared norm of the gradient of its log-prob in the logits, `1 - 2 pi_t + sum_v pi_v^2`, which the optimal
-/// token baseline weighs by. In chunks, like [`token_log_probs`](super::token_log_probs).
+/// `hidden` is `[B, T, D]` and `unembedding` `[D, V]`. The result is `[B, T]`, with values in
+/// `[1 / V, 1]`. With the probability `pi_t` of the token it gives the squared norm of the gradient
+/// of its log-prob in the logits, `1 - 2 pi_t + sum_v pi_v^2`, the weight in the optimal token
+/// baseline.
 ///
 /// # Errors
-/// If the configuration is refused or the shapes do not fit.
+/// Returns an error if the configuration is invalid or the shapes do not match.
 pub fn squared_probabilities(
     hidden: Tensor<3>,
     unembedding: Tensor<2>,
@@ -21,13 +23,7 @@ pub fn squared_probabilities(
 ) -> Result<Tensor<2>> {
     config.validate()?;
     let [rows, width, size] = hidden.dims();
-    if unembedding.dims()[0] != size {
-        return Err(Error::shape(
-            "unembedding",
-            format!("{:?}", unembedding.dims()),
-            format!("[{size}, V], as the hidden states are {size} wide"),
-        ));
-    }
+    check_unembedding(&unembedding, size)?;
     let hidden = hidden.inner().reshape([rows * width, size]);
     let unembedding = unembedding.inner();
     let sums: Vec<Tensor<1>> = chunks(rows * width, config.chunk)

@@ -1,23 +1,37 @@
-//! The tokens that a policy is given.
+//! Batches of tokens.
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use crate::{Error, Result};
 
-/// Ragged rows of tokens, padded on the right.
+/// A batch of ragged rows of tokens, padded on the right.
+///
+/// ```
+/// use rlvr::policy::TokenBatch;
+///
+/// # #[cfg(feature = "flex")]
+/// # fn main() -> rlvr::Result<()> {
+/// let rows = [vec![5, 6, 7], vec![8]];
+/// let batch = TokenBatch::from_rows(&rows, &burn::tensor::Device::flex())?;
+/// assert_eq!((batch.ids.dims(), &batch.lengths[..]), ([2, 3], &[3, 1][..]));
+/// # Ok(())
+/// # }
+/// # #[cfg(not(feature = "flex"))]
+/// # fn main() {}
+/// ```
 #[derive(Clone, Debug)]
 pub struct TokenBatch {
     /// Token ids `[B, T]`.
     pub ids: Tensor<2, Int>,
-    /// How many leading tokens of each row are real.
+    /// The number of tokens of each row, `[B]`; the rest of the row is padding.
     pub lengths: Vec<usize>,
 }
 
 impl TokenBatch {
-    /// Pads `rows` on the right with token 0 to the longest of them.
+    /// Creates a batch of `rows`, padded on the right with token 0 to the longest row.
     ///
     /// # Errors
-    /// If there is no row, or every row is empty.
+    /// Returns an error if there is no row, or every row is empty.
     pub fn from_rows(rows: &[impl AsRef<[u32]>], device: &Device) -> Result<Self> {
         let lengths: Vec<usize> = rows.iter().map(|row| row.as_ref().len()).collect();
         let width = lengths.iter().copied().max().unwrap_or(0);

@@ -1,4 +1,4 @@
-//! The critic of PPO: a trunk with a scalar head.
+//! Value models: the critic of PPO, and reward models.
 
 use burn::module::{Module, Param};
 use burn::nn::Linear;
@@ -12,54 +12,78 @@ use super::log_probs::in_f32;
 use super::scored::{loss_scale, unscaled, zeroed_where_idle};
 use crate::{Result, host};
 
-/// A model that estimates, at every token, the reward still to come.
+/// A model that estimates the future reward at every token.
+///
+/// ```
+/// use rlvr::policy::causal::CausalConfig;
+/// use rlvr::policy::{TokenBatch, ValueHead, ValueModel};
+///
+/// # #[cfg(feature = "flex")]
+/// # fn main() -> rlvr::Result<()> {
+/// let device = burn::tensor::Device::flex();
+/// let trunk = CausalConfig { hidden_size: 16, ..CausalConfig::new(11) }.init(0, &device)?;
+/// let critic = ValueHead::new(trunk);
+/// let values = critic.values(&TokenBatch::from_rows(&[[1, 2, 3]], &device)?.into())?;
+/// assert_eq!(values.into_data().to_vec::<f32>().unwrap(), [0.0; 3]); // the head starts at zero
+/// # Ok(())
+/// # }
+/// # #[cfg(not(feature = "flex"))]
+/// # fn main() {}
+/// ```
 pub trait ValueModel: Module {
-    /// `V(s_t)` `[N, T]` of the batch's rows: the value of the state after the row's tokens up to and including index t, so of the
-    /// state in which the *next* token is chosen. On the gradient tape if the parameters are. What stands at padding is
-    /// unspecified.
+    /// Returns the values `V(s_t)` `[N, T]` of the batch's rows, where `s_t` is the state after the
+    /// tokens up to and including index `t`, in which the *next* token is chosen. They are on the
+    /// gradient tape if the parameters are. Values at padding are unspecified.
     ///
     /// # Errors
-    /// As [`PolicyModel::forward`].
+    /// Returns the errors of [`PolicyModel::forward`].
     fn values(&self, batch: &PrefixedBatch) -> Result<Tensor<2>>;
 
-    /// The same values in training, with their backward pass. Provided: they are computed on the gradient tape.
+    /// Returns the same values in training, with their backward pass.
+    ///
+    /// The default implementation computes them on the gradient tape.
     ///
     /// # Errors
-    /// As [`PolicyModel::forward`].
+    /// Returns the errors of [`PolicyModel::forward`].
     fn value_pass(&self, batch: &PrefixedBatch) -> Result<ValuePass<'_>> {
         Ok(self.values(batch)?.into())
     }
 
-    /// The device that the parameters live on.
+    /// The device of the parameters.
     fn device(&self) -> Device;
 }
 
-/// The last value of each row, `[N]`: the value after its last token. `values` are those of rows of these lengths, each at least 1.
+/// Returns the value after the last token of each row, `[N]`, given `values` `[N, T]` of rows of
+/// these lengths, each at least 1.
 pub(crate) fn values_after_last(values: Tensor<2>, lengths: &[usize]) -> Tensor<1> {
     let last: Vec<usize> = lengths.iter().map(|length| length - 1).collect();
     let last = host::indices(&last, &values.device());
     values.gather(1, last.unsqueeze_dim(1)).squeeze_dim(1)
 }
 
-/// Takes the gradient at the values to the parameters.
+/// The backward pass from the gradient of the values to those of the parameters.
 type Back<'a> = Box<dyn FnOnce(Tensor<2>) -> Result<GradientsParams> + 'a>;
 
-/// Values `[N, T]` of a critic in training, ready for a loss, with their backward pass.
+/// Values `[N, T]` of a critic in training, as input of a loss, with their backward pass.
+///
+/// The values are on the gradient tape of the parameters (`ValuePass::from(values)`), or the model
+/// recomputes activations in the backward pass ([`recomputed`](Self::recomputed)).
 pub struct ValuePass<'a> {
-    /// The values; on the gradient tape.
+    /// The values `[N, T]`, on the gradient tape.
     pub values: Tensor<2>,
     back: Option<Back<'a>>,
 }
 
 impl From<Tensor<2>> for ValuePass<'_> {
-    /// Values on the tape of the parameters.
+    /// Wraps values on the gradient tape of the parameters.
     fn from(values: Tensor<2>) -> Self {
         Self { values, back: None }
     }
 }
 
 impl<'a> ValuePass<'a> {
-    /// `values` off the tape; `back` maps the gradient at them, `[N, T]` and off the tape, to those of the parameters.
+    /// Wraps `values` off the gradient tape. `back` maps their gradient, `[N, T]` and off the tape,
+    /// to those of the parameters.
     pub fn recomputed(values: Tensor<2>, back: Back<'a>) -> Self {
         Self {
             values: values.autodiff().require_grad(),
@@ -67,10 +91,11 @@ impl<'a> ValuePass<'a> {
         }
     }
 
-    /// The gradients of `loss` with respect to the parameters of `model`; empty if the loss does not depend on the values.
+    /// Returns the gradients of `loss` with respect to the parameters of `model`; empty if the loss
+    /// does not depend on the values.
     ///
     /// # Errors
-    /// If the backward pass fails.
+    /// Returns an error if the backward pass fails.
     pub fn backward<M: Module>(self, loss: Tensor<1>, model: &M) -> Result<GradientsParams> {
         if !loss.is_tracked() {
             return Ok(GradientsParams::new());
@@ -95,10 +120,11 @@ impl std::fmt::Debug for ValuePass<'_> {
     }
 }
 
-/// A policy's trunk, with parameters of its own, and one linear unit on its hidden states.
+/// A critic: a copy of a policy's trunk with a linear unit on its hidden states,
+/// `V = hidden . w + b`.
 ///
-/// `V = hidden . w + b`. The head starts at zero, so that the first advantages are the rewards themselves. It is f32, and so are
-/// the values; hidden states in half precision are cast.
+/// The head starts at zero, so that the first advantages are the rewards themselves. The head and
+/// the values are f32; hidden states in half precision are cast.
 #[derive(Module, Debug)]
 pub struct ValueHead<M: PolicyModel> {
     /// The trunk.
@@ -108,7 +134,7 @@ pub struct ValueHead<M: PolicyModel> {
 }
 
 impl<M: PolicyModel> ValueHead<M> {
-    /// A critic on a copy of `trunk`. The copy's unembedding is carried along unused.
+    /// Creates a critic on `trunk`, whose unembedding is kept but not used.
     pub fn new(trunk: M) -> Self {
         let device = trunk.device();
         let size = trunk.unembedding().dims()[0];
@@ -119,14 +145,15 @@ impl<M: PolicyModel> ValueHead<M> {
         Self { trunk, head }
     }
 
-    /// The same without the bias `b`, as the reward models of `transformers` are. Pairs of responses do not determine it.
+    /// Removes the bias `b`, as in the reward models of `transformers`. Pairs of responses do not
+    /// determine it.
     #[must_use]
     pub fn without_bias(mut self) -> Self {
         self.head.bias = None;
         self
     }
 
-    /// The values of `hidden` `[N, D]`: `[N]`.
+    /// Returns the values `[N]` of `hidden` `[N, D]`.
     fn value(&self, hidden: Tensor<2>) -> Tensor<1> {
         self.head.forward(in_f32(hidden)).squeeze_dim(1)
     }
@@ -140,7 +167,8 @@ impl<M: PolicyModel> ValueModel for ValueHead<M> {
         Ok(values.reshape([rows, width]))
     }
 
-    /// The trunk's [`forward_pass`](PolicyModel::forward_pass), so that it keeps no more for the backward pass than a policy does.
+    /// Uses the trunk's [`forward_pass`](PolicyModel::forward_pass), so that gradient checkpointing
+    /// of the trunk applies.
     fn value_pass(&self, batch: &PrefixedBatch) -> Result<ValuePass<'_>> {
         let pass = self.trunk.forward_pass(batch)?;
         let hidden = pass.hidden.clone().inner();

@@ -1,4 +1,4 @@
-//! Sums of numbers: the smallest task whose difficulty is a number.
+//! Sums of numbers: the simplest task, with a difficulty set by the number of digits and terms.
 
 use std::collections::HashSet;
 
@@ -10,29 +10,30 @@ use crate::random::below;
 use crate::random::generator;
 use crate::{Error, Result};
 
-/// The word in a generator's address that says "arithmetic".
+/// The word of this task in a generator's address.
 const ARITHMETIC: u64 = u64::from_be_bytes(*b"pr.arith");
 
-/// Sums of `terms` numbers of `digits` digits each: `37+48=`, answered by `85`.
+/// Generates sums of `terms` numbers of `digits` digits each, such as `37+48=` with the answer
+/// `85`.
 ///
-/// Numbers are zero-padded in the prompt (`07+03=`), so that all prompts have one length; the answer is not padded. The
-/// metadata are `{"task": "arithmetic", "terms": [37, 48]}`.
+/// Numbers are zero-padded in the prompt (`07+03=`), so that all prompts have the same length; the
+/// answer is not padded. The metadata is `{"task": "arithmetic", "terms": [37, 48]}`.
 ///
 /// ```
 /// use rlvr::prompt::Arithmetic;
 ///
 /// let sums = Arithmetic { digits: 3, terms: 2 };
 /// let problems = sums.problems(1000, 0)?;
-/// // A longer list begins with the shorter one.
+/// // A longer list starts with the shorter one.
 /// assert_eq!(problems[..10], sums.problems(10, 0)?);
 /// # Ok::<(), rlvr::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Arithmetic {
-    /// Digits per number, 1..=9. Default: 2.
+    /// The number of digits of each number, 1..=9. Default: 2.
     pub digits: usize,
-    /// Numbers per sum, 2..=9. Default: 2.
+    /// The number of numbers in a sum, 2..=9. Default: 2.
     pub terms: usize,
 }
 
@@ -46,10 +47,10 @@ impl Default for Arithmetic {
 }
 
 impl Arithmetic {
-    /// Refuses settings outside their ranges.
+    /// Rejects settings outside their ranges.
     ///
     /// # Errors
-    /// [`Error::Config`], naming the field.
+    /// Returns [`Error::Config`] with the name of the first invalid field.
     pub fn validate(&self) -> Result<()> {
         if !(1..=9).contains(&self.digits) {
             return Err(Error::config("digits", self.digits, "1..=9"));
@@ -60,9 +61,9 @@ impl Arithmetic {
         Ok(())
     }
 
-    /// One problem, every number uniform in `0..10^digits`.
+    /// Generates one problem, with every number uniform in `0..10^digits`.
     ///
-    /// The settings are taken to be [valid](Self::validate); others count as the nearest that are.
+    /// Settings that are not [valid](Self::validate) are clamped to their ranges.
     pub fn generate(&self, rng: &mut impl Rng) -> Problem {
         let (digits, terms) = (self.digits.clamp(1, 9), self.terms.clamp(2, 9));
         let bound = 10u64.pow(digits as u32);
@@ -77,16 +78,18 @@ impl Arithmetic {
             .with_metadata("terms", numbers)
     }
 
-    /// `count` problems with distinct prompts, a pure function of the settings and `seed`.
+    /// Generates `count` problems with distinct prompts, as a pure function of the settings and
+    /// `seed`.
     ///
-    /// Problem `i` draws from its own generator until its prompt is new, so a longer list begins with the shorter one.
-    /// Prompts are compared as text: `37+48=` and `48+37=` are two problems.
+    /// Problem `i` is drawn from its own generator until its prompt is new, so a longer list starts
+    /// with the shorter one. Prompts are compared as text: `37+48=` and `48+37=` are two problems.
     ///
     /// # Errors
-    /// [`Error::Config`] for invalid settings, or if there are fewer than `count` prompts.
+    /// Returns [`Error::Config`] if the settings are invalid, or if there are fewer than `count`
+    /// distinct prompts.
     pub fn problems(&self, count: usize, seed: u64) -> Result<Vec<Problem>> {
         self.validate()?;
-        // 10^81 at the most; above 10^38 there are more than any `count`.
+        // At most 10^81; if it overflows, it is larger than any `count`.
         let there_are = 10u128.checked_pow((self.digits * self.terms) as u32);
         if let Some(there_are) = there_are.filter(|&there_are| there_are < count as u128) {
             let Self { digits, terms } = self;
@@ -94,7 +97,7 @@ impl Arithmetic {
                 "count",
                 count,
                 format!(
-                    "at most {there_are}: there are no more sums of {terms} numbers of {digits} digits"
+                    "at most {there_are}, the number of sums of {terms} numbers of {digits} digits"
                 ),
             ));
         }
@@ -102,7 +105,7 @@ impl Arithmetic {
         let mut problems = Vec::new();
         for i in 0..count as u64 {
             let mut rng = generator(&[seed, ARITHMETIC, i]);
-            // It ends: a new prompt exists, and every draw is as likely to be it as any other.
+            // This terminates: there is a new prompt, and all prompts are equally likely.
             let problem = loop {
                 let problem = self.generate(&mut rng);
                 if seen.insert(problem.prompt.clone()) {
@@ -114,10 +117,11 @@ impl Arithmetic {
         Ok(problems)
     }
 
-    /// The sum worked out in columns, for supervised warm-up: the lowest digit first, each column with the carry it takes.
+    /// Returns the column addition of a problem, for supervised warm-up.
     ///
-    /// A column is the digits of all terms, plus the incoming carry, `=` the total in two digits: the first is the next
-    /// carry, the second a digit of the sum. Nine nines and their carry make 89, so two digits always suffice.
+    /// Columns are separated by commas, the lowest digit first. Each consists of the digits of all
+    /// terms, the incoming carry, and `=` the total in two digits: the next carry and a digit of
+    /// the sum. Two digits always suffice, because nine nines and their carry are 89.
     ///
     /// ```
     /// use rlvr::prompt::{Arithmetic, Problem};
@@ -128,7 +132,8 @@ impl Arithmetic {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Config`] if the prompt is not a sum of these settings, or the settings are invalid.
+    /// Returns [`Error::Config`] if the prompt is not a sum of these settings, or if the settings
+    /// are invalid.
     pub fn worked(&self, problem: &Problem) -> Result<String> {
         self.validate()?;
         let terms = self.parse(&problem.prompt).ok_or_else(|| {
@@ -152,12 +157,12 @@ impl Arithmetic {
         Ok(columns.join(","))
     }
 
-    /// Every character that prompts, answers and worked sums are written with.
+    /// Returns the characters of prompts, answers and column additions.
     pub fn alphabet(&self) -> &'static str {
         "0123456789+=,"
     }
 
-    /// The digits of each term of a prompt of these settings.
+    /// The digits of each term of a prompt, if it is of these settings.
     fn parse<'a>(&self, prompt: &'a str) -> Option<Vec<&'a [u8]>> {
         let terms: Vec<&[u8]> = prompt
             .strip_suffix('=')?
@@ -175,7 +180,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn settings_outside_their_range_are_named() {
+    fn invalid_settings_are_errors_that_name_the_field() {
         for (digits, terms, field) in [
             (0, 2, "digits"),
             (10, 2, "digits"),
@@ -188,7 +193,7 @@ mod tests {
                 .to_string();
             assert!(error.starts_with(&format!("invalid `{field}`")), "{error}");
         }
-        // Not validated, and still no panic.
+        // `generate` clamps invalid settings and does not panic.
         let problem = Arithmetic {
             digits: 99,
             terms: 0,
@@ -207,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn all_sums_can_be_had_and_not_one_more() {
+    fn count_is_limited_by_the_number_of_sums() {
         let sums = Arithmetic {
             digits: 1,
             terms: 2,
@@ -221,7 +226,7 @@ mod tests {
         let error = sums.problems(101, 3).unwrap_err().to_string();
         assert_eq!(
             error,
-            "invalid `count`: 101; expected at most 100: there are no more sums of 2 numbers of 1 digits"
+            "invalid `count`: 101; expected at most 100, the number of sums of 2 numbers of 1 digits"
         );
         assert_eq!(
             Arithmetic {
@@ -262,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn carries_travel_through_every_column() {
+    fn worked_sums_carry_through_every_column() {
         let worked = |digits, terms, prompt: &str| {
             Arithmetic { digits, terms }.worked(&Problem::new(prompt, ""))
         };
@@ -287,7 +292,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_columns_spell_the_answer(digits in 1usize..10, terms in 2usize..10, seed: u64) {
+        fn the_last_digits_of_the_columns_are_the_answer(digits in 1usize..10, terms in 2usize..10, seed: u64) {
             let sums = Arithmetic { digits, terms };
             let problem = sums.generate(&mut generator(&[seed]));
             let worked = sums.worked(&problem).unwrap();
@@ -302,7 +307,7 @@ mod tests {
         }
 
         #[test]
-        fn a_longer_list_begins_with_the_shorter(short in 0usize..60, more in 0usize..40, seed: u64) {
+        fn a_longer_list_starts_with_the_shorter(short in 0usize..60, more in 0usize..40, seed: u64) {
             let sums = Arithmetic { digits: 1, terms: 2 };
             let (short, long) = (sums.problems(short, seed).unwrap(), sums.problems(short + more, seed).unwrap());
             prop_assert_eq!(&long[..short.len()], &short[..]);

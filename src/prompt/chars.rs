@@ -1,4 +1,4 @@
-//! One token per character, with a few whole words beside them.
+//! A tokenizer with one token per character and per special string.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -11,17 +11,18 @@ const PAD: &str = "<pad>";
 const EOS: &str = "<eos>";
 const PAD_ID: u32 = 0;
 const EOS_ID: u32 = 1;
-/// How many characters an error shows on each side of the one it names.
+/// The number of characters that an error shows on each side of the unknown one.
 const SHOWN: usize = 20;
 
 /// A tokenizer with one token per character and one per special string.
 ///
-/// Ids: 0 is `<pad>`, 1 is `<eos>` (the only stop token), then the specials in the order given, then the characters in order
-/// of first appearance. A special is matched before any character, the longest first. Where the text *spells* `<pad>` or
-/// `<eos>`, those are characters like any other: [`encode`](Tokenizer::encode) never yields id 0 or 1, so a prompt cannot
-/// inject a stop. [`decode`](Tokenizer::decode) writes both as nothing, and ids outside the vocabulary as U+FFFD.
+/// Id 0 is `<pad>` and id 1 is `<eos>`, the only stop token. The specials follow in the given
+/// order, then the characters in order of first appearance. Specials are matched before characters,
+/// the longest first. [`encode`](Tokenizer::encode) treats `<pad>` and `<eos>` in a text as plain
+/// characters and never returns id 0 or 1, so a prompt cannot inject a stop token.
+/// [`decode`](Tokenizer::decode) omits both, and writes ids outside the vocabulary as U+FFFD.
 ///
-/// Serialised as `{"characters": "...", "specials": [...]}` and checked again when it is read.
+/// It is serialized as `{"characters": "...", "specials": [...]}` and validated when it is read.
 ///
 /// ```
 /// use rlvr::prompt::{CharTokenizer, Tokenizer};
@@ -35,14 +36,14 @@ const SHOWN: usize = 20;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Form", into = "Form")]
 pub struct CharTokenizer {
-    /// What each id is written as, `<pad>` and `<eos>` included.
+    /// The text of each id, including `<pad>` and `<eos>`.
     tokens: Vec<String>,
-    /// Specials with their ids, the longest first.
+    /// The specials with their ids, the longest first.
     specials: Vec<(String, u32)>,
     characters: HashMap<char, u32>,
 }
 
-/// What is written to a file: everything else follows from it.
+/// The serialized form.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Form {
@@ -52,17 +53,19 @@ struct Form {
 }
 
 impl CharTokenizer {
-    /// The tokenizer of these characters and specials; a character that is repeated, or is itself a special, counts once.
+    /// Creates a tokenizer of these characters and specials. A character that is repeated, or that
+    /// is also a special, gets one token.
     ///
     /// # Errors
-    /// [`Error::Config`] if a special is empty, repeated, or `<pad>` or `<eos>`; or if there is no token to write with.
+    /// Returns [`Error::Config`] if a special is empty, repeated, `<pad>` or `<eos>`, or if there
+    /// are neither characters nor specials.
     pub fn new(characters: &str, specials: &[&str]) -> Result<Self> {
         let mut tokens = vec![PAD.to_owned(), EOS.to_owned()];
         for (i, &special) in specials.iter().enumerate() {
             let expected = match special {
                 "" => "a string of at least one character",
-                PAD | EOS => "another string: `<pad>` and `<eos>` are always there",
-                _ if specials[..i].contains(&special) => "every special only once",
+                PAD | EOS => "another string: `<pad>` and `<eos>` are built in",
+                _ if specials[..i].contains(&special) => "distinct specials",
                 _ => {
                     tokens.push(special.to_owned());
                     continue;
@@ -102,8 +105,8 @@ impl CharTokenizer {
         })
     }
 
-    /// The tokenizer of the characters that occur in `texts`, sorted by code point. What a special covers is not counted:
-    /// its letters get no tokens of their own unless they occur elsewhere.
+    /// Creates a tokenizer of the characters in `texts`, sorted by code point. The characters of a
+    /// special get tokens only if they also occur outside of specials.
     ///
     /// ```
     /// use rlvr::prompt::{CharTokenizer, Tokenizer};
@@ -114,7 +117,7 @@ impl CharTokenizer {
     /// ```
     ///
     /// # Errors
-    /// As for [`CharTokenizer::new`].
+    /// The same as [`CharTokenizer::new`].
     pub fn from_texts<'a>(
         texts: impl IntoIterator<Item = &'a str>,
         specials: &[&str],
@@ -265,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_unknown_is_named_with_its_surroundings() {
+    fn the_error_for_an_unknown_character_shows_its_context() {
         let tokenizer = CharTokenizer::new("é", &[]).unwrap();
         let error = tokenizer
             .encode(&format!("{}x{}", "é".repeat(30), "é".repeat(30)))
@@ -293,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn specials_that_mean_nothing_are_refused() {
+    fn invalid_specials_are_errors() {
         for (specials, value) in [
             (&["<a>", "<a>"][..], "invalid `specials[1]`: \"<a>\""),
             (&[""], "invalid `specials[0]`: \"\""),
@@ -308,14 +311,14 @@ mod tests {
     }
 
     #[test]
-    fn a_special_of_one_character_is_not_repeated() {
+    fn a_character_that_is_a_special_gets_one_token() {
         let tokenizer = CharTokenizer::new("a#b", &["#"]).unwrap();
         assert_eq!(tokenizer.vocab_size(), 5);
         assert_eq!(tokenizer.encode("b#").unwrap(), [4, 2]);
     }
 
     #[test]
-    fn the_file_form_is_small_and_checked() {
+    fn deserialization_validates() {
         let text = serde_json::to_string(&tokenizer()).unwrap();
         assert_eq!(
             text,
@@ -340,7 +343,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn text_survives_the_round_trip(pieces in prop::collection::vec(
+        fn decode_inverts_encode(pieces in prop::collection::vec(
             prop_oneof!["[a<>eosbé0]{0,4}", Just("<think>".to_owned()), Just("</think>".to_owned())], 0..12,
         )) {
             let (tokenizer, text) = (tokenizer(), pieces.concat());
@@ -350,7 +353,7 @@ mod tests {
         }
 
         #[test]
-        fn a_tokenizer_knows_the_texts_it_is_made_from(texts in prop::collection::vec(".{1,20}", 1..5)) {
+        fn from_texts_encodes_its_texts(texts in prop::collection::vec(".{1,20}", 1..5)) {
             let specials = ["<think>", "ab"];
             let tokenizer = CharTokenizer::from_texts(texts.iter().map(String::as_str), &specials).unwrap();
             for text in &texts {

@@ -1,4 +1,4 @@
-//! Countdown: numbers and a target, to be joined by an expression that uses every number once.
+//! Countdown: find an expression that uses each of the given numbers once and equals the target.
 
 use std::collections::HashSet;
 
@@ -10,18 +10,19 @@ use crate::random::generator;
 use crate::random::{below, shuffle};
 use crate::{Error, Result};
 
-/// The words in a generator's address that say "countdown" and "its worked search".
+/// The words of this task and of its worked search in a generator's address.
 const COUNTDOWN: u64 = u64::from_be_bytes(*b"pr.count");
 const SEARCH: u64 = u64::from_be_bytes(*b"pr.searc");
-/// Draws before a generator gives up; settings that need more are too narrow to be a task.
+/// The maximum number of draws for a problem.
 const DRAWS: usize = 10_000;
-/// The most wrong expressions in a worked search.
+/// The maximum number of wrong expressions in a worked search.
 const MAX_WRONG: u64 = 3;
 
-/// Numbers and a target: `3 5 7=15:`, answered by `3+5+7`.
+/// Generates numbers and a target, such as `3 5 7=15:` with the answer `3+5+7`.
 ///
-/// A solution uses every number exactly once, in any order, with the usual precedence; many solutions may be right, and the
-/// answer is one of them, without parentheses. The metadata are `{"task": "countdown", "numbers": [3, 5, 7], "target": 15}`.
+/// A solution uses every number exactly once, in any order, with the usual precedence. There may be
+/// several; the answer is one of them, without parentheses. The metadata is
+/// `{"task": "countdown", "numbers": [3, 5, 7], "target": 15}`.
 ///
 /// ```
 /// use rlvr::prompt::Countdown;
@@ -36,13 +37,13 @@ const MAX_WRONG: u64 = 3;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Countdown {
-    /// How many numbers, 2..=6. Default: 3.
+    /// The number of numbers, 2..=6. Default: 3.
     pub numbers: usize,
-    /// The largest number, 1..=99; the smallest is 1 and numbers may repeat. Default: 9.
+    /// The largest number, 1..=99. The smallest is 1, and numbers may repeat. Default: 9.
     pub largest: u32,
     /// The operators of a solution, each of `+-*/` at most once. Default: `+-`.
     pub operators: String,
-    /// The largest target, at least 1; the smallest is 1. Default: 30.
+    /// The largest target, at least 1. The smallest is 1. Default: 30.
     pub largest_target: u32,
 }
 
@@ -58,10 +59,10 @@ impl Default for Countdown {
 }
 
 impl Countdown {
-    /// Refuses settings outside their ranges.
+    /// Rejects settings outside their ranges.
     ///
     /// # Errors
-    /// [`Error::Config`], naming the field.
+    /// Returns [`Error::Config`] with the name of the first invalid field.
     pub fn validate(&self) -> Result<()> {
         if !(2..=6).contains(&self.numbers) {
             return Err(Error::config("numbers", self.numbers, "2..=6"));
@@ -88,10 +89,12 @@ impl Countdown {
         Ok(())
     }
 
-    /// One problem: numbers and a random expression over them are drawn until its value is a target.
+    /// Generates one problem. Numbers and a random expression of them are drawn until its value is
+    /// a valid target.
     ///
     /// # Errors
-    /// [`Error::Config`] for invalid settings, or if 10 000 draws give no target in `1..=largest_target`.
+    /// Returns [`Error::Config`] if the settings are invalid, or if none of 10 000 draws has a
+    /// target in `1..=largest_target`.
     pub fn generate(&self, rng: &mut impl Rng) -> Result<Problem> {
         self.validate()?;
         let found = (0..DRAWS).find_map(|_| self.draw(rng));
@@ -100,13 +103,16 @@ impl Countdown {
         })
     }
 
-    /// `count` problems with distinct prompts, a pure function of the settings and `seed`.
+    /// Generates `count` problems with distinct prompts, as a pure function of the settings and
+    /// `seed`.
     ///
-    /// Problem `i` draws from its own generator until its prompt is new, so a longer list begins with the shorter one.
-    /// Prompts are compared as text: `3 5 7=15:` and `5 3 7=15:` are two problems.
+    /// Problem `i` is drawn from its own generator until its prompt is new, so a longer list starts
+    /// with the shorter one. Prompts are compared as text: `3 5 7=15:` and `5 3 7=15:` are two
+    /// problems.
     ///
     /// # Errors
-    /// [`Error::Config`] for invalid settings, or if 10 000 draws give no new prompt: the settings have too few.
+    /// Returns [`Error::Config`] if the settings are invalid, or if none of 10 000 draws has a new
+    /// prompt because the settings allow too few.
     pub fn problems(&self, count: usize, seed: u64) -> Result<Vec<Problem>> {
         self.validate()?;
         let mut seen = HashSet::new();
@@ -129,10 +135,10 @@ impl Countdown {
         Ok(problems)
     }
 
-    /// The search for the solution written out, for supervised warm-up: up to three wrong expressions over the numbers, each
-    /// with its value, then the answer with the target.
+    /// Returns a worked search for the solution, for supervised warm-up: up to three wrong
+    /// expressions of the numbers, each with its value, then the answer with the target.
     ///
-    /// Which wrong ones, and how many, is a pure function of the settings and the prompt.
+    /// The wrong expressions are a pure function of the settings and the prompt.
     ///
     /// ```
     /// use rlvr::prompt::{Countdown, Problem};
@@ -143,19 +149,20 @@ impl Countdown {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Config`] if the prompt is not of these settings, if the answer does not solve it, or if the settings are invalid.
+    /// Returns [`Error::Config`] if the prompt is not of these settings, if the answer does not
+    /// solve it, or if the settings are invalid.
     pub fn worked(&self, problem: &Problem) -> Result<String> {
         self.validate()?;
         let (numbers, target) = self.parse(&problem.prompt).ok_or_else(|| {
             let expected = format!(
-                "{} numbers in 1..={}, `=`, a target in 1..={} and `:`, as in `3 5 7=15:`",
+                "{} numbers in 1..={}, `=`, a target in 1..={} and `:`, such as `3 5 7=15:`",
                 self.numbers, self.largest, self.largest_target
             );
             Error::config("prompt", format!("{:?}", problem.prompt), expected)
         })?;
         if !solves(&problem.answer, &numbers, target) {
             let expected =
-                format!("an expression worth {target} that uses each of {numbers:?} once");
+                format!("an expression equal to {target} that uses each of {numbers:?} once");
             return Err(Error::config(
                 "answer",
                 format!("{:?}", problem.answer),
@@ -168,7 +175,7 @@ impl Countdown {
         let wanted = 1 + below(&mut rng, MAX_WRONG) as usize;
         let right = format!("{}={target}", problem.answer);
         let mut lines: Vec<String> = Vec::new();
-        // Few numbers have few wrong expressions: a bounded number of draws takes what there is.
+        // There may be fewer wrong expressions than wanted, so the number of draws is bounded.
         for _ in 0..8 * wanted {
             let expression = self.expression(&numbers, &mut rng);
             let Ok(evaluated) = evaluate_expression(&expression) else {
@@ -186,14 +193,15 @@ impl Countdown {
         Ok(lines.join(","))
     }
 
-    /// Every character that prompts, answers and worked searches are written with, under these operators.
+    /// Returns the characters of prompts, answers and worked searches with these operators.
     ///
-    /// Negative values need `-` and broken ones `/`, but only expressions with that operator have them.
+    /// Negative values need no further character, since only expressions with `-` have them; the
+    /// same holds for fractions and `/`.
     pub fn alphabet(&self) -> String {
         format!("0123456789{} =:,", self.operators)
     }
 
-    /// One draw of numbers and an expression; `None` if its value is no target.
+    /// Draws numbers and an expression; `None` if its value is not a valid target.
     pub(super) fn draw(&self, rng: &mut impl Rng) -> Option<Problem> {
         let numbers: Vec<u64> = (0..self.numbers)
             .map(|_| 1 + below(rng, self.largest.into()))
@@ -226,7 +234,7 @@ impl Countdown {
         text
     }
 
-    /// The numbers and the target of a prompt of these settings.
+    /// The numbers and the target of a prompt, if it is of these settings.
     fn parse(&self, text: &str) -> Option<(Vec<u64>, u64)> {
         let (numbers, target) = text.strip_suffix(':')?.split_once('=')?;
         let numbers: Vec<u64> = numbers
@@ -239,13 +247,13 @@ impl Countdown {
                 .iter()
                 .all(|number| (1..=self.largest.into()).contains(number))
             && (1..=self.largest_target.into()).contains(&target);
-        // Written back it must be the same: no plus signs, no leading zeros.
+        // Plus signs and leading zeros are parsed, but are not in prompts.
         (in_range && prompt(&numbers, target) == text).then_some((numbers, target))
     }
 
     fn too_narrow(&self, field: &str, value: impl std::fmt::Display, what: &str) -> Error {
         let expected =
-            format!("settings with more targets: {what} in {DRAWS} further draws of {self:?}");
+            format!("settings that allow more problems: {what} in {DRAWS} draws of {self:?}");
         Error::config(field, value, expected)
     }
 }
@@ -255,7 +263,7 @@ fn prompt(numbers: &[u64], target: u64) -> String {
     format!("{}={target}:", numbers.join(" "))
 }
 
-/// Whether `expression` is worth `target` and uses each of `numbers` exactly once.
+/// Returns true if `expression` equals `target` and uses each of `numbers` exactly once.
 fn solves(expression: &str, numbers: &[u64], target: u64) -> bool {
     evaluate_expression(expression).is_ok_and(|mut evaluated| {
         let mut numbers = numbers.to_vec();
@@ -280,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_outside_their_range_are_named() {
+    fn invalid_settings_are_errors_that_name_the_field() {
         for (wrong, field) in [
             (game(1, 9, "+", 30), "numbers"),
             (game(7, 9, "+", 30), "numbers"),
@@ -309,8 +317,8 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_found_is_an_error_and_not_a_wait() {
-        // 1+1 is the only sum, and 2 is beyond the largest target.
+    fn settings_with_too_few_problems_are_errors() {
+        // 1+1 is the only sum, and 2 is larger than the largest target.
         let error = game(2, 1, "+", 1)
             .generate(&mut generator(&[0]))
             .unwrap_err()
@@ -360,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn a_worked_search_refuses_what_is_not_its_problem() {
+    fn worked_rejects_prompts_and_answers_of_other_settings() {
         let worked =
             |prompt: &str, answer: &str| Countdown::default().worked(&Problem::new(prompt, answer));
         assert!(worked("3 5 7=15:", "7+5+3").is_ok());
@@ -382,7 +390,7 @@ mod tests {
             let error = worked("3 5 7=15:", answer).unwrap_err().to_string();
             assert!(error.starts_with("invalid `answer`"), "{error}");
         }
-        // 1+1 has no wrong expression: the search finds it at once.
+        // There is no wrong expression of 1 and 1.
         let worked = game(2, 1, "+", 2)
             .worked(&Problem::new("1 1=2:", "1+1"))
             .unwrap();
@@ -391,7 +399,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn problems_are_solved_by_their_answers(
+        fn answers_solve_their_problems(
             numbers in 2usize..7, largest in 2u32..99, operators in "\\+?-\\*?/?", seed: u64,
         ) {
             let game = game(numbers, largest, &operators, 1000);
@@ -418,7 +426,7 @@ mod tests {
         }
 
         #[test]
-        fn a_longer_list_begins_with_the_shorter(short in 0usize..30, more in 0usize..30, seed: u64) {
+        fn a_longer_list_starts_with_the_shorter(short in 0usize..30, more in 0usize..30, seed: u64) {
             let game = Countdown::default();
             let (short, long) = (game.problems(short, seed).unwrap(), game.problems(short + more, seed).unwrap());
             prop_assert_eq!(&long[..short.len()], &short[..]);

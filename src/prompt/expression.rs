@@ -2,34 +2,37 @@
 
 use super::rational::Rational;
 
-/// The longest text that is read, in bytes.
+/// The maximum length of an expression in bytes.
 const MAX_BYTES: usize = 1000;
-/// The deepest nesting of parentheses that is followed; it bounds the recursion.
+/// The maximum nesting of parentheses, which bounds the recursion.
 const MAX_NESTING: usize = 50;
 
-/// What an expression is worth, and what it is made of.
+/// The value of an expression and its number literals.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Evaluated {
     /// The exact value.
     pub value: Rational,
-    /// The number literals in the order they are written, without signs: `3-(5*3)` has 3, 5, 3.
+    /// The number literals in order of appearance, without signs: `3-(5*3)` has 3, 5, 3.
     pub numbers: Vec<u64>,
 }
 
-/// Evaluates `text` exactly: unsigned integers, `+ - * /`, parentheses, unary minus, whitespace, and `×`, `÷`, `−` as synonyms.
+/// Evaluates `text` exactly: unsigned integers, `+ - * /`, parentheses, unary minus, whitespace,
+/// and `×`, `÷`, `−` as synonyms.
 ///
-/// Multiplication and division bind tighter than addition and subtraction; equals are taken from left to right. Division
-/// is exact, `7/2` is 7/2 and not 3. There are no decimals, powers, unary plus or implied products.
+/// Multiplication and division bind tighter than addition and subtraction; operators of equal
+/// precedence associate to the left. Division is exact: `7/2` is 7/2 and not 3. Decimals, powers,
+/// unary plus and implied products are not supported.
 ///
-/// The text may come from a policy that tries anything: it is at most 1000 bytes, parentheses nest at most 50 deep, numbers
-/// fit `u64`, and no arithmetic wraps.
+/// The text is untrusted: it has at most 1000 bytes, parentheses nest at most 50 deep, numbers are
+/// `u64`, and arithmetic that overflows is an error.
 ///
 /// # Errors
-/// Says what was found where something else was expected, which bound is broken, or which operation has no value.
+/// Returns a description of the unexpected character, of the exceeded limit, or of the operation
+/// that has no value.
 pub fn evaluate_expression(text: &str) -> Result<Evaluated, String> {
     if text.len() > MAX_BYTES {
         return Err(format!(
-            "the expression has {} bytes; at most {MAX_BYTES} are read",
+            "the expression has {} bytes; expected at most {MAX_BYTES}",
             text.len()
         ));
     }
@@ -49,10 +52,11 @@ pub fn evaluate_expression(text: &str) -> Result<Evaluated, String> {
     }
 }
 
-/// A recursive-descent reader; `sum` calls `product` calls `factor`, which calls `sum` once per open parenthesis.
+/// A recursive-descent parser: `sum` calls `product`, which calls `factor`, which calls `sum` for
+/// an open parenthesis.
 struct Reader<'a> {
     text: &'a str,
-    /// The byte that is read next, always on a character boundary.
+    /// The offset of the next byte, always on a character boundary.
     position: usize,
     nesting: usize,
     numbers: Vec<u64>,
@@ -80,7 +84,7 @@ impl Reader<'_> {
     }
 
     fn factor(&mut self) -> Result<Rational, String> {
-        // A loop, not a recursion: a thousand minus signs are as cheap as one.
+        // A loop and not a recursion, because there may be a thousand minus signs.
         let mut negative = false;
         while self.peek() == Some('-') {
             self.advance();
@@ -129,7 +133,7 @@ impl Reader<'_> {
         Ok(Rational::from(number))
     }
 
-    /// The next character that is not whitespace, synonyms resolved; it is not consumed.
+    /// The next character that is not whitespace, with synonyms replaced; it is not consumed.
     fn peek(&mut self) -> Option<char> {
         let rest = &self.text[self.position..];
         self.position = self.text.len() - rest.trim_start().len();
@@ -141,7 +145,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Consumes the character that `peek` showed.
+    /// Consumes the character that `peek` returned.
     fn advance(&mut self) {
         self.position += self.text[self.position..]
             .chars()
@@ -198,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_listed_as_written() {
+    fn numbers_are_listed_in_order() {
         let evaluated = evaluate_expression("3-(50*-3)").unwrap();
         assert_eq!(evaluated.numbers, [3, 50, 3]);
         let evaluated = evaluate_expression("(3 + 5) × 7 / 2").unwrap();
@@ -207,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said() {
+    fn errors_describe_the_fault() {
         for (text, expected) in [
             ("", "the expression ends; expected a number or `(`"),
             ("3+", "the expression ends; expected a number or `(`"),
@@ -236,19 +240,19 @@ mod tests {
     }
 
     #[test]
-    fn the_bounds_are_where_they_are_said_to_be() {
+    fn length_and_nesting_are_limited() {
         let nested = |depth: usize| format!("{}1{}", "(".repeat(depth), ")".repeat(depth));
         assert_eq!(value(&nested(50)), "1");
         assert_eq!(
             value(&nested(51)),
             "parentheses nest more than 50 deep at byte 50"
         );
-        // Nesting counts what is open, not what has been: 60 parentheses side by side are fine.
+        // Only open parentheses count: 60 side by side are allowed.
         assert_eq!(value(&["(1)"; 60].join("+")), "60");
         assert_eq!(value(&format!("{}1", "-".repeat(999))), "-1");
         assert_eq!(
             value(&"1".repeat(1001)),
-            "the expression has 1001 bytes; at most 1000 are read"
+            "the expression has 1001 bytes; expected at most 1000"
         );
     }
 
@@ -257,7 +261,7 @@ mod tests {
         let leaf = (0u32..10).prop_map(|n| (n.to_string(), f64::from(n)));
         leaf.prop_recursive(3, 8, 2, |inner| {
             (inner.clone(), inner, 0usize..4).prop_map(|((a, x), (b, y), operator)| {
-                // Unlike an infinity, NaN stays visible whatever is done with it.
+                // Unlike an infinity, NaN propagates through every operation.
                 let quotient = if y == 0.0 { f64::NAN } else { x / y };
                 let number = [x + y, x - y, x * y, quotient][operator];
                 (
@@ -270,22 +274,24 @@ mod tests {
 
     proptest! {
         #[test]
-        fn agrees_with_floating_point((text, float) in expression()) {
+        fn values_agree_with_floating_point((text, float) in expression()) {
             match evaluate_expression(&text) {
                 Ok(exact) => {
-                    // Cancellation in the float may cost digits: denominators stay below 1e8, so 1e-6 is far above it.
+                    // The float may lose digits to cancellation; with denominators below 1e8 the
+                    // loss is far below 1e-6.
                     let exact = exact.value.to_f64();
-                    prop_assert!(!float.is_nan(), "{text}: a division by zero was not seen");
+                    prop_assert!(!float.is_nan(), "{text}: a division by zero was not detected");
                     prop_assert!((exact - float).abs() <= 1e-6 * exact.abs().max(1.0), "{text}: {exact} {float}");
                 }
-                // A float may miss a zero that is only a rounding error away, but none that it sees is missed here.
+                // A divisor that is exactly zero may be a rounding error away from zero in floating
+                // point, so the float need not be NaN.
                 Err(error) => prop_assert_eq!(error, "division by zero"),
             }
         }
 
         #[test]
-        fn reads_flat_expressions_like_a_two_pass_evaluator(first in 1i64..20, rest in prop::collection::vec((0usize..3, 1i64..20), 0..8)) {
-            // Products first, then their sum: precedence by another road.
+        fn flat_expressions_agree_with_a_two_pass_evaluator(first in 1i64..20, rest in prop::collection::vec((0usize..3, 1i64..20), 0..8)) {
+            // Products first, then their sum.
             let mut text = first.to_string();
             let mut products = vec![first];
             for (operator, number) in rest {
@@ -300,7 +306,7 @@ mod tests {
         }
 
         #[test]
-        fn any_text_is_answered(text in "[0-9+*/() ×÷−.a-]{0,60}", wild in any::<String>()) {
+        fn no_text_panics(text in "[0-9+*/() ×÷−.a-]{0,60}", wild in any::<String>()) {
             let _ = evaluate_expression(&text);
             let _ = evaluate_expression(&wild);
         }

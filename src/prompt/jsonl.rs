@@ -1,4 +1,4 @@
-//! Problem sets in JSON Lines: one object per line, whatever its fields are called.
+//! Problem sets in JSON Lines: one JSON object per line, with configurable field names.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Write};
@@ -10,14 +10,15 @@ use serde_json::{Map, Value};
 use super::Problem;
 use crate::{Error, Result};
 
-/// The field whose entries are merged into [`Problem::metadata`].
+/// The field with entries that are merged into [`Problem::metadata`].
 const METADATA: &str = "metadata";
 
-/// Reads and writes problem sets as JSON Lines, given the names of two fields.
+/// Reads and writes problem sets as JSON Lines, given the names of the prompt and answer fields.
 ///
-/// The answer may be a string, a number (its text is kept: `1.50` stays `1.50`) or a boolean. All other fields
-/// become metadata; the entries of an object called `metadata` join them, and where both have a name, the outer field wins.
-/// Blank lines, a byte order mark and CRLF line ends are accepted.
+/// The answer is a string, a number (its text is kept: `1.50` stays `1.50`) or a boolean. All other
+/// fields become metadata, and so do the entries of an object called `metadata`; of two entries
+/// with one name, the outer field wins. Blank lines, a byte order mark and CRLF line endings are
+/// accepted.
 ///
 /// ```
 /// use std::path::Path;
@@ -40,8 +41,8 @@ pub struct JsonLines {
     pub prompt_field: String,
     /// The field that holds the answer. Default: `answer`.
     pub answer_field: String,
-    /// Accept lines without a prompt, or without an answer, for an environment that says what is asked and what is right; both are empty
-    /// then. Default: false.
+    /// Accepts lines without a prompt or an answer, which are then empty, for environments that
+    /// write the prompt and judge the answer themselves. Default: false.
     pub optional: bool,
 }
 
@@ -56,10 +57,10 @@ impl Default for JsonLines {
 }
 
 impl JsonLines {
-    /// Refuses field names that cannot be told apart.
+    /// Rejects invalid field names.
     ///
     /// # Errors
-    /// [`Error::Config`] if a name is empty or `metadata`, or if both are the same.
+    /// Returns [`Error::Config`] if a name is empty or `metadata`, or if both names are equal.
     pub fn validate(&self) -> Result<()> {
         for (field, name) in [
             ("prompt_field", &self.prompt_field),
@@ -78,16 +79,17 @@ impl JsonLines {
             return Err(Error::config(
                 "answer_field",
                 name,
-                "another field than `prompt_field`",
+                "a field other than `prompt_field`",
             ));
         }
         Ok(())
     }
 
-    /// The problems of the file at `path`, in its order.
+    /// Reads the problems of the file at `path`, in order.
     ///
     /// # Errors
-    /// [`Error::Io`] if the file cannot be read, otherwise as for [`JsonLines::parse`].
+    /// Returns [`Error::Io`] if the file cannot be opened, and otherwise the same as
+    /// [`JsonLines::parse`].
     pub fn read(&self, path: impl AsRef<Path>) -> Result<Vec<Problem>> {
         self.validate()?;
         let path = path.as_ref();
@@ -95,12 +97,13 @@ impl JsonLines {
         self.parse(BufReader::new(file), path)
     }
 
-    /// The problems that `reader` gives; `path_for_errors` is only named.
+    /// Reads the problems from `reader`. `path_for_errors` appears in error messages only.
     ///
     /// # Errors
-    /// [`Error::Data`] with the line and the reason if a line is not UTF-8, not a JSON object, lacks a field, has a field of
-    /// the wrong type or a blank prompt, or if there is no problem at all; [`Error::Config`] as for [`JsonLines::validate`];
-    /// [`Error::Io`] if reading fails.
+    /// Returns [`Error::Data`] with the line and the reason if a line is not UTF-8 or not a JSON
+    /// object, lacks a field, has a field of the wrong type or has a blank prompt, or if there are
+    /// no problems. Returns [`Error::Config`] if the field names are
+    /// [invalid](JsonLines::validate), and [`Error::Io`] if reading fails.
     pub fn parse(&self, mut reader: impl BufRead, path_for_errors: &Path) -> Result<Vec<Problem>> {
         self.validate()?;
         let bad = |line, reason| Error::Data {
@@ -112,7 +115,7 @@ impl JsonLines {
         let mut bytes = Vec::new();
         for line in 1.. {
             bytes.clear();
-            // Bytes and not `lines()`: invalid UTF-8 is a fault of this line, to be named, and not of the reader.
+            // `lines()` would report invalid UTF-8 as an error of the reader, without the line.
             let read = reader
                 .read_until(b'\n', &mut bytes)
                 .map_err(|source| Error::io(path_for_errors, source))?;
@@ -142,14 +145,16 @@ impl JsonLines {
         Ok(problems)
     }
 
-    /// Writes `problems` to a new file at `path`, so that [`JsonLines::read`] gives them back exactly.
+    /// Writes `problems` to a new file at `path`. [`JsonLines::read`] returns the same problems.
     ///
-    /// Metadata entries become fields of their own; one whose name is taken (the two field names and `metadata`) goes into
-    /// an object `metadata`, from where reading returns it.
+    /// Metadata entries become fields. Those named like the prompt field, the answer field or
+    /// `metadata` are written into an object `metadata`.
     ///
     /// # Errors
-    /// What could not be read back is refused before the file is touched: [`Error::Shape`] for no problems, [`Error::Data`]
-    /// for a blank prompt that is not [`optional`](Self::optional), [`Error::Config`] as for [`JsonLines::validate`]. [`Error::Io`] if writing fails.
+    /// Returns [`Error::Shape`] if there are no problems, [`Error::Data`] if a prompt is blank and
+    /// not [`optional`](Self::optional), and [`Error::Config`] if the field names are
+    /// [invalid](JsonLines::validate); the file is not created in these cases. Returns
+    /// [`Error::Io`] if writing fails.
     pub fn write(&self, path: impl AsRef<Path>, problems: &[Problem]) -> Result<()> {
         self.validate()?;
         let path = path.as_ref();
@@ -175,10 +180,10 @@ impl JsonLines {
         file.flush().map_err(io)
     }
 
-    /// The problem in one line; `Err` is the reason why there is none.
+    /// Parses one line; `Err` is the reason for the failure.
     fn problem(&self, text: &str) -> Result<Problem, String> {
         let value: Value = serde_json::from_str(text).map_err(|error| {
-            // The parser counts its own lines; ours is already named.
+            // Drops serde's line number, which is always 1.
             let message = error.to_string();
             let reason = message
                 .rsplit_once(" at line ")
@@ -219,7 +224,7 @@ impl JsonLines {
             Some(Value::String(answer)) => answer,
             Some(Value::Bool(answer)) => answer.to_string(),
             Some(Value::Number(number)) => {
-                // `Number` would round 0.10 to 0.1 and long integers to a float; the text does not.
+                // `Number` would round 0.10 to 0.1 and long integers to a float.
                 value_text(text, &self.answer_field)
                     .map_or_else(|| number.to_string(), str::to_owned)
             }
@@ -279,11 +284,11 @@ fn kind(value: &Value) -> &'static str {
     }
 }
 
-/// The text of the last top-level value called `field` in `object`, which is known to be a JSON object.
+/// The text of the last top-level value called `field` in `object`, a valid JSON object.
 fn value_text<'a>(object: &'a str, field: &str) -> Option<&'a str> {
     let (mut depth, mut in_string, mut escaped) = (0usize, false, false);
     let (mut key, mut start, mut found) = ("", 0, None);
-    // Every byte that matters is ASCII, and no byte of a longer UTF-8 character is.
+    // All delimiters are ASCII, and no byte of a multi-byte UTF-8 character is.
     for (i, byte) in object.bytes().enumerate() {
         match byte {
             _ if escaped => escaped = false,
@@ -295,7 +300,7 @@ fn value_text<'a>(object: &'a str, field: &str) -> Option<&'a str> {
                 if serde_json::from_str::<String>(key).is_ok_and(|key| key == field) {
                     found = Some(object[start..i].trim());
                 }
-                // The closing brace needs no next key.
+                // The next key, if there is one, starts here.
                 (key, start) = ("", i + 1);
                 depth -= usize::from(byte == b'}');
             }
@@ -321,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn marks_blank_lines_and_crlf_are_accepted() {
+    fn byte_order_marks_blank_lines_and_crlf_are_accepted() {
         let text = "\u{feff}{\"question\":\"a\",\"answer\":\"1\"}\r\n\r\n  \n{\"question\":\" b\\n\",\"answer\":true}";
         assert_eq!(
             parse(text.as_bytes()).unwrap(),
@@ -343,13 +348,13 @@ mod tests {
             );
             assert_eq!(parse(text.as_bytes()).unwrap()[0].answer, number);
         }
-        // A key may be escaped, and the last of equal keys counts, as it does for every other value.
+        // Keys may have escapes, and the last of equal keys wins, as for other values.
         let text = r#"{"answer":1.0,"question":"a","\u0061nswer":2.0}"#;
         assert_eq!(parse(text.as_bytes()).unwrap()[0].answer, "2.0");
     }
 
     #[test]
-    fn an_environment_may_say_what_is_asked() {
+    fn prompts_and_answers_may_be_optional() {
         let optional = JsonLines {
             optional: true,
             ..JsonLines::default()
@@ -363,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn other_fields_are_metadata_and_outer_ones_win() {
+    fn other_fields_are_metadata_and_outer_fields_win() {
         let text = r#"{"question":"a","answer":"b","level":3,"metadata":{"level":4,"answer":"inner","tests":[1]}}"#;
         let metadata = json!({"level": 3, "answer": "inner", "tests": [1]});
         assert_eq!(
@@ -378,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_line_is_named_with_its_reason() {
+    fn errors_have_the_line_and_the_reason() {
         let cases: [(&[u8], &str); 10] = [
             (
                 b"{\"question\":",
@@ -423,7 +428,7 @@ mod tests {
     }
 
     #[test]
-    fn files_that_cannot_be_are_refused() {
+    fn invalid_files_problems_and_field_names_are_errors() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("set.jsonl");
         let lines = JsonLines::default();
@@ -478,7 +483,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn reading_what_was_written_gives_it_back(problems in prop::collection::vec(problem(), 1..5)) {
+        fn read_inverts_write(problems in prop::collection::vec(problem(), 1..5)) {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("set.jsonl");
             JsonLines::default().write(&path, &problems).unwrap();
@@ -486,7 +491,7 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_are_answered(bytes in any::<Vec<u8>>(), text in "[{}\\[\\]\":,a\\\\1 \n]{0,40}") {
+        fn no_bytes_panic(bytes in any::<Vec<u8>>(), text in "[{}\\[\\]\":,a\\\\1 \n]{0,40}") {
             let _ = parse(&bytes);
             let _ = parse(text.as_bytes());
         }

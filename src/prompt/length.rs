@@ -1,12 +1,12 @@
-//! Problems whose prompts are too long.
+//! Filtering of problems with long prompts.
 
 use super::{Problem, Tokenizer};
 use crate::{Error, Result};
 
-/// Drops the problems whose prompts have more than `max_tokens` tokens, and says how many they were.
+/// Removes the problems with prompts of more than `max_tokens` tokens and returns their number.
 ///
-/// A policy of `n` positions has room for prompts of `n + 1 - max_new_tokens` tokens, since the last token of a completion is
-/// never read again. A trainer with a longer prompt is not built.
+/// A policy with `n` positions can take prompts of `n + 1 - max_new_tokens` tokens, because the
+/// last token of a completion is not an input. Building a trainer with a longer prompt is an error.
 ///
 /// ```
 /// use rlvr::prompt::{CharTokenizer, Problem, drop_long_prompts};
@@ -19,7 +19,8 @@ use crate::{Error, Result};
 /// ```
 ///
 /// # Errors
-/// [`Error::Config`] that names the index of a problem whose prompt cannot be encoded; no problem is dropped then.
+/// Returns [`Error::Config`] with the index of the first problem whose prompt cannot be encoded. No
+/// problem is removed in this case.
 #[doc(alias = "max_prompt_length")]
 pub fn drop_long_prompts(
     problems: &mut Vec<Problem>,
@@ -36,7 +37,7 @@ pub fn drop_long_prompts(
     Ok(before - problems.len())
 }
 
-/// The prompt's tokens of the problem at `index` of a list; an error names the index.
+/// Encodes the prompt of the problem at `index` of a list; an error names the index.
 pub(crate) fn encode_problem(
     index: usize,
     problem: &Problem,
@@ -44,7 +45,7 @@ pub(crate) fn encode_problem(
 ) -> Result<Vec<u32>> {
     tokenizer.encode_prompt(&problem.prompt).map_err(|reason| {
         let field = format!("problems[{index}].prompt");
-        Error::config(field, reason, "text that the tokenizer encodes")
+        Error::config(field, reason, "a text that the tokenizer can encode")
     })
 }
 
@@ -54,7 +55,7 @@ mod tests {
     use crate::prompt::CharTokenizer;
 
     #[test]
-    fn a_prompt_that_cannot_be_encoded_is_named_and_nothing_is_dropped() {
+    fn a_prompt_that_cannot_be_encoded_is_an_error_and_no_problem_is_removed() {
         let tokenizer = CharTokenizer::new("ab", &[]).unwrap();
         let mut problems = ["aaaa", "ab", "x"]
             .map(|prompt| Problem::new(prompt, ""))

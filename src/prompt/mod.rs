@@ -1,11 +1,24 @@
-//! Takes problem files and generator settings from the user; gives problems, their seeded order and their tokens to `rollout`.
+//! Problems and tokenizers: problem files and generators, held-out splits, the order of problems,
+//! and the conversion of text to tokens.
 //!
-//! A [`Problem`] is a question with the answer that verifies it. It is read from JSON Lines ([`JsonLines`]) or generated
-//! ([`Arithmetic`], [`Countdown`], the [`tasks`]), divided without leaks ([`split`]) and visited in an endless order that a resumed run
-//! finds again ([`ProblemOrder`]). A [`Tokenizer`] turns text into ids and back; [`CharTokenizer`] is the smallest one, and
-//! [`TextStream`] writes a completion while it grows.
+//! A [`Problem`] is a prompt with a reference answer. Problems are read from JSON Lines
+//! ([`JsonLines`]) or generated ([`Arithmetic`], [`Countdown`], the [`tasks`]), divided into a
+//! training set and a held-out set ([`split`]) and visited in a reproducible order
+//! ([`ProblemOrder`]). A [`Tokenizer`] converts text to token ids and back; [`CharTokenizer`] is
+//! the simplest one. [`TextStream`] decodes a completion while it is generated.
 //!
-//! Everything here is host code without tensors, and everything random is a pure function of its seed.
+//! This module runs on the host, without tensors. Everything random is a pure function of its seed.
+//!
+//! ```
+//! use rlvr::prompt::{Arithmetic, CharTokenizer, Tokenizer, split};
+//!
+//! let task = Arithmetic { digits: 2, terms: 2 };
+//! let problems = split(task.problems(100, 0)?, 20, 0)?;
+//! let tokenizer = CharTokenizer::new(task.alphabet(), &["<answer>", "</answer>"])?;
+//! let ids = tokenizer.encode_prompt(&problems.train[0].prompt)?;
+//! assert_eq!(tokenizer.decode(&ids)?, problems.train[0].prompt);
+//! # Ok::<(), rlvr::Error>(())
+//! ```
 
 mod arithmetic;
 mod chars;

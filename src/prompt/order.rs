@@ -1,23 +1,24 @@
-//! The order in which problems are asked: endless, anew each epoch, and found again by a resumed run.
+//! The order of problems in training: shuffled anew in each epoch and reproducible from any
+//! position.
 
 use crate::random::generator;
 use crate::random::shuffle;
 use crate::{Error, Result};
 
-/// The word in a generator's address that says "problem order".
+/// The word of the problem order in a generator's address.
 const ORDER: u64 = u64::from_be_bytes(*b"pr.order");
 
-/// An endless stream of problem indices: every epoch is a fresh permutation of `0..len`.
+/// An infinite stream of problem indices. Every epoch is a new permutation of `0..len`.
 ///
-/// The index at a position is a pure function of `(len, seed, position)`: nothing has to be saved with a checkpoint but the
-/// position itself, and any cutting of the stream into batches gives the same stream.
+/// The index at a position is a pure function of `(len, seed, position)`. A checkpoint therefore
+/// needs only the position, and the stream does not depend on the batch size.
 ///
 /// ```
 /// use rlvr::prompt::ProblemOrder;
 ///
 /// let order = ProblemOrder::new(5, 0)?;
 /// let mut first_epoch = order.indices(0, 5);
-/// // A run that stopped after three problems continues as if it had not.
+/// // A run that is resumed after three problems continues with the same stream.
 /// assert_eq!(order.indices(3, 7), order.indices(0, 10)[3..]);
 /// first_epoch.sort();
 /// assert_eq!(first_epoch, [0, 1, 2, 3, 4]);
@@ -30,10 +31,10 @@ pub struct ProblemOrder {
 }
 
 impl ProblemOrder {
-    /// The order of `len` problems under `seed`.
+    /// Creates the order of `len` problems for `seed`.
     ///
     /// # Errors
-    /// [`Error::Config`] if `len` is 0.
+    /// Returns [`Error::Config`] if `len` is 0.
     pub fn new(len: usize, seed: u64) -> Result<Self> {
         if len == 0 {
             return Err(Error::config("problems", "none", "at least one problem"));
@@ -41,9 +42,9 @@ impl ProblemOrder {
         Ok(Self { len, seed })
     }
 
-    /// The problem indices at positions `start..start + count` of the stream.
+    /// Returns the problem indices at the positions `start..start + count` of the stream.
     ///
-    /// Costs one shuffle of `len` indices for every epoch that the positions touch.
+    /// The cost is one shuffle of `len` indices for every epoch in this range.
     pub fn indices(&self, start: u64, count: usize) -> Vec<usize> {
         let len = self.len as u64;
         let mut epoch = start / len;
@@ -58,7 +59,7 @@ impl ProblemOrder {
         indices
     }
 
-    /// The order within one epoch.
+    /// The permutation of one epoch.
     fn permutation(&self, epoch: u64) -> Vec<usize> {
         let mut indices: Vec<usize> = (0..self.len).collect();
         shuffle(&mut generator(&[self.seed, ORDER, epoch]), &mut indices);
@@ -72,7 +73,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn no_problems_have_no_order() {
+    fn zero_problems_are_an_error() {
         let error = ProblemOrder::new(0, 0).unwrap_err().to_string();
         assert_eq!(
             error,
@@ -81,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_the_positions_is_not_a_panic() {
+    fn the_last_position_does_not_panic() {
         let order = ProblemOrder::new(3, 0).unwrap();
         assert_eq!(order.indices(u64::MAX, 4).len(), 4);
     }
@@ -102,7 +103,7 @@ mod tests {
         }
 
         #[test]
-        fn any_cutting_gives_the_same_stream(
+        fn the_stream_does_not_depend_on_batch_sizes(
             len in 1usize..12, seed: u64, start in 0u64..1000, cuts in prop::collection::vec(0usize..20, 0..8),
         ) {
             let order = ProblemOrder::new(len, seed).unwrap();
@@ -116,7 +117,7 @@ mod tests {
 
         #[test]
         fn seeds_and_epochs_differ(seed in 0u64..u64::MAX) {
-            // 64! orders: two equal ones would be a fault, not chance.
+            // Two equal orders out of 64! are not a coincidence.
             let order = ProblemOrder::new(64, seed).unwrap();
             prop_assert_ne!(order.indices(0, 64), order.indices(64, 64));
             prop_assert_ne!(order.indices(0, 64), ProblemOrder::new(64, seed + 1).unwrap().indices(0, 64));

@@ -1,12 +1,12 @@
-//! Exact fractions that never wrap: every operation says `None` instead.
+//! Exact fractions with checked arithmetic.
 
 use std::fmt;
 use std::ops::Neg;
 
 /// An exact fraction of two `i128`, in lowest terms with a positive denominator.
 ///
-/// Equal numbers have one form, so `==` and hashing compare values. Every operation is checked: what does not fit, and what
-/// divides by zero, is `None`.
+/// The form is unique, so `==` and hashing compare values. Every operation is checked: overflow and
+/// division by zero return `None`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Rational {
     numerator: i128,
@@ -14,14 +14,15 @@ pub struct Rational {
 }
 
 impl Rational {
-    /// `numerator / denominator`; `None` if the denominator is 0 or the reduced form does not fit.
+    /// Returns `numerator / denominator`, or `None` if the denominator is 0 or the reduced form
+    /// overflows.
     pub fn new(numerator: i128, denominator: i128) -> Option<Self> {
         let (top, bottom) = (numerator.unsigned_abs(), denominator.unsigned_abs());
         if bottom == 0 {
             return None;
         }
         let divisor = greatest_common_divisor(top, bottom);
-        // `i128::MIN` itself is refused: a symmetric range makes negation always possible.
+        // `i128::MIN` is excluded, so that negation cannot overflow.
         let top = i128::try_from(top / divisor).ok()?;
         let bottom = i128::try_from(bottom / divisor).ok()?;
         let negative = (numerator < 0) != (denominator < 0);
@@ -31,23 +32,23 @@ impl Rational {
         })
     }
 
-    /// The numerator in lowest terms; it carries the sign.
+    /// Returns the numerator in lowest terms, which has the sign.
     pub fn numerator(self) -> i128 {
         self.numerator
     }
 
-    /// The value as an integer, if it is one.
+    /// Returns the value if it is an integer.
     pub fn to_integer(self) -> Option<i128> {
         (self.denominator == 1).then_some(self.numerator)
     }
 
-    /// The nearest `f64`, up to the rounding of both parts.
+    /// Returns an approximation of the value.
     #[cfg(test)]
     pub fn to_f64(self) -> f64 {
         self.numerator as f64 / self.denominator as f64
     }
 
-    /// `self + other`, or `None` if it does not fit.
+    /// Returns `self + other`, or `None` if it overflows.
     pub fn checked_add(self, other: Self) -> Option<Self> {
         // Both denominators are positive `i128`, and so is their divisor.
         let shared = greatest_common_divisor(
@@ -62,14 +63,14 @@ impl Rational {
         )
     }
 
-    /// `self - other`, or `None` if it does not fit.
+    /// Returns `self - other`, or `None` if it overflows.
     pub fn checked_sub(self, other: Self) -> Option<Self> {
         self.checked_add(-other)
     }
 
-    /// `self * other`, or `None` if it does not fit.
+    /// Returns `self * other`, or `None` if it overflows.
     pub fn checked_mul(self, other: Self) -> Option<Self> {
-        // Reduced crosswise first, so that only results that really do not fit are refused.
+        // Reduced crosswise first, so that intermediate products do not overflow.
         let left = Self::new(self.numerator, other.denominator)?;
         let right = Self::new(other.numerator, self.denominator)?;
         Self::new(
@@ -78,7 +79,7 @@ impl Rational {
         )
     }
 
-    /// `self / other`, or `None` if `other` is 0 or the quotient does not fit.
+    /// Returns `self / other`, or `None` if `other` is 0 or the quotient overflows.
     pub fn checked_div(self, other: Self) -> Option<Self> {
         self.checked_mul(Self::new(other.denominator, other.numerator)?)
     }
@@ -104,7 +105,7 @@ impl From<u64> for Rational {
     }
 }
 
-/// An integer is written as one (`-9`), anything else as `numerator/denominator` (`3/5`).
+/// Writes an integer as such (`-9`), any other value as `numerator/denominator` (`3/5`).
 impl fmt::Display for Rational {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.to_integer() {
@@ -145,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn the_edges_are_refused_and_not_wrapped() {
+    fn overflow_is_none() {
         assert_eq!(Rational::new(i128::MIN, 1), None);
         assert_eq!(Rational::new(1, i128::MIN), None);
         let largest = Rational::new(i128::MAX, 1).unwrap();
@@ -158,13 +159,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_added_and_multiplied_can_be_taken_back(
+        fn subtraction_and_division_are_inverse_operations(
             a in -999i128..999, b in 1i128..999, c in -999i128..999, d in 1i128..999,
         ) {
             let (x, y) = (Rational::new(a, b).unwrap(), Rational::new(c, d).unwrap());
             let sum = x.checked_add(y).unwrap();
             prop_assert_eq!(sum.checked_sub(y), Some(x));
-            // The textbook formula, without any reduction on the way.
+            // The textbook formula, without intermediate reductions.
             prop_assert_eq!(sum.numerator() * b * d, (a * d + c * b) * sum.denominator);
             if c != 0 {
                 prop_assert_eq!(x.checked_mul(y).unwrap().checked_div(y), Some(x));

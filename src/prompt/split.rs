@@ -1,4 +1,4 @@
-//! Held-out problems: a seeded division of a set that lets no prompt stand on both sides.
+//! A seeded split of a problem set into training and held-out problems without common prompts.
 
 use std::collections::{HashMap, HashSet};
 
@@ -7,23 +7,23 @@ use crate::random::generator;
 use crate::random::shuffle;
 use crate::{Error, Result};
 
-/// The word in a generator's address that says "split".
+/// The word of the split in a generator's address.
 const SPLIT: u64 = u64::from_be_bytes(*b"pr.split");
 
-/// A set divided in two; see [`split`].
+/// A problem set in two parts, from [`split`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Split {
-    /// What is trained on, in the order of the original set.
+    /// The problems for training, in their original order.
     pub train: Vec<Problem>,
-    /// What is only evaluated, in the order of the original set.
+    /// The problems for evaluation, in their original order.
     pub held_out: Vec<Problem>,
 }
 
-/// Divides `problems` at random, a pure function of the problems' order and `seed`.
+/// Splits `problems` at random, as a pure function of their order and `seed`.
 ///
-/// `held_out` counts *distinct prompts*. Problems with equal prompts always land on the same side, so that nothing leaks:
-/// where a held-out prompt occurs twice, both occurrences are held out and [`Split::held_out`] is longer than asked.
-/// Prompts are compared as text, byte by byte: `1+2=` and `2+1=` are two prompts.
+/// `held_out` is a number of *distinct prompts*. Problems with equal prompts are always in the same
+/// part. If a held-out prompt occurs twice, both problems are held out, and [`Split::held_out`] has
+/// more than `held_out` entries. Prompts are compared as text: `1+2=` and `2+1=` are distinct.
 ///
 /// ```
 /// use rlvr::prompt::{Arithmetic, split};
@@ -34,10 +34,11 @@ pub struct Split {
 /// ```
 ///
 /// # Errors
-/// [`Error::Config`] if `held_out` is 0, or leaves no prompt to train on.
+/// Returns [`Error::Config`] if there are fewer than two distinct prompts, if `held_out` is 0, or
+/// if it leaves no prompt for training.
 pub fn split(problems: Vec<Problem>, held_out: usize, seed: u64) -> Result<Split> {
     let mut number_of: HashMap<&str, usize> = HashMap::new();
-    // Which distinct prompt each problem asks, numbered by first appearance.
+    // The number of each problem's prompt, in order of first appearance.
     let numbers: Vec<usize> = problems
         .iter()
         .map(|problem| {
@@ -50,7 +51,7 @@ pub fn split(problems: Vec<Problem>, held_out: usize, seed: u64) -> Result<Split
         return Err(Error::config(
             "problems",
             format!("{distinct} distinct prompts"),
-            "at least 2, one for each side",
+            "at least 2, one for each part",
         ));
     }
     if !(1..distinct).contains(&held_out) {
@@ -59,7 +60,7 @@ pub fn split(problems: Vec<Problem>, held_out: usize, seed: u64) -> Result<Split
             "held_out",
             held_out,
             format!(
-                "1..={last}: the set has {distinct} distinct prompts and one must be left to train on"
+                "1..={last}: the set has {distinct} distinct prompts, and training needs at least one"
             ),
         ));
     }
@@ -97,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn both_ends_of_the_range_are_named() {
+    fn held_out_counts_outside_their_range_are_errors() {
         for wrong in [0, 3, 4] {
             let error = split(asked(&["a", "b", "c", "a"]), wrong, 0)
                 .unwrap_err()
@@ -130,7 +131,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_split_is_a_partition_without_leaks(
+        fn a_split_is_a_partition_by_prompts(
             prompts in prop::collection::vec("[a-d]{1,2}", 2..40), share in 0.0f64..1.0, seed: u64,
         ) {
             let problems = asked(&prompts.iter().map(String::as_str).collect::<Vec<_>>());
@@ -144,7 +145,8 @@ mod tests {
             prop_assert!(sides(&parts.train).is_disjoint(&sides(&parts.held_out)));
             prop_assert_eq!(sides(&parts.held_out).len(), held_out);
 
-            // Answers are the original positions: merged they are all there, and each side keeps their order.
+            // Answers are the original positions. The parts together have all of them, and each
+            // part keeps their order.
             let positions = |side: &[Problem]| side.iter().map(|p| p.answer.parse().unwrap()).collect::<Vec<usize>>();
             prop_assert!(positions(&parts.train).is_sorted() && positions(&parts.held_out).is_sorted());
             let mut all = [parts.train.clone(), parts.held_out.clone()].concat();

@@ -1,25 +1,26 @@
-//! The text of a completion while it grows.
+//! Incremental decoding of a completion.
 
 use std::collections::HashSet;
 
 use super::Tokenizer;
 use crate::Result;
 
-/// How many tokens are decoded again before the new ones, so that these are read in their context.
+/// The number of previous tokens that are decoded together with new ones, as their context.
 const CONTEXT: usize = 8;
-/// How many tokens there are when all but the context is let go.
+/// The length of the window at which all tokens but the context are dropped.
 const LONGEST: usize = 4 * CONTEXT;
 
-/// Decodes a completion piece by piece.
+/// Decodes a completion token by token.
 ///
-/// Each [`push`](Self::push) takes one token and gives the text that is certain by now. The pieces and what
-/// [`finish`](Self::finish) gives are, one after the other, `decode` of all tokens. A piece never ends within a character: tokens that
-/// spell a part of one are held back until the rest is there, and a run of byte tokens (`<0xE2>`) until it is over, because a later
-/// byte can change how all of it reads.
+/// Each [`push`](Self::push) takes one token and returns the new text that later tokens cannot
+/// change. The returned texts and that of [`finish`](Self::finish), concatenated, equal `decode` of
+/// all tokens. A text never ends within a character: tokens of an incomplete character are held
+/// back until it is complete, and a run of byte tokens (`<0xE2>`) until it ends, because a later
+/// byte can change the text of the whole run.
 ///
-/// The cost of a token does not grow with the completion: only the last few tokens are decoded again. (A run of byte tokens is
-/// decoded once, when it ends.) This holds for every tokenizer whose text only grows at its end when a token is added, as those of
-/// language models do.
+/// The cost per token does not grow with the completion, because only the last few tokens are
+/// decoded again. (A run of byte tokens is decoded once, when it ends.) The tokenizer must be one
+/// whose text only grows at the end when a token is added, as those of language models are.
 ///
 /// ```
 /// use rlvr::prompt::{CharTokenizer, TextStream, Tokenizer};
@@ -36,20 +37,20 @@ const LONGEST: usize = 4 * CONTEXT;
 /// ```
 pub struct TextStream<'a> {
     tokenizer: &'a dyn Tokenizer,
-    /// Tokens that are a byte each, and make text only together.
+    /// The byte tokens.
     bytes: HashSet<u32>,
-    /// The last tokens, of which decoding gives `shown` bytes that are out already.
+    /// The last tokens; the first `shown` bytes of their text have been returned.
     window: Vec<u32>,
     shown: usize,
 }
 
 impl<'a> TextStream<'a> {
-    /// The stream of a completion whose first token comes next.
+    /// Creates a stream for a new completion.
     pub fn new(tokenizer: &'a dyn Tokenizer) -> Self {
         let spelled = |byte: u8| {
             let token = format!("<0x{byte:02X}>");
             let id = tokenizer.token_id(&token)?;
-            // Where the token is written as it is spelled it is text like any other.
+            // A token that is decoded literally is an ordinary token.
             let is_text = tokenizer.decode(&[id]).is_ok_and(|text| text == token);
             (!is_text).then_some(id)
         };
@@ -61,10 +62,11 @@ impl<'a> TextStream<'a> {
         }
     }
 
-    /// Takes the next token and gives the text that is certain by now, `None` if there is none that is new.
+    /// Takes the next token and returns the new text that is final, or `None` if there is none.
     ///
     /// # Errors
-    /// As the tokenizer's [`decode`](Tokenizer::decode); the stream is then as it was before.
+    /// The same as the tokenizer's [`decode`](Tokenizer::decode). The stream is unchanged in this
+    /// case.
     pub fn push(&mut self, id: u32) -> Result<Option<String>> {
         self.window.push(id);
         if self.bytes.contains(&id) {
@@ -77,7 +79,7 @@ impl<'a> TextStream<'a> {
                 return Err(error);
             }
         };
-        // Bytes that do not make a character yet are decoded to one replacement character at the end.
+        // An incomplete character at the end is decoded as one replacement character.
         let certain = text.strip_suffix('\u{fffd}').unwrap_or(&text).len();
         let new = text.get(self.shown..certain).unwrap_or_default().to_owned();
         self.shown = self.shown.max(certain);
@@ -87,22 +89,22 @@ impl<'a> TextStream<'a> {
         Ok((!new.is_empty()).then_some(new))
     }
 
-    /// The rest of the text, now that no token follows.
+    /// Returns the rest of the text after the last token.
     ///
     /// # Errors
-    /// As the tokenizer's `decode`.
+    /// The same as the tokenizer's [`decode`](Tokenizer::decode).
     pub fn finish(self) -> Result<String> {
         let text = self.tokenizer.decode(&self.window)?;
         Ok(text.get(self.shown..).unwrap_or_default().to_owned())
     }
 
-    /// Lets go of all tokens but the last, if what is not out yet can be told from these alone.
+    /// Drops all tokens but the last few, if these determine the text that is still held back.
     fn forget(&mut self, text: &str) -> Result<()> {
         let held = text.get(self.shown..).unwrap_or_default();
         let last = &self.window[self.window.len() - CONTEXT..];
         let context = self.tokenizer.decode(last)?;
-        // What comes first may be written in another way than what follows (without its space, say), so the new context has to
-        // begin with something that is out.
+        // The first token may be decoded differently from the following ones, for example without
+        // its space, so the new context has to start with text that has been returned.
         if let Some(shown) = context.strip_suffix(held)
             && !shown.is_empty()
         {
@@ -121,8 +123,9 @@ mod tests {
     use crate::Error;
     use proptest::prelude::*;
 
-    /// Ids below 256 are bytes, the others words. A run of bytes that is not UTF-8 reads as one replacement character for each
-    /// of its bytes (`in_runs`) or as far as it is none; the first space of all is dropped.
+    /// Ids below 256 are bytes, the others words. In a run of bytes that is not UTF-8, all bytes
+    /// become replacement characters (`in_runs`), or only the invalid ones. A leading space is
+    /// dropped.
     struct Words {
         in_runs: bool,
         longest: AtomicUsize,
@@ -195,20 +198,20 @@ mod tests {
     }
 
     #[test]
-    fn a_character_comes_whole() {
+    fn characters_are_never_split() {
         // Four bytes between two words.
         let ids = [256, 0xf0, 0x9f, 0x98, 0x80, 257, 258];
         let lossy = pieces(&Words::new(false), &ids);
         assert_eq!(lossy, ["the", "", "", "", "😀", " sum", "s", ""]);
         let runs = pieces(&Words::new(true), &ids);
         assert_eq!(runs, ["the", "", "", "", "", "😀 sum", "s", ""]);
-        // A byte too many spoils the run, so nothing of it may be out before.
+        // An invalid last byte changes the text of the whole run, so none of it is returned early.
         let spoiled = pieces(&Words::new(true), &[0xc3, 0xa9, 0x61, 0xff, 256]);
         assert_eq!(
             spoiled,
             ["", "", "", "", "\u{fffd}\u{fffd}\u{fffd}\u{fffd} the", ""]
         );
-        // What never becomes a character is there at the end.
+        // `finish` returns an incomplete character.
         assert_eq!(
             pieces(&Words::new(false), &[258, 0xc3]),
             ["s", "", "\u{fffd}"]
@@ -216,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_that_cannot_be_decoded_changes_nothing() {
+    fn a_failed_push_leaves_the_stream_unchanged() {
         let tokenizer = Words::new(true);
         let mut stream = TextStream::new(&tokenizer);
         assert_eq!(stream.push(256).unwrap().as_deref(), Some("the"));
@@ -226,20 +229,20 @@ mod tests {
     }
 
     #[test]
-    fn tokens_without_text_do_not_end_the_context() {
+    fn tokens_without_text_do_not_replace_the_context() {
         let mut ids = vec![261; 100];
         (ids[0], ids[99]) = (256, 257);
         assert_eq!(pieces(&Words::new(true), &ids).concat(), "the sum");
     }
 
     #[test]
-    fn the_cost_of_a_token_does_not_grow() {
+    fn the_number_of_tokens_decoded_at_once_is_bounded() {
         let tokenizer = Words::new(false);
         let ids: Vec<u32> = (0..5000).map(|i| 256 + i % 5).collect();
         let text = pieces(&tokenizer, &ids).concat();
         assert!(tokenizer.longest.load(Ordering::Relaxed) <= LONGEST);
         assert_eq!(text, tokenizer.decode(&ids).unwrap());
-        // Nor where nothing ever becomes a character.
+        // The same holds if no character is ever completed.
         let tokenizer = Words::new(false);
         let text = pieces(&tokenizer, &[0x80; 5000]).concat();
         assert!(tokenizer.longest.load(Ordering::Relaxed) <= LONGEST);
@@ -248,7 +251,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_pieces_are_the_text(
+        fn the_pieces_concatenate_to_the_decoded_text(
             ids in prop::collection::vec(prop_oneof![256u32..262, 0x7eu32..0x83, 0xc2u32..0xc4, 0xe2u32..0xe3, 0xf0u32..0xf1], 0..200),
             in_runs: bool,
         ) {

@@ -1,25 +1,27 @@
-//! The tokenizer's contract: text to ids and back.
+//! The tokenizer trait.
 
 use std::sync::Arc;
 
 use crate::types::Message;
 use crate::{Error, Result};
 
-/// Turns text into token ids and ids into text.
+/// Converts text to token ids and back.
 ///
-/// The contract, beyond the signatures:
+/// An implementation must satisfy this contract:
 ///
-/// - **Round trip.** For every text that [`encode`](Self::encode) accepts, `decode(encode(text)) == text`. A tokenizer that
-///   normalises (lower case, Unicode forms) holds this for normalised text only and says so. The other direction does not
-///   hold in general: different ids may spell the same text, which is why a rollout keeps the ids that were sampled.
-/// - **Prompts do not inject.** `encode` of user text yields no stop token, even if the text spells one.
-/// - **Ids are dense.** `encode` gives ids below [`vocab_size`](Self::vocab_size) only.
-/// - **Every id decodes.** `decode` writes an id at or above `vocab_size` as U+FFFD, the replacement character. A policy may have
-///   more columns than the tokenizer has tokens, and samples such an id sooner or later. It stays a possible token, because the
-///   log-probs of training are normalised over all columns as well; only its text is no answer.
-/// - **Pure.** Equal inputs give equal outputs, from any thread.
+/// - **Round trip.** For every text that [`encode`](Self::encode) accepts,
+///   `decode(encode(text)) == text`. A tokenizer that normalizes (lower case, Unicode forms) does
+///   so for normalized text only, and documents it. The inverse does not hold in general: different
+///   ids may have the same text, which is why a rollout keeps the sampled ids.
+/// - **No injection.** `encode` never returns a stop token, even if the text spells one.
+/// - **Dense ids.** `encode` returns only ids below [`vocab_size`](Self::vocab_size).
+/// - **Total decoding.** `decode` writes an id at or above `vocab_size` as U+FFFD, the replacement
+///   character. A policy may have more logits than the tokenizer has tokens, and may sample such an
+///   id. The id remains a valid sample, because the log-probs in training are normalized over all
+///   logits too.
+/// - **Purity.** Equal inputs give equal outputs, from any thread.
 ///
-/// It is object safe: a trainer holds a `&dyn Tokenizer`.
+/// The trait is object safe.
 ///
 /// ```
 /// use rlvr::prompt::{CharTokenizer, Tokenizer};
@@ -32,47 +34,54 @@ use crate::{Error, Result};
 /// ```
 #[doc(alias = "processing_class")]
 pub trait Tokenizer: Send + Sync {
-    /// The ids of `text`, without any that the text does not spell (no beginning or end is added).
+    /// Returns the ids of `text`. No beginning-of-text or end-of-text token is added.
     ///
     /// # Errors
-    /// [`Error::UnknownCharacter`](crate::Error::UnknownCharacter) if the vocabulary cannot spell the text.
+    /// Returns [`Error::UnknownCharacter`](crate::Error::UnknownCharacter) if a character is not in
+    /// the vocabulary.
     fn encode(&self, text: &str) -> Result<Vec<u32>>;
 
-    /// The ids of a prompt, which a tokenizer for conversations wraps into a turn of the user; by default those of its text.
+    /// Returns the ids of a prompt. A tokenizer for conversations formats it as a message of the
+    /// user; the default is [`encode`](Self::encode).
     ///
     /// # Errors
-    /// As [`encode`](Self::encode).
+    /// The same as [`encode`](Self::encode).
     fn encode_prompt(&self, prompt: &str) -> Result<Vec<u32>> {
         self.encode(prompt)
     }
 
-    /// The ids of the beginning of a conversation in which the model speaks next. `tools` is the JSON list of the functions that it
-    /// may call, as chat templates read it. Provided: the contents of the messages, one after the other, and no tools.
+    /// Returns the ids of a conversation up to the start of the model's next reply.
+    ///
+    /// `tools` is the JSON list of the functions that the model may call, as chat templates expect
+    /// it. The default concatenates the contents of the messages and does not support tools.
     ///
     /// # Errors
-    /// As [`encode`](Self::encode), or if the conversation cannot be written.
+    /// The same as [`encode`](Self::encode). Also returns an error if the conversation cannot be
+    /// formatted, or if `tools` are not supported.
     fn encode_conversation(&self, messages: &[Message], tools: Option<&str>) -> Result<Vec<u32>> {
         match tools {
             None => self.encode(&contents(messages)),
             Some(tools) => Err(Error::config(
                 "tools",
                 tools,
-                "none: this tokenizer has no form for them",
+                "none: this tokenizer does not support tools",
             )),
         }
     }
 
-    /// The ids that follow the model's reply when others speak before it does again: `observations` with everything that the
-    /// form of the conversation puts around them, up to where the model speaks next. `conversation` is everything before, the reply
-    /// last. The ids of the conversation itself stay as they are: the reply is not written again.
+    /// Returns the ids to append after the model's reply: `observations` and the chat format around
+    /// them, up to the start of the model's next reply.
     ///
-    /// The reply has ended with a stop token, whichever it was, and the ids stand right behind it. A reply that was cut off by a limit
-    /// has none: nothing can follow it, and the episode ends.
+    /// `conversation` is everything before the observations; the reply is its last message. Its ids
+    /// are the sampled ones and do not change. The reply ended with a stop token, and the returned
+    /// ids follow that token. (A reply that was cut off by a limit cannot be continued and ends the
+    /// episode.)
     ///
-    /// Provided: the contents of the observations, one after the other.
+    /// The default concatenates the contents of the observations.
     ///
     /// # Errors
-    /// If the conversation cannot be continued so that its ids stay, with the first text that would differ.
+    /// Returns an error if the conversation cannot be continued without changing its previous ids;
+    /// the message has the first text that would differ.
     fn encode_observations(
         &self,
         conversation: &[Message],
@@ -83,19 +92,21 @@ pub trait Tokenizer: Send + Sync {
         self.encode(&contents(observations))
     }
 
-    /// The text of `ids`; stop tokens are written as nothing.
+    /// Returns the text of `ids`, without stop tokens.
     ///
     /// # Errors
-    /// If the tokens cannot be joined to a text. An id outside the vocabulary is no error.
+    /// Returns an error if the tokens cannot be joined to a text. An id outside the vocabulary is
+    /// not an error.
     fn decode(&self, ids: &[u32]) -> Result<String>;
 
-    /// How many tokens there are, specials included: the model's logits have this many columns, or more.
+    /// Returns the number of tokens, including special ones. A model has at least as many logits.
     fn vocab_size(&self) -> usize;
 
-    /// The id of exactly this token, specials included; `None` if there is no such token.
+    /// Returns the id of a token, which may be a special one, or `None` if there is no such token.
     fn token_id(&self, token: &str) -> Option<u32>;
 
-    /// The tokens that end a completion, the canonical one first. Empty means that only a length limit ends one.
+    /// Returns the tokens that end a completion, the canonical one first. If there are none, only a
+    /// length limit ends a completion.
     fn stop_tokens(&self) -> Vec<u32>;
 }
 
@@ -104,7 +115,6 @@ fn contents(messages: &[Message]) -> String {
     contents.collect()
 }
 
-/// A shared tokenizer.
 impl<T: Tokenizer + ?Sized> Tokenizer for Arc<T> {
     fn encode(&self, text: &str) -> Result<Vec<u32>> {
         (**self).encode(text)
@@ -148,7 +158,7 @@ impl<T: Tokenizer + ?Sized> Tokenizer for Arc<T> {
 mod tests {
     use super::*;
 
-    /// Bytes as tokens: the smallest honest implementation, to hold the trait to being implementable outside.
+    /// A minimal implementation with one token per byte.
     struct Bytes;
 
     impl Tokenizer for Bytes {
@@ -157,7 +167,7 @@ mod tests {
         }
 
         fn decode(&self, ids: &[u32]) -> Result<String> {
-            // 0xFF is in no UTF-8 text.
+            // 0xFF is not a valid byte of UTF-8.
             let byte = |&id: &u32| u8::try_from(id).unwrap_or(0xFF);
             let bytes: Vec<u8> = ids.iter().map(byte).collect();
             Ok(String::from_utf8_lossy(&bytes).into_owned())
@@ -180,10 +190,10 @@ mod tests {
     }
 
     #[test]
-    fn it_is_object_safe_and_shared_between_threads() {
+    fn tokenizers_are_object_safe_and_shared_between_threads() {
         let tokenizer: std::sync::Arc<dyn Tokenizer> = std::sync::Arc::new(Bytes);
-        let there = tokenizer.clone();
-        let ids = std::thread::spawn(move || there.encode("1+1=").unwrap())
+        let shared = tokenizer.clone();
+        let ids = std::thread::spawn(move || shared.encode("1+1=").unwrap())
             .join()
             .unwrap();
         assert_eq!(ids, [49, 43, 49, 61]);

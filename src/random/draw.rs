@@ -1,19 +1,21 @@
-//! Draws whose values this crate promises: uniform integers and shuffles, straight from the generator's 64-bit words.
+//! Uniform integers and shuffles whose values are stable across releases, computed from the
+//! generator's 64-bit words.
 //!
-//! `rand` may change how `random_range` and its shuffles consume a generator in any minor release. The problems of a seed
-//! are part of a published run, so the few lines that they rest on are written here.
+//! `rand` may change how `random_range` and its shuffles consume a generator in any minor release.
+//! The problems of a seed are part of a published run, so this crate has its own functions for
+//! them.
 
 use rand::Rng;
 
-/// A uniform integer in `0..bound`, without bias; `bound` is at least 1.
+/// Returns an unbiased uniform integer in `0..bound`; `bound` is at least 1.
 ///
-/// The high word of a 128-bit product, redrawn in the few cases that would favour some values (Lemire, "Fast random
-/// integer generation in an interval", 2019).
-pub fn below(rng: &mut impl Rng, bound: u64) -> u64 {
-    debug_assert!(bound > 0, "an empty interval has no member to draw");
+/// It is the high word of a 128-bit product, redrawn in the few cases that would favor some values
+/// (Lemire, "Fast random integer generation in an interval", 2019).
+pub(crate) fn below(rng: &mut impl Rng, bound: u64) -> u64 {
+    debug_assert!(bound > 0, "the interval is empty");
     let mut product = u128::from(rng.next_u64()) * u128::from(bound);
     if (product as u64) < bound {
-        // 2^64 mod bound: how many low words belong to an incomplete round.
+        // 2^64 mod bound: the number of low words in the incomplete round.
         let incomplete = bound.wrapping_neg() % bound;
         while (product as u64) < incomplete {
             product = u128::from(rng.next_u64()) * u128::from(bound);
@@ -22,8 +24,8 @@ pub fn below(rng: &mut impl Rng, bound: u64) -> u64 {
     (product >> 64) as u64
 }
 
-/// Shuffles `items` so that every order is equally likely (Fisher-Yates, from the last place down).
-pub fn shuffle<T>(rng: &mut impl Rng, items: &mut [T]) {
+/// Shuffles `items` uniformly (Fisher-Yates, from the last position down).
+pub(crate) fn shuffle<T>(rng: &mut impl Rng, items: &mut [T]) {
     for last in (1..items.len()).rev() {
         items.swap(last, below(rng, last as u64 + 1) as usize);
     }
@@ -49,8 +51,9 @@ mod tests {
     }
 
     #[test]
-    fn a_bound_past_half_the_range_redraws_and_stays_inside() {
-        // Without the redraw, every third value below this bound would come up twice as often as the others.
+    fn a_large_bound_is_unbiased() {
+        // Without the redraw, every third value below this bound would be twice as likely as the
+        // others.
         let bound = (1u64 << 63) + (1 << 62);
         let mut rng = generator(&[1]);
         let mut low = 0;

@@ -1,25 +1,32 @@
-//! Randomness with an address: a generator is a pure function of where it is used.
+//! Random number generators by address: a generator is a pure function of the place where it is
+//! used.
+//!
+//! The address of a generator is a list of words, such as the seed of the run, the step, the
+//! problem and the sample. Draws at one address do not depend on those at another, so batching and
+//! resuming do not change them.
 
 mod draw;
 
-pub use draw::{below, shuffle};
+pub(crate) use draw::{below, shuffle};
 
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
-/// The generator at `address`, for example `[run seed, step, problem, sample]`.
+/// Returns the generator at `address`, for example `[run seed, step, problem, sample]`.
 ///
-/// Equal addresses give equal streams on every platform; addresses that differ in any word, or in
-/// length, give unrelated ones. The words are absorbed one by one by SplitMix64's finaliser into a
-/// 256-bit ChaCha8 key. The streams are stable: a change of them is a breaking change, listed under
-/// "Numerics" in the changelog.
+/// Equal addresses give equal streams on every platform; addresses that differ in a word or in
+/// length give unrelated streams. SplitMix64's finalizer absorbs the words one by one into a
+/// 256-bit ChaCha8 key. Changing the streams is a breaking change, listed under "Numerics" in the
+/// changelog.
 ///
 /// ```
 /// use rand::Rng;
-/// let mut here = rlvr::random::generator(&[7, 0, 3, 1]);
-/// let mut again = rlvr::random::generator(&[7, 0, 3, 1]);
-/// assert_eq!(here.next_u64(), again.next_u64());
+/// use rlvr::random::generator;
+///
+/// let mut first = generator(&[7, 0, 3, 1]);
+/// let mut second = generator(&[7, 0, 3, 1]);
+/// assert_eq!(first.next_u64(), second.next_u64());
 /// ```
 pub fn generator(address: &[u64]) -> ChaCha8Rng {
     let mut state = mix(address.len() as u64);
@@ -34,12 +41,13 @@ pub fn generator(address: &[u64]) -> ChaCha8Rng {
     ChaCha8Rng::from_seed(key)
 }
 
-/// A seed for what has generators of its own, from an address as [`generator`] has it.
-pub fn seed(address: &[u64]) -> u64 {
+/// Returns a seed for a component that creates its own generators, from an address as in
+/// [`generator`].
+pub(crate) fn seed(address: &[u64]) -> u64 {
     generator(address).next_u64()
 }
 
-/// SplitMix64: one step of its counter, then its finaliser.
+/// SplitMix64: one step of its counter, then its finalizer.
 fn mix(word: u64) -> u64 {
     let mut z = word.wrapping_add(0x9E37_79B9_7F4A_7C15);
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -56,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn every_word_and_the_length_matter() {
+    fn streams_depend_on_every_word_and_the_length() {
         let base = first(&[1, 2, 3]);
         for other in [
             &[1, 2, 4][..],
@@ -77,7 +85,7 @@ mod tests {
         assert_eq!(drawn, STABLE);
     }
 
-    /// Drawn by version 0.1.0; a change of these numbers changes every sampled stream.
+    /// Drawn by version 0.1.0; other numbers here mean that every sampled stream has changed.
     const STABLE: [u64; 3] = [
         17231795945899047973,
         2460384902209587308,

@@ -1,25 +1,28 @@
-//! Whether the answer equals the reference, as a number or as text.
+//! The reward for an answer that equals the reference, as a number or as text.
 
 use super::setters::{with_extract, with_name};
 use super::{Extractor, Reward, RewardError, RewardInput, Rule};
 use rlvr_math::exact_number;
 
-/// When two answers are the same.
+/// How two answers are compared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Comparison {
-    /// The same characters, but for the amount and kind of whitespace between words and around them.
+    /// Character by character, except that all runs of whitespace are equal and surrounding
+    /// whitespace is ignored.
     Text,
-    /// The same exact number: an integer, a decimal or a fraction of whole numbers, `085` = `85.0` = `+85` = `170/2` and
-    /// `1,085` = `1085`. A reference that is no such number is compared as [`Text`](Self::Text). The default.
+    /// As exact numbers: integers, decimals and fractions of integers, so that `085` = `85.0` =
+    /// `+85` = `170/2` and `1,085` = `1085`. A reference that is not such a number is compared as
+    /// [`Text`](Self::Text). The default.
     #[default]
     Number,
 }
 
-/// 1 if the answer in the completion equals the reference, else 0. It never abstains.
+/// Scores 1 if the answer in the completion equals the reference, else 0.
 ///
-/// By default the answer is the text inside the last `<answer>` tags after the thinking ([`Rule::AnswerTag`]), and it is
-/// compared as a number ([`Comparison::Number`]). A completion without an answer scores 0.
+/// By default the answer is the text inside the last `<answer>` tags after the thinking
+/// ([`Rule::AnswerTag`]), and it is compared as a number ([`Comparison::Number`]). A completion
+/// without an answer scores 0. The reward never abstains.
 ///
 /// ```
 /// use rlvr::reward::{AccuracyReward, Comparison, Reward, RewardInput, Rule};
@@ -38,12 +41,13 @@ pub enum Comparison {
 ///
 /// # Limits
 ///
-/// It compares text and plain numbers, not expressions: units, percent, `$`, LaTeX, powers of ten, roots, lists and decimal
-/// commas are compared by their characters. Numbers are exact; a text longer than 1000 bytes is not read as a number. Where
-/// a right answer can be written in many ways this gives many false zeros.
+/// The reward compares text and plain numbers, not expressions. Units, percent signs, `$`, LaTeX,
+/// powers of ten, roots, lists and decimal commas are compared as text. Numbers are compared
+/// exactly; a text longer than 1000 bytes is not read as a number. If a right answer can be written
+/// in many ways, use [`MathReward`](super::MathReward).
 ///
 /// # Errors
-/// Scoring fails if the reference is empty: no completion could be right.
+/// [`score`](Reward::score) returns an error if the reference is empty.
 #[derive(Clone, Debug)]
 pub struct AccuracyReward {
     name: String,
@@ -62,7 +66,8 @@ impl Default for AccuracyReward {
 }
 
 impl AccuracyReward {
-    /// The reward called `accuracy`: [`Rule::AnswerTag`] with the default [`Tags`](super::Tags), [`Comparison::Number`].
+    /// Creates the reward `accuracy` with [`Rule::AnswerTag`], the default [`Tags`](super::Tags)
+    /// and [`Comparison::Number`].
     pub fn new() -> Self {
         Self::default()
     }
@@ -70,7 +75,7 @@ impl AccuracyReward {
     with_name!();
     with_extract!();
 
-    /// The same reward with another notion of equality.
+    /// Sets how answers are compared.
     #[must_use]
     pub fn with_comparison(mut self, comparison: Comparison) -> Self {
         self.comparison = comparison;
@@ -96,10 +101,10 @@ impl Reward for AccuracyReward {
     }
 }
 
-/// What is compared. Two texts are equal if their forms are, which makes it an equivalence.
+/// The normal form of an answer: two answers are equal if their normal forms are equal.
 #[derive(PartialEq, Eq)]
 enum Form {
-    /// As an integer or a fraction in lowest terms.
+    /// An integer, or a fraction in lowest terms.
     Number(String),
     Words(String),
 }
@@ -132,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_by_value_and_the_rest_by_characters() {
+    fn numbers_are_compared_by_value_and_other_answers_as_text() {
         for (answer, reference, expected) in [
             ("085", "85", true),
             ("85", "+85.00", true),
@@ -146,10 +151,10 @@ mod tests {
             ("A  B", " A\tB ", true),
             ("AB", "A B", false),
             ("a", "A", false),
-            // No number: characters count.
+            // Not a number: compared as text.
             ("50%", "50%", true),
             ("0.5", "50%", false),
-            // A leading point belongs to the number.
+            // A leading decimal point is part of the number.
             (".5", "5", false),
             ("5", ".5", false),
             (".5", "0.5", true),
@@ -181,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn the_answer_is_taken_from_the_tags() {
+    fn the_answer_is_read_from_the_tags() {
         let score = |reward: AccuracyReward, completion: &str| {
             let input = RewardInput::new("", "5", completion);
             reward.score(&input).unwrap().unwrap()
@@ -208,7 +213,7 @@ mod tests {
         }
     }
 
-    /// A number in one of its forms, or something close to one, with blanks around it.
+    /// A number in one of several notations, or a near miss, with surrounding whitespace.
     fn written() -> impl Strategy<Value = String> {
         let size = (0i64..30, 0usize..3, 0usize..3, 0usize..6);
         let number = size.prop_map(|(value, zeros, tail, form)| {
@@ -229,12 +234,12 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(2000))]
 
         #[test]
-        fn equality_is_an_equivalence(a in written(), b in written(), c in written()) {
+        fn equality_is_an_equivalence_relation(a in written(), b in written(), c in written()) {
             let same = |x: &str, y: &str| equal(Comparison::Number, x, y);
             prop_assert!(same(&a, &a));
             prop_assert_eq!(same(&a, &b), same(&b, &a));
             prop_assert!(!(same(&a, &b) && same(&b, &c)) || same(&a, &c));
-            // Numbers this small are exact enough in floating point: another road to the same verdict.
+            // Numbers this small are exact in floating point, which gives an independent check.
             let float = |x: &str| x.trim().parse::<f64>().ok();
             if let (Some(x), Some(y)) = (float(&a), float(&b)) {
                 prop_assert_eq!(same(&a, &b), x == y);

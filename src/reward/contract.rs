@@ -1,4 +1,4 @@
-//! The trait of a reward, its error, and rewards made of closures.
+//! The [`Reward`] trait, its error type, and rewards from closures.
 
 use std::error::Error;
 use std::fmt;
@@ -6,24 +6,28 @@ use std::sync::Arc;
 
 use super::RewardInput;
 
-/// A rule that says how good one completion is.
+/// Scores one completion at a time.
 ///
 /// # The contract
 ///
-/// - **Pure.** The same input gives the same outcome, whatever was scored before and on whichever thread. A resumed run
-///   scores again, and a reward that draws random numbers or counts its calls makes it another run.
-/// - **Shared.** One value is called from several threads at once.
-/// - **Bounded.** The set gives each call a time limit, but a thread cannot be killed: a call that never returns keeps its
-///   thread, and a core if it spins, until the process ends. A reward whose work depends on the text bounds it itself - bytes
-///   read, depth, steps - and bounds what it waits for with a timeout of its own. The set's limit is the second guard.
-/// - **Linear.** The text was written by a policy that is rewarded for finding weaknesses. Recursion over it overflows the stack,
-///   which ends the process: neither a limit nor a caught panic helps.
+/// - **Pure.** The same input gives the same outcome, regardless of earlier calls and of the
+///   thread. A resumed run scores completions again: a reward that draws random numbers or counts
+///   its calls makes the resumed run a different one.
+/// - **Thread-safe.** One value is called from several threads at once.
+/// - **Bounded.** The set gives each call a time limit, but a thread cannot be killed: a call that
+///   never returns keeps its thread, and a core if it spins, until the process ends. A reward whose
+///   work depends on the text must bound that work (bytes read, depth, steps), and must use a
+///   timeout for everything it waits for. The limit of the set is only a second line of defence.
+/// - **Linear.** The policy is rewarded for finding weaknesses, so expect hostile text. Run in time
+///   linear in its length, and do not recurse over it: a stack overflow ends the process, and
+///   neither a time limit nor a caught panic prevents that.
 ///
-/// # What to return
+/// # Return value
 ///
-/// `Ok(Some(score))` is the score, a finite number before its weight. `Ok(None)` abstains: the reward does not apply to this
-/// completion, and the total is that of the others. `Err` says that the reward itself could not do its work. A wrong or unreadable
-/// *completion* is none of these: it is a score, usually 0.
+/// `Ok(Some(score))` is the score, a finite number before its weight. `Ok(None)` abstains: the
+/// reward does not apply to this completion, and the total is that of the other rewards. `Err`
+/// means that the reward itself could not do its work. A wrong or unreadable *completion* is
+/// neither: it gets a score, usually 0.
 ///
 /// ```
 /// use rlvr::reward::{Reward, RewardError, RewardInput};
@@ -55,7 +59,7 @@ use super::RewardInput;
 /// assert!(Closeness.score(&RewardInput::new("2+2=", "four", "4")).is_err());
 /// ```
 ///
-/// The same idea done wrong, so that the policy decides which of its completions count:
+/// A wrong implementation, in which the policy can decide which of its completions count:
 ///
 /// ```
 /// # use rlvr::reward::{Reward, RewardError, RewardInput};
@@ -77,19 +81,25 @@ use super::RewardInput;
 ///
 /// # Slow rewards
 ///
-/// A reward is an ordinary function on a thread. One that waits for a service, a subprocess or a device needs three things:
+/// A reward is an ordinary blocking function. One that waits for a service, a subprocess or a
+/// device needs three things:
 ///
-/// - **Workers** of its own. Threads that wait cost little. In a set, [`RewardOptions::with_concurrency`](super::RewardOptions::with_concurrency)
-///   provides them, so that no other reward waits for this one.
-/// - **A limit** of its own, [`RewardOptions::with_time_limit`](super::RewardOptions::with_time_limit), and a shorter one inside: the
-///   client's. A client that gives up returns an error with a reason and frees its thread; the set can only abandon it.
-/// - **Batches**, where one call for many costs less than many calls: [`score_batch`](Self::score_batch), and
-///   [`batch_size`](Self::batch_size) to be given more than one.
+/// - **Its own workers.** Waiting threads cost little.
+///   [`RewardOptions::with_concurrency`](super::RewardOptions::with_concurrency) gives the reward
+///   separate workers, so that no other reward waits for it.
+/// - **Its own time limit**,
+///   [`RewardOptions::with_time_limit`](super::RewardOptions::with_time_limit), and a shorter
+///   timeout in the client. A client that gives up returns an error with a reason and frees its
+///   thread; the set can only abandon the thread.
+/// - **Batches**, if one call for many completions costs less than many calls: implement
+///   [`score_batch`](Self::score_batch), and return more than 1 from
+///   [`batch_size`](Self::batch_size).
 ///
-/// An async client lives inside the reward with its runtime, and `score` blocks on the call: with tokio, keep a
-/// `tokio::runtime::Handle` and return `self.handle.block_on(self.client.judge(input))`. The worker threads are not the
-/// runtime's, so blocking them is allowed, and all calls share the runtime's connections. Without a runtime, any `block_on`
-/// does:
+/// To use an async client, keep it and its runtime inside the reward and block on the call in
+/// `score`. With tokio, keep a `tokio::runtime::Handle` and return
+/// `self.handle.block_on(self.client.judge(input))`. The worker threads do not belong to the
+/// runtime, so they may block, and all calls share its connections. Without a runtime, any
+/// `block_on` works:
 ///
 /// ```
 /// use std::pin::pin;
@@ -120,7 +130,7 @@ use super::RewardInput;
 ///
 /// struct Judge;
 /// impl Judge {
-///     /// Stands for a request to a service.
+///     /// A placeholder for a request to a service.
 ///     async fn ask(&self, texts: &[&str]) -> Result<Vec<f64>, std::io::Error> {
 ///         Ok(texts.iter().map(|text| text.len() as f64).collect())
 ///     }
@@ -157,33 +167,39 @@ use super::RewardInput;
 /// ```
 #[doc(alias = "custom_reward_function")]
 pub trait Reward: Send + Sync + 'static {
-    /// The name under which scores are recorded; unique in a set, the same on every call.
+    /// Returns the name under which scores are recorded. It is unique in a set and the same on
+    /// every call.
     fn name(&self) -> &str;
 
     /// Scores one completion.
     ///
     /// # Errors
-    /// If the reward could not do its work: the reference or the metadata are not what it needs, or a resource is missing.
+    /// Returns an error if the reward cannot do its work: the reference or the metadata are
+    /// invalid, or a resource is missing.
     fn score(&self, input: &RewardInput) -> Result<Option<f64>, RewardError>;
 
-    /// Scores several completions, in order, one result for each. By default one by one.
+    /// Scores several completions and returns one result for each, in order. The default scores
+    /// them one by one.
     ///
-    /// It gives what [`score`](Self::score) gives for each of them, whatever they are together with. In a set all of them
-    /// share one time limit and one panic, and a list that is shorter or longer than the inputs fails them all.
+    /// Each result is that of [`score`](Self::score), regardless of the other completions. In a
+    /// set, a batch shares one time limit, a panic fails all of its completions, and so does a
+    /// result list of the wrong length.
     fn score_batch(&self, inputs: &[&RewardInput]) -> Vec<Result<Option<f64>, RewardError>> {
         inputs.iter().map(|input| self.score(input)).collect()
     }
 
-    /// The most completions that one call of [`score_batch`](Self::score_batch) is given, at least 1. Default 1: every
-    /// completion has a time limit of its own, and does not fail with others.
+    /// Returns the maximum number of completions per call of [`score_batch`](Self::score_batch), at
+    /// least 1. The default is 1: every completion has its own time limit and fails on its own.
     fn batch_size(&self) -> usize {
         1
     }
 
-    /// Rejects invalid settings. [`RewardSetBuilder::build`](super::RewardSetBuilder::build) calls it. Default: all are valid.
+    /// Checks the settings. [`RewardSetBuilder::build`](super::RewardSetBuilder::build) calls it.
+    /// The default accepts them.
     ///
     /// # Errors
-    /// [`Error::Config`](crate::Error::Config) naming the field.
+    /// Returns [`Error::Config`](crate::Error::Config), which names the field, if a setting is
+    /// invalid.
     fn validate(&self) -> crate::Result<()> {
         Ok(())
     }
@@ -233,10 +249,10 @@ impl<R: Reward + ?Sized> Reward for Box<R> {
     }
 }
 
-/// Why a reward could not do its work: a message, from text or from any error.
+/// The error of a reward: a message, or any other error.
 ///
-/// It is what `?` turns errors into inside of a reward. Like other such types it does not implement [`std::error::Error`]
-/// itself; [`into_inner`](Self::into_inner) gives the error it holds.
+/// The `?` operator converts every error type into it. For that reason it does not implement
+/// [`std::error::Error`] itself; [`into_inner`](Self::into_inner) returns the underlying error.
 ///
 /// ```
 /// use rlvr::reward::RewardError;
@@ -253,13 +269,13 @@ impl<R: Reward + ?Sized> Reward for Box<R> {
 pub struct RewardError(Box<dyn Error + Send + Sync>);
 
 impl RewardError {
-    /// The error inside, for `source` chains and downcasts.
+    /// Returns the underlying error, for `source` chains and downcasts.
     pub fn into_inner(self) -> Box<dyn Error + Send + Sync> {
         self.0
     }
 }
 
-/// `String`, `&str`, boxed errors and every error type.
+/// Converts strings, boxed errors and every error type.
 impl<E: Into<Box<dyn Error + Send + Sync>>> From<E> for RewardError {
     fn from(error: E) -> Self {
         Self(error.into())
@@ -278,18 +294,18 @@ impl fmt::Debug for RewardError {
     }
 }
 
-/// A reward made of a name and a closure. The contract is that of [`Reward`].
+/// A reward computed by a closure, to which the contract of [`Reward`] applies.
 ///
 /// ```
 /// use rlvr::reward::{FnReward, Reward, RewardInput};
 ///
-/// // A number, or true for 1 and false for 0.
+/// // A number, or `true` for 1 and `false` for 0.
 /// let short = FnReward::plain("short", |input| input.length() <= 3);
 /// assert_eq!(short.name(), "short");
 /// assert_eq!(short.score(&RewardInput::new("2+2=", "4", "4")).unwrap(), Some(1.0));
 /// assert_eq!(short.score(&RewardInput::new("2+2=", "4", "four")).unwrap(), Some(0.0));
 ///
-/// // The whole contract: the reward may abstain or fail.
+/// // A closure that may also abstain or fail.
 /// let closeness = FnReward::new("closeness", |input| {
 ///     let target: f64 = input.answer().parse()?;
 ///     let Ok(guess) = input.completion().parse::<f64>() else { return Ok(None) };
@@ -308,7 +324,7 @@ impl<F> FnReward<F>
 where
     F: Fn(&RewardInput) -> Result<Option<f64>, RewardError> + Send + Sync + 'static,
 {
-    /// The reward called `name` that is computed by `score`, which may abstain or fail.
+    /// Creates a reward from a closure that may abstain or fail.
     pub fn new(name: impl Into<String>, score: F) -> Self {
         Self {
             name: name.into(),
@@ -318,7 +334,8 @@ where
 }
 
 impl FnReward<()> {
-    /// The reward called `name` that is computed by a closure which always gives a score: an `f64`, or a `bool` for 1 and 0.
+    /// Creates a reward from a closure that always returns a score: an `f64`, or a `bool` for 1 or
+    /// 0.
     pub fn plain<S: Into<f64>>(
         name: impl Into<String>,
         score: impl Fn(&RewardInput) -> S + Send + Sync + 'static,
@@ -356,7 +373,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_kind_of_error_becomes_its_message() {
+    fn errors_keep_their_message() {
         let boxed: Box<dyn Error + Send + Sync> = "boxed".into();
         assert_eq!(RewardError::from(boxed).to_string(), "boxed");
         assert_eq!(
@@ -370,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn plain_closures_give_numbers_or_yes_and_no() {
+    fn plain_closures_return_numbers_or_booleans() {
         let input = RewardInput::new("", "4", "4");
         let score = |reward: &dyn Reward| reward.score(&input).unwrap();
         let right = FnReward::plain("right", |input| input.completion() == input.answer());
@@ -380,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn shared_and_boxed_rewards_are_rewards() {
+    fn arc_and_box_forward_to_the_reward() {
         let one: Arc<dyn Reward> = Arc::new(FnReward::new("one", |_| Ok(Some(1.0))));
         let boxed: Box<dyn Reward> = Box::new(Arc::clone(&one));
         let input = RewardInput::new("", "", "");
@@ -392,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn a_custom_batch_is_called_through_every_pointer() {
+    fn arc_and_box_forward_custom_batches() {
         struct Pairs;
         impl Reward for Pairs {
             fn name(&self) -> &str {

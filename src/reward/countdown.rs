@@ -1,4 +1,4 @@
-//! Whether an expression solves a countdown problem.
+//! The reward for the solution of a countdown problem.
 
 use serde_json::Value;
 
@@ -6,16 +6,19 @@ use super::setters::{with_extract, with_name};
 use super::{Extractor, Reward, RewardError, RewardInput, Rule};
 use crate::prompt::evaluate_expression;
 
-/// 1 if the answer is an expression that uses each number exactly once and is worth exactly the target, else 0.
+/// Scores 1 if the answer is an expression that uses each number exactly once and equals the
+/// target, else 0.
 ///
-/// The numbers are `metadata["numbers"]`, a list of non-negative integers, each to be used as often as it is listed,
-/// and the target is `metadata["target"]`, an integer, as in the problems of [`Countdown`](crate::prompt::Countdown). The
-/// reference answer is not used, since a problem has many solutions.
+/// The numbers are `metadata["numbers"]`, a list of non-negative integers; each must be used as
+/// often as it is listed. The target is `metadata["target"]`, an integer. The problems of
+/// [`Countdown`](crate::prompt::Countdown) have both. The reference answer is not used, since a
+/// problem has many solutions.
 ///
-/// An expression has non-negative integers, `+ - * /` (also written `×`, `÷` and `−`), unary minus and parentheses, in at most
-/// 1000 bytes. It is computed exactly: `7/2` is not 3. An equation, `3+5=8`, is not an expression.
+/// An expression consists of non-negative integers, `+ - * /` (also written `×`, `÷` and `−`),
+/// unary minus and parentheses, in at most 1000 bytes. Arithmetic is exact: `7/2` is not 3. An
+/// equation such as `3+5=8` is not an expression.
 ///
-/// It is called `accuracy`, so that it has the same name in the metrics of every task.
+/// The name of the reward is `accuracy`, so that the metric has the same name for every task.
 ///
 /// ```
 /// use rlvr::reward::{CountdownReward, Reward, RewardInput};
@@ -33,7 +36,8 @@ use crate::prompt::evaluate_expression;
 /// ```
 ///
 /// # Errors
-/// Scoring fails if `numbers` or `target` is missing or is not of the kind described above.
+/// [`score`](Reward::score) returns an error if `numbers` or `target` is missing or has another
+/// type.
 #[derive(Clone, Debug)]
 pub struct CountdownReward {
     name: String,
@@ -50,7 +54,8 @@ impl Default for CountdownReward {
 }
 
 impl CountdownReward {
-    /// The reward called `accuracy`: [`Rule::AnswerTag`] with the default [`Tags`](super::Tags).
+    /// Creates the reward `accuracy` with [`Rule::AnswerTag`] and the default
+    /// [`Tags`](super::Tags).
     pub fn new() -> Self {
         Self::default()
     }
@@ -65,7 +70,7 @@ impl Reward for CountdownReward {
     }
 
     fn score(&self, input: &RewardInput) -> Result<Option<f64>, RewardError> {
-        // The problem is read first: broken metadata are an error whatever the completion is.
+        // First the problem: invalid metadata is an error regardless of the completion.
         let mut numbers = numbers(input.problem.metadata.get("numbers"))?;
         let target = target(input.problem.metadata.get("target"))?;
         let solved = self
@@ -86,7 +91,7 @@ fn numbers(value: Option<&Value>) -> Result<Vec<u64>, RewardError> {
         .and_then(Value::as_array)
         .filter(|list| !list.is_empty());
     list.and_then(|list| list.iter().map(Value::as_u64).collect())
-        .ok_or_else(|| invalid("numbers", value, "a list of integers, 0 or more each"))
+        .ok_or_else(|| invalid("numbers", value, "a list of non-negative integers"))
 }
 
 fn target(value: Option<&Value>) -> Result<i128, RewardError> {
@@ -116,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn every_number_once_and_the_exact_target() {
+    fn every_number_is_used_once_and_the_target_is_exact() {
         let whole = CountdownReward::new().with_extract(Rule::Whole);
         for (numbers, target, completion, expected) in [
             (json!([3, 5, 7]), json!(15), "3+5+7", 1.0),
@@ -127,12 +132,12 @@ mod tests {
             (json!([3, 5, 7]), json!(15), "3+5+7=15", 0.0),
             (json!([3, 5, 7]), json!(15), "35-7", 0.0),
             (json!([3, 5, 7]), json!(15), "", 0.0),
-            // A multiset: two equal numbers are to be used twice.
+            // A number that is listed twice must be used twice.
             (json!([2, 2, 3]), json!(7), "2+2+3", 1.0),
             (json!([2, 2, 3]), json!(7), "2*2+3", 1.0),
             (json!([2, 2, 3]), json!(7), "2+3+3", 0.0),
             (json!([2, 3]), json!(5), "2+3+2-2", 0.0),
-            // Exact: thirds come back to integers, and what is nearly the target is not it.
+            // Exact arithmetic: thirds can cancel, and close to the target is not enough.
             (json!([8, 8, 3, 3]), json!(24), "8/(3-8/3)", 1.0),
             (json!([7, 2]), json!(3), "7/2", 0.0),
             (json!([3, 5]), json!(-2), "3-5", 1.0),
@@ -145,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn the_expression_stands_in_the_answer_tag() {
+    fn the_expression_is_read_from_the_answer_tag() {
         let score = |completion: &str| {
             let input = input(json!([3, 5]), json!(8), completion);
             CountdownReward::new().score(&input).unwrap().unwrap()
@@ -161,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn broken_metadata_are_named() {
+    fn invalid_metadata_is_named_in_the_error() {
         let message = |input: RewardInput| {
             let error = CountdownReward::new().score(&input).unwrap_err();
             error.to_string()

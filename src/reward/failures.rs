@@ -1,9 +1,9 @@
-//! Whether the rewards of a step scored enough of its completions to learn from.
+//! Checks that the rewards of a step scored enough completions to train on.
 
 use crate::types::{RewardOutcome, Rollout, RolloutBuffer};
 use crate::{Error, Result};
 
-/// What one reward did on the completions of a step.
+/// The failures and abstentions of one reward on the completions of a step.
 struct Tally<'a> {
     name: &'a str,
     failures: usize,
@@ -12,12 +12,14 @@ struct Tally<'a> {
     first: Option<String>,
 }
 
-/// Checks that the rewards worked on the scored rollouts of a step. No rollouts are no failure.
+/// Checks that the rewards worked on the scored rollouts of a step. An empty buffer passes.
 ///
 /// # Errors
-/// - [`Error::Rewards`] if a reward failed on more than `limit` of the completions, a share from 0 to 1, or if none has a total
-///   and failures are why. It names the reward with the most failures.
-/// - [`Error::Unscored`] if no completion has a total although the rewards worked: all of them abstained.
+/// - [`Error::Rewards`] if a reward failed on more than the share `limit` (0 to 1) of the
+///   completions, or if no completion has a total because of failures. It names the reward with the
+///   most failures.
+/// - [`Error::Unscored`] if no completion has a total for another reason, such as that all rewards
+///   abstained.
 pub(crate) fn check_failures(rollouts: &RolloutBuffer, limit: f64) -> Result<()> {
     let count = rollouts.len();
     if count == 0 {
@@ -54,7 +56,7 @@ pub(crate) fn check_failures(rollouts: &RolloutBuffer, limit: f64) -> Result<()>
     })
 }
 
-/// One for each reward, in the order of the records.
+/// One tally for each reward, in the order of the records.
 fn tallies<'a>(rollouts: impl Iterator<Item = &'a Rollout>) -> Vec<Tally<'a>> {
     let mut tallies: Vec<Tally> = Vec::new();
     for record in rollouts.flat_map(|rollout| &rollout.rewards) {
@@ -80,7 +82,7 @@ fn tallies<'a>(rollouts: impl Iterator<Item = &'a Rollout>) -> Vec<Tally<'a>> {
     tallies
 }
 
-/// The reward with the largest count; of equal ones the first.
+/// The reward with the largest count; the first one if there are several.
 fn most<'a, 'b>(
     tallies: &'b [Tally<'a>],
     count: impl Fn(&Tally) -> usize,
@@ -101,7 +103,7 @@ mod tests {
     use crate::reward::{FnReward, Missing, Reward, RewardOptions, RewardSet, RewardSetBuilder};
     use crate::types::{Problem, RolloutGroup};
 
-    /// A reward that does what the completion says.
+    /// A reward whose outcome is named by the completion.
     fn told(name: &'static str) -> impl Reward {
         FnReward::new(name, |input| match input.completion() {
             "abstain" => Ok(None),
@@ -143,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reward_that_fails_on_everything_is_named_with_its_first_reason() {
+    fn a_reward_that_always_fails_is_named_with_its_first_reason() {
         for (text, reason) in [
             ("error", "no x in metadata"),
             ("panic", "panicked: told to panic"),
@@ -162,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_share_of_failures_above_the_limit_is_an_error_and_the_limit_is_not() {
+    fn failures_are_an_error_above_the_limit_but_not_at_it() {
         let half = ["error", "1", "panic", "1"];
         assert!(check_failures(&scored(told_set(), &half), 0.5).is_ok());
         let text = message(told_set(), &half, 0.49);
@@ -191,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_counts_whatever_stands_in_for_its_score() {
+    fn a_failure_counts_even_if_a_value_replaces_its_score() {
         let options = RewardOptions::new().with_on_failure(Missing::Value(0.0));
         let set = || RewardSet::builder().add_with(1.0, told("x"), options.clone());
         let text = message(set(), &["error"; 4], 0.5);
@@ -201,13 +203,13 @@ mod tests {
     }
 
     #[test]
-    fn abstaining_is_no_failure_unless_nothing_is_scored() {
+    fn abstaining_is_an_error_only_if_nothing_is_scored() {
         let some = ["abstain", "abstain", "abstain", "1"];
         assert!(check_failures(&scored(told_set(), &some), 0.0).is_ok());
         let text = message(told_set(), &["abstain"; 4], 1.0);
         let expected = "none of 4 completions has a reward: reward `x` abstained on 4 of them";
         assert_eq!(text, expected);
-        // One failed, but that is not why nothing is scored.
+        // One completion failed, but abstaining is the main reason that nothing is scored.
         let text = message(told_set(), &["abstain", "abstain", "error", "abstain"], 0.5);
         assert!(
             text.ends_with("reward `x` abstained on 3 of them"),
@@ -218,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn sums_that_overflow_and_rollouts_without_rewards_are_told_apart() {
+    fn overflowing_totals_and_unscored_rollouts_have_different_errors() {
         let set = told_set().add(1.0, told("y"));
         let text = message(set, &["huge"; 2], 0.5);
         let expected = "none of 2 completions has a reward: their weighted sums are not finite";

@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use super::{RewardError, RewardInput};
 
-/// A rule that says how good each completion of a group is, compared with the others.
+/// Scores all completions of a group at once.
 ///
-/// A [`Reward`](super::Reward) sees one completion. This one sees all completions of one problem, and the scores that other
-/// rewards of the set have given them, if it [`reads`](Self::reads) them: it runs after those. Otherwise the contract is that of
-/// [`Reward`](super::Reward), with the group in place of the completion: one call has one time limit, and an error or a panic
-/// is recorded for all of the group.
+/// A [`Reward`](super::Reward) reads one completion. A group reward reads all completions of one
+/// problem, together with the scores that other rewards of the set gave them if it
+/// [`reads`](Self::reads) these; it runs after those rewards. Otherwise the contract is that of
+/// [`Reward`](super::Reward), applied to the group: a call has one time limit, and an error or a
+/// panic is recorded for the whole group.
 ///
 /// ```
 /// use rlvr::reward::{AccuracyReward, GroupInput, GroupReward, RewardError, RewardInput, RewardSet};
@@ -47,24 +48,29 @@ use super::{RewardError, RewardInput};
 /// # Ok::<(), rlvr::Error>(())
 /// ```
 pub trait GroupReward: Send + Sync + 'static {
-    /// The name under which scores are recorded; unique in a set, the same on every call.
+    /// Returns the name under which scores are recorded. It is unique in a set and the same on
+    /// every call.
     fn name(&self) -> &str;
 
-    /// The names of the rewards whose scores it reads. A set must have all of them. Default: none.
+    /// Returns the names of the rewards whose scores it reads, all of which must be in the set.
+    /// Default: none.
     fn reads(&self) -> Vec<&str> {
         Vec::new()
     }
 
-    /// Scores a group, in the order of its inputs, one result for each: a finite number, or `None` to abstain.
+    /// Scores a group and returns one result for each input, in order: a finite number, or `None`
+    /// to abstain.
     ///
     /// # Errors
-    /// If the reward could not do its work on this group.
+    /// Returns an error if the reward cannot score this group.
     fn score_group(&self, group: &GroupInput) -> Result<Vec<Option<f64>>, RewardError>;
 
-    /// Rejects invalid settings. [`RewardSetBuilder::build`](super::RewardSetBuilder::build) calls it. Default: all are valid.
+    /// Checks the settings. [`RewardSetBuilder::build`](super::RewardSetBuilder::build) calls it.
+    /// The default accepts them.
     ///
     /// # Errors
-    /// [`Error::Config`](crate::Error::Config) naming the field.
+    /// Returns [`Error::Config`](crate::Error::Config), which names the field, if a setting is
+    /// invalid.
     fn validate(&self) -> crate::Result<()> {
         Ok(())
     }
@@ -117,12 +123,12 @@ pub struct GroupInput<'a> {
 #[derive(Clone, Debug)]
 struct Scores<'a> {
     name: Cow<'a, str>,
-    /// By input.
+    /// One for each input.
     scores: Cow<'a, [Option<f64>]>,
 }
 
 impl<'a> GroupInput<'a> {
-    /// A group without scores.
+    /// Creates a group without scores.
     ///
     /// ```
     /// use rlvr::reward::{GroupInput, RewardInput};
@@ -141,7 +147,7 @@ impl<'a> GroupInput<'a> {
         }
     }
 
-    /// The same group with the scores of each input by the reward called `name`.
+    /// Adds the score of each input by the reward called `name`.
     #[must_use]
     pub fn with_scores(
         mut self,
@@ -153,16 +159,17 @@ impl<'a> GroupInput<'a> {
         self
     }
 
-    /// The completions.
+    /// Returns the completions.
     pub fn inputs(&self) -> &[&'a RewardInput] {
         &self.inputs
     }
 
-    /// The score of each input by the reward called `name`, before its weight; `None` where it gave no number: it abstained,
-    /// failed, or was not run.
+    /// Returns the score of each input by the reward called `name`, before its weight; `None` if
+    /// the reward abstained, failed, or did not run.
     ///
     /// # Errors
-    /// If the scores are not there, since [`GroupReward::reads`] does not name the reward, or are not one for each input.
+    /// Returns an error if [`GroupReward::reads`] does not name the reward, or if the number of
+    /// scores is not that of the inputs.
     pub fn scores(&self, name: &str) -> Result<&[Option<f64>], RewardError> {
         let found = self.scores.iter().find(|known| known.name == name);
         let Some(Scores { scores, .. }) = found else {
@@ -183,7 +190,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn scores_that_do_not_fit_the_inputs_are_an_error() {
+    fn a_wrong_number_of_scores_is_an_error() {
         let inputs = [RewardInput::new("", "", "")];
         let group = GroupInput::new(&inputs).with_scores("accuracy", vec![None, Some(1.0)]);
         let error = group.scores("accuracy").unwrap_err().to_string();
@@ -193,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn shared_and_boxed_group_rewards_are_group_rewards() {
+    fn arc_and_box_forward_to_the_group_reward() {
         struct Rank;
         impl GroupReward for Rank {
             fn name(&self) -> &str {

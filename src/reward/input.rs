@@ -1,4 +1,4 @@
-//! What a reward is given.
+//! The input of a reward: a completion with its problem.
 
 use std::sync::Arc;
 
@@ -9,22 +9,24 @@ use crate::types::{Problem, Rollout};
 
 /// One completion together with its problem. Cloning it copies two pointers.
 ///
-/// The methods are short forms for what most rewards read; everything else is in the two fields: the sampled token ids
-/// (`input.rollout.tokens`), the reason why the completion ended (`input.rollout.finish`), all metadata
-/// (`input.problem.metadata`). The rewards of the rollout are those of an earlier scoring, if there was one: a
-/// [`GroupReward`](super::GroupReward) is how a reward reads the scores of others.
+/// The methods return what most rewards read. Everything else is in the two fields, such as the
+/// sampled token ids (`input.rollout.tokens`), the reason why the completion ended
+/// (`input.rollout.finish`) and all metadata (`input.problem.metadata`). `input.rollout.rewards`
+/// holds the records of an earlier scoring, if there was one. To read the scores of other rewards,
+/// implement a [`GroupReward`](super::GroupReward).
 #[derive(Clone, Debug, PartialEq)]
 pub struct RewardInput {
     /// The problem that the completion answers.
     pub problem: Arc<Problem>,
-    /// The completion as it was sampled.
+    /// The sampled completion.
     pub rollout: Arc<Rollout>,
 }
 
 impl RewardInput {
-    /// A completion that ended by itself, to try a reward by hand.
+    /// Creates an input from texts, for calling a reward by hand or in a test.
     ///
-    /// It has one token per character, whose id is the code point, and a stop token with the id 0. The log-probs are 0.
+    /// The completion has one token per character, whose id is the code point, and then a stop
+    /// token with the id 0. The log-probs are 0.
     ///
     /// ```
     /// use rlvr::reward::RewardInput;
@@ -49,7 +51,7 @@ impl RewardInput {
         }
     }
 
-    /// The same input with `metadata[key] = value`.
+    /// Sets `metadata[key] = value` in the problem.
     #[must_use]
     pub fn with_metadata(mut self, key: impl Into<String>, value: impl Into<Value>) -> Self {
         let problem = Arc::make_mut(&mut self.problem);
@@ -57,7 +59,7 @@ impl RewardInput {
         self
     }
 
-    /// The same input with a completion of these tokens, the stop token included; the text stays.
+    /// Replaces the tokens of the completion, including the stop token. The text stays the same.
     ///
     /// ```
     /// use rlvr::reward::RewardInput;
@@ -75,30 +77,30 @@ impl RewardInput {
         self
     }
 
-    /// The text that the policy was given.
+    /// Returns the prompt.
     pub fn prompt(&self) -> &str {
         &self.problem.prompt
     }
 
-    /// The reference answer; the reward decides what counts as equal to it.
+    /// Returns the reference answer. Each reward decides what counts as equal to it.
     pub fn answer(&self) -> &str {
         &self.problem.answer
     }
 
-    /// The text of the completion, without the stop token.
+    /// Returns the text of the completion, without the stop token.
     pub fn completion(&self) -> &str {
         &self.rollout.text
     }
 
-    /// The number of tokens that the policy sampled, the stop token included.
+    /// Returns the number of tokens that the policy sampled, including the stop token.
     pub fn length(&self) -> usize {
         self.rollout.trained_tokens()
     }
 
-    /// The problem's `metadata[key]`.
+    /// Returns `metadata[key]` of the problem.
     ///
     /// # Errors
-    /// If the problem has no such metadata. The message names the key and what there is.
+    /// Returns an error if the problem has no such metadata. The message lists the keys that exist.
     ///
     /// ```
     /// use rlvr::reward::RewardInput;

@@ -1,4 +1,4 @@
-//! Whether the answer equals the reference as mathematics.
+//! The reward for an answer that is mathematically equal to the reference.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,12 +6,12 @@ use super::math::{Comparison, MathConfig, MathVerifier, Verdict};
 use super::{ExtractConfig, Extracted, Extractor, Reward, RewardError, RewardInput, Rule};
 use crate::{Error, Result};
 
-/// The score of a comparison without a verdict.
+/// The outcome of a comparison that reaches no verdict.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Undecided {
-    /// This score, a finite number. 0 is the default.
+    /// A fixed score, a finite number. The default is 0.
     Score(f64),
     /// The reward abstains.
     Abstain,
@@ -29,13 +29,14 @@ impl Default for Undecided {
 pub struct MathRewardConfig {
     /// The name under which scores are recorded. Default: `accuracy`.
     pub name: String,
-    /// Where the answer is in the completion. Default: [`ExtractConfig::anchored`].
+    /// How the answer is extracted from the completion. Default: [`ExtractConfig::anchored`].
     pub extract: ExtractConfig,
-    /// When two answers are equal.
+    /// How answers are compared.
     pub math: MathConfig,
-    /// The score of a completion in which no answer is found. Default: 0.
+    /// The score of a completion without an answer. Default: 0.
     pub missing: f64,
-    /// The score of a comparison without a verdict, `{"score": 0}` or `"abstain"`. Default: `{"score": 0}`.
+    /// The outcome of a comparison without a verdict: `{"score": 0}` or `"abstain"`. Default:
+    /// `{"score": 0}`.
     pub undecided: Undecided,
 }
 
@@ -51,17 +52,19 @@ impl Default for MathRewardConfig {
     }
 }
 
-/// 1 if the answer in the completion equals the reference as mathematics, 0 if it differs.
+/// Scores 1 if the answer in the completion is mathematically equal to the reference, else 0.
 ///
-/// The answer is found by an [`Extractor`], by default where it was *given*: a box, a tag, "the answer is", `####`. A
-/// completion without one scores 0. A [`MathVerifier`] compares it with the reference; if it reaches no verdict within its
-/// limits, the score is 0, or the reward abstains ([`MathRewardConfig::undecided`]). The reference may be in a box or a
+/// An [`Extractor`] finds the answer. By default the completion must mark it as the answer: with a
+/// box, a tag, "the answer is" or `####`. A completion without one scores 0. A [`MathVerifier`]
+/// compares the answer with the reference. If it reaches no verdict within its limits, the score is
+/// 0 or the reward abstains ([`MathRewardConfig::undecided`]). The reference may be in a box or a
 /// sentence, as in many data sets.
 ///
-/// An expression that equals the reference is right, `37+48` for 85: where the question is one, set
-/// [`with_require_evaluated`](Self::with_require_evaluated).
+/// An expression that equals the reference is right, such as `37+48` for 85. If the question is
+/// itself an expression, set [`with_require_evaluated`](Self::with_require_evaluated).
 ///
-/// Several boxes in a row, `\boxed{3} or \boxed{4}`, are one answer, the list: naming every candidate is not right.
+/// Consecutive boxes, as in `\boxed{3} or \boxed{4}`, are one answer, the list of them: listing
+/// every candidate is not right.
 ///
 /// ```
 /// use rlvr::reward::{MathReward, Reward, RewardInput};
@@ -72,12 +75,12 @@ impl Default for MathRewardConfig {
 /// assert_eq!(score("The answer is 2/4."), 1.0);
 /// assert_eq!(score("The answer is 0.25."), 0.0);
 /// assert_eq!(score("\\boxed{0.5} or \\boxed{0.25}"), 0.0);
-/// assert_eq!(score("0.5"), 0.0); // written, but not given as the answer
+/// assert_eq!(score("0.5"), 0.0); // not marked as the answer
 /// ```
 ///
 /// # Errors
-/// Scoring fails if the reference is unusable: empty, or not readable by the rule (no letter for
-/// [`Rule::Mcq`], no number for [`Rule::LastNumber`]). No completion could be right then.
+/// [`score`](Reward::score) returns an error if the reference is unusable: empty, or not readable
+/// by the rule (no letter for [`Rule::Mcq`], no number for [`Rule::LastNumber`]).
 #[derive(Clone, Debug)]
 pub struct MathReward {
     name: String,
@@ -105,22 +108,23 @@ impl Default for MathReward {
     }
 }
 
-/// The answer of one completion and its comparison with the reference.
+/// The extracted answer of a completion and its comparison with the reference.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Judged {
     /// The answer that was compared; `None` if none was found.
     pub extracted: Option<Extracted>,
-    /// The verdict and its reason. No answer is [`Verdict::Different`].
+    /// The verdict and its reason. Without an answer, the verdict is [`Verdict::Different`].
     pub comparison: Comparison,
 }
 
 impl MathReward {
-    /// A reward with these settings.
+    /// Creates a reward with these settings.
     ///
     /// # Errors
-    /// [`Error::Config`] if the name is empty, a score is not finite, or a part is rejected by [`Extractor::new`] or
-    /// [`MathVerifier::new`]; the field is then named by its path, `extract.rules`.
+    /// Returns [`Error::Config`] if the name is empty, a score is not finite, or [`Extractor::new`]
+    /// or [`MathVerifier::new`] rejects its settings; their fields are named by path, such as
+    /// `extract.rules`.
     pub fn new(config: MathRewardConfig) -> Result<Self> {
         if config.name.is_empty() {
             return Err(Error::config("name", "\"\"", "a name"));
@@ -145,7 +149,7 @@ impl MathReward {
         })
     }
 
-    /// The same reward with [`MathConfig::require_evaluated`] set: with `true`, `37+48` is no answer to "37+48=".
+    /// Sets [`MathConfig::require_evaluated`]. With `true`, `37+48` is not an answer to "37+48=".
     ///
     /// ```
     /// use rlvr::reward::{MathReward, Reward, RewardInput};
@@ -161,7 +165,7 @@ impl MathReward {
         self
     }
 
-    /// What compares the answers.
+    /// Returns the verifier that compares answers.
     pub fn verifier(&self) -> &MathVerifier {
         &self.verifier
     }
@@ -169,7 +173,7 @@ impl MathReward {
     /// Extracts the answer of a completion and compares it with the reference.
     ///
     /// # Errors
-    /// If the reference is unusable.
+    /// Returns an error if the reference is unusable.
     pub fn judge(&self, reference: &str, completion: &str) -> Result<Judged, RewardError> {
         let extracted = self.extractor.extract(completion);
         let rule = extracted.as_ref().map(|found| found.rule);
@@ -187,13 +191,14 @@ impl MathReward {
         })
     }
 
-    /// The reference as the answer was read: its letter or its number where the answer is one by its rule.
+    /// The reference in the form of the extracted answer: its letter or its number if the rule
+    /// extracts one.
     fn usable(&self, reference: &str, rule: Option<Rule>) -> Result<String, RewardError> {
         let reference = reference.trim();
         if reference.is_empty() {
             return Err("the reference `answer` is empty; expected the right answer".into());
         }
-        // With a single rule, a reference it cannot read is unusable whatever the completion is.
+        // With a single rule, a reference that it cannot read is unusable for every completion.
         let only = match self.extractor.config().rules[..] {
             [rule] => Some(rule),
             _ => None,
@@ -251,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_different_missing_undecided() {
+    fn equal_different_missing_and_undecided_answers_are_scored() {
         let default = MathReward::default();
         let hopeless = r"\boxed{9^{9^{9^9}}}";
         assert_eq!(score(&default, "2", r"\boxed{\sqrt{4}}"), Some(1.0));
@@ -282,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn the_question_is_no_answer_where_an_evaluated_one_is_required() {
+    fn an_unevaluated_expression_is_wrong_if_evaluation_is_required() {
         let strict = MathReward::default().with_require_evaluated(true);
         let by_config = with(|config| config.math.require_evaluated = true);
         for reward in [&strict, &by_config] {
@@ -295,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn naming_every_candidate_is_not_right() {
+    fn listing_every_candidate_is_wrong() {
         let default = MathReward::default();
         for shotgun in [
             r"\boxed{3} or \boxed{4} or \boxed{5}",
@@ -336,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn configurations_are_read_and_rejected_by_path() {
+    fn configurations_are_deserialized_and_invalid_fields_are_named_by_path() {
         let text = r#"{"extract": {"rules": ["boxed"]}, "math": {"precision": 3}, "undecided": "abstain"}"#;
         let config: MathRewardConfig = serde_json::from_str(text).unwrap();
         assert_eq!(

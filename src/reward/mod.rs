@@ -1,34 +1,37 @@
-//! Rewards of completions, and sets of them that are run in parallel and recorded.
+//! Rewards that score completions, and sets that run them in parallel and record the results.
 //!
-//! A [`Reward`] scores one completion ([`RewardInput`]), abstains or fails; a [`GroupReward`] scores all completions of a
-//! problem at once and may read the scores of other rewards; a [`TokenReward`] scores every token. A [`RewardSet`] runs
-//! rewards over a batch, in parallel and under time limits, and writes their records and the weighted total into the
-//! [`Rollout`](crate::rollout::Rollout)s. A reward that fails, panics or hangs affects its own rollout only.
+//! A [`Reward`] scores one completion ([`RewardInput`]), abstains or fails. A [`GroupReward`]
+//! scores all completions of a problem at once and may read the scores of other rewards. A
+//! [`TokenReward`] scores every token. A [`RewardSet`] runs rewards over a batch, in parallel and
+//! under time limits, and writes their records and the weighted total into the
+//! [`Rollout`](crate::rollout::Rollout)s. A reward that fails, panics or hangs affects only its own
+//! rollout.
 //!
 //! **Correctness**
 //!
 //! | reward | 1 if | needs |
 //! |---|---|---|
-//! | [`AccuracyReward`] | the answer equals the reference, as a number or by its characters | the reference |
-//! | [`MathReward`] | the answer equals the reference as mathematics | the reference |
-//! | [`CountdownReward`] | the expression uses the numbers once each and is worth the target | `numbers`, `target` |
-//! | [`TaskReward`] | the answer to a [reasoning task](crate::prompt::tasks) is right, less if a part is | depends on the task |
-//! | [`ModelReward`] | (any number, by a reward model) | a [`ValueModel`](crate::policy::ValueModel) |
-//! | [`JudgeReward`](judge::JudgeReward) | (0 to 1, by a language model as a judge) | a [`Judge`](judge::Judge) |
-//! | [`CodeReward`](code::CodeReward) | 1 if the program passes its tests, or their share (feature `code`) | the tests |
-//! | [`FnReward`] | (any number, by a closure) | - |
+//! | [`AccuracyReward`] | the answer equals the reference, as a number or as text | the reference |
+//! | [`MathReward`] | the answer is mathematically equal to the reference | the reference |
+//! | [`CountdownReward`] | the expression uses each number once and equals the target | `numbers`, `target` |
+//! | [`TaskReward`] | the answer to a [reasoning task](crate::prompt::tasks) is right, with partial credit | depends on the task |
+//! | [`ModelReward`] | (any number, from a reward model) | a [`ValueModel`](crate::policy::ValueModel) |
+//! | [`JudgeReward`](judge::JudgeReward) | (0 to 1, graded by a language model) | a [`Judge`](judge::Judge) |
+//! | [`PairwiseReward`](judge::PairwiseReward) | (0 to 1, compared with the group by a language model) | a [`Judge`](judge::Judge) |
+//! | [`CodeReward`](code::CodeReward) | the program passes its tests, or the share that it passes (feature `code`) | the tests |
+//! | [`FnReward`] | (any number, from a closure) | - |
 //!
 //! **Format and style**
 //!
 //! | reward | | from |
 //! |---|---|---|
-//! | [`FormatReward`] | 1 for thinking, then an answer, and nothing else | DeepSeek-R1, read strictly |
+//! | [`FormatReward`] | 1 for thinking, then an answer, and nothing else | DeepSeek-R1, strict |
 //! | [`LineFormatReward`] | 1 for thinking and answer with their tags on lines of their own | open-r1 |
 //! | [`ThinkFormatReward`] | 1 for thinking at the start | TRL |
-//! | [`CodeFormatReward`] | 1 for an answer with a block of code | open-r1 |
+//! | [`CodeFormatReward`] | 1 for an answer with a code block | open-r1 |
 //! | [`TagCountReward`] | 1/4 for each tag | open-r1 |
-//! | [`ReasoningStepsReward`] | 1/3 for each mark of a step, up to 1 | open-r1 |
-//! | [`LanguageReward`] | share of the words that are in the language | DeepSeek-R1 |
+//! | [`ReasoningStepsReward`] | 1/3 for each step marker, up to 1 | open-r1 |
+//! | [`LanguageReward`] | share of the words in the language | DeepSeek-R1 |
 //! | [`RepetitionReward`] | down to -1 for repeated n-grams | Yeo et al., open-r1, TRL |
 //!
 //! **Length**
@@ -36,8 +39,8 @@
 //! | reward | | from |
 //! |---|---|---|
 //! | [`SoftOverlongReward`] | falls from 0 to -1 before the limit | DAPO, verl |
-//! | [`CosineLengthReward`] | right and short is best, wrong and short is worst | Yeo et al., TRL, open-r1 |
-//! | [`KimiLengthReward`] | shorter than the others of the group | Kimi k1.5 |
+//! | [`CosineLengthReward`] | short right answers score highest, short wrong answers lowest | Yeo et al., TRL, open-r1 |
+//! | [`KimiLengthReward`] | higher for answers shorter than the others of the group | Kimi k1.5 |
 //!
 //! ```
 //! use rlvr::reward::{AccuracyReward, FormatReward, RewardInput, RewardSet};
@@ -58,15 +61,16 @@
 //! # Ok::<(), rlvr::Error>(())
 //! ```
 //!
-//! Text is matched as it is, case and all. But for [`ModelReward`] and [`judge`] everything here is host code on text: no tensor, no
-//! model, no tokenizer.
+//! Text is matched exactly, including case. Except for [`ModelReward`] and [`judge`], all rewards
+//! work on text on the host: they need no tensor, model or tokenizer.
 //!
 //! # Combining rewards
 //!
-//! Scores are added by weight. [`RewardOptions`] set for each reward under which condition it is run ([`Gate`]), what counts
-//! where it gave no number ([`Missing`]), how long it may take and how many calls run at once; the set can gate and clamp the
-//! total. DeepSeek-R1-Zero adds accuracy and format with equal weight; with a gate, a right answer counts only if the
-//! format is right:
+//! The total is the weighted sum of the scores. For each reward, [`RewardOptions`] set the
+//! condition under which it runs ([`Gate`]), what replaces a missing score ([`Missing`]), its time
+//! limit and the number of concurrent calls. The set can also gate and clamp the total.
+//! DeepSeek-R1-Zero adds accuracy and format with equal weight; with a gate, a right answer counts
+//! only if the format is right:
 //!
 //! ```
 //! use rlvr::reward::*;
@@ -82,11 +86,13 @@
 //! # Ok::<(), rlvr::Error>(())
 //! ```
 //!
-//! Rewards that read the text of a completion, [`Extractor`] and [`Tags`] among them, need the feature `math`.
+//! Rewards that read the text of a completion, as well as [`Extractor`] and [`Tags`], require the
+//! feature `math`.
 //!
 //! # Custom rewards
 //!
-//! [`FnReward`] makes a reward of a closure; a type of its own implements [`Reward`], whose documentation covers slow rewards.
+//! [`FnReward`] turns a closure into a reward. A custom type implements [`Reward`]; its
+//! documentation also covers slow rewards.
 
 #[cfg(feature = "math")]
 mod accuracy;
@@ -139,7 +145,7 @@ pub use tasks::TaskReward;
 pub use token::TokenReward;
 pub(crate) use token::score_tokens;
 
-/// Equality of mathematical answers: the crate [`rlvr_math`].
+/// The comparison of mathematical answers, from the crate [`rlvr_math`].
 #[cfg(feature = "math")]
 pub mod math {
     pub use rlvr_math::{Comparison, MathConfig, MathVerifier, Verdict};

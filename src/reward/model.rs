@@ -10,19 +10,19 @@ use crate::prompt::Tokenizer;
 use crate::types::FinishReason;
 use crate::{Error, Result, host};
 
-/// How many completions one forward pass reads.
+/// The default number of completions per forward pass.
 const BATCH: usize = 16;
 
-/// What the model reads for a completion.
+/// The input of the reward model for a completion.
 enum Form {
     /// A text.
     Text(Box<dyn Fn(&RewardInput) -> String + Send + Sync>),
-    /// The prompt as a turn, and the completion as the reply to it.
+    /// The prompt as a user turn and the completion as the reply.
     Conversation,
 }
 
-/// The tokens that a reward model reads: those of one text, or of a turn and the reply to it; and the stop token if the completion
-/// has one.
+/// Returns the tokens that a reward model reads: those of one text, or of a turn and the reply to
+/// it, and a stop token if the completion stopped.
 pub(crate) fn tokens_to_score(
     tokenizer: &dyn Tokenizer,
     conversation: bool,
@@ -44,19 +44,21 @@ pub(crate) fn tokens_to_score(
     Ok(tokens)
 }
 
-/// The score of a reward model: its value after the last token of prompt and completion.
+/// Scores completions with a reward model: the value after the last token of prompt and completion.
 ///
 /// ```text
 /// reward = V(x_1 .. x_T),   x = tokens of prompt + completion, and the stop token if the completion stopped
 /// ```
 ///
-/// The model is any [`ValueModel`], such as a [`ValueHead`](crate::policy::ValueHead) that was trained on preferences
-/// ([`train_reward_model`](crate::train::train_reward_model)), with its own tokenizer, which need not be the policy's. Completions are
-/// read in batches of 16, padded to the longest; the score of a completion does not depend on the others beyond float rounding. No
-/// gradient is recorded, and one forward pass runs at a time.
+/// The model is any [`ValueModel`], such as a [`ValueHead`](crate::policy::ValueHead) that was
+/// trained on preferences ([`train_reward_model`](crate::train::train_reward_model)). It has its
+/// own tokenizer, which may differ from the policy's. Completions are evaluated in batches of 16,
+/// padded to the longest; the score of a completion does not depend on the others beyond float
+/// rounding. Scores are detached, and one forward pass runs at a time.
 ///
-/// A reward model is unreliable on texts unlike its training data, and a policy that is trained on it learns to exploit that.
-/// Compare it with a verifiable reward, give it a small weight, or put it behind a gate.
+/// A reward model is unreliable on text unlike its training data, and a policy that is trained on
+/// it learns to exploit that. Compare it with a verifiable reward, give it a small weight, or put
+/// it behind a gate.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -85,9 +87,10 @@ pub(crate) fn tokens_to_score(
 /// ```
 ///
 /// # Errors
-/// Scoring fails if the tokenizer cannot encode the text, if there is nothing to read, or if it is longer than
-/// [`with_max_tokens`](Self::with_max_tokens); each on its own rollout. A forward pass that fails, fails for its whole batch.
-/// Use a tokenizer that encodes every text: otherwise the policy can write completions that are excluded from training.
+/// [`score`](Reward::score) returns an error if the tokenizer cannot encode the text, or if the
+/// text is empty or longer than [`with_max_tokens`](Self::with_max_tokens); this affects only that
+/// rollout. A failed forward pass fails its whole batch. Use a tokenizer that encodes every text:
+/// otherwise the policy can write completions that are excluded from training.
 pub struct ModelReward<V: ValueModel> {
     name: String,
     model: Mutex<V>,
@@ -98,7 +101,7 @@ pub struct ModelReward<V: ValueModel> {
 }
 
 impl<V: ValueModel> ModelReward<V> {
-    /// The reward called `model`, which reads the prompt and the completion as they are.
+    /// Creates the reward `model`. The model reads the prompt followed by the completion.
     pub fn new(model: V, tokenizer: Arc<dyn Tokenizer>) -> Self {
         Self {
             name: "model".into(),
@@ -114,7 +117,7 @@ impl<V: ValueModel> ModelReward<V> {
 
     with_name!();
 
-    /// The same reward with another text for the model to read, such as the completion alone.
+    /// Sets the text that the model reads, such as the completion alone.
     #[must_use]
     pub fn with_template(
         mut self,
@@ -124,22 +127,23 @@ impl<V: ValueModel> ModelReward<V> {
         self
     }
 
-    /// The same reward for a model that was trained on conversations: it reads the prompt as a turn of the user
-    /// ([`Tokenizer::encode_prompt`]) and the completion as the reply to it.
+    /// Formats the input as a conversation, for a model that was trained on conversations: the
+    /// prompt as a turn of the user ([`Tokenizer::encode_prompt`]) and the completion as the reply.
     #[must_use]
     pub fn with_conversation(mut self) -> Self {
         self.form = Form::Conversation;
         self
     }
 
-    /// How many completions one forward pass reads, at least 1. Default 16.
+    /// Sets the number of completions per forward pass, at least 1. Default: 16.
     #[must_use]
     pub fn with_batch(mut self, completions: usize) -> Self {
         self.batch = completions;
         self
     }
 
-    /// The most tokens that the model reads, prompt and completion together, at least 1. Default: what the model accepts.
+    /// Sets the maximum number of tokens of prompt and completion together, at least 1. Longer
+    /// texts are an error. Default: no limit.
     #[must_use]
     pub fn with_max_tokens(mut self, tokens: usize) -> Self {
         self.max_tokens = Some(tokens);
@@ -166,9 +170,9 @@ impl<V: ValueModel> ModelReward<V> {
         }
     }
 
-    /// The value after the last token of each row.
+    /// Returns the value after the last token of each row.
     fn values(&self, rows: &[Vec<u32>]) -> Result<Vec<f64>> {
-        // A panic inside of a forward leaves the parameters as they were.
+        // A panic in a forward pass leaves the parameters unchanged.
         let model = self.model.lock().unwrap_or_else(PoisonError::into_inner);
         let batch = TokenBatch::from_rows(rows, &model.device())?;
         let lengths = batch.lengths.clone();
@@ -196,7 +200,7 @@ impl<V: ValueModel + 'static> Reward for ModelReward<V> {
 
     fn score_batch(&self, inputs: &[&RewardInput]) -> Vec<Result<Option<f64>, RewardError>> {
         let mut tokens: Vec<_> = inputs.iter().map(|input| self.tokens(input)).collect();
-        // What cannot be read is not read, and does not keep the others from it.
+        // Completions that cannot be encoded are left out of the batch.
         let mut rows = Vec::with_capacity(tokens.len());
         rows.extend(tokens.iter_mut().flatten().map(std::mem::take));
         let values = match rows.is_empty() {

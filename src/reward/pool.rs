@@ -1,4 +1,5 @@
-//! Runs untrusted jobs on threads: in parallel, each under a time limit, isolated from each other's failures.
+//! Runs untrusted jobs on threads: in parallel, each under a time limit, with failures isolated
+//! from each other.
 
 use std::any::Any;
 use std::io;
@@ -11,15 +12,15 @@ use std::time::{Duration, Instant};
 
 use crate::types::RewardOutcome;
 
-/// What a batch does for each of its indices: it scores the completions of one job and gives one outcome for each.
+/// Runs the job with the given index and returns one outcome for each of its completions.
 pub(crate) type Job = Arc<dyn Fn(usize) -> Vec<RewardOutcome> + Send + Sync>;
 
 /// The jobs of a batch and the workers that run them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Plan {
-    /// How long each job may run; one for each job.
+    /// The time limit of each job.
     pub(crate) limits: Vec<Duration>,
-    /// Every job, in one lane each.
+    /// The lanes. Every job is in one of them.
     pub(crate) lanes: Vec<Lane>,
 }
 
@@ -28,16 +29,16 @@ pub(crate) struct Plan {
 pub(crate) struct Lane {
     /// The jobs, in the order in which they are started.
     pub(crate) jobs: Vec<usize>,
-    /// The most of them that run at once.
+    /// The maximum number of them that run at once.
     pub(crate) threads: usize,
 }
 
 /// The result of one job.
 #[derive(Clone, Debug)]
 pub(crate) struct Done {
-    /// One outcome for each completion of the job, or a single failure of all of them.
+    /// One outcome for each completion of the job, or one failure for all of them.
     pub(crate) outcomes: Vec<RewardOutcome>,
-    /// How long it ran; the limit if it passed it.
+    /// The running time in seconds, at most the time limit.
     pub(crate) seconds: f64,
 }
 
@@ -58,12 +59,13 @@ impl Done {
     }
 }
 
-/// Runs the jobs of batches. Threads live for one batch: there is nothing to shut down, and batches do not wait for each other.
+/// Runs batches of jobs. Threads live for one batch, so there is nothing to shut down and batches
+/// do not wait for each other.
 #[derive(Clone, Debug)]
 pub(crate) struct Pool {
-    /// The number of abandoned threads from which on no new job is started.
+    /// The number of abandoned threads at which no new job is started.
     most_abandoned: usize,
-    /// Threads whose job passed its limit and has not returned, of all batches.
+    /// The number of threads, over all batches, whose job exceeded its limit and has not returned.
     abandoned: Arc<AtomicUsize>,
 }
 
@@ -79,9 +81,11 @@ impl Pool {
         self.abandoned.load(Ordering::Relaxed)
     }
 
-    /// The results of `job(0)`, `job(1)` and so on, in this order; the plan has as many limits as there are jobs.
+    /// Runs `job(0)`, `job(1)` and so on, and returns their results in this order. The plan has one
+    /// limit for each job.
     ///
-    /// The calling thread supervises: it sleeps until a worker has found no more jobs, or until a job is overdue.
+    /// The calling thread supervises: it sleeps until a worker runs out of jobs or a job is
+    /// overdue.
     pub(crate) fn run(&self, plan: Plan, job: Job) -> Vec<Done> {
         let jobs = plan.limits.len();
         let batch = Arc::new(Batch {
@@ -92,43 +96,45 @@ impl Pool {
             job,
         });
         let (exit, exits) = mpsc::channel();
-        let mut crew = Crew {
-            seats: Vec::new(),
-            working: 0,
+        let mut supervisor = Supervisor {
+            workers: Vec::new(),
+            active: 0,
             exit,
             done: (0..jobs).map(|_| None).collect(),
-            trouble: None,
+            start_failure: None,
         };
-        // Cheap jobs may be done before the last worker has started, and then it need not.
+        // If cheap jobs finish early, the remaining workers are not started.
         for (index, queue) in batch.lanes.iter().enumerate() {
-            let mut hired = 0;
-            while hired < queue.lane.threads && crew.hire(&batch, index) {
-                hired += 1;
+            let mut started = 0;
+            while started < queue.lane.threads && supervisor.start_worker(&batch, index) {
+                started += 1;
             }
         }
-        while crew.working > 0 {
-            match exits.recv_timeout(crew.patience(&batch)) {
-                Ok(seat) => crew.collect(seat),
-                Err(_) => crew.relieve(&batch),
+        while supervisor.active > 0 {
+            match exits.recv_timeout(supervisor.timeout(&batch)) {
+                Ok(worker) => supervisor.collect(worker),
+                Err(_) => supervisor.replace_overdue(&batch),
             }
         }
         // No worker is left for the remaining jobs.
         for queue in &batch.lanes {
             while let Some(job) = queue.claim() {
-                let trouble = crew.trouble.clone();
-                crew.done[job] = Some(Done::not_run(trouble.unwrap_or_else(|| batch.refusal())));
+                let start_failure = supervisor.start_failure.clone();
+                supervisor.done[job] = Some(Done::not_run(
+                    start_failure.unwrap_or_else(|| batch.too_many_abandoned()),
+                ));
             }
         }
-        let lost = || Done::not_run(RewardOutcome::Failed("the result was lost".into()));
-        let done = crew.done.into_iter();
-        done.map(|found| found.unwrap_or_else(lost)).collect()
+        let missing = || Done::not_run(RewardOutcome::Failed("the result was lost".into()));
+        let done = supervisor.done.into_iter();
+        done.map(|found| found.unwrap_or_else(missing)).collect()
     }
 }
 
-/// A lane and how far it has got.
+/// A lane and its progress.
 struct Queue {
     lane: Lane,
-    /// The place of the first job that is not claimed.
+    /// The position of the first job that is not claimed.
     next: AtomicUsize,
 }
 
@@ -151,7 +157,8 @@ impl Queue {
     }
 }
 
-/// What the workers of one call share. It outlives the call as long as an abandoned worker holds on to it.
+/// The state that the workers of one call share. It outlives the call as long as an abandoned
+/// worker holds it.
 struct Batch {
     pool: Pool,
     limits: Vec<Duration>,
@@ -166,26 +173,27 @@ impl Batch {
         self.pool.abandoned() >= self.pool.most_abandoned
     }
 
-    fn refusal(&self) -> RewardOutcome {
+    fn too_many_abandoned(&self) -> RewardOutcome {
         RewardOutcome::Failed(format!(
             "not run: {} threads still busy with rewards that passed their time limit",
             self.pool.abandoned()
         ))
     }
 
-    /// The loop of one worker: claim, run, hand in, until there are no more jobs or it has been abandoned.
-    fn work(&self, seat: &Seat) -> Exit {
+    /// The loop of one worker: it claims and runs jobs until there are none left or it is
+    /// abandoned.
+    fn work(&self, worker: &Worker) -> Exit {
         let mut result = None;
         loop {
             let (job, start) = {
-                let mut state = seat.lock();
+                let mut state = worker.lock();
                 if state.abandoned {
                     // The job has been recorded as overdue: its late result is dropped here.
                     self.pool.abandoned.fetch_sub(1, Ordering::Relaxed);
                     return Exit::Abandoned;
                 }
                 state.results.extend(result.take());
-                let claimed = self.lanes[seat.lane].claim();
+                let claimed = self.lanes[worker.lane].claim();
                 state.running = claimed.map(|job| (job, Instant::now()));
                 match state.running {
                     Some(running) => running,
@@ -193,11 +201,11 @@ impl Batch {
                 }
             };
             let done = if self.is_full() {
-                Done::not_run(self.refusal())
+                Done::not_run(self.too_many_abandoned())
             } else {
                 let outcomes = guarded(|| (self.job)(job)).unwrap_or_else(|panic| vec![panic]);
                 let (taken, limit) = (start.elapsed(), self.limits[job]);
-                // Whether the supervisor looked in time must not decide what is recorded.
+                // The record must not depend on whether the supervisor noticed in time.
                 if taken < limit {
                     let seconds = taken.as_secs_f64();
                     Done { outcomes, seconds }
@@ -216,23 +224,23 @@ enum Exit {
     Abandoned,
 }
 
-/// What a worker and the supervisor share.
-struct Seat {
-    /// Which lane's jobs are run here.
+/// The state that a worker and the supervisor share.
+struct Worker {
+    /// The lane whose jobs the worker runs.
     lane: usize,
-    state: Mutex<SeatState>,
+    state: Mutex<WorkerState>,
 }
 
-struct SeatState {
-    /// The job and when it started.
+struct WorkerState {
+    /// The job and its start.
     running: Option<(usize, Instant)>,
     results: Vec<(usize, Done)>,
     abandoned: bool,
 }
 
-impl Seat {
+impl Worker {
     fn new(lane: usize) -> Self {
-        let state = Mutex::new(SeatState {
+        let state = Mutex::new(WorkerState {
             running: None,
             results: Vec::new(),
             abandoned: false,
@@ -240,70 +248,72 @@ impl Seat {
         Self { lane, state }
     }
 
-    fn lock(&self) -> MutexGuard<'_, SeatState> {
-        // No job runs under the lock, and whatever a panic left behind is whole.
+    fn lock(&self) -> MutexGuard<'_, WorkerState> {
+        // No job runs under the lock, so a panic cannot leave the state inconsistent.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The supervisor's view of a batch.
-struct Crew {
-    /// By worker; empty where the worker has left or was abandoned.
-    seats: Vec<Option<Arc<Seat>>>,
-    working: usize,
-    /// Receives the seat of a worker that found no more jobs.
+/// The supervisor of a batch.
+struct Supervisor {
+    /// One entry for each worker; `None` if it has left or was abandoned.
+    workers: Vec<Option<Arc<Worker>>>,
+    active: usize,
+    /// Sends the index of a worker that found no more jobs.
     exit: Sender<usize>,
     done: Vec<Option<Done>>,
-    /// Why no thread could be started.
-    trouble: Option<RewardOutcome>,
+    /// The failure to start a thread, if there was one.
+    start_failure: Option<RewardOutcome>,
 }
 
-impl Crew {
-    /// Starts one more worker for a lane if there is something to do for it.
-    fn hire(&mut self, batch: &Arc<Batch>, lane: usize) -> bool {
+impl Supervisor {
+    /// Starts another worker for a lane that has jobs left. Returns whether one was started.
+    fn start_worker(&mut self, batch: &Arc<Batch>, lane: usize) -> bool {
         if !batch.lanes[lane].has_jobs() || batch.is_full() {
             return false;
         }
-        let seat = Arc::new(Seat::new(lane));
-        match start(batch, &seat, self.seats.len(), &self.exit) {
+        let worker = Arc::new(Worker::new(lane));
+        match start(batch, &worker, self.workers.len(), &self.exit) {
             Ok(()) => {
-                self.seats.push(Some(seat));
-                self.working += 1;
+                self.workers.push(Some(worker));
+                self.active += 1;
                 true
             }
             Err(error) => {
                 let message = format!("not run: no thread could be started: {error}");
-                self.trouble = Some(RewardOutcome::Failed(message));
+                self.start_failure = Some(RewardOutcome::Failed(message));
                 false
             }
         }
     }
 
-    /// How long no job can become overdue; a job that starts later than now has its whole limit, which is no shorter than
-    /// the shortest.
-    fn patience(&self, batch: &Batch) -> Duration {
-        let left = self.seats.iter().flatten().filter_map(|seat| {
-            let (job, start) = seat.lock().running?;
+    /// The time in which no job can become overdue. A job that starts later has its whole limit,
+    /// which is at least the shortest one.
+    fn timeout(&self, batch: &Batch) -> Duration {
+        let left = self.workers.iter().flatten().filter_map(|worker| {
+            let (job, start) = worker.lock().running?;
             Some(batch.limits[job].saturating_sub(start.elapsed()))
         });
         left.fold(batch.shortest, Duration::min)
     }
 
-    /// Takes the results of a worker that has left.
-    fn collect(&mut self, seat: usize) {
-        // It is empty if the worker was abandoned, and abandoned workers leave silently.
-        if let Some(seat) = self.seats[seat].take() {
-            self.working -= 1;
-            self.keep(std::mem::take(&mut seat.lock().results));
+    /// Collects the results of a worker that has left.
+    fn collect(&mut self, worker: usize) {
+        // The entry is `None` if the worker was abandoned; abandoned workers send no message.
+        if let Some(worker) = self.workers[worker].take() {
+            self.active -= 1;
+            self.keep(std::mem::take(&mut worker.lock().results));
         }
     }
 
-    /// Abandons the workers whose job is overdue and starts new ones in their place.
-    fn relieve(&mut self, batch: &Arc<Batch>) {
-        for i in 0..self.seats.len() {
-            let Some(seat) = &self.seats[i] else { continue };
-            let lane = seat.lane;
-            let mut state = seat.lock();
+    /// Abandons the workers whose job is overdue, and starts new ones in their place.
+    fn replace_overdue(&mut self, batch: &Arc<Batch>) {
+        for i in 0..self.workers.len() {
+            let Some(worker) = &self.workers[i] else {
+                continue;
+            };
+            let lane = worker.lane;
+            let mut state = worker.lock();
             let Some((job, start)) = state.running else {
                 continue;
             };
@@ -311,15 +321,15 @@ impl Crew {
                 continue;
             }
             state.abandoned = true;
-            // Under the lock: the worker takes itself off the count only after it has seen the mark.
+            // Under the lock: the worker decrements the count only after it has seen the flag.
             batch.pool.abandoned.fetch_add(1, Ordering::Relaxed);
             let results = std::mem::take(&mut state.results);
             drop(state);
-            self.seats[i] = None;
-            self.working -= 1;
+            self.workers[i] = None;
+            self.active -= 1;
             self.keep(results);
             self.done[job] = Some(Done::overdue(batch.limits[job]));
-            self.hire(batch, lane);
+            self.start_worker(batch, lane);
         }
     }
 
@@ -332,26 +342,28 @@ impl Crew {
 
 fn start(
     batch: &Arc<Batch>,
-    seat: &Arc<Seat>,
+    worker: &Arc<Worker>,
     index: usize,
     exit: &Sender<usize>,
 ) -> io::Result<()> {
-    let (batch, seat, exit) = (Arc::clone(batch), Arc::clone(seat), exit.clone());
-    let worker = move || {
-        if batch.work(&seat) == Exit::Done {
-            // Freed before the supervisor hears of it: when the call returns, only abandoned workers hold its inputs.
+    let (batch, worker, exit) = (Arc::clone(batch), Arc::clone(worker), exit.clone());
+    let body = move || {
+        if batch.work(&worker) == Exit::Done {
+            // Dropped before the supervisor is notified: when the call returns, only abandoned
+            // workers hold its inputs.
             drop(batch);
-            // The supervisor waits for this; it cannot have gone.
+            // The supervisor waits for this message, so the receiver exists.
             let _ = exit.send(index);
         }
     };
     let builder = thread::Builder::new().name("rlvr-reward".into());
-    builder.spawn(worker).map(drop)
+    builder.spawn(body).map(drop)
 }
 
 /// Runs `job` and turns a panic into its message.
 pub(super) fn guarded<T>(job: impl FnOnce() -> T) -> Result<T, RewardOutcome> {
-    // What a panic leaves half done is the reward's own state; the trait asks it to have none.
+    // A panic can leave only the reward's own state inconsistent, and the trait requires rewards
+    // without state.
     catch_unwind(AssertUnwindSafe(job)).map_err(|payload| RewardOutcome::Panicked(message(payload)))
 }
 
@@ -363,7 +375,7 @@ fn message(payload: Box<dyn Any + Send>) -> String {
     match payload.downcast::<&'static str>() {
         Ok(text) => text.to_string(),
         Err(payload) => {
-            // A custom type, whose destructor could panic again: it is leaked.
+            // The destructor of a custom payload could panic again, so it is leaked.
             std::mem::forget(payload);
             "a panic without a text message".into()
         }

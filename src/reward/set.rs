@@ -1,4 +1,4 @@
-//! Several rewards over a batch of completions, and their weighted total.
+//! Sets of rewards that score a batch of completions and give each a weighted total.
 
 mod builder;
 mod entry;
@@ -23,14 +23,16 @@ use crate::types::{EpisodeEnd, RewardRecord, Rollout, RolloutBuffer};
 
 /// The default of [`RewardSetBuilder::time_limit`].
 const TIME_LIMIT: Duration = Duration::from_secs(5);
-/// The most abandoned threads with which a new job is still started: enough for a bad batch, few for an operating system.
+/// The maximum number of abandoned threads with which a new job is still started: enough for a bad
+/// batch, and few for an operating system.
 const MAX_ABANDONED: usize = 64;
 
-/// Weighted rewards that are run together.
+/// Weighted rewards that run together.
 ///
-/// [`score`](Self::score) runs every reward on every input. Each of these pairs is one job on a worker thread, and its result
-/// becomes one [`RewardOutcome`](crate::rollout::RewardOutcome): a number, an abstention, an error, a panic, or a time-out. No
-/// reward can end the run, delay the others by more than the time limit, or have its failure counted as a 0.
+/// [`score`](Self::score) runs every reward on every input. Each pair is one job on a worker
+/// thread, and its result becomes one [`RewardOutcome`](crate::rollout::RewardOutcome): a number,
+/// an abstention, an error, a panic, or a time-out. No reward can end the run, delay the others by
+/// more than the time limit, or have its failure counted as a 0.
 ///
 /// ```
 /// use rlvr::reward::{AccuracyReward, FnReward, RewardInput, RewardSet};
@@ -64,76 +66,84 @@ const MAX_ABANDONED: usize = 64;
 ///
 /// # The total
 ///
-/// The sum of weight times score over the rewards that gave a number. [`RewardOptions`] say for each reward what counts where it
-/// gave none. By default
+/// The total is the sum of weight times score over the rewards that gave a number. For each reward,
+/// [`RewardOptions`] set what replaces a missing number. By default
 /// - a reward that abstains is left out ([`Missing::LeaveOut`]), as a NaN is in TRL's `nansum`,
-/// - a rollout on which any reward fails, panics or times out has no total ([`Missing::DropRollout`]): the sum without it would
-///   compare this rollout with others on another scale, so the rollout is excluded from training.
+/// - a rollout on which any reward fails, panics or times out has no total
+///   ([`Missing::DropRollout`]) and is excluded from training: a sum without that reward would be
+///   on another scale than those of the other rollouts.
 ///
-/// The order is: a reward behind a closed [`Gate`] counts as the gate says; where the gate of the total is closed, the total
-/// is the value of that gate, and otherwise the sum; the clamp is last. There is no total either if no reward gave a number, or
-/// if the sum is too large for an `f64`.
+/// The order is as follows. A reward behind a closed [`Gate`] counts as the value of the gate. If
+/// the gate of the total is closed, the total is the value of that gate, and otherwise the sum.
+/// Clamping comes last. There is also no total if no reward gave a number, or if the sum is not
+/// finite.
 ///
-/// A weight of 0 records a reward without adding it to the total. It still counts as above when it fails.
+/// A reward with weight 0 is recorded but adds nothing to the total. Its failures count as above.
 ///
-/// # The order of work
+/// # Order of execution
 ///
-/// A reward runs at once, unless it has a gate or is a [`GroupReward`](super::GroupReward) that reads scores: then it runs after
-/// the rewards that it depends on. Rewards share the set's threads; one with a
-/// [`concurrency`](RewardOptions::with_concurrency) has workers of its own, so that a slow service and quick arithmetic do not
-/// wait for each other. Results are in the order of the inputs whatever ran first.
+/// A reward runs immediately unless it has a gate or is a [`GroupReward`](super::GroupReward) that
+/// reads scores; then it runs after the rewards that it depends on. Rewards share the threads of
+/// the set. A reward with a [`concurrency`](RewardOptions::with_concurrency) has its own workers,
+/// so that slow services and quick arithmetic do not wait for each other. Results are in the order
+/// of the inputs.
 ///
-/// # The time limit
+/// # Time limits
 ///
-/// It is wall-clock time of one call, counted from the moment it starts to run. A call that passes it is recorded as
-/// [`TimedOut`](crate::rollout::RewardOutcome::TimedOut), and what it returns later is dropped. Safe Rust cannot kill its
-/// thread: the thread is *abandoned*, a fresh one takes its place, and it ends when the job returns, if ever. Up to 64 such
-/// threads are allowed (a few more if jobs that already run pass the limit as well). With more, jobs are not started but
-/// recorded as [`Failed`](crate::rollout::RewardOutcome::Failed), until some of the threads have ended.
+/// A time limit is the wall-clock time of one call, from the moment it starts to run. A call that
+/// exceeds it is recorded as [`TimedOut`](crate::rollout::RewardOutcome::TimedOut), and its late
+/// result is dropped. Safe Rust cannot kill its thread: the thread is *abandoned*, a new one takes
+/// its place, and it ends when the job returns, if ever. At most 64 abandoned threads are allowed
+/// (slightly more if jobs that already run exceed the limit as well). Beyond that, jobs are not
+/// started but recorded as [`Failed`](crate::rollout::RewardOutcome::Failed) until some of the
+/// threads have ended.
 ///
-/// A time-out therefore costs memory, and a core if the job spins, and near the limit it depends on the machine's load. Rewards
-/// that bound their own work, see [`Reward`](super::Reward), never reach it. The set does not protect against a reward that
-/// overflows its stack, exhausts the memory or exits the process, nor against panics in a program built with
-/// `panic = "abort"`.
+/// A time-out therefore costs memory, and a core if the job spins; near the limit it depends on the
+/// load of the machine. Rewards that bound their own work, as [`Reward`](super::Reward) requires,
+/// never reach it. The set does not protect against a reward that overflows its stack, exhausts the
+/// memory or exits the process, nor against panics in a program built with `panic = "abort"`.
 #[doc(alias("reward_funcs", "reward_weights", "reward_manager"))]
 #[derive(Clone)]
 pub struct RewardSet {
     rewards: Arc<[Entry]>,
-    /// The weight of each.
+    /// The weight of each reward.
     weights: Arc<[f64]>,
-    /// Whether each runs: all of them, unless a schedule leaves one out.
+    /// Whether each reward runs: `true` unless a schedule leaves it out.
     runs: Arc<[bool]>,
     total: Arc<Total>,
     pool: Pool,
-    /// The workers of the rewards that have none of their own.
+    /// The number of workers that rewards without a concurrency share.
     threads: usize,
 }
 
 impl RewardSet {
-    /// A set to be filled: at least one [`add`](RewardSetBuilder::add), then [`build`](RewardSetBuilder::build).
+    /// Returns an empty builder, to which at least one reward must be
+    /// [added](RewardSetBuilder::add).
     pub fn builder() -> RewardSetBuilder {
         RewardSetBuilder::new()
     }
 
-    /// Scores every input with every reward. The result is the rollout of each input, in order, with its records in
-    /// [`rewards`](Rollout::rewards) and its total in [`reward`](Rollout::reward).
+    /// Scores every input with every reward. Returns the rollout of each input, in order, with its
+    /// records in [`rewards`](Rollout::rewards) and its total in [`reward`](Rollout::reward).
     ///
-    /// The inputs are one group: completions of one problem, which matters to a [`GroupReward`](super::GroupReward) only.
-    /// [`score_rollouts`](Self::score_rollouts) scores several groups.
+    /// The inputs are one group, that is completions of one problem; this matters only to a
+    /// [`GroupReward`](super::GroupReward). [`score_rollouts`](Self::score_rollouts) scores several
+    /// groups.
     ///
-    /// For pure rewards that stay within the time limit the result does not depend on the threads or their timing. The call
-    /// blocks until every job has an outcome: with `n` hanging jobs on `t` threads about `n / t` time limits. It may be called
-    /// from several threads at once; each call has its own workers, and all share the count of abandoned ones.
+    /// For pure rewards that stay within the time limit, the result does not depend on the number
+    /// of threads or their timing. The call blocks until every job has an outcome: with `n` hanging
+    /// jobs on `t` threads, about `n / t` time limits. It may be called from several threads at
+    /// once; each call has its own workers, and all calls share the count of abandoned threads.
     ///
-    /// Failures are logged as one `tracing` warning for each reward that had any. The default panic hook, which writes
-    /// to the standard error, is not changed.
+    /// Failures are logged as one `tracing` warning per reward. The default panic hook, which
+    /// writes to standard error, is not changed.
     pub fn score(&self, inputs: Vec<RewardInput>) -> Vec<Rollout> {
         let size = inputs.len();
         self.run(Batch::new(inputs, &[size]))
     }
 
-    /// Scores every rollout of a buffer and writes records and total into it. A rollout whose environment failed has no total, whatever its
-    /// rewards say.
+    /// Scores every rollout of a buffer and writes the records and the total into it. A rollout
+    /// whose environment failed has no total, regardless of its rewards.
     pub fn score_rollouts(&self, rollouts: &mut RolloutBuffer) {
         let mut inputs = Vec::with_capacity(rollouts.len());
         let mut sizes = Vec::with_capacity(rollouts.groups.len());
@@ -149,7 +159,7 @@ impl RewardSet {
         let mut scored = self.run(Batch::new(inputs, &sizes)).into_iter();
         for (group, size) in rollouts.groups.iter_mut().zip(sizes) {
             group.rollouts = scored.by_ref().take(size).collect();
-            // A reply to a broken environment is worth nothing, and not 0.
+            // After a failure of the environment the score is meaningless, and not 0.
             for rollout in &mut group.rollouts {
                 let end = rollout.episode.as_ref().map(|episode| &episode.end);
                 if let Some(EpisodeEnd::Failed(_)) = end {
@@ -159,18 +169,18 @@ impl RewardSet {
         }
     }
 
-    /// The names of the rewards, in the order in which they were added.
+    /// Returns the names of the rewards, in the order in which they were added.
     pub fn names(&self) -> Vec<&str> {
         self.rewards.iter().map(|entry| &*entry.name).collect()
     }
 
-    /// The weights of the rewards, in the order in which they were added.
+    /// Returns the weights of the rewards, in the order in which they were added.
     pub fn weights(&self) -> Vec<f64> {
         self.weights.to_vec()
     }
 
-    /// The same rewards with the `weights` of some of them changed, by name. One whose weight is given as 0 is not run, and has no
-    /// record, unless a gate or another reward reads its score.
+    /// Returns the set with some of the `weights` changed, by name. A reward whose weight is given
+    /// as 0 does not run and has no record, unless a gate or another reward reads its score.
     pub(crate) fn reweighted(&self, weights: &BTreeMap<String, f64>) -> Self {
         let given = |place: usize| weights.get(&self.rewards[place].name).copied();
         let gate = self.total.gate.map(|gate| gate.reward);
@@ -188,7 +198,8 @@ impl RewardSet {
         }
     }
 
-    /// How many threads are still busy with a job that has passed the time limit, of this set and its clones.
+    /// Returns the number of threads that still run a job past its time limit, over this set and
+    /// its clones.
     pub fn abandoned_threads(&self) -> usize {
         self.pool.abandoned()
     }
@@ -204,7 +215,7 @@ impl RewardSet {
         };
         let records = schedule.run();
         self.report(&records);
-        // Only an abandoned thread can still hold an input, and only then a rollout is copied.
+        // Only an abandoned thread can still hold an input; only then is a rollout copied.
         let inputs = Arc::unwrap_or_clone(batch.inputs).into_iter();
         let scored = inputs.zip(records).map(|(input, rewards)| {
             let mut rollout = Arc::unwrap_or_clone(input.rollout);

@@ -1,8 +1,8 @@
-//! Setters that several rewards have in common.
+//! Setters that several rewards share.
 
 macro_rules! with_name {
     () => {
-        /// The same reward under another name.
+        /// Sets the name under which scores are recorded.
         #[must_use]
         pub fn with_name(mut self, name: impl Into<String>) -> Self {
             self.name = name.into();
@@ -14,7 +14,7 @@ macro_rules! with_name {
 #[cfg(feature = "math")]
 macro_rules! with_tags {
     () => {
-        /// The same reward with other tags around thinking and answer.
+        /// Sets the tags around thinking and answer.
         #[must_use]
         pub fn with_tags(mut self, tags: $crate::reward::Tags) -> Self {
             self.tags = tags;
@@ -26,7 +26,7 @@ macro_rules! with_tags {
 #[cfg(feature = "math")]
 macro_rules! with_extract {
     () => {
-        /// The same reward with the answer taken from elsewhere: by one [`Rule`](crate::reward::Rule), or by an
+        /// Sets where the answer is found: one [`Rule`](crate::reward::Rule), or an
         /// [`Extractor`](crate::reward::Extractor).
         #[must_use]
         pub fn with_extract(mut self, extractor: impl Into<$crate::reward::Extractor>) -> Self {

@@ -1,4 +1,4 @@
-//! A reward for every token, beside the one for the whole completion.
+//! Rewards for single tokens, in addition to the rewards for whole completions.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -7,13 +7,16 @@ use super::pool::guarded;
 use super::{RewardError, RewardInput};
 use crate::types::{RewardOutcome, RewardRecord, RolloutBuffer};
 
-/// A rule that says how good each token of a completion is: a process reward, a penalty at the tokens that earn it.
+/// Scores every token of a completion, for example as a process reward or a penalty at certain
+/// tokens.
 ///
-/// The numbers are added to the completion's total. Estimators of [`advantage`](crate::advantage) that discount over time
-/// use them at their tokens, the others add their sum to the total.
+/// The scores are added to the total of the completion. Estimators of
+/// [`advantage`](crate::advantage) that discount over time use them at their tokens; the others add
+/// their sum to the total.
 ///
-/// The contract is that of [`Reward`](super::Reward) - pure, bounded, linear - except for the time limit: calls are made one
-/// after the other on the caller's thread, and a call that does not return blocks the run.
+/// The contract is that of [`Reward`](super::Reward) (pure, bounded, linear), except for the time
+/// limit: calls are made one after the other on the caller's thread, and a call that does not
+/// return blocks the run.
 ///
 /// ```
 /// use rlvr::reward::{RewardError, RewardInput, TokenReward};
@@ -37,20 +40,24 @@ use crate::types::{RewardOutcome, RewardRecord, RolloutBuffer};
 /// assert_eq!(NoRepeats.score(&input).unwrap(), [0.0, 0.0, -0.1]);
 /// ```
 pub trait TokenReward: Send + Sync + 'static {
-    /// The name under which the sums are recorded; different from the names in the reward set.
+    /// Returns the name under which the sums are recorded. It differs from the names in the reward
+    /// set.
     fn name(&self) -> &str;
 
-    /// One finite number for each token that the policy sampled ([`RewardInput::length`]), in their order.
+    /// Returns one finite number for each token that the policy sampled ([`RewardInput::length`] of
+    /// them), in order.
     ///
     /// # Errors
-    /// If the reward could not do its work.
+    /// Returns an error if the reward cannot do its work.
     fn score(&self, input: &RewardInput) -> Result<Vec<f64>, RewardError>;
 }
 
-/// Gives every rollout that has a total its token rewards, and records their sum under the reward's name.
+/// Writes token rewards into every rollout that has a total, and records their sum under the name
+/// of the reward.
 ///
-/// A reward that fails, panics, or does not give one finite number per token is recorded as such, and its rollout loses its
-/// total: it is excluded from training. For a rollout without a total the reward is not called and counts as abstaining.
+/// If the reward fails, panics, or does not return one finite number per token, that outcome is
+/// recorded and the rollout loses its total, which excludes it from training. For a rollout without
+/// a total the reward is not called and counts as abstaining.
 pub(crate) fn score_tokens(reward: &dyn TokenReward, rollouts: &mut RolloutBuffer) {
     for group in &mut rollouts.groups {
         let unscored = std::mem::take(&mut group.rollouts);
@@ -108,7 +115,7 @@ mod tests {
     use super::*;
     use crate::types::{Problem, Rollout, RolloutGroup};
 
-    /// Fails in another way for each first token.
+    /// Fails in a different way for each first token.
     struct Fragile;
 
     impl TokenReward for Fragile {
@@ -136,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failing_token_reward_costs_its_own_rollout_and_no_other() {
+    fn a_failing_token_reward_affects_only_its_own_rollout() {
         let mut rollouts: Vec<_> = (0..6).map(|first| rollout(first, Some(1.0))).collect();
         rollouts.push(rollout(5, None));
         let mut buffer = RolloutBuffer::new();
@@ -159,7 +166,7 @@ mod tests {
             (all[5].reward, all[5].total_reward()),
             (Some(1.0), Some(1.25))
         );
-        // No total, no token rewards.
+        // Without a total there are no token rewards.
         assert_eq!(outcome(6), &RewardOutcome::Abstained);
         assert!(all[6].token_rewards.is_empty());
         let rows = buffer.token_rewards().unwrap();

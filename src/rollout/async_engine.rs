@@ -1,4 +1,4 @@
-//! Engines that answer while the caller does something else.
+//! Engines that generate in the background.
 
 use std::collections::BTreeMap;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
@@ -9,68 +9,74 @@ use super::generate::{Completion, GenerationConfig, GenerationRequest};
 use crate::Result;
 use crate::policy::PolicyModel;
 
-/// What becomes of requests in flight when new weights are loaded.
+/// The handling of requests in flight when new weights are loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InFlight {
-    /// They go on with the new weights. Each completion says which version sampled which tokens.
+    /// Requests continue with the new weights. Each completion records which version sampled which
+    /// tokens.
     Continue {
-        /// Whether keys and values of the tokens so far are computed again with the new weights. If not, tokens that follow are
-        /// sampled from a mixture of both versions, which no forward pass of either reproduces.
+        /// Whether the keys and values of the tokens so far are recomputed with the new weights. If
+        /// not, later tokens are sampled from a mixture of both versions, which no forward pass of
+        /// either reproduces.
         recompute: bool,
     },
-    /// They are finished with the old weights; loading waits for them.
+    /// Requests finish with the old weights; loading waits for them.
     Finish,
-    /// They begin again with the new weights and the same randomness; the tokens so far are dropped.
+    /// Requests start over with the new weights and the same random draws; the tokens so far are
+    /// dropped.
     Redo,
 }
 
 impl Default for InFlight {
-    /// They go on, with keys and values computed again.
+    /// Requests continue, with recomputed keys and values.
     fn default() -> Self {
         Self::Continue { recompute: true }
     }
 }
 
-/// What an engine gave for one request.
+/// The completions of one request.
 #[derive(Debug)]
 pub struct Answer {
-    /// What [`AsyncEngine::submit`] returned for the request.
+    /// The number that [`AsyncEngine::submit`] returned for the request.
     pub ticket: u64,
-    /// One entry for each sample, in order: the completion, or why there is none after the engine's own retries.
+    /// One entry per sample, in order: the completion, or the error after the engine's own retries.
     pub completions: Vec<Result<Completion>>,
 }
 
-/// Generates completions in the background: an inference server, or a thread of this process.
+/// A generator that works in the background: an inference server or a thread of this process.
 ///
-/// [`generate_with`] waits for all answers.
+/// [`generate_with`] submits requests and waits for all answers.
+/// [`LocalWorker`](super::LocalWorker) is an implementation with an example.
 ///
 /// # Contract
-/// - **Every request is answered once**, with one entry per sample, however the engine fails: a request that can no longer be
-///   answered is answered with errors. Only a [cancelled](Self::cancel) request has no answer.
+/// - **Every request is answered exactly once**, with one entry per sample. If the engine fails,
+///   the entries are errors. Only a [cancelled](Self::cancel) request has no answer.
 /// - A completion satisfies the contract of [`RolloutEngine`](super::RolloutEngine).
-/// - A completion says in [`versions`](Completion::versions) which version sampled which of its tokens.
+/// - [`Completion::versions`] records which version sampled which tokens.
 pub trait AsyncEngine<M: PolicyModel>: Send {
-    /// Makes `policy` the model of all requests that are submitted from now on. Returns when that is so.
+    /// Makes `policy` the model of all requests that are submitted afterwards. Returns when the
+    /// weights are loaded.
     ///
-    /// Requests in flight go on with the new weights or begin again, as the engine is configured; they are not lost.
+    /// Requests in flight are handled as [`in_flight`](Self::in_flight) says; none is lost.
     ///
     /// # Errors
-    /// If the weights cannot be loaded. The engine then has no version until the next success, and answers nothing.
+    /// Returns an error if the weights cannot be loaded. The engine then has no version and accepts
+    /// no requests until a later load succeeds.
     fn load(&mut self, policy: &M, version: u64) -> Result<()>;
 
-    /// What [`load`](Self::load) does with requests in flight.
+    /// How [`load`](Self::load) handles requests in flight.
     fn in_flight(&self) -> InFlight {
         InFlight::default()
     }
 
-    /// The version that was loaded last, if any.
+    /// The version that was last loaded, if any.
     fn version(&self) -> Option<u64>;
 
-    /// Begins to answer a request and returns at once, with a number that no other request of this engine has. The answer is sent
-    /// to `answers`.
+    /// Starts a request and returns immediately, with a number that is unique among the requests of
+    /// this engine. The answer is sent to `answers`.
     ///
     /// # Errors
-    /// If no version is loaded or the request is invalid. No answer is sent then.
+    /// Returns an error if no version is loaded or the request is invalid. No answer is sent then.
     fn submit(
         &mut self,
         request: GenerationRequest,
@@ -78,31 +84,33 @@ pub trait AsyncEngine<M: PolicyModel>: Send {
         answers: &Sender<Answer>,
     ) -> Result<u64>;
 
-    /// Ends work on a request. Its answer, if one was already on the way, is to be ignored.
+    /// Cancels a request. Ignore its answer if one was already sent.
     fn cancel(&mut self, ticket: u64);
 
-    /// Returns an error if the engine can no longer answer anything, with the reason.
+    /// Checks that the engine can still answer requests.
     ///
     /// # Errors
-    /// See above.
+    /// Returns an error with the reason if it cannot.
     fn check(&mut self) -> Result<()> {
         Ok(())
     }
 
-    /// Measured since the last call, by the names of metrics, such as the share of the time that it was idle. Default: nothing.
+    /// Returns metrics measured since the last call, by name, such as the share of idle time.
+    /// Default: none.
     fn metrics(&mut self) -> BTreeMap<String, f64> {
         BTreeMap::new()
     }
 }
 
-/// How often [`AsyncEngine::check`] is asked while nothing arrives.
+/// How often [`AsyncEngine::check`] is called while no answer arrives.
 pub(crate) const CHECK_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Completions of every request by an engine that works in the background: loads `policy` unless its version is loaded, submits
-/// everything and waits.
+/// Generates the completions of every request with an [`AsyncEngine`]: loads `policy` unless its
+/// version is loaded, submits all requests and waits for the answers.
 ///
 /// # Errors
-/// If the weights cannot be loaded, or a completion could not be generated: the first error. What is in flight is then cancelled.
+/// Returns the first error if the weights cannot be loaded or a completion cannot be generated.
+/// Requests in flight are then cancelled.
 pub fn generate_with<M: PolicyModel>(
     engine: &mut dyn AsyncEngine<M>,
     policy: &M,
@@ -141,7 +149,7 @@ pub fn generate_with<M: PolicyModel>(
     result.map(|()| answers)
 }
 
-/// An engine that works in the background as one that is waited for ([`generate_with`]).
+/// An [`AsyncEngine`] as a [`RolloutEngine`], which waits for the answers ([`generate_with`]).
 pub(crate) struct Waiting<'a, M>(pub &'a mut dyn AsyncEngine<M>);
 
 impl<M: PolicyModel> RolloutEngine<M> for Waiting<'_, M> {

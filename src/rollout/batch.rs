@@ -1,4 +1,4 @@
-//! Rollouts as the tensors that a loss reads.
+//! Rollouts as padded tensors.
 
 use burn::tensor::{Device, Int, Tensor};
 
@@ -11,24 +11,49 @@ use crate::policy::{
 use crate::types::{PerToken, RolloutBuffer};
 use crate::{Error, Result};
 
-/// Some rollouts of a buffer, right-padded: `[N, T]` for N rollouts and T completion tokens, in f32 but for the targets.
+/// A right-padded batch of rollouts: tensors `[N, T]` for N rollouts and T completion tokens, in
+/// f32 except for the targets.
 ///
-/// Column t belongs to completion token t: its log-prob, its advantage, the value of the state in which it
-/// was chosen. Tokens that the policy did not sample ([`Rollout::mask`](crate::types::Rollout::mask)) have columns like the
-/// others, since the tokens after them read them, but count as padding for a loss. A prompt that several rollouts share is
-/// read once, and its cache repeated.
+/// Column t holds the data of completion token t: its log-prob, its advantage, and the value of the
+/// state in which it was chosen. Tokens that the policy did not sample
+/// ([`Rollout::mask`](crate::types::Rollout::mask)) have columns too, since later tokens attend to
+/// them, but a loss treats them as padding. A prompt that several rollouts share is read once, and
+/// its cache is repeated.
+///
+/// ```
+/// use burn::tensor::Device;
+/// use rlvr::policy::LogProbConfig;
+/// use rlvr::policy::causal::CausalConfig;
+/// use rlvr::rollout::RolloutBatch;
+/// use rlvr::types::{Problem, Rollout, RolloutBuffer, RolloutGroup};
+///
+/// # fn main() -> rlvr::Result<()> {
+/// # #[cfg(feature = "flex")] {
+/// let device = Device::flex().autodiff();
+/// let policy = CausalConfig::new(16).init(0, &device)?;
+/// let rollout = Rollout::new(vec![4, 5, 1], vec![-0.7, -0.2, -0.1], "45");
+/// let mut buffer = RolloutBuffer::new();
+/// buffer.push(RolloutGroup::new(Problem::new("2+3", "5"), vec![2, 3], vec![rollout]));
+/// let batch = RolloutBatch::all(&buffer, &device)?;
+/// let log_probs = batch.log_probs(&policy, &LogProbConfig::default())?;
+/// assert_eq!(log_probs.dims(), [1, 3]);
+/// # }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct RolloutBatch {
-    /// The completion tokens `[N, T]`; 0 at padding.
+    /// The completion tokens, `[N, T]`; 0 at padding.
     pub targets: Tensor<2, Int>,
     /// 1 at trained tokens, 0 at padding and at tokens that the policy did not sample, `[N, T]`.
     pub mask: Tensor<2>,
-    /// Trained tokens per rollout.
+    /// The number of trained tokens of each rollout.
     pub lengths: Vec<usize>,
-    /// Which rollouts of the buffer these are.
+    /// The index of each rollout in the buffer.
     pub rollouts: Vec<usize>,
-    /// The distinct prompts without their last token, if any is longer than one token; then the last prompt token and all but
-    /// the last completion token of each rollout, which predict the targets.
+    /// The distinct prompts without their last token, if any is longer than one token, and for each
+    /// rollout the last prompt token and all but the last completion token, which predict the
+    /// targets.
     sequences: PrefixedBatch,
     /// The columns of the trained tokens of each rollout.
     columns: Vec<Vec<usize>>,
@@ -36,11 +61,11 @@ pub struct RolloutBatch {
 }
 
 impl RolloutBatch {
-    /// The rollouts of `view` at `indices` on `device`.
+    /// Creates a batch on `device` of the rollouts of `view` at `indices`.
     ///
     /// # Errors
-    /// If an index is out of range, a prompt or completion is empty, or a rollout has not as many log-probs
-    /// as tokens.
+    /// Returns an error if an index is out of range, a prompt or completion is empty, or the
+    /// log-probs or the mask of a rollout differ in length from its tokens.
     pub fn new(view: &RolloutView<'_>, indices: &[usize], device: &Device) -> Result<Self> {
         let (all, groups) = (view.rollouts(), view.group_ids());
         let mut prefixes: Vec<&[u32]> = Vec::new();
@@ -112,38 +137,39 @@ impl RolloutBatch {
         })
     }
 
-    /// All rollouts of a buffer.
+    /// Creates a batch of all rollouts of a buffer.
     ///
     /// # Errors
-    /// As [`new`](Self::new).
+    /// See [`new`](Self::new).
     pub fn all(buffer: &RolloutBuffer, device: &Device) -> Result<Self> {
         let view = RolloutView::new(buffer);
         let everyone: Vec<usize> = (0..view.rollouts().len()).collect();
         Self::new(&view, &everyone, device)
     }
 
-    /// The hidden states `[N, T, D]` that predict the targets.
+    /// Computes the hidden states `[N, T, D]` that predict the targets.
     ///
     /// # Errors
-    /// As [`PolicyModel::forward`].
+    /// Propagates errors of [`PolicyModel::forward`].
     pub fn hidden_states<M: PolicyModel>(&self, model: &M) -> Result<Tensor<3>> {
         model.hidden_states(&self.sequences)
     }
 
-    /// The same in training, with their backward pass, for [`ScoredTokens`](crate::policy::ScoredTokens).
+    /// Computes the hidden states for training, with their backward pass, for
+    /// [`ScoredTokens`](crate::policy::ScoredTokens).
     ///
     /// # Errors
-    /// As [`PolicyModel::forward`].
+    /// Propagates errors of [`PolicyModel::forward`].
     pub fn forward_pass<M: PolicyModel>(&self, model: &M) -> Result<ForwardPass> {
         host::on_pool(&self.device, model.clone(), |model| {
             model.forward_pass(&self.sequences)
         })
     }
 
-    /// Log-probs and entropies `[N, T]` under `model`, without a gradient.
+    /// Computes log-probs and entropies `[N, T]` under `model`, detached.
     ///
     /// # Errors
-    /// As [`PolicyModel::forward`] and [`token_log_probs`].
+    /// Propagates errors of [`PolicyModel::forward`] and [`token_log_probs`].
     pub fn score<M: PolicyModel>(&self, model: &M, config: &LogProbConfig) -> Result<TokenScores> {
         host::on_pool(&self.device, model.valid(), |model| {
             let hidden = self.hidden_states(&model)?;
@@ -151,10 +177,11 @@ impl RolloutBatch {
         })
     }
 
-    /// Log-probs `[N, T]` under `model`, without a gradient; cheaper than [`score`](Self::score), which computes entropies as well.
+    /// Computes log-probs `[N, T]` under `model`, detached; cheaper than [`score`](Self::score),
+    /// which also computes entropies.
     ///
     /// # Errors
-    /// As [`score`](Self::score).
+    /// See [`score`](Self::score).
     pub fn log_probs<M: PolicyModel>(
         &self,
         model: &M,
@@ -166,28 +193,30 @@ impl RolloutBatch {
         })
     }
 
-    /// The critic's values `[N, T]` of the states in which the targets were chosen.
+    /// Computes the critic's values `[N, T]` of the states in which the targets were chosen.
     ///
     /// # Errors
-    /// As [`ValueModel::values`].
+    /// Propagates errors of [`ValueModel::values`].
     pub fn values<V: ValueModel>(&self, critic: &V) -> Result<Tensor<2>> {
         host::on_pool(&self.device, critic.clone(), |critic| {
             critic.values(&self.sequences)
         })
     }
 
-    /// The same in training, with their backward pass.
+    /// Computes the critic's values for training, with their backward pass.
     ///
     /// # Errors
-    /// As [`ValueModel::value_pass`].
+    /// Propagates errors of [`ValueModel::value_pass`].
     pub fn value_pass<'a, V: ValueModel>(&self, critic: &'a V) -> Result<ValuePass<'a>> {
         critic.value_pass(&self.sequences)
     }
 
-    /// The numbers of these rollouts as `[N, T]`, zero where nothing is trained; `numbers` holds those of the whole buffer.
+    /// Returns the numbers of these rollouts as a tensor `[N, T]`, 0 at tokens that are not
+    /// trained. `numbers` has one row for each rollout of the whole buffer; `what` names them in
+    /// errors.
     ///
     /// # Errors
-    /// If a row has not as many numbers as its rollout has trained tokens.
+    /// Returns an error if the length of a row is not the number of trained tokens of its rollout.
     pub fn per_token(&self, numbers: &PerToken, what: &str) -> Result<Tensor<2>> {
         let own: Vec<&[f64]> = self
             .rollouts
@@ -210,10 +239,11 @@ impl RolloutBatch {
         ))
     }
 
-    /// The numbers of a `[N, T]` tensor at the trained tokens, one row for each of these rollouts.
+    /// Returns the numbers of a tensor `[N, T]` at the trained tokens, one row for each of these
+    /// rollouts. `what` names them in errors.
     ///
     /// # Errors
-    /// If the tensor cannot be read back.
+    /// Returns an error if the tensor cannot be read back from the device.
     pub fn unpad(&self, tensor: Tensor<2>, what: &str) -> Result<PerToken> {
         let flat = host::floats(tensor, what)?;
         let rows = flat.chunks_exact(self.sequences.rows.width());
@@ -234,7 +264,7 @@ impl RolloutBatch {
     }
 }
 
-/// `[N, width]` with the numbers of each row at its columns, and 0 elsewhere.
+/// Returns `[N, width]` with the numbers of each row at its columns, and 0 elsewhere.
 fn scatter(
     rows: &[impl AsRef<[f64]>],
     columns: &[Vec<usize>],

@@ -1,4 +1,4 @@
-//! Generation token by token, with requests that come and go.
+//! Step-by-step generation with continuous batching.
 
 mod kept;
 mod replace;
@@ -7,27 +7,29 @@ mod row;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Device;
 use rayon::prelude::*;
 
 use super::generate::{Completion, GenerationConfig, GenerationRequest, TokenEvent, check_request};
 use crate::host;
-use crate::policy::{PolicyCache, PolicyModel, TokenBatch};
+use crate::policy::{PolicyCache, PolicyModel, TokenBatch, WeightFormat};
 use crate::{Error, Result};
 use kept::Beginning;
 pub(super) use kept::Kept;
-use row::{Group, Request, Row, logits, tell};
+use row::{Group, Request, Row, logits, notify};
 
-/// A generator that answers requests step by step (continuous batching, as in Orca).
+/// A step-by-step generator with continuous batching, as in Orca.
 ///
-/// Each [`step`](Self::step) adds one token to every running completion. A completion that ends makes room at once, and the next
-/// requests join those that are running; a prompt is read once for all samples of its request. A completion is the same whatever runs
-/// beside it, up to the rounding of log-probs.
+/// Each [`step`](Self::step) adds one token to every running completion. A completion that ends
+/// frees its row at once, and waiting requests take the place. A prompt is read once for all
+/// samples of its request. A completion does not depend on what runs at the same time, up to the
+/// rounding of log-probs.
 ///
-/// Requests begin in the order in which they were submitted. One that is waiting begins when the completions running with it are at most
-/// its [`max_rows`](GenerationConfig::max_rows), or nothing is running, and the tokens in the cache can never be more than its
-/// [`max_cache_tokens`](GenerationConfig::max_cache_tokens): each request reserves its prompt once, and for each sample that has not ended
-/// all tokens but the last that it may have.
+/// Requests start in the order in which they were submitted. A waiting request starts when nothing
+/// is running, or when two limits hold with it included: the number of running completions is at
+/// most its [`max_rows`](GenerationConfig::max_rows), and the reserved cache tokens are at most its
+/// [`max_cache_tokens`](GenerationConfig::max_cache_tokens). A request reserves its prompt once,
+/// and its maximum completion length less one for each sample that has not ended.
 ///
 /// ```
 /// use burn::tensor::Device;
@@ -54,27 +56,28 @@ pub struct Decoder<M: PolicyModel> {
     model: M,
     version: u64,
     device: Device,
-    unembedding: Tensor<2>,
+    /// How the model's weights are stored.
+    format: WeightFormat,
     waiting: VecDeque<Request>,
-    /// Requests of which a completion is running, by their ids.
+    /// Requests with a running completion, by id.
     running: BTreeMap<u64, Group>,
-    /// In the order of the rows of the cache.
+    /// Running completions, in the order of the rows of the cache.
     rows: Vec<Row>,
     cache: M::Cache,
-    /// Sequences that later requests may continue; `None` if none is kept.
+    /// Cached sequences that later requests may continue; `None` if sequences are not kept.
     kept: Option<Kept<M::Cache>>,
 }
 
-/// A request's id, and its completions in the order of the samples.
+/// A request id, and the request's completions in the order of the samples.
 pub(super) type Finished = (u64, Vec<Completion>);
 
 impl<M: PolicyModel> Decoder<M> {
-    /// A decoder with nothing to do. Completions carry `version` as that of the policy. Give a model without gradients
-    /// ([`burn::module::Module::valid`]).
+    /// Creates an idle decoder. Completions record `version` as the policy version. Pass a model
+    /// without gradients ([`burn::module::Module::valid`]).
     pub fn new(model: M, version: u64) -> Self {
         Self {
             device: model.device(),
-            unembedding: model.unembedding(),
+            format: WeightFormat::Trained,
             cache: model.empty_cache(0),
             model,
             version,
@@ -85,10 +88,12 @@ impl<M: PolicyModel> Decoder<M> {
         }
     }
 
-    /// Adds a request to those that wait. `id` names it in what [`step`](Self::step) returns.
+    /// Adds a request to the queue. `id` identifies it in the results of [`step`](Self::step).
     ///
     /// # Errors
-    /// As [`generate`](super::generate), or if another request has the id.
+    /// Returns an error if the configuration or the request is invalid, as in
+    /// [`generate`](super::generate), if another request has the same id, or if requests with other
+    /// [`weights`](GenerationConfig::weights) are running.
     pub fn submit(
         &mut self,
         id: u64,
@@ -101,8 +106,18 @@ impl<M: PolicyModel> Decoder<M> {
         check_request(id, &request, config, limits)?;
         let taken = self.waiting.iter().any(|waiting| waiting.id == id);
         if taken || self.running.contains_key(&id) {
-            let expected = "an id that no other request has";
+            let expected = "a unique id";
             return Err(Error::config("id", id, expected));
+        }
+        if config.weights != self.format {
+            if !self.is_idle() {
+                let expected = format!("{}, as of the requests before it", self.format.name());
+                let given = config.weights.name();
+                return Err(Error::config("generation.weights", given, expected));
+            }
+            self.model = self.model.clone().with_weight_format(config.weights)?;
+            self.format = config.weights;
+            self.kept = self.kept.take().map(|_| Kept::default());
         }
         self.enqueue(id, request, Arc::new(config.clone()));
         Ok(())
@@ -118,18 +133,21 @@ impl<M: PolicyModel> Decoder<M> {
         self.waiting.push_back(Request { id, asked, config });
     }
 
-    /// Adds one token to every running completion, begins requests that there is room for (each of their completions has its first
-    /// token then), and returns the requests whose completions have all ended, each with its completions in order.
+    /// Adds one token to every running completion, starts waiting requests that fit and samples the
+    /// first token of each of their completions. Returns the ids of the requests whose completions
+    /// have all ended, with their completions in order.
     ///
-    /// Every completion says in [`versions`](Completion::versions) which version of the policy sampled which of its tokens.
+    /// [`Completion::versions`] records which version of the policy sampled which tokens.
     ///
     /// # Errors
-    /// If the model's logits are broken. All requests are dropped then.
+    /// Returns an error if the forward pass fails or the logits are not finite. All requests are
+    /// then dropped.
     pub fn step(&mut self) -> Result<Vec<(u64, Vec<Completion>)>> {
         self.round(&mut |_| true)
     }
 
-    /// As [`step`](Self::step), and tells `observe` of every token, until that returns `false`; no request begins then.
+    /// [`step`](Self::step) with a callback: `observe` is called with every token until it returns
+    /// `false`; no request starts then.
     pub(super) fn round(
         &mut self,
         observe: &mut dyn FnMut(&TokenEvent) -> bool,
@@ -149,7 +167,7 @@ impl<M: PolicyModel> Decoder<M> {
         result.map(|()| finished)
     }
 
-    /// Ends work on a request, if it has not ended.
+    /// Cancels a request, if it has not ended.
     pub fn cancel(&mut self, id: u64) {
         self.waiting.retain(|request| request.id != id);
         if self.running.remove(&id).is_some() {
@@ -162,22 +180,23 @@ impl<M: PolicyModel> Decoder<M> {
         self.waiting.is_empty() && self.running.is_empty()
     }
 
-    /// The number of completions that are running.
+    /// The number of running completions.
     pub fn running(&self) -> usize {
         self.rows.len()
     }
 
-    /// The number of requests that have not begun.
+    /// The number of requests that have not started.
     pub fn waiting(&self) -> usize {
         self.waiting.len()
     }
 
-    /// The version of the policy that samples the next tokens.
+    /// The policy version that samples the next tokens.
     pub fn version(&self) -> u64 {
         self.version
     }
 
-    /// The tokens in the cache when all running completions are about to get the last token that they may have; a prompt counts once.
+    /// The number of cache tokens that the running requests reserve: each prompt once, and the
+    /// maximum completion length less one for each running completion.
     pub fn reserved_tokens(&self) -> usize {
         let prompts = self
             .running
@@ -187,7 +206,7 @@ impl<M: PolicyModel> Decoder<M> {
         prompts.sum::<usize>() + completions.sum::<usize>()
     }
 
-    /// Ends all running completions as they are, as by the length limit, and drops requests that have not begun.
+    /// Ends all running completions, as at the length limit, and drops waiting requests.
     pub(super) fn stop(&mut self) -> Vec<Finished> {
         let mut finished = Vec::new();
         for row in std::mem::take(&mut self.rows) {
@@ -204,7 +223,7 @@ impl<M: PolicyModel> Decoder<M> {
         self.cache = self.model.empty_cache(0);
     }
 
-    /// One token for every row; whether `observe` wants more.
+    /// Adds one token to every row. Returns whether `observe` asked to continue.
     fn decode(
         &mut self,
         finished: &mut Vec<Finished>,
@@ -221,22 +240,21 @@ impl<M: PolicyModel> Decoder<M> {
         let batch = TokenBatch::from_rows(&newest, &self.device)?;
         let (cache, rows, version) = (&mut self.cache, &mut self.rows, self.version);
         let vocabulary = self.model.vocab_size();
-        let unembedding = self.unembedding.clone();
         host::on_pool(&self.device, &mut self.model, |model| {
             let hidden = model.forward(&batch, cache)?;
-            let next = logits(hidden.squeeze_dim(1), unembedding)?;
+            let next = logits(model, hidden.squeeze_dim(1))?;
             rows.par_iter_mut()
                 .zip(next.par_chunks_exact(vocabulary))
                 .try_for_each_init(Vec::new, |weights, (row, logits)| {
                     row.extend(logits, version, weights)
                 })
         })?;
-        let going = tell(&self.rows, observe);
+        let going = notify(&self.rows, observe);
         finished.extend(self.keep_rows(|row| !row.done));
         Ok(going)
     }
 
-    /// Begins requests that there is room for.
+    /// Starts waiting requests that fit.
     fn admit(
         &mut self,
         finished: &mut Vec<Finished>,
@@ -253,14 +271,14 @@ impl<M: PolicyModel> Decoder<M> {
         Ok(())
     }
 
-    /// Reads the prompts of requests and draws the first tokens.
+    /// Reads the prompts of requests and samples the first tokens.
     fn begin(
         &mut self,
         mut beginning: Beginning<M::Cache>,
         finished: &mut Vec<Finished>,
         observe: &mut dyn FnMut(&TokenEvent) -> bool,
     ) -> Result<()> {
-        // The rows, and which prompt each begins with.
+        // The rows, and the index of each row's prompt.
         let (mut rows, mut sources): (Vec<Row>, Vec<usize>) = Default::default();
         for (index, request) in beginning.requests.iter().enumerate() {
             let samples = request.asked.samples;
@@ -270,7 +288,7 @@ impl<M: PolicyModel> Decoder<M> {
         let batch = TokenBatch::from_rows(&beginning.prompts(), &self.device)?;
         let read = &mut beginning.cache;
         let (vocabulary, version) = (self.model.vocab_size(), self.version);
-        let (device, unembedding) = (&self.device, self.unembedding.clone());
+        let device = &self.device;
         host::on_pool(device, &mut self.model, |model| {
             let hidden = model.forward(&batch, read)?;
             let [count, width, size] = hidden.dims();
@@ -280,7 +298,7 @@ impl<M: PolicyModel> Decoder<M> {
             let last = hidden
                 .reshape([count * width, size])
                 .select(0, host::indices(&ends, device));
-            let first = logits(last, unembedding)?;
+            let first = logits(model, last)?;
             rows.par_iter_mut().zip(&sources).try_for_each_init(
                 Vec::new,
                 |weights, (row, &source)| {
@@ -289,7 +307,7 @@ impl<M: PolicyModel> Decoder<M> {
                 },
             )
         })?;
-        tell(&rows, observe);
+        notify(&rows, observe);
         for request in beginning.requests {
             let (id, ended) = (request.id, BTreeMap::new());
             self.running.insert(id, Group { request, ended });
@@ -313,7 +331,7 @@ impl<M: PolicyModel> Decoder<M> {
         Ok(())
     }
 
-    /// Takes the requests that may begin now from those that wait.
+    /// Takes the requests that may start now from the queue.
     fn next_requests(&mut self) -> Vec<Request> {
         let (mut rows, mut tokens) = (self.rows.len(), self.reserved_tokens());
         let mut fits = |request: &Request| {
@@ -336,7 +354,8 @@ impl<M: PolicyModel> Decoder<M> {
         self.waiting.drain(..count).collect()
     }
 
-    /// Keeps the rows that `keep` says, in the cache as well; returns the requests that ended with the others.
+    /// Retains the rows for which `keep` returns true, also in the cache. Returns the requests that
+    /// ended with the other rows.
     fn keep_rows(&mut self, keep: impl Fn(&Row) -> bool) -> Vec<Finished> {
         let kept: Vec<usize> = (0..self.rows.len())
             .filter(|&row| keep(&self.rows[row]))
@@ -358,7 +377,7 @@ impl<M: PolicyModel> Decoder<M> {
             .collect()
     }
 
-    /// Keeps the sequences of rows that have ended: all but `staying`.
+    /// Keeps the cached sequences of the rows that ended: all but `staying`.
     fn keep_ended(&mut self, staying: &[usize]) {
         if self.kept.is_none() {
             return;
@@ -373,7 +392,8 @@ impl<M: PolicyModel> Decoder<M> {
         (self.rows, self.cache) = (rows, cache);
     }
 
-    /// Files a completion that has ended; all completions of its request if it was the last of them.
+    /// Records a completion that has ended. Returns all completions of its request if it was the
+    /// last.
     fn settle(&mut self, row: Row) -> Option<Finished> {
         let group = self.running.get_mut(&row.id)?;
         group.ended.insert(row.sample, row.completion);

@@ -1,4 +1,4 @@
-//! Where completions come from, and how they become rollouts.
+//! Generators of completions, and the conversion of completions to rollouts.
 
 use std::sync::Arc;
 
@@ -6,23 +6,46 @@ use super::decoder::Kept;
 use super::generate::{
     Completion, GenerationConfig, GenerationRequest, generate, generate_on, sample_group,
 };
-use crate::policy::PolicyModel;
+use crate::policy::{PolicyModel, WeightFormat};
 use crate::prompt::{Tokenizer, encode_problem};
 use crate::types::{Problem, RolloutBuffer};
 use crate::{Error, Result};
 
-/// Generates completions: the crate's own generator ([`LocalEngine`]), or an inference server.
+/// A generator of completions: the crate's own ([`LocalEngine`]) or an inference server.
 ///
 /// # Contract
-/// - The result has one entry per request, each with [`samples`](GenerationRequest::samples) completions in order.
-/// - A completion has at least one token and at most [`max_new_tokens`](GenerationConfig::max_new_tokens), and one log-prob for
-///   each: that of the distribution it was drawn from, or NaN if it is unknown. [`answer`] checks this.
-/// - The weights are those of `policy`. `version` changes whenever they do, so that a remote engine knows when to load them.
+/// - The result has one entry per request, each with [`samples`](GenerationRequest::samples)
+///   completions in order.
+/// - A completion has at least one token and at most
+///   [`max_new_tokens`](GenerationConfig::max_new_tokens), and one log-prob for each: under the
+///   distribution that the token was drawn from, or NaN if unknown. [`answer`] checks the lengths.
+/// - The weights are those of `policy`. `version` changes whenever the weights change; a remote
+///   engine loads them then.
+///
+/// ```
+/// use burn::tensor::Device;
+/// use rlvr::policy::causal::CausalConfig;
+/// use rlvr::prompt::{CharTokenizer, Tokenizer};
+/// use rlvr::rollout::{GenerationConfig, LocalEngine, Question, answer};
+/// use rlvr::types::Problem;
+///
+/// # fn main() -> rlvr::Result<()> {
+/// # #[cfg(feature = "flex")] {
+/// let tokenizer = CharTokenizer::new("0123456789+=", &[])?;
+/// let policy = CausalConfig::new(tokenizer.vocab_size()).init(0, &Device::flex().autodiff())?;
+/// let config = GenerationConfig::new(8, tokenizer.stop_tokens());
+/// let question = Question::new(Problem::new("1+1=", "2"), &tokenizer, 4, [0, 0])?;
+/// let rollouts = answer(&mut LocalEngine, &policy, 0, &tokenizer, &[question], &config)?;
+/// assert_eq!(rollouts.len(), 4);
+/// # }
+/// # Ok(())
+/// # }
+/// ```
 pub trait RolloutEngine<M: PolicyModel>: Send {
-    /// Completions of every request.
+    /// Generates the completions of every request.
     ///
     /// # Errors
-    /// If the requests cannot be answered.
+    /// Returns an error if generation fails.
     fn generate(
         &mut self,
         policy: &M,
@@ -31,22 +54,25 @@ pub trait RolloutEngine<M: PolicyModel>: Send {
         config: &GenerationConfig,
     ) -> Result<Vec<Vec<Completion>>>;
 
-    /// A generator for requests that continue each other, as the turns of a conversation do: the prompt of a later one begins with the prompt
-    /// and the completion of an earlier one. It changes speed and memory, and no result beyond rounding.
+    /// Returns a generator for requests that continue each other, such as the turns of a
+    /// conversation: the prompt of a later request begins with the prompt and the completion of an
+    /// earlier one. A session affects speed and memory, but no result beyond rounding.
     ///
-    /// Provided: [`generate`](Self::generate), which reads every prompt whole. The crate's own generator keeps the keys and values of completions
-    /// that ended with a stop token until the session is dropped, or until they exceed
-    /// [`max_cache_tokens`](GenerationConfig::max_cache_tokens) together with those of running requests: then the oldest go first.
+    /// The default implementation calls [`generate`](Self::generate), which reads every prompt in
+    /// full. The crate's own generator keeps the keys and values of completions that ended with a
+    /// stop token until the session is dropped. If they exceed
+    /// [`max_cache_tokens`](GenerationConfig::max_cache_tokens) together with those of running
+    /// requests, the oldest are dropped first.
     fn session<'a>(&'a mut self, policy: &'a M, version: u64) -> Session<'a> {
         Box::new(move |requests, config| self.generate(policy, version, requests, config))
     }
 }
 
-/// Answers requests of one version of the policy, as [`RolloutEngine::generate`] does; see [`RolloutEngine::session`].
+/// A generator for one version of the policy; returned by [`RolloutEngine::session`].
 pub type Session<'a> =
     Box<dyn FnMut(&[GenerationRequest], &GenerationConfig) -> Result<Vec<Vec<Completion>>> + 'a>;
 
-/// The crate's own generator, in this process and on the policy's device; see [`generate`].
+/// The crate's own generator, which runs in this process on the policy's device; see [`generate`].
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LocalEngine;
 
@@ -62,30 +88,39 @@ impl<M: PolicyModel> RolloutEngine<M> for LocalEngine {
     }
 
     fn session<'a>(&'a mut self, policy: &'a M, _version: u64) -> Session<'a> {
-        let policy = policy.valid();
+        let mut policy = policy.valid();
         let mut kept = Kept::default();
-        Box::new(move |requests, config| generate_on(&policy, requests, config, Some(&mut kept)))
+        let mut format = WeightFormat::Trained;
+        Box::new(move |requests, config| {
+            if config.weights != format {
+                // Keys and values of other weights.
+                kept = Kept::default();
+                policy = policy.clone().with_weight_format(config.weights)?;
+                format = config.weights;
+            }
+            generate_on(&policy, requests, config, Some(&mut kept))
+        })
     }
 }
 
-/// A problem to be answered.
+/// A problem with its encoded prompt and the number of completions to generate.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Question {
     /// The problem.
     pub problem: Arc<Problem>,
-    /// Its prompt as the policy reads it.
+    /// The encoded prompt.
     pub prompt: Vec<u32>,
-    /// How many completions.
+    /// The number of completions.
     pub samples: usize,
-    /// The address of the completions' randomness; see [`GenerationRequest::address`].
+    /// The address of the random stream; see [`GenerationRequest::address`].
     pub address: Vec<u64>,
 }
 
 impl Question {
-    /// `samples` completions of `problem`, with randomness from `address`.
+    /// Encodes the prompt of `problem`, for `samples` completions with random draws from `address`.
     ///
     /// # Errors
-    /// If the tokenizer cannot encode the prompt.
+    /// Returns an error if the tokenizer cannot encode the prompt.
     pub fn new(
         problem: impl Into<Arc<Problem>>,
         tokenizer: &dyn Tokenizer,
@@ -101,18 +136,20 @@ impl Question {
         })
     }
 
-    /// What is asked of an engine.
+    /// The request for an engine.
     pub(crate) fn request(&self) -> GenerationRequest {
         GenerationRequest::new(self.prompt.clone(), self.samples, self.address.clone())
     }
 }
 
-/// The policy's completions of every question as groups of rollouts, not yet scored.
+/// Generates the policy's completions of every question, as groups of rollouts that are not yet
+/// scored.
 ///
-/// `version` is the number of optimizer updates that made the policy; the rollouts carry it.
+/// `version` is the number of optimizer updates of the policy; it is recorded in the rollouts.
 ///
 /// # Errors
-/// If generation fails, the engine breaks its contract, or a completion cannot be decoded.
+/// Returns an error if generation fails, the engine violates its contract, or a completion cannot
+/// be decoded.
 pub fn answer<M: PolicyModel>(
     engine: &mut dyn RolloutEngine<M>,
     policy: &M,
@@ -138,7 +175,7 @@ pub fn answer<M: PolicyModel>(
     Ok(buffer)
 }
 
-/// Checks what an engine gave against its contract.
+/// Checks the result of an engine against its contract.
 pub(crate) fn check_answers(
     answers: &[Vec<Completion>],
     requests: &[GenerationRequest],
@@ -157,7 +194,7 @@ pub(crate) fn check_answers(
             return Err(Error::shape(
                 format!("completions of request {index}"),
                 completions.len(),
-                format!("{}, as asked of the engine", request.samples),
+                format!("{}, as requested", request.samples),
             ));
         }
         for (sample, completion) in completions.iter().enumerate() {
@@ -168,7 +205,7 @@ pub(crate) fn check_answers(
     Ok(())
 }
 
-/// Checks a completion, called `which` in the error, against the contract of an engine.
+/// Checks a completion against the contract of an engine. `which` names it in errors.
 pub(crate) fn check_completion(
     completion: &Completion,
     which: &str,
@@ -205,12 +242,13 @@ pub(crate) fn check_completion(
     }
 }
 
-/// The encoded prompts of `problems`, in order, after checking that each can be answered: it has at least one token, only tokens
-/// of the policy's vocabulary, and room for `max_new_tokens` more within the policy's `max_positions`.
+/// Encodes the prompts of `problems`, in order, and checks that each has at least one token, only
+/// tokens of the policy's vocabulary, and room for `max_new_tokens` more within the policy's
+/// `max_positions`.
 ///
 /// # Errors
-/// [`Error::Config`] that names the index of the first problem that does not fit, and why.
-pub fn check_prompts<'a>(
+/// Returns [`Error::Config`] with the index of the first problem that does not fit, and the reason.
+pub(crate) fn check_prompts<'a>(
     problems: impl IntoIterator<Item = &'a Problem>,
     tokenizer: &dyn Tokenizer,
     vocabulary: usize,
@@ -218,7 +256,7 @@ pub fn check_prompts<'a>(
     max_new_tokens: usize,
 ) -> Result<Vec<Vec<u32>>> {
     let encode = |(index, problem): (usize, &Problem)| {
-        let refuse = |value: String, expected: String| {
+        let invalid = |value: String, expected: String| {
             Err(Error::config(
                 format!("problems[{index}].prompt"),
                 value,
@@ -227,16 +265,16 @@ pub fn check_prompts<'a>(
         };
         let prompt = encode_problem(index, problem, tokenizer)?;
         if prompt.is_empty() {
-            return refuse("0 tokens".into(), "at least 1 token".into());
+            return invalid("0 tokens".into(), "at least 1 token".into());
         }
         if let Some(id) = prompt.iter().find(|&&id| id as usize >= vocabulary) {
             let expected = format!("ids below the policy's vocabulary of {vocabulary}");
-            return refuse(format!("token id {id}"), expected);
+            return invalid(format!("token id {id}"), expected);
         }
-        // The last token of a completion is never read again.
+        // The last token of a completion is never fed back.
         if prompt.len() + max_new_tokens > max_positions + 1 {
             let room = (max_positions + 1).saturating_sub(max_new_tokens);
-            return refuse(
+            return invalid(
                 format!("{} tokens", prompt.len()),
                 format!(
                     "at most {room}: a completion may have {max_new_tokens} (generation.max_new_tokens) and the policy \
@@ -260,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_engine_gives_is_checked() {
+    fn completions_that_violate_the_contract_are_errors() {
         let requests = [GenerationRequest::new(vec![1], 2, [0])];
         let config = GenerationConfig::new(3, vec![1]);
         let fine = vec![vec![completion(&[4, 1], 2), completion(&[1], 1)]];
@@ -296,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prompt_that_cannot_be_answered_is_named() {
+    fn errors_name_the_prompt_that_does_not_fit() {
         let tokenizer = CharTokenizer::new("abc", &[]).unwrap();
         let check = |prompts: &[&str], vocabulary, positions| {
             let problem = |prompt: &&str| Problem::new(*prompt, "");

@@ -1,14 +1,16 @@
-//! Exponentials of many numbers, the same on every platform.
+//! A vectorizable exponential with the same result on every platform.
 
-/// `exp(x)` for `x` of at most 0, within two units in the last place; 0 below -708, where results would be subnormal.
+/// Computes `exp(x)` for `x <= 0`, within two units in the last place. Returns 0 below -708, where
+/// results would be subnormal.
 ///
-/// `x = n ln 2 + r` with `|r| <= ln 2 / 2`, `exp(r)` by its Taylor polynomial, and `n` added to the exponent. There is no branch, and no
-/// operation whose rounding a platform could choose: a compiler turns a loop over it into vector instructions.
+/// It writes `x = n ln 2 + r` with `|r| <= ln 2 / 2`, computes `exp(r)` by its Taylor polynomial,
+/// and adds `n` to the exponent. There are no branches and no operations whose rounding depends on
+/// the platform, so a loop over it compiles to vector instructions.
 #[inline(always)]
 pub(super) fn exp(x: f64) -> f64 {
-    // ln 2 in two parts; the first has so few digits that n times it is exact.
+    // ln 2 in two parts; the first has few enough digits that its product with n is exact.
     const LN_2: [f64; 2] = [0.693_147_180_369_123_8, 1.908_214_929_270_587_7e-10];
-    // Adding it leaves the nearest integer in the lowest bits.
+    // Adding this constant leaves the nearest integer in the lowest bits.
     const ROUND: f64 = 6_755_399_441_055_744.0;
     const LOWEST: f64 = -708.0;
     let clamped = if x > LOWEST { x } else { LOWEST };
@@ -44,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_exp_to_two_units_in_the_last_place() {
+    fn the_error_is_at_most_two_units_in_the_last_place() {
         let mut worst = 0u64;
         for step in 0..2_000_000u32 {
             let x = -707.9 * (f64::from(step) / 2e6).powi(3);

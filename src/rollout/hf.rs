@@ -1,4 +1,4 @@
-//! The sampling that a Hugging Face folder recommends.
+//! The sampling settings of a Hugging Face folder.
 
 use std::fs;
 use std::path::Path;
@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::SamplingConfig;
 use crate::{Error, Result};
 
-/// What is read of `generation_config.json`; an absent field is a sampler without it.
+/// The fields of `generation_config.json` that are read; an absent field disables its filter.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct GenerationFile {
@@ -19,11 +19,12 @@ struct GenerationFile {
     min_p: Option<f64>,
 }
 
-/// The sampling of `generation_config.json` in `folder`: greedy unless `do_sample` is true; greedy without the file. Stop
-/// tokens are the tokenizer's ([`HfTokenizer`](crate::prompt::hf::HfTokenizer)).
+/// Reads the sampling settings of `generation_config.json` in `folder`. Returns greedy sampling if
+/// `do_sample` is not true or there is no file. Stop tokens come from the tokenizer
+/// ([`HfTokenizer`](crate::prompt::hf::HfTokenizer)).
 ///
 /// # Errors
-/// If the file is broken, or asks for what cannot be sampled.
+/// Returns an error if the file cannot be read or parsed, or a setting is out of range.
 pub fn read_sampling(folder: impl AsRef<Path>) -> Result<SamplingConfig> {
     let path = folder.as_ref().join("generation_config.json");
     if !path.exists() {
@@ -37,7 +38,7 @@ pub fn read_sampling(folder: impl AsRef<Path>) -> Result<SamplingConfig> {
     }
     let config = SamplingConfig {
         temperature: file.temperature.unwrap_or(1.0),
-        top_k: file.top_k.filter(|&k| k > 0), // 0 is how transformers says all
+        top_k: file.top_k.filter(|&k| k > 0), // transformers writes 0 for all
         top_p: file.top_p,
         min_p: file.min_p,
     };
@@ -57,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn sampling_is_what_the_file_says_and_greedy_if_it_says_nothing() {
+    fn sampling_is_read_and_greedy_by_default() {
         let sampled = read(r#"{"do_sample": true, "temperature": 0.6, "top_p": 0.95, "top_k": 0}"#);
         let expected = SamplingConfig {
             temperature: 0.6,
@@ -75,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_file_is_named() {
+    fn errors_name_the_file() {
         for text in [r#"{"do_sample": true, "top_p": 7}"#, "{"] {
             let error = read(text).unwrap_err().to_string();
             assert!(error.contains("generation_config.json"), "{error}");

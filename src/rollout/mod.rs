@@ -1,5 +1,10 @@
-//! What was answered. Takes problems from `prompt` and a model from `policy`; gives rollouts in groups to `reward` and
-//! `advantage`, and as tensors to `loss`.
+//! Rollout generation: completions of prompts, and the tensors that a loss reads.
+//!
+//! [`generate`] samples completions with the crate's own generator. [`RolloutEngine`] abstracts
+//! over generators: [`LocalEngine`] runs in this process, and the feature `remote` adds vLLM and
+//! SGLang servers. An [`AsyncEngine`], such as [`LocalWorker`], generates in the background.
+//! [`answer`] turns the completions of [`Question`]s into a [`RolloutBuffer`], and
+//! [`RolloutBatch`] pads rollouts into tensors.
 
 mod async_engine;
 mod batch;
@@ -19,8 +24,8 @@ pub use async_engine::{Answer, AsyncEngine, InFlight, generate_with};
 pub(crate) use async_engine::{CHECK_INTERVAL, Waiting};
 pub use batch::RolloutBatch;
 pub use decoder::Decoder;
-pub use engine::{LocalEngine, Question, RolloutEngine, Session, answer, check_prompts};
-pub(crate) use engine::{check_answers, check_completion};
+pub use engine::{LocalEngine, Question, RolloutEngine, Session, answer};
+pub(crate) use engine::{check_answers, check_completion, check_prompts};
 pub use generate::{
     Completion, GenerationConfig, GenerationRequest, TokenEvent, generate, generate_streaming,
     sample_group,

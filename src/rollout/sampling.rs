@@ -1,4 +1,4 @@
-//! From logits to one token, on the host, in f64.
+//! Sampling of a token from logits, on the host, in f64.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,20 +6,21 @@ use super::exp::exp;
 use crate::fused::vectorised;
 use crate::{Error, Result};
 
-/// Which distribution tokens are drawn from. The filters act in the order of the fields, each on what
-/// the one before it left.
+/// The distribution that tokens are drawn from. The filters apply in the order of the fields, each
+/// to the tokens that the previous one kept.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SamplingConfig {
-    /// Logits are divided by it. 0 is greedy: the largest logit, the lowest id among equals. Default 1.
+    /// The divisor of the logits. 0 is greedy: the largest logit, and the lowest id among equals.
+    /// Default: 1.
     pub temperature: f64,
-    /// Keep the `k` most probable tokens. Default: all.
+    /// Keeps the `k` most probable tokens. Default: all.
     pub top_k: Option<usize>,
-    /// Keep the fewest most probable tokens whose probabilities reach `p` together (nucleus sampling,
-    /// arXiv 1904.09751), in (0, 1]. Default: all.
+    /// Keeps the smallest set of most probable tokens whose total probability reaches `p`, in (0,
+    /// 1] (nucleus sampling, arXiv 1904.09751). Default: all.
     pub top_p: Option<f64>,
-    /// Keep tokens at least `min_p` times as probable as the most probable one (arXiv 2407.01082), in
-    /// [0, 1]. Default: all.
+    /// Keeps tokens at least `min_p` times as probable as the most probable one, in [0, 1] (arXiv
+    /// 2407.01082). Default: all.
     pub min_p: Option<f64>,
 }
 
@@ -35,7 +36,7 @@ impl Default for SamplingConfig {
 }
 
 impl SamplingConfig {
-    /// The most probable token, always.
+    /// Returns greedy sampling: always the most probable token.
     pub fn greedy() -> Self {
         Self {
             temperature: 0.0,
@@ -43,19 +44,19 @@ impl SamplingConfig {
         }
     }
 
-    /// Whether some tokens that the policy gives a probability are never drawn. Log-probs of such a
-    /// sampler are not those of the policy at the same temperature.
-    pub fn truncates(&self) -> bool {
+    /// Whether some tokens of nonzero probability are never drawn. The log-probs of such a sampler
+    /// differ from those of the policy at the same temperature.
+    pub(crate) fn truncates(&self) -> bool {
         self.temperature == 0.0
             || self.top_k.is_some()
             || self.top_p.is_some_and(|p| p < 1.0)
             || self.min_p.is_some_and(|p| p > 0.0)
     }
 
-    /// Rejects invalid settings.
+    /// Checks the settings.
     ///
     /// # Errors
-    /// [`Error::Config`] naming the field, its value and what would be right.
+    /// Returns [`Error::Config`] with the field, its value and the expected range.
     pub fn validate(&self) -> Result<()> {
         if !(self.temperature.is_finite() && self.temperature >= 0.0) {
             return Err(Error::config(
@@ -92,23 +93,24 @@ impl SamplingConfig {
 /// A drawn token.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Sampled {
-    /// Its id.
+    /// The token id.
     pub token: u32,
-    /// Natural logarithm of its probability under the distribution it was drawn from: after temperature
-    /// and filters. Greedy: 0.
+    /// The log-prob, in nats, under the distribution that the token was drawn from: after
+    /// temperature and filters. Greedy: 0.
     pub log_prob: f64,
-    /// Entropy in nats of `softmax(logits / temperature)`, before the filters (greedy: at temperature 1).
+    /// The entropy, in nats, of `softmax(logits / temperature)`, before the filters (greedy: at
+    /// temperature 1).
     pub entropy: f64,
 }
 
 /// Draws one token by inverting the cumulative distribution at `uniform`, a number in [0, 1).
 ///
-/// A pure function: the same logits and number give the same token everywhere. A logit of `-inf` is
-/// never drawn. `weights` is overwritten; a buffer that is used again saves an allocation of eight bytes per token of the
-/// vocabulary.
+/// A pure function: the same logits and `uniform` give the same token on every platform. A logit of
+/// `-inf` is never drawn. `weights` is scratch space; reusing it saves an allocation of eight bytes
+/// per token of the vocabulary.
 ///
 /// # Errors
-/// If no logit is finite, or one is NaN or `+inf`.
+/// Returns an error if no logit is finite, or one is NaN or `+inf`.
 pub(super) fn sample_token(
     logits: &[f32],
     config: &SamplingConfig,
@@ -144,7 +146,7 @@ pub(super) fn sample_token(
         false => total,
     };
     let mut left = uniform * mass;
-    // Without filters, blocks of tokens before the drawn one are passed over by their sums.
+    // Without filters, blocks of tokens before the drawn one are skipped by their sums.
     let mut start = 0;
     while !truncates && start + BLOCK < weights.len() {
         let sum = sum(&weights[start..start + BLOCK]);
@@ -160,7 +162,7 @@ pub(super) fn sample_token(
         left -= weight;
         found
     });
-    // Rounding can leave a residue past the last token: it belongs to that one.
+    // A rounding residue past the last token belongs to the last token.
     let token = token.or_else(|| ids.rev().find(kept));
     let token = token.map_or(best, |(id, _)| id);
     Ok(Sampled {
@@ -170,14 +172,14 @@ pub(super) fn sample_token(
     })
 }
 
-/// Numbers that are added up side by side, so that they fill vector registers.
+/// The number of independent partial sums, chosen to fill vector registers.
 const LANES: usize = 8;
 
-/// Weights that are added up before they are looked at one by one.
+/// The number of weights that are skipped by their sum.
 const BLOCK: usize = 64 * LANES;
 
-/// Writes the weights `w = exp(x)` of `x = (logit - top) / temperature`, and gives the sums of `w` and of `w x`: the entropy is
-/// `ln(sum w) - sum(w x) / sum w`.
+/// Writes the weights `w = exp(x)` of `x = (logit - top) / temperature`, and returns the sums of
+/// `w` and of `w x`: the entropy is `ln(sum w) - sum(w x) / sum w`.
 #[inline(always)]
 fn weigh(logits: &[f32], top: f64, temperature: f64, weights: &mut Vec<f64>) -> [f64; 2] {
     weights.clear();
@@ -187,7 +189,7 @@ fn weigh(logits: &[f32], top: f64, temperature: f64, weights: &mut Vec<f64>) -> 
         let x = (f64::from(logit) - top) / temperature;
         *weight = exp(x);
         totals[lane] += *weight;
-        // Of a weight of 0, x may be infinite.
+        // x may be infinite if the weight is 0.
         products[lane] += if *weight > 0.0 { *weight * x } else { 0.0 };
     };
     let (logits, logits_left) = logits.as_chunks::<LANES>();
@@ -203,7 +205,7 @@ fn weigh(logits: &[f32], top: f64, temperature: f64, weights: &mut Vec<f64>) -> 
     [totals, products].map(|lanes| lanes.iter().sum())
 }
 
-/// The sum of weights, in lanes.
+/// Sums weights in lanes.
 fn sum(weights: &[f64]) -> f64 {
     let mut sums = [0.0; LANES];
     let (weights, left) = weights.as_chunks::<LANES>();
@@ -215,7 +217,7 @@ fn sum(weights: &[f64]) -> f64 {
     sums.iter().chain(left).sum()
 }
 
-/// The id of the largest logit, the lowest among equals.
+/// Returns the id of the largest logit, the lowest among equals.
 fn largest(logits: &[f32]) -> Result<usize> {
     let mut tops = [f32::NEG_INFINITY; LANES];
     let mut broken = [false; LANES];
@@ -260,10 +262,10 @@ fn largest(logits: &[f32]) -> Result<usize> {
 
 /// The tokens that the filters keep.
 struct Kept {
-    /// The least weight that min-p keeps.
+    /// The smallest weight that min-p keeps.
     least: f64,
-    /// Weight and id of the last token that top-k and top-p keep, in descending order of weight and ascending order of ids
-    /// among equals.
+    /// Weight and id of the last token that top-k and top-p keep, in descending order of weight
+    /// and, among equals, ascending order of ids.
     last: (f64, usize),
 }
 
@@ -285,11 +287,12 @@ impl Kept {
     }
 }
 
-/// The first part of a ranking that is sorted; later parts are larger by [`RANKED_GROWTH`].
+/// The size of the first part of a ranking that is sorted; each later part is [`RANKED_GROWTH`]
+/// times larger.
 const RANKED_FIRST: usize = 256;
 const RANKED_GROWTH: usize = 4;
 
-/// The last token that top-k and top-p keep; `None` if they keep all.
+/// Returns the last token that top-k and top-p keep; `None` if they keep all.
 fn last_ranked(
     weights: &[f64],
     total: f64,
@@ -301,8 +304,8 @@ fn last_ranked(
         return None;
     }
     let order = |a: &(f64, usize), b: &(f64, usize)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
-    // Tokens below the floor hold too little together to be needed. The margin of a half covers the rounding of sums, which
-    // is far below 1e-5 for any vocabulary.
+    // The total weight of tokens below the floor is too small to matter. The factor 1/2 covers the
+    // rounding of sums, which is far below 1e-5 for any vocabulary.
     let floor = match (top_k, top_p) {
         (None, Some(p)) if 1.0 - p > 1e-5 => (1.0 - p) * total / (2.0 * weights.len() as f64),
         _ => 0.0,
@@ -325,7 +328,7 @@ fn last_ranked(
     let Some(p) = top_p else {
         return ranked.pop();
     };
-    // The ranking is sorted only as far as it is needed.
+    // The ranking is sorted only as far as needed.
     let (mut reached, mut start, mut size) = (0.0, 0, RANKED_FIRST);
     while start < ranked.len() {
         let end = ranked.len().min(start + size);
@@ -357,14 +360,14 @@ mod tests {
         probabilities.iter().map(|p| p.ln() as f32).collect()
     }
 
-    /// Token and probability drawn at `uniform`.
+    /// The token drawn at `uniform`, and its probability.
     fn draw(probabilities: &[f64], config: &SamplingConfig, uniform: f64) -> (u32, f64) {
         let drawn = sample(&logits(probabilities), config, uniform).unwrap();
         (drawn.token, drawn.log_prob.exp())
     }
 
     #[test]
-    fn filters_act_in_order_and_renormalise() {
+    fn filters_apply_in_order_and_renormalise() {
         let p = [0.1, 0.4, 0.3, 0.15, 0.05];
         let near = |(token, got): (u32, f64), want: (u32, f64)| {
             assert_eq!(token, want.0);
@@ -390,7 +393,7 @@ mod tests {
             ..all
         };
         near(draw(&p, &min_p, 0.999), (2, 3.0 / 7.0));
-        // top-k leaves 0.4 and 0.3; half of what is left is reached by the first alone.
+        // top-k keeps 0.4 and 0.3; the first alone reaches half of their sum.
         let both = SamplingConfig {
             top_k: Some(2),
             top_p: Some(0.5),
@@ -437,7 +440,7 @@ mod tests {
     }
 
     #[test]
-    fn entropy_of_known_distributions() {
+    fn entropies_of_known_distributions() {
         let entropy = |logits: &[f32]| {
             sample(logits, &SamplingConfig::default(), 0.3)
                 .unwrap()
@@ -450,7 +453,7 @@ mod tests {
     }
 
     #[test]
-    fn broken_logits_are_errors_that_name_them() {
+    fn errors_name_the_logit_that_is_not_finite() {
         let all = SamplingConfig::default();
         let nan = sample(&[0.0, f32::NAN], &all, 0.5).unwrap_err().to_string();
         assert!(nan.contains("token 1"), "{nan}");
@@ -459,7 +462,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_outside_their_range_are_refused() {
+    fn settings_outside_their_range_are_errors() {
         for (config, field) in [
             (
                 SamplingConfig {
@@ -496,10 +499,10 @@ mod tests {
     }
 
     proptest! {
-        /// The filters look at no more of the ranking than they need, and keep what a sort of all tokens keeps.
+        /// The partial ranking keeps the same tokens as a full sort.
         #[test]
         fn filters_keep_what_a_full_sort_keeps(
-            // Few distinct values, so that there are equals, and some of them at the cut.
+            // Few distinct values, so that ties occur, some of them at the cut.
             raw in prop::collection::vec(-40i16..8, 1..3000),
             step in prop::sample::select(vec![0.001f32, 0.1, 1.0, 30.0]),
             temperature in 0.5f64..2.0,
@@ -520,9 +523,9 @@ mod tests {
             prop_assert_eq!(ids, sorted(&raw, &config));
         }
 
-        /// The entropy is that of its definition.
+        /// The entropy matches its definition.
         #[test]
-        fn the_entropy_is_the_expected_information(
+        fn entropy_is_the_expected_information(
             raw in prop::collection::vec(-20f32..20.0, 1..200),
             temperature in 0.3f64..3.0,
         ) {
@@ -536,7 +539,7 @@ mod tests {
             prop_assert!((entropy - expected).abs() < 1e-10, "{} {}", entropy, expected);
         }
 
-        /// Over a grid of uniforms, each token comes as often as its probability says.
+        /// Over a grid of uniforms, each token is drawn in proportion to its probability.
         #[test]
         fn inversion_reproduces_the_distribution(
             raw in prop::collection::vec(-4f32..4.0, 1..12),

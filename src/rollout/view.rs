@@ -1,10 +1,11 @@
-//! The rollouts of a buffer by index, and how they are cut into micro-batches.
+//! Indexed access to the rollouts of a buffer, and their division into micro-batches.
 
 use crate::types::{Rollout, RolloutBuffer, RolloutGroup};
 
-/// The rollouts of a buffer by their index in [`RolloutBuffer::rollouts`], with their groups.
+/// An index of a buffer's rollouts and their groups, in the order of [`RolloutBuffer::rollouts`].
 ///
-/// Made once for a buffer, it gives any number of [`RolloutBatch`](super::RolloutBatch)es.
+/// Create it once per buffer and make any number of [`RolloutBatch`](super::RolloutBatch)es from
+/// it.
 #[derive(Clone, Debug)]
 pub struct RolloutView<'a> {
     groups: &'a [RolloutGroup],
@@ -13,7 +14,7 @@ pub struct RolloutView<'a> {
 }
 
 impl<'a> RolloutView<'a> {
-    /// The rollouts of `buffer`.
+    /// Indexes the rollouts of `buffer`.
     pub fn new(buffer: &'a RolloutBuffer) -> Self {
         Self {
             groups: &buffer.groups,
@@ -32,23 +33,25 @@ impl<'a> RolloutView<'a> {
         &self.group_ids
     }
 
-    /// The prompt's tokens of rollout `index`.
+    /// The prompt tokens of rollout `index`.
     pub(super) fn prompt(&self, index: usize) -> &'a [u32] {
         &self.groups[self.group_ids[index]].prompt_tokens
     }
 
-    /// How many groups there are.
+    /// The number of groups.
     pub(super) fn groups(&self) -> usize {
         self.groups.len()
     }
 }
 
-/// Divides `rows`, indices of rollouts, into parts that are forwarded together.
+/// Divides `rows`, indices of rollouts, into micro-batches.
 ///
-/// A part has at most `max_rows` rollouts, and at most `max_tokens` tokens: its rollouts times the sum of its longest prompt and its
-/// longest completion, since shorter ones are padded. A rollout that alone has more is a part of its own. Rollouts are sorted by
-/// the length of their completions, so that little is padded, and those of a group, which share a prompt, stay together
-/// among equal lengths. Every rollout is in exactly one part, and the order of `rows` is irrelevant.
+/// A micro-batch has at most `max_rows` rollouts and at most `max_tokens` tokens, padding included:
+/// the number of rollouts times the sum of the longest prompt and the longest completion. A rollout
+/// that alone exceeds `max_tokens` becomes a micro-batch by itself. Rollouts are sorted by
+/// completion length to reduce padding; among equal lengths, rollouts of a group, which share a
+/// prompt, stay together. Every rollout is in exactly one micro-batch, and the order of `rows` does
+/// not matter.
 pub(crate) fn micro_batches(
     view: &RolloutView<'_>,
     rows: &[usize],
@@ -62,7 +65,7 @@ pub(crate) fn micro_batches(
     let mut longest_prompt = 0;
     for row in sorted {
         let prompt = view.prompt(row).len();
-        // The newest completion is the longest so far.
+        // Rollouts are sorted, so this completion is the longest so far.
         let width = longest_prompt.max(prompt) + completion(row);
         let fits = |part: &Vec<usize>| {
             let tokens = (part.len() + 1).saturating_mul(width);
@@ -89,7 +92,7 @@ mod tests {
     use super::*;
     use crate::types::Problem;
 
-    /// Groups with the lengths of their prompts and of their completions.
+    /// A buffer of groups with these prompt and completion lengths.
     fn buffer(groups: &[(usize, Vec<usize>)]) -> RolloutBuffer {
         let group = |(prompt, completions): &(usize, Vec<usize>)| {
             let rollout = |&len: &usize| Rollout::new(vec![2; len], vec![-0.1; len], "");
@@ -120,7 +123,7 @@ mod tests {
             micro_batches(&view, &all, 2, None),
             [vec![1, 3], vec![2, 4], vec![0]]
         );
-        // 2 * (3 + 1) = 8 tokens; 7 and 11 tokens fit alone only, the last of them not even alone.
+        // 2 * (3 + 1) = 8 tokens fit together; 7 tokens fit only alone, and 11 exceed the limit.
         assert_eq!(
             micro_batches(&view, &all, 64, Some(10)),
             [vec![1, 3], vec![2], vec![4], vec![0]]
@@ -130,8 +133,8 @@ mod tests {
     }
 
     #[test]
-    fn little_is_padded_when_lengths_are_spread() {
-        // Every 16th completion is long, as in a step with a few truncated ones.
+    fn sorting_by_length_reduces_padding() {
+        // Every 16th completion is long, as in a step with a few truncated completions.
         let lengths = |group: usize| (0..16).map(move |i| if i == group { 2000 } else { 100 + i });
         let groups: Vec<_> = (0..16)
             .map(|group| (50, lengths(group).collect()))
@@ -148,7 +151,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn parts_keep_the_limits_and_every_rollout(
+        fn micro_batches_respect_the_limits_and_cover_every_rollout(
             groups in prop::collection::vec(
                 (1usize..30, prop::collection::vec(1usize..60, 0..8)), 1..8),
             max_rows in 1usize..12,
@@ -165,7 +168,7 @@ mod tests {
                 prop_assert!(part.len() == 1 || padded(&view, part) <= most);
             }
             let mut seen = parts.concat();
-            // Nothing is cut off before its part is full.
+            // A micro-batch ends only when the next rollout does not fit.
             for pair in parts.windows(2) {
                 let more = [pair[0].as_slice(), &pair[1][..1]].concat();
                 prop_assert!(

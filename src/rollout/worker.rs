@@ -1,4 +1,4 @@
-//! The crate's own generator in a thread of its own.
+//! The crate's own generator in a background thread.
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -14,17 +14,38 @@ use super::generate::{GenerationConfig, GenerationRequest, check_request};
 use crate::policy::PolicyModel;
 use crate::{Error, Result};
 
-/// The crate's own generator as an engine that works in the background: a thread with a [`Decoder`].
+/// The crate's own generator as an [`AsyncEngine`]: a background thread that runs a [`Decoder`].
 ///
-/// The thread begins with the first policy that is loaded and ends when the worker is dropped. It computes on the policy's device and, on
-/// a CPU, with rayon's pool, as a learner does at the same time. Requests of all callers are generated together, within the limits
-/// of their own [`GenerationConfig`]s.
+/// The thread starts when the first policy is loaded and ends when the worker is dropped. It
+/// computes on the policy's device and, on a CPU, in rayon's pool, which it shares with the
+/// learner. All requests are generated together, within the limits of each request's
+/// [`GenerationConfig`].
 ///
-/// If generation fails or panics, all requests in flight are answered with errors, [`check`](AsyncEngine::check) says why, and the worker
-/// has no version until a policy is loaded again.
+/// If generation fails or panics, all requests in flight are answered with errors,
+/// [`check`](AsyncEngine::check) returns the reason, and the worker has no version until a policy
+/// is loaded again.
 ///
-/// Metrics: completions that are running (`engine/running`) and requests that wait (`engine/waiting`) now; tokens (`engine/tokens`) and
-/// seconds without a request (`engine/idle_seconds`) since the last call.
+/// Metrics: the current number of running completions (`engine/running`) and waiting requests
+/// (`engine/waiting`); since the last call, the number of tokens (`engine/tokens`) and the seconds
+/// without a request (`engine/idle_seconds`).
+///
+/// ```
+/// use burn::tensor::Device;
+/// use rlvr::policy::causal::CausalConfig;
+/// use rlvr::rollout::{GenerationConfig, GenerationRequest, LocalWorker, generate_with};
+///
+/// # fn main() -> rlvr::Result<()> {
+/// # #[cfg(feature = "flex")] {
+/// let policy = CausalConfig::new(16).init(0, &Device::flex().autodiff())?;
+/// let mut engine = LocalWorker::default();
+/// let requests = [GenerationRequest::new(vec![2, 3], 4, [0])];
+/// let config = GenerationConfig::new(8, vec![1]);
+/// let answers = generate_with(&mut engine, &policy, 0, &requests, &config)?;
+/// assert_eq!(answers[0].len(), 4);
+/// # }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct LocalWorker<M: PolicyModel> {
     in_flight: InFlight,
@@ -33,13 +54,13 @@ pub struct LocalWorker<M: PolicyModel> {
     tickets: u64,
 }
 
-/// The thread and what it was told.
+/// The thread, its channel and its policy.
 #[derive(Debug)]
 struct Running<M> {
     commands: Sender<Command<M>>,
     thread: JoinHandle<()>,
     version: u64,
-    /// Vocabulary and positions of the model.
+    /// The model's vocabulary size and positions.
     limits: [usize; 2],
 }
 
@@ -58,12 +79,12 @@ enum Command<M> {
     Cancel(u64),
 }
 
-/// What both sides know.
+/// The state that both threads share.
 #[derive(Debug, Default)]
 struct State {
-    /// Requests that are not answered.
+    /// Requests without an answer.
     pending: BTreeMap<u64, Pending>,
-    /// Why the thread ended, if it failed.
+    /// Why the thread failed, if it did.
     failure: Option<String>,
     running: usize,
     waiting: usize,
@@ -79,7 +100,8 @@ struct Pending {
 }
 
 impl<M: PolicyModel> LocalWorker<M> {
-    /// A worker with no policy. `in_flight` says what becomes of requests that have begun when another one is loaded.
+    /// Creates a worker without a policy. `in_flight` selects the handling of started requests when
+    /// another policy is loaded.
     pub fn new(in_flight: InFlight) -> Self {
         Self {
             in_flight,
@@ -89,7 +111,8 @@ impl<M: PolicyModel> LocalWorker<M> {
         }
     }
 
-    /// Ends the thread after its current step; requests in flight are answered with `reason`, if there is one.
+    /// Ends the thread after its current step. Answers requests in flight with `reason`, if there
+    /// is one.
     fn end(&mut self, reason: Option<String>) {
         if let Some(Running {
             commands, thread, ..
@@ -130,7 +153,7 @@ impl<M: PolicyModel + 'static> AsyncEngine<M> for LocalWorker<M> {
         if let Some(running) = &mut self.running {
             if running.limits != limits {
                 let reason = format!(
-                    "it has a vocabulary of {} and {} positions, the policy before it {} and {}",
+                    "it has a vocabulary of {} and {} positions; the previous policy had {} and {}",
                     limits[0], limits[1], running.limits[0], running.limits[1]
                 );
                 self.end(Some(reason.clone()));
@@ -190,7 +213,8 @@ impl<M: PolicyModel + 'static> AsyncEngine<M> for LocalWorker<M> {
         config.check_stop_tokens(running.limits[0])?;
         check_request(ticket, &request, config, running.limits)?;
         {
-            // The thread answers everything that is pending when it fails: what it may not read any more must not be added.
+            // When the thread fails, it answers everything that is pending. Do not add a request
+            // that it would no longer read.
             let mut state = lock(&self.state);
             if let Some(reason) = &state.failure {
                 return Err(error(what(), reason.clone()));
@@ -207,7 +231,7 @@ impl<M: PolicyModel + 'static> AsyncEngine<M> for LocalWorker<M> {
             request,
             config: config.clone(),
         };
-        // If the thread has just failed, the request has its answer.
+        // If the thread has just failed, the request is already answered.
         let _ = running.commands.send(command);
         Ok(ticket)
     }
@@ -250,13 +274,14 @@ fn error(request: String, reason: String) -> Error {
         engine: "generation thread".into(),
         request,
         reason,
-        remedy: "requests in flight were answered with this error; load a policy to begin again"
-            .into(),
+        remedy:
+            "requests in flight were answered with this error; load a policy to restart generation"
+                .into(),
     }
 }
 
 fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
-    // Whatever is held under the lock is whole at any time.
+    // The state is consistent at every point at which a holder of the lock could panic.
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -266,12 +291,12 @@ fn failure(state: &Mutex<State>) -> String {
     reason.unwrap_or_else(|| "the thread has ended".into())
 }
 
-/// Records why there will be no more completions, and answers every request with it.
+/// Records the reason of a failure and answers every request with it.
 fn fail(state: &mut State, reason: String) {
     for (ticket, pending) in std::mem::take(&mut state.pending) {
         let one = |_| Err(error(format!("request {ticket}"), reason.clone()));
         let completions = (0..pending.samples).map(one).collect();
-        // Nobody may be waiting for it any more.
+        // The receiver may be gone.
         let _ = pending.answers.send(Answer {
             ticket,
             completions,
@@ -281,7 +306,7 @@ fn fail(state: &mut State, reason: String) {
     state.failure = Some(reason);
 }
 
-/// The thread: serves until there is nobody left to serve, or generation fails.
+/// The body of the thread: runs until the worker is dropped or generation fails.
 fn run<M: PolicyModel>(
     model: M,
     version: u64,
@@ -300,7 +325,7 @@ fn run<M: PolicyModel>(
     fail(&mut lock(state), reason);
 }
 
-/// What a panic says.
+/// The message of a panic.
 fn message(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
@@ -329,11 +354,11 @@ fn serve<M: PolicyModel>(
             let Ok(command) = next else {
                 return Ok(());
             };
-            obey(command, &mut decoder, in_flight, state)?;
+            execute(command, &mut decoder, in_flight, state)?;
         }
         loop {
             match commands.try_recv() {
-                Ok(command) => obey(command, &mut decoder, in_flight, state)?,
+                Ok(command) => execute(command, &mut decoder, in_flight, state)?,
                 Err(TryRecvError::Empty) => break,
                 Err(TryRecvError::Disconnected) => return Ok(()),
             }
@@ -342,7 +367,7 @@ fn serve<M: PolicyModel>(
     }
 }
 
-/// One step of the decoder; what has ended is answered.
+/// Runs one step of the decoder and answers the requests that have ended.
 fn round<M: PolicyModel>(decoder: &mut Decoder<M>, state: &Mutex<State>) -> Result<()> {
     let mut tokens = 0;
     let finished = decoder.round(&mut |_| {
@@ -364,7 +389,7 @@ fn round<M: PolicyModel>(decoder: &mut Decoder<M>, state: &Mutex<State>) -> Resu
     Ok(())
 }
 
-fn obey<M: PolicyModel>(
+fn execute<M: PolicyModel>(
     command: Command<M>,
     decoder: &mut Decoder<M>,
     in_flight: InFlight,

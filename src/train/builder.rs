@@ -1,4 +1,4 @@
-//! How a trainer is put together.
+//! The builder of a [`Trainer`].
 
 use std::sync::Arc;
 
@@ -22,10 +22,11 @@ use crate::rollout::{RolloutEngine, check_prompts};
 use crate::types::Problem;
 use crate::{Error, Result};
 
-/// The parts of a [`Trainer`]; see [`Trainer::builder`].
+/// Builds a [`Trainer`]; see [`Trainer::builder`].
 ///
-/// [`rewards`](Self::rewards) and [`problems`](Self::problems) (or a [`problem_source`](Self::problem_source)) are required,
-/// everything else has a default. [`build`](Self::build) checks the parts against each other.
+/// [`rewards`](Self::rewards) and [`problems`](Self::problems) (or a
+/// [`problem_source`](Self::problem_source)) are required, everything else has a default.
+/// [`build`](Self::build) checks that the parts fit together.
 #[must_use]
 pub struct TrainerBuilder<M: PolicyModel, V: ValueModel> {
     config: TrainerConfig,
@@ -68,39 +69,40 @@ impl<M: PolicyModel> TrainerBuilder<M, ValueHead<M>> {
 }
 
 impl<M: PolicyModel, V: ValueModel> TrainerBuilder<M, V> {
-    /// The settings. Default: [`TrainerConfig::default`]. Without stop tokens the tokenizer's are used.
+    /// Sets the settings. Default: [`TrainerConfig::default`]. If they have no stop tokens, the
+    /// tokenizer's are used.
     pub fn config(mut self, config: TrainerConfig) -> Self {
         self.config = config;
         self
     }
 
-    /// The rewards of the completions.
+    /// Sets the rewards of the completions.
     pub fn rewards(mut self, rewards: RewardSet) -> Self {
         self.rewards = Some(rewards);
         self
     }
 
-    /// Rewards of single tokens on top of the completions' totals.
+    /// Adds rewards per token to the totals of the completions.
     pub fn token_rewards(mut self, reward: impl TokenReward) -> Self {
         self.token_rewards = Some(Arc::new(reward));
         self
     }
 
-    /// The problems, which are drawn in a new random order in each epoch.
+    /// Sets the problems, which are drawn in a new random order in each epoch.
     #[doc(alias = "train_dataset")]
     pub fn problems(mut self, problems: impl IntoIterator<Item = Problem>) -> Self {
         self.problems = problems.into_iter().collect();
         self
     }
 
-    /// Another source of problems, such as a curriculum, in place of [`problems`](Self::problems).
+    /// Sets a source of problems, such as a curriculum, in place of [`problems`](Self::problems).
     pub fn problem_source(mut self, source: impl ProblemSource + 'static) -> Self {
         self.problem_source = Some(Box::new(source));
         self
     }
 
-    /// A critic: PPO, with an estimator that reads values, such as [`Gae`](crate::advantage::Gae). Its parameters must be on the
-    /// gradient tape.
+    /// Adds a critic, for PPO. It needs an estimator that reads values, such as
+    /// [`Gae`](crate::advantage::Gae). The critic must be on an autodiff device.
     pub fn critic<C: ValueModel>(self, critic: C) -> TrainerBuilder<M, C> {
         TrainerBuilder {
             critic: Some(critic),
@@ -121,66 +123,74 @@ impl<M: PolicyModel, V: ValueModel> TrainerBuilder<M, V> {
         }
     }
 
-    /// A reference or teacher in place of the policy as it is when training begins.
+    /// Sets the reference of the KL terms, and of the estimators that compare with one. Default:
+    /// the policy at the beginning of training.
     pub fn reference(mut self, scorer: impl Scorer + 'static) -> Self {
         self.reference = Some(Box::new(scorer));
         self
     }
 
-    /// A teacher beside the reference: advantages compare with it, as [`Distillation`](crate::advantage::Distillation) does, while KL terms go on
-    /// to pull towards the reference. Default: the reference.
+    /// Sets a teacher for the estimators that compare with one, such as
+    /// [`Distillation`](crate::advantage::Distillation); the KL terms still use the reference.
+    /// Default: the reference.
     pub fn teacher(mut self, scorer: impl Scorer + 'static) -> Self {
         self.teacher.scorer = Some(Box::new(scorer));
         self
     }
 
-    /// What the teacher reads in place of the prompts, the reference if no other [`teacher`](Self::teacher) is given. Default: the
-    /// prompts. The metric `teacher/share` is the share of the completions that it has read.
+    /// Sets what the teacher reads in place of the prompts. The teacher is the reference unless a
+    /// [`teacher`](Self::teacher) is set. Default: the prompts. The metric `teacher/share` is the
+    /// share of the completions that the teacher has read.
     pub fn teacher_context(mut self, context: impl TeacherContext + 'static) -> Self {
         self.teacher.context = Some(Box::new(context));
         self
     }
 
-    /// Where completions come from. Default: the crate's own generator.
+    /// Sets the engine that generates completions. Default: the crate's own generator.
     pub fn engine(mut self, engine: impl RolloutEngine<M> + 'static) -> Self {
         self.engine = Some(Box::new(engine));
         self
     }
 
-    /// Problems are played with an environment, in several turns. Default: each is answered by one completion.
+    /// Sets an environment with which problems are solved in several turns. Default: each problem
+    /// is answered by one completion.
     pub fn agent_loop(mut self, agent_loop: AgentLoop) -> Self {
         self.agent_loop = Some(agent_loop);
         self
     }
 
-    /// Where the rollouts of a step come from. Default: sampled from the current policy ([`OnPolicy`]).
+    /// Sets the source of the rollouts of a step. Default: they are sampled from the current
+    /// policy.
     pub fn source(mut self, source: impl RolloutSource<M> + 'static) -> Self {
         self.source = Box::new(source);
         self
     }
 
-    /// Several learners, whose number must divide [`TrainerConfig::shards`]. Each builds its trainer of the same parts. Default: one
-    /// ([`Alone`](super::Alone)).
+    /// Trains with several learners, whose number must divide [`TrainerConfig::shards`]. Each
+    /// learner builds its trainer from the same parts. Default: one ([`Alone`](super::Alone)).
     pub fn learners(mut self, learners: impl Learners + 'static) -> Self {
         self.learners = Some(Arc::new(learners));
         self
     }
 
-    /// The shape of a policy that is not this crate's own transformer, for what the ledger of a run says of FLOPs and memory. Default: that of
-    /// [`PolicyModel::as_causal`]; without one, two FLOPs for each parameter and token of a forward pass, and no prediction of memory.
+    /// Sets the shape of a policy that is not this crate's transformer, from which the ledger
+    /// computes FLOPs and memory. Default: that of [`PolicyModel::as_causal`]; without one, two
+    /// FLOPs for each parameter and token of a forward pass, and no prediction of memory.
     pub fn shape(mut self, shape: ModelShape) -> Self {
         self.shape = Some(shape);
         self
     }
 
-    /// Checks the parts and puts them together.
+    /// Checks the parts and builds the trainer.
     ///
-    /// A reference, if some term needs one and [`reference`](Self::reference) gave none, is the policy as given.
+    /// If a term needs a reference and [`reference`](Self::reference) was not called, a frozen copy
+    /// of the policy is used.
     ///
     /// # Errors
-    /// Returns an error if a setting is invalid or has no effect, a part is missing, the parts do not go together, the policy or
-    /// the critic has no parameter that requires gradients, the vocabularies do not fit, or a prompt cannot be encoded or is too
-    /// long for the policy with a completion of the configured length. The error of a prompt names the problem's index.
+    /// Returns an error if a setting is invalid or has no effect, a part is missing, two parts do
+    /// not fit together, the policy or the critic has no parameter that requires gradients, the
+    /// tokenizer has more tokens than the policy, or a prompt cannot be encoded or leaves no room
+    /// for a completion of the configured length. The error for a prompt names the problem's index.
     pub fn build(self) -> Result<Trainer<M, V>> {
         let mut config = self.config;
         if config.generation.stop_tokens.is_empty() {
@@ -215,7 +225,7 @@ impl<M: PolicyModel, V: ValueModel> TrainerBuilder<M, V> {
             None => Box::new(ShuffledProblems::new(self.problems, config.seed)?),
         };
         let prompts = match self.agent_loop {
-            // Its environment says what the policy reads.
+            // The environment supplies the prompt.
             Some(_) => Vec::new(),
             None => check_prompts(
                 problems.problems().iter().map(Arc::as_ref),
@@ -232,7 +242,7 @@ impl<M: PolicyModel, V: ValueModel> TrainerBuilder<M, V> {
                 "teacher",
                 "given",
                 format!(
-                    "none with the estimator `{}`, which compares with none; `distillation` does",
+                    "none with the estimator `{}`, which uses no teacher; `distillation` does",
                     config.advantage.name()
                 ),
             ));
@@ -244,8 +254,8 @@ impl<M: PolicyModel, V: ValueModel> TrainerBuilder<M, V> {
             return Err(Error::config(
                 "advantage",
                 config.advantage.name(),
-                "TrainerBuilder::teacher or TrainerBuilder::teacher_context with it: from the policy that it begins with, a policy \
-                 learns nothing",
+                "TrainerBuilder::teacher or TrainerBuilder::teacher_context with it: distilling a policy \
+                 into itself gives no gradient",
             ));
         }
         if self.teacher.context.is_some() && self.agent_loop.is_some() {
@@ -260,7 +270,7 @@ impl<M: PolicyModel, V: ValueModel> TrainerBuilder<M, V> {
             return Err(Error::config(
                 "reference_sync",
                 format!("{:?}", config.reference_sync),
-                "never with TrainerBuilder::teacher, since nothing else reads the reference",
+                "never with TrainerBuilder::teacher, because nothing else reads the reference",
             ));
         }
         let reference = match self.reference {
@@ -268,7 +278,7 @@ impl<M: PolicyModel, V: ValueModel> TrainerBuilder<M, V> {
                 return Err(Error::config(
                     "reference",
                     "given",
-                    "none, since nothing reads it: there is no KL term, no estimator that compares with it, and \
+                    "none, because nothing reads it: there is no KL term, no estimator that uses it, and \
                      measure_kl is off",
                 ));
             }
@@ -328,7 +338,7 @@ fn check_vocabulary(
     config.generation.check_stop_tokens(policy)
 }
 
-/// Rejects a critic that nothing reads, and an estimator without the critic that it needs.
+/// Rejects a critic that nothing reads, and an estimator that needs a critic but has none.
 fn check_critic(estimator: &Estimator, critic: bool) -> Result<()> {
     if estimator.needs_values() == critic {
         return Ok(());
@@ -350,7 +360,7 @@ fn check_token_rewards(
             "token_rewards",
             reward.name(),
             format!(
-                "none with `{}`: it standardises each reward by itself, and a token's belongs to none",
+                "none with `{}`, which standardises each reward of the set separately",
                 estimator.name()
             ),
         ));
@@ -359,7 +369,7 @@ fn check_token_rewards(
         return Err(Error::config(
             "token_rewards.name",
             reward.name(),
-            "a name that no reward of the set has",
+            "a name that is not in the reward set",
         ));
     }
     Ok(())

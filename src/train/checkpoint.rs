@@ -1,9 +1,9 @@
-//! Checkpoints: whole or absent.
+//! Checkpoints of a trainer, written atomically.
 //!
-//! A checkpoint is a folder `step-00000120` with everything that a run needs to go on as if it had never
-//! stopped. It is written beside its place under a temporary name, synced to disk and renamed; a process that
-//! is killed at any moment leaves the last whole one, and perhaps a temporary folder that the next
-//! write removes.
+//! A checkpoint is a folder such as `step-00000120` with the complete state of a run. It is written
+//! under a temporary name, synced to disk and renamed. A process that is killed at any moment
+//! leaves the last complete checkpoint, and possibly a temporary folder that the next write
+//! removes.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -29,7 +29,7 @@ use crate::policy::{PolicyModel, ValueModel};
 use crate::rollout::RolloutBuffer;
 use crate::{Error, Result};
 
-/// Raised when checkpoints of the version before can no longer be read.
+/// Incremented when checkpoints of the previous version can no longer be read.
 const FORMAT: u32 = 2;
 
 /// Everything but the tensors and the rollouts.
@@ -46,23 +46,24 @@ struct Manifest {
     rollout_source: Value,
     ledger: LedgerState,
     parts: Parts,
-    /// For those who look into the file; nothing is read from it.
+    /// For information only; it is not read back.
     config: Value,
     /// Checksums of the other files.
     files: BTreeMap<String, String>,
 }
 
-/// What a trainer is made of, custom parts included: a checkpoint is loaded only by a trainer of the same parts.
+/// The parts of a trainer, custom ones included. A checkpoint can only be loaded by a trainer with
+/// equal parts.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct Parts {
     seed: u64,
     problems_per_step: usize,
     problems: usize,
     problems_fingerprint: u64,
-    /// What distinguishes the policy's architecture, its frozen weights and its adapters from others'.
+    /// The policy's architecture, and fingerprints of its frozen weights and adapters.
     policy: Value,
     reference: Option<String>,
-    /// Absent in checkpoints of before there were any.
+    /// Missing in checkpoints from before teachers existed.
     #[serde(default)]
     teacher: Option<String>,
     critic: bool,
@@ -76,7 +77,8 @@ struct Parts {
 }
 
 impl Parts {
-    /// The first part in which `theirs`, of a checkpoint, differ from these: its name, theirs and ours.
+    /// Returns the first part in which `theirs`, of a checkpoint, differs from this trainer: its
+    /// name, their value and ours.
     fn difference(&self, theirs: &Self) -> Option<(String, String, String)> {
         let value = |parts: &Self| serde_json::to_value(parts).unwrap_or_default();
         let (ours, theirs) = (value(self), value(theirs));
@@ -106,7 +108,7 @@ impl Parts {
         names.into_iter().find_map(|(key, name)| {
             let (theirs, ours) = (&theirs[key], &ours[key]);
             if let (Value::Object(theirs), Value::Object(ours)) = (theirs, ours) {
-                // Of a description the one entry that differs says more than the whole.
+                // Report only the entry of a description that differs.
                 let entries = ours.keys().chain(theirs.keys());
                 let absent = Value::Null;
                 return entries.into_iter().find_map(|entry| {
@@ -123,7 +125,7 @@ impl Parts {
     }
 }
 
-/// A checkpoint that was read and fits the trainer.
+/// A checkpoint that was read and that fits the trainer.
 struct ReadCheckpoint<M: PolicyModel, V> {
     manifest: Manifest,
     policy: M,
@@ -134,16 +136,20 @@ struct ReadCheckpoint<M: PolicyModel, V> {
 }
 
 impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
-    /// Writes a checkpoint into `folder` and returns its path; of older ones, the newest `keep - 1` stay.
+    /// Writes a checkpoint into `folder` and returns its path. The newest `keep - 1` older
+    /// checkpoints are kept.
     ///
-    /// A folder belongs to one run. Checkpoints of later steps are removed only if this trainer was loaded from an earlier one in
-    /// the same folder: they are there because the run went back, and would be taken for its latest.
+    /// A folder belongs to one run. Checkpoints of later steps are removed: they exist if the
+    /// trainer was loaded from an earlier checkpoint in this folder, and would otherwise be taken
+    /// for the latest.
     ///
-    /// Of several learners the first one writes, and all of them must call it: a checkpoint is the same for every number of learners.
+    /// With several learners, all of them must call this method; the first one writes. A checkpoint
+    /// does not depend on the number of learners.
     ///
     /// # Errors
-    /// If `folder` holds checkpoints and this trainer has neither written nor loaded one there, or if something cannot be written.
-    /// What was there before is untouched then.
+    /// Returns an error if `keep` is 0, if `folder` contains checkpoints that this trainer has
+    /// neither written nor loaded, or if a file cannot be written. The previous checkpoints are
+    /// then unchanged.
     pub fn save_checkpoint(&mut self, folder: impl AsRef<Path>, keep: usize) -> Result<PathBuf> {
         let folder = folder.as_ref();
         if keep == 0 {
@@ -162,7 +168,7 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
         Ok(place)
     }
 
-    /// Gives the first learner what it needs for its checkpoint.
+    /// Sends the first learner this learner's part of the checkpoint.
     fn join_checkpoint(&mut self, folder: &Path) -> Result<PathBuf> {
         self.save_optimizers(folder)?;
         Ok(self.place(folder))
@@ -207,7 +213,7 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
         let trained = Trained::of(&learner.policy);
         save_policy(&learner.policy, folder)?;
         if let Some(Reference::Policy(reference)) = &learner.reference {
-            // It differs from the policy in nothing that the policy does not train.
+            // The reference differs from the policy in trained parameters only.
             trained.save(reference.weights().clone(), &file("reference"))?;
         }
         if let Some(critic) = &learner.critic {
@@ -260,18 +266,22 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
         })
     }
 
-    /// Goes back to the state in the checkpoint at `path` (as [`latest_checkpoint`](super::latest_checkpoint) gives it), after which the run
-    /// continues as if it had never stopped: bit for bit on the CPU.
+    /// Restores the state in the checkpoint at `path` (see
+    /// [`latest_checkpoint`](super::latest_checkpoint)). The run then continues as if it had never
+    /// stopped: bit for bit on the CPU.
     ///
-    /// The trainer must have been built of the same parts, custom ones included: problems, seed, step size, rewards, estimator,
-    /// surrogate, critic, reference, and a policy of the same architecture, frozen weights and adapters. Other settings may differ
-    /// from the checkpoint's and take effect from here on.
+    /// The trainer must have been built from the same parts, custom ones included: problems, seed,
+    /// problems per step, rewards, estimator, surrogate, critic, reference, and a policy of the
+    /// same architecture, frozen weights and adapters. Other settings may differ from the
+    /// checkpoint's; the trainer's apply from then on.
     ///
-    /// Of several learners, whose number need not be that of the run before, all must call it. Learners that cannot read the folder, being
-    /// on other machines, are sent a copy by the first.
+    /// With several learners, all of them must call this method; their number may differ from that
+    /// of the saved run. Learners on machines that cannot read the folder receive a copy from the
+    /// first.
     ///
     /// # Errors
-    /// If the checkpoint is missing, broken, of another format, or of another run. The trainer is then untouched.
+    /// Returns an error if the checkpoint is missing, damaged, of another format, or of another
+    /// run. The trainer is then unchanged.
     pub fn load_checkpoint(&mut self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
         let copy = CheckpointCopy::new(self.learners(), path);
@@ -289,7 +299,7 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
         let Some((read, folder)) = read else {
             return Ok(());
         };
-        // Only the sources can still refuse; both go back if the second does.
+        // Only the sources can still fail. If the second one does, the first is restored.
         let before = self.collector.problems.state();
         self.collector
             .problems
@@ -375,7 +385,7 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
     }
 }
 
-/// The run that the checkpoint at `path` is of, if it can be read.
+/// Describes the run of the checkpoint at `path`, if it can be read.
 pub(super) fn describe(path: &Path) -> Option<String> {
     let manifest: Manifest = read_manifest(path, REINFORCEMENT, FORMAT).ok()?;
     let Parts {

@@ -1,4 +1,4 @@
-//! A checkpoint for learners that cannot read its folder.
+//! Copies of a checkpoint for learners that cannot read its folder.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,14 +8,16 @@ use super::learners::LearnerGroup;
 use crate::folder::remove;
 use crate::{Error, Result};
 
-/// Where this learner finds a checkpoint: the folder itself, or a copy that the first learner sent and that is removed in the end.
+/// The folder from which this learner reads a checkpoint: the original, or a temporary copy
+/// received from the first learner, which is removed on drop.
 pub(super) struct CheckpointCopy(Option<PathBuf>);
 
 impl CheckpointCopy {
-    /// Gives each learner that does not have the checkpoint of the first one in `original` a copy of it.
+    /// Sends a copy of the first learner's checkpoint in `original` to each learner that does not
+    /// have the same one.
     ///
     /// # Errors
-    /// If the first learner cannot read it, or another cannot write.
+    /// Returns an error if the first learner cannot read it, or another cannot write its copy.
     pub fn new(group: &LearnerGroup, original: &Path) -> Result<Self> {
         if !group.several() {
             return Ok(Self(None));
@@ -73,7 +75,7 @@ impl CheckpointCopy {
 impl Drop for CheckpointCopy {
     fn drop(&mut self) {
         if let Some(folder) = &self.0 {
-            // What is left of it is in a temporary folder.
+            // A copy that cannot be removed is left in the temporary folder.
             let _ = remove(folder);
         }
     }

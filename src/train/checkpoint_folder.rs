@@ -1,4 +1,4 @@
-//! A folder of checkpoints: what they are called, which of them stay, and whose the folder is.
+//! Folders of checkpoints: names, retention, and the run that a folder belongs to.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,22 +13,22 @@ use crate::policy::PolicyModel;
 use crate::{Error, Result};
 
 pub(super) const MANIFEST: &str = "manifest.json";
-/// The folder of weights that other programs read.
+/// The folder of exported weights, in a format that other programs read.
 const WEIGHTS: &str = "policy";
-/// What a manifest is of that does not say.
+/// The job of a manifest without a `job` field.
 pub(super) const REINFORCEMENT: &str = "reinforcement learning";
 
-/// The newest whole checkpoint in `folder`, if there is one.
+/// Returns the newest complete checkpoint in `folder`, if there is one.
 ///
 /// # Errors
-/// If the folder exists but cannot be listed.
+/// Returns an error if the folder exists but cannot be listed.
 #[doc(alias = "resume_from_checkpoint")]
 pub fn latest_checkpoint(folder: impl AsRef<Path>) -> Result<Option<PathBuf>> {
     let mut all = steps(folder.as_ref(), "")?;
     Ok(all.pop().map(|(_, path)| path))
 }
 
-/// The place of the checkpoint of `step`.
+/// The path of the checkpoint of `step`.
 pub(super) fn place(folder: &Path, step: u64) -> PathBuf {
     folder.join(step_name(step, ""))
 }
@@ -42,10 +42,11 @@ pub(super) struct RunFolder {
 }
 
 impl RunFolder {
-    /// Locks `folder` for a run, which is told apart from others by what `describe` says of their newest checkpoint.
+    /// Locks `folder` for a run. In an error, another run is identified by what `describe` returns
+    /// for its newest checkpoint.
     ///
     /// # Errors
-    /// If the folder is in use or holds checkpoints of another run.
+    /// Returns an error if the folder is in use or contains checkpoints of another run.
     pub fn lock(
         &mut self,
         folder: &Path,
@@ -57,17 +58,18 @@ impl RunFolder {
         Ok(())
     }
 
-    /// The run is over.
+    /// Releases the lock at the end of the run.
     pub fn unlock(&mut self) {
         self.lock = None;
     }
 
-    /// The run goes on from a checkpoint in this folder; `None` where it cannot be seen.
+    /// Sets the folder of the checkpoint that the run continues from; `None` on a learner that
+    /// cannot access it.
     pub fn belongs(&mut self, folder: Option<PathBuf>) {
         self.own = folder;
     }
 
-    /// Returns an error if `folder` holds checkpoints of another run.
+    /// Returns an error if `folder` contains checkpoints of another run.
     fn check(&self, folder: &Path, describe: impl Fn(&Path) -> Option<String>) -> Result<()> {
         let found = steps(folder, "")?;
         let Some((step, newest)) = found.last() else {
@@ -83,18 +85,19 @@ impl RunFolder {
         Err(Error::checkpoint(
             folder,
             format!(
-                "the folder holds checkpoints of another run ({theirs}); expected an empty folder, or \
+                "the folder contains checkpoints of another run ({theirs}); expected an empty folder, or \
                  load_checkpoint to continue that run"
             ),
         ))
     }
 
-    /// Writes the checkpoint of `step` into `folder` with what `write` puts into it, and returns its path; of older ones, the
-    /// newest `keep - 1` stay, and later ones of this run are removed.
+    /// Writes the checkpoint of `step` into `folder`, with the files that `write` creates, and
+    /// returns its path. Keeps the newest `keep - 1` older checkpoints and removes later ones of
+    /// this run.
     ///
     /// # Errors
-    /// If the folder is in use or holds checkpoints of another run, or something cannot be written. What was there before is
-    /// untouched then.
+    /// Returns an error if the folder is in use or contains checkpoints of another run, or a file
+    /// cannot be written. The previous checkpoints are then unchanged.
     pub fn write(
         &mut self,
         folder: &Path,
@@ -109,7 +112,8 @@ impl RunFolder {
         };
         self.check(folder, describe)?;
         let place = place(folder, step);
-        // Another digit and it is still the checkpoint of this step: there is one at every moment.
+        // With one more digit the name still parses as this step, so a checkpoint exists at every
+        // moment.
         let aside = folder.join(format!("{STEP}0{step:08}"));
         replace_folder(&place, &aside, write)?;
         self.own = Some(canonical(folder)?);
@@ -132,7 +136,7 @@ pub(super) fn save_policy<M: PolicyModel>(policy: &M, folder: &Path) -> Result<(
     Trained::of(policy).save(policy.valid(), &folder.join("policy.bpk"))
 }
 
-/// `policy` with the weights that [`save_policy`] wrote.
+/// Returns `policy` with the weights that [`save_policy`] wrote.
 pub(super) fn load_policy<M: PolicyModel>(policy: &M, folder: &Path) -> Result<M> {
     let exported = folder.join(WEIGHTS);
     match exported.is_dir() {
@@ -149,13 +153,13 @@ pub(super) fn write_manifest(folder: &Path, manifest: &impl Serialize) -> Result
     fs::write(&path, text).map_err(|e| Error::io(&path, e))
 }
 
-/// The manifest of the checkpoint at `path`, which must be of a `job` and in a `format`.
+/// Reads the manifest of the checkpoint at `path`, which must be of the given `job` and `format`.
 pub(super) fn read_manifest<T: DeserializeOwned>(path: &Path, job: &str, format: u32) -> Result<T> {
     if !path.join(MANIFEST).exists()
         && let Some(latest) = latest_checkpoint(path)?
     {
         let reason = format!(
-            "this folder holds checkpoints; expected one of them, such as {}",
+            "this is a folder of checkpoints; expected one of them, such as {}",
             latest.display()
         );
         return Err(Error::checkpoint(path, reason));
@@ -163,11 +167,11 @@ pub(super) fn read_manifest<T: DeserializeOwned>(path: &Path, job: &str, format:
     let file = path.join(MANIFEST);
     let text = fs::read_to_string(&file).map_err(|e| Error::io(&file, e))?;
     let broken = |reason: serde_json::Error| Error::checkpoint(path, reason);
-    // A manifest of another job or format need not have the same fields.
+    // A manifest of another job or format may have other fields.
     let value: Value = serde_json::from_str(&text).map_err(broken)?;
     let theirs = value["job"].as_str().unwrap_or(REINFORCEMENT);
     if theirs != job {
-        let reason = format!("it is a checkpoint of {theirs}, expected one of {job}");
+        let reason = format!("it is a checkpoint of {theirs}; expected one of {job}");
         return Err(Error::checkpoint(path, reason));
     }
     let found = &value["format"];

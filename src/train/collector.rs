@@ -1,4 +1,4 @@
-//! The first half of a step: problems are drawn, answered and scored.
+//! The first half of a step: problems are drawn, completions generated and scored.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,11 +26,11 @@ use crate::types::{Rollout, RolloutBuffer, RolloutGroup};
 /// The policy that a step's rollouts are sampled from.
 #[derive(Debug)]
 pub struct PolicyState<'a, M> {
-    /// The policy, on the gradient tape.
+    /// The policy, on the autodiff device.
     pub policy: &'a M,
-    /// The steps done before this one; part of the address of its randomness.
+    /// The number of steps done before this one; part of the address of the step's randomness.
     pub step: u64,
-    /// The number of optimizer updates that made this policy.
+    /// The number of optimizer updates made so far.
     pub version: u64,
 }
 
@@ -42,14 +42,15 @@ impl<M> Clone for PolicyState<'_, M> {
 
 impl<M> Copy for PolicyState<'_, M> {}
 
-/// What a step learns from.
+/// The data of a training step.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Collected {
     /// The scored rollouts.
     pub rollouts: RolloutBuffer,
-    /// `[N]` A baseline for each rollout, for estimators that need one: the reward of the greedy completion of its problem.
+    /// `[N]` The baseline of each rollout, for estimators that need one: the reward of the greedy
+    /// completion of its problem.
     pub baselines: Option<Vec<Option<f64>>>,
-    /// Measured on the way, by the names of metrics; they become part of the step's record.
+    /// Metrics by name, which become part of the step's record.
     pub metrics: BTreeMap<String, f64>,
 }
 
@@ -62,37 +63,38 @@ impl From<RolloutBuffer> for Collected {
     }
 }
 
-/// Seconds that one [`Collector::collect`] took.
+/// Seconds spent in one [`Collector::collect`].
 #[derive(Clone, Copy, Debug, Default)]
 struct Work {
     generate: f64,
     reward: f64,
 }
 
-/// Draws problems, has them answered by the policy, and scores the completions: the first half of a training step.
+/// Draws problems, generates completions with the policy, and scores them: the first half of a
+/// training step.
 ///
-/// A [`Trainer`](super::Trainer) owns one. A [`RolloutSource`](super::RolloutSource) is given it, and uses its parts or the whole
-/// [`collect`](Self::collect).
+/// A [`Trainer`](super::Trainer) owns one and passes it to its
+/// [`RolloutSource`](super::RolloutSource), which calls [`collect`](Self::collect) or its parts.
 pub struct Collector<M: PolicyModel> {
     pub(super) tokenizer: Arc<dyn Tokenizer>,
     pub(super) engine: Box<dyn RolloutEngine<M>>,
-    /// Plays the problems in turns, if they are not answered by single completions.
+    /// Runs episodes of several turns; `None` for single completions.
     pub(super) agent_loop: Option<AgentLoop>,
     pub(super) problems: Box<dyn ProblemSource>,
-    /// With the weights of the step.
+    /// The rewards, with the weights of the step.
     pub(super) rewards: RewardSet,
-    /// As the trainer was given them.
+    /// The rewards with the weights they were built with.
     pub(super) given_rewards: RewardSet,
     pub(super) token_rewards: Option<Arc<dyn TokenReward>>,
     pub(super) learners: LearnerGroup,
-    /// As it is in the step.
+    /// The settings in the current step.
     pub(super) config: TrainerConfig,
-    /// The prompts of the problems that the source knows beforehand, by their index.
+    /// The encoded prompts of the source's known problems, by their index.
     pub(super) prompts: Vec<Vec<u32>>,
 }
 
 impl<M: PolicyModel> Collector<M> {
-    /// A collector with the crate's own generator and one learner.
+    /// Creates a collector with the crate's own generator and one learner.
     pub(super) fn new(
         config: TrainerConfig,
         tokenizer: Arc<dyn Tokenizer>,
@@ -113,7 +115,7 @@ impl<M: PolicyModel> Collector<M> {
         }
     }
 
-    /// The settings of the trainer.
+    /// The settings of the trainer, as they are in the current step.
     pub fn config(&self) -> &TrainerConfig {
         &self.config
     }
@@ -123,14 +125,14 @@ impl<M: PolicyModel> Collector<M> {
         self.tokenizer.as_ref()
     }
 
-    /// The rewards, with the weights of the step.
+    /// The rewards, with the weights of the current step.
     pub fn rewards(&self) -> &RewardSet {
         &self.rewards
     }
 
-    /// Takes over the settings of the step that `step` steps precede.
+    /// Applies the settings of step `step`, counted from 0.
     pub(super) fn begin_step(&mut self, step: u64) {
-        // A schedule's value does not depend on what was there before.
+        // A schedule does not depend on the previous value.
         self.config = self.config.at_step(step);
         let weights = self.config.schedules.reward_weights(step);
         if !weights.is_empty() {
@@ -139,19 +141,21 @@ impl<M: PolicyModel> Collector<M> {
         self.problems.begin_step(step);
     }
 
-    /// Puts the problem source back to a state that it had.
+    /// Restores an earlier state of the problem source.
     ///
     /// # Errors
-    /// As [`ProblemSource::restore`].
+    /// Returns the errors of [`ProblemSource::restore`].
     pub fn restore_problems(&mut self, state: &Value) -> Result<()> {
         self.problems.restore(state)
     }
 
-    /// The scored rollouts of a step: `problems_per_step` groups, and as many rounds as dynamic sampling asks for.
+    /// Collects the scored rollouts of a step: `problems_per_step` groups, in several rounds if
+    /// dynamic sampling is on.
     ///
     /// # Errors
-    /// If there is no problem, generation fails, too many rewards failed, or dynamic sampling found no signal and is configured
-    /// to fail then. The problem source is then as it was before.
+    /// Returns an error if there are no problems, generation fails, too many rewards fail, or
+    /// dynamic sampling finds too few groups with a signal and is configured to fail. The problem
+    /// source is then unchanged.
     pub fn collect(&mut self, state: PolicyState<'_, M>) -> Result<Collected> {
         let before = self.problems.state();
         let collected = self.collect_groups(state);
@@ -191,10 +195,10 @@ impl<M: PolicyModel> Collector<M> {
         })
     }
 
-    /// The scored groups of the next `count` problems.
+    /// Generates and scores the groups of the next `count` problems.
     ///
     /// # Errors
-    /// As [`collect`](Self::collect); the problem source has then moved on.
+    /// Returns the errors of [`collect`](Self::collect), but the problem source has then advanced.
     pub fn ask(&mut self, state: PolicyState<'_, M>, count: usize) -> Result<RolloutBuffer> {
         self.sample(state, count, &mut Work::default())
     }
@@ -225,7 +229,7 @@ impl<M: PolicyModel> Collector<M> {
         } = draw;
         let known = self.problems.problems().get(index as usize);
         let prompt = match self.prompts.get(index as usize) {
-            // The environment says what the policy reads.
+            // The environment supplies the prompt.
             _ if self.agent_loop.is_some() => Vec::new(),
             Some(prompt) if known.is_some_and(|known| Arc::ptr_eq(known, &problem)) => {
                 prompt.clone()
@@ -241,7 +245,7 @@ impl<M: PolicyModel> Collector<M> {
         })
     }
 
-    /// This learner's share of the completions is generated and scored; the others' are gathered.
+    /// Generates and scores this learner's share of the completions, and gathers the others'.
     fn answered(
         &mut self,
         state: PolicyState<'_, M>,
@@ -253,7 +257,7 @@ impl<M: PolicyModel> Collector<M> {
         let rewards_before = work.reward;
         let mine = self.own_answers(state, questions, generation, work);
         let all = self.learners.gather("rollouts", mine)?;
-        // What is no reward is generation, and waiting for that of others.
+        // The rest of the time is generation, waiting for the other learners included.
         let seconds = started.elapsed().as_secs_f64();
         work.generate += seconds - (work.reward - rewards_before);
         let groups = all.into_iter().flat_map(|part| part.groups).collect();
@@ -286,12 +290,13 @@ impl<M: PolicyModel> Collector<M> {
         Ok(all)
     }
 
-    /// Scores rollouts: rewards of the completions, then of their tokens.
+    /// Scores rollouts: first the completions, then their tokens.
     pub fn score(&self, rollouts: &mut RolloutBuffer) {
         score(&self.rewards, self.token_rewards.as_deref(), rollouts);
     }
 
-    /// `[N]` The reward of the greedy completion of each rollout's problem (ReMax); one completion for each group.
+    /// `[N]` The reward of the greedy completion of each rollout's problem (ReMax); one completion
+    /// for each group.
     fn greedy_rewards(
         &mut self,
         state: PolicyState<'_, M>,
@@ -303,13 +308,13 @@ impl<M: PolicyModel> Collector<M> {
         Ok(greedy_baselines(&greedy, rollouts))
     }
 
-    /// The problems of `rollouts`, to be answered once and greedily.
+    /// Requests for one greedy completion of each problem of `rollouts`.
     pub(super) fn greedy(&self, rollouts: &RolloutBuffer) -> (Vec<Question>, GenerationConfig) {
         let question = |group: &RolloutGroup| Question {
             problem: group.problem.clone(),
             prompt: group.prompt_tokens.clone(),
             samples: 1,
-            // Greedy decoding draws nothing, so the address is irrelevant.
+            // Greedy decoding uses no randomness, so the address is irrelevant.
             address: vec![self.config.seed],
         };
         let generation = GenerationConfig {
@@ -319,7 +324,7 @@ impl<M: PolicyModel> Collector<M> {
         (rollouts.groups.iter().map(question).collect(), generation)
     }
 
-    /// FNV-1a over the problems that the source knows: tells other problems, or another order of them, apart.
+    /// The FNV-1a hash of the source's known problems, in their order.
     pub(super) fn problems_fingerprint(&self) -> u64 {
         let mut hash = Fnv::default();
         for problem in self.problems.problems() {
@@ -332,7 +337,7 @@ impl<M: PolicyModel> Collector<M> {
     }
 }
 
-/// Rewards of the completions, then of their tokens.
+/// Scores the completions, then their tokens.
 pub(super) fn score(
     rewards: &RewardSet,
     token_rewards: Option<&dyn TokenReward>,
@@ -344,7 +349,7 @@ pub(super) fn score(
     }
 }
 
-/// `[N]` For each rollout the reward of its group's entry in `greedy`, which has one completion a group.
+/// `[N]` The reward of each rollout's group in `greedy`, which has one completion per group.
 pub(super) fn greedy_baselines(
     greedy: &RolloutBuffer,
     rollouts: &RolloutBuffer,

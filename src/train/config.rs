@@ -1,4 +1,4 @@
-//! The settings of a reinforcement run.
+//! The settings of a [`Trainer`](super::Trainer).
 
 use serde::{Deserialize, Serialize};
 
@@ -9,87 +9,94 @@ use super::scorer::ScoringConfig;
 use super::step_schedules::StepSchedules;
 use crate::advantage::{AdvantageEstimator, Estimator};
 use crate::loss::{AdaptiveEntropy, KlEstimator, KlPenalty, PolicyObjective, ValueLossConfig};
-use crate::policy::{LogProbConfig, ReferenceSync};
+use crate::policy::{LogProbConfig, ReferenceSync, WeightFormat};
 use crate::rollout::GenerationConfig;
 use crate::{Error, Result};
 
 /// The settings of a [`Trainer`](super::Trainer).
 ///
-/// One step samples `problems_per_step * group_size` completions from one policy, and makes `passes *
-/// updates_per_pass` optimizer updates on them.
+/// A step samples `problems_per_step * group_size` completions from one policy and makes
+/// `passes * updates_per_pass` optimizer updates on them.
 #[doc(alias("GRPOConfig", "RLOOConfig", "PPOConfig"))]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TrainerConfig {
-    /// All randomness of the run derives from it. Default 0.
+    /// The seed of all randomness of the run. Default 0.
     pub seed: u64,
-    /// Problems a step. Default 16.
+    /// Problems per step. Default 16.
     #[doc(alias("generation_batch_size", "train_batch_size"))]
     pub problems_per_step: usize,
-    /// Completions of each problem; at least 2 for the group estimators. Default 8.
+    /// Completions per problem; at least 2 for estimators that compare within a group. Default 8.
     #[doc(alias("num_generations", "rollout.n"))]
     pub group_size: usize,
-    /// How completions are generated. A sampler that truncates (top-k, top-p, min-p, greedy) is refused: its
-    /// log-probs are not those of the policy, and the ratio would be biased.
+    /// How completions are generated. A truncating sampler (top-k, top-p, min-p, greedy) is an
+    /// error: its log-probs differ from the policy's, which would bias the ratio.
     pub generation: GenerationConfig,
-    /// What is minimised. Default: [`PolicyObjective::grpo`].
+    /// The loss. Default: [`PolicyObjective::grpo`].
     pub objective: PolicyObjective,
-    /// How rewards become advantages. Default: the group's mean and deviation.
+    /// How rewards become advantages. Default: standardised by the mean and deviation of the group.
     #[doc(alias("adv_estimator", "scale_rewards"))]
     pub advantage: Estimator,
-    /// Ask other problems in place of those whose completions were all worth the same (DAPO). Default: none.
+    /// Replaces groups whose completions all have the same reward by other problems (DAPO).
+    /// Default: off.
     pub dynamic_sampling: Option<DynamicSampling>,
-    /// How the policy is moved.
+    /// The optimizer of the policy.
     pub optimizer: OptimizerConfig,
-    /// How often each rollout is learned from. Default 1.
+    /// Passes over the rollouts of a step. Default 1.
     #[doc(alias("num_iterations", "ppo_epochs"))]
     pub passes: u64,
-    /// Into how many optimizer updates a pass is split, by whole groups. Default 1.
+    /// Optimizer updates per pass; each uses whole groups. Default 1.
     #[doc(alias("steps_per_generation", "ppo_mini_batch_size"))]
     pub updates_per_pass: usize,
-    /// The most rollouts that are forwarded together. Changes speed and memory, no result beyond rounding. Default 64.
+    /// The largest number of rollouts in one forward pass. Affects speed and memory, and results
+    /// only by rounding. Default 64.
     #[doc(alias(
         "per_device_train_batch_size",
         "gradient_accumulation_steps",
         "ppo_micro_batch_size_per_gpu"
     ))]
     pub micro_batch: usize,
-    /// The most tokens, padding included, that are forwarded together; a longer rollout is forwarded alone. Changes speed and memory,
-    /// no result beyond rounding. Default: no limit but `micro_batch`.
+    /// The largest number of tokens, padding included, in one forward pass; a longer rollout has
+    /// its own. Affects speed and memory, and results only by rounding. Default: only `micro_batch`
+    /// limits it.
     #[doc(alias("ppo_max_token_len_per_gpu", "use_dynamic_bsz"))]
     pub max_tokens_per_micro_batch: Option<usize>,
-    /// Tokens whose logits exist at the same time. Default 1024.
+    /// The number of tokens whose logits are in memory at the same time. Default 1024.
     pub logit_chunk: usize,
-    /// How the reference follows the policy, where there is one. Default: never.
+    /// How the reference policy follows the policy. Default: never.
     pub reference_sync: ReferenceSync,
-    /// Measure the KL against the starting policy even if no term needs it; costs a forward a step. Default
-    /// false.
+    /// Measures the KL from the reference even if no term needs it; costs one forward pass per
+    /// step. Default false.
     pub measure_kl: bool,
-    /// A KL penalty on every token's reward, as in PPO from human feedback. Default: none.
+    /// A KL penalty in the reward of every token, as in RLHF with PPO. Default: none.
     pub kl_in_reward: Option<KlInReward>,
-    /// Moves the coefficient of the objective's KL term towards a target KL. Default: it stays.
+    /// Adapts the coefficient of the objective's KL term to a target KL. Default: fixed.
     pub adaptive_kl: Option<AdaptiveTarget>,
-    /// An entropy bonus whose coefficient moves by itself, in place of the objective's `entropy_coef`. Default: none.
+    /// An entropy bonus with an adaptive coefficient, in place of the objective's `entropy_coef`.
+    /// Default: none.
     pub adaptive_entropy: Option<AdaptiveEntropy>,
-    /// Parts that a step is cut into for several [`Learners`](super::Learners), a power of two and a multiple of their number: the sums of
-    /// gradients follow a fixed tree over them, so that results do not depend on the number of learners. Changes no result beyond
-    /// rounding. Default 1.
+    /// The number of parts that a step is divided into for several [`Learners`](super::Learners): a
+    /// power of two and a multiple of their number. Gradients are summed in a fixed tree over the
+    /// parts, so results do not depend on the number of learners. Affects results only by rounding.
+    /// Default 1.
     pub shards: usize,
-    /// Leave the sum of gradients to the learners' all-reduce: any number of learners, whose order of sums is not promised. Default false.
+    /// Sums gradients by the learners' all-reduce, in an unspecified order; allows any number of
+    /// learners. Default false.
     pub all_reduce: bool,
-    /// Divide the optimizer's moments, and the f32 copies of weights in half precision, among the learners (ZeRO-1). Changes no result.
-    /// Default false.
+    /// Divides the optimizer's moments, and the f32 copies of half-precision weights, among the
+    /// learners (ZeRO-1). Does not affect results. Default false.
     pub sharded_optimizer: bool,
-    /// Leave completions that hit the length limit out of the update (DAPO's overlong filtering). Default
-    /// false.
+    /// Excludes completions that hit the length limit from the update (DAPO's overlong filtering).
+    /// Default false.
     #[doc(alias = "mask_truncated_completions")]
     pub mask_truncated: bool,
-    /// The largest share of completions on which a reward may fail (an error, a panic, a time-out) before the step is an error, in
-    /// [0, 1]. A step without any scored completion is always one. Default 0.5.
+    /// The share of completions, in [0, 1], on which a reward may fail (error, panic or time-out).
+    /// A step with more failures, or without any scored completion, is an error. Default 0.5.
     pub max_reward_failures: f64,
-    /// Settings that change in the course of the run. Default: none does.
+    /// Settings that change during the run. Default: none.
     pub schedules: StepSchedules,
-    /// The critic, needed by [`Gae`](crate::advantage::Gae). Default: its own defaults, unused without a critic.
+    /// The settings of the critic, which [`Gae`](crate::advantage::Gae) needs. Not used without a
+    /// critic.
     pub critic: CriticConfig,
 }
 
@@ -125,30 +132,30 @@ impl Default for TrainerConfig {
     }
 }
 
-/// A KL penalty inside the reward: `r_t -= coef * KL_t(pi_old || ref)`.
+/// A KL penalty in the reward: `r_t -= coef * KL_t(pi_old || ref)`.
 #[doc(alias("use_kl_in_reward", "kl_ctrl"))]
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KlInReward {
-    /// Coefficient and estimator; k1 is the usual one here.
+    /// Coefficient and estimator; k1 is usual here.
     pub penalty: KlPenalty,
-    /// Moves the coefficient towards a target KL. Default: it stays.
+    /// Adapts the coefficient to a target KL. Default: fixed.
     #[serde(default)]
     pub adaptive: Option<AdaptiveTarget>,
 }
 
-/// What an adaptive KL coefficient aims at; see [`AdaptiveKl`](crate::loss::AdaptiveKl).
+/// The target of an adaptive KL coefficient; see [`AdaptiveKl`](crate::loss::AdaptiveKl).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AdaptiveTarget {
-    /// The KL aimed at, in nats a token.
+    /// The target KL, in nats per token.
     pub target: f64,
-    /// Rollouts over which a full correction of 20 % is made.
+    /// The number of rollouts over which the coefficient changes by up to 20 %.
     pub horizon: f64,
 }
 
 impl AdaptiveTarget {
-    /// `rollouts` are those of a step.
+    /// Rejects invalid settings; `rollouts` is the number of rollouts in a step.
     fn validate(&self, place: &str, rollouts: usize) -> Result<()> {
         for (field, value) in [("target", self.target), ("horizon", self.horizon)] {
             if !(value.is_finite() && value > 0.0) {
@@ -161,8 +168,8 @@ impl AdaptiveTarget {
                 format!("{place}.horizon"),
                 self.horizon,
                 format!(
-                    "at least the {rollouts} rollouts of a step: the horizon counts rollouts, and the \
-                     coefficient would change its sign below a fifth of that"
+                    "at least the {rollouts} rollouts of a step: below a fifth of that the coefficient could \
+                     become negative"
                 ),
             ));
         }
@@ -170,15 +177,15 @@ impl AdaptiveTarget {
     }
 }
 
-/// How the critic of PPO learns.
+/// The settings of a critic.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CriticConfig {
-    /// How the critic is moved.
+    /// The optimizer of the critic.
     pub optimizer: OptimizerConfig,
-    /// What it minimises.
+    /// The loss of the critic.
     pub value_loss: ValueLossConfig,
-    /// Steps in which only the critic learns, so that its first advantages are worth something. Default 0.
+    /// The number of first steps in which only the critic is trained. Default 0.
     #[doc(alias = "critic_warmup")]
     pub warmup_steps: u64,
 }
@@ -194,13 +201,26 @@ impl Default for CriticConfig {
 }
 
 impl TrainerConfig {
-    /// Rejects invalid settings and settings without effect.
+    /// Rejects invalid settings, and settings that have no effect.
     ///
     /// # Errors
-    /// [`Error::Config`] naming the field, its value and what would be right.
+    /// Returns [`Error::Config`], which names the field, its value and what is expected.
     pub fn validate(&self) -> Result<()> {
         self.generation.validate()?;
         self.objective.validate()?;
+        if self.generation.weights != WeightFormat::Trained
+            && self.objective.sampler_correction.is_none()
+        {
+            return Err(Error::config(
+                "objective.sampler_correction",
+                "none",
+                format!(
+                    "one with generation.weights = {}, such as SamplerCorrection::token_truncate(2.0): \
+                     the rollouts are sampled from other weights than those that are trained",
+                    self.generation.weights.name()
+                ),
+            ));
+        }
         self.optimizer.validate()?;
         self.critic.optimizer.validate()?;
         self.critic.value_loss.validate()?;
@@ -228,7 +248,7 @@ impl TrainerConfig {
             return Err(Error::config(
                 "shards",
                 self.shards,
-                "1 with all_reduce, which cuts a step into as many parts as there are learners",
+                "1 with all_reduce, which divides a step into one part per learner",
             ));
         }
         if !(0.0..=1.0).contains(&self.max_reward_failures) {
@@ -242,7 +262,7 @@ impl TrainerConfig {
             return Err(Error::config(
                 "reference_sync",
                 format!("{:?}", self.reference_sync),
-                "never, since nothing reads the reference: there is no KL term and measure_kl is off",
+                "never, because nothing reads the reference: there is no KL term and measure_kl is off",
             ));
         }
         self.log_probs().validate()?;
@@ -253,7 +273,7 @@ impl TrainerConfig {
                 return Err(Error::config(
                     "group_size",
                     self.group_size,
-                    "at least 2 under dynamic_sampling: the rewards of a single completion never differ",
+                    "at least 2 with dynamic_sampling: the rewards of a single completion never differ",
                 ));
             }
         }
@@ -262,7 +282,7 @@ impl TrainerConfig {
                 "updates_per_pass",
                 self.updates_per_pass,
                 format!(
-                    "at most problems_per_step = {}: groups are kept whole",
+                    "at most problems_per_step = {}: groups are not split",
                     self.problems_per_step
                 ),
             ));
@@ -271,8 +291,8 @@ impl TrainerConfig {
             return Err(Error::config(
                 "generation.sampling",
                 format!("{:?}", self.generation.sampling),
-                "temperature above 0, without top_k, top_p and min_p: the log-probs of a truncated \
-                 sampler are not the policy's",
+                "a temperature above 0 without top_k, top_p and min_p: the log-probs of a truncated \
+                 sampler differ from the policy's",
             ));
         }
         if self.generation.stop_tokens.is_empty() {
@@ -287,8 +307,8 @@ impl TrainerConfig {
         self.schedules.validate(self)
     }
 
-    /// Refuses a KL term whose gradient says nothing: k1 is a difference of log-probs, and the expected gradient of a log-prob under
-    /// the policy's own tokens is 0.
+    /// Rejects a KL term whose expected gradient is 0: k1 is a difference of log-probs, and the
+    /// expected gradient of a log-prob over the policy's own samples is 0.
     fn check_kl_gradient(&self) -> Result<()> {
         let vanishes = |kl: KlPenalty| {
             kl.estimator == KlEstimator::K1 && !kl.straight_through && !kl.importance_corrected
@@ -298,13 +318,13 @@ impl TrainerConfig {
             Some(_) => Err(Error::config(
                 "objective.kl.estimator",
                 "k1",
-                "k2 or k3, or k1 with straight_through or importance_corrected, or k1 in kl_in_reward: the gradient of a plain k1 in \
-                 the loss is noise around 0 on the policy's own tokens, whatever the reference says",
+                "k2 or k3, or k1 with straight_through or importance_corrected, or k1 in kl_in_reward: \
+                 the expected gradient of a plain k1 in the loss is 0 on the policy's own samples",
             )),
         }
     }
 
-    /// Refuses coefficients that are to move where there is nothing to multiply.
+    /// Rejects adaptive coefficients without a term to multiply.
     fn check_controllers(&self) -> Result<()> {
         let rollouts = self.problems_per_step * self.group_size;
         if let Some(kl) = &self.kl_in_reward {
@@ -319,7 +339,7 @@ impl TrainerConfig {
                 return Err(Error::config(
                     "adaptive_kl",
                     "given",
-                    "none without objective.kl, whose coefficient it would move",
+                    "none without objective.kl, whose coefficient it adapts",
                 ));
             }
         }
@@ -336,7 +356,7 @@ impl TrainerConfig {
         Ok(())
     }
 
-    /// Refuses an estimator that these settings leave without what it compares.
+    /// Rejects an estimator that does not work with these settings.
     pub(super) fn check_estimator(&self, estimator: &dyn AdvantageEstimator) -> Result<()> {
         estimator.validate()?;
         if self.group_size < 2 && estimator.needs_groups() {
@@ -344,7 +364,7 @@ impl TrainerConfig {
                 "group_size",
                 self.group_size,
                 format!(
-                    "at least 2: `{}` compares the completions of a group with each other",
+                    "at least 2: `{}` compares the completions of a group",
                     estimator.name()
                 ),
             ));
@@ -355,7 +375,7 @@ impl TrainerConfig {
         }
     }
 
-    /// How log-probs are computed: at the temperature of the sampler.
+    /// Returns how log-probs are computed: at the temperature of the sampler.
     pub fn log_probs(&self) -> LogProbConfig {
         LogProbConfig {
             temperature: self.generation.sampling.temperature,
@@ -363,7 +383,7 @@ impl TrainerConfig {
         }
     }
 
-    /// How rollouts are scored.
+    /// Returns how rollouts are scored.
     pub(super) fn scoring(&self) -> ScoringConfig {
         ScoringConfig {
             log_probs: self.log_probs(),
@@ -372,17 +392,17 @@ impl TrainerConfig {
         }
     }
 
-    /// Whether some term reads the reference policy.
+    /// Returns whether any term reads the reference policy.
     pub fn needs_reference(&self) -> bool {
         self.pulls_to_reference() || self.advantage.needs_ref_log_probs()
     }
 
-    /// Whether a KL term or its measurement reads the reference policy.
+    /// Returns whether a KL term or its measurement reads the reference policy.
     pub(super) fn pulls_to_reference(&self) -> bool {
         self.objective.kl.is_some() || self.kl_in_reward.is_some() || self.measure_kl
     }
 
-    /// Optimizer updates a step.
+    /// Returns the number of optimizer updates per step.
     pub fn updates_per_step(&self) -> u64 {
         self.passes * self.updates_per_pass as u64
     }

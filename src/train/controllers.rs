@@ -1,18 +1,18 @@
-//! Coefficients that move by themselves; part of the state that a checkpoint keeps.
+//! Adaptive coefficients, which are part of a checkpoint.
 
 use serde::{Deserialize, Serialize};
 
 use super::config::{AdaptiveTarget, TrainerConfig};
 use crate::loss::{AdaptiveEntropy, AdaptiveKl, PolicyObjective};
 
-/// Every coefficient that a controller may have moved.
+/// The current values of the coefficients that a controller may change.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Controllers {
-    /// The coefficient of the KL in the reward, where there is one.
+    /// The coefficient of the KL in the reward, if there is one.
     pub kl_in_reward: Option<f64>,
-    /// The coefficient of the KL in the loss, where it is adaptive.
+    /// The coefficient of the KL in the loss, if it is adaptive.
     pub kl_in_loss: Option<f64>,
-    /// The entropy bonus, where it is adaptive.
+    /// The entropy bonus, if it is adaptive.
     pub entropy: Option<AdaptiveEntropy>,
 }
 
@@ -28,7 +28,8 @@ impl Controllers {
         }
     }
 
-    /// Goes back to what `saved` has moved. What is a setting - a fixed coefficient, a target - stays as configured.
+    /// Restores the adaptive coefficients from `saved`. Settings, such as fixed coefficients and
+    /// targets, stay as configured.
     pub(super) fn restore(&mut self, saved: &Self, config: &TrainerConfig) {
         if let (Some(coef), Some(moved)) = (&mut self.kl_in_reward, saved.kl_in_reward)
             && config.kl_in_reward.is_some_and(|kl| kl.adaptive.is_some())
@@ -44,7 +45,7 @@ impl Controllers {
         }
     }
 
-    /// The objective with the coefficients as they are now.
+    /// Returns the objective with the current coefficients.
     pub(super) fn apply(&self, objective: &PolicyObjective) -> PolicyObjective {
         let mut objective = objective.clone();
         if let (Some(kl), Some(coef)) = (&mut objective.kl, self.kl_in_loss) {
@@ -56,7 +57,7 @@ impl Controllers {
         objective
     }
 
-    /// Moves the KL coefficients after a step of `rollouts` rollouts in which the mean KL was `kl`.
+    /// Updates the KL coefficients after a step of `rollouts` rollouts with mean KL `kl`.
     pub(super) fn after_step(&mut self, config: &TrainerConfig, kl: f64, rollouts: usize) {
         let in_reward = config.kl_in_reward.and_then(|kl| kl.adaptive);
         for (coef, adaptive) in [

@@ -1,4 +1,4 @@
-//! The critic's place in a trainer.
+//! The critic of a trainer.
 
 use burn::module::Module;
 
@@ -18,10 +18,10 @@ pub(super) struct Critic<V> {
 }
 
 impl<V: ValueModel + Module> Critic<V> {
-    /// A critic that has learned nothing yet.
+    /// Creates an untrained critic.
     ///
     /// # Errors
-    /// If the configuration is refused.
+    /// Returns an error if the configuration is invalid.
     pub(super) fn new(model: V, config: CriticConfig) -> Result<Self> {
         config.value_loss.validate()?;
         Ok(Self {
@@ -32,8 +32,8 @@ impl<V: ValueModel + Module> Critic<V> {
     }
 }
 
-/// `1 - var(R - V) / var(R)`: 1 is a perfect critic, 0 one that knows only the mean, below 0 one that harms. `None` if
-/// the returns do not vary.
+/// Returns `1 - var(R - V) / var(R)`: 1 for a perfect critic, 0 for a constant one, below 0 for a
+/// harmful one. `None` if the returns do not vary.
 pub(super) fn explained_variance(values: &PerToken, returns: &PerToken) -> Option<f64> {
     let returns: Vec<f64> = returns.values().collect();
     let errors: Vec<f64> = values.values().zip(&returns).map(|(v, r)| r - v).collect();

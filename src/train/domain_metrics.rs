@@ -1,4 +1,4 @@
-//! What a step did in each domain of its problems.
+//! The metrics of each domain of a step's problems.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use super::step_metrics::mean;
 use super::zero_std::zero_std;
 use crate::types::{Rollout, RolloutBuffer, RolloutGroup};
 
-/// The groups by the domain of their problem, without those that have none.
+/// Groups the step's groups by the domain of their problem; problems without a domain are left out.
 fn by_domain(rollouts: &RolloutBuffer) -> BTreeMap<&str, Vec<&RolloutGroup>> {
     let mut domains: BTreeMap<&str, Vec<&RolloutGroup>> = BTreeMap::new();
     for group in &rollouts.groups {
@@ -18,16 +18,16 @@ fn by_domain(rollouts: &RolloutBuffer) -> BTreeMap<&str, Vec<&RolloutGroup>> {
     domains
 }
 
-/// For every [domain](crate::types::Problem::domain) of the step's problems:
+/// Computes the metrics of every [domain](crate::types::Problem::domain) of the step's problems:
 ///
 /// | name | |
 /// |---|---|
-/// | `domains/<domain>/problems` | how many |
-/// | `domains/<domain>/reward` | mean total; missing where nothing has one |
-/// | `domains/<domain>/rewards/<name>` | mean score of one reward, before the weight; missing where it scored nothing |
-/// | `domains/<domain>/frac_reward_zero_std` | problems whose completions are all worth the same |
-/// | `domains/<domain>/tokens`, `/mean_length` | of all completions, and of one, in tokens |
-/// | `domains/<domain>/clipped_ratio` | completions that were cut off at a limit |
+/// | `domains/<domain>/problems` | number of problems |
+/// | `domains/<domain>/reward` | mean total reward; missing if no completion has one |
+/// | `domains/<domain>/rewards/<name>` | mean score of one reward, before its weight; missing if it scored nothing |
+/// | `domains/<domain>/frac_reward_zero_std` | share of the problems whose completions all have the same reward |
+/// | `domains/<domain>/tokens`, `/mean_length` | trained tokens of all completions, and per completion |
+/// | `domains/<domain>/clipped_ratio` | share of the completions that were truncated |
 pub(super) fn domain_metrics(rollouts: &RolloutBuffer) -> BTreeMap<String, f64> {
     let mut metrics = BTreeMap::new();
     for (domain, groups) in by_domain(rollouts) {
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn each_domain_has_its_own_means() {
+    fn metrics_are_computed_per_domain() {
         let rollouts = RolloutBuffer {
             groups: vec![
                 group(

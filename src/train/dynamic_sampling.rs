@@ -1,4 +1,4 @@
-//! Groups that carry no signal are dropped, and other problems asked in their place.
+//! Dynamic sampling: groups without a signal are replaced by other problems.
 
 use std::collections::BTreeMap;
 
@@ -8,52 +8,55 @@ use super::zero_std::zero_std;
 use crate::rollout::{Rollout, RolloutGroup};
 use crate::{Error, Result};
 
-/// How groups without a signal are replaced: the dynamic sampling of DAPO (arXiv 2503.14476, section 3.2).
+/// The settings of dynamic sampling, which replaces groups without a signal (DAPO, arXiv
+/// 2503.14476, section 3.2).
 ///
-/// A group has a signal if at least two of its completions are scored and their scores differ, by a standard deviation above 1e-8.
-/// Without it every advantage taken within the group is 0: the group only dilutes the step. It is dropped, and the next
-/// problems of the order are asked, until the step has its `problems_per_step` groups. How far the order has come is
-/// part of a checkpoint, so that a resumed run asks the same problems.
+/// A group has a signal if at least two of its completions are scored and the standard deviation of
+/// their scores is above 1e-8. Otherwise every advantage within the group is 0, and the group only
+/// dilutes the step. Such a group is dropped and the next problems are sampled, until the step has
+/// `problems_per_step` groups. The position in the problem order is part of a checkpoint, so a
+/// resumed run samples the same problems.
 ///
-/// What is learned from is then no fair sample of the problems: the step's `reward` is that of the groups that were kept. Its
-/// metrics say what was left out:
+/// The remaining groups are a biased sample of the problems: the metric `reward` covers the kept
+/// groups only. Additional metrics describe all groups:
 ///
 /// | metric | |
 /// |---|---|
-/// | `dynamic_sampling/problems` | problems asked |
+/// | `dynamic_sampling/problems` | problems sampled |
 /// | `dynamic_sampling/frac_zero_std` | share of them without a signal |
 /// | `dynamic_sampling/reward` | mean reward of all of them |
 /// | `dynamic_sampling/refills` | rounds of generation after the first |
 /// | `dynamic_sampling/unfilled` | groups that were still missing after the last round |
-/// | `dynamic_sampling/dropped_tokens` | tokens that were generated and not trained on |
+/// | `dynamic_sampling/dropped_tokens` | tokens that were generated but not trained on |
 #[doc(alias = "filter_groups")]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DynamicSampling {
-    /// The reward whose scores must differ, by its name. Default: the total. A filter on the accuracy alone keeps groups from
-    /// passing because of their lengths or formats.
+    /// The name of the reward whose scores must differ. Default: the total. With the name of the
+    /// accuracy reward, groups that differ in length or format only are dropped too.
     pub reward: Option<String>,
-    /// The most rounds of generation in a step, the first included. Default 10, as in DAPO's recipe for verl
+    /// The largest number of generation rounds in a step. Default 10, as in DAPO's recipe for verl
     /// (`max_num_gen_batches`).
     ///
-    /// A round asks as many problems as are likely to fill the step, given the share of groups with a signal so far, but at most
-    /// `problems_per_step`. Groups with a signal beyond `problems_per_step` are dropped.
+    /// A round samples as many problems as should fill the step, given the share of groups with a
+    /// signal so far, but at most `problems_per_step`. Surplus groups with a signal are dropped.
     pub max_rounds: usize,
-    /// What happens if groups are still missing then. Default: the step is smaller.
+    /// What happens if groups are still missing after the last round. Default: a smaller step.
     pub exhausted: Exhausted,
 }
 
-/// What happens when [`DynamicSampling::max_rounds`] did not suffice.
+/// What happens if groups are missing after [`DynamicSampling::max_rounds`] rounds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Exhausted {
-    /// The step learns from the groups that there are, with a warning. If no group at all has a signal, the step keeps the groups
-    /// that were generated first, whose advantages are zero, and measures them. The default.
+    /// The step uses the groups with a signal and logs a warning. If no group has a signal, it
+    /// keeps the groups that were generated first, whose advantages are zero, for their metrics.
+    /// The default.
     #[default]
     SmallerStep,
-    /// The missing places are taken by the groups that were dropped first, as if there were no dynamic sampling.
+    /// The step is filled with the groups that were dropped first, as without dynamic sampling.
     KeepZeroVariance,
-    /// The step fails with [`Error::NoSignal`] and ends the run, as in verl.
+    /// The step fails with [`Error::NoSignal`], which ends the run, as in verl.
     Fail,
 }
 
@@ -68,7 +71,10 @@ impl Default for DynamicSampling {
 }
 
 impl DynamicSampling {
-    /// Refuses a bound of no rounds.
+    /// Rejects invalid settings.
+    ///
+    /// # Errors
+    /// Returns [`Error::Config`] if `max_rounds` is 0.
     pub fn validate(&self) -> Result<()> {
         if self.max_rounds == 0 {
             return Err(Error::config(
@@ -80,7 +86,7 @@ impl DynamicSampling {
         Ok(())
     }
 
-    /// Refuses a reward that is not one of `names`.
+    /// Rejects a reward that is not one of `names`.
     pub(super) fn check_reward(&self, names: &[&str]) -> Result<()> {
         match &self.reward {
             Some(name) if !names.contains(&name.as_str()) => Err(Error::config(
@@ -92,13 +98,13 @@ impl DynamicSampling {
         }
     }
 
-    /// Whether there is something to learn from `group`, which is scored.
+    /// Returns whether the scored `group` has a signal.
     ///
     /// # Errors
-    /// If a score is not finite.
+    /// Returns an error if a score is not finite.
     pub fn has_signal(&self, group: &RolloutGroup) -> Result<bool> {
         let score = |rollout: &Rollout| match &self.reward {
-            // Without a total nothing is learned from it, whatever this reward says.
+            // A rollout without a total is excluded from training, whatever this score is.
             Some(name) => rollout.reward.and(rollout.score(name)),
             None => rollout.total_reward(),
         };
@@ -110,7 +116,7 @@ impl DynamicSampling {
     }
 }
 
-/// What dynamic sampling did in a step.
+/// The counters of dynamic sampling in a step.
 #[derive(Clone, Debug, Default)]
 pub(super) struct SamplingReport {
     pub problems: usize,
@@ -122,7 +128,8 @@ pub(super) struct SamplingReport {
 }
 
 impl SamplingReport {
-    /// How many problems the next round asks, where `missing` of `count` groups are still without a signal.
+    /// Returns the number of problems of the next round, if `missing` of `count` groups are
+    /// missing.
     pub fn next_round(&self, missing: usize, count: usize) -> usize {
         let with_signal = self.problems - self.flat;
         if with_signal == 0 {
@@ -132,7 +139,7 @@ impl SamplingReport {
         likely.clamp(missing, count)
     }
 
-    /// Counts a group that was asked.
+    /// Counts a sampled group.
     pub fn add(&mut self, group: &RolloutGroup, signal: bool) {
         self.problems += 1;
         self.flat += usize::from(!signal);
@@ -161,7 +168,8 @@ impl SamplingReport {
     }
 }
 
-/// Rounds of groups, each of as many as `ask` is told, until `count` have a signal, and what `dynamic` says if they still do not.
+/// Calls `ask` for rounds of groups until `count` groups have a signal; then applies
+/// [`DynamicSampling::exhausted`] if groups are missing.
 pub(super) fn fill(
     dynamic: &DynamicSampling,
     step: u64,
@@ -203,7 +211,7 @@ pub(super) fn fill(
             problems = report.problems,
             "dynamic sampling found too few groups whose rewards differ"
         );
-        // A step needs something to measure, if nothing to learn from.
+        // A step without a signal still needs groups to measure.
         if dynamic.exhausted == Exhausted::KeepZeroVariance || kept.is_empty() {
             kept.extend(flat.drain(..report.unfilled.min(flat.len())));
         }

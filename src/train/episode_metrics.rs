@@ -1,18 +1,18 @@
-//! What happened in the episodes of a step.
+//! The metrics of the episodes of a step.
 
 use std::collections::BTreeMap;
 
 use crate::types::{EpisodeRecord, Rollout};
 
-/// Nothing if the rollouts are of no episodes.
+/// Computes the metrics of episodes; none if the rollouts have no episodes.
 ///
 /// | metric | |
 /// |---|---|
-/// | `episode/turns` | replies an episode |
-/// | `episode/end/NAME` | share of the episodes that ended so |
-/// | `episode/observation_tokens` | tokens of observations an episode |
-/// | `episode/calls`, `episode/calls/STATUS` | attempts to call a tool an episode, and those with this status |
-/// | `episode/reward` | mean of the sum of the turns' rewards, of the episodes that have one |
+/// | `episode/turns` | replies per episode |
+/// | `episode/end/NAME` | share of the episodes with this end |
+/// | `episode/observation_tokens` | observation tokens per episode |
+/// | `episode/calls`, `episode/calls/STATUS` | attempted tool calls per episode, and those with this status |
+/// | `episode/reward` | mean sum of the turns' rewards, over the episodes that have one |
 pub(super) fn episode_metrics(rollouts: &[&Rollout]) -> BTreeMap<String, f64> {
     let episodes: Vec<&EpisodeRecord> = rollouts
         .iter()

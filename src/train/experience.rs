@@ -1,5 +1,5 @@
-//! What one step has learned from: scored rollouts and everything that was computed about them before the
-//! first update.
+//! The experience of a step: scored rollouts and everything computed from them before the first
+//! update.
 
 use burn::tensor::Device;
 
@@ -11,24 +11,25 @@ use crate::rollout::{RolloutBatch, RolloutBuffer, RolloutView, micro_batches};
 use crate::types::PerToken;
 use crate::{Error, Result};
 
-/// The rollouts of a step with their per-token numbers, each a vector per rollout.
+/// The rollouts of a step with their per-token values.
 #[derive(Debug)]
 pub(super) struct Experience {
     pub rollouts: RolloutBuffer,
-    /// Log-probs under the distributions that the tokens were sampled from.
+    /// Log-probs under the distributions from which the tokens were sampled.
     pub sampler_log_probs: PerToken,
-    /// Log-probs of the policy before the first update; none if there is only one update.
+    /// Log-probs of the policy before the first update; `None` if there is only one update.
     pub old_log_probs: Option<PerToken>,
     /// Log-probs of the reference, if there is one.
     pub ref_log_probs: Option<PerToken>,
     /// Values of the critic before the first update, if there is one.
     pub values: Option<PerToken>,
     pub advantages: Advantages,
-    /// The share of the rollouts that a teacher beside the reference has read, if there is one.
-    pub taught: Option<f64>,
+    /// The share of the rollouts that a teacher has scored, if there is one.
+    pub teacher_share: Option<f64>,
 }
 
-/// Calls `compute` on micro-batches of all rollouts, each on one of the learners, and puts the rows in the order of the rollouts.
+/// Calls `compute` on micro-batches of all rollouts, distributed over the learners, and returns the
+/// rows in the order of the rollouts.
 fn in_micro_batches<const N: usize>(
     group: &LearnerGroup,
     rollouts: &RolloutBuffer,
@@ -43,8 +44,8 @@ fn in_micro_batches<const N: usize>(
     in_parts(group, &view, &parts, device, compute)
 }
 
-/// Calls `compute` on each of `parts`, on one of the learners, and puts the rows in the order of the rollouts. Rollouts in no part have
-/// no numbers.
+/// Calls `compute` on each of `parts`, distributed over the learners, and returns the rows in the
+/// order of the rollouts. Rollouts in no part have empty rows.
 pub(super) fn in_parts<const N: usize>(
     group: &LearnerGroup,
     view: &RolloutView<'_>,
@@ -73,7 +74,7 @@ pub(super) fn in_parts<const N: usize>(
                 for &row in part {
                     let length = view.rollouts()[row].trained_tokens();
                     let Some((values, later)) = rest.split_at_checked(length) else {
-                        return Err(Error::learner(rank, "it has too few scores of tokens"));
+                        return Err(Error::learner(rank, "it sent too few token scores"));
                     };
                     numbers[row] = values.to_vec();
                     rest = later;
@@ -84,7 +85,7 @@ pub(super) fn in_parts<const N: usize>(
     Ok(numbers.map(PerToken::from))
 }
 
-/// The log-probs of a scorer that is given whole groups, on each learner its own.
+/// Returns the log-probs of a scorer, which gets whole groups; each learner scores its share.
 pub(super) fn scored(
     group: &LearnerGroup,
     scorer: &dyn Scorer,
@@ -122,7 +123,7 @@ fn score_groups(
     Ok(scores)
 }
 
-/// The log-prob of every token under `model`.
+/// Returns the log-prob of every token under `model`.
 pub(super) fn log_probs<M: PolicyModel>(
     group: &LearnerGroup,
     model: &M,
@@ -135,7 +136,8 @@ pub(super) fn log_probs<M: PolicyModel>(
     Ok(log_probs)
 }
 
-/// The log-prob of every token under `model`, and the sum of the squared probabilities of all it could have said there.
+/// Returns the log-prob of every token under `model`, and the sum of the squared probabilities over
+/// the vocabulary at its position.
 pub(super) fn probabilities<M: PolicyModel>(
     group: &LearnerGroup,
     model: &M,
@@ -159,7 +161,7 @@ pub(super) fn probabilities<M: PolicyModel>(
     })
 }
 
-/// The critic's value of every state.
+/// Returns the critic's value of every state.
 pub(super) fn values<V: ValueModel>(
     group: &LearnerGroup,
     critic: &V,

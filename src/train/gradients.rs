@@ -1,7 +1,7 @@
-//! Gradients of several learners: how they are added, and how they travel.
+//! Summing and exchanging the gradients of several learners.
 //!
-//! They travel as one vector in the order in which the model visits its trained parameters, since parameter ids differ between
-//! processes.
+//! Gradients are sent as one vector, in the order in which the model visits its trained parameters,
+//! because parameter ids differ between processes.
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
@@ -12,10 +12,11 @@ use crate::loss::LossMetrics;
 use crate::policy::GradientSum;
 use crate::{Result, host};
 
-/// Adds things pairwise in a binary tree over their positions, as they come: of `2^n` things, at most `n + 1` are held.
+/// Sums items pairwise in a binary tree over their positions as they arrive. For `2^n` items it
+/// holds at most `n + 1`.
 #[derive(Debug)]
 pub(super) struct Tree<T> {
-    /// Sums of `2^level` things with their level, the larger ones first.
+    /// Sums of `2^level` items with their level, larger ones first.
     sums: Vec<(u32, T)>,
 }
 
@@ -26,7 +27,7 @@ impl<T> Default for Tree<T> {
 }
 
 impl<T> Tree<T> {
-    /// The next thing.
+    /// Adds the next item.
     pub fn push(&mut self, thing: T, join: impl Fn(T, T) -> T) {
         let (mut level, mut sum) = (0, thing);
         while let Some((_, left)) = self.sums.pop_if(|(there, _)| *there == level) {
@@ -35,7 +36,7 @@ impl<T> Tree<T> {
         self.sums.push((level, sum));
     }
 
-    /// The sum of all; none of nothing.
+    /// Returns the sum of all items; `None` if there are none.
     pub fn finish(self, join: impl Fn(T, T) -> T) -> Option<T> {
         let sums = self.sums.into_iter().map(|(_, sum)| sum);
         sums.rev().reduce(|right, left| join(left, right))
@@ -49,7 +50,7 @@ pub(super) struct Shards<'a, M> {
 }
 
 impl<'a, M: Module> Shards<'a, M> {
-    /// None yet, of the parameters of `model`.
+    /// Starts with no gradients of the parameters of `model`.
     pub fn of(model: &'a M) -> Self {
         Self {
             model,
@@ -57,13 +58,13 @@ impl<'a, M: Module> Shards<'a, M> {
         }
     }
 
-    /// The gradients of the next shard.
+    /// Adds the gradients of the next shard.
     pub fn push(&mut self, gradients: GradientSum) {
         let model = self.model;
         self.tree.push(gradients, |a, b| join(model, a, b));
     }
 
-    /// Their sum.
+    /// Returns the sum.
     pub fn finish(self) -> GradientSum {
         let model = self.model;
         let sum = self.tree.finish(|a, b| join(model, a, b));
@@ -76,34 +77,35 @@ fn join<M: Module>(model: &M, mut a: GradientSum, b: GradientSum) -> GradientSum
     a
 }
 
-/// What a learner computed of an update.
+/// A learner's part of an update.
 #[derive(Default)]
 pub(super) struct Computed {
-    /// The metrics of micro-batches, by their position among those of all learners.
+    /// The metrics of micro-batches, by their position among the micro-batches of all learners.
     pub metrics: Vec<(usize, LossMetrics)>,
-    /// One sum for all shards of this learner.
+    /// The sum over all shards of this learner.
     pub gradients: GradientSum,
 }
 
 /// The gradients of an update.
 pub(super) enum Gradients {
-    /// Of a step that is not cut into shards.
+    /// The gradients of a step without shards.
     Whole(GradientsParams),
-    /// This learner's part of the sum, in host memory.
+    /// The sum over this learner's shards, in host memory.
     Part(Flat),
 }
 
-/// Gradients in the order in which the model visits its trained parameters, zero where there is none.
+/// Gradients in the order in which the model visits its trained parameters; zeros for a missing
+/// gradient.
 pub(super) struct Flat {
     pub numbers: Vec<f32>,
-    /// Whether a parameter has a gradient, on any learner.
+    /// For each parameter, whether it has a gradient on any learner.
     pub present: Vec<bool>,
 }
 
-/// The metrics of an update over all learners, and this learner's part of the gradients.
+/// Returns the metrics of an update over all learners, and this learner's part of the gradients.
 ///
 /// # Errors
-/// If a learner could not compute its part.
+/// Returns an error if a learner could not compute its part.
 pub(super) fn gathered<M: Module>(
     group: &LearnerGroup,
     model: &M,
@@ -149,7 +151,8 @@ pub(super) fn gathered<M: Module>(
     Ok((sums, gradients.unwrap_or_else(none)))
 }
 
-/// This learner's slice of the sum of all learners' numbers. Their sums are those of neighbouring shards: the tree goes on.
+/// Returns this learner's slice of the sum over all learners. Each learner holds the sum of
+/// neighbouring shards, so this continues the binary tree.
 pub(super) fn reduce_scatter(group: &LearnerGroup, numbers: Vec<f32>) -> Result<Vec<f32>> {
     let join = |mut left: Vec<f32>, right: Vec<f32>| {
         add(&mut left, &right);
@@ -176,7 +179,7 @@ fn flatten<M: Module>(model: &M, gradients: GradientsParams) -> Result<Flat> {
     Ok(flatten.flat)
 }
 
-/// The gradients that `numbers` are; parameters that are not `present` have none.
+/// Converts `numbers` back to gradients; parameters that are not `present` get none.
 pub(super) fn unflatten<M: Module>(
     model: &M,
     numbers: &[f32],
@@ -245,7 +248,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_tree_joins_neighbours_of_equal_size() {
+    fn the_tree_joins_neighbouring_sums_of_equal_size() {
         let join = |a: String, b: String| format!("({a}{b})");
         let sum = |count: u8| {
             let mut tree = Tree::default();
@@ -262,8 +265,8 @@ mod tests {
     }
 
     #[test]
-    fn a_tree_of_trees_is_the_tree() {
-        // What each of two learners has of eight shards.
+    fn a_tree_over_two_learners_equals_the_tree_over_all_shards() {
+        // Eight shards, four on each of two learners.
         let numbers: Vec<f32> = (0..8).map(|i| 0.1 + 1e7 * (i % 3) as f32 / 3.0).collect();
         let sum = |numbers: &[f32]| {
             let mut tree = Tree::default();

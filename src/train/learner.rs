@@ -26,19 +26,19 @@ use crate::policy::{PolicyModel, ReferencePolicy, ValueModel};
 use crate::types::{PerToken, Rollout, RolloutBuffer, Turn};
 use crate::{Error, Result};
 
-/// After this many steps in a row whose loss or gradient is not finite, the run ends.
+/// The run ends after this many consecutive skipped steps.
 const MOST_SKIPPED: u64 = 3;
 
-/// What the KL terms pull towards, and what some estimators compare with.
+/// The reference of the KL terms and of some estimators.
 pub(super) enum Reference<M: PolicyModel> {
-    /// The policy as it was, which may follow.
+    /// An earlier policy, which may follow the current one.
     Policy(ReferencePolicy<M>),
     /// Another scorer.
     Scorer(Box<dyn Scorer>),
 }
 
 impl<M: PolicyModel> Reference<M> {
-    /// What a checkpoint says about it.
+    /// The name in a checkpoint.
     pub fn name(&self) -> String {
         match self {
             Self::Policy(_) => "policy".into(),
@@ -61,42 +61,42 @@ impl<M: PolicyModel> Reference<M> {
 
 /// Estimates advantages and updates the policy: the second half of a training step.
 ///
-/// A [`Trainer`](super::Trainer) owns one. It holds everything that learning changes: policy, critic, reference, optimizers and
-/// adaptive coefficients.
+/// A [`Trainer`](super::Trainer) owns one. It holds everything that training changes: policy,
+/// critic, reference, optimizers and adaptive coefficients.
 pub struct Learner<M: PolicyModel, V: ValueModel> {
     pub(super) config: TrainerConfig,
     pub(super) policy: M,
     pub(super) optimizer: Optimizer,
     pub(super) reference: Option<Reference<M>>,
-    /// Whom advantages compare with in place of the reference.
+    /// The teacher of the advantages, in place of the reference.
     pub(super) teacher: AdvantageTeacher,
     pub(super) critic: Option<Critic<V>>,
     pub(super) controllers: Controllers,
     pub(super) learners: LearnerGroup,
-    /// Names and weights of the rewards, for estimators that read them one by one.
+    /// Names and weights of the rewards, for estimators that need them separately.
     pub(super) reward_names: Vec<String>,
     pub(super) reward_weights: Vec<f64>,
     pub(super) progress: Progress,
     /// The shape of the policy, if it is known.
     pub(super) shape: Option<ModelShape>,
-    /// What [`description`](Self::description) gave.
+    /// The cached result of [`description`](Self::description).
     description: OnceLock<Value>,
-    /// Set once the learners' weights are known to be the same.
+    /// Set once the learners' settings and weights were compared.
     checked: OnceLock<()>,
 }
 
-/// How far a run has come.
+/// The progress of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(super) struct Progress {
     /// Steps done.
     pub steps: u64,
-    /// Updates of the policy and of the critic when they were done.
+    /// Updates of the policy and of the critic at the end of the last step.
     pub updates: (u64, u64),
     /// Tokens trained on.
     pub tokens: u64,
-    /// Steps that were skipped because a loss or gradient was not finite.
+    /// Steps skipped because a loss or gradient was not finite.
     pub skipped: u64,
-    /// How many of them came last, one after the other.
+    /// The number of consecutive skipped steps at the end.
     pub skipped_in_a_row: u64,
 }
 
@@ -122,7 +122,7 @@ impl<M: PolicyModel, V: ValueModel> Learner<M, V> {
         })
     }
 
-    /// What the work of a step is multiplied by.
+    /// Returns the multipliers of the work of a step.
     pub(super) fn passes(&self) -> Passes {
         let config = &self.config;
         let scores = [
@@ -137,12 +137,12 @@ impl<M: PolicyModel, V: ValueModel> Learner<M, V> {
         }
     }
 
-    /// Whether the reference scores the rollouts as they are; a teacher takes its place in advantages.
+    /// Returns whether the reference scores the rollouts. In advantages a teacher replaces it.
     fn reads_reference(&self) -> bool {
         self.reference.is_some() && (self.config.pulls_to_reference() || !self.teacher.is_given())
     }
 
-    /// Whether the log-probs of the policy before the first update are computed.
+    /// Returns whether log-probs of the policy before the first update are needed.
     fn wants_old_log_probs(&self) -> bool {
         self.config.updates_per_step() > 1
             || self.controllers.kl_in_reward.is_some()
@@ -150,8 +150,8 @@ impl<M: PolicyModel, V: ValueModel> Learner<M, V> {
             || self.config.advantage.needs_ref_log_probs()
     }
 
-    /// The policy's architecture, frozen weights and adapters, for checkpoints. None of them changes: the frozen weights are read
-    /// from the device once, when the first checkpoint needs them.
+    /// Describes the policy's architecture, frozen weights and adapters, for checkpoints. None of
+    /// them changes, so the frozen weights are read from the device only once.
     pub(super) fn description(&self) -> Result<&Value> {
         if let Some(known) = self.description.get() {
             return Ok(known);
@@ -160,12 +160,12 @@ impl<M: PolicyModel, V: ValueModel> Learner<M, V> {
         Ok(self.description.get_or_init(|| description))
     }
 
-    /// The policy as it is now.
+    /// Returns the current policy.
     pub fn policy(&self) -> &M {
         &self.policy
     }
 
-    /// The policy as rollouts of the next step are sampled from it.
+    /// Returns the policy from which the next step's rollouts are sampled.
     pub fn state(&self) -> PolicyState<'_, M> {
         PolicyState {
             policy: &self.policy,
@@ -174,19 +174,20 @@ impl<M: PolicyModel, V: ValueModel> Learner<M, V> {
         }
     }
 
-    /// Learns from `collected`: advantages, updates, and what follows them. Returns the metrics of the step.
+    /// Estimates advantages and updates the policy on `collected`. Returns the metrics of the step.
     ///
-    /// An update whose loss or gradient is not finite is skipped: it leaves weights and moments as they are, and the step counts as
-    /// skipped (`skipped_steps`).
+    /// An update whose loss or gradient is not finite is skipped: weights and moments do not
+    /// change, and the step is counted in `skipped_steps`.
     ///
     /// # Errors
-    /// If there is no rollout, or the third step in a row would be skipped. Weights, moments and counters are then as they were
-    /// before, unless an update was made already.
+    /// Returns an error if there are no rollouts, or if this would be the third skipped step in a
+    /// row. Weights, moments and counters are then unchanged, unless an update of the step was made
+    /// before.
     pub fn learn(&mut self, collected: Collected) -> Result<StepRecord> {
         Ok(self.learn_and_keep(collected)?.0)
     }
 
-    /// The same, and gives the rollouts back.
+    /// [`learn`](Self::learn), which also returns the rollouts.
     pub(super) fn learn_and_keep(
         &mut self,
         collected: Collected,
@@ -250,11 +251,11 @@ impl<M: PolicyModel, V: ValueModel> Learner<M, V> {
         metrics.insert("skipped_steps".into(), progress.skipped as f64);
         metrics.extend(
             experience
-                .taught
+                .teacher_share
                 .map(|share| ("teacher/share".to_string(), share)),
         );
         metrics.extend(mean(&greedy).map(|greedy| ("baseline/reward".to_string(), greedy)));
-        // A policy that did not move has no KL to react to.
+        // The controllers only react to steps that updated the policy.
         if let Some(&kl) = metrics.get("kl").filter(|_| !updates.policy.is_empty()) {
             let rollouts = experience.rollouts.len();
             self.controllers.after_step(&self.config, kl, rollouts);
@@ -271,7 +272,7 @@ impl<M: PolicyModel, V: ValueModel> Learner<M, V> {
         Ok((record, experience.rollouts))
     }
 
-    /// Fails unless all learners learn from the same rollouts, with the same settings and weights.
+    /// Returns an error unless all learners have the same rollouts, settings and weights.
     fn check_learners(&self, rollouts: &RolloutBuffer) -> Result<()> {
         if !self.learners.several() {
             return Ok(());
@@ -281,25 +282,31 @@ impl<M: PolicyModel, V: ValueModel> Learner<M, V> {
         self.learners.check_same("rollouts", Ok(hash))
     }
 
-    /// When training begins, fails unless all learners have the same settings and weights.
+    /// At the start of training, checks that all learners have the same settings and weights.
     ///
     /// # Errors
-    /// If they differ.
+    /// Returns an error if they differ.
     pub(super) fn check_start(&self) -> Result<()> {
         if !self.learners.several() || self.checked.set(()).is_err() {
             return Ok(());
         }
-        let broken = |reason| Error::config("settings", reason, "ones that can be written as JSON");
+        let broken = |reason| {
+            Error::config(
+                "settings",
+                reason,
+                "settings that can be serialized as JSON",
+            )
+        };
         let settings = serde_json::to_vec(&self.config).map_err(broken);
         let settings = settings.map(|bytes| u64::from(crc32fast::hash(&bytes)));
         self.learners.check_same("settings", settings)?;
         self.check_weights()
     }
 
-    /// Fails unless all learners have the same weights.
+    /// Checks that all learners have the same weights.
     ///
     /// # Errors
-    /// If they differ, or the device cannot give them back.
+    /// Returns an error if they differ, or cannot be read from the device.
     pub(super) fn check_weights(&self) -> Result<()> {
         if !self.learners.several() {
             return Ok(());
@@ -315,7 +322,7 @@ impl<M: PolicyModel, V: ValueModel> Learner<M, V> {
         }
     }
 
-    /// Everything that is computed once, before the first update.
+    /// Computes everything that is needed before the first update.
     fn prepare(
         &self,
         config: &TrainerConfig,
@@ -352,8 +359,8 @@ impl<M: PolicyModel, V: ValueModel> Learner<M, V> {
         let values = critic
             .map(|critic| values(&self.learners, &critic.model, &rollouts, &scoring))
             .transpose()?;
-        let taught = match &old_log_probs {
-            Some(policy) => self.teacher.taught(self, &scoring, policy, &rollouts)?,
+        let teacher = match &old_log_probs {
+            Some(policy) => self.teacher.scores(self, &scoring, policy, &rollouts)?,
             None => None,
         };
         let penalties =
@@ -392,15 +399,15 @@ impl<M: PolicyModel, V: ValueModel> Learner<M, V> {
             }),
             baselines,
             policy_log_probs: old_log_probs.as_ref(),
-            ref_log_probs: taught
+            ref_log_probs: teacher
                 .as_ref()
-                .map(|taught| &taught.log_probs)
+                .map(|teacher| &teacher.log_probs)
                 .or(ref_log_probs.as_ref()),
             probabilities,
             ..AdvantageInput::new(&scores, &groups, &lengths)
         })?;
-        // With a single update the old policy is the current one; but a correction compares it with the sampler. In the bypass the
-        // sampler takes its place.
+        // With a single update the old policy is the current one, but a correction compares it with
+        // the sampler. In bypass mode the sampler's log-probs replace it.
         let old_log_probs = match bypass {
             true => Some(sampler_log_probs.clone()),
             false => old_log_probs.filter(|_| several_updates || correction.is_some()),
@@ -412,11 +419,11 @@ impl<M: PolicyModel, V: ValueModel> Learner<M, V> {
             ref_log_probs,
             values,
             advantages,
-            taught: taught.map(|taught| taught.share),
+            teacher_share: teacher.map(|teacher| teacher.share),
         })
     }
 
-    /// The KL penalty on every token's reward, if there is one.
+    /// Returns the KL penalty on every token's reward, if there is one.
     fn kl_penalties(
         &self,
         config: &TrainerConfig,
@@ -431,7 +438,7 @@ impl<M: PolicyModel, V: ValueModel> Learner<M, V> {
         old.zip_with(reference, penalty).map(Some)
     }
 
-    /// The score of every reward of the set on every rollout, if the estimator asks for them.
+    /// Returns the score of every reward of the set for every rollout, if the estimator needs them.
     fn components(&self, rollouts: &RolloutBuffer) -> Option<Vec<Vec<Option<f64>>>> {
         let names = &self.reward_names;
         self.config.advantage.needs_components().then(|| {
@@ -442,7 +449,7 @@ impl<M: PolicyModel, V: ValueModel> Learner<M, V> {
         })
     }
 
-    /// The weights of the rewards of the set in this step.
+    /// Returns the weights of the rewards in this step.
     fn weights(&self, config: &TrainerConfig) -> Vec<f64> {
         let scheduled = config.schedules.reward_weights(self.progress.steps);
         let both = self.reward_names.iter().zip(&self.reward_weights);
@@ -450,7 +457,7 @@ impl<M: PolicyModel, V: ValueModel> Learner<M, V> {
         both.map(now).collect()
     }
 
-    /// The coefficient of the KL in the reward, where there is one.
+    /// Returns the coefficient of the KL in the reward, if there is one.
     fn kl_in_reward_coef(&self, config: &TrainerConfig) -> Option<f64> {
         match config.kl_in_reward {
             Some(kl) if kl.adaptive.is_none() => Some(kl.penalty.coef),
@@ -458,7 +465,7 @@ impl<M: PolicyModel, V: ValueModel> Learner<M, V> {
         }
     }
 
-    /// The coefficients as they stand, by the names of their metrics.
+    /// Returns the current coefficients by the names of their metrics.
     fn coefficients(&self, config: &TrainerConfig) -> Vec<(String, f64)> {
         let controllers = &self.controllers;
         let objective = controllers.apply(&config.objective);
@@ -473,14 +480,14 @@ impl<M: PolicyModel, V: ValueModel> Learner<M, V> {
         .collect()
     }
 
-    /// The number of optimizer updates, of policy and critic.
+    /// Returns the number of optimizer updates of policy and critic.
     pub(super) fn updates_made(&self) -> (u64, u64) {
         let critic = self.critic.as_ref().map_or(0, |c| c.optimizer.updates());
         (self.optimizer.updates(), critic)
     }
 }
 
-/// The indices of the trained tokens of each rollout; `None` if all tokens are trained.
+/// Returns the indices of the trained tokens of each rollout; `None` if all tokens are trained.
 fn positions(rollouts: &RolloutBuffer) -> Option<Vec<Vec<usize>>> {
     let trained = |rollout: &Rollout| {
         let all = 0..rollout.tokens.len();
@@ -490,7 +497,7 @@ fn positions(rollouts: &RolloutBuffer) -> Option<Vec<Vec<usize>>> {
     masked.then(|| rollouts.rollouts().map(trained).collect())
 }
 
-/// The replies of each rollout; `None` if none is of an episode.
+/// Returns the replies of each rollout; `None` if no rollout is an episode.
 fn turns(rollouts: &RolloutBuffer) -> Option<Vec<Vec<TurnCredit>>> {
     let credits = |rollout: &Rollout| match &rollout.episode {
         None => vec![TurnCredit {
@@ -515,7 +522,7 @@ fn turns(rollouts: &RolloutBuffer) -> Option<Vec<Vec<TurnCredit>>> {
     played.then(|| rollouts.rollouts().map(credits).collect())
 }
 
-/// The sum of two, of which either may be absent.
+/// Adds two optional values.
 fn added(a: Option<PerToken>, b: Option<PerToken>) -> Result<Option<PerToken>> {
     match (a, b) {
         (Some(a), Some(b)) => a.zip_with(&b, |a, b| a + b).map(Some),

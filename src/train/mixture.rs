@@ -12,14 +12,16 @@ use crate::random;
 use crate::types::{Problem, RolloutGroup};
 use crate::{Error, Result};
 
-/// The word that keeps the choice of a source apart from other streams of a seed.
+/// The domain separator of the random choice of a source.
 const MIXTURE: u64 = u64::from_be_bytes(*b"mixture.");
 
-/// Several sources as one: each problem is drawn from source `i` with probability `w_i / sum(w)`, whatever the sizes of the sources.
+/// A weighted mixture of problem sources: each problem is drawn from source `i` with probability
+/// `w_i / sum(w)`, independent of the sizes of the sources.
 ///
-/// Weights may follow a schedule: in DeepSeek-R1's last stage general problems come in for the last 400 of 1,700 steps. Which source
-/// a problem comes from is a function of the seed, the number of problems drawn before and the step's weights. The state is that
-/// number and the states of the sources.
+/// Weights may follow a schedule: in DeepSeek-R1's last stage, general problems are added for the
+/// last 400 of 1,700 steps. The source of a problem is a function of the seed, the number of
+/// problems drawn before, and the step's weights. The state is that number and the states of the
+/// sources.
 ///
 /// ```
 /// use rlvr::prelude::*;
@@ -41,10 +43,10 @@ const MIXTURE: u64 = u64::from_be_bytes(*b"mixture.");
 pub struct Mixture {
     seed: u64,
     parts: Vec<Part>,
-    /// Of all sources in turn; empty unless all are known.
+    /// The problems of all sources in turn; empty unless all are known.
     problems: Vec<Arc<Problem>>,
     position: u64,
-    /// The step whose weights count.
+    /// The step whose weights apply.
     step: u64,
 }
 
@@ -56,10 +58,11 @@ struct Part {
 }
 
 impl Mixture {
-    /// The sources with their weights; `seed` chooses among them.
+    /// Creates a mixture of sources with their weights. `seed` determines the random choices.
     ///
     /// # Errors
-    /// If there is no source, a weight is negative or not finite, or all of them are 0 in some step.
+    /// Returns an error if there is no source, a weight is negative or not finite, or all weights
+    /// are 0 in some step.
     pub fn new(
         seed: u64,
         parts: impl IntoIterator<Item = (Piecewise, Box<dyn ProblemSource>)>,
@@ -92,7 +95,8 @@ impl Mixture {
             position: 0,
             step: 0,
         };
-        // Where no weight is negative, a sum that is 0 between knots is 0 at the one before as well.
+        // With nonnegative weights, a sum that is 0 between two knots is also 0 at the first of
+        // them.
         let steps = mixture.parts.iter().flat_map(|part| part.weight.knots());
         let steps: BTreeSet<u64> = steps.chain([0]).collect();
         match steps
@@ -101,14 +105,14 @@ impl Mixture {
         {
             Some(step) => Err(Error::config(
                 "mixture",
-                format!("no weight above 0 in step {step}"),
-                "at least one in every step",
+                format!("all weights are 0 in step {step}"),
+                "a weight above 0 in every step",
             )),
             None => Ok(mixture),
         }
     }
 
-    /// The weights of the sources in `step`, and their sum.
+    /// Returns the weights of the sources in `step`, and their sum.
     fn weights(&self, step: u64) -> (Vec<f64>, f64) {
         let weights = self.parts.iter().map(|part| part.weight.at(step));
         let weights: Vec<f64> = weights.collect();
@@ -116,7 +120,7 @@ impl Mixture {
         (weights, sum)
     }
 
-    /// The source of the problem at `position`.
+    /// Returns the source of the problem at `position`.
     fn choose(&self, position: u64) -> usize {
         let (weights, sum) = self.weights(self.step);
         let mut rng = random::generator(&[self.seed, MIXTURE, position]);
@@ -125,7 +129,7 @@ impl Mixture {
         let mut chosen = 0;
         for (index, weight) in weights.into_iter().enumerate() {
             if weight > 0.0 {
-                // Rounding may leave a residue behind the last one.
+                // Rounding may leave a residue after the last one.
                 chosen = index;
                 left -= weight;
                 if left < 0.0 {
@@ -147,7 +151,7 @@ impl ProblemSource for Mixture {
             let drawn = part.source.draw(1)?;
             self.position += 1;
             draws.extend(drawn.into_iter().map(|draw| Draw {
-                // No two problems of the mixture have the same index.
+                // Problems of different sources get different indices.
                 index: match self.problems.is_empty() {
                     true => draw.index.wrapping_mul(parts).wrapping_add(chosen as u64),
                     false => part.offset + draw.index,
@@ -169,7 +173,8 @@ impl ProblemSource for Mixture {
         }
     }
 
-    /// Each source is shown the groups of its own problems; one that does not know them, those that no other source knows.
+    /// Passes each source the groups of its own problems. A source whose problems are unknown gets
+    /// the groups that belong to no other source.
     fn observe(&mut self, groups: &[RolloutGroup]) {
         let owner = |group: &RolloutGroup| {
             let own = |part: &Part| part.source.problems().contains(&group.problem);
@@ -199,7 +204,7 @@ impl ProblemSource for Mixture {
             position,
             sources.filter(|all| all.len() == self.parts.len()),
         ) else {
-            let expected = format!("that of a mixture of {} sources", self.parts.len());
+            let expected = format!("the state of a mixture of {} sources", self.parts.len());
             return Err(Error::config("problem source", state, expected));
         };
         let before: Vec<Value> = self.parts.iter().map(|part| part.source.state()).collect();

@@ -1,5 +1,21 @@
-//! Change it. Takes a policy, problems and rewards, and drives every room above; gives the trained policy,
-//! its metrics to [`observer`]s, and checkpoints.
+//! Training: reinforcement learning, supervised fine-tuning, distillation and reward models.
+//!
+//! A [`Trainer`] is built from a policy, rewards and problems ([`Trainer::builder`]) and configured
+//! by a [`TrainerConfig`]. Each step has two halves: a [`Collector`] samples and scores rollouts, and
+//! the learner estimates advantages and updates the policy. [`Trainer::run`] adds evaluation,
+//! checkpoints and [`observer`]s.
+//!
+//! | task | entry point |
+//! |---|---|
+//! | reinforcement learning | [`Trainer`] |
+//! | asynchronous rollouts | [`AsyncRollouts`] |
+//! | several learners | [`Learners`] |
+//! | supervised fine-tuning | [`SftTrainer`], [`supervise`] |
+//! | rejection sampling | [`RejectionSampler`] |
+//! | distillation | [`Distiller`] |
+//! | reward models | [`train_reward_model`] |
+//! | evaluation | [`evaluate`](evaluate()) |
+//! | metrics, charts, reports | [`observer`], [`diagnosis`] |
 
 mod async_rollouts;
 mod builder;
@@ -56,7 +72,9 @@ pub use distill::{
     TopRecord, TopTeacher,
 };
 pub use dynamic_sampling::{DynamicSampling, Exhausted};
-pub use evaluate::{DomainEvaluation, Evaluation, EvaluationConfig, evaluate, pass_at_k};
+pub use evaluate::{
+    DomainEvaluation, Estimate, Evaluation, EvaluationConfig, RewardEstimates, evaluate, pass_at_k,
+};
 pub use learner::Learner;
 #[cfg(feature = "mpi")]
 pub use learners::Mpi;
@@ -79,7 +97,7 @@ pub use sft::{
     Conversation, Demonstration, DemonstrationFile, DemonstrationSet, HeldOut, SftConfig,
     SftExample, SftReport, SftRunConfig, SftTrainer, supervise,
 };
-pub use source::{OnPolicy, RolloutSource};
+pub use source::RolloutSource;
 pub use step_schedules::StepSchedules;
 pub use teacher::{SuccessfulSibling, TeacherContext};
 pub use trainer::Trainer;

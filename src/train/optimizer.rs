@@ -1,8 +1,8 @@
 //! AdamW with clipping by the global gradient norm.
 //!
-//! burn's optimizers clip each tensor by its own norm, and restore their state on the process's default
-//! device and by parameter ids; this one clips by the norm of the whole gradient and keeps its moments by the
-//! model's own structure and device, so that a checkpoint can be read on any device of a build.
+//! Burn's optimizers clip each tensor by its own norm, and restore their state on the process's
+//! default device by parameter ids. This one clips by the norm of the whole gradient and stores its
+//! moments by the structure of the model, so a checkpoint can be loaded on any device of a build.
 
 use std::ops::Range;
 use std::path::Path;
@@ -24,17 +24,19 @@ use crate::{Error, Result};
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct OptimizerConfig {
-    /// The learning rate over the updates.
+    /// The learning rate as a function of the update.
     pub schedule: Schedule,
     /// Decay of the first moment, in [0, 1). Default 0.9.
     pub beta_1: f64,
     /// Decay of the second moment, in [0, 1). Default 0.999.
     pub beta_2: f64,
-    /// Added to the root of the second moment. Default 1e-8.
+    /// Added to the square root of the second moment. Default 1e-8.
     pub epsilon: f64,
-    /// Decoupled decay of matrices, per unit of learning rate; norms and biases are left alone. Default 0.
+    /// Decoupled weight decay of matrices, per unit of learning rate; norms and biases do not
+    /// decay. Default 0.
     pub weight_decay: f64,
-    /// The gradient of the whole model is scaled down to this norm if it is longer. Default 1.
+    /// The largest L2 norm of the whole gradient; a longer gradient is scaled down to it. `None`
+    /// for no clipping. Default 1.
     pub max_grad_norm: Option<f64>,
 }
 
@@ -52,7 +54,7 @@ impl Default for OptimizerConfig {
 }
 
 impl OptimizerConfig {
-    /// The defaults with a learning-rate schedule.
+    /// Returns the default settings with a learning-rate schedule.
     pub fn new(schedule: Schedule) -> Self {
         Self {
             schedule,
@@ -60,7 +62,10 @@ impl OptimizerConfig {
         }
     }
 
-    /// Rejects invalid settings, naming field, value and range.
+    /// Rejects invalid settings.
+    ///
+    /// # Errors
+    /// Returns [`Error::Config`], which names the field, its value and what is expected.
     pub fn validate(&self) -> Result<()> {
         self.schedule.validate()?;
         for (field, beta) in [("beta_1", self.beta_1), ("beta_2", self.beta_2)] {
@@ -97,7 +102,7 @@ impl OptimizerConfig {
     }
 }
 
-/// What one update did.
+/// The report of one optimizer update.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct UpdateReport {
     /// L2 norm of the whole gradient, before clipping.
@@ -114,10 +119,10 @@ pub struct UpdateReport {
 /// w <- w - lr * (m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + eps) + decay * w)
 /// ```
 ///
-/// Parameters in half precision (f16, bf16) have f32 moments and an f32 copy that is updated in their place and rounded into
-/// them: most updates are smaller than what half precision can add.
+/// Half-precision parameters (f16, bf16) have f32 moments and an f32 master copy, which is updated
+/// and then rounded into them: most updates are too small to be added in half precision.
 ///
-/// Of several learners each may hold a part of the state; see
+/// With several learners, each may hold a part of the state; see
 /// [`TrainerConfig::sharded_optimizer`](super::TrainerConfig::sharded_optimizer).
 #[derive(Debug, Default)]
 pub struct Optimizer {
@@ -126,17 +131,17 @@ pub struct Optimizer {
     pub(super) state: State,
 }
 
-/// What an optimizer knows of each trained parameter.
+/// The optimizer state of each trained parameter.
 #[derive(Debug, Default)]
 pub(super) struct State {
     pub first: GradientsParams,
     pub second: GradientsParams,
-    /// Of parameters in half precision, what they are the rounded value of.
+    /// The f32 master copies of half-precision parameters.
     pub master: GradientsParams,
 }
 
 impl State {
-    /// The images of the model that a checkpoint holds beside its weights, by the ends of their names.
+    /// Returns the parts of the state, each with the suffix of its checkpoint file.
     pub fn images(&mut self) -> [(&'static str, &mut GradientsParams); 3] {
         [
             ("m", &mut self.first),
@@ -146,14 +151,14 @@ impl State {
     }
 }
 
-/// The image that is there only if there are parameters in half precision.
+/// The suffix of the master copies, which exist for half-precision parameters only.
 const MASTERS: &str = "w";
 
 impl Optimizer {
-    /// An optimizer that has made no update.
+    /// Creates an optimizer.
     ///
     /// # Errors
-    /// If the configuration is refused.
+    /// Returns an error if the configuration is invalid.
     pub fn new(config: OptimizerConfig) -> Result<Self> {
         config.validate()?;
         Ok(Self {
@@ -162,16 +167,18 @@ impl Optimizer {
         })
     }
 
-    /// The number of updates that moved the model.
+    /// Returns the number of updates made; updates with a zero gradient do not count.
     pub fn updates(&self) -> u64 {
         self.updates
     }
 
-    /// Moves `model` along `gradients`. A parameter without a gradient stays as it is. If no parameter has a gradient, or all of them
-    /// are zero, nothing changes and the update is not counted: neither the schedule nor the bias correction advances.
+    /// Updates `model` with `gradients`. A parameter without a gradient does not change. If all
+    /// gradients are missing or zero, nothing changes and the update is not counted: neither the
+    /// schedule nor the bias correction advances.
     ///
     /// # Errors
-    /// If the gradient's norm is not finite; the model and the optimizer are left as they were.
+    /// Returns [`Error::NonFinite`] if the norm of the gradient is not finite. The model and the
+    /// optimizer are then unchanged.
     pub fn step<M: Module>(
         &mut self,
         model: &mut M,
@@ -198,10 +205,11 @@ impl Optimizer {
         Ok(report)
     }
 
-    /// Counts an update along a gradient of this norm and gives its numbers; none if the gradient is zero.
+    /// Counts an update with this gradient norm and returns its coefficients; `None` if the
+    /// gradient is zero.
     ///
     /// # Errors
-    /// If the norm is not finite.
+    /// Returns an error if the norm is not finite.
     pub(super) fn begin(&mut self, grad_norm: f64) -> Result<(UpdateReport, Option<AdamW>)> {
         if !grad_norm.is_finite() {
             return Err(Error::NonFinite {
@@ -232,13 +240,13 @@ impl Optimizer {
             epsilon: self.config.epsilon,
             learning_rate,
             scale,
-            // Powers of the decays by the number of updates: the moments start at zero.
+            // Bias correction: the moments start at zero.
             corrections: [beta_1, beta_2].map(|beta| 1.0 - beta.powf(self.updates as f64)),
         };
         Ok((report, Some(numbers)))
     }
 
-    /// Moves `model` along `gradients`.
+    /// Updates `model` with `gradients`.
     pub(super) fn move_along<M: Module>(
         &mut self,
         model: &mut M,
@@ -254,16 +262,17 @@ impl Optimizer {
         *model = model.clone().map(&mut update);
     }
 
-    /// The decay of a parameter of `dimensions` dimensions: of matrices, not of norms and biases.
+    /// Returns the weight decay of a parameter with `dimensions` dimensions: 0 for norms and
+    /// biases.
     pub(super) fn decay(&self, dimensions: usize) -> f64 {
         decay(self.config.weight_decay, dimensions)
     }
 
-    /// Writes the moments under `folder` as `{name}.m.bpk` and `{name}.v.bpk`; and `{name}.w.bpk`, if there are parameters in half
-    /// precision.
+    /// Writes the moments into `folder` as `{name}.m.bpk` and `{name}.v.bpk`, and the master copies
+    /// of half-precision parameters, if any, as `{name}.w.bpk`.
     ///
     /// # Errors
-    /// If a file cannot be written.
+    /// Returns an error if a file cannot be written.
     pub fn save<M: Module>(&self, model: &M, folder: &Path, name: &str) -> Result<()> {
         let State {
             first,
@@ -275,10 +284,11 @@ impl Optimizer {
         save_image(model, master, MASTERS, folder, name)
     }
 
-    /// Reads what [`save`](Self::save) wrote for a model of the same structure, after `updates` updates.
+    /// Loads the files that [`save`](Self::save) wrote for a model of the same structure after
+    /// `updates` updates.
     ///
     /// # Errors
-    /// If a file is missing or does not fit the model.
+    /// Returns an error if a file is missing or does not fit the model.
     pub fn load<M: Module>(
         &mut self,
         model: &M,
@@ -289,8 +299,8 @@ impl Optimizer {
         self.load_parts(model, folder, name, updates, |_, values| values)
     }
 
-    /// The same of a part of the state: `part` gives that of a parameter's values, with their positions among those of all trained
-    /// parameters.
+    /// [`load`](Self::load) for a part of the state. `part` selects from a parameter's values,
+    /// given their positions among the values of all trained parameters.
     pub(super) fn load_parts<M: Module>(
         &mut self,
         model: &M,
@@ -330,7 +340,7 @@ fn decay(decay: f64, dimensions: usize) -> f64 {
     if dimensions >= 2 { decay } else { 0.0 }
 }
 
-/// Writes `moments`, whole, as the image `suffix` of `model`.
+/// Writes the complete `moments` as the file `suffix` of `model`.
 pub(super) fn save_image<M: Module>(
     model: &M,
     moments: &GradientsParams,
@@ -344,7 +354,7 @@ pub(super) fn save_image<M: Module>(
     }
     let trained = Trained::of(model);
     let path = folder.join(format!("{name}.{suffix}.bpk"));
-    // The moments of a model have the shape of the model: they are saved as one.
+    // Moments have the structure of the model, so they are saved as a model.
     let image = model.valid().map(&mut WithMoments {
         moments,
         trained: &trained,
@@ -353,10 +363,11 @@ pub(super) fn save_image<M: Module>(
     trained.save(image, &path)
 }
 
-/// `sqrt(sum of g^2)` over all parameters, with one read from the device.
+/// Returns the global gradient norm: `sqrt(sum of g^2)` over all parameters, with one read from the
+/// device.
 ///
 /// # Errors
-/// If the device cannot give the norm back.
+/// Returns an error if the norm cannot be read from the device.
 pub fn global_norm<M: Module>(gradients: &GradientsParams, model: &M) -> Result<f64> {
     let mut squares = Squares {
         gradients,
@@ -374,9 +385,9 @@ pub fn global_norm<M: Module>(gradients: &GradientsParams, model: &M) -> Result<
 
 struct Squares<'a> {
     gradients: &'a GradientsParams,
-    /// The sum over parameters that were computed at once.
+    /// The sum over parameters whose sums are already on the host.
     known: f64,
-    /// Those of the other parameters.
+    /// The sums of the other parameters, on the device.
     sums: Vec<Tensor<1>>,
 }
 
@@ -428,11 +439,11 @@ impl ModuleMapper for Update<'_> {
     }
 }
 
-/// A model whose trained parameters are its moments.
+/// Replaces the trained parameters of a model by their moments.
 struct WithMoments<'a> {
     moments: &'a GradientsParams,
     trained: &'a Trained,
-    /// They are f32 copies of the weights: where there is none yet, it is the weight. Moments begin at zero.
+    /// Whether these are master copies, whose initial value is the weight; moments start at zero.
     masters: bool,
 }
 
@@ -451,7 +462,7 @@ impl ModuleMapper for WithMoments<'_> {
     }
 }
 
-/// The trained parameters of a module in its own order.
+/// The trained parameters of a module in visiting order.
 struct Values<'a> {
     trained: std::slice::Iter<'a, bool>,
     values: Vec<TensorData>,
@@ -465,12 +476,12 @@ impl ModuleVisitor for Values<'_> {
     }
 }
 
-/// Registers values, in the module's order, as the moments of its trained parameters.
+/// Registers values, in visiting order, as the moments of the trained parameters.
 struct FillMoments<'a, P> {
     trained: &'a Trained,
     values: std::vec::IntoIter<TensorData>,
     moments: &'a mut GradientsParams,
-    /// The numbers of the parameters before this one.
+    /// The number of values before this parameter.
     offset: usize,
     part: &'a P,
 }

@@ -1,17 +1,19 @@
-//! A number over the steps of a run.
+//! Piecewise linear schedules over the steps of a run.
 
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
-/// A piecewise linear function of the step: knots `(step, value)`, lines between them, constant before the first and after the last.
+/// A piecewise linear function of the step: linear between knots `(step, value)`, constant before
+/// the first and after the last.
 ///
 /// ```text
 /// f(s) = v_i + (v_{i+1} - v_i) (s - s_i) / (s_{i+1} - s_i)        for s_i <= s < s_{i+1}
 /// ```
 ///
-/// Two knots of the same step are a jump, after which the second value holds from that step on. Steps are counted from 0: `f(s)` is
-/// the value in the step that `s` steps precede. A file has the list of the knots, `[[0, 1.0], [1300, 1.0], [1300, 0.7]]`.
+/// Two knots at the same step are a jump; the second value applies from that step on. Steps are
+/// counted from 0: `f(s)` is the value in the step after `s` steps. It is serialized as the list of
+/// its knots, `[[0, 1.0], [1300, 1.0], [1300, 0.7]]`.
 ///
 /// ```
 /// use rlvr::train::Piecewise;
@@ -29,12 +31,13 @@ use crate::{Error, Result};
 pub struct Piecewise(Vec<(u64, f64)>);
 
 impl Piecewise {
-    /// Lines between these knots, whose steps rise.
+    /// Creates a function that is linear between `knots`, whose steps must ascend.
     pub fn linear(knots: impl IntoIterator<Item = (u64, f64)>) -> Self {
         Self(knots.into_iter().collect())
     }
 
-    /// Each value from its step on, until the next; the first one before as well.
+    /// Creates a step function: each value applies from its step until the next; the first also
+    /// before its step.
     pub fn steps(values: impl IntoIterator<Item = (u64, f64)>) -> Self {
         let mut knots: Vec<(u64, f64)> = Vec::new();
         for (step, value) in values {
@@ -44,7 +47,7 @@ impl Piecewise {
         Self(knots)
     }
 
-    /// The value in the step that `step` steps precede. NaN if there are no knots.
+    /// Returns the value in step `step`, counted from 0; NaN if there are no knots.
     pub fn at(&self, step: u64) -> f64 {
         let after = self.0.partition_point(|&(knot, _)| knot <= step);
         let next = self.0.get(after);
@@ -58,11 +61,11 @@ impl Piecewise {
         }
     }
 
-    /// Rejects knots that make no function, and values that `allowed` rejects; since it lies between its knots, every value that it
-    /// reaches is allowed if those are, where what is allowed is a range. `field` is its name.
+    /// Rejects invalid knots and values for which `allowed` is false. If the allowed values are a
+    /// range, all interpolated values are then allowed too. `field` is the name in errors.
     ///
     /// # Errors
-    /// [`Error::Config`] naming the knot.
+    /// Returns [`Error::Config`], which names the knot.
     pub(super) fn validate(
         &self,
         field: &str,
@@ -76,7 +79,7 @@ impl Piecewise {
             let knot = format!("{field}[{index}]");
             let before = |distance: usize| index.checked_sub(distance).map(|at| self.0[at].0);
             if before(1).is_some_and(|earlier| earlier > step) || before(2) == Some(step) {
-                let expected = "steps in rising order; two equal ones, and no more, are a jump";
+                let expected = "steps in ascending order, with at most two equal ones for a jump";
                 return Err(Error::config(knot, format!("step {step}"), expected));
             }
             if !(value.is_finite() && allowed(value)) {
@@ -86,18 +89,18 @@ impl Piecewise {
         Ok(())
     }
 
-    /// The steps of the knots.
+    /// Returns the steps of the knots.
     pub(super) fn knots(&self) -> impl Iterator<Item = u64> {
         self.0.iter().map(|&(step, _)| step)
     }
 
-    /// The values of the knots.
+    /// Returns the values of the knots.
     pub(super) fn values(&self) -> impl Iterator<Item = f64> {
         self.0.iter().map(|&(_, value)| value)
     }
 }
 
-/// The same value in every step.
+/// Creates a constant function.
 impl From<f64> for Piecewise {
     fn from(value: f64) -> Self {
         Self::linear([(0, value)])
@@ -117,14 +120,14 @@ mod tests {
     }
 
     #[test]
-    fn values_at_the_knots_between_them_and_outside() {
+    fn values_at_between_and_outside_the_knots() {
         let up = Piecewise::linear([(10, 1.0), (20, 3.0), (20, 0.0), (30, 1.0)]);
         let found: Vec<f64> = [0, 10, 15, 19, 20, 25, 30, u64::MAX]
             .map(|step| up.at(step))
             .to_vec();
         assert_eq!(found, [1.0, 1.0, 2.0, 2.8, 0.0, 0.5, 1.0, 1.0]);
         assert_eq!(Piecewise::linear([(7, 2.5)]).at(0), 2.5);
-        // A jump in the first step has no step before it.
+        // A jump at the first step.
         let at_once = Piecewise::linear([(0, 9.0), (0, 4.0)]);
         assert_eq!((at_once.at(0), at_once.at(1)), (4.0, 4.0));
         let stairs = Piecewise::steps([(0, 1.0), (3, 2.0), (5, 0.5)]);
@@ -133,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_has_the_knots() {
+    fn it_is_serialized_as_its_knots() {
         let jump = Piecewise::steps([(0, 1.0), (1300, 0.7)]);
         let text = serde_json::to_string(&jump).unwrap();
         assert_eq!(text, "[[0,1.0],[1300,1.0],[1300,0.7]]");
@@ -142,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn knots_that_make_no_function_are_refused_with_their_place() {
+    fn invalid_knots_are_rejected_by_index() {
         assert!(refused(&[]).contains("at least one [step, value]"));
         let error = refused(&[(3, 1.0), (2, 1.0)]);
         assert!(
@@ -157,7 +160,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_stays_between_its_knots(values in prop::collection::vec(-1e6f64..1e6, 1..6), step in 0u64..100) {
+        fn values_stay_within_the_range_of_the_knots(values in prop::collection::vec(-1e6f64..1e6, 1..6), step in 0u64..100) {
             let knots = values.iter().enumerate().map(|(i, &v)| (7 * i as u64, v));
             let value = Piecewise::linear(knots).at(step);
             let low = values.iter().copied().fold(f64::INFINITY, f64::min);

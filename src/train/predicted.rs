@@ -1,4 +1,5 @@
-//! What an update will need, from the shape of the policy: FLOPs, and memory at the length cap.
+//! Predictions from the shape of the policy: FLOPs, and the memory of an update at the length
+//! limit.
 
 use burn::module::Module;
 use burn::tensor::DType;
@@ -11,7 +12,7 @@ use crate::plan::{Kernels, MicroBatch, ModelFlops, TrainingState, UpdateConfig, 
 use crate::policy::{PolicyModel, ValueModel};
 
 impl<M: PolicyModel, V: ValueModel> Learner<M, V> {
-    /// FLOPs of the policy's passes.
+    /// Returns the FLOPs of the policy's passes.
     pub(super) fn flops(&self) -> ModelFlops {
         match &self.shape {
             Some(shape) => ModelFlops::new(shape, self.adapters()),
@@ -19,14 +20,15 @@ impl<M: PolicyModel, V: ValueModel> Learner<M, V> {
         }
     }
 
-    /// Parameters of the adapters, if nothing else is trained.
+    /// Returns the number of adapter parameters, if only adapters are trained.
     fn adapters(&self) -> Option<u64> {
         let trained = Trained::of(&self.policy);
         (!trained.all()).then(|| trained.sizes.iter().sum::<usize>() as u64)
     }
 
-    /// The peak of an update on this learner whose longest micro-batch has prompts and completions of these lengths; none if the shape of the
-    /// policy is not known.
+    /// Predicts the peak memory of an update on this learner, if the longest micro-batch has
+    /// prompts and completions of these lengths in tokens; `None` if the shape of the policy is
+    /// unknown.
     fn update_memory(&self, prompt: usize, completion: usize) -> Option<UpdateMemory> {
         let config = &self.config;
         let shape = self.shape.as_ref()?;
@@ -73,16 +75,19 @@ impl<M: PolicyModel, V: ValueModel> Learner<M, V> {
 }
 
 impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
-    /// The memory that an update is predicted to need on each device, in bytes by kind, when completions are as long as they may be; none if
-    /// the policy is no transformer of this crate and [`TrainerBuilder::shape`](super::TrainerBuilder::shape) was not given.
+    /// Predicts the memory of an update on each device, in bytes by kind, if completions have the
+    /// maximum length. `None` if the policy is not this crate's transformer and
+    /// [`TrainerBuilder::shape`](super::TrainerBuilder::shape) was not set.
     ///
-    /// Prompts are taken to be as long as the longest that is known, episodes as their limits allow. Of an update that is cut by
-    /// [`max_tokens_per_micro_batch`](super::TrainerConfig::max_tokens_per_micro_batch) it is the micro-batch of the longest completions. The cache of
-    /// the crate's own generator is not part of it. See [`UpdateMemory::new`] for how well the prediction does.
+    /// Prompts are assumed to be as long as the longest known one, and episodes as long as their
+    /// limits allow. If
+    /// [`max_tokens_per_micro_batch`](super::TrainerConfig::max_tokens_per_micro_batch) splits the
+    /// update, the prediction is for the micro-batch with the longest completions. It does not
+    /// include the cache of the crate's generator. See [`UpdateMemory`] for its accuracy.
     pub fn predicted_memory(&self) -> Option<UpdateMemory> {
         let positions = self.policy().max_positions();
         let (prompt, completion) = match &self.collector.agent_loop {
-            // What the policy reads first is known to the environment.
+            // The prompts are known to the environment only.
             Some(agent_loop) => {
                 let limits = agent_loop.config();
                 let reply = self.config().generation.max_new_tokens;

@@ -1,4 +1,4 @@
-//! Where the problems of a step come from.
+//! Problem sources, which choose the problems of each step.
 
 use std::sync::Arc;
 
@@ -8,62 +8,102 @@ use crate::prompt::ProblemOrder;
 use crate::types::{Problem, RolloutGroup};
 use crate::{Error, Result};
 
-/// A problem that was drawn for a step, with the place of its randomness.
+/// A problem drawn for a step, with the address of its randomness.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Draw {
     /// The problem.
     pub problem: Arc<Problem>,
-    /// Which of the source's problems it is.
+    /// The index of the problem in its source.
     pub index: u64,
-    /// How often the source has drawn this problem before. Together with `index` it is the address of the completions'
-    /// randomness within a step, so a problem that is drawn twice in a step gets other completions.
+    /// The number of times the source has drawn this problem before. With `index` it is the address
+    /// of the completions' randomness within a step, so a problem that is drawn twice in a step
+    /// gets different completions.
     pub epoch: u64,
 }
 
-/// Chooses the problems of each step: an order, a curriculum, a stream.
+/// Chooses the problems of each step, such as a shuffled order, a curriculum or a stream.
 ///
-/// The state of a source is part of a checkpoint, and a step that fails is undone with it: after
-/// [`restore`](Self::restore) the source must draw what it drew after [`state`](Self::state) was taken. Everything random in it
-/// should therefore be a function of a seed and its state; [`random::generator`](crate::random::generator) helps.
+/// The state of a source is part of a checkpoint, and is restored after a failed step. After
+/// [`restore`](Self::restore) the source must draw the same problems as it did after the call of
+/// [`state`](Self::state). Its randomness should therefore be a function of a seed and its state,
+/// for example with [`random::generator`](crate::random::generator).
+///
+/// ```
+/// use std::sync::Arc;
+/// use rlvr::train::{Draw, ProblemSource};
+/// use rlvr::types::Problem;
+/// use serde_json::{Value, json};
+///
+/// /// An endless stream of sums: 1+1, 2+2, ...
+/// struct Doubles(u64);
+///
+/// impl ProblemSource for Doubles {
+///     fn draw(&mut self, count: usize) -> rlvr::Result<Vec<Draw>> {
+///         let draw = |index: u64| Draw {
+///             problem: Arc::new(Problem::new(format!("{index}+{index}="), (2 * index).to_string())),
+///             index,
+///             epoch: 0,
+///         };
+///         let first = self.0;
+///         self.0 += count as u64;
+///         Ok((first..self.0).map(draw).collect())
+///     }
+///
+///     fn state(&self) -> Value {
+///         json!(self.0)
+///     }
+///
+///     fn restore(&mut self, state: &Value) -> rlvr::Result<()> {
+///         let position = state.as_u64();
+///         self.0 = position.ok_or_else(|| rlvr::Error::config("state", state, "a position"))?;
+///         Ok(())
+///     }
+/// }
+///
+/// let mut source = Doubles(1);
+/// assert_eq!(source.draw(3)?[2].problem.answer, "6");
+/// # Ok::<(), rlvr::Error>(())
+/// ```
 #[doc(alias("DataLoader", "Dataset"))]
 pub trait ProblemSource: Send {
-    /// The next `count` problems.
+    /// Draws the next `count` problems.
     ///
     /// # Errors
-    /// If there are none.
+    /// Returns an error if there are none.
     fn draw(&mut self, count: usize) -> Result<Vec<Draw>>;
 
-    /// Every problem that may be drawn, in the order of [`Draw::index`], where that is known. They are checked when the trainer
-    /// is built, and a checkpoint is loaded only by a trainer with the same ones. Default: none are known.
+    /// Returns every problem that may be drawn, in the order of [`Draw::index`], if they are known.
+    /// They are checked when the trainer is built, and a checkpoint can only be loaded by a trainer
+    /// with the same problems. Default: empty, for unknown problems.
     fn problems(&self) -> &[Arc<Problem>] {
         &[]
     }
 
-    /// Called before the problems of the step that `step` steps precede are drawn; it may be called again for the same step. Default:
-    /// the step is irrelevant.
+    /// Called before the problems of step `step`, counted from 0, are drawn; possibly more than
+    /// once for the same step. Default: does nothing.
     fn begin_step(&mut self, step: u64) {
         let _ = step;
     }
 
-    /// Called with the scored groups of each round, those that dynamic sampling drops included. A curriculum learns from them
-    /// what the policy can solve. Default: ignores them.
+    /// Called with the scored groups of each round, including those that dynamic sampling drops. A
+    /// curriculum can adapt to what the policy solves. Default: does nothing.
     fn observe(&mut self, groups: &[RolloutGroup]) {
         let _ = groups;
     }
 
-    /// What a checkpoint has to hold of this source.
+    /// Returns the state of this source for a checkpoint.
     fn state(&self) -> Value;
 
-    /// Goes back to a state that [`state`](Self::state) gave.
+    /// Restores a state that [`state`](Self::state) returned.
     ///
     /// # Errors
-    /// If `state` is not one of this source.
+    /// Returns an error if `state` is not a state of this source.
     fn restore(&mut self, state: &Value) -> Result<()>;
 }
 
-/// All problems in a random order, a new one in each epoch: the default source.
+/// All problems in a new random order in each epoch: the default source.
 ///
-/// See [`ProblemOrder`] for the order. Its state is the number of problems drawn so far.
+/// See [`ProblemOrder`] for the order. The state is the number of problems drawn so far.
 #[derive(Clone, Debug)]
 pub struct ShuffledProblems {
     problems: Vec<Arc<Problem>>,
@@ -72,10 +112,10 @@ pub struct ShuffledProblems {
 }
 
 impl ShuffledProblems {
-    /// An endless stream of `problems`, whose order is a function of `seed`.
+    /// Creates an endless stream of `problems`, whose order is a function of `seed`.
     ///
     /// # Errors
-    /// If there is no problem.
+    /// Returns an error if there is no problem.
     pub fn new(problems: impl IntoIterator<Item = Problem>, seed: u64) -> Result<Self> {
         let problems: Vec<_> = problems.into_iter().map(Arc::new).collect();
         if problems.is_empty() {
@@ -123,7 +163,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_draws_what_it_drew_before_a_restore() {
+    fn a_restored_source_draws_the_same_problems() {
         let problems = ["a", "b", "c"].map(|prompt| Problem::new(prompt, ""));
         let mut source = ShuffledProblems::new(problems, 3).unwrap();
         source.draw(2).unwrap();
@@ -131,7 +171,7 @@ mod tests {
         let first = source.draw(5).unwrap();
         source.restore(&state).unwrap();
         assert_eq!(source.draw(5).unwrap(), first);
-        // The same problem in two epochs has two addresses.
+        // The same problem has a different address in each epoch.
         let mut addresses: Vec<_> = first.iter().map(|draw| (draw.epoch, draw.index)).collect();
         addresses.sort_unstable();
         addresses.dedup();

@@ -1,4 +1,5 @@
-//! Whole methods by name: an objective with the advantages, and the KL in the reward, that its paper or framework gives it.
+//! Recipes: complete methods by name, with the objective, advantages and KL in the reward of their
+//! paper or framework.
 
 use super::config::{KlInReward, TrainerConfig};
 use super::dynamic_sampling::DynamicSampling;
@@ -9,7 +10,7 @@ use crate::advantage::{
 use crate::loss::{KlEstimator, KlPenalty, PolicyObjective, presets};
 use crate::{Error, Result};
 
-/// Methods that are a way to compare completions, with an objective that others have too.
+/// Methods defined by their advantage estimator, with the objective of another method.
 const BY_ADVANTAGE: [&str; 7] = [
     "gdpo",
     "max_rl",
@@ -21,18 +22,18 @@ const BY_ADVANTAGE: [&str; 7] = [
 ];
 
 impl TrainerConfig {
-    /// The same settings with the objective, the advantages and the KL in the reward of the method called `name`.
+    /// Sets the objective, the advantages and the KL in the reward to those of the method `name`.
     ///
-    /// | names | objective | advantages | beside them |
+    /// | names | objective | advantages | also |
     /// |---|---|---|---|
-    /// | every [preset](crate::loss::presets) | of that name | as its table says | `dapo`: dynamic sampling; `rloo`: k1 in the reward, 0.05; `reinforce_plus_plus`: the same, 0.01 |
+    /// | every [preset](crate::loss::presets) | of that name | see its table | `dapo`: dynamic sampling; `rloo`: k1 in the reward, 0.05; `reinforce_plus_plus`: the same, 0.01 |
     /// | `reinforce_plus_plus_baseline` | `ppo` | REINFORCE++ over the group mean | - |
-    /// | `remax` | `reinforce` | against the greedy completion | - |
-    /// | `opo` | `reinforce` | against the length-weighted group mean | - |
+    /// | `remax` | `reinforce` | relative to the greedy completion | - |
+    /// | `opo` | `reinforce` | relative to the length-weighted group mean | - |
     /// | `gdpo`, `pass_at_k`, `optimal_token_baseline`, `max_rl` | `trl` | of that name | - |
     ///
-    /// The completion limit of `dr_grpo` is that of [`generation`](Self::generation), so set that first. `ppo` and `verl` need
-    /// [`TrainerBuilder::critic`](super::TrainerBuilder::critic).
+    /// `dr_grpo` reads its length limit from [`generation`](Self::generation), so set that first.
+    /// `ppo` and `verl` need [`TrainerBuilder::critic`](super::TrainerBuilder::critic).
     ///
     /// ```
     /// use rlvr::train::TrainerConfig;
@@ -44,7 +45,7 @@ impl TrainerConfig {
     /// ```
     ///
     /// # Errors
-    /// If there is no such method; the message lists them.
+    /// Returns an error that lists all names if there is no such method.
     pub fn with_recipe(self, name: &str) -> Result<Self> {
         let named = |preset| PolicyObjective::named(preset, self.generation.max_new_tokens);
         let objective = match name {
@@ -90,7 +91,7 @@ impl TrainerConfig {
         })
     }
 
-    /// Every name that [`with_recipe`](Self::with_recipe) knows.
+    /// Returns every name that [`with_recipe`](Self::with_recipe) accepts.
     pub fn recipes() -> impl Iterator<Item = &'static str> {
         presets::NAMES.into_iter().chain(BY_ADVANTAGE)
     }

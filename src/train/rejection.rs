@@ -1,4 +1,4 @@
-//! Rejection sampling: a policy's own completions, filtered, as demonstrations.
+//! Rejection sampling: filtered completions of a policy as demonstrations.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::{File, OpenOptions};
@@ -19,27 +19,28 @@ use crate::{Error, Result, random};
 /// The domain separator of the random streams.
 const REJECTION: u64 = 0x5245_4A45_4354_0000;
 
-/// How completions are sampled and which are kept.
+/// The settings of a [`RejectionSampler`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RejectionConfig {
-    /// Completions of each problem. Default 8.
+    /// Completions per problem. Default 8.
     pub samples: usize,
-    /// The smallest total reward of a completion that is kept. Default 1.
+    /// The minimum total reward. Default 1.
     pub min_reward: f64,
-    /// The most completions of a problem that are kept, the first that pass. Default: all.
+    /// The largest number of completions kept per problem; the first that pass are kept. Default:
+    /// no limit.
     pub most_per_problem: Option<usize>,
-    /// Reject completions whose text another kept completion of the problem has. Default true.
+    /// Rejects completions with the same text as a kept completion of the problem. Default true.
     pub deduplicate: bool,
-    /// Reject problems that share this many consecutive words with a text to be kept out ([`RejectionSampler::keep_out`]).
-    /// Default 10.
+    /// Rejects problems that share this many consecutive words with a text of
+    /// [`RejectionSampler::keep_out`]. Default 10.
     pub ngram: usize,
-    /// Keep as many completions of each problem as would be kept, but chosen at random: the control that tells what the
-    /// selection is worth. Default false.
+    /// Keeps the same number of completions per problem, but chosen at random, as a control for the
+    /// effect of the selection. Default false.
     pub random_control: bool,
-    /// Problems that are generated together. Default 16.
+    /// Problems per generation batch. Default 16.
     pub batch: usize,
-    /// Where the randomness comes from. Default 0.
+    /// The random seed. Default 0.
     pub seed: u64,
 }
 
@@ -62,7 +63,7 @@ impl RejectionConfig {
     /// Rejects invalid settings.
     ///
     /// # Errors
-    /// [`Error::Config`] naming the field, its value and what would be right.
+    /// Returns [`Error::Config`], which names the field, its value and what is expected.
     pub fn validate(&self) -> Result<()> {
         for (field, value) in [
             ("samples", Some(self.samples)),
@@ -85,7 +86,7 @@ impl RejectionConfig {
     }
 }
 
-/// A completion that was kept: a line of the file.
+/// A kept completion: a line of the output file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KeptCompletion {
@@ -103,32 +104,36 @@ pub struct KeptCompletion {
     pub reward: f64,
 }
 
-/// What was kept and what was not.
+/// The counts of kept and rejected completions.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RejectionReport {
-    /// Problems that were looked at.
+    /// Problems processed.
     pub problems: usize,
-    /// Completions that were sampled.
+    /// Completions sampled.
     pub sampled: usize,
-    /// Completions that were kept.
+    /// Completions kept.
     pub kept: usize,
-    /// Completions that were rejected, by reason: `contaminated`, `unscored`, `truncated`, `reward`, the names of the rules, `duplicate`,
-    /// `surplus`.
+    /// Completions rejected, by reason: `contaminated`, `unscored`, `truncated`, `reward`, the
+    /// names of the rules, `duplicate`, `surplus`.
     pub rejected: BTreeMap<String, usize>,
 }
 
-/// A named condition of a completion that is kept.
+/// A named condition that kept completions must satisfy.
 type Rule = (
     String,
     Arc<dyn Fn(&Problem, &Rollout) -> bool + Send + Sync>,
 );
 
-/// Samples completions and keeps those that pass, as DeepSeek-R1 made its supervised data (arXiv 2501.12948, section 2.3.3).
+/// Samples completions and keeps those that pass all checks, as DeepSeek-R1 did for its supervised
+/// data (arXiv 2501.12948, section 2.3.3).
 ///
-/// A completion is kept if its problem is not contaminated, it was scored and not cut off, its total reward suffices, every
-/// rule holds, and no other has the same text. The kept ones are appended to a JSON Lines file ([`KeptCompletion`]), a batch at a time, each
-/// batch followed by a line with the report so far: a run that was stopped goes on behind its last whole batch.
+/// A completion is kept if its problem is not contaminated, it is scored and not truncated, its
+/// total reward is at least [`RejectionConfig::min_reward`], every rule holds, and no kept
+/// completion has the same text. Kept completions are appended to a JSON Lines file
+/// ([`KeptCompletion`]) in batches. Each batch ends with a line that contains the report so far, so
+/// an interrupted run continues after its last complete batch. The file can be read as a
+/// [`DemonstrationFile`](super::DemonstrationFile).
 #[derive(Clone)]
 pub struct RejectionSampler {
     config: RejectionConfig,
@@ -136,7 +141,7 @@ pub struct RejectionSampler {
     kept_out: HashSet<Vec<String>>,
 }
 
-/// A line of the file.
+/// A line of the output file.
 #[derive(Serialize, Deserialize)]
 #[serde(untagged)]
 enum Line {
@@ -145,10 +150,10 @@ enum Line {
 }
 
 impl RejectionSampler {
-    /// A sampler without rules.
+    /// Creates a sampler without rules.
     ///
     /// # Errors
-    /// If a setting is invalid.
+    /// Returns an error if a setting is invalid.
     pub fn new(config: RejectionConfig) -> Result<Self> {
         config.validate()?;
         Ok(Self {
@@ -158,7 +163,7 @@ impl RejectionSampler {
         })
     }
 
-    /// The same with one more condition, by the name that rejections are counted under.
+    /// Adds a condition. Rejections are counted under `name`.
     #[must_use]
     pub fn rule(
         mut self,
@@ -169,7 +174,8 @@ impl RejectionSampler {
         self
     }
 
-    /// The same with texts, such as the prompts of held-out problems, whose n-grams of words no problem may have.
+    /// Adds texts, such as the prompts of held-out problems. Problems that share an n-gram of words
+    /// with one of them are rejected.
     #[must_use]
     pub fn keep_out<'a>(mut self, texts: impl IntoIterator<Item = &'a str>) -> Self {
         for text in texts {
@@ -178,10 +184,12 @@ impl RejectionSampler {
         self
     }
 
-    /// Samples completions of `problems` and appends those that are kept to `file`. If the file holds part of such a run, goes on behind it.
+    /// Samples completions of `problems` and appends the kept ones to `file`. If the file contains
+    /// a part of this run, continues after it.
     ///
     /// # Errors
-    /// If generation fails, or the file cannot be read or written, or is no such file.
+    /// Returns an error if generation fails, or the file cannot be read or written or was not
+    /// written by a rejection sampler.
     #[allow(clippy::too_many_arguments)]
     pub fn run<M: PolicyModel>(
         &self,
@@ -236,7 +244,7 @@ impl RejectionSampler {
         Ok(report)
     }
 
-    /// The completions of a group that are kept.
+    /// Returns the kept completions of a group.
     fn select(
         &self,
         index: usize,
@@ -280,7 +288,7 @@ impl RejectionSampler {
             .collect()
     }
 
-    /// Why a completion by itself is rejected.
+    /// Returns the reason to reject a completion on its own, if any.
     fn refuse(&self, problem: &Problem, rollout: &Rollout) -> Option<String> {
         let Some(reward) = rollout.total_reward() else {
             return Some("unscored".into());
@@ -310,7 +318,8 @@ impl RejectionReport {
     }
 }
 
-/// Every run of `count` words, in lower case and without punctuation around them. A shorter text is one run.
+/// Returns every n-gram of `count` words, in lower case and without surrounding punctuation. A
+/// shorter text is one n-gram.
 fn ngrams(text: &str, count: usize) -> impl Iterator<Item = Vec<String>> {
     let word = |word: &str| {
         let plain = word.trim_matches(|c: char| !c.is_alphanumeric());
@@ -331,7 +340,8 @@ fn write_line(lines: &mut Vec<u8>, path: &Path, line: &Line) -> Result<()> {
     Ok(())
 }
 
-/// The state at the end of the last whole batch of `path`; what follows it is cut off.
+/// Returns the report at the end of the last complete batch of `path`, and truncates the file after
+/// it.
 fn resume(path: &Path) -> Result<RejectionReport> {
     let mut report = RejectionReport::default();
     if !path.exists() {
@@ -347,7 +357,7 @@ fn resume(path: &Path) -> Result<RejectionReport> {
         let read = reader
             .read_line(&mut text)
             .map_err(|e| Error::io(path, e))?;
-        // The last line may have been cut off.
+        // The last line may be incomplete.
         if read == 0 || !text.ends_with('\n') {
             break;
         }
@@ -371,10 +381,11 @@ fn resume(path: &Path) -> Result<RejectionReport> {
     Ok(report)
 }
 
-/// The completions of a file that [`RejectionSampler::run`] wrote.
+/// Reads the completions of a file that [`RejectionSampler::run`] wrote.
 ///
 /// # Errors
-/// If the file cannot be read or is no such file.
+/// Returns [`Error::Io`] if the file cannot be read, and [`Error::Data`] if a line has another
+/// format.
 pub fn read_kept(path: impl AsRef<Path>) -> Result<Vec<KeptCompletion>> {
     let path = path.as_ref();
     let file = BufReader::new(File::open(path).map_err(|e| Error::io(path, e))?);

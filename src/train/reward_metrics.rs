@@ -4,17 +4,18 @@ use std::collections::BTreeMap;
 
 use crate::rollout::{RewardOutcome, RewardRecord, Rollout};
 
-/// For every reward, by its name: mean and standard deviation of its scores, before the weight, over the rollouts that it
-/// scored; how many it did not score, and why; and the seconds that it took for all of them together.
+/// Computes for every reward, by name: the mean and standard deviation of its scores, before its
+/// weight, over the rollouts that it scored; the number of rollouts that it did not score, by
+/// reason; and its total time.
 ///
 /// | name | |
 /// |---|---|
-/// | `rewards/<name>/mean` | missing where it scored nothing |
+/// | `rewards/<name>/mean` | missing if it scored nothing |
 /// | `rewards/<name>/std` | unbiased, as in TRL; 0 for a single score |
 /// | `rewards/<name>/abstained`, `/gated` | rollouts |
 /// | `rewards/<name>/failed` | rollouts: errors, panics and time-outs |
 /// | `rewards/<name>/timed_out` | rollouts, also counted as failed |
-/// | `time/reward/<name>` | seconds of work, which with several threads is more than passed |
+/// | `time/reward/<name>` | seconds of work, summed over threads |
 pub(super) fn reward_metrics(rollouts: &[&Rollout]) -> BTreeMap<String, f64> {
     let mut by_name: BTreeMap<&str, Vec<&RewardRecord>> = BTreeMap::new();
     for record in rollouts.iter().flat_map(|rollout| &rollout.rewards) {
@@ -49,7 +50,7 @@ pub(super) fn reward_metrics(rollouts: &[&Rollout]) -> BTreeMap<String, f64> {
 pub(super) fn mean_and_std(scores: &[f64]) -> Option<(f64, f64)> {
     let first = *scores.first()?;
     let count = scores.len() as f64;
-    // The quotient of a sum of equal numbers need not be that number.
+    // The mean of equal numbers is not always exact in floating point.
     if scores.iter().all(|&score| score == first) {
         return Some((first, 0.0));
     }
@@ -76,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn every_outcome_is_counted_where_it_belongs() {
+    fn every_outcome_is_counted() {
         use RewardOutcome::{Abstained, Failed, Gated, Panicked, Score, TimedOut};
         let rollouts = [
             rollout([Score(1.0), Abstained]),
@@ -105,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_scores_have_their_own_mean_and_no_spread() {
+    fn equal_scores_have_an_exact_mean_and_no_deviation() {
         assert_eq!(mean_and_std(&[]), None);
         assert_eq!(mean_and_std(&[0.1]), Some((0.1, 0.0)));
         assert_eq!(mean_and_std(&[0.1; 3]), Some((0.1, 0.0)));

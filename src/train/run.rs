@@ -1,4 +1,4 @@
-//! Steps until the end: evaluation, checkpoints, observers, and a way to stop.
+//! The training loop: evaluation, checkpoints, observers, and a stop flag.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,29 +16,57 @@ use crate::rollout::check_prompts;
 use crate::types::Problem;
 use crate::{Error, Result};
 
-/// How far a run goes and what happens on the way.
+/// The settings of [`Trainer::run`](super::Trainer::run).
+///
+/// ```no_run
+/// use std::sync::atomic::AtomicBool;
+/// use rlvr::prelude::*;
+/// use rlvr::train::{RunEnd, latest_checkpoint};
+///
+/// # fn run(mut trainer: Trainer<CausalModel>, held_out: Vec<Problem>) -> rlvr::Result<()> {
+/// let config = RunConfig {
+///     steps: 1000,
+///     evaluation: Some(RunEvaluation {
+///         problems: held_out,
+///         every: 50,
+///         config: EvaluationConfig::default(),
+///     }),
+///     checkpoints: Some(RunCheckpoints { folder: "run/checkpoints".into(), every: 100, keep: 2 }),
+///     ..RunConfig::default()
+/// };
+/// if let Some(checkpoint) = latest_checkpoint("run/checkpoints")? {
+///     trainer.load_checkpoint(checkpoint)?;
+/// }
+/// let mut metrics = MetricsFile::resume("run/metrics.jsonl", trainer.steps_done())?;
+/// let stop = AtomicBool::new(false); // set it in a signal handler
+/// let end = trainer.run(&config, &mut metrics, &stop)?;
+/// assert_eq!(end, RunEnd::Finished);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct RunConfig {
-    /// Steps in all, those before a resume included.
+    /// The total number of steps, those before a resume included.
     #[doc(alias("max_steps", "total_training_steps"))]
     pub steps: u64,
-    /// Shown by observers.
+    /// The title that observers show.
     pub title: String,
-    /// Evaluation on the way, if any.
+    /// Evaluation during the run. Default: none.
     pub evaluation: Option<RunEvaluation>,
-    /// Checkpoints on the way and at the end, if any.
+    /// Checkpoints during the run and at its end. Default: none.
     pub checkpoints: Option<RunCheckpoints>,
-    /// Peak and price of the devices, and the budget. The cost so far and its forecast are among the metrics of every step (see
-    /// [`StepUsage`](crate::plan::StepUsage) and [`Forecast`](crate::plan::Forecast)); a run ends as on a stop signal before the step that
-    /// would exceed the budget. Default: no peak, no price, no budget.
+    /// Peak performance and price of the devices, and the budget. The cost so far and its forecast
+    /// are metrics of every step (see [`StepUsage`](crate::plan::StepUsage) and
+    /// [`Forecast`](crate::plan::Forecast)). Before a step that would exceed the budget, the run
+    /// stops as if the stop flag were set. Default: no peak, no price, no budget.
     pub ledger: LedgerConfig,
 }
 
-/// Evaluation every so many steps, and after the last.
+/// Periodic evaluation, and evaluation after the last step.
 #[doc(alias("eval_strategy", "eval_steps", "test_freq"))]
 #[derive(Clone, Debug)]
 pub struct RunEvaluation {
-    /// Problems that are never trained on.
+    /// Held-out problems.
     pub problems: Vec<Problem>,
     /// Steps between two evaluations; at least 1.
     pub every: u64,
@@ -46,7 +74,7 @@ pub struct RunEvaluation {
     pub config: EvaluationConfig,
 }
 
-/// Checkpoints every so many steps, and after the last.
+/// Periodic checkpoints, and a checkpoint at the end.
 #[doc(alias(
     "save_steps",
     "save_total_limit",
@@ -55,11 +83,11 @@ pub struct RunEvaluation {
 ))]
 #[derive(Clone, Debug)]
 pub struct RunCheckpoints {
-    /// The folder that holds them.
+    /// The folder of the checkpoints.
     pub folder: PathBuf,
-    /// Steps between two; at least 1.
+    /// Steps between two checkpoints; at least 1.
     pub every: u64,
-    /// How many are kept; at least 1.
+    /// The number of checkpoints that are kept; at least 1.
     pub keep: usize,
 }
 
@@ -68,7 +96,8 @@ pub struct RunCheckpoints {
 pub enum RunEnd {
     /// All steps are done.
     Finished,
-    /// The stop flag was raised, or the budget is spent; a checkpoint of the last whole step is there, if there are checkpoints.
+    /// The stop flag was set, or the next step would exceed the budget. If checkpoints are
+    /// configured, there is one of the last step.
     Stopped,
 }
 
@@ -89,21 +118,25 @@ impl RunConfig {
 }
 
 impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
-    /// Steps until `config.steps` are done, or until `stop` is raised, which is looked at after each step.
+    /// Trains until `config.steps` steps are done or `stop` is set, which is checked before each
+    /// step.
     ///
-    /// The record of a step that was followed by an evaluation carries `eval/accuracy`, `eval/mean_length`
-    /// and, if sampled, `eval/pass@1` and `eval/pass@k`; and the same as `eval/domains/<domain>/accuracy` for each domain of the problems.
+    /// The record of a step with an evaluation contains `eval/accuracy`, `eval/mean_length` and,
+    /// with samples, `eval/pass@1` and `eval/pass@k`; also for each domain of the problems, as
+    /// `eval/domains/<domain>/accuracy` and so on.
     ///
-    /// Of several learners the first one calls the observer and writes the checkpoints; the others' observers are not used. All of them
-    /// stop after the same step if one of them is to stop.
+    /// With several learners, the first one calls the observer and writes the checkpoints; the
+    /// others' observers are not used. If the stop flag of one learner is set, all of them stop
+    /// after the same step.
     ///
-    /// The folder of the checkpoints belongs to this run: another process cannot train there at the same time, and a trainer that
-    /// was not loaded from it does not touch what is in it.
+    /// The folder of the checkpoints belongs to this run: it is locked against other processes, and
+    /// a folder with checkpoints that this trainer was not loaded from is an error.
     ///
     /// # Errors
-    /// As [`step`](Self::step); also if an evaluation, an observer or a checkpoint fails, or the folder of the checkpoints is in
-    /// use or holds another run. The steps done before the error are saved, if there are checkpoints, and observers are told the
-    /// end. The prompts of the evaluation are checked before the first step.
+    /// Returns the errors of [`step`](Self::step), and an error if an evaluation, an observer or a
+    /// checkpoint fails, an evaluation prompt is invalid (checked before the first step), or the
+    /// folder of the checkpoints is in use or belongs to another run. After an error in a later
+    /// step, a checkpoint of the steps done is still written, and [`Observer::on_end`] is called.
     pub fn run(
         &mut self,
         config: &RunConfig,
@@ -119,10 +152,10 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
             _ => Ok(()),
         };
         self.learners().agree("start of the run", locked)?;
-        let mut nobody: Vec<Box<dyn Observer>> = Vec::new();
+        let mut no_observers: Vec<Box<dyn Observer>> = Vec::new();
         let result = match self.learners().is_first() {
             true => self.observed(config, observer, stop),
-            false => self.observed(config, &mut nobody, stop),
+            false => self.observed(config, &mut no_observers, stop),
         };
         self.run_folder.unlock();
         result
@@ -148,10 +181,11 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
         Ok(end)
     }
 
-    /// Steps until `steps` are done, with nothing beside them: [`run`](Self::run) without observers, evaluation and checkpoints.
+    /// Trains until `steps` steps are done: [`run`](Self::run) without observers, evaluation and
+    /// checkpoints.
     ///
     /// # Errors
-    /// As [`step`](Self::step).
+    /// Returns the errors of [`step`](Self::step).
     pub fn train(&mut self, steps: u64) -> Result<()> {
         while self.steps_done() < steps {
             self.step()?;
@@ -196,9 +230,10 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
                 Ok(end)
             }
             Err(error) => {
-                // An error within the updates of a step leaves a policy of no step: the checkpoint before it is the last whole one.
+                // After an error between the updates of a step, the weights belong to no complete
+                // step and are not saved.
                 if self.is_whole() && self.steps_done() > 0 {
-                    // The first error is the one to report.
+                    // Report the first error.
                     let _ = self.save_if_new(config, observer, &mut saved);
                 }
                 Err(error)
@@ -241,8 +276,9 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
             }
             self.ledger = ledger.state().clone();
             observer.on_rollouts(record.step, &self.last_rollouts)?;
-            // The record comes first: a run that is killed in between resumes from the checkpoint before
-            // and drops the records after it, so none is lost and none comes twice.
+            // The record is written before the checkpoint: a run that is killed in between resumes
+            // from the previous checkpoint and drops later records, so no record is lost or
+            // repeated.
             let observed = observer.on_step(&record);
             self.learners().agree("record of the step", observed)?;
             evaluated?;
@@ -259,7 +295,7 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
         self.predicted_memory().map(|memory| memory.total() as u64)
     }
 
-    /// The ledger of the run so far.
+    /// Returns the ledger of the run so far.
     fn ledger(&self, config: &LedgerConfig) -> Result<Ledger> {
         let cap = self.config().generation.max_new_tokens as u64;
         let config = LedgerConfig {
@@ -269,7 +305,7 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
         Ledger::resume(config, self.learner.flops(), self.ledger.clone())
     }
 
-    /// Evaluates the policy and adds what was found to the record.
+    /// Evaluates the policy and adds the results to the record.
     fn evaluate_into(&self, record: &mut StepRecord, evaluation: &RunEvaluation) -> Result<()> {
         let started = Instant::now();
         let found = self.evaluate(&evaluation.problems, &evaluation.config)?;
@@ -281,7 +317,7 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
         Ok(())
     }
 
-    /// Saves a checkpoint unless the step that was `saved` last is the current one.
+    /// Saves a checkpoint unless the current step is already `saved`.
     fn save_if_new(
         &mut self,
         config: &RunConfig,
@@ -291,7 +327,7 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
         if let Some(checkpoints) = &config.checkpoints
             && *saved != Some(self.steps_done())
         {
-            // A checkpoint must not survive a power loss that its records do not.
+            // After a power loss, the records of a checkpoint must exist too.
             let synced = observer.sync();
             self.learners().agree("records of the steps", synced)?;
             self.save_checkpoint(&checkpoints.folder, checkpoints.keep)?;

@@ -1,4 +1,4 @@
-//! Whether generation and training agree, and what a correction makes of it.
+//! Metrics of the mismatch between sampler and policy.
 
 use super::experience::Experience;
 use crate::Result;
@@ -6,7 +6,8 @@ use crate::loss::{
     ImportanceWeights, Numerator, PolicyObjective, RolloutLogProbs, WeightAction, WeightLevel,
 };
 
-/// TRL's names under `sampling/`, verl's under `rollout_corr/`. Nothing where the policy's own log-probs of the rollouts were not computed.
+/// Computes TRL's metrics under `sampling/` and verl's under `rollout_corr/`; none if the policy's
+/// log-probs of the rollouts were not computed.
 pub(super) fn sampler_metrics(
     objective: &PolicyObjective,
     experience: &Experience,
@@ -17,8 +18,8 @@ pub(super) fn sampler_metrics(
         return Ok(Vec::new());
     };
     let log_probs = RolloutLogProbs::new(policy, &experience.sampler_log_probs)?;
-    // Without weights in the objective the plain ones are measured: their range and their effective sample size tell whether some
-    // are needed.
+    // Without importance weights in the objective, plain ones are measured: their range and
+    // effective sample size show whether a correction is needed.
     let mut measured = correction.cloned().unwrap_or_default();
     let plain = ImportanceWeights::new(WeightLevel::Token, WeightAction::Truncate);
     let weights = *measured.weights.get_or_insert(plain);

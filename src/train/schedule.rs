@@ -1,24 +1,24 @@
-//! The learning rate over the steps.
+//! Learning-rate schedules.
 
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
-/// What happens to the learning rate after the warm-up.
+/// The decay of a learning rate after the warm-up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Decay {
-    /// It stays.
+    /// No decay.
     #[default]
     Constant,
-    /// It falls on a line to `floor` times its peak, at update `updates`, and stays there.
+    /// Linear decay to `floor` times the peak at update `updates`, constant afterwards.
     Linear {
         /// Updates until the floor, warm-up included.
         updates: u64,
         /// The final share of the peak, in [0, 1].
         floor: f64,
     },
-    /// It falls on half a cosine to `floor` times its peak, at update `updates`, and stays there.
+    /// Cosine decay to `floor` times the peak at update `updates`, constant afterwards.
     Cosine {
         /// Updates until the floor, warm-up included.
         updates: u64,
@@ -27,17 +27,28 @@ pub enum Decay {
     },
 }
 
-/// A learning rate with a linear warm-up and a decay; a pure function of the update.
+/// A learning rate with a linear warm-up and a decay, as a pure function of the update.
+///
+/// ```
+/// use rlvr::train::{Decay, Schedule};
+///
+/// let schedule = Schedule::constant(1e-5)
+///     .with_warmup(10)
+///     .with_decay(Decay::Cosine { updates: 100, floor: 0.1 });
+/// assert_eq!(schedule.rate(9), 1e-5);
+/// assert!((schedule.rate(100) - 1e-6).abs() < 1e-12);
+/// ```
 #[doc(alias("lr_scheduler_type", "LrScheduler"))]
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Schedule {
-    /// The peak. Default 1e-6, as for pretrained models.
+    /// The peak. Default 1e-6, which suits pretrained models.
     pub peak: f64,
-    /// Updates until the peak: update u (from 0) of the warm-up runs at `peak * (u + 1) / warmup`. Default 0.
+    /// The number of warm-up updates: update `u`, counted from 0, uses `peak * (u + 1) / warmup`.
+    /// Default 0.
     #[doc(alias = "warmup_steps")]
     pub warmup: u64,
-    /// What follows. Default: constant.
+    /// The decay after the warm-up. Default: constant.
     pub decay: Decay,
 }
 
@@ -48,7 +59,7 @@ impl Default for Schedule {
 }
 
 impl Schedule {
-    /// The same rate for ever.
+    /// Creates a constant schedule.
     pub fn constant(peak: f64) -> Self {
         Self {
             peak,
@@ -57,17 +68,20 @@ impl Schedule {
         }
     }
 
-    /// The same with a warm-up.
+    /// Sets the number of warm-up updates.
     pub fn with_warmup(self, warmup: u64) -> Self {
         Self { warmup, ..self }
     }
 
-    /// The same with a decay.
+    /// Sets the decay.
     pub fn with_decay(self, decay: Decay) -> Self {
         Self { decay, ..self }
     }
 
-    /// Rejects invalid settings, naming field, value and range.
+    /// Rejects invalid settings.
+    ///
+    /// # Errors
+    /// Returns [`Error::Config`], which names the field, its value and what is expected.
     pub fn validate(&self) -> Result<()> {
         if !(self.peak.is_finite() && self.peak > 0.0) {
             return Err(Error::config(
@@ -95,7 +109,10 @@ impl Schedule {
         Ok(())
     }
 
-    /// The rate of update `update`, counted from 0.
+    /// Returns the learning rate of update `update`, counted from 0.
+    ///
+    /// # Panics
+    /// May panic if the schedule is invalid; see [`validate`](Self::validate).
     pub fn rate(&self, update: u64) -> f64 {
         if update < self.warmup {
             return self.peak * (update + 1) as f64 / self.warmup as f64;
@@ -121,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rates_at_the_corners() {
+    fn rates_of_warmup_and_decays() {
         let base = Schedule::constant(2.0).with_warmup(4);
         let rates = |s: Schedule, at: &[u64]| at.iter().map(|&u| s.rate(u)).collect::<Vec<_>>();
         assert_eq!(rates(base, &[0, 1, 3, 4, 999]), [0.5, 1.0, 2.0, 2.0, 2.0]);
@@ -138,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn schedules_that_cannot_be_meant_are_refused() {
+    fn invalid_schedules_are_rejected() {
         let decay = Decay::Linear {
             updates: 5,
             floor: 0.1,

@@ -1,4 +1,4 @@
-//! Who scores the tokens of rollouts besides the policy.
+//! Scorers: references and teachers that score the tokens of rollouts.
 
 use crate::Result;
 use crate::policy::{LogProbConfig, PolicyModel};
@@ -7,32 +7,56 @@ use crate::types::{PerToken, RolloutBuffer};
 use super::experience::log_probs;
 use super::learners::LearnerGroup;
 
-/// How a [`Scorer`] is to compute log-probs.
+/// How a [`Scorer`] should compute log-probs.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ScoringConfig {
     /// The temperature and the vocabulary chunk; the temperature is that of the sampler.
     pub log_probs: LogProbConfig,
-    /// The most rollouts that are forwarded together.
+    /// The largest number of rollouts in one forward pass.
     pub micro_batch: usize,
-    /// The most tokens, padding included, that are forwarded together.
+    /// The largest number of tokens, padding included, in one forward pass.
     pub max_tokens: Option<usize>,
 }
 
-/// Gives every trained token of a batch a log-prob: a reference policy, or a teacher for distillation.
+/// Computes the log-prob of every trained token of a batch: a reference policy, or a teacher for
+/// distillation.
 ///
-/// Given to [`TrainerBuilder::reference`](super::TrainerBuilder::reference) it takes the place of the trainer's own reference
-/// policy: the KL terms pull towards it, and advantage estimators that ask for it
-/// ([`AdvantageEstimator::needs_ref_log_probs`](crate::advantage::AdvantageEstimator::needs_ref_log_probs)) compare with it. Given to
-/// [`TrainerBuilder::teacher`](super::TrainerBuilder::teacher) it is what these estimators compare with, and the reference stays what it is. It
-/// may be another model with the same vocabulary ([`ModelScorer`]), a server, or a file.
+/// Passed to [`TrainerBuilder::reference`](super::TrainerBuilder::reference), it replaces the
+/// trainer's reference policy, in the KL terms and in the advantage estimators that use one
+/// ([`AdvantageEstimator::needs_ref_log_probs`](crate::advantage::AdvantageEstimator::needs_ref_log_probs)).
+/// Passed to [`TrainerBuilder::teacher`](super::TrainerBuilder::teacher), it is used by these
+/// estimators only. It may be another model with the same vocabulary ([`ModelScorer`]), a server,
+/// or a file.
+///
+/// ```
+/// use rlvr::train::{Scorer, ScoringConfig};
+/// use rlvr::types::{PerToken, RolloutBuffer};
+///
+/// /// The uniform distribution over a vocabulary.
+/// struct Uniform {
+///     vocabulary: usize,
+/// }
+///
+/// impl Scorer for Uniform {
+///     fn log_probs(&self, rollouts: &RolloutBuffer, _: &ScoringConfig) -> rlvr::Result<PerToken> {
+///         let log_prob = -(self.vocabulary as f64).ln();
+///         Ok(PerToken::filled(&rollouts.lengths(), log_prob))
+///     }
+///
+///     fn name(&self) -> String {
+///         format!("uniform({})", self.vocabulary)
+///     }
+/// }
+/// ```
 pub trait Scorer: Send {
-    /// `ln pi(y_t)` in nats for each trained token of each rollout, without a gradient.
+    /// Returns `ln pi(y_t)` in nats for each trained token of each rollout, detached.
     ///
     /// # Errors
-    /// If the rollouts cannot be scored.
+    /// Returns an error if the rollouts cannot be scored.
     fn log_probs(&self, rollouts: &RolloutBuffer, config: &ScoringConfig) -> Result<PerToken>;
 
-    /// What a checkpoint says about this scorer; a trainer with a scorer of another name does not load it.
+    /// Returns the name in checkpoints. A checkpoint can only be loaded with a scorer of the same
+    /// name.
     fn name(&self) -> String;
 }
 
@@ -44,7 +68,8 @@ pub struct ModelScorer<M> {
 }
 
 impl<M: PolicyModel> ModelScorer<M> {
-    /// Scores with `model`, called `name` in checkpoints. It must have the policy's vocabulary.
+    /// Creates a scorer from a frozen copy of `model`, which must have the policy's vocabulary.
+    /// `name` identifies it in checkpoints.
     pub fn new(name: impl Into<String>, model: &M) -> Self {
         Self {
             name: name.into(),
@@ -55,7 +80,7 @@ impl<M: PolicyModel> ModelScorer<M> {
 
 impl<M: PolicyModel> Scorer for ModelScorer<M> {
     fn log_probs(&self, rollouts: &RolloutBuffer, config: &ScoringConfig) -> Result<PerToken> {
-        // The trainer gives each learner its own rollouts.
+        // The trainer passes each learner its share of the rollouts.
         log_probs(&LearnerGroup::one(), &self.model, rollouts, config)
     }
 

@@ -1,6 +1,8 @@
-//! The optimizer's update in a step of several shards: one learner's part of it, and of the optimizer's state (ZeRO-1).
+//! The optimizer update with several shards: one learner's part of it, and of the optimizer state
+//! (ZeRO-1).
 //!
-//! The trained parameters are one vector in the order in which the model visits them, and each learner owns one slice of it.
+//! The trained parameters are one vector in the order in which the model visits them, and each
+//! learner owns one slice of it.
 
 use std::ops::Range;
 use std::path::Path;
@@ -18,10 +20,10 @@ use crate::policy::{in_f32, is_half, on_tape_of};
 use crate::{Error, Result, host};
 
 impl Optimizer {
-    /// [`step`](Self::step) along the sum of what all learners have of the gradients.
+    /// [`step`](Self::step) with the sum of all learners' gradients.
     ///
     /// # Errors
-    /// As `step`; also if a learner is gone.
+    /// Returns the errors of `step`, and an error if a learner does not answer.
     pub(super) fn step_together<M: Module>(
         &mut self,
         group: &LearnerGroup,
@@ -79,10 +81,11 @@ impl Optimizer {
         Ok(report)
     }
 
-    /// [`save`](Self::save) by the first learner, with what the others hold. All of them must call it.
+    /// [`save`](Self::save) by the first learner, with the parts of the others. All learners must
+    /// call it.
     ///
     /// # Errors
-    /// If a file cannot be written or a learner is gone.
+    /// Returns an error if a file cannot be written or a learner does not answer.
     pub(super) fn save_together<M: Module>(
         &mut self,
         group: &LearnerGroup,
@@ -112,7 +115,7 @@ impl Optimizer {
         Ok(())
     }
 
-    /// The bytes of the state that this learner holds.
+    /// Returns the bytes of optimizer state on this learner.
     pub(super) fn state_bytes<M: Module>(&self, group: &LearnerGroup, model: &M) -> usize {
         let State {
             first,
@@ -134,7 +137,7 @@ impl Optimizer {
     /// [`load`](Self::load) of this learner's part.
     ///
     /// # Errors
-    /// As `load`.
+    /// Returns the errors of `load`.
     pub(super) fn load_together<M: Module>(
         &mut self,
         group: &LearnerGroup,
@@ -176,13 +179,13 @@ impl ModuleVisitor for Bytes<'_> {
 }
 
 impl LearnerGroup {
-    /// Whether each learner holds a part of the optimizer's state.
+    /// Returns whether the optimizer state is divided among the learners.
     fn divides_state(&self) -> bool {
         self.sharded_optimizer && self.several()
     }
 }
 
-/// The numbers of all trained parameters.
+/// Returns the number of trained values.
 fn count<M: Module>(model: &M) -> usize {
     struct Count(usize);
     impl ModuleVisitor for Count {
@@ -198,27 +201,27 @@ fn count<M: Module>(model: &M) -> usize {
     count.0
 }
 
-/// What two ranges have in common; empty, within the first, if that is nothing.
+/// Returns the intersection of two ranges; an empty range within the first if they are disjoint.
 fn overlap(a: &Range<usize>, b: &Range<usize>) -> Range<usize> {
     let start = b.start.clamp(a.start, a.end);
     start..b.end.clamp(start, a.end)
 }
 
-/// The sum of squares, by blocks, in f64.
+/// Returns the sum of squares, by blocks, in f64.
 fn sum_of_squares(numbers: &[f32]) -> f64 {
     let block = |block: &[f32]| block.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>();
     let blocks: Vec<f64> = numbers.par_chunks(1 << 16).map(block).collect();
     blocks.iter().sum()
 }
 
-/// Moves the weights of this learner's slice, and with them its part of the state.
+/// Updates the weights of this learner's slice and its part of the state.
 struct MovePart<'a> {
     optimizer: &'a mut Optimizer,
     update: AdamW,
     gradient: &'a [f32],
     moved: Vec<f32>,
     own: Range<usize>,
-    /// The numbers of the parameters before this one.
+    /// The number of values before this parameter.
     place: usize,
     present: std::slice::Iter<'a, bool>,
     result: Result<()>,
@@ -271,7 +274,7 @@ impl ModuleVisitor for MovePart<'_> {
     }
 }
 
-/// Sets the weights of the parameters that are present.
+/// Sets the weights of parameters that have a gradient.
 struct SetWeights<'a> {
     weights: &'a [f32],
     present: std::slice::Iter<'a, bool>,
@@ -302,7 +305,7 @@ impl ModuleMapper for SetWeights<'_> {
     }
 }
 
-/// Puts the parts of the learners together, parameter by parameter, on the first of them.
+/// Joins the parts of all learners, parameter by parameter, on the first learner.
 struct Join<'a> {
     group: &'a LearnerGroup,
     part: &'a GradientsParams,

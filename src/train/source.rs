@@ -1,4 +1,4 @@
-//! Where the rollouts of a step come from.
+//! Rollout sources, which supply the rollouts of each step.
 
 use serde_json::Value;
 
@@ -8,16 +8,17 @@ use crate::{Error, Result};
 
 /// Supplies the rollouts of each step of a run.
 ///
-/// The default samples them from the current policy. Another source may mix in rollouts of earlier steps (a replay buffer), or
-/// return rollouts that were generated while the learner was working ([`AsyncRollouts`](super::AsyncRollouts)). Rollouts of an older policy want an
-/// objective that accounts for it: old log-probs are computed from the current policy, and a
-/// [`SamplerCorrection`](crate::loss::SamplerCorrection) weighs them by the sampler's.
+/// The default samples them from the current policy. Another source may mix in rollouts of earlier
+/// steps (a replay buffer), or return rollouts that were generated during the previous update
+/// ([`AsyncRollouts`](super::AsyncRollouts)). Rollouts of an older policy need an objective with a
+/// [`SamplerCorrection`](crate::loss::SamplerCorrection): old log-probs are computed with the
+/// current policy, and the correction weights them by the sampler's log-probs.
 ///
 /// ```
 /// use rlvr::policy::PolicyModel;
 /// use rlvr::train::{Collected, Collector, PolicyState, RolloutSource};
 ///
-/// /// Learns from each batch twice.
+/// /// Trains on each batch twice.
 /// #[derive(Default)]
 /// struct Twice(Option<Collected>);
 ///
@@ -35,43 +36,48 @@ use crate::{Error, Result};
 /// }
 /// ```
 pub trait RolloutSource<M: PolicyModel>: Send {
-    /// The rollouts of the next step.
+    /// Returns the rollouts of the next step.
     ///
     /// # Errors
-    /// If there are none.
+    /// Returns an error if there are no rollouts.
     fn next(
         &mut self,
         collector: &mut Collector<M>,
         state: PolicyState<'_, M>,
     ) -> Result<Collected>;
 
-    /// Checks this source against the trainer that it is given to, before the first step. Default: it goes with all.
+    /// Checks that this source works with the trainer's settings and parts, before the first step.
+    /// Default: accepts all.
     ///
     /// # Errors
-    /// If it does not go with the settings or with a part.
+    /// Returns an error if it does not work with a setting or a part.
     fn check(&self, collector: &Collector<M>) -> Result<()> {
         let _ = collector;
         Ok(())
     }
 
-    /// Undoes [`next`](Self::next) for a step that was not made; `problems` is the state of the problem source before it. Default:
-    /// the problem source goes back to it. A source that keeps what it has asked for takes back the rollouts that it supplied.
+    /// Undoes [`next`](Self::next) after a failed step; `problems` is the state of the problem
+    /// source before the step. Default: restores the problem source. A source that buffers rollouts
+    /// should put the supplied ones back instead.
     ///
     /// # Errors
-    /// If the problem source cannot go back.
+    /// Returns an error if the problem source cannot be restored.
     fn undo(&mut self, collector: &mut Collector<M>, problems: &Value) -> Result<()> {
         collector.restore_problems(problems)
     }
 
-    /// What a checkpoint has to hold of this source. Default: nothing.
+    /// Returns the state of this source for a checkpoint. Default: null.
+    ///
+    /// # Errors
+    /// Returns an error if the state cannot be serialized.
     fn state(&self) -> Result<Value> {
         Ok(Value::Null)
     }
 
-    /// Goes back to a state that [`state`](Self::state) gave.
+    /// Restores a state that [`state`](Self::state) returned. Default: accepts null only.
     ///
     /// # Errors
-    /// If `state` is not one of this source. Default: an error unless it is null.
+    /// Returns an error if `state` is not a state of this source.
     fn restore(&mut self, state: &Value) -> Result<()> {
         match state {
             Value::Null => Ok(()),
@@ -80,9 +86,9 @@ pub trait RolloutSource<M: PolicyModel>: Send {
     }
 }
 
-/// Rollouts of the current policy: the default source.
+/// The default source: samples from the current policy.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct OnPolicy;
+pub(super) struct OnPolicy;
 
 impl<M: PolicyModel> RolloutSource<M> for OnPolicy {
     fn next(

@@ -1,4 +1,4 @@
-//! The metrics of a step, named as in TRL where TRL has one.
+//! The metrics of a step, with TRL's names where TRL has the same metric.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -11,7 +11,7 @@ use super::update::Updates;
 use crate::loss::KlEstimator;
 use crate::rollout::Rollout;
 
-/// Seconds per phase.
+/// The durations of the phases of a step, in seconds.
 pub(super) struct StepTimes {
     started: Instant,
     last: Instant,
@@ -30,7 +30,7 @@ impl StepTimes {
         }
     }
 
-    /// Seconds since the last lap.
+    /// Returns the seconds since the last lap.
     pub(super) fn lap(&mut self) -> f64 {
         let seconds = self.last.elapsed().as_secs_f64();
         self.last = Instant::now();
@@ -38,7 +38,7 @@ impl StepTimes {
     }
 }
 
-/// Everything that is known about a step.
+/// Computes the metrics of a step.
 pub(super) fn step_metrics(
     experience: &Experience,
     updates: &Updates,
@@ -67,7 +67,7 @@ pub(super) fn step_metrics(
     {
         put(&name, Some(value));
     }
-    // Tokens without an advantage teach nothing; their zeros say nothing about the size of the others.
+    // Tokens with a zero advantage give no gradient and are left out.
     let advantages = experience.advantages.per_token.values();
     let advantages: Vec<f64> = advantages.filter(|&advantage| advantage != 0.0).collect();
     put(
@@ -118,7 +118,7 @@ pub(super) fn step_metrics(
     ] {
         put(name, loss.sum(sum).map(|sum| sum / update_count));
     }
-    // Counted over the tokens that were trained on; a step in which no group disagreed has none.
+    // Means over trained tokens; a step without a signal has none.
     let (low, high) = (loss.mean("clip_low"), loss.mean("clip_high"));
     put("clip_ratio/low_mean", Some(low.unwrap_or(0.0)));
     put("clip_ratio/high_mean", Some(high.unwrap_or(0.0)));
@@ -162,7 +162,7 @@ pub(super) fn step_metrics(
     let spent = |name| collected.get(name).copied().unwrap_or(0.0);
     let collecting = spent("time/generate") + spent("time/reward");
     let seconds = collecting + times.started.elapsed().as_secs_f64();
-    // What dynamic sampling dropped was generated as well.
+    // Dropped completions were generated too.
     let tokens = tokens + spent("dynamic_sampling/dropped_tokens");
     put("time/prepare", Some(times.prepare));
     put("time/update", Some(times.update));
@@ -171,7 +171,8 @@ pub(super) fn step_metrics(
     metrics
 }
 
-/// Mean over tokens of the k3 estimate of the KL between the policy that sampled and the reference.
+/// Returns the mean over tokens of the k3 estimate of the KL between the sampling policy and the
+/// reference.
 fn kl_to_reference(experience: &Experience) -> Option<f64> {
     let reference = experience.ref_log_probs.as_ref()?;
     let mut sum = 0.0;
@@ -182,7 +183,7 @@ fn kl_to_reference(experience: &Experience) -> Option<f64> {
     Some(sum / experience.rollouts.tokens().max(1) as f64)
 }
 
-/// The mean; none of nothing.
+/// Returns the mean; `None` for no numbers.
 pub(super) fn mean(numbers: &[f64]) -> Option<f64> {
     (!numbers.is_empty()).then(|| numbers.iter().sum::<f64>() / numbers.len() as f64)
 }

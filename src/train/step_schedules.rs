@@ -1,4 +1,4 @@
-//! Settings that change in the course of a run.
+//! Settings that change during a run.
 
 use std::collections::BTreeMap;
 
@@ -9,21 +9,24 @@ use super::piecewise::Piecewise;
 use crate::loss::PolicyObjective;
 use crate::{Error, Result};
 
-/// Settings of a [`TrainerConfig`] as functions of the step. What has a schedule takes its value from it; everything else stays.
+/// Schedules for settings of a [`TrainerConfig`], as functions of the step. A schedule overrides
+/// the fixed setting.
 ///
-/// A schedule is a function of the number of steps done before and of nothing else, so that a resumed run finds its place without any
-/// state. A step may make several updates; where a paper counts updates, as DeepSeek-R1 does with 16 of them on each batch of rollouts,
-/// its numbers are divided by [`TrainerConfig::updates_per_step`]. The values of each step are among its metrics, as
-/// `schedule/temperature`, `schedule/reward_weights/<name>` and so on.
+/// A schedule is a function of the number of steps done before, so a resumed run needs no extra
+/// state. A step may make several updates: if a paper counts updates (DeepSeek-R1 makes 16 on each
+/// batch of rollouts), divide its numbers by [`TrainerConfig::updates_per_step`]. The values of
+/// each step are among its metrics, as `schedule/temperature`, `schedule/reward_weights/<name>` and
+/// so on.
 ///
-/// With [`AsyncRollouts`](super::AsyncRollouts) the temperature, the length limit and the weights of the rewards of a rollout are those of the step
-/// in which it was asked, while the step that learns from it computes log-probs at its own temperature: a sampler correction, which
-/// rollouts of older policies need anyway, accounts for the difference.
+/// With [`AsyncRollouts`](super::AsyncRollouts) the temperature, the length limit and the reward
+/// weights of a rollout are those of the step that submitted it, while the step that trains on it
+/// computes log-probs at its own temperature. The sampler correction, which rollouts of older
+/// policies need anyway, accounts for the difference.
 ///
 /// ```
 /// use rlvr::train::{Piecewise, StepSchedules, TrainerConfig};
 ///
-/// // Reward models for the last 400 of 1,700 steps, at the lower temperature of DeepSeek-R1's last stage.
+/// // DeepSeek-R1's last stage: temperature 0.7, and reward models for the last 400 of 1,700 steps.
 /// let config = TrainerConfig {
 ///     schedules: StepSchedules {
 ///         temperature: Some(Piecewise::linear([(0, 0.7)])),
@@ -37,25 +40,26 @@ use crate::{Error, Result};
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct StepSchedules {
-    /// The sampler's temperature, above 0; log-probs are computed at the same. Evaluation has its own.
+    /// The sampler's temperature, above 0, at which log-probs are computed too. Does not apply to
+    /// evaluation.
     pub temperature: Option<Piecewise>,
-    /// The most tokens in a completion, rounded to the nearest; from 1 to
-    /// [`GenerationConfig::max_new_tokens`](crate::rollout::GenerationConfig::max_new_tokens), which remains the limit of evaluation and
-    /// the one that prompts, memory and cost are checked against.
+    /// The length limit in tokens, rounded to the nearest integer; from 1 to
+    /// [`GenerationConfig::max_new_tokens`](crate::rollout::GenerationConfig::max_new_tokens),
+    /// which still applies to evaluation and to the checks of prompts, memory and cost.
     pub max_new_tokens: Option<Piecewise>,
-    /// The coefficient of the KL penalty, in the objective or in the reward, whichever there is; at least 0.
+    /// The coefficient of the KL penalty in the objective or in the reward; at least 0.
     pub kl_coef: Option<Piecewise>,
-    /// The lower bound `low` of a surrogate with a clip range.
+    /// The parameter `low` of a surrogate with a clip range.
     pub clip_low: Option<Piecewise>,
-    /// The upper bound `high` of a surrogate with a clip range.
+    /// The parameter `high` of a surrogate with a clip range.
     pub clip_high: Option<Piecewise>,
-    /// Weights of rewards in the total, by the name of the reward. While its scheduled weight is 0 a reward is not run, unless a gate
-    /// or another reward reads its score.
+    /// Weights in the total, by the name of the reward. While its weight is 0, a reward is not run,
+    /// unless a gate or another reward reads its score.
     pub reward_weights: BTreeMap<String, Piecewise>,
 }
 
 impl StepSchedules {
-    /// Every schedule by the name of its setting.
+    /// Returns every schedule with the name of its setting.
     fn all(&self) -> impl Iterator<Item = (String, &Piecewise)> {
         let fixed = [
             ("temperature", &self.temperature),
@@ -71,7 +75,7 @@ impl StepSchedules {
         fixed.chain(weights.map(|(name, schedule)| (format!("reward_weights/{name}"), schedule)))
     }
 
-    /// The values of `step` by the names of their metrics.
+    /// Returns the values in `step` by the names of their metrics.
     pub(super) fn metrics(&self, step: u64) -> impl Iterator<Item = (String, f64)> {
         self.all().map(move |(name, schedule)| {
             let value = match name.as_str() {
@@ -82,7 +86,7 @@ impl StepSchedules {
         })
     }
 
-    /// The weights that rewards have in `step`, of those with a schedule.
+    /// Returns the scheduled reward weights in `step`.
     pub(super) fn reward_weights(&self, step: u64) -> BTreeMap<String, f64> {
         let weights = self.reward_weights.iter();
         weights
@@ -90,7 +94,7 @@ impl StepSchedules {
             .collect()
     }
 
-    /// Writes the values of `step` over those of `config`.
+    /// Overwrites the settings of `config` by their values in `step`.
     fn apply(&self, step: u64, config: &mut TrainerConfig) {
         if let Some(temperature) = &self.temperature {
             config.generation.sampling.temperature = temperature.at(step);
@@ -110,7 +114,7 @@ impl StepSchedules {
         set_clip_range(&mut config.objective, low, high);
     }
 
-    /// Rejects schedules that reach an invalid value, or that have nothing to change.
+    /// Rejects schedules with an invalid value, or whose setting has no effect.
     pub(super) fn validate(&self, config: &TrainerConfig) -> Result<()> {
         if let Some(temperature) = &self.temperature {
             let expected = "a finite number above 0";
@@ -118,8 +122,7 @@ impl StepSchedules {
         }
         if let Some(cap) = &self.max_new_tokens {
             let most = config.generation.max_new_tokens;
-            let expected =
-                format!("1 to generation.max_new_tokens = {most}, the longest limit of the run");
+            let expected = format!("1 to generation.max_new_tokens = {most}");
             let allowed = |value: f64| (1.0..=most as f64).contains(&value.round());
             cap.validate("schedules.max_new_tokens", &expected, allowed)?;
         }
@@ -150,14 +153,14 @@ impl StepSchedules {
             let filter = config.dynamic_sampling.as_ref();
             let filters = filter.is_some_and(|one| one.reward.as_ref() == Some(name));
             if filters && weight.values().any(|value| value == 0.0) {
-                let expected = "weights other than 0: dynamic_sampling filters by this reward, which is not run without one";
+                let expected = "weights other than 0: dynamic_sampling filters by this reward, which is not run with weight 0";
                 return Err(Error::config(field, 0, expected));
             }
         }
         Ok(())
     }
 
-    /// Rejects weights of rewards that the set does not have.
+    /// Rejects weights of rewards that are not in the set.
     pub(super) fn check_rewards(&self, names: &[&str]) -> Result<()> {
         let mut scheduled = self.reward_weights.keys();
         match scheduled.find(|name| !names.contains(&name.as_str())) {
@@ -171,7 +174,7 @@ impl StepSchedules {
     }
 }
 
-/// Sets the bounds of the surrogate's clip range that are given; whether it has one.
+/// Sets the given bounds of the surrogate's clip range. Returns whether it has one.
 fn set_clip_range(objective: &mut PolicyObjective, low: Option<f64>, high: Option<f64>) -> bool {
     let Some(range) = objective.surrogate.clip_range() else {
         return false;
@@ -181,18 +184,16 @@ fn set_clip_range(objective: &mut PolicyObjective, low: Option<f64>, high: Optio
     true
 }
 
-/// Rejects a schedule of the KL coefficient unless there is exactly one coefficient, which nothing else moves.
+/// Rejects a schedule of the KL coefficient unless there is exactly one, which is not adaptive.
 fn check_kl(config: &TrainerConfig) -> Result<()> {
     let expected = match (&config.objective.kl, &config.kl_in_reward) {
-        (None, None) => "none without a KL penalty, whose coefficient it would be",
-        (Some(_), Some(_)) => {
-            "one KL penalty, in the objective or in the reward: it would be the coefficient of both"
-        }
+        (None, None) => "none without a KL penalty",
+        (Some(_), Some(_)) => "only one KL penalty, in the objective or in the reward",
         (Some(_), None) if config.adaptive_kl.is_some() => {
-            "none with adaptive_kl, which moves the coefficient itself"
+            "none with adaptive_kl, which adapts the coefficient"
         }
         (None, Some(kl)) if kl.adaptive.is_some() => {
-            "none with kl_in_reward.adaptive, which moves the coefficient itself"
+            "none with kl_in_reward.adaptive, which adapts the coefficient"
         }
         _ => return Ok(()),
     };
@@ -200,7 +201,7 @@ fn check_kl(config: &TrainerConfig) -> Result<()> {
 }
 
 impl TrainerConfig {
-    /// The settings in the step that `step` steps precede: what has a schedule has its value.
+    /// Returns the settings in step `step`, counted from 0, with the schedules applied.
     pub fn at_step(&self, step: u64) -> Self {
         let mut config = self.clone();
         self.schedules.apply(step, &mut config);

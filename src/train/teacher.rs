@@ -1,4 +1,4 @@
-//! A teacher for advantages: another scorer than the reference, or another prompt than the policy had.
+//! Teachers for advantages: another scorer than the reference, or the same one with another prompt.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,35 +11,59 @@ use crate::policy::{PolicyModel, ValueModel};
 use crate::prompt::{Problem, Tokenizer};
 use crate::types::{PerToken, Rollout, RolloutBuffer, RolloutGroup};
 
-/// What a teacher reads in place of a completion's prompt: the answer, a hint, feedback, another completion.
+/// Supplies the prompt that a teacher reads in place of a completion's own prompt, for example with
+/// the answer, a hint, feedback, or another completion.
 ///
-/// With it a policy can teach itself: whoever knows more finds other tokens likely. Given to
-/// [`TrainerBuilder::teacher_context`](super::TrainerBuilder::teacher_context).
+/// With additional information in the prompt, a policy can be its own teacher (self-distillation).
+/// Passed to [`TrainerBuilder::teacher_context`](super::TrainerBuilder::teacher_context).
+///
+/// ```
+/// use rlvr::prompt::{CharTokenizer, Tokenizer};
+/// use rlvr::train::TeacherContext;
+/// use rlvr::types::RolloutGroup;
+///
+/// /// Shows the teacher the reference answer.
+/// struct ShowAnswer(CharTokenizer);
+///
+/// impl TeacherContext for ShowAnswer {
+///     fn prompt(&self, group: &RolloutGroup, _rollout: usize) -> rlvr::Result<Option<Vec<u32>>> {
+///         let problem = &group.problem;
+///         let prompt = format!("{}{};{}", problem.prompt, problem.answer, problem.prompt);
+///         self.0.encode_prompt(&prompt).map(Some)
+///     }
+///
+///     fn name(&self) -> String {
+///         "show_answer".into()
+///     }
+/// }
+/// ```
 pub trait TeacherContext: Send {
-    /// The prompt's tokens for the teacher of completion `rollout` of `group`, which has been scored; `None` if there is nothing
-    /// that it knows more: the completion is then not distilled.
+    /// Returns the teacher's prompt tokens for completion `rollout` of the scored `group`. With
+    /// `None` the completion is not distilled.
     ///
     /// # Errors
-    /// If the prompt cannot be written.
+    /// Returns an error if the prompt cannot be built.
     fn prompt(&self, group: &RolloutGroup, rollout: usize) -> Result<Option<Vec<u32>>>;
 
-    /// What a checkpoint says about it; a trainer with a context of another name does not load it.
+    /// Returns the name in checkpoints. A checkpoint can only be loaded with a context of the same
+    /// name.
     fn name(&self) -> String;
 }
 
-/// The text that a teacher reads, given a problem and a solution.
+/// Builds the teacher's prompt text from a problem and a solution.
 type Template = dyn Fn(&Problem, &str) -> String + Send + Sync;
 
-/// The teacher is shown a successful completion of the same group (SDPO, arXiv 2601.20802, without its textual feedback).
+/// A [`TeacherContext`] with a successful completion of the same group (SDPO, arXiv 2601.20802,
+/// without its textual feedback).
 ///
-/// It is the first *other* one whose total reward is at least `success`. A completion without one is not distilled, so a problem
-/// that no completion solves teaches nothing.
+/// It is the first *other* completion whose total reward is at least `success`. A completion
+/// without such a sibling is not distilled, so an unsolved problem gives no gradient.
 ///
 /// ```text
 /// A_t = ln pi_teacher(y_t | problem, successful sibling, y_<t) - ln pi(y_t | problem, y_<t)
 /// ```
 ///
-/// In SDPO the teacher is a moving average of the policy: the trainer's reference with
+/// In SDPO the teacher is a moving average of the policy: use the trainer's reference with
 /// [`ReferenceSync::MovingAverage`](crate::policy::ReferenceSync::MovingAverage).
 ///
 /// ```
@@ -70,7 +94,8 @@ pub struct SuccessfulSibling {
 }
 
 impl SuccessfulSibling {
-    /// A completion is successful from a total reward of `success` on. `tokenizer` is the policy's.
+    /// Creates a context in which a completion is successful if its total reward is at least
+    /// `success`. `tokenizer` is the policy's.
     pub fn new(tokenizer: impl Tokenizer + 'static, success: f64) -> Self {
         Self {
             tokenizer: Arc::new(tokenizer),
@@ -84,7 +109,8 @@ impl SuccessfulSibling {
         }
     }
 
-    /// The same with another text for the teacher, which the tokenizer encodes as a prompt.
+    /// Sets the function that builds the teacher's text from the problem and the solution. The
+    /// tokenizer encodes the text as a prompt.
     #[must_use]
     pub fn with_template(
         mut self,
@@ -127,22 +153,22 @@ impl fmt::Debug for SuccessfulSibling {
     }
 }
 
-/// The parts of a teacher that a trainer was given.
+/// The teacher of a trainer.
 #[derive(Default)]
 pub(super) struct AdvantageTeacher {
-    /// In place of the reference.
+    /// Replaces the reference.
     pub scorer: Option<Box<dyn Scorer>>,
-    /// In place of the prompts.
+    /// Replaces the prompts.
     pub context: Option<Box<dyn TeacherContext>>,
 }
 
 impl AdvantageTeacher {
-    /// Whether there is one beside the reference.
+    /// Returns whether a teacher other than the plain reference is set.
     pub fn is_given(&self) -> bool {
         self.scorer.is_some() || self.context.is_some()
     }
 
-    /// What a checkpoint says about it.
+    /// Returns the name in checkpoints.
     pub fn name(&self) -> Option<String> {
         let scorer = self.scorer.as_ref().map(|scorer| scorer.name());
         let context = self.context.as_ref().map(|context| context.name());
@@ -153,14 +179,15 @@ impl AdvantageTeacher {
         }
     }
 
-    /// What it thinks of the rollouts of a step, if there is one; `policy` holds their log-probs under the policy.
-    pub fn taught<M: PolicyModel, V: ValueModel>(
+    /// Scores the rollouts of a step with the teacher, if there is one. `policy` holds their
+    /// log-probs under the policy.
+    pub fn scores<M: PolicyModel, V: ValueModel>(
         &self,
         learner: &Learner<M, V>,
         config: &ScoringConfig,
         policy: &PerToken,
         rollouts: &RolloutBuffer,
-    ) -> Result<Option<Taught>> {
+    ) -> Result<Option<TeacherScores>> {
         if !self.is_given() {
             return Ok(None);
         }
@@ -173,28 +200,30 @@ impl AdvantageTeacher {
         };
         let Some(context) = &self.context else {
             let (log_probs, share) = (score(rollouts)?, 1.0);
-            return Ok(Some(Taught { log_probs, share }));
+            return Ok(Some(TeacherScores { log_probs, share }));
         };
         let (shown, rows) = in_context(context.as_ref(), rollouts, learner.policy.max_positions())?;
-        // Where it has nothing to say it says what the policy does, and nothing is learned.
+        // Completions that the teacher does not read get the policy's own log-probs, so their
+        // advantage is zero.
         let mut log_probs = policy.clone();
         for (&row, scores) in rows.iter().zip(score(&shown)?.rows()) {
             log_probs[row].copy_from_slice(scores);
         }
         let share = rows.len() as f64 / rollouts.len().max(1) as f64;
-        Ok(Some(Taught { log_probs, share }))
+        Ok(Some(TeacherScores { log_probs, share }))
     }
 }
 
-/// What a teacher thinks of the rollouts of a step.
-pub(super) struct Taught {
+/// A teacher's scores of the rollouts of a step.
+pub(super) struct TeacherScores {
     pub log_probs: PerToken,
-    /// The share of the rollouts that it has read.
+    /// The share of the rollouts that it has scored.
     pub share: f64,
 }
 
-/// The completions that a teacher can read, each in a group of its own with the teacher's prompt, and which rollouts they are: those that
-/// the context has a prompt for, and that have at most `positions` tokens with it, the last not counted.
+/// Returns the completions that the teacher reads, each in its own group with the teacher's prompt,
+/// and their rows. These are the completions for which the context has a prompt and which, with it
+/// and without the last token, fit in `positions`.
 fn in_context(
     context: &dyn TeacherContext,
     rollouts: &RolloutBuffer,

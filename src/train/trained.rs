@@ -1,7 +1,7 @@
-//! Files that hold the trained parameters of a model.
+//! Files with the trained parameters of a model.
 //!
-//! A model with adapters has weights that never change: a checkpoint of it holds the adapters and what belongs to them, and is
-//! read over the weights that the run began with.
+//! Checkpoints of a model with adapters contain trained parameters only, and are loaded into a
+//! model with the same frozen weights.
 
 use std::path::Path;
 
@@ -14,10 +14,11 @@ use crate::policy::on_tape_of;
 use crate::{Error, Result};
 
 impl Trained {
-    /// Writes the parameters of `image`, a model of the same structure, that are trained in this one.
+    /// Writes the parameters of `image`, a model of the same structure, that are trained in this
+    /// model.
     ///
     /// # Errors
-    /// If the file cannot be written.
+    /// Returns an error if the file cannot be written.
     pub(super) fn save<M: Module>(&self, image: M, path: &Path) -> Result<()> {
         let record = match self.all() {
             true => image.into_record(),
@@ -28,18 +29,18 @@ impl Trained {
             .map_err(|reason| Error::checkpoint(path, reason))
     }
 
-    /// `image` with the parameters that [`save`](Self::save) wrote, cast to the types of its own.
+    /// Returns `image` with the parameters that [`save`](Self::save) wrote, cast to its own types.
     ///
     /// # Errors
-    /// If the file is missing or does not fit the model.
+    /// Returns an error if the file is missing or does not fit the model.
     pub(super) fn load<M: Module>(&self, image: M, path: &Path) -> Result<M> {
         self.read(image, path, ModuleRecord::cast_to_module_dtype)
     }
 
-    /// As [`load`](Self::load), in the types that the parameters were written in.
+    /// [`load`](Self::load) without casting: parameters keep the types of the file.
     ///
     /// # Errors
-    /// As [`load`](Self::load).
+    /// Returns the errors of [`load`](Self::load).
     pub(super) fn load_as_written<M: Module>(&self, image: M, path: &Path) -> Result<M> {
         self.read(image, path, |record| record)
     }
@@ -54,20 +55,21 @@ impl Trained {
         let record = ModuleRecord::load(path).map_err(|reason| refuse(reason.to_string()))?;
         if record.len() != self.ids.len() {
             let (found, wanted) = (record.len(), self.ids.len());
-            let reason = format!("holds {found} parameters where the model trains {wanted}");
+            let reason = format!("it contains {found} parameters, but the model trains {wanted}");
             return Err(refuse(reason));
         }
         let loaded = image
             .try_load_record(with_types(record).allow_partial(!self.all()))
             .map_err(|reason| refuse(reason.to_string()))?;
-        // On `flex` a tensor is read from the file when it is first used, and the file may be gone by then.
+        // On `flex` a tensor is read from the file at its first use, when the file may no longer
+        // exist.
         Ok(loaded.map(&mut Own {
             trained: self.flags.iter(),
         }))
     }
 }
 
-/// Gives trained parameters memory of their own.
+/// Copies trained parameters into their own memory.
 struct Own<'a> {
     trained: std::slice::Iter<'a, bool>,
 }

@@ -1,4 +1,4 @@
-//! A training run: steps of two halves, and the state that a checkpoint holds.
+//! The trainer: reinforcement learning steps of two halves.
 
 use std::sync::Arc;
 
@@ -18,9 +18,10 @@ use crate::types::{Problem, RolloutBuffer};
 
 /// Trains a policy by reinforcement learning.
 ///
-/// A [`step`](Self::step) has two halves: [`collect`](Self::collect) samples completions of the next problems and scores them,
-/// [`learn`](Self::learn) estimates advantages and updates the policy. [`run`](Self::run) adds evaluation, checkpoints, observers and a
-/// way to stop. With a critic ([`TrainerBuilder::critic`]) the same loop is PPO.
+/// A [`step`](Self::step) has two halves: [`collect`](Self::collect) samples completions of the
+/// next problems and scores them, [`learn`](Self::learn) estimates advantages and updates the
+/// policy. [`run`](Self::run) adds evaluation, checkpoints, observers and a stop flag. With a
+/// critic ([`TrainerBuilder::critic`]) the same loop is PPO.
 ///
 /// ```
 /// use rlvr::prelude::*;
@@ -46,7 +47,7 @@ use crate::types::{Problem, RolloutBuffer};
 /// let record = trainer.step()?;
 /// assert!(record.get("reward").is_some());
 ///
-/// // The same in two halves, with a look at the rollouts between them.
+/// // The same in two halves, with access to the rollouts in between.
 /// let collected = trainer.collect()?;
 /// assert_eq!(collected.rollouts.groups[0].problem.answer, "b");
 /// trainer.learn(collected)?;
@@ -62,14 +63,14 @@ pub struct Trainer<M: PolicyModel, V: ValueModel = ValueHead<M>> {
     pub(super) learner: Learner<M, V>,
     pub(super) source: Box<dyn RolloutSource<M>>,
     pub(super) last_rollouts: RolloutBuffer,
-    /// What the steps of runs have cost.
+    /// The cost of the steps so far.
     pub(super) ledger: LedgerState,
     /// The folder of this run's checkpoints.
     pub(super) run_folder: RunFolder,
 }
 
 impl<M: PolicyModel> Trainer<M, ValueHead<M>> {
-    /// Starts to put together a trainer for `policy`, whose parameters must be on the gradient tape
+    /// Returns a builder of a trainer for `policy`, which must be on an autodiff device
     /// ([`burn::tensor::Device::autodiff`]).
     pub fn builder(
         policy: M,
@@ -95,32 +96,33 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
         }
     }
 
-    /// The settings.
+    /// Returns the settings.
     pub fn config(&self) -> &TrainerConfig {
         &self.learner.config
     }
 
-    /// The policy as it is now.
+    /// Returns the current policy.
     pub fn policy(&self) -> &M {
         &self.learner.policy
     }
 
-    /// The policy, when training is over.
+    /// Consumes the trainer and returns the policy.
     pub fn into_policy(self) -> M {
         self.learner.policy
     }
 
-    /// The number of steps done, those before a resume included.
+    /// Returns the number of steps done, including those before a resume.
     pub fn steps_done(&self) -> u64 {
         self.learner.progress.steps
     }
 
-    /// The number of optimizer updates that made the policy; rollouts carry it.
+    /// Returns the number of optimizer updates of the policy so far, which is recorded in rollouts.
     pub fn policy_version(&self) -> u64 {
         self.learner.updates_made().0
     }
 
-    /// Bytes of optimizer state that this learner holds, of policy and critic: moments, and f32 copies of weights in half precision.
+    /// Returns the bytes of optimizer state on this learner, of policy and critic: moments, and f32
+    /// copies of half-precision weights.
     pub fn optimizer_bytes(&self) -> usize {
         let learner = &self.learner;
         let bytes = learner
@@ -133,15 +135,16 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
             })
     }
 
-    /// The rollouts of the last step, scored.
+    /// Returns the scored rollouts of the last step.
     pub fn last_rollouts(&self) -> &RolloutBuffer {
         &self.last_rollouts
     }
 
-    /// Evaluates the policy as it is now. Several learners divide the problems: all of them must call it.
+    /// Evaluates the current policy. With several learners, which share the problems, all of them
+    /// must call this method.
     ///
     /// # Errors
-    /// As [`evaluate`](super::evaluate()).
+    /// Returns the errors of [`evaluate`](super::evaluate()).
     pub fn evaluate(&self, problems: &[Problem], config: &EvaluationConfig) -> Result<Evaluation> {
         let players = Players {
             learners: &self.learner.learners,
@@ -158,28 +161,29 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
         )
     }
 
-    /// One step: the rollouts that the source supplies, and what is learned from them. Returns its metrics, named as in TRL where
-    /// TRL has one.
+    /// Makes one training step: [`collect`](Self::collect), then [`learn`](Self::learn). Returns
+    /// its metrics, which are listed at [`StepRecord`].
     ///
     /// # Errors
-    /// As [`collect`](Self::collect) and [`learn`](Self::learn).
+    /// Returns the errors of [`collect`](Self::collect) and [`learn`](Self::learn).
     pub fn step(&mut self) -> Result<StepRecord> {
         let before = self.collector.problems.state();
         let collected = self.collect()?;
         let record = self.learn(collected);
         if record.is_err() {
-            // A step that was not made has asked nothing.
+            // A failed step does not consume problems.
             self.source.undo(&mut self.collector, &before)?;
         }
         record
     }
 
-    /// The first half of a step: the scored rollouts that the source supplies. By default they are sampled from the policy as it
-    /// is now, for the next problems.
+    /// The first half of a step: returns the scored rollouts of the rollout source. By default they
+    /// are sampled from the current policy for the next problems.
     ///
     /// # Errors
-    /// If generation fails, a reward fails on too many completions, no completion could be scored, or dynamic sampling is
-    /// configured to fail. The trainer is then as it was before.
+    /// Returns an error if generation fails, a reward fails on too many completions, no completion
+    /// is scored, or dynamic sampling finds too few groups with a signal and is configured to fail.
+    /// The trainer is then unchanged.
     pub fn collect(&mut self) -> Result<Collected> {
         let Self {
             collector,
@@ -192,17 +196,18 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
         source.next(collector, learner.state())
     }
 
-    /// The second half of a step: learns from `collected`, which may come from [`collect`](Self::collect) or from elsewhere.
+    /// The second half of a step: estimates advantages and updates the policy on `collected`, which
+    /// may come from [`collect`](Self::collect) or from elsewhere.
     ///
     /// # Errors
-    /// As [`Learner::learn`].
+    /// Returns the errors of [`Learner::learn`].
     pub fn learn(&mut self, collected: Collected) -> Result<StepRecord> {
         let (record, rollouts) = self.learner.learn_and_keep(collected)?;
         self.last_rollouts = rollouts;
         Ok(record)
     }
 
-    /// Whether no update was made since the last whole step.
+    /// Returns whether no update was made since the last complete step.
     pub(super) fn is_whole(&self) -> bool {
         self.learner.updates_made() == self.learner.progress.updates
     }

@@ -1,4 +1,4 @@
-//! From experience to updates: passes, mini-batches of whole groups, micro-batches.
+//! The updates of a step: passes, mini-batches of whole groups, micro-batches.
 
 use burn::module::Module;
 use burn::optim::GradientsParams;
@@ -21,24 +21,24 @@ use crate::rollout::{RolloutBatch, RolloutView, micro_batches};
 use crate::types::PerToken;
 use crate::{Error, Result};
 
-/// The word that keeps the order of groups apart from the run's other streams.
+/// The domain separator of the random order of groups.
 const SHUFFLE: u64 = 0x5348_5546_464C_4500;
 
-/// What the updates of one step did.
+/// The results of the updates of a step.
 #[derive(Debug, Default)]
 pub(super) struct Updates {
     pub policy: Vec<UpdateReport>,
     pub critic: Vec<UpdateReport>,
     pub metrics: LossMetrics,
     pub value_metrics: LossMetrics,
-    /// Why the first of the skipped updates was skipped, if any was.
+    /// The reason for the first skipped update, if any.
     pub skipped: Option<Error>,
 }
 
-/// An update that was made, or the [`Error::NonFinite`] that kept it from being made.
+/// A completed update, or the [`Error::NonFinite`] for which it was skipped.
 type Outcome<T> = std::result::Result<T, Error>;
 
-/// Makes an update with the gradients of all learners, unless they are not finite.
+/// Makes an update with the gradients of all learners; skips it if they are not finite.
 fn make<M: Module>(
     group: &LearnerGroup,
     optimizer: &mut Optimizer,
@@ -55,7 +55,7 @@ fn make<M: Module>(
     }
 }
 
-/// The shards of this learner, each with its micro-batches and their positions among `parts`.
+/// Returns the shards of this learner, each with its micro-batches and their positions in `parts`.
 fn own_shards<'a>(
     group: &LearnerGroup,
     parts: &'a [Vec<usize>],
@@ -68,7 +68,7 @@ fn own_shards<'a>(
 }
 
 impl<M: PolicyModel, V: ValueModel> Learner<M, V> {
-    /// Makes all updates of a step with its settings.
+    /// Makes all updates of a step.
     pub(super) fn update(
         &mut self,
         config: &TrainerConfig,
@@ -188,7 +188,7 @@ impl<M: PolicyModel, V: ValueModel> Learner<M, V> {
     }
 }
 
-/// The rollouts `rows` in parts that are forwarded together.
+/// Divides the rollouts `rows` into micro-batches.
 fn cut(
     config: &TrainerConfig,
     learners: &LearnerGroup,
@@ -200,12 +200,12 @@ fn cut(
     micro_batches(view, rows, together, config.max_tokens_per_micro_batch)
 }
 
-/// Rollouts that one thread learns from at a time, and parts whose gradients are held together, where the model [is
-/// small](is_small).
+/// For [small](is_small) models: the rollouts in one thread's micro-batch, and the number of
+/// micro-batches that are processed in parallel.
 const SMALL_ROWS: usize = 16;
 const SMALL_PARTS: usize = 8;
 
-/// The rollouts of each update of a pass: whole groups, in an order of their own for each pass.
+/// Returns the rollouts of each update of a pass: whole groups, in a different order in each pass.
 fn mini_batches(
     config: &TrainerConfig,
     step: u64,
@@ -231,11 +231,11 @@ fn mini_batches(
         .collect()
 }
 
-/// One update of the policy: the rollouts that it learns from and everything that is known about them.
+/// One update of the policy: its rollouts and everything that it reads.
 struct Update<'a> {
     config: &'a TrainerConfig,
     objective: &'a PolicyObjective,
-    /// A controller wants to know the entropy of all rows, whether or not a bonus is paid now.
+    /// The entropy controller needs the entropy of all rows, even if the current bonus is 0.
     adaptive_entropy: bool,
     experience: &'a Experience,
     view: &'a RolloutView<'a>,
@@ -265,7 +265,7 @@ impl Update<'_> {
         Ok(report.map(|report| (report, sums)))
     }
 
-    /// Losses and gradients of this learner's shards.
+    /// Computes the losses and gradients of this learner's shards.
     fn own_shards<M: PolicyModel>(
         &self,
         policy: &M,
@@ -281,7 +281,8 @@ impl Update<'_> {
             let mut gradients = GradientSum::default();
             let mut sums = LossMetrics::default();
             for together in shard.chunks(if small { SMALL_PARTS } else { 1 }) {
-                // Each part on a tape of its own; the sum is in their order, whichever thread is first.
+                // Each micro-batch has its own autodiff graph; sums are in a fixed order,
+                // independent of threads.
                 let models: Vec<(M, &Vec<usize>)> = match together {
                     [(_, one)] => vec![(policy.clone(), *one)],
                     several => several
@@ -299,7 +300,7 @@ impl Update<'_> {
                     gradients.add(policy, part_gradients);
                 }
                 if sums.sum("loss").is_none_or(|loss| !loss.is_finite()) {
-                    // There is no update to be made: the other micro-batches of the shard need not be computed.
+                    // The update will be skipped, so the remaining micro-batches are not needed.
                     break;
                 }
             }
@@ -311,7 +312,8 @@ impl Update<'_> {
         })
     }
 
-    /// The loss of the rollouts `part` and its gradients; none if it is not finite.
+    /// Computes the loss of the rollouts `part` and its gradients; no gradients if it is not
+    /// finite.
     fn part<M: PolicyModel>(
         &self,
         policy: &M,
@@ -340,8 +342,8 @@ impl Update<'_> {
         Ok((sums, gradients))
     }
 
-    /// The rows that have a gradient. A rollout without an advantage has none: the denominators still count it, so leaving it
-    /// out changes nothing but the time.
+    /// Returns the rows with a gradient. A rollout with zero advantages has none; the denominators
+    /// still count it, so skipping it only saves time.
     fn moving(&self) -> Vec<usize> {
         let advantages = &self.experience.advantages.per_token;
         let moves = |row: &usize| advantages[*row].iter().any(|&a| a != 0.0);
@@ -353,7 +355,7 @@ impl Update<'_> {
             .collect()
     }
 
-    /// What the micro-batches have to know of each other.
+    /// Computes the statistics over the whole update that the micro-batches need.
     fn statistics<M: PolicyModel>(&self, policy: &M) -> Result<StepStatistics> {
         let lengths: Vec<usize> = self.rows.iter().map(|&row| self.lengths[row]).collect();
         let mut statistics = StepStatistics::from(StepCounts::of(&lengths));
@@ -381,7 +383,7 @@ impl Update<'_> {
                         log_probs: batch.per_token(log_probs, "log-probs")?,
                         entropies: batch.per_token(entropies, "entropies")?,
                     },
-                    // Only what was known before the update is compared.
+                    // These statistics do not depend on the current policy.
                     None => TokenScores {
                         log_probs: batch
                             .per_token(&self.experience.sampler_log_probs, "sampler log-probs")?,
@@ -395,7 +397,7 @@ impl Update<'_> {
         Ok(statistics)
     }
 
-    /// What the loss reads of a micro-batch of the rollouts `part`.
+    /// Returns the loss input for a micro-batch of the rollouts `part`.
     fn input(
         &self,
         batch: &RolloutBatch,

@@ -1,4 +1,4 @@
-//! What a step used, for the ledger of a run.
+//! The resource usage of a step, for the ledger of a run.
 
 use std::collections::BTreeMap;
 
@@ -7,9 +7,9 @@ use crate::host;
 use crate::plan::{PhaseSeconds, StepUsage, Tokens};
 use crate::types::RolloutBuffer;
 
-/// What the work of a step is multiplied by.
+/// The multipliers of the work of a step.
 pub(super) struct Passes {
-    /// How many learners there are.
+    /// The number of learners.
     pub devices: usize,
     /// Forward passes over all rollouts before the updates.
     pub scoring: f64,
@@ -17,7 +17,7 @@ pub(super) struct Passes {
     pub updates: f64,
 }
 
-/// The usage of the step of `record`, which learned from `rollouts`.
+/// Returns the usage of the step of `record`, which trained on `rollouts`.
 pub(super) fn step_usage(
     record: &StepRecord,
     rollouts: &RolloutBuffer,
@@ -58,7 +58,7 @@ pub(super) fn step_usage(
     }
 }
 
-/// Adds what the ledger measured to the record; what it has already stays.
+/// Adds the ledger's metrics to the record, except those that it already has.
 pub(super) fn add_missing(record: &mut StepRecord, metrics: BTreeMap<String, f64>) {
     for (name, value) in metrics {
         record.metrics.entry(name).or_insert(value);

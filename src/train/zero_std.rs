@@ -1,26 +1,30 @@
-//! Groups whose rewards are all equal, as TRL reports them.
+//! Detection of groups whose rewards are all equal, as in TRL.
 
 use std::collections::BTreeMap;
 
 use crate::Result;
 use crate::advantage::GroupStatistics;
 
-/// Below this a standard deviation is the rounding of a weighted sum; the tolerance of TRL's `torch.isclose`.
+/// A standard deviation up to this is the rounding error of a weighted sum; the tolerance of TRL's
+/// `torch.isclose`.
 const ZERO_STD: f64 = 1e-8;
 
-/// `[N]` Whether the standard deviation of a rollout's group is 0, TRL's `is_std_zero`.
+/// Returns for each rollout, `[N]`, whether the standard deviation of its group's rewards is 0:
+/// TRL's `is_std_zero`.
 ///
-/// `rewards` and `groups` are `[N]`. The standard deviation is unbiased and over the scored rollouts of the group; "0" is up to
-/// 1e-8, so that equal sums of unequal parts count as equal. False where it is undefined, that is, where fewer than two of
-/// several rollouts are scored; true for a group of one, where TRL sets it to 0.
+/// `rewards` and `groups` are `[N]`. The standard deviation is unbiased and over the scored
+/// rollouts of the group. Up to 1e-8 counts as 0, because equal totals of different terms may
+/// differ by rounding. The result is false if the deviation is undefined, because fewer than two of
+/// several rollouts are scored, and true for a group of one, as in TRL.
 ///
-/// With one group for all (`&vec![0; n]`) it is the flag that TRL reports under `scale_rewards="batch"`.
+/// With a single group (`&vec![0; n]`) it is the flag that TRL reports with
+/// `scale_rewards="batch"`.
 ///
-/// Such a group has no gradient under any estimator that compares within the group: DAPO (arXiv 2503.14476, section 3.2)
-/// drops it and asks another problem.
+/// Such a group has no gradient with any estimator that compares within the group; DAPO (arXiv
+/// 2503.14476, section 3.2) replaces it by another problem.
 ///
 /// # Errors
-/// If the slices differ in length, or a reward is not finite.
+/// Returns an error if the slices differ in length, or a reward is not finite.
 ///
 /// ```
 /// use rlvr::train::zero_std;
@@ -52,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn equal_sums_of_unequal_parts_have_no_spread() {
+    fn totals_that_differ_by_rounding_count_as_equal() {
         // 0.1 + 0.2 is not 0.3.
         let rewards = [Some(0.1 + 0.2), Some(0.3), Some(0.3), Some(0.3 + 1e-6)];
         assert_eq!(

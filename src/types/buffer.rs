@@ -1,4 +1,4 @@
-//! Rollouts in groups, and the file that holds them.
+//! Rollouts in groups, and their file format.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Write};
@@ -12,14 +12,14 @@ use super::problem::Problem;
 use super::rollout::Rollout;
 use crate::{Error, Result};
 
-/// All completions of one problem, sampled from one policy.
+/// The completions of one problem.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RolloutGroup {
-    /// The problem; shared, not copied, by everything that reads it.
+    /// The problem, shared and not copied.
     #[serde(serialize_with = "write_shared", deserialize_with = "read_shared")]
     pub problem: Arc<Problem>,
-    /// The prompt as the policy read it.
+    /// The token ids of the prompt.
     pub prompt_tokens: Vec<u32>,
     /// The completions.
     pub rollouts: Vec<Rollout>,
@@ -39,7 +39,7 @@ fn read_shared<'de, D: Deserializer<'de>>(
 }
 
 impl RolloutGroup {
-    /// The completions of one problem.
+    /// Creates the group of these completions.
     pub fn new(
         problem: impl Into<Arc<Problem>>,
         prompt_tokens: Vec<u32>,
@@ -52,7 +52,7 @@ impl RolloutGroup {
         }
     }
 
-    /// The number of trained tokens of all completions.
+    /// Returns the number of trained tokens of all completions.
     pub fn trained_tokens(&self) -> usize {
         self.rollouts.iter().map(Rollout::trained_tokens).sum()
     }
@@ -67,42 +67,43 @@ pub struct RolloutBuffer {
 }
 
 impl RolloutBuffer {
-    /// An empty buffer.
+    /// Creates an empty buffer.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds a group at the end.
+    /// Appends a group.
     pub fn push(&mut self, group: RolloutGroup) {
         self.groups.push(group);
     }
 
-    /// The number of rollouts in all groups.
+    /// Returns the number of rollouts in all groups.
     pub fn len(&self) -> usize {
         self.groups.iter().map(|group| group.rollouts.len()).sum()
     }
 
-    /// Whether there is no rollout.
+    /// Returns true if there is no rollout.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The number of trained tokens in all groups.
+    /// Returns the number of trained tokens in all groups.
     pub fn tokens(&self) -> usize {
         self.rollouts().map(Rollout::trained_tokens).sum()
     }
 
-    /// Every rollout, group by group. The order of everything that is "per rollout" elsewhere.
+    /// Iterates over the rollouts, group by group. Quantities "per rollout" elsewhere in the crate
+    /// are in this order.
     pub fn rollouts(&self) -> impl Iterator<Item = &Rollout> {
         self.groups.iter().flat_map(|group| &group.rollouts)
     }
 
-    /// Every rollout, to be changed.
+    /// Iterates over the rollouts mutably, in the same order.
     pub fn rollouts_mut(&mut self) -> impl Iterator<Item = &mut Rollout> {
         self.groups.iter_mut().flat_map(|group| &mut group.rollouts)
     }
 
-    /// The group of every rollout, as an index into [`groups`](Self::groups).
+    /// Returns the group of every rollout, as an index into [`groups`](Self::groups).
     pub fn group_ids(&self) -> Vec<usize> {
         let sizes = self.groups.iter().map(|group| group.rollouts.len());
         sizes
@@ -111,12 +112,13 @@ impl RolloutBuffer {
             .collect()
     }
 
-    /// The total reward of every rollout.
+    /// Returns the total [`reward`](Rollout::reward) of every rollout.
     pub fn rewards(&self) -> Vec<Option<f64>> {
         self.rollouts().map(|rollout| rollout.reward).collect()
     }
 
-    /// The rewards of the single tokens of every rollout, zeros where a rollout has none; `None` if no rollout has any.
+    /// Returns the [`token_rewards`](Rollout::token_rewards) of every rollout, zeros for a rollout
+    /// that has none; `None` if no rollout has any.
     pub fn token_rewards(&self) -> Option<PerToken> {
         if self
             .rollouts()
@@ -131,7 +133,8 @@ impl RolloutBuffer {
         Some(self.rollouts().map(row).collect())
     }
 
-    /// The log-prob of every trained token under the distribution that it was sampled from.
+    /// Returns the log-prob, in nats, of every trained token under the distribution that it was
+    /// sampled from.
     pub fn log_probs(&self) -> PerToken {
         let row = |rollout: &Rollout| -> Vec<f64> {
             let trained = rollout.trained(&rollout.log_probs);
@@ -140,15 +143,15 @@ impl RolloutBuffer {
         self.rollouts().map(row).collect()
     }
 
-    /// The number of trained tokens of every rollout.
+    /// Returns the number of trained tokens of every rollout.
     pub fn lengths(&self) -> Vec<usize> {
         self.rollouts().map(Rollout::trained_tokens).collect()
     }
 
-    /// Writes the groups as JSON Lines, one group a line.
+    /// Writes the groups as JSON Lines, one group per line.
     ///
     /// # Errors
-    /// If the file cannot be written.
+    /// Returns [`Error::Io`] if the file cannot be written.
     pub fn write(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
         let mut file = BufWriter::new(File::create(path).map_err(|e| Error::io(path, e))?);
@@ -162,10 +165,11 @@ impl RolloutBuffer {
         file.sync_all().map_err(|e| Error::io(path, e))
     }
 
-    /// Reads what [`write`](Self::write) wrote.
+    /// Reads a file that [`write`](Self::write) wrote.
     ///
     /// # Errors
-    /// If the file cannot be read, or a line is not a group: file, line and reason.
+    /// Returns [`Error::Io`] if the file cannot be read, and [`Error::Data`] if a line is not a
+    /// group.
     pub fn read(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let file = BufReader::new(File::open(path).map_err(|e| Error::io(path, e))?);

@@ -1,4 +1,4 @@
-//! What happened in a conversation of several turns.
+//! The record of a conversation of several turns.
 
 use std::collections::BTreeMap;
 
@@ -8,62 +8,64 @@ use super::message::Message;
 use super::rollout::FinishReason;
 use crate::fnv::Fnv;
 
-/// The record of an episode: the replies of the policy and what each was answered with.
+/// The record of an episode: the replies of the policy and the observations that followed them.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EpisodeRecord {
-    /// The replies in order; at least one.
+    /// The turns in order; at least one.
     pub turns: Vec<Turn>,
-    /// Why the episode ended.
+    /// The reason why the episode ended.
     pub end: EpisodeEnd,
 }
 
-/// A reply of the policy, and what followed.
+/// A reply of the policy and the environment's response.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Turn {
-    /// The number of tokens that the policy sampled.
+    /// The number of sampled tokens.
     pub tokens: usize,
-    /// The number of tokens of the observation after it, with everything that the form of the conversation puts around it.
+    /// The number of tokens of the observation, including those that the chat format adds around
+    /// it.
     pub observation_tokens: usize,
-    /// The reply as text, without the stop token.
+    /// The text of the reply, without the stop token.
     pub text: String,
-    /// Why the reply ended.
+    /// The reason why the reply ended.
     pub finish: FinishReason,
     /// The environment's reward for the reply, if it gave one.
     pub reward: Option<f64>,
-    /// Tells the state of the environment after the reply from others, for estimators that compare replies in equal states.
+    /// An identifier of the environment's state after the reply, for estimators that compare
+    /// replies in equal states.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<u64>,
-    /// How many attempts to call a tool had which status.
+    /// The number of attempts to call a tool, by status.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub calls: BTreeMap<String, usize>,
-    /// What the environment said.
+    /// The messages of the environment.
     pub observation: Vec<Message>,
 }
 
-/// Why an episode ended.
+/// The reason why an episode ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EpisodeEnd {
-    /// The environment said that it was over.
+    /// The environment ended it.
     #[default]
     Done,
-    /// The environment cut it off.
+    /// The environment truncated it.
     Truncated,
-    /// The most turns were reached.
+    /// The limit of turns was reached.
     MaxTurns,
     /// A reply reached its length limit.
     Length,
     /// There was no room for the observation and another reply.
     ContextFull,
-    /// The environment failed, with the reason. Such a rollout is not learned from.
+    /// The environment failed, for this reason. The rollout is excluded from training.
     Failed(String),
 }
 
 impl Turn {
-    /// The state in which the next reply is given: the environment's, or else a hash of the observation.
-    pub fn state_after(&self) -> u64 {
+    /// The state before the next reply: the environment's, or else a hash of the observation.
+    pub(crate) fn state_after(&self) -> u64 {
         if let Some(state) = self.state {
             return state;
         }
@@ -77,7 +79,7 @@ impl Turn {
 }
 
 impl EpisodeEnd {
-    /// The name in metrics.
+    /// Returns the name that metrics use.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Done => "done",
@@ -89,14 +91,14 @@ impl EpisodeEnd {
         }
     }
 
-    /// Whether a limit ended the episode before it was over.
+    /// Returns true if a limit cut the episode short.
     pub fn is_limit(&self) -> bool {
         !matches!(self, Self::Done | Self::Failed(_))
     }
 }
 
 impl EpisodeRecord {
-    /// The sum of the turns' rewards; `None` if no turn has one.
+    /// Returns the sum of the turns' rewards, or `None` if no turn has one.
     pub fn reward(&self) -> Option<f64> {
         let rewards = self.turns.iter().filter_map(|turn| turn.reward);
         rewards.reduce(|sum, reward| sum + reward)

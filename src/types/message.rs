@@ -1,10 +1,10 @@
-//! A turn of a conversation.
+//! Messages of a conversation, and the calls of tools in them.
 
 use serde::{Deserialize, Serialize};
 
-/// A turn of a conversation.
+/// A message of a conversation.
 ///
-/// As JSON it has the fields of the chat APIs; those that are not set are absent.
+/// In JSON it has the fields of the chat APIs; fields that are not set are omitted.
 ///
 /// ```
 /// use rlvr::types::Message;
@@ -16,38 +16,39 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Message {
-    /// Who speaks: `system`, `user`, `assistant`, `tool`, or what else the model's template knows.
+    /// The role of the author: `system`, `user`, `assistant`, `tool`, or another role that the
+    /// model's chat template supports.
     pub role: String,
-    /// What is said.
+    /// The text.
     pub content: String,
-    /// The reasoning of an assistant, for templates that treat it apart from `content`.
+    /// The reasoning of an assistant, for templates that separate it from `content`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reasoning_content: Option<String>,
     /// The tools that an assistant calls.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tool_calls: Vec<ToolCall>,
-    /// The call that a tool's result answers.
+    /// The id of the call that a tool's result belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tool_call_id: Option<String>,
-    /// The name of the tool or of the speaker.
+    /// The name of the tool or of the author.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
 }
 
-/// A call of a tool, as an assistant's message carries it.
+/// A call of a tool in an assistant's message.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ToolCall {
-    /// Tells the calls of a message apart.
+    /// The id, unique within the message.
     pub id: String,
     /// The name of the tool.
     pub name: String,
-    /// The arguments as JSON text, with the fields in the order in which they were written.
+    /// The arguments as JSON text, with the fields in their original order.
     pub arguments: String,
 }
 
 impl Message {
-    /// A turn of `role`.
+    /// Creates a message of `role`.
     pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
         Self {
             role: role.into(),
@@ -56,22 +57,22 @@ impl Message {
         }
     }
 
-    /// The system prompt.
+    /// Creates a system prompt.
     pub fn system(content: impl Into<String>) -> Self {
         Self::new("system", content)
     }
 
-    /// A turn of the user.
+    /// Creates a message of the user.
     pub fn user(content: impl Into<String>) -> Self {
         Self::new("user", content)
     }
 
-    /// A turn of the model.
+    /// Creates a message of the model.
     pub fn assistant(content: impl Into<String>) -> Self {
         Self::new("assistant", content)
     }
 
-    /// The result of a tool.
+    /// Creates the result of the tool `name`.
     pub fn tool(name: impl Into<String>, content: impl Into<String>) -> Self {
         Self {
             name: Some(name.into()),

@@ -1,4 +1,4 @@
-//! Ragged numbers: one for each trained token of each rollout.
+//! Ragged arrays with one number for each trained token of each rollout.
 
 use std::ops::{Index, IndexMut};
 
@@ -7,10 +7,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result, host};
 
-/// One number for each trained token of each rollout: log-probs, advantages, values, returns.
+/// One number for each trained token of each rollout: log-probs, advantages, values or returns.
 ///
-/// Row `i` belongs to rollout `i` in the order of [`RolloutBuffer::rollouts`](super::RolloutBuffer::rollouts) and has as many
-/// entries as that rollout has trained tokens ([`Rollout::trained_tokens`](super::Rollout::trained_tokens)).
+/// Row `i` belongs to rollout `i` in the order of
+/// [`RolloutBuffer::rollouts`](super::RolloutBuffer::rollouts) and has as many entries as that
+/// rollout has trained tokens ([`Rollout::trained_tokens`](super::Rollout::trained_tokens)).
 ///
 /// ```
 /// use rlvr::types::PerToken;
@@ -29,67 +30,68 @@ pub struct PerToken {
 }
 
 impl PerToken {
-    /// `value` at every token of rollouts of these lengths.
+    /// Creates rows of these lengths filled with `value`.
     pub fn filled(lengths: &[usize], value: f64) -> Self {
         lengths.iter().map(|&length| vec![value; length]).collect()
     }
 
-    /// The number of rollouts.
+    /// Returns the number of rollouts.
     pub fn len(&self) -> usize {
         self.rows.len()
     }
 
-    /// Whether there is no rollout.
+    /// Returns true if there is no rollout.
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()
     }
 
-    /// The number of tokens of each rollout.
+    /// Returns the number of tokens of each rollout.
     pub fn lengths(&self) -> Vec<usize> {
         self.rows.iter().map(Vec::len).collect()
     }
 
-    /// The number of tokens of all rollouts.
+    /// Returns the number of tokens of all rollouts.
     pub fn tokens(&self) -> usize {
         self.rows.iter().map(Vec::len).sum()
     }
 
-    /// The numbers of rollout `index`, or `None` if there is no such rollout.
+    /// Returns the numbers of rollout `index`, or `None` if there is no such rollout.
     pub fn get(&self, index: usize) -> Option<&[f64]> {
         self.rows.get(index).map(Vec::as_slice)
     }
 
-    /// The rows, in order.
+    /// Iterates over the rows.
     pub fn rows(&self) -> impl ExactSizeIterator<Item = &[f64]> {
         self.rows.iter().map(Vec::as_slice)
     }
 
-    /// The rows, to be changed. Their lengths stay.
-    pub fn rows_mut(&mut self) -> impl ExactSizeIterator<Item = &mut [f64]> {
+    /// Iterates over the rows mutably; their lengths are fixed.
+    pub(crate) fn rows_mut(&mut self) -> impl ExactSizeIterator<Item = &mut [f64]> {
         self.rows.iter_mut().map(Vec::as_mut_slice)
     }
 
-    /// Every number, row by row.
+    /// Iterates over all numbers, row by row.
     pub fn values(&self) -> impl Iterator<Item = f64> {
         self.rows.iter().flatten().copied()
     }
 
-    /// Adds a row at the end.
+    /// Appends a row.
     pub fn push(&mut self, row: Vec<f64>) {
         self.rows.push(row);
     }
 
-    /// `f` of every number.
+    /// Applies `f` to every number.
     #[must_use]
     pub fn map(&self, f: impl Fn(f64) -> f64) -> Self {
         let row = |row: &Vec<f64>| row.iter().map(|&x| f(x)).collect();
         self.rows.iter().map(row).collect()
     }
 
-    /// `f` of the numbers of both at every token.
+    /// Applies `f` to the numbers of `self` and `other` at every token.
     ///
     /// # Errors
-    /// [`Error::Shape`] if the two differ in the number of rollouts or in the length of a row.
+    /// Returns [`Error::Shape`] if the two differ in the number of rollouts or in the length of a
+    /// row.
     pub fn zip_with(&self, other: &Self, f: impl Fn(f64, f64) -> f64) -> Result<Self> {
         other.check_lengths("the other numbers", &self.lengths())?;
         let row =
@@ -97,11 +99,11 @@ impl PerToken {
         Ok(self.rows.iter().zip(&other.rows).map(row).collect())
     }
 
-    /// Checks that there is one row for each of `lengths`, of that length; `what` names the numbers in the error.
+    /// Checks that the rows have these lengths; `what` names the numbers in the error.
     ///
     /// # Errors
-    /// [`Error::Shape`] naming the first row that does not fit.
-    pub fn check_lengths(&self, what: &str, lengths: &[usize]) -> Result<()> {
+    /// Returns [`Error::Shape`] for the first row of another length.
+    pub(crate) fn check_lengths(&self, what: &str, lengths: &[usize]) -> Result<()> {
         if self.len() != lengths.len() {
             return Err(Error::shape(
                 format!("rows of `{what}`"),
@@ -121,7 +123,8 @@ impl PerToken {
         Ok(())
     }
 
-    /// `[N, T]` on `device`: the rows, padded on the right with zeros to the longest.
+    /// Returns the rows as a tensor of shape `[rollouts, longest row]` on `device`, padded on the
+    /// right with zeros.
     pub fn to_padded(&self, device: &Device) -> Tensor<2> {
         let width = self.rows.iter().map(Vec::len).max().unwrap_or(0);
         host::float_rows(&self.rows, width, device)
@@ -166,6 +169,10 @@ impl<'a> IntoIterator for &'a PerToken {
 impl Index<usize> for PerToken {
     type Output = [f64];
 
+    /// Returns the numbers of a rollout.
+    ///
+    /// # Panics
+    /// Panics if there is no such rollout; [`get`](PerToken::get) returns `None`.
     fn index(&self, rollout: usize) -> &[f64] {
         &self.rows[rollout]
     }
@@ -194,7 +201,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_that_do_not_fit_are_named() {
+    fn errors_name_the_row_of_another_length() {
         let a = PerToken::from(vec![vec![1.0, 2.0], vec![3.0]]);
         let b = PerToken::from(vec![vec![1.0, 2.0], vec![]]);
         let message = a.zip_with(&b, f64::max).unwrap_err().to_string();
@@ -207,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_written_as_its_rows() {
+    fn serde_round_trip_as_nested_lists() {
         let numbers = PerToken::from(vec![vec![0.5], vec![]]);
         let text = serde_json::to_string(&numbers).unwrap();
         assert_eq!(text, "[[0.5],[]]");

@@ -1,12 +1,12 @@
-//! The problem: what is asked, and what verifies an answer to it.
+//! A problem: a prompt and the reference answer.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// The entry of the metadata that holds the domain.
+/// The key of the domain in the metadata.
 const DOMAIN: &str = "domain";
 
-/// A question together with the answer that verifies a completion, and whatever else a reward wants to know.
+/// A prompt with a reference answer and metadata for rewards.
 ///
 /// ```
 /// use rlvr::prompt::Problem;
@@ -14,7 +14,7 @@ const DOMAIN: &str = "domain";
 /// let problem = Problem::new("37+48=", "85").with_metadata("task", "arithmetic");
 /// assert_eq!(problem.metadata["task"], "arithmetic");
 ///
-/// // `metadata` may be absent, an unknown field may not be there.
+/// // `metadata` is optional; unknown fields are an error.
 /// let read: Problem = serde_json::from_str(r#"{"prompt": "1+1=", "answer": "2"}"#).unwrap();
 /// assert_eq!(read, Problem::new("1+1=", "2"));
 /// assert!(serde_json::from_str::<Problem>(r#"{"prompt": "", "answer": "", "anwser": ""}"#).is_err());
@@ -22,17 +22,18 @@ const DOMAIN: &str = "domain";
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Problem {
-    /// The text the policy continues.
+    /// The text that the policy continues.
     pub prompt: String,
-    /// The reference answer, as text; the reward decides what counts as equal to it.
+    /// The text of the reference answer; the reward decides which answers are equal to it.
     pub answer: String,
-    /// Anything else, by name: the task, the tests of a program, the numbers of a puzzle. Default: empty.
+    /// Other data by name, such as the task, the tests of a program or the numbers of a puzzle.
+    /// Default: empty.
     #[serde(default)]
     pub metadata: Map<String, Value>,
 }
 
 impl Problem {
-    /// A problem without metadata.
+    /// Creates a problem without metadata.
     pub fn new(prompt: impl Into<String>, answer: impl Into<String>) -> Self {
         Self {
             prompt: prompt.into(),
@@ -41,21 +42,21 @@ impl Problem {
         }
     }
 
-    /// The same problem with `metadata[key] = value`.
+    /// Sets `metadata[key]` to `value`.
     #[must_use]
     pub fn with_metadata(mut self, key: impl Into<String>, value: impl Into<Value>) -> Self {
         self.metadata.insert(key.into(), value.into());
         self
     }
 
-    /// The same problem in a domain, such as `math` or `code`: `metadata["domain"]`.
+    /// Sets the domain, such as `math` or `code`, in `metadata["domain"]`.
     #[must_use]
     pub fn with_domain(self, domain: impl Into<String>) -> Self {
         self.with_metadata(DOMAIN, domain.into())
     }
 
-    /// The domain, if the metadata has a text called `domain`. Metrics and evaluations are broken down by it, and rewards may be limited
-    /// to some.
+    /// Returns `metadata["domain"]` if it is a string. Metrics and evaluations are broken down by
+    /// domain, and rewards can be limited to some domains.
     pub fn domain(&self) -> Option<&str> {
         self.metadata.get(DOMAIN)?.as_str()
     }
@@ -76,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn a_later_entry_replaces_an_earlier_one() {
+    fn with_metadata_replaces_an_existing_entry() {
         let problem = Problem::new("a", "b")
             .with_metadata("k", 1)
             .with_metadata("k", 2);

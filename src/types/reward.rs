@@ -1,8 +1,10 @@
-//! What a reward did on one rollout.
+//! The record of a reward on one rollout.
 
 use serde::{Deserialize, Serialize};
 
-/// The outcome of one reward on one rollout. A reward that gave no number is never counted as a silent zero.
+/// The outcome of one reward on one rollout.
+///
+/// A reward without a score is never counted as zero.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RewardOutcome {
@@ -10,18 +12,19 @@ pub enum RewardOutcome {
     Score(f64),
     /// The reward does not apply to this rollout.
     Abstained,
-    /// The reward reported an error, or a number that is not finite.
+    /// The reward returned an error, or NaN or an infinite number.
     Failed(String),
-    /// The reward panicked, with its message.
+    /// The reward panicked with this message.
     Panicked(String),
-    /// The reward took longer than the limit, in seconds.
+    /// The reward exceeded this time limit, in seconds.
     TimedOut(f64),
-    /// The reward was not run because its gate was closed; it counts as this number, before its weight.
+    /// The reward was not run because its gate was closed. It contributes this number to the total,
+    /// before its weight.
     Gated(f64),
 }
 
 impl RewardOutcome {
-    /// The number, if the reward gave one. The value of a closed gate is not a score.
+    /// Returns the score, if there is one. The value of a closed gate is not a score.
     pub fn score(&self) -> Option<f64> {
         match self {
             Self::Score(score) => Some(*score),
@@ -29,7 +32,8 @@ impl RewardOutcome {
         }
     }
 
-    /// Whether the reward failed: an error, a panic or a time-out. Abstaining is not a failure, and neither is a closed gate.
+    /// Returns true for an error, a panic or a timeout. Abstaining is not a failure, and neither is
+    /// a closed gate.
     pub fn is_failure(&self) -> bool {
         match self {
             Self::Failed(_) | Self::Panicked(_) | Self::TimedOut(_) => true,
@@ -37,7 +41,7 @@ impl RewardOutcome {
         }
     }
 
-    /// Why the reward failed, if it did.
+    /// Returns the reason for a failure, or `None` if the reward did not fail.
     pub fn failure(&self) -> Option<String> {
         match self {
             Self::Failed(reason) => Some(reason.clone()),
@@ -50,8 +54,7 @@ impl RewardOutcome {
 
 /// One named reward of one rollout.
 ///
-/// Two records are equal if they say the same; [`seconds`](Self::seconds) is the machine's and is not compared. A run that
-/// is done again has equal rollouts, and never equal times.
+/// `==` ignores [`seconds`](Self::seconds), so that the records of two equal runs are equal.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RewardRecord {
@@ -59,10 +62,10 @@ pub struct RewardRecord {
     pub name: String,
     /// Its weight in the total.
     pub weight: f64,
-    /// What became of it.
+    /// Its outcome.
     pub outcome: RewardOutcome,
-    /// How long the reward took for this rollout, in wall-clock seconds. A call for several rollouts is divided evenly; a reward that was
-    /// not run has 0.
+    /// The time that the reward took for this rollout, in wall-clock seconds. The time of a call
+    /// for several rollouts is divided evenly; 0 if the reward was not run.
     pub seconds: f64,
 }
 
@@ -77,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn records_are_compared_by_what_they_say_and_written_with_their_time() {
+    fn equality_ignores_seconds_and_serde_keeps_them() {
         let record = |seconds| RewardRecord {
             name: "format".into(),
             weight: 1.0,
@@ -100,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn only_errors_panics_and_time_outs_are_failures() {
+    fn only_errors_panics_and_timeouts_are_failures() {
         for (outcome, failure, score) in [
             (RewardOutcome::Score(0.5), false, Some(0.5)),
             (RewardOutcome::Abstained, false, None),

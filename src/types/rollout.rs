@@ -1,74 +1,80 @@
-//! One completion with everything that is known about it.
+//! One sampled completion with its log-probs and rewards.
 
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::episode::EpisodeRecord;
 use super::reward::RewardRecord;
 
-/// Why a completion ended.
+/// The reason why a completion ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FinishReason {
-    /// The policy sampled a stop token; the stop token is the last token of the completion.
+    /// The policy sampled a stop token, which is the last token of the completion.
     Stop,
     /// The completion reached the length limit and was cut off.
     Length,
 }
 
-/// Consecutive tokens that one version of the policy sampled.
+/// A run of consecutive tokens that one version of the policy sampled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VersionSpan {
     /// The version: the number of optimizer updates before it.
     pub version: u64,
-    /// How many tokens.
+    /// The number of tokens.
     pub tokens: usize,
 }
 
-/// One sampled completion, as it was when it was sampled.
+/// One sampled completion.
 ///
-/// The tokens are those that were sampled, never a re-tokenised text. Everything that is "per token" elsewhere is per *trained*
-/// token: a token that [`mask`](Self::mask) leaves out, such as the reply of a tool, is read as context and has no log-prob,
-/// advantage or loss.
+/// `tokens` are the sampled ids, never a re-tokenized text. Quantities "per token" elsewhere in the
+/// crate are per *trained* token: a token that [`mask`](Self::mask) excludes, such as the output of
+/// a tool, is context only and has no log-prob, advantage or loss.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rollout {
-    /// All tokens after the prompt, the stop token included.
+    /// All tokens after the prompt, including the stop token.
     pub tokens: Vec<u32>,
-    /// Which tokens the policy sampled, and so which are trained on; as long as `tokens`, or empty if it sampled all of them.
+    /// True for each token that the policy sampled and that is trained on; as long as `tokens`, or
+    /// empty if the policy sampled all of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub mask: Vec<bool>,
-    /// Natural logarithm of each token's probability under the distribution that it was sampled from, temperature and
-    /// truncation included; as long as `tokens`. NaN where the engine could not tell; not read where `mask` is false.
+    /// The natural logarithm of each token's probability under the distribution that it was sampled
+    /// from, including temperature and truncation; as long as `tokens`. NaN where the engine did
+    /// not report it; ignored where `mask` is false.
     #[serde(deserialize_with = "null_is_nan")]
     pub log_probs: Vec<f32>,
-    /// Sum over the sampled tokens of the policy's entropy when each was drawn, in nats; `None` if the engine does not tell.
+    /// The sum of the policy's entropies at the sampled tokens, in nats; `None` if the engine does
+    /// not report it.
     pub entropy: Option<f64>,
-    /// The completion as text, without the stop token.
+    /// The text of the completion, without the stop token. For an episode, that of the last reply.
     pub text: String,
-    /// Why it ended.
+    /// The reason why it ended.
     pub finish: FinishReason,
-    /// The version of the policy that generated it: the number of optimizer updates before it. If several did, the oldest.
+    /// The policy version that generated it: the number of optimizer updates before it. If there
+    /// were several, the oldest.
     pub policy_version: u64,
-    /// Which version sampled which of `tokens`, in order, if more than one did; empty if all are of `policy_version`.
+    /// The policy versions that generated `tokens`, in order, if there were several; empty if all
+    /// tokens are of `policy_version`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub versions: Vec<VersionSpan>,
     /// Its index within the group; part of the address of its randomness.
     pub sample: usize,
-    /// Every reward by name; empty until scored.
+    /// The record of every reward; empty until scored.
     pub rewards: Vec<RewardRecord>,
-    /// The weighted total; `None` if no reward could be given. Such a rollout is excluded from training.
+    /// The weighted total of the rewards; `None` if there is none. Such a rollout is excluded from
+    /// training.
     pub reward: Option<f64>,
-    /// Rewards of the single trained tokens on top of `reward`, one for each; empty if there are none.
+    /// A reward for each trained token, in addition to `reward`; empty if there are none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub token_rewards: Vec<f64>,
-    /// The turns of a conversation with an environment; `None` for a single completion. `text` is then that of the last reply.
+    /// The record of a conversation with an environment; `None` for a single completion.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub episode: Option<EpisodeRecord>,
 }
 
 impl Rollout {
-    /// A completion that was sampled whole and has not been scored, with its text.
+    /// Creates a completion that ended with a stop token, has no mask and is not scored.
     pub fn new(tokens: Vec<u32>, log_probs: Vec<f32>, text: impl Into<String>) -> Self {
         Self {
             tokens,
@@ -87,7 +93,7 @@ impl Rollout {
         }
     }
 
-    /// Whether token `index` is trained on.
+    /// Returns true if the token at `index` exists and is trained on.
     pub fn is_trained(&self, index: usize) -> bool {
         match self.mask.is_empty() {
             true => index < self.tokens.len(),
@@ -95,7 +101,7 @@ impl Rollout {
         }
     }
 
-    /// The number of tokens that are trained on.
+    /// Returns the number of tokens that are trained on.
     pub fn trained_tokens(&self) -> usize {
         match self.mask.is_empty() {
             true => self.tokens.len(),
@@ -103,20 +109,21 @@ impl Rollout {
         }
     }
 
-    /// Of one value for every token, those of the trained tokens.
-    pub fn trained<'a, T>(&'a self, values: &'a [T]) -> impl Iterator<Item = &'a T> {
+    /// Filters `values`, one for each token, to those of the trained tokens.
+    pub(crate) fn trained<'a, T>(&'a self, values: &'a [T]) -> impl Iterator<Item = &'a T> {
         let all = values.iter().enumerate();
         all.filter(|(index, _)| self.is_trained(*index))
             .map(|(_, value)| value)
     }
 
-    /// The total and the rewards of the tokens together; `None` if no reward could be given.
+    /// Returns [`reward`](Self::reward) plus the sum of
+    /// [`token_rewards`](Self::token_rewards), or `None` if there is no reward.
     pub fn total_reward(&self) -> Option<f64> {
         self.reward
             .map(|reward| reward + self.token_rewards.iter().sum::<f64>())
     }
 
-    /// The unweighted score of the reward called `name`, if it gave one.
+    /// Returns the unweighted score of the reward called `name`, if it has one.
     pub fn score(&self, name: &str) -> Option<f64> {
         self.rewards
             .iter()
@@ -124,13 +131,13 @@ impl Rollout {
             .and_then(|record| record.outcome.score())
     }
 
-    /// The oldest version of the policy that sampled a token of it.
-    pub fn oldest_version(&self) -> u64 {
+    /// The oldest policy version that generated one of the tokens.
+    pub(crate) fn oldest_version(&self) -> u64 {
         let spans = self.versions.iter().map(|span| span.version);
         spans.min().unwrap_or(self.policy_version)
     }
 
-    /// Whether a limit cut the completion or the episode off.
+    /// Returns true if a limit cut the completion or the episode short.
     pub fn is_truncated(&self) -> bool {
         match &self.episode {
             Some(episode) => episode.end.is_limit(),
@@ -139,7 +146,7 @@ impl Rollout {
     }
 }
 
-/// Reads log-probs; JSON has no NaN and writes it as `null`.
+/// Reads log-probs, with `null` as NaN: JSON has no NaN.
 fn null_is_nan<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<f32>, D::Error> {
     let values = Vec::<Option<f32>>::deserialize(deserializer)?;
     let known = |value: Option<f32>| value.unwrap_or(f32::NAN);
@@ -160,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn the_mask_says_what_is_trained() {
+    fn masked_tokens_are_not_trained() {
         let mut rollout = Rollout::new(vec![3, 4, 5], vec![-0.1, 0.0, -0.2], "x");
         assert_eq!(rollout.trained_tokens(), 3);
         assert!(rollout.is_trained(2) && !rollout.is_trained(3));

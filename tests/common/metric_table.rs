@@ -1,8 +1,8 @@
-//! The names in `src/train/observer/metrics.md`.
+//! The table of metrics in `src/train/observer/metrics.md`.
 
 use regex::Regex;
 
-/// The names of the table, as they stand there.
+/// The names of the table, as written.
 pub fn table() -> Vec<&'static str> {
     let rows = include_str!("../../src/train/observer/metrics.md").lines();
     let names = rows.filter_map(|row| row.strip_prefix("| `")?.split(" | ").next());
@@ -12,7 +12,7 @@ pub fn table() -> Vec<&'static str> {
         .collect()
 }
 
-/// What a name of the table stands for: `<..>` is any name.
+/// The pattern of a name of the table: `<..>` is any name.
 pub fn pattern(name: &str) -> Regex {
     let any = Regex::new("<[a-z]+>").unwrap();
     Regex::new(&format!(

@@ -1,10 +1,16 @@
-//! What several test files share.
-#![allow(dead_code)]
+//! Helpers that all test binaries share.
+
+#![allow(dead_code)] // each binary uses a part
+
+pub mod metric_table;
+pub mod toy;
+
+use std::sync::Once;
+use std::time::{Duration, Instant};
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use serde_json::Value;
 
-/// What a policy that wraps another in its field `inner` passes on: everything but `forward`.
+/// The methods that a policy with a field `inner` forwards to it: all but `forward`.
 #[macro_export]
 macro_rules! passed_on_to_inner {
     () => {
@@ -65,45 +71,43 @@ pub fn floats<const D: usize>(tensor: Tensor<D>) -> Vec<f64> {
     numbers.into_iter().map(f64::from).collect()
 }
 
-/// The lines of a golden file.
-pub fn golden(name: &str) -> Vec<Value> {
-    let path = format!("{}/tests/golden/{name}", env!("CARGO_MANIFEST_DIR"));
-    let text = std::fs::read_to_string(path).unwrap();
-    text.lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect()
-}
-
-/// A number of a golden file; strings spell what JSON cannot.
-pub fn number(value: &Value) -> f64 {
-    match value.as_str() {
-        Some("nan") => f64::NAN,
-        Some("inf") => f64::INFINITY,
-        Some("-inf") => f64::NEG_INFINITY,
-        Some(other) => panic!("no number: {other}"),
-        None => value.as_f64().unwrap(),
-    }
-}
-
-/// A matrix of a golden file, or `None` for null.
-pub fn rows(value: &Value) -> Option<Vec<Vec<f64>>> {
-    let rows = value.as_array()?;
-    Some(
-        rows.iter()
-            .map(|row| row.as_array().unwrap().iter().map(number).collect())
-            .collect(),
-    )
-}
-
-/// Fails unless `|got - want| <= atol + rtol |want|`.
+/// Panics unless `|got - want| <= atol + rtol |want|`.
 pub fn assert_close(got: f64, want: f64, rtol: f64, atol: f64, what: &str) {
     let same = got == want || (got - want).abs() <= atol + rtol * want.abs();
     assert!(same, "{what}: got {got}, want {want}");
 }
 
-/// Prints a report even where the test passes: the harness keeps what `println!` says, not what is written to the stream itself.
+/// Prints a report even if the test passes: the test harness captures `println!`, but not writes to
+/// the stream.
 pub fn report(text: &str) {
     use std::io::Write;
-    // A closed stream is no reason to fail.
+    // A closed stream is ignored.
     let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+/// Waits until `done`; panics after a minute.
+pub fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !done() {
+        let waited = start.elapsed();
+        assert!(
+            waited < Duration::from_secs(60),
+            "waited a minute until {what}"
+        );
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Silences the panics of rewards. The default hook prints them, with backtraces if enabled, which
+/// can take seconds of the reward's time limit.
+pub fn quiet_reward_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let default = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if std::thread::current().name() != Some("rlvr-reward") {
+                default(info);
+            }
+        }));
+    });
 }

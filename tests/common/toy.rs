@@ -1,5 +1,4 @@
-//! A task that a one-layer policy learns in seconds: repeat the character that was asked.
-#![allow(dead_code)]
+//! A task that a one-layer policy learns in seconds: repeat the last character of the prompt.
 
 use std::collections::BTreeMap;
 
@@ -17,9 +16,9 @@ use rlvr::train::{
     CriticConfig, OptimizerConfig, Schedule, Trainer, TrainerBuilder, TrainerConfig,
 };
 
-use crate::common::{devices, floats};
+use super::{devices, floats};
 
-/// The trainer of these tests; the critic's type is fixed whether there is one or not.
+/// The trainer of these tests. Its critic type is fixed, with or without a critic.
 pub type Rl = Trainer<CausalModel>;
 
 /// The first backend of this build.
@@ -32,7 +31,7 @@ pub fn tokenizer() -> CharTokenizer {
     CharTokenizer::new("abcd", &[]).unwrap()
 }
 
-/// One layer, on the gradient tape.
+/// A one-layer policy with autodiff.
 pub fn policy(seed: u64, device: &Device) -> CausalModel {
     let config = shape(tokenizer().vocab_size());
     config.init(seed, &device.clone().autodiff()).unwrap()
@@ -58,7 +57,7 @@ pub fn problems() -> Vec<Problem> {
         .to_vec()
 }
 
-/// 1 for the right first character; a quarter more for ending in time.
+/// 1 for the right first character, and 0.25 for ending in time.
 pub fn rewards() -> RewardSet {
     let share = |yes: bool| Ok(Some(if yes { 1.0 } else { 0.0 }));
     RewardSet::builder()
@@ -148,7 +147,7 @@ pub fn steps(trainer: &mut Rl, count: usize) -> Vec<StepRecord> {
     (0..count).map(|_| trainer.step().unwrap()).collect()
 }
 
-/// The metrics of a step but for the clock's, bit by bit.
+/// The metrics of a step without times, bit by bit.
 pub fn bits(record: &StepRecord) -> BTreeMap<String, u64> {
     let clock = [
         "time/",
@@ -167,7 +166,7 @@ pub fn bits(record: &StepRecord) -> BTreeMap<String, u64> {
         .collect()
 }
 
-/// A metric that must be there.
+/// A metric; panics if it is missing.
 pub fn metric(record: &StepRecord, name: &str) -> f64 {
     let found = record.get(name);
     found.unwrap_or_else(|| panic!("no `{name}` in {:?}", record.metrics.keys()))
@@ -190,6 +189,6 @@ pub fn weights<M: Module>(model: &M) -> Vec<f64> {
 pub fn distance(a: &[f64], b: &[f64]) -> f64 {
     assert_eq!(a.len(), b.len());
     let differences = a.iter().zip(b).map(|(a, b)| (a - b).abs());
-    // `max` would pass over a NaN, and a NaN is no small distance.
+    // `max` would ignore a NaN.
     differences.fold(0.0, |most, d| if d > most || d.is_nan() { d } else { most })
 }

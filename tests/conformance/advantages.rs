@@ -1,6 +1,7 @@
-//! One case of `advantages.jsonl`: the peer's estimator as an estimator of this crate, and its numbers.
+//! The cases of `advantages.jsonl`: the estimator of the other library, mapped to this crate.
 //!
-//! `golden/README.md` says where the numbers come from. A field, a parameter or an input that is not understood is an error.
+//! An unknown field, parameter or input is an error. `golden/README.md` describes the source of the
+//! numbers.
 
 use rlvr::advantage::{
     AdvantageEstimator, AdvantageInput, Advantages, Align, Estimator, Gae, Gdpo, Gpg, GpgScale,
@@ -46,19 +47,19 @@ struct Tolerance(f64, f64);
 impl Tolerance {
     fn compare(&self, what: &str, got: &[f64], want: &[f64]) -> Result<(), String> {
         if got.len() != want.len() {
-            return Err(format!("{} {what}, the peer has {}", got.len(), want.len()));
+            return Err(format!("{} {what}, expected {}", got.len(), want.len()));
         }
         for (i, (got, want)) in got.iter().zip(want).enumerate() {
             let close = (got - want).abs() <= self.1 + self.0 * want.abs();
             if !close {
-                return Err(format!("{what} {i} is {got}, the peer has {want}"));
+                return Err(format!("{what} {i} is {got}, expected {want}"));
             }
         }
         Ok(())
     }
 }
 
-/// A JSON object of which every field must be asked for.
+/// A JSON object of which every field must be read.
 struct Fields {
     what: &'static str,
     rest: Map<String, Value>,
@@ -81,7 +82,7 @@ impl Fields {
         serde_json::from_value(value).map_err(|e| format!("`{field}` of {}: {e}", self.what))
     }
 
-    /// Refuses what was not asked for, unless it is null.
+    /// Returns an error for fields that were not read, unless they are null.
     fn finish(self) -> Result<(), String> {
         match self.rest.iter().find(|(_, value)| !value.is_null()) {
             None => Ok(()),
@@ -135,7 +136,7 @@ fn check_verl(
     }
     let groups: Option<Vec<usize>> = inputs.take("group_ids")?;
     let groups = groups.unwrap_or_else(|| vec![0; mask.len()]);
-    // An outcome reward stands on the last valid token in the file, and goes in as an outcome here.
+    // The file has the outcome reward at the last valid token; it is passed as an outcome.
     let outcomes: Option<Vec<f64>> = inputs.take("rewards")?;
     let dense = outcomes.is_none();
     let outcomes = outcomes.unwrap_or_else(|| vec![0.0; mask.len()]);
@@ -169,7 +170,7 @@ fn check_verl(
 
     let want = compact(expected.take("advantages")?)?;
     tolerance.compare("advantage", &flat(&got.per_token), &want.concat())?;
-    // Where this crate has no returns of their own, the peer gives the advantages a second time.
+    // If this crate has no separate returns, the other library repeats the advantages.
     let returns = got.returns.unwrap_or(got.per_token);
     let want = compact(expected.take("returns")?)?;
     tolerance.compare("return", &flat(&returns), &want.concat())?;
@@ -181,7 +182,7 @@ fn flat(numbers: &PerToken) -> Vec<f64> {
     numbers.values().collect()
 }
 
-/// The columns that the policy was trained on.
+/// The trained columns.
 fn trained(mask: &[u8]) -> Vec<usize> {
     (0..mask.len()).filter(|t| mask[*t] == 1).collect()
 }
@@ -365,7 +366,7 @@ fn check_trl(
         ));
     }
 
-    // The standard deviation whose being 0 the peer reports: of the groups, or of the batch.
+    // The standard deviation that the other library checks for 0: of the groups, or of the batch.
     let batch = vec![0; groups.len()];
     let flags = match (&estimator, scale.as_deref()) {
         (Estimator::Gdpo(gdpo), _) => {
@@ -385,7 +386,7 @@ fn check_trl(
     let mut metrics = Fields::of("metrics", &expected.take::<Value>("metrics")?)?;
     let want: Vec<f64> = metrics.take("is_std_zero")?;
     if flags != want {
-        return Err(format!("is_std_zero is {flags:?}, the peer has {want:?}"));
+        return Err(format!("is_std_zero is {flags:?}, expected {want:?}"));
     }
     metrics.finish()?;
     expected.finish()

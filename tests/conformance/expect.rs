@@ -1,8 +1,6 @@
-//! Comparisons that say what differs instead of panicking.
+//! Comparisons that return the difference instead of panicking.
 
 use serde_json::Value;
-
-use crate::common::{number, rows};
 
 /// `|got - want| <= atol + rtol |want|`.
 pub struct Tolerance {
@@ -64,7 +62,7 @@ impl Tolerance {
     }
 }
 
-/// A golden mask, exactly, where `mask` is 1.
+/// Compares a golden mask exactly, where `mask` is 1.
 pub fn check_selection(
     got: &[f64],
     want: &Value,
@@ -91,4 +89,25 @@ pub fn get(value: &Value, field: &str) -> Result<f64, String> {
         Value::Number(_) | Value::String(_) => Ok(number(&value[field])),
         other => Err(format!("no number in `{field}`: {other}")),
     }
+}
+
+/// A number of a golden file; NaN and infinities are strings.
+pub fn number(value: &Value) -> f64 {
+    match value.as_str() {
+        Some("nan") => f64::NAN,
+        Some("inf") => f64::INFINITY,
+        Some("-inf") => f64::NEG_INFINITY,
+        Some(other) => panic!("no number: {other}"),
+        None => value.as_f64().unwrap(),
+    }
+}
+
+/// A matrix of a golden file, or `None` for null.
+pub fn rows(value: &Value) -> Option<Vec<Vec<f64>>> {
+    let rows = value.as_array()?;
+    Some(
+        rows.iter()
+            .map(|row| row.as_array().unwrap().iter().map(number).collect())
+            .collect(),
+    )
 }

@@ -1,10 +1,10 @@
-//! `kl.jsonl`.
+//! The cases of `kl.jsonl`.
 
 use rlvr::loss::{AdaptiveKl, KlPenalty};
 use serde_json::Value;
 
-use crate::common::{devices, floats, matrix, number, rows};
-use crate::expect::{DERIVED, HOST, get, text};
+use crate::common::{devices, floats, matrix};
+use crate::expect::{DERIVED, HOST, get, number, rows, text};
 use crate::objective::estimator;
 
 pub fn check(case: &Value) -> Result<(), String> {

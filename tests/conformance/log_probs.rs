@@ -1,10 +1,10 @@
-//! `log_probs.jsonl`.
+//! The cases of `log_probs.jsonl`.
 
 use rlvr::policy::logits_log_probs;
 use serde_json::Value;
 
-use crate::common::{devices, floats, ids, matrix, rows};
-use crate::expect::{LOSS, get};
+use crate::common::{devices, floats, ids, matrix};
+use crate::expect::{LOSS, get, rows};
 
 pub fn check(case: &Value) -> Result<(), String> {
     let (inputs, expected) = (&case["inputs"], &case["expected"]);

@@ -1,4 +1,4 @@
-//! From the golden spelling of an objective to the public API.
+//! Maps the golden spelling of an objective to the public API.
 
 use rlvr::loss::{
     Aggregation, BinaryDivergence, Cispo, CispoBand, ClipCov, Denominators, Dppo, Dro, Gmpo,
@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::expect::{get, text};
 
-/// An aggregation, what it divides by, and the factor that its peer puts in front.
+/// An aggregation, its denominators, and the factor of the other library.
 pub struct Aggregated {
     pub how: Aggregation,
     pub by: Denominators,
@@ -31,7 +31,7 @@ pub fn aggregation(case: &Value) -> Result<Option<Aggregated>, String> {
     let how = match text(case, "mode")? {
         "token_mean" | "batch_tokens" => Aggregation::TokenMean,
         "token_sum" => Aggregation::TokenSum,
-        // One row's term stands at each of its tokens.
+        // One row's term is repeated at each of its tokens.
         "seq_mean_token_mean" | "sequence_mean" => Aggregation::SequenceMeanTokenMean,
         "seq_mean_token_sum" => Aggregation::SequenceMeanTokenSum,
         "constant" => {
@@ -42,7 +42,7 @@ pub fn aggregation(case: &Value) -> Result<Option<Aggregated>, String> {
             }
         }
         "seq_mean_token_sum_norm" => {
-            // A norm that is no whole number goes into the denominator.
+            // A fractional norm becomes the denominator.
             let norm = get(case, "length_norm")?;
             let length = norm.round().max(1.0);
             by.sequences *= norm / length;
@@ -60,7 +60,7 @@ pub fn aggregation(case: &Value) -> Result<Option<Aggregated>, String> {
 }
 
 impl Aggregated {
-    /// The denominators that make its factor `factor`; a sum has none to do that with.
+    /// The denominators that give `factor`; a sum has none.
     pub fn by_at(&self, factor: f64) -> Result<Denominators, String> {
         let rest = self.scale / factor;
         if rest != 1.0 && self.how == Aggregation::TokenSum {

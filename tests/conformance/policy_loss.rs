@@ -1,4 +1,4 @@
-//! `policy_loss.jsonl`.
+//! The cases of `policy_loss.jsonl`.
 
 use std::collections::BTreeMap;
 
@@ -10,8 +10,8 @@ use rlvr::loss::{
 use rlvr::types::PerToken;
 use serde_json::Value;
 
-use crate::common::{devices, floats, matrix, number, rows};
-use crate::expect::{DERIVED, LOSS, Tolerance, check_selection, get};
+use crate::common::{devices, floats, matrix};
+use crate::expect::{DERIVED, LOSS, Tolerance, check_selection, get, number, rows};
 use crate::objective::{aggregation, objective};
 
 /// Advantages come per row or per token.
@@ -96,7 +96,7 @@ fn check_on(
     check_metrics(case, objective, &metrics, scale)
 }
 
-/// The peer's denominators in place of those that were counted, and the factor in front of everything.
+/// The denominators of the other library, and its overall factor.
 fn statistics(case: &Value, gathered: StepStatistics) -> Result<(StepStatistics, f64), String> {
     let case = &case["objective"];
     let policy = aggregation(&case["aggregation"])?.ok_or("no aggregation")?;
@@ -116,7 +116,7 @@ fn statistics(case: &Value, gathered: StepStatistics) -> Result<(StepStatistics,
         entropy: entropy.as_ref().unwrap_or(&policy).by_at(scale)?,
         ..gathered
     };
-    // What was counted for the bonus is what the peer counted.
+    // The count for the bonus equals that of the other library.
     if let Some(want) = case["entropy_aggregation"]["token_denominator"].as_f64()
         && case["entropy_aggregation"]["denominators_given"] == false
         && selects
@@ -158,7 +158,7 @@ fn check_metrics(
         .as_object()
         .unwrap_or(&no_metrics);
     let correction = correction_metrics(case, objective)?;
-    // A peer with one ratio and one advantage for the completion counts completions.
+    // With one ratio and one advantage per completion, the other library counts completions.
     let per_row = objective.ratio_level == RatioLevel::Sequence
         && !case["inputs"]["advantages"][0].is_array();
     let share = |name: &str| match per_row {

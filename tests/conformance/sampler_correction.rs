@@ -1,4 +1,4 @@
-//! `sampler_correction.jsonl`.
+//! The cases of `sampler_correction.jsonl`.
 
 use std::collections::BTreeMap;
 
@@ -6,8 +6,8 @@ use rlvr::loss::{OffPolicyMask, RolloutLogProbs};
 use rlvr::types::PerToken;
 use serde_json::Value;
 
-use crate::common::{devices, floats, matrix, number, rows};
-use crate::expect::{DERIVED, check_selection, get, text};
+use crate::common::{devices, floats, matrix};
+use crate::expect::{DERIVED, check_selection, get, number, rows, text};
 use crate::objective::correction;
 use crate::policy_loss::{compared, rows_with_gaps};
 

@@ -1,5 +1,5 @@
-//! The tables of `src/loss/presets.md`, which are part of the documentation: written by this test with `RLVR_BLESS=1`, and held to what
-//! the code says otherwise.
+//! Generates the tables of `src/loss/presets.md`, which are part of the documentation: written with
+//! `RLVR_BLESS=1`, compared with the file otherwise.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -9,10 +9,11 @@ use rlvr::loss::{
     Aggregation, CispoBand, KlPenalty, PolicyObjective, RatioLevel, Surrogate, presets,
 };
 
-/// Cases passed, by file and kind.
+/// The number of passed cases, by file and kind.
 type Passed = BTreeMap<(&'static str, String), usize>;
 
-/// What a row of the first table says beside its counts: kind of the cases, name, formula, source, presets.
+/// The rows of the first table without their counts: kind of the cases, name, formula, source,
+/// presets.
 const OBJECTIVES: [[&str; 5]; 13] = [
     [
         "ppo_clip",
@@ -59,7 +60,7 @@ const OBJECTIVES: [[&str; 5]; 13] = [
     [
         "dppo_tv",
         "DPPO, total variation",
-        "`-sg(min(r, cap)) A ln pi` unless `pi - pi_old` has gone too far with A",
+        "`-sg(min(r, cap)) A ln pi` unless `pi - pi_old` exceeds the bound in the direction of A",
         "2602.04879",
         "`dppo_tv`",
     ],
@@ -80,21 +81,21 @@ const OBJECTIVES: [[&str; 5]; 13] = [
     [
         "clip_cov",
         "Clip-Cov",
-        "PPO-clip, 0 on some tokens of large covariance of `A` and `ln pi`",
+        "PPO-clip, 0 at some tokens with a large covariance of `A` and `ln pi`",
         "2505.22617, eq. 11",
         "`clip_cov`",
     ],
     [
         "kl_cov",
         "KL-Cov",
-        "`-r A`, plus `coef abs(d)` on the tokens of largest covariance",
+        "`-r A`, plus `coef abs(d)` at the tokens with the largest covariance",
         "2505.22617, eq. 13",
         "`kl_cov`",
     ],
     [
         "reinforce",
         "REINFORCE",
-        "`-A ln pi`, weighed by a correction in the bypass",
+        "`-A ln pi`, weighted by the sampler correction if its numerator is the current policy",
         "Williams 1992",
         "`reinforce`",
     ],
@@ -119,7 +120,7 @@ fn document(passed: &Passed) -> String {
         "<!-- Written by tests/conformance/tables.rs: RLVR_BLESS=1 cargo test --features ndarray --test conformance -->\n\n\
          # Objectives\n\n\
          `d = ln pi - ln pi_old`, `r = exp(d)` at the objective's ratio level, `A` the advantage, `sg` stop-gradient; per token, to be minimised.\n\
-         The last column counts the cases, made by running TRL 1.16.0 and verl 0.9.1, whose loss, gradient and metrics agree on both CPU backends.\n\n\
+         The last column counts the cases generated with TRL 1.16.0 and verl 0.9.1 whose loss, gradient and metrics agree on both CPU backends.\n\n\
          | objective | per token | source (arXiv) | presets | cases |\n|---|---|---|---|---|\n",
     );
     for [kind, name, formula, source, used] in OBJECTIVES {
@@ -134,7 +135,7 @@ fn document(passed: &Passed) -> String {
             "{kind} has no row"
         );
     }
-    text.push_str("\nBeside them: ");
+    text.push_str("\nAlso: ");
     let mut others: BTreeMap<&str, usize> = BTreeMap::new();
     for ((file, _), count) in passed {
         if *file != "policy_loss" {
@@ -154,8 +155,16 @@ fn document(passed: &Passed) -> String {
     .unwrap();
 
     text.push_str(
-        "\n# Presets\n\nEvery parameter; what is not in a row is off. `dr_grpo` takes the completion limit, here 1024.\n\n\
-         | preset | surrogate | ratio | log-ratio within | aggregation | KL in the loss | other | advantages |\n\
+        "\n# Choosing a preset\n\n\
+         | preset | when to choose it | default of |\n|---|---|---|\n",
+    );
+    for name in presets::NAMES {
+        let (when, default_of) = choice(name);
+        writeln!(text, "| `{name}` | {when} | {default_of} |").unwrap();
+    }
+    text.push_str(
+        "\n# Presets\n\nAll parameters; whatever is not listed is off. `dr_grpo` takes the completion limit, here 1024.\n\n\
+         | preset | surrogate | ratio | log-ratio clamp | aggregation | KL in the loss | other | advantages |\n\
          |---|---|---|---|---|---|---|---|\n",
     );
     for name in presets::NAMES {
@@ -176,8 +185,8 @@ fn preset(name: &str, objective: &PolicyObjective) -> String {
         });
     let ratio = match (&objective.surrogate, objective.ratio_level) {
         (Surrogate::Reinforce(_), _) => "none",
-        (Surrogate::Vespo(_), _) => "its own sum",
-        (Surrogate::Gmpo(_), _) => "its own mean",
+        (Surrogate::Vespo(_), _) => "own sum",
+        (Surrogate::Gmpo(_), _) => "own mean",
         (_, RatioLevel::Token) => "token",
         (_, RatioLevel::Sequence) => "completion, mean",
         (_, RatioLevel::SequenceSum) => "completion, sum",
@@ -222,10 +231,13 @@ fn surrogate(surrogate: &Surrogate) -> String {
             CispoBand::Cap(cap) => format!("CISPO, r at most {cap}"),
             CispoBand::AroundOne { low, high } => format!("CISPO ({low}, {high})"),
         },
-        Surrogate::Sapo(sapo) => format!("SAPO, tau {} up, {} down", sapo.tau_pos, sapo.tau_neg),
+        Surrogate::Sapo(sapo) => format!(
+            "SAPO, tau {} for A > 0, {} otherwise",
+            sapo.tau_pos, sapo.tau_neg
+        ),
         Surrogate::Gmpo(gmpo) => format!("GMPO, log-ratios in [-{}, {}]", gmpo.low, gmpo.high),
         Surrogate::Vespo(v) => format!(
-            "VESPO, (k, lambda) = ({}, {}) up, ({}, {}) down",
+            "VESPO, (k, lambda) = ({}, {}) for A >= 0, ({}, {}) otherwise",
             v.k_pos, v.lambda_pos, v.k_neg, v.lambda_neg
         ),
         Surrogate::Dppo(dppo) => format!(
@@ -272,7 +284,95 @@ fn kl(kl: KlPenalty) -> String {
     format!("{} {estimator}{corrected}", kl.coef)
 }
 
-/// What the method's paper compares a completion with.
+/// When to choose a preset, and the paper or framework whose default it is.
+fn choice(preset: &str) -> (&'static str, &'static str) {
+    match preset {
+        "grpo" => (
+            "the policy should stay close to a reference; the default of this crate",
+            "DeepSeekMath, arXiv 2402.03300",
+        ),
+        "deepseek_r1" => (
+            "long runs that replace the reference periodically; almost no clipping, a weak KL",
+            "DeepSeek-R1, arXiv 2501.12948",
+        ),
+        "deepseek_v32" => (
+            "several updates per batch or stale rollouts, with a KL term",
+            "DeepSeek-V3.2, arXiv 2512.02556",
+        ),
+        "dr_grpo" => (
+            "answers grow longer without getting better; no bias from length or group deviation",
+            "Dr. GRPO, arXiv 2503.20783",
+        ),
+        "dapo" => (
+            "long answers without a reference; the asymmetric range keeps the entropy up",
+            "DAPO, arXiv 2503.14476",
+        ),
+        "trl" => ("comparison with a TRL run", "TRL 1.16.0, `GRPOTrainer`"),
+        "verl" => ("comparison with a verl run", "verl 0.9.1, actor"),
+        "ppo" => ("training with a critic", "PPO, arXiv 1707.06347"),
+        "gspo" => (
+            "mixtures of experts or long answers, where token ratios are noisy",
+            "GSPO, arXiv 2507.18071",
+        ),
+        "gspo_token" => (
+            "GSPO with advantages that differ within a completion",
+            "GSPO-token, arXiv 2507.18071; clamp as in verl 0.9.1",
+        ),
+        "luspo" => (
+            "GSPO, if answers become too short",
+            "LUSPO, arXiv 2602.05261",
+        ),
+        "cispo" => (
+            "several updates per batch; rare tokens keep their gradient",
+            "MiniMax-M1, arXiv 2506.13585; range as in TRL 1.16.0",
+        ),
+        "cispo_verl" => ("comparison with CISPO in verl", "verl 0.9.1, `cispo`"),
+        "sapo" => (
+            "several updates per batch, with a smooth bound instead of a clip",
+            "SAPO, arXiv 2511.20347",
+        ),
+        "gmpo" => (
+            "outliers among token ratios make training unstable",
+            "GMPO, arXiv 2507.20673",
+        ),
+        "vespo" => (
+            "stale rollouts, as in asynchronous training",
+            "VESPO, arXiv 2602.10693; parameters of TRL 1.16.0",
+        ),
+        "dppo_tv" => (
+            "clipping by ratio stops too many rare tokens",
+            "DPPO, arXiv 2602.04879",
+        ),
+        "dppo_kl" => (
+            "as `dppo_tv`, with a bound in nats",
+            "DPPO, arXiv 2602.04879",
+        ),
+        "clip_cov" => (
+            "the entropy collapses; a few tokens lose their gradient",
+            "Clip-Cov, arXiv 2505.22617",
+        ),
+        "kl_cov" => (
+            "the entropy collapses; a few tokens get a penalty",
+            "KL-Cov, arXiv 2505.22617",
+        ),
+        "reinforce" => (
+            "strictly on-policy training, one update per batch",
+            "REINFORCE, Williams 1992",
+        ),
+        "reinforce_plus_plus" => (
+            "one completion per prompt and no critic",
+            "REINFORCE++, arXiv 2501.03262",
+        ),
+        "gpg" => (
+            "strictly on-policy training where many groups have no signal",
+            "GPG, arXiv 2504.02546",
+        ),
+        "rloo" => ("comparison with RLOO in TRL", "TRL 1.16.0, `RLOOTrainer`"),
+        other => panic!("`{other}` has no row in the table of choices"),
+    }
+}
+
+/// The advantages that the method's paper uses.
 fn advantages(preset: &str) -> &'static str {
     match preset {
         "ppo" | "verl" => "GAE",

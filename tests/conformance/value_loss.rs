@@ -1,10 +1,10 @@
-//! `value_loss.jsonl`.
+//! The cases of `value_loss.jsonl`.
 
 use rlvr::loss::{ValueLossConfig, value_loss};
 use serde_json::Value;
 
-use crate::common::{devices, floats, matrix, rows};
-use crate::expect::{DERIVED, LOSS, get};
+use crate::common::{devices, floats, matrix};
+use crate::expect::{DERIVED, LOSS, get, rows};
 use crate::objective::aggregation;
 
 pub fn check(case: &Value) -> Result<(), String> {
@@ -39,7 +39,7 @@ pub fn check(case: &Value) -> Result<(), String> {
                 "vf_clipfrac" => metrics.mean("value_clip").ok_or("no value_clip")?,
                 other => return Err(format!("unknown metric {other}")),
             };
-            let want = crate::common::number(want);
+            let want = crate::expect::number(want);
             DERIVED.check(got, want, &format!("{backend} {name}"))?;
         }
     }

@@ -1,7 +1,7 @@
-//! Attention with memory that grows linearly with the length (arXiv 2205.14135).
+//! Attention with memory linear in the sequence length (arXiv 2205.14135).
 //!
-//! The queries are taken in blocks: the scores of one block exist at a time, and the backward pass computes them again from the
-//! logarithm of each query's sum.
+//! Queries are processed in blocks. Only the scores of one block are in memory at a time; the
+//! backward pass recomputes them from the log-sum-exp of each query.
 
 use gemm::Parallelism;
 use rayon::prelude::*;
@@ -10,18 +10,19 @@ use crate::matrix::{Matrix, multiply};
 use crate::parallel::Shared;
 use crate::simd::{add_scaled, dot, exp, largest, vectorised};
 
-/// Queries that are computed together.
+/// Queries per block.
 const BLOCK: usize = 64;
 
-/// Multiplications below which one thread does all.
+/// Attentions of fewer multiplications than this use one thread.
 const SERIAL: usize = 1 << 17;
 
-/// Heads of queries, keys or values in a slice.
+/// Queries, keys or values: a strided view `[rows, heads, positions, size]` of a slice.
 #[derive(Clone, Copy, Debug)]
 pub struct Heads<'a> {
-    /// Begins with the first number of the first head.
+    /// The numbers, from the first of the view on.
     pub data: &'a [f32],
-    /// How far apart rows, heads and positions are; the numbers of one head at one position are neighbours.
+    /// The strides of rows, heads and positions, in elements. The `size` numbers of a head at a
+    /// position are contiguous.
     pub strides: [usize; 3],
 }
 
@@ -31,7 +32,7 @@ impl<'a> Heads<'a> {
         &self.data[row * rows + head * heads + position * positions..]
     }
 
-    /// The positions `range` of one head.
+    /// The positions `range` of one head, `[range.len(), size]`.
     fn matrix(
         &self,
         row: usize,
@@ -44,36 +45,38 @@ impl<'a> Heads<'a> {
     }
 }
 
-/// The shape of an attention.
+/// The shape of an [`attention`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AttentionShape {
-    /// Sequences.
+    /// The number of sequences.
     pub rows: usize,
-    /// Heads of queries; a multiple of the next.
+    /// The number of query heads, a multiple of `key_heads`.
     pub query_heads: usize,
-    /// Heads of keys and values; query head `h` uses head `h / (query_heads / key_heads)` (GQA, arXiv 2305.13245).
+    /// The number of heads of keys and values. Query head `h` uses head
+    /// `h / (query_heads / key_heads)` (GQA, arXiv 2305.13245).
     pub key_heads: usize,
-    /// Queries of a sequence, the last of its keys.
+    /// The number of queries of a sequence. They belong to the last of its columns.
     pub queries: usize,
-    /// Keys of a sequence.
+    /// The number of keys of a sequence, its columns.
     pub keys: usize,
-    /// Numbers of a head.
+    /// The size of a head.
     pub size: usize,
 }
 
-/// Which keys a query sees, besides those at its own column and before.
+/// The mask of a causal [`attention`]: which of the columns up to its own a query sees.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Sight<'a> {
-    /// For each sequence and column, whether it holds a token; other columns are hidden. `None`: all do.
+pub struct Mask<'a> {
+    /// `[rows, keys]`: whether a column holds a token. Other columns are padding and hidden.
+    /// `None` if every column holds a token.
     pub tokens: Option<&'a [Vec<bool>]>,
-    /// How many tokens a query sees, itself included.
+    /// The length of the sliding window in tokens, the query's own included. `None` for no limit.
     pub window: Option<usize>,
 }
 
 /// The columns that the queries of one sequence see.
 struct Seen<'a> {
     tokens: Option<&'a [bool]>,
-    /// How many tokens stand before each column, where that matters.
+    /// The number of tokens before each column; empty if there is no padding or no window.
     positions: Vec<usize>,
     window: Option<usize>,
     /// The column of the first query.
@@ -81,11 +84,11 @@ struct Seen<'a> {
 }
 
 impl<'a> Seen<'a> {
-    fn new(sight: &Sight<'a>, shape: &AttentionShape, row: usize) -> Self {
-        let tokens = sight.tokens.map(|tokens| &tokens[row][..shape.keys]);
+    fn new(mask: &Mask<'a>, shape: &AttentionShape, row: usize) -> Self {
+        let tokens = mask.tokens.map(|tokens| &tokens[row][..shape.keys]);
         let tokens = tokens.filter(|tokens| tokens.contains(&false));
         let mut positions = Vec::new();
-        if let (Some(_), Some(tokens)) = (sight.window, tokens) {
+        if let (Some(_), Some(tokens)) = (mask.window, tokens) {
             let mut position = 0;
             positions.extend(tokens.iter().map(|&token| {
                 let before = position;
@@ -96,12 +99,12 @@ impl<'a> Seen<'a> {
         Self {
             tokens,
             positions,
-            window: sight.window,
+            window: mask.window,
             first: shape.keys - shape.queries,
         }
     }
 
-    /// From the first to behind the last column that query `query` may see.
+    /// The range of columns that query `query` sees, padding included.
     fn columns(&self, query: usize) -> std::ops::Range<usize> {
         let own = self.first + query;
         let start = match self.window {
@@ -115,7 +118,7 @@ impl<'a> Seen<'a> {
         start..own + 1
     }
 
-    /// Gives hidden columns of `range` a score of negative infinity.
+    /// Sets the scores of padding in `range` to negative infinity.
     #[inline(always)]
     fn hide(&self, scores: &mut [f32], range: std::ops::Range<usize>) {
         if let Some(tokens) = self.tokens {
@@ -128,19 +131,34 @@ impl<'a> Seen<'a> {
     }
 }
 
-/// `softmax(scale Q K^T) V` of every head, and the logarithm of each query's sum of exponentials.
+/// Computes the causal attention `softmax(scale Q K^T) V` of every head.
 ///
-/// The first result is `[rows, queries, query_heads, size]`, the second `[rows, query_heads, queries]`. A query that sees nothing
-/// gets zeros and negative infinity.
+/// Returns the result, `[rows, queries, query_heads, size]`, and the log-sum-exp of the scores of
+/// each query, `[rows, query_heads, queries]`, which the backward pass needs. A query that sees no
+/// key gets zeros and negative infinity.
+///
+/// ```
+/// use rlvr_kernels::{AttentionShape, Heads, Mask, attention};
+///
+/// // One sequence of two tokens, one head of size 1.
+/// let (rows, query_heads, key_heads) = (1, 1, 1);
+/// let (queries, keys, size) = (2, 2, 1);
+/// let shape = AttentionShape { rows, query_heads, key_heads, queries, keys, size };
+/// let heads = |data| Heads { data, strides: [2, 1, 1] };
+/// let (queries, keys, values) = (heads(&[0.0, 0.0]), heads(&[1.0, 1.0]), heads(&[2.0, 4.0]));
+/// let (context, _) = attention(shape, queries, keys, values, Mask::default(), 1.0);
+/// assert_eq!(context, [2.0, 3.0]);
+/// ```
 ///
 /// # Panics
-/// If the slices are too short for the shape.
+/// Panics if the slices are too short for the shape, `query_heads` is not a multiple of
+/// `key_heads`, or there are more queries than keys.
 pub fn attention(
     shape: AttentionShape,
     queries: Heads<'_>,
     keys: Heads<'_>,
     values: Heads<'_>,
-    sight: Sight<'_>,
+    mask: Mask<'_>,
     scale: f32,
 ) -> (Vec<f32>, Vec<f32>) {
     let AttentionShape {
@@ -161,8 +179,8 @@ pub fn attention(
     let group = query_heads / key_heads;
     let work = |scores: &mut Vec<f32>, task: usize| {
         let (row, head) = (task / query_heads, task % query_heads);
-        let seen = Seen::new(&sight, &shape, row);
-        // SAFETY: both offsets are those of this row and head, which no other task has.
+        let seen = Seen::new(&mask, &shape, row);
+        // SAFETY: both offsets belong to this row and head, which no other task has.
         let sum_of =
             |query: usize| unsafe { to_sums.at((row * query_heads + head) * width + query) };
         let out_of = |query: usize| {
@@ -173,7 +191,8 @@ pub fn attention(
             let columns = seen.columns(0);
             scores.resize(columns.len().max(scores.len()), 0.0);
             let scores = &mut scores[..columns.len()];
-            // SAFETY: `size` floats at this offset belong to this task; they are written before they are read.
+            // SAFETY: `size` floats at this offset belong to this task and are written before they
+            // are read.
             let out = unsafe {
                 std::ptr::write_bytes(out_of(0), 0, size);
                 std::slice::from_raw_parts_mut(out_of(0), size)
@@ -206,7 +225,7 @@ pub fn attention(
             let q = queries.matrix(row, head, block.clone(), size);
             let k = keys.matrix(row, head / group, columns.clone(), size);
             let v = values.matrix(row, head / group, columns.clone(), size);
-            // SAFETY: the scores are this thread's own.
+            // SAFETY: the scores belong to this thread.
             unsafe {
                 let strides = [columns.len(), 1];
                 multiply(
@@ -260,7 +279,7 @@ pub fn attention(
         }
         false => (0..tasks).into_par_iter().for_each_init(Vec::new, work),
     }
-    // SAFETY: every task has written its heads, and there is one for each.
+    // SAFETY: every task has written its head, and the tasks cover all heads.
     unsafe {
         out.set_len(len);
         sums.set_len(sums_len);
@@ -268,7 +287,7 @@ pub fn attention(
     (out, sums)
 }
 
-/// Scores become weights that add up to 1; the logarithm of the sum of their exponentials.
+/// Replaces scores by weights that sum to 1, and returns the log-sum-exp of the scores.
 #[inline(always)]
 pub(crate) fn softmax(scores: &mut [f32]) -> f32 {
     let top = largest(scores);
@@ -297,7 +316,7 @@ fn sum_of(values: &[f32]) -> f32 {
     )
 }
 
-/// The gradients of [`attention`].
+/// The gradients of the inputs of [`attention`], from [`attention_backward`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct AttentionGradients {
     /// `[rows, queries, query_heads, size]`.
@@ -308,20 +327,21 @@ pub struct AttentionGradients {
     pub values: Vec<f32>,
 }
 
-/// The gradients at queries, keys and values, given `sums`, the second result of [`attention`], and the gradient at the first.
+/// Returns the gradients of queries, keys and values in [`attention`], given `sums`, its second
+/// result, and the gradient `to_out` of its first.
 ///
 /// # Panics
-/// If the slices are too short for the shape.
+/// Panics as [`attention`] does, and if the length of `sums` does not match the shape.
 #[allow(
     clippy::too_many_arguments,
-    reason = "the inputs of `attention`, and what it gave"
+    reason = "the inputs of `attention`, its result and the gradient"
 )]
 pub fn attention_backward(
     shape: AttentionShape,
     queries: Heads<'_>,
     keys: Heads<'_>,
     values: Heads<'_>,
-    sight: Sight<'_>,
+    mask: Mask<'_>,
     scale: f32,
     sums: &[f32],
     to_out: Heads<'_>,
@@ -335,7 +355,7 @@ pub fn attention_backward(
         size,
     } = shape;
     shape.check();
-    assert_eq!(sums.len(), rows * query_heads * width, "sums");
+    assert_eq!(sums.len(), rows * query_heads * width, "length of the sums");
     let (len, key_len) = (
         rows * width * query_heads * size,
         rows * all * key_heads * size,
@@ -348,13 +368,13 @@ pub fn attention_backward(
         Shared::new(&mut to_values, key_len),
     );
     let group = query_heads / key_heads;
-    // Scores or weights of a block, and their gradients.
-    let work = |(weights, pulls): &mut (Vec<f32>, Vec<f32>), task: usize| {
+    // The scratch memory: scores or weights of a block, and their gradients.
+    let work = |(weights, gradients): &mut (Vec<f32>, Vec<f32>), task: usize| {
         let (row, key_head) = (task / key_heads, task % key_heads);
-        let seen = Seen::new(&sight, &shape, row);
+        let seen = Seen::new(&mask, &shape, row);
         let key_at = |column: usize| ((row * all + column) * key_heads + key_head) * size;
         for column in 0..all {
-            // SAFETY: the columns of this row and head of keys belong to this task.
+            // SAFETY: the columns of this row and key head belong to this task.
             unsafe {
                 std::ptr::write_bytes(dk.at(key_at(column)), 0, size);
                 std::ptr::write_bytes(dv.at(key_at(column)), 0, size);
@@ -366,14 +386,14 @@ pub fn attention_backward(
                 let columns = seen.columns(start).start..seen.columns(block.end - 1).end;
                 let needed = block.len() * columns.len();
                 weights.resize(needed.max(weights.len()), 0.0);
-                pulls.resize(needed.max(pulls.len()), 0.0);
-                let (weights, pulls) = (&mut weights[..needed], &mut pulls[..needed]);
+                gradients.resize(needed.max(gradients.len()), 0.0);
+                let (weights, gradients) = (&mut weights[..needed], &mut gradients[..needed]);
                 let q = queries.matrix(row, head, block.clone(), size);
                 let k = keys.matrix(row, key_head, columns.clone(), size);
                 let v = values.matrix(row, key_head, columns.clone(), size);
                 let to_out = to_out.matrix(row, head, block.clone(), size);
                 let strides = [columns.len(), 1];
-                // SAFETY: both are this thread's own.
+                // SAFETY: both belong to this thread.
                 unsafe {
                     multiply(
                         weights.as_mut_ptr(),
@@ -385,7 +405,7 @@ pub fn attention_backward(
                         Parallelism::None,
                     );
                     multiply(
-                        pulls.as_mut_ptr(),
+                        gradients.as_mut_ptr(),
                         strides,
                         false,
                         to_out,
@@ -398,37 +418,38 @@ pub fn attention_backward(
                     #[inline(always)]
                     || {
                         let rows = weights.chunks_exact_mut(columns.len());
-                        let rows = rows.zip(pulls.chunks_exact_mut(columns.len()));
-                        for (query, (weights, pulls)) in block.clone().zip(rows) {
+                        let rows = rows.zip(gradients.chunks_exact_mut(columns.len()));
+                        for (query, (weights, gradients)) in block.clone().zip(rows) {
                             let own = seen.columns(query);
                             let sum = sums[(row * query_heads + head) * width + query];
                             let cut = own.start - columns.start..own.end - columns.start;
                             for side in [0..cut.start, cut.end..columns.len()] {
                                 weights[side.clone()].fill(0.0);
-                                pulls[side].fill(0.0);
+                                gradients[side].fill(0.0);
                             }
-                            let (weights, pulls) = (&mut weights[cut.clone()], &mut pulls[cut]);
+                            let (weights, gradients) =
+                                (&mut weights[cut.clone()], &mut gradients[cut]);
                             seen.hide(weights, own);
                             if sum == f32::NEG_INFINITY {
                                 weights.fill(0.0);
-                                pulls.fill(0.0);
+                                gradients.fill(0.0);
                                 continue;
                             }
                             for weight in weights.iter_mut() {
                                 *weight = exp(*weight - sum);
                             }
-                            let mean = dot(weights, pulls);
-                            for (&weight, pull) in weights.iter().zip(pulls) {
-                                *pull = weight * (*pull - mean);
+                            let mean = dot(weights, gradients);
+                            for (&weight, gradient) in weights.iter().zip(gradients) {
+                                *gradient = weight * (*gradient - mean);
                             }
                         }
                     },
                 );
                 let weights = Matrix::new(weights, block.len(), columns.len());
-                let pulls = Matrix::new(pulls, block.len(), columns.len());
+                let gradients = Matrix::new(gradients, block.len(), columns.len());
                 let key_strides = [key_heads * size, 1];
-                // SAFETY: the columns of this row and head of keys, and the block of this head of queries, belong to this
-                // task; keys and values were set to zero above.
+                // SAFETY: the columns of this row and key head, and the block of this query head,
+                // belong to this task; the gradients of keys and values were set to zero above.
                 unsafe {
                     let to_key = dk.at(key_at(columns.start));
                     let to_value = dv.at(key_at(columns.start));
@@ -446,7 +467,7 @@ pub fn attention_backward(
                         to_key,
                         key_strides,
                         true,
-                        pulls.transposed(),
+                        gradients.transposed(),
                         q,
                         scale,
                         Parallelism::None,
@@ -455,7 +476,7 @@ pub fn attention_backward(
                         to_query,
                         [query_heads * size, 1],
                         false,
-                        pulls,
+                        gradients,
                         k,
                         scale,
                         Parallelism::None,
@@ -468,7 +489,8 @@ pub fn attention_backward(
     (0..tasks)
         .into_par_iter()
         .for_each_init(Default::default, work);
-    // SAFETY: every task has written its heads, and there is one for each head of keys, with all heads of queries that use it.
+    // SAFETY: every task has written its key head and the query heads that use it, and the tasks
+    // cover all key heads.
     unsafe {
         to_queries.set_len(len);
         to_keys.set_len(key_len);
@@ -485,13 +507,13 @@ impl AttentionShape {
     fn check(&self) {
         assert!(
             self.key_heads > 0 && self.query_heads.is_multiple_of(self.key_heads),
-            "{} heads of queries share {} heads of keys",
+            "{} query heads cannot share {} key heads",
             self.query_heads,
             self.key_heads
         );
         assert!(
             self.queries <= self.keys,
-            "{} queries and {} keys",
+            "more queries ({}) than keys ({})",
             self.queries,
             self.keys
         );

@@ -1,7 +1,7 @@
-//! Products of few rows with a large matrix: those of decoding, one row for each sequence.
+//! Products of few rows with a large matrix, as in decoding, where each sequence has one row.
 //!
-//! A general product copies the matrix into an order of its own first, which pays if many rows are multiplied by it. Here it is read once, in
-//! the order in which it lies, and what comes of a row does not depend on the other rows.
+//! A general product first repacks the matrix, which pays off only for many rows. The products here
+//! read it once, in memory order, and the result of a row does not depend on the other rows.
 
 use std::mem::MaybeUninit;
 
@@ -10,14 +10,15 @@ use rayon::prelude::*;
 
 use crate::parallel::Shared;
 
-/// Columns that one thread takes at a time: at most, and in multiples of.
+/// The most columns of a part.
 const WIDEST: usize = 512;
+/// The number of columns of a part is a multiple of this.
 const NARROWEST: usize = 64;
 
-/// Multiplications below which one thread does all.
+/// Products of fewer multiplications than this use one thread.
 const SERIAL: usize = 1 << 18;
 
-/// How many columns a thread takes at a time. No result depends on it.
+/// The number of columns of a part. No result depends on it.
 fn columns_at_a_time(columns: usize, work: usize) -> usize {
     let threads = match work < SERIAL {
         true => 1,
@@ -27,7 +28,8 @@ fn columns_at_a_time(columns: usize, work: usize) -> usize {
     share.clamp(NARROWEST, WIDEST)
 }
 
-/// Runs `work` on the first column and the number of columns of every part, on several threads if there is enough to do.
+/// Calls `part` with the first column and the number of columns of every part, on several threads
+/// if `work` is large enough.
 fn over_columns(columns: usize, work: usize, part: impl Fn(usize, usize) + Sync) {
     let width = columns_at_a_time(columns, work);
     let starts = 0..columns.div_ceil(width);
@@ -38,7 +40,8 @@ fn over_columns(columns: usize, work: usize, part: impl Fn(usize, usize) + Sync)
     }
 }
 
-/// Fills `to`, `m` rows of `n`: `compute` gets the first column and the sums, zero at first, of each part, `m` rows of neighbouring columns.
+/// Fills `to` `[m, n]`. For each part, `compute` gets its first column, its number of columns and
+/// its sums `[m, columns]`, which are zero at first.
 fn by_parts(
     to: &mut [MaybeUninit<f32>],
     [m, k, n]: [usize; 3],
@@ -50,13 +53,13 @@ fn by_parts(
         let mut sums = vec![0f32; m * width];
         compute(start, width, &mut sums);
         for (row, sums) in sums.chunks_exact(width).enumerate() {
-            // SAFETY: these columns of this row are written by this part alone.
+            // SAFETY: only this part writes these columns of this row.
             unsafe { std::ptr::copy_nonoverlapping(sums.as_ptr(), to.at(row * n + start), width) };
         }
     });
 }
 
-/// `to = x W` for `x` `[m, k]` and `W` `[k, n]`, all of them row after row.
+/// Computes `to = x W` for row-major `x` `[m, k]` and `W` `[k, n]`.
 pub(crate) fn by_rows(
     to: &mut [MaybeUninit<f32>],
     x: &[f32],
@@ -132,7 +135,7 @@ impl WithSimd for AddRows<'_> {
     }
 }
 
-/// `sum += x0 w0 + x1 w1 + x2 w2 + x3 w3`, one after the other.
+/// Computes `sum += x0 w0 + x1 w1 + x2 w2 + x3 w3`, in this order.
 #[inline(always)]
 fn add_four<S: Simd>(simd: S, sums: &mut [f32], x: &[f32], w: [&[f32]; 4]) {
     let (sums, sums_rest) = S::as_mut_simd_f32s(sums);
@@ -153,7 +156,7 @@ fn add_four<S: Simd>(simd: S, sums: &mut [f32], x: &[f32], w: [&[f32]; 4]) {
     }
 }
 
-/// [`add_four`] for four rows at once.
+/// As [`add_four`], for four rows at once.
 #[inline(always)]
 fn add_four_to_four<S: Simd>(simd: S, sums: [&mut [f32]; 4], x: [&[f32]; 4], w: [&[f32]; 4]) {
     let [s0, s1, s2, s3] = sums;
@@ -213,7 +216,7 @@ fn chain<S: Simd>(simd: S, sum: S::f32s, x: [S::f32s; 4], w: [S::f32s; 4]) -> S:
     simd.mul_add_f32s(x[3], w[3], sum)
 }
 
-/// `sum += x w`.
+/// Computes `sum += x w`.
 #[inline(always)]
 fn add_scaled<S: Simd>(simd: S, sums: &mut [f32], x: f32, w: &[f32]) {
     let ((sums, sums_rest), (w, w_rest)) = (S::as_mut_simd_f32s(sums), S::as_simd_f32s(w));
@@ -226,7 +229,7 @@ fn add_scaled<S: Simd>(simd: S, sums: &mut [f32], x: f32, w: &[f32]) {
     }
 }
 
-/// `to = x W^T` for `x` `[m, k]` and `W` `[n, k]`, all of them row after row.
+/// Computes `to = x W^T` for row-major `x` `[m, k]` and `W` `[n, k]`.
 pub(crate) fn by_columns(
     to: &mut [MaybeUninit<f32>],
     x: &[f32],
@@ -246,7 +249,7 @@ pub(crate) fn by_columns(
     });
 }
 
-/// `sums = x W^T`, with `W` `[width, k]`.
+/// Computes `sums = x W^T` for `W` `[width, k]`.
 struct DotColumns<'a> {
     sums: &'a mut [f32],
     x: &'a [f32],
@@ -309,7 +312,7 @@ fn finish<S: Simd>(simd: S, sum: S::f32s, w: &[f32], x: &[f32]) -> f32 {
     w.iter().zip(x).fold(sum, |sum, (w, x)| w.mul_add(*x, sum))
 }
 
-/// The products of each of `w` with each of `x`, to the bit those of [`dot`].
+/// Returns the dot products of each of `w` with each of `x`, bit for bit those of [`dot`].
 #[inline(always)]
 fn dots_2x4<S: Simd>(simd: S, w: [&[f32]; 2], x: [&[f32]; 4]) -> [f32; 8] {
     let ((w0, w0_rest), (w1, w1_rest)) = (S::as_simd_f32s(w[0]), S::as_simd_f32s(w[1]));

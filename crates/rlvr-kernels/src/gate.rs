@@ -3,15 +3,15 @@
 use crate::parallel;
 use crate::simd::exp;
 
-/// Values that are computed together.
+/// Values per block.
 const BLOCK: usize = 1024;
 
-/// `silu(gate) * up`, with `silu(x) = x / (1 + e^-x)`.
+/// Computes `silu(gate) * up` elementwise, with `silu(x) = x / (1 + e^-x)`.
 ///
 /// # Panics
-/// If the lengths differ.
+/// Panics if the lengths differ.
 pub fn swiglu(gate: &[f32], up: &[f32]) -> Vec<f32> {
-    assert_eq!(gate.len(), up.len(), "gate and up");
+    assert_eq!(gate.len(), up.len(), "lengths of gate and up");
     parallel::blocks(
         gate.len(),
         BLOCK,
@@ -24,13 +24,14 @@ pub fn swiglu(gate: &[f32], up: &[f32]) -> Vec<f32> {
     )
 }
 
-/// The gradients at `gate` and `up`, given that at the result.
+/// Returns the gradients of `gate` and `up` in [`swiglu`], given the gradient `to_out` of its
+/// result.
 ///
 /// # Panics
-/// If the lengths differ.
+/// Panics if the lengths differ.
 pub fn swiglu_backward(gate: &[f32], up: &[f32], to_out: &[f32]) -> (Vec<f32>, Vec<f32>) {
-    assert_eq!(gate.len(), up.len(), "gate and up");
-    assert_eq!(gate.len(), to_out.len(), "gradients");
+    assert_eq!(gate.len(), up.len(), "lengths of gate and up");
+    assert_eq!(gate.len(), to_out.len(), "length of the gradient");
     parallel::blocks2(
         gate.len(),
         BLOCK,

@@ -1,11 +1,13 @@
 //! CPU kernels of a transformer on slices of `f32`: forward passes and their exact backward passes.
 //!
-//! What a language model spends its time in besides large products, each in one pass over memory, vectorised for the processor
-//! that it runs on and spread over the threads of the current [`rayon`] pool: [`attention`] with memory linear in the length,
-//! [`rms_norm`], [`rotate`], [`swiglu`], [`linear`], log-probs and entropies of tokens without their logits ([`token_scores`]), and [`AdamW`].
-//! Products are those of the crate [`gemm`].
+//! The kernels are [`attention`] with memory linear in the sequence length,
+//! [`segmented_attention`] for generation, [`rms_norm`], [`rotate`], [`swiglu`], [`linear`],
+//! log-probs and entropies of tokens without their logits ([`token_scores`]), and [`AdamW`]. Each
+//! is vectorised for the processor that it runs on and uses the threads of the current [`rayon`]
+//! pool. Matrix products use the crate [`gemm`].
 //!
-//! Results do not depend on the number of threads, bit for bit.
+//! Matrices and tensors are row-major unless they carry strides. Results are bit-for-bit
+//! independent of the number of threads.
 //!
 //! ```
 //! use rlvr_kernels::{Matrix, token_scores};
@@ -28,20 +30,22 @@ mod log_probs;
 mod matrix;
 mod norm;
 mod optimizer;
+mod packed;
 mod parallel;
 mod rotary;
+mod segments;
 mod simd;
-mod stretches;
 
 pub use attention::{
-    AttentionGradients, AttentionShape, Heads, Sight, attention, attention_backward,
+    AttentionGradients, AttentionShape, Heads, Mask, attention, attention_backward,
 };
 pub use gate::{swiglu, swiglu_backward};
 pub use linear::{linear, sum_of_rows};
 pub use log_probs::{TokenScore, token_scores, token_scores_backward};
-pub use matrix::{Matrix, add_product, product};
+pub use matrix::{Matrix, product};
 pub use norm::{rms_norm, rms_norm_backward, rms_norm_gain_gradient};
 pub use optimizer::{AdamW, add_scaled, sum_of_squares};
+pub use packed::{PackedFormat, PackedMatrix};
 pub use rotary::{RotaryTable, rotate};
+pub use segments::{KvSegment, SegmentedShape, segmented_attention};
 pub use simd::vectorised;
-pub use stretches::{Stretch, StretchShape, stretched_attention};

@@ -1,17 +1,18 @@
-//! Linear maps of rows.
+//! Linear maps.
 
 use crate::matrix::{Matrix, add_product, product};
 use crate::parallel;
 
-/// `x W + b` of every row of `x`.
+/// Computes `x W + b`, `[N, outputs]`, for `x` `[N, inputs]`, `W` `[inputs, outputs]` and an
+/// optional bias `b` `[outputs]`.
 ///
 /// # Panics
-/// If the shapes do not fit.
+/// Panics if the shapes do not match.
 pub fn linear(x: Matrix<'_>, weight: Matrix<'_>, bias: Option<&[f32]>) -> Vec<f32> {
     let Some(bias) = bias else {
         return product(x, weight);
     };
-    assert_eq!(bias.len(), weight.shape()[1], "a bias for each column");
+    assert_eq!(bias.len(), weight.shape()[1], "length of the bias");
     let mut y = parallel::rows(
         x.shape()[0],
         bias.len(),
@@ -26,10 +27,11 @@ pub fn linear(x: Matrix<'_>, weight: Matrix<'_>, bias: Option<&[f32]>) -> Vec<f3
     y
 }
 
-/// The sum of the rows of `x`, each `width` long: the gradient at a bias.
+/// Returns the sum of the rows of `x` `[N, width]`: the gradient of the bias of [`linear`] if `x`
+/// is the gradient of its output.
 ///
 /// # Panics
-/// If `x` does not consist of such rows.
+/// Panics if `width` is 0 or `x` is not a whole number of rows.
 pub fn sum_of_rows(x: &[f32], width: usize) -> Vec<f32> {
     assert!(
         width > 0 && x.len().is_multiple_of(width),

@@ -1,31 +1,34 @@
-//! Log-probs and entropies of tokens from hidden states; the logits of a block of tokens exist at a time.
+//! Log-probs and entropies of tokens from hidden states, computed for blocks of tokens so that the
+//! logits of all tokens are never in memory together.
 
 use rayon::prelude::*;
 
 use crate::matrix::{Matrix, add_product, product};
 use crate::simd::{LANES, exp, largest, total, vectorised};
 
-/// Logits that exist at a time.
+/// The most logits in memory at a time.
 const LOGITS: usize = 8 << 20;
 
-/// What a softmax over the vocabulary says of one token.
+/// Log-prob and entropy of one token, from [`token_scores`].
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct TokenScore {
-    /// `ln p[target]`.
+    /// `ln p[target]`, in nats.
     pub log_prob: f32,
-    /// `-sum p ln p`; 0 unless it was asked for.
+    /// `-sum p ln p`, in nats; 0 if entropies were not requested.
     pub entropy: f32,
     /// `ln sum exp(logit / temperature)`.
     pub log_sum: f32,
 }
 
-/// Scores of the tokens `targets` with `p = softmax(hidden unembedding / temperature)`.
+/// Returns the scores of the tokens `targets` `[N]` under
+/// `p = softmax(hidden unembedding / temperature)`.
 ///
-/// `hidden` is `[N, D]`, `unembedding` `[D, V]`; entropies are computed if `entropy` says so. A word with a logit of negative
-/// infinity has probability 0 and adds nothing to the entropy. At most `chunk` rows of logits exist at a time.
+/// `hidden` is `[N, D]` and `unembedding` `[D, V]`. Entropies are computed if `entropy` is true. A
+/// vocabulary entry with a logit of negative infinity has probability 0 and adds nothing to the
+/// entropy. At most `chunk` rows of logits are in memory at a time.
 ///
 /// # Panics
-/// If the shapes do not fit, `chunk` is 0, or a target is not below `V`.
+/// Panics if the shapes do not match, `chunk` is 0, or a target is not below `V`.
 pub fn token_scores(
     hidden: Matrix<'_>,
     unembedding: Matrix<'_>,
@@ -79,7 +82,7 @@ fn score_of(logits: &[f32], target: u32, factor: f32, entropy: bool) -> TokenSco
         );
     }
     let (sum, weighted) = (total(sums), total(weighted));
-    // A NaN among the logits is not the largest of them, but it is in the sum.
+    // `largest` ignores NaN, but the sum does not.
     let log = sum.ln();
     TokenScore {
         log_prob: (logits[target as usize] - top) * factor - log,
@@ -88,7 +91,7 @@ fn score_of(logits: &[f32], target: u32, factor: f32, entropy: bool) -> TokenSco
     }
 }
 
-/// Adds `e^x` and, if `entropy` is asked for, `x e^x`.
+/// Adds `e^x` to `sum` and, if `entropy`, `x e^x` to `weighted`.
 #[inline(always)]
 fn add(x: f32, entropy: bool, sum: &mut f32, weighted: &mut f32) {
     // Below -1e4 the exponential is 0 anyway, and 0 * -inf would be NaN.
@@ -100,17 +103,19 @@ fn add(x: f32, entropy: bool, sum: &mut f32, weighted: &mut f32) {
     }
 }
 
-/// The gradients at `hidden`, `[N, D]`, and, unless it is `None`, `to_unembedding`, to which that at the unembedding is added.
+/// Returns the gradient of `hidden`, `[N, D]`, in [`token_scores`], and adds the gradient of the
+/// unembedding to `to_unembedding` if it is given.
 ///
-/// `pulls` are the gradients at the log-probs and entropies of each token, `scores` what [`token_scores`] gave, with
-/// entropies if any gradient at one is not zero. `to_unembedding` is `[V, D]`: transposed. Rows without a gradient are left out, whatever
-/// stands in them.
+/// `scores` is the result of [`token_scores`]; it must have entropies if any gradient of an entropy
+/// is not zero. `to_scores` has the gradients of log-prob and entropy of each token.
+/// `to_unembedding` is transposed, `[V, D]`. Tokens with two zero gradients are skipped, even if
+/// their hidden states are NaN.
 ///
 /// # Panics
-/// As [`token_scores`], and if lengths differ.
+/// Panics as [`token_scores`] does, and if the lengths differ.
 #[allow(
     clippy::too_many_arguments,
-    reason = "the inputs of `token_scores`, and what it gave"
+    reason = "the inputs of `token_scores`, its result and the gradients"
 )]
 pub fn token_scores_backward(
     hidden: Matrix<'_>,
@@ -119,22 +124,22 @@ pub fn token_scores_backward(
     temperature: f32,
     chunk: usize,
     scores: &[TokenScore],
-    pulls: &[[f32; 2]],
+    to_scores: &[[f32; 2]],
     mut to_unembedding: Option<&mut [f32]>,
 ) -> Vec<f32> {
     assert_eq!(
-        [scores.len(), pulls.len()],
+        [scores.len(), to_scores.len()],
         [targets.len(); 2],
-        "scores and gradients"
+        "numbers of scores and gradients"
     );
     let ([_, vocabulary], size) = (unembedding.shape(), hidden.shape()[1]);
     let block = check(hidden, unembedding, targets, chunk);
     let mut to_hidden = vec![0f32; targets.len() * size];
-    let moving: Vec<usize> = (0..targets.len())
-        .filter(|&row| pulls[row] != [0.0; 2])
+    let active: Vec<usize> = (0..targets.len())
+        .filter(|&row| to_scores[row] != [0.0; 2])
         .collect();
-    for rows in moving.chunks(block) {
-        // Rows that move nothing are not computed, so the others are moved together.
+    for rows in active.chunks(block) {
+        // The active rows are gathered, since the others are not computed.
         let hidden: Vec<f32> = rows
             .iter()
             .flat_map(|&row| hidden.row(row))
@@ -146,10 +151,10 @@ pub fn token_scores_backward(
             .par_chunks_exact_mut(vocabulary)
             .zip(rows)
             .for_each(|(logits, &row)| {
-                let (score, pull, target) = (scores[row], pulls[row], targets[row]);
+                let (score, to_score, target) = (scores[row], to_scores[row], targets[row]);
                 vectorised(
                     #[inline(always)]
-                    || pull_logits(logits, target, 1.0 / temperature, score, pull),
+                    || logits_backward(logits, target, 1.0 / temperature, score, to_score),
                 );
             });
         let logits = Matrix::new(&logits, rows.len(), vocabulary);
@@ -164,10 +169,16 @@ pub fn token_scores_backward(
     to_hidden
 }
 
-/// Logits become their gradients: `pull` times those of log-prob and entropy.
+/// Replaces the logits of a token by their gradients, given those of its log-prob and entropy.
 #[inline(always)]
-fn pull_logits(logits: &mut [f32], target: u32, factor: f32, score: TokenScore, pull: [f32; 2]) {
-    let [to_log_prob, to_entropy] = [pull[0] * factor, pull[1] * factor];
+fn logits_backward(
+    logits: &mut [f32],
+    target: u32,
+    factor: f32,
+    score: TokenScore,
+    to_score: [f32; 2],
+) {
+    let [to_log_prob, to_entropy] = to_score.map(|gradient| gradient * factor);
     if to_entropy == 0.0 {
         for logit in logits.iter_mut() {
             let p = exp(logit.mul_add(factor, -score.log_sum));
@@ -183,12 +194,12 @@ fn pull_logits(logits: &mut [f32], target: u32, factor: f32, score: TokenScore, 
     logits[target as usize] += to_log_prob;
 }
 
-/// Rows that are computed together.
+/// Checks the shapes and returns the number of rows per block.
 fn check(hidden: Matrix<'_>, unembedding: Matrix<'_>, targets: &[u32], chunk: usize) -> usize {
     let ([rows, size], [inputs, vocabulary]) = (hidden.shape(), unembedding.shape());
-    assert_eq!(size, inputs, "hidden states and unembedding");
-    assert_eq!(rows, targets.len(), "a target for each token");
-    assert!(chunk > 0, "chunks of 0 tokens");
+    assert_eq!(size, inputs, "widths of hidden states and unembedding");
+    assert_eq!(rows, targets.len(), "numbers of tokens and targets");
+    assert!(chunk > 0, "chunk must be at least 1");
     let known = targets.iter().all(|&target| (target as usize) < vocabulary);
     assert!(known, "a target is not below {vocabulary}");
     (LOGITS / vocabulary.max(1)).clamp(1, chunk)

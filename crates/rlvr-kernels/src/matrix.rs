@@ -1,4 +1,4 @@
-//! Products of matrices.
+//! Matrix products.
 
 use std::mem::MaybeUninit;
 
@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use crate::few_rows;
 
-/// A matrix in a slice: element `(i, j)` stands at `start + i * strides[0] + j * strides[1]`.
+/// A borrowed matrix: element `(i, j)` is at `data[i * strides[0] + j * strides[1]]`.
 #[derive(Clone, Copy, Debug)]
 pub struct Matrix<'a> {
     data: &'a [f32],
@@ -16,12 +16,16 @@ pub struct Matrix<'a> {
 }
 
 impl<'a> Matrix<'a> {
-    /// A matrix stored row after row.
+    /// Creates a row-major matrix.
     ///
     /// # Panics
-    /// If `data` is not `rows * columns` long.
+    /// Panics if the length of `data` is not `rows * columns`.
     pub fn new(data: &'a [f32], rows: usize, columns: usize) -> Self {
-        assert_eq!(data.len(), rows * columns, "a matrix of {rows} x {columns}");
+        assert_eq!(
+            data.len(),
+            rows * columns,
+            "length of a matrix of {rows} x {columns}"
+        );
         Self {
             data,
             shape: [rows, columns],
@@ -29,10 +33,10 @@ impl<'a> Matrix<'a> {
         }
     }
 
-    /// A matrix with any strides; `data` begins with its first element.
+    /// Creates a matrix with any strides, in elements. `data` begins with its first element.
     ///
     /// # Panics
-    /// If its last element is not within `data`.
+    /// Panics if the last element is not within `data`.
     pub fn strided(data: &'a [f32], shape: [usize; 2], strides: [usize; 2]) -> Self {
         if shape[0] > 0 && shape[1] > 0 {
             let last = (shape[0] - 1) * strides[0] + (shape[1] - 1) * strides[1];
@@ -49,7 +53,7 @@ impl<'a> Matrix<'a> {
         }
     }
 
-    /// Rows and columns exchanged, without a copy.
+    /// Returns the transpose, without a copy.
     #[must_use]
     pub fn transposed(self) -> Self {
         let ([rows, columns], [row, column]) = (self.shape, self.strides);
@@ -60,12 +64,12 @@ impl<'a> Matrix<'a> {
         }
     }
 
-    /// The rows `range`.
+    /// Returns the rows `range`.
     ///
     /// # Panics
-    /// If there are not so many.
+    /// Panics if `range` is out of bounds.
     #[must_use]
-    pub fn rows(self, range: std::ops::Range<usize>) -> Self {
+    pub(crate) fn rows(self, range: std::ops::Range<usize>) -> Self {
         assert!(
             range.end <= self.shape[0],
             "rows {range:?} of {}",
@@ -79,11 +83,11 @@ impl<'a> Matrix<'a> {
         }
     }
 
-    /// The numbers of row `row`, whose neighbours stand side by side.
+    /// Returns row `row` as a slice.
     ///
     /// # Panics
-    /// If there is no such row, or its numbers are apart.
-    pub fn row(&self, row: usize) -> &'a [f32] {
+    /// Panics if there is no such row, or its elements are not contiguous.
+    pub(crate) fn row(&self, row: usize) -> &'a [f32] {
         assert!(
             row < self.shape[0] && self.strides[1] == 1,
             "row {row} of {:?}",
@@ -92,27 +96,45 @@ impl<'a> Matrix<'a> {
         &self.data[row * self.strides[0]..][..self.shape[1]]
     }
 
-    /// Rows and columns.
+    /// Returns the numbers of rows and columns.
     pub fn shape(&self) -> [usize; 2] {
         self.shape
     }
+
+    /// The number in row `row` and column `column`.
+    pub(crate) fn at(&self, row: usize, column: usize) -> f32 {
+        self.data[row * self.strides[0] + column * self.strides[1]]
+    }
+
+    /// All numbers, if they are stored row after row without gaps.
+    pub(crate) fn in_order(&self) -> Option<&'a [f32]> {
+        let [rows, columns] = self.shape;
+        (self.strides == [columns, 1]).then(|| &self.data[..rows * columns])
+    }
+
+    /// All numbers row after row.
+    pub(crate) fn to_vec(self) -> Vec<f32> {
+        let [rows, columns] = self.shape;
+        let row = |row| (0..columns).map(move |column| self.at(row, column));
+        (0..rows).flat_map(row).collect()
+    }
 }
 
-/// Products of at least so many multiplications are worth several threads.
+/// Products of at least this many multiplications use several threads.
 const PARALLEL: usize = 1 << 21;
 
-/// A product of at most so many rows is not worth copying the other matrix for,
+/// Products of at most this many rows do not repack the other matrix; see [`few_rows`].
 const FEW_ROWS: usize = 16;
-/// unless its rows are shorter than this and stand where they are wanted.
+/// A row-major matrix with shorter rows than this is left to the general product.
 const LONG_ROW: usize = 1024;
 
-/// With more rows than this, putting the other matrix into another order costs little.
+/// With more rows than this, repacking the other matrix costs little.
 const MANY_ROWS: usize = 512;
 
-/// Floats below which one thread copies all.
+/// Copies of fewer floats than this use one thread.
 const SERIAL: usize = 1 << 14;
 
-/// The threads for a product of so many multiplications.
+/// The parallelism for a product of `work` multiplications.
 fn threads(work: usize) -> Parallelism {
     match work >= PARALLEL && rayon::current_num_threads() > 1 {
         true => Parallelism::Rayon(0),
@@ -120,10 +142,10 @@ fn threads(work: usize) -> Parallelism {
     }
 }
 
-/// `A B`, row after row.
+/// Returns the product `A B`, row-major.
 ///
 /// # Panics
-/// If the columns of `A` are not the rows of `B`.
+/// Panics if the number of columns of `A` is not the number of rows of `B`.
 pub fn product(a: Matrix<'_>, b: Matrix<'_>) -> Vec<f32> {
     let ([m, k], [rows, n]) = (a.shape, b.shape);
     assert_eq!(k, rows, "a product of {m} x {k} and {rows} x {n}");
@@ -139,21 +161,21 @@ pub fn product(a: Matrix<'_>, b: Matrix<'_>) -> Vec<f32> {
         _ if k == 0 => to.fill(MaybeUninit::new(0.0)),
         (_, [1, _]) if n > 0 && k >= 2 * n && m <= MANY_ROWS => transposed_product(to, a, b),
         _ => {
-            // SAFETY: the destination has m x n elements; nothing is read from it.
+            // SAFETY: the destination has m x n elements and is not read.
             unsafe { overwrite(to.as_mut_ptr().cast(), a, b) };
         }
     }
-    // SAFETY: the product has written all of it.
+    // SAFETY: the product has written every element.
     unsafe { out.set_len(m * n) };
     out
 }
 
-/// `to = A B` for a `B` that lies transposed, with long columns: the general product would put all of `B` into another order. `B^T A^T` needs to
-/// do that with `A` only, and its result is smaller than `B`.
+/// Computes `to = A B` for a column-major `B` with long columns. The general product would repack
+/// all of `B`; `B^T A^T` repacks only `A`, and its result is smaller than `B`.
 fn transposed_product(to: &mut [MaybeUninit<f32>], a: Matrix<'_>, b: Matrix<'_>) {
     let (m, n) = (a.shape[0], b.shape[1]);
     let mut turned: Vec<f32> = Vec::with_capacity(n * m);
-    // SAFETY: there is room for n x m elements, which the product writes; nothing is read from there.
+    // SAFETY: the capacity is n x m elements, which the product writes and does not read.
     unsafe {
         overwrite(turned.as_mut_ptr(), b.transposed(), a.transposed());
         turned.set_len(n * m);
@@ -170,31 +192,32 @@ fn transposed_product(to: &mut [MaybeUninit<f32>], a: Matrix<'_>, b: Matrix<'_>)
     }
 }
 
-/// `to = A B`, row after row.
+/// Computes `to = A B`, row-major.
 ///
 /// # Safety
-/// There must be room for all of it, which no other thread uses.
+/// `to` must be valid for writes of the whole product, and no other thread may access it.
 unsafe fn overwrite(to: *mut f32, a: Matrix<'_>, b: Matrix<'_>) {
     let ([m, k], [_, n]) = (a.shape, b.shape);
-    // SAFETY: promised by the caller; nothing is read from the destination.
+    // SAFETY: guaranteed by the caller; the destination is not read.
     unsafe { multiply(to, [n, 1], false, a, b, 1.0, threads(m * n * k)) };
 }
 
-/// `to += A B` on one row-major matrix.
+/// Computes `to += A B` for a row-major `to`.
 ///
 /// # Panics
-/// If the shapes do not fit.
-pub fn add_product(to: &mut [f32], a: Matrix<'_>, b: Matrix<'_>) {
+/// Panics if the shapes do not match.
+pub(crate) fn add_product(to: &mut [f32], a: Matrix<'_>, b: Matrix<'_>) {
     let ([m, k], [_, n]) = (a.shape, b.shape);
-    assert_eq!(to.len(), m * n, "a sum of {m} x {n}");
+    assert_eq!(to.len(), m * n, "length of a sum of {m} x {n}");
     // SAFETY: the destination has m x n elements, all of them initialised.
     unsafe { multiply(to.as_mut_ptr(), [n, 1], true, a, b, 1.0, threads(m * n * k)) };
 }
 
-/// `to = read * to + factor A B`, where `read` says whether what stands at the destination is added.
+/// Computes `to += factor A B` if `read` is true, and `to = factor A B` otherwise.
 ///
 /// # Safety
-/// Every element of the destination with these strides must be valid for writes by this thread alone and, if `read`, initialised.
+/// Every element of the destination with these strides must be valid for writes and accessed by
+/// this thread alone. If `read`, it must be initialised.
 pub(crate) unsafe fn multiply(
     to: *mut f32,
     strides: [usize; 2],
@@ -206,7 +229,7 @@ pub(crate) unsafe fn multiply(
 ) {
     let ([m, k], [rows, n]) = (a.shape, b.shape);
     assert_eq!(k, rows, "a product of {m} x {k} and {rows} x {n}");
-    // SAFETY: both sources lie within their slices, and the destination is the caller's promise.
+    // SAFETY: both sources are within their slices; the caller guarantees the destination.
     unsafe {
         gemm::gemm(
             m,

@@ -1,12 +1,15 @@
-//! Root-mean-square norms (arXiv 1910.07467).
+//! RMSNorm (arXiv 1910.07467).
 
 use crate::parallel;
 use crate::simd::{LANES, dot, total};
 
-/// `y = x * f * gain` with `f = 1 / sqrt(mean(x^2) + epsilon)` for every row of `x`; `y` and the `f` of each row.
+/// Computes `y = x * f * gain` with `f = 1 / sqrt(mean(x^2) + epsilon)` for every row of `x`
+/// `[N, width]`, where `gain` is `[width]`.
+///
+/// Returns `y` `[N, width]` and the factors `f` `[N]`, which the backward pass needs.
 ///
 /// # Panics
-/// If `x` does not consist of rows as long as `gain`.
+/// Panics if `gain` is empty or `x` is not a whole number of rows.
 pub fn rms_norm(x: &[f32], gain: &[f32], epsilon: f32) -> (Vec<f32>, Vec<f32>) {
     let width = gain.len();
     let count = rows_of(x, width);
@@ -34,15 +37,16 @@ pub fn rms_norm(x: &[f32], gain: &[f32], epsilon: f32) -> (Vec<f32>, Vec<f32>) {
     (y, factors)
 }
 
-/// The gradient at `x`, given that at `y` and the factors of [`rms_norm`].
+/// Returns the gradient of `x` `[N, width]` in [`rms_norm`], given its factors `[N]` and the
+/// gradient `to_y` `[N, width]` of its result.
 ///
 /// # Panics
-/// If lengths do not fit.
+/// Panics if the lengths do not match.
 pub fn rms_norm_backward(x: &[f32], gain: &[f32], factors: &[f32], to_y: &[f32]) -> Vec<f32> {
     let width = gain.len();
     let count = rows_of(x, width);
-    assert_eq!(to_y.len(), x.len(), "gradients at the outputs");
-    assert_eq!(factors.len(), count, "factors");
+    assert_eq!(to_y.len(), x.len(), "length of the gradient");
+    assert_eq!(factors.len(), count, "number of factors");
     parallel::rows(
         count,
         width,
@@ -58,14 +62,15 @@ pub fn rms_norm_backward(x: &[f32], gain: &[f32], factors: &[f32], to_y: &[f32])
     )
 }
 
-/// The gradient at `gain`, `width` floats, given the rows `x`, their factors and the gradient at `y`.
+/// Returns the gradient of the gain `[width]` in [`rms_norm`], given its input `x` `[N, width]`,
+/// its factors `[N]` and the gradient `to_y` `[N, width]` of its result.
 ///
 /// # Panics
-/// If lengths do not fit.
+/// Panics if the lengths do not match.
 pub fn rms_norm_gain_gradient(x: &[f32], width: usize, factors: &[f32], to_y: &[f32]) -> Vec<f32> {
     let count = rows_of(x, width);
-    assert_eq!(to_y.len(), x.len(), "gradients at the outputs");
-    assert_eq!(factors.len(), count, "factors");
+    assert_eq!(to_y.len(), x.len(), "length of the gradient");
+    assert_eq!(factors.len(), count, "number of factors");
     parallel::sum_over_rows(
         count,
         width,
@@ -82,7 +87,7 @@ pub fn rms_norm_gain_gradient(x: &[f32], width: usize, factors: &[f32], to_y: &[
     )
 }
 
-/// `sum of a_i b_i c_i`.
+/// Returns the sum of `a_i b_i c_i`.
 #[inline(always)]
 fn product_sum(a: &[f32], b: &[f32], c: &[f32]) -> f32 {
     let mut lanes = [0f32; LANES];

@@ -1,4 +1,4 @@
-//! Work on all threads of the current rayon pool, into memory that is written once.
+//! Parallel loops on the current rayon pool that fill new vectors without zeroing them first.
 
 use std::mem::MaybeUninit;
 use std::ops::Range;
@@ -7,13 +7,14 @@ use rayon::prelude::*;
 
 use crate::simd::vectorised;
 
-/// Memory that is about to be written.
+/// Uninitialised memory to be written.
 pub(crate) type Spare = [MaybeUninit<f32>];
 
-/// A loop over fewer floats is not worth a second thread.
+/// Loops over at most this many floats use one thread.
 const SERIAL: usize = 16 * 1024;
 
-/// A vector of `len` floats in blocks of `block`, each filled by `fill`, which must write all of the block that it gets.
+/// Returns a vector of `len` floats. `fill` is called with the range and the memory of each block
+/// of `block` floats and must write all of it.
 pub(crate) fn blocks(
     len: usize,
     block: usize,
@@ -32,12 +33,12 @@ pub(crate) fn blocks(
         true => spare.par_chunks_mut(block).enumerate().for_each(work),
         false => spare.chunks_mut(block).enumerate().for_each(work),
     }
-    // SAFETY: `fill` has written every element of every block, and the blocks cover the vector.
+    // SAFETY: `fill` wrote every element of every block, and the blocks cover the vector.
     unsafe { out.set_len(len) };
     out
 }
 
-/// Two vectors at once, as [`blocks`].
+/// As [`blocks`], for two vectors at once.
 pub(crate) fn blocks2(
     len: usize,
     block: usize,
@@ -67,7 +68,7 @@ pub(crate) fn blocks2(
             parts.enumerate().for_each(work);
         }
     }
-    // SAFETY: `fill` has written every element of every block, and the blocks cover both vectors.
+    // SAFETY: `fill` wrote every element of every block, and the blocks cover both vectors.
     unsafe {
         a.set_len(len);
         b.set_len(len);
@@ -75,7 +76,8 @@ pub(crate) fn blocks2(
     (a, b)
 }
 
-/// A vector of `count` rows of `width` floats; `fill` gets the number of a row and the row.
+/// Returns a vector of `count` rows of `width` floats. `fill` is called with the index and the
+/// memory of each row and must write all of it.
 pub(crate) fn rows(
     count: usize,
     width: usize,
@@ -93,9 +95,10 @@ pub(crate) fn rows(
     )
 }
 
-/// The sum over all rows of `width` floats. `add` adds a range of rows to what it gets.
+/// Returns the sum over `count` rows of `width` floats. `add` adds a range of rows to a partial
+/// sum.
 ///
-/// Which rows are added first depends on the shape alone, and so does the rounding.
+/// The order of the additions, and so the rounding, depends only on the shape.
 pub(crate) fn sum_over_rows(
     count: usize,
     width: usize,
@@ -123,37 +126,37 @@ pub(crate) fn sum_over_rows(
         .unwrap_or_else(|| vec![0.0; width])
 }
 
-/// Rows that one thread takes at a time.
+/// Rows per block.
 fn block_rows(width: usize) -> usize {
     (SERIAL / width.max(1)).max(1)
 }
 
-/// A pointer that threads share, each to write elements of its own.
+/// A pointer that threads share to write disjoint elements.
 #[derive(Clone, Copy)]
 pub(crate) struct Shared(*mut f32);
 
-// SAFETY: whoever dereferences it says why no two threads touch the same element.
+// SAFETY: every dereference states why no two threads access the same element.
 unsafe impl Send for Shared {}
 // SAFETY: as above.
 unsafe impl Sync for Shared {}
 
 impl Shared {
-    /// The capacity of `out`, `len` floats of it.
+    /// A pointer to the first `len` floats of the spare capacity of `out`.
     pub(crate) fn new(out: &mut Vec<f32>, len: usize) -> Self {
         Self::of(&mut out.spare_capacity_mut()[..len])
     }
 
-    /// A pointer to memory that is about to be written.
+    /// A pointer to uninitialised memory.
     pub(crate) fn of(spare: &mut Spare) -> Self {
         Self(spare.as_mut_ptr().cast())
     }
 
-    /// A pointer to element `offset`.
+    /// Returns a pointer to element `offset`.
     ///
     /// # Safety
-    /// It must be within the allocation.
+    /// `offset` must be within the allocation.
     pub(crate) unsafe fn at(self, offset: usize) -> *mut f32 {
-        // SAFETY: promised by the caller.
+        // SAFETY: guaranteed by the caller.
         unsafe { self.0.add(offset) }
     }
 }

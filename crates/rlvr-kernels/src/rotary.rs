@@ -2,21 +2,24 @@
 
 use crate::parallel;
 
-/// Cosines and sines: rows of half a head, a row for each token, or for each token of one sequence that all share.
+/// Cosines and sines of the rotation angles, `[T, half]`: a row for each token, or for each
+/// position of a sequence if all sequences use the same positions.
 #[derive(Clone, Copy, Debug)]
 pub struct RotaryTable<'a> {
-    /// The cosines.
+    /// The cosines, `[T, half]`.
     pub cos: &'a [f32],
-    /// The sines.
+    /// The sines, `[T, half]`.
     pub sin: &'a [f32],
 }
 
-/// Turns each pair `(x_i, x_{i + half})` of each head by its token's angle; `back` turns the other way.
+/// Rotates each pair `(x_i, x_{i + half})` of each head by the angle of its token.
 ///
-/// `x` holds tokens of `heads` heads each, `half` pairs a head. Token `t` uses row `t` of the tables, modulo their length.
+/// `x` is `[tokens, heads, 2 half]`. Token `t` uses row `t % T` of the table. With `back`, the
+/// rotation is inverted, which is also the backward pass.
 ///
 /// # Panics
-/// If the lengths do not fit.
+/// Panics if `x` is not a whole number of tokens, or the table is empty or not a whole number of
+/// rows.
 pub fn rotate(
     x: &[f32],
     heads: usize,

@@ -1,15 +1,25 @@
-//! Loops that the compiler vectorises for the processor at hand.
+//! Loops that the compiler vectorises, and the reductions that the kernels share.
 //!
-//! A closure given to [`vectorised`] is compiled once for each instruction set and the best one is taken when it runs. What it
-//! calls must be `#[inline(always)]`. Sums keep [`LANES`] partial sums, whatever the width of the registers, and products are
-//! fused with `mul_add`: the result is the same on every processor.
+//! [`vectorised`] compiles a closure once for each instruction set and chooses the best version at
+//! run time. Reductions keep [`LANES`] partial sums, whatever the width of the registers, and use
+//! `mul_add`, so that their results are the same on every processor.
 
-/// The partial sums of a reduction.
+/// The number of partial sums in a reduction.
 pub(crate) const LANES: usize = 16;
 
-/// Runs `work` with the widest vector instructions that the processor has.
+/// Runs `work` with the widest vector instructions of the processor.
 ///
-/// `work` and everything that it calls must be `#[inline(always)]`: what is not inlined is compiled for the oldest processor.
+/// `work` and everything that it calls must be `#[inline(always)]`: code that is not inlined is
+/// compiled for the baseline of the target.
+///
+/// ```
+/// let (a, b) = ([1.0f32, 2.0, 3.0], [4.0f32, 5.0, 6.0]);
+/// let sum = rlvr_kernels::vectorised(
+///     #[inline(always)]
+///     || a.iter().zip(&b).map(|(a, b)| a * b).sum::<f32>(),
+/// );
+/// assert_eq!(sum, 32.0);
+/// ```
 #[inline(always)]
 pub fn vectorised<R>(work: impl FnOnce() -> R) -> R {
     struct Work<F>(F);
@@ -23,14 +33,15 @@ pub fn vectorised<R>(work: impl FnOnce() -> R) -> R {
     pulp::Arch::new().dispatch(Work(work))
 }
 
-/// `e^x` within 2 units in the last place; 0 below -87.3, where f32 has no normal numbers left, and infinity above 88.7.
+/// Returns `e^x` within 2 units in the last place: 0 below -87.3, where the result is no normal
+/// f32, and infinity above 88.7.
 #[inline(always)]
 pub(crate) fn exp(x: f32) -> f32 {
     const LOG2_E: f32 = std::f32::consts::LOG2_E;
-    // ln 2 in two parts, the first of them short enough that its product with a small integer is exact.
+    // ln 2 in two parts. The first is short enough that its product with a small integer is exact.
     const LN2_HIGH: f32 = 0.693_359_4;
     const LN2_LOW: f32 = -2.121_944_4e-4;
-    /// Adding it rounds a small number to an integer, which then stands in its last bits.
+    /// Adding this rounds a small number to an integer, which is then in the low bits of the sum.
     const ROUND: f32 = 12_582_912.0;
     let shifted = x.clamp(-87.336_54, 88.722_83).mul_add(LOG2_E, ROUND);
     let n = shifted - ROUND;
@@ -45,7 +56,7 @@ pub(crate) fn exp(x: f32) -> f32 {
     p = p.mul_add(r, 1.666_666_5e-1);
     p = p.mul_add(r, 0.5);
     let value = p.mul_add(r * r, r) + 1.0;
-    // 2^n in two factors: 2^128 is not a number, but the largest results are.
+    // 2^n in two factors: 2^128 overflows although the largest results do not.
     let n = shifted.to_bits() as i32 - ROUND.to_bits() as i32;
     let half = n >> 1;
     let power = |n: i32| f32::from_bits(((n + 127) as u32) << 23);
@@ -61,7 +72,7 @@ pub(crate) fn exp(x: f32) -> f32 {
     }
 }
 
-/// The sum of `f(a, b)` over two slices of one length.
+/// Folds two slices of the same length: `f(a, b, sum)` returns the next partial sum.
 #[inline(always)]
 pub(crate) fn sum2(a: &[f32], b: &[f32], f: impl Fn(f32, f32, f32) -> f32) -> f32 {
     let mut lanes = [0f32; LANES];
@@ -78,7 +89,7 @@ pub(crate) fn sum2(a: &[f32], b: &[f32], f: impl Fn(f32, f32, f32) -> f32) -> f3
     total(lanes)
 }
 
-/// `sum of a_i b_i`.
+/// Returns the sum of `a_i b_i`.
 #[inline(always)]
 pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
     sum2(
@@ -89,7 +100,7 @@ pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
     )
 }
 
-/// The sum of the lanes, in pairs.
+/// Returns the pairwise sum of the lanes.
 #[inline(always)]
 pub(crate) fn total(mut lanes: [f32; LANES]) -> f32 {
     let mut width = LANES / 2;
@@ -102,7 +113,7 @@ pub(crate) fn total(mut lanes: [f32; LANES]) -> f32 {
     lanes[0]
 }
 
-/// The largest of `values`; negative infinity if there are none. NaN is left out.
+/// Returns the largest of `values`, ignoring NaN; negative infinity if there is none.
 #[inline(always)]
 pub(crate) fn largest(values: &[f32]) -> f32 {
     let mut lanes = [f32::NEG_INFINITY; LANES];
@@ -122,7 +133,7 @@ pub(crate) fn largest(values: &[f32]) -> f32 {
     lanes.into_iter().fold(f32::NEG_INFINITY, f32::max)
 }
 
-/// `to += factor * from`.
+/// Computes `to += factor * from`.
 #[inline(always)]
 pub(crate) fn add_scaled(to: &mut [f32], factor: f32, from: &[f32]) {
     for (to, &from) in to.iter_mut().zip(from) {
@@ -135,7 +146,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn exp_is_that_of_f64_to_the_last_places() {
+    fn exp_agrees_with_f64_within_two_units_in_the_last_place() {
         let mut worst = 0f64;
         for i in -870_000..=887_000 {
             let x = i as f32 * 1e-4;
@@ -152,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn reductions_take_every_value() {
+    fn reductions_include_every_value() {
         for n in [0, 1, 15, 16, 17, 100] {
             let a: Vec<f32> = (1..=n).map(|i| i as f32).collect();
             let sum: f32 = a.iter().map(|a| a * a).sum();

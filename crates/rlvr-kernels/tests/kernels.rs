@@ -1,12 +1,13 @@
-//! Every kernel beside its definition in f64, and every gradient beside finite differences of that definition.
+//! Compares every kernel with its definition in f64, and every gradient with finite differences of
+//! that definition.
 
 use rlvr_kernels::{
-    AdamW, AttentionShape, Heads, Matrix, RotaryTable, Sight, attention, attention_backward,
-    linear, rms_norm, rms_norm_backward, rms_norm_gain_gradient, rotate, sum_of_rows,
-    sum_of_squares, swiglu, swiglu_backward, token_scores, token_scores_backward,
+    AdamW, AttentionShape, Heads, Mask, Matrix, PackedFormat, PackedMatrix, RotaryTable, attention,
+    attention_backward, linear, rms_norm, rms_norm_backward, rms_norm_gain_gradient, rotate,
+    sum_of_rows, sum_of_squares, swiglu, swiglu_backward, token_scores, token_scores_backward,
 };
 
-/// Numbers between -1 and 1 that look random.
+/// Pseudorandom numbers between -1 and 1.
 fn numbers(count: usize, seed: u64) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     let mut next = || {
@@ -33,18 +34,23 @@ fn close(what: &str, got: &[f32], exact: &[f64], tolerance: f64) {
     }
 }
 
-/// The gradient of `sum of pull * f(x)` by central differences.
-fn differences(x: &[f32], pull: &[f32], f: impl Fn(&[f64]) -> Vec<f64>) -> Vec<f64> {
+/// The gradient of `sum of to_out * f(x)` by central differences.
+fn differences(x: &[f32], to_out: &[f32], f: impl Fn(&[f64]) -> Vec<f64>) -> Vec<f64> {
     let mut x = f64s(x);
     let step = 1e-5;
-    let pulled = |x: &[f64]| -> f64 { f(x).iter().zip(pull).map(|(y, &p)| y * f64::from(p)).sum() };
+    let weighted_sum = |x: &[f64]| -> f64 {
+        f(x).iter()
+            .zip(to_out)
+            .map(|(y, &p)| y * f64::from(p))
+            .sum()
+    };
     (0..x.len())
         .map(|i| {
             let kept = x[i];
             x[i] = kept + step;
-            let above = pulled(&x);
+            let above = weighted_sum(&x);
             x[i] = kept - step;
-            let below = pulled(&x);
+            let below = weighted_sum(&x);
             x[i] = kept;
             (above - below) / (2.0 * step)
         })
@@ -52,9 +58,53 @@ fn differences(x: &[f32], pull: &[f32], f: impl Fn(&[f64]) -> Vec<f64>) -> Vec<f
 }
 
 #[test]
-fn rms_norms_are_those_of_the_definition() {
+fn packed_product_matches_the_stored_numbers() {
+    for (m, k, n) in [(1, 1, 1), (3, 70, 33), (16, 130, 64), (9, 64, 200)] {
+        let (x, weight) = (numbers(m * k, 1), numbers(k * n, 2));
+        let by_rows = Matrix::new(&weight, k, n);
+        let by_columns: Vec<f32> = (0..n)
+            .flat_map(|j| (0..k).map(move |i| (i, j)))
+            .map(|(i, j)| weight[i * n + j])
+            .collect();
+        let by_columns = Matrix::new(&by_columns, n, k).transposed();
+        for (format, tolerance) in [
+            (PackedFormat::F32, 0.0),
+            (PackedFormat::Bf16, 1.0 / 256.0),
+            (PackedFormat::Int8, 1.0 / 254.0 + 1e-6),
+        ] {
+            let packed = PackedMatrix::new(by_rows, format);
+            let stored = packed.unpacked();
+            for (stored, weight) in stored.iter().zip(&weight) {
+                assert!(
+                    (stored - weight).abs() <= tolerance,
+                    "{stored} for {weight}"
+                );
+            }
+            let transposed = PackedMatrix::new(by_columns, format);
+            assert_eq!(stored, transposed.unpacked());
+            let exact: Vec<f64> = (0..m * n)
+                .map(|at| {
+                    let products = (0..k)
+                        .map(|i| f64::from(x[at / n * k + i]) * f64::from(stored[i * n + at % n]));
+                    products.sum()
+                })
+                .collect();
+            let y = packed.left_product(Matrix::new(&x, m, k));
+            close("y", &y, &exact, 1e-5);
+            // A row by itself has the same bits.
+            let last = packed.left_product(Matrix::new(&x[(m - 1) * k..], 1, k));
+            assert_eq!(last, y[(m - 1) * n..]);
+        }
+    }
+    let format = PackedFormat::Int8;
+    let zeros = PackedMatrix::new(Matrix::new(&[0.0; 6], 2, 3), format);
+    assert_eq!(zeros.left_product(Matrix::new(&[1.0, 2.0], 1, 2)), [0.0; 3]);
+}
+
+#[test]
+fn rms_norm_matches_its_definition() {
     for (rows, width) in [(3, 5), (40, 16), (7, 70)] {
-        let (x, gain, pull) = (
+        let (x, gain, to_out) = (
             numbers(rows * width, 1),
             numbers(width, 2),
             numbers(rows * width, 3),
@@ -71,25 +121,25 @@ fn rms_norms_are_those_of_the_definition() {
         };
         let (y, factors) = rms_norm(&x, &gain, 1e-5);
         close("y", &y, &norm(&f64s(&x), &f64s(&gain)), 1e-5);
-        let to_x = rms_norm_backward(&x, &gain, &factors, &pull);
+        let to_x = rms_norm_backward(&x, &gain, &factors, &to_out);
         close(
-            "to x",
+            "gradient of x",
             &to_x,
-            &differences(&x, &pull, |x| norm(x, &f64s(&gain))),
+            &differences(&x, &to_out, |x| norm(x, &f64s(&gain))),
             1e-4,
         );
-        let to_gain = rms_norm_gain_gradient(&x, width, &factors, &pull);
+        let to_gain = rms_norm_gain_gradient(&x, width, &factors, &to_out);
         close(
-            "to gain",
+            "gradient of gain",
             &to_gain,
-            &differences(&gain, &pull, |g| norm(&f64s(&x), g)),
+            &differences(&gain, &to_out, |g| norm(&f64s(&x), g)),
             1e-4,
         );
     }
 }
 
 #[test]
-fn gates_are_those_of_the_definition() {
+fn swiglu_matches_its_definition() {
     let n = 3000;
     let (gate, up) = (
         numbers(n, 4).iter().map(|x| 20.0 * x).collect::<Vec<_>>(),
@@ -102,21 +152,21 @@ fn gates_are_those_of_the_definition() {
         .map(|(&g, u)| silu(g) * u)
         .collect();
     close("swiglu", &swiglu(&gate, &up), &exact, 1e-6);
-    let pull = numbers(n, 6);
-    let (to_gate, to_up) = swiglu_backward(&gate, &up, &pull);
+    let to_out = numbers(n, 6);
+    let (to_gate, to_up) = swiglu_backward(&gate, &up, &to_out);
     let slope = |g: f64| (silu(g + 1e-6) - silu(g - 1e-6)) / 2e-6;
-    let pulls = f64s(&gate).into_iter().zip(f64s(&up)).zip(f64s(&pull));
-    let (exact_gate, exact_up): (Vec<f64>, Vec<f64>) = pulls
+    let weighted = f64s(&gate).into_iter().zip(f64s(&up)).zip(f64s(&to_out));
+    let (exact_gate, exact_up): (Vec<f64>, Vec<f64>) = weighted
         .map(|((g, u), p)| (p * u * slope(g), p * silu(g)))
         .unzip();
-    close("to gate", &to_gate, &exact_gate, 1e-5);
-    close("to up", &to_up, &exact_up, 1e-6);
-    // Far out, silu is 0 or its argument.
+    close("gradient of gate", &to_gate, &exact_gate, 1e-5);
+    close("gradient of up", &to_up, &exact_up, 1e-6);
+    // Far from 0, silu is 0 or its argument.
     assert_eq!(swiglu(&[-200.0, 200.0], &[1.0, 1.0]), [0.0, 200.0]);
 }
 
 #[test]
-fn rotations_turn_pairs_and_turn_them_back() {
+fn rotation_of_pairs_and_its_inverse() {
     let (tokens, heads, half) = (6, 3, 4);
     let x = numbers(tokens * heads * 2 * half, 7);
     let angles = numbers(3 * half, 8);
@@ -155,7 +205,7 @@ fn rotations_turn_pairs_and_turn_them_back() {
 }
 
 #[test]
-fn linear_maps_are_those_of_the_definition() {
+fn linear_matches_its_definition() {
     let (rows, inputs, outputs) = (5, 7, 3);
     let (x, w, b) = (
         numbers(rows * inputs, 9),
@@ -182,13 +232,13 @@ fn linear_maps_are_those_of_the_definition() {
     close("sums", &sum_of_rows(&x, inputs), &sums, 1e-6);
 }
 
-/// Attention as it is defined, and where each query may look.
+/// The definition of attention.
 fn plain_attention(
     shape: AttentionShape,
     q: &[f64],
     k: &[f64],
     v: &[f64],
-    sight: Sight<'_>,
+    mask: Mask<'_>,
     scale: f64,
 ) -> Vec<f64> {
     let AttentionShape {
@@ -201,7 +251,7 @@ fn plain_attention(
     } = shape;
     let mut out = vec![0.0; rows * queries * query_heads * size];
     for row in 0..rows {
-        let token = |column: usize| sight.tokens.is_none_or(|tokens| tokens[row][column]);
+        let token = |column: usize| mask.tokens.is_none_or(|tokens| tokens[row][column]);
         let position = |column: usize| (0..column).filter(|&c| token(c)).count();
         for query in 0..queries {
             let own = keys - queries + query;
@@ -211,7 +261,7 @@ fn plain_attention(
                 let at = |column: usize| ((row * keys + column) * key_heads + key_head) * size;
                 let seen: Vec<usize> = (0..=own)
                     .filter(|&c| token(c))
-                    .filter(|&c| sight.window.is_none_or(|w| position(c) + w > position(own)))
+                    .filter(|&c| mask.window.is_none_or(|w| position(c) + w > position(own)))
                     .collect();
                 let score = |c: &usize| {
                     let key = &k[at(*c)..][..size];
@@ -239,7 +289,7 @@ fn heads(data: &[f32], positions: usize, heads: usize, size: usize) -> Heads<'_>
     }
 }
 
-fn check_attention(shape: AttentionShape, sight: Sight<'_>, gradients: bool) {
+fn check_attention(shape: AttentionShape, mask: Mask<'_>, gradients: bool) {
     let AttentionShape {
         rows,
         query_heads,
@@ -261,37 +311,37 @@ fn check_attention(shape: AttentionShape, sight: Sight<'_>, gradients: bool) {
         heads(&v, keys, key_heads, size),
     );
     let scale = 1.3;
-    let plain = |q: &[f64], k: &[f64], v: &[f64]| plain_attention(shape, q, k, v, sight, scale);
-    let (out, sums) = attention(shape, qs, ks, vs, sight, scale as f32);
+    let plain = |q: &[f64], k: &[f64], v: &[f64]| plain_attention(shape, q, k, v, mask, scale);
+    let (out, sums) = attention(shape, qs, ks, vs, mask, scale as f32);
     let (q64, k64, v64) = (f64s(&q), f64s(&k), f64s(&v));
     close("attention", &out, &plain(&q64, &k64, &v64), 1e-5);
     if gradients {
-        let pull = numbers(query_len, 15);
-        let pulls = heads(&pull, queries, query_heads, size);
-        let got = attention_backward(shape, qs, ks, vs, sight, scale as f32, &sums, pulls);
+        let to_out = numbers(query_len, 15);
+        let weighted = heads(&to_out, queries, query_heads, size);
+        let got = attention_backward(shape, qs, ks, vs, mask, scale as f32, &sums, weighted);
         close(
-            "to queries",
+            "gradient of queries",
             &got.queries,
-            &differences(&q, &pull, |q| plain(q, &k64, &v64)),
+            &differences(&q, &to_out, |q| plain(q, &k64, &v64)),
             1e-4,
         );
         close(
-            "to keys",
+            "gradient of keys",
             &got.keys,
-            &differences(&k, &pull, |k| plain(&q64, k, &v64)),
+            &differences(&k, &to_out, |k| plain(&q64, k, &v64)),
             1e-4,
         );
         close(
-            "to values",
+            "gradient of values",
             &got.values,
-            &differences(&v, &pull, |v| plain(&q64, &k64, v)),
+            &differences(&v, &to_out, |v| plain(&q64, &k64, v)),
             1e-4,
         );
     }
 }
 
 #[test]
-fn attention_is_that_of_the_definition() {
+fn attention_matches_its_definition() {
     let shape = AttentionShape {
         rows: 2,
         query_heads: 4,
@@ -303,7 +353,7 @@ fn attention_is_that_of_the_definition() {
     let holes: Vec<Vec<bool>> = (0..2)
         .map(|row| (0..9).map(|c| (c + row) % 4 != 1).collect())
         .collect();
-    // Their own columns are tokens.
+    // The columns of the queries are tokens.
     let holes: Vec<Vec<bool>> = holes
         .into_iter()
         .map(|row| {
@@ -315,14 +365,14 @@ fn attention_is_that_of_the_definition() {
         .collect();
     for window in [None, Some(1), Some(3), Some(8)] {
         for tokens in [None, Some(holes.as_slice())] {
-            let sight = Sight { tokens, window };
-            check_attention(shape, sight, true);
+            let mask = Mask { tokens, window };
+            check_attention(shape, mask, true);
             check_attention(
                 AttentionShape {
                     queries: 1,
                     ..shape
                 },
-                sight,
+                mask,
                 true,
             );
             check_attention(
@@ -331,7 +381,7 @@ fn attention_is_that_of_the_definition() {
                     keys: 9,
                     ..shape
                 },
-                Sight {
+                Mask {
                     tokens: None,
                     window,
                 },
@@ -348,10 +398,10 @@ fn attention_is_that_of_the_definition() {
         keys: 200,
         size: 17,
     };
-    check_attention(long, Sight::default(), false);
+    check_attention(long, Mask::default(), false);
     check_attention(
         long,
-        Sight {
+        Mask {
             tokens: None,
             window: Some(20),
         },
@@ -364,7 +414,7 @@ fn attention_is_that_of_the_definition() {
             size: 2,
             ..long
         },
-        Sight {
+        Mask {
             tokens: None,
             window: Some(66),
         },
@@ -373,7 +423,7 @@ fn attention_is_that_of_the_definition() {
 }
 
 #[test]
-fn keys_may_stand_in_other_orders_and_between_other_numbers() {
+fn strides_of_keys_and_values_do_not_change_the_result() {
     let shape = AttentionShape {
         rows: 2,
         query_heads: 2,
@@ -400,15 +450,15 @@ fn keys_may_stand_in_other_orders_and_between_other_numbers() {
         strides: [2 * 7 * 5, 7 * 5, 5],
     };
     let queries = heads(&q, 3, 2, 5);
-    let sight = Sight::default();
+    let mask = Mask::default();
     assert_eq!(
-        attention(shape, queries, plain, plain, sight, 0.5),
-        attention(shape, queries, wide, wide, sight, 0.5)
+        attention(shape, queries, plain, plain, mask, 0.5),
+        attention(shape, queries, wide, wide, mask, 0.5)
     );
 }
 
 #[test]
-fn queries_that_see_nothing_get_zeros_and_pull_nothing() {
+fn queries_without_visible_keys_get_zeros_and_finite_gradients() {
     let shape = AttentionShape {
         rows: 1,
         query_heads: 1,
@@ -419,19 +469,19 @@ fn queries_that_see_nothing_get_zeros_and_pull_nothing() {
     };
     let x = numbers(6, 18);
     let at = heads(&x, 3, 1, 2);
-    let sight = Sight {
+    let mask = Mask {
         tokens: Some(&[vec![false, true, false]]),
         window: None,
     };
-    let (out, sums) = attention(shape, at, at, at, sight, 1.0);
+    let (out, sums) = attention(shape, at, at, at, mask, 1.0);
     assert_eq!(out[..2], [0.0, 0.0]);
     assert_eq!(out[2..4], x[2..4]);
-    let back = attention_backward(shape, at, at, at, sight, 1.0, &sums, at);
+    let back = attention_backward(shape, at, at, at, mask, 1.0, &sums, at);
     assert_eq!(back.queries[..2], [0.0, 0.0]);
     assert!(back.keys.iter().chain(&back.values).all(|x| x.is_finite()));
 }
 
-/// Log-prob and entropy of each token, one after the other.
+/// The definition of the token scores: log-prob and entropy of each token in turn.
 fn plain_scores(
     hidden: &[f64],
     unembedding: &[f64],
@@ -462,16 +512,16 @@ fn plain_scores(
 }
 
 #[test]
-fn token_scores_are_those_of_the_definition() {
+fn token_scores_match_their_definition() {
     let (tokens, size, words) = (6, 4, 37);
     let hidden = numbers(tokens * size, 19)
         .iter()
         .map(|x| 3.0 * x)
         .collect::<Vec<_>>();
-    let (unembedding, mut pull) = (numbers(size * words, 20), numbers(2 * tokens, 21));
+    let (unembedding, mut to_out) = (numbers(size * words, 20), numbers(2 * tokens, 21));
     let targets = [0, 5, 36, 20, 5, 7];
-    pull[4..6].fill(0.0); // a token that nothing comes from
-    pull[7] = 0.0;
+    to_out[4..6].fill(0.0); // a token without a gradient
+    to_out[7] = 0.0;
     let transposed: Vec<f32> = (0..words * size)
         .map(|i| unembedding[i % size * words + i / size])
         .collect();
@@ -494,7 +544,7 @@ fn token_scores_are_those_of_the_definition() {
             &plain(&f64s(&hidden), &f64s(&unembedding)),
             1e-5,
         );
-        let pulls: Vec<[f32; 2]> = pull.as_chunks().0.to_vec();
+        let to_scores: Vec<[f32; 2]> = to_out.as_chunks().0.to_vec();
         let mut sum = vec![0f32; words * size];
         let to_hidden = token_scores_backward(
             h,
@@ -503,16 +553,16 @@ fn token_scores_are_those_of_the_definition() {
             temperature as f32,
             chunk,
             &scores,
-            &pulls,
+            &to_scores,
             Some(&mut sum),
         );
-        let exact = differences(&hidden, &pull, |h| plain(h, &f64s(&unembedding)));
-        close("to hidden", &to_hidden, &exact, 1e-4);
-        let exact = differences(&unembedding, &pull, |w| plain(&f64s(&hidden), w));
+        let exact = differences(&hidden, &to_out, |h| plain(h, &f64s(&unembedding)));
+        close("gradient of hidden", &to_hidden, &exact, 1e-4);
+        let exact = differences(&unembedding, &to_out, |w| plain(&f64s(&hidden), w));
         let sum: Vec<f32> = (0..size * words)
             .map(|i| sum[i % words * size + i / words])
             .collect();
-        close("to unembedding", &sum, &exact, 1e-4);
+        close("gradient of unembedding", &sum, &exact, 1e-4);
         let alone = token_scores(h, w, &targets, temperature as f32, false, chunk);
         assert!(
             alone
@@ -524,7 +574,7 @@ fn token_scores_are_those_of_the_definition() {
 }
 
 #[test]
-fn impossible_and_huge_logits_are_no_trouble() {
+fn token_scores_of_infinite_huge_and_nan_logits() {
     let words = [f32::NEG_INFINITY, 1000.0, 999.0, -1000.0];
     let (one, w) = ([1.0], Matrix::new(&words, 1, 4));
     let score = token_scores(Matrix::new(&one, 1, 1), w, &[2], 1.0, true, 1)[0];
@@ -543,7 +593,7 @@ fn impossible_and_huge_logits_are_no_trouble() {
 }
 
 #[test]
-fn adamw_is_that_of_the_paper() {
+fn adamw_matches_the_paper() {
     let n = 40_000;
     let (weight, gradient) = (numbers(n, 22), numbers(n, 23));
     let (mut first, mut second) = (
@@ -587,17 +637,17 @@ fn results_do_not_depend_on_the_number_of_threads() {
     let run = || {
         let (q, k) = (numbers(6 * 70 * 4 * 32, 26), numbers(6 * 70 * 2 * 32, 27));
         let (queries, keys) = (heads(&q, 70, 4, 32), heads(&k, 70, 2, 32));
-        let (out, sums) = attention(shape, queries, keys, keys, Sight::default(), 0.2);
-        let pulls = heads(&out, 70, 4, 32);
+        let (out, sums) = attention(shape, queries, keys, keys, Mask::default(), 0.2);
+        let to_out = heads(&out, 70, 4, 32);
         let back = attention_backward(
             shape,
             queries,
             keys,
             keys,
-            Sight::default(),
+            Mask::default(),
             0.2,
             &sums,
-            pulls,
+            to_out,
         );
         let (y, factors) = rms_norm(&q, &k[..128], 1e-6);
         let gain = rms_norm_gain_gradient(&q, 128, &factors, &y);
@@ -619,7 +669,7 @@ fn results_do_not_depend_on_the_number_of_threads() {
 }
 
 #[test]
-fn products_of_few_rows_are_those_of_many() {
+fn products_of_few_rows_match_the_general_product() {
     for (k, n) in [
         (1, 1030),
         (7, 1030),
@@ -634,10 +684,12 @@ fn products_of_few_rows_are_those_of_many() {
             Matrix::new(&w, k, n),
             Matrix::new(&transposed, n, k).transposed(),
         ] {
-            // Each row alone, by its definition, and among more rows than are few.
+            // Few rows against 40 rows, which use the general product, and one row against the
+            // definition.
             let all = rlvr_kernels::product(Matrix::new(&x, 40, k), weight);
             for rows in [1, 2, 5, 16, 17] {
-                let got = rlvr_kernels::product(Matrix::new(&x, 40, k).rows(3..3 + rows), weight);
+                let got =
+                    rlvr_kernels::product(Matrix::new(&x[3 * k..(3 + rows) * k], rows, k), weight);
                 close("product", &got, &f64s(&all[3 * n..(3 + rows) * n]), 1e-5);
             }
             let dot = |row: usize, column: usize| -> f64 {
@@ -659,7 +711,7 @@ fn products_of_few_rows_are_those_of_many() {
 
 #[test]
 #[should_panic(expected = "a product of 1 x 2 and 3 x 1024")]
-fn matrices_that_do_not_fit_are_refused_by_every_path() {
+fn product_panics_if_the_shapes_do_not_match() {
     let weight = vec![0.0; 3 * 1024];
     rlvr_kernels::product(
         Matrix::new(&[1.0, 2.0], 1, 2),

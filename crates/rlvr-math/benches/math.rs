@@ -1,15 +1,17 @@
-//! Throughput of the comparison on the shared cases that give a bare answer, in pairs a second; the attacks apart.
+//! Throughput of the comparison in pairs a second, on the golden cases that have an answer,
+//! separately for the expensive ones.
 //!
-//! `cargo bench -p rlvr-math`; `benches/peer_math.py` measures Math-Verify on the same pairs.
+//! Run it with `cargo bench -p rlvr-math`. `benches/peer_math.py` measures Math-Verify on the same
+//! pairs.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use rlvr_math::MathVerifier;
 use std::hint::black_box;
 
-/// Gold and answer of the cases of classes that `wanted` names.
+/// Returns the gold and answer of the cases whose class is `wanted`.
 fn pairs(wanted: impl Fn(&str) -> bool) -> Vec<(String, String)> {
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/math_cases.jsonl");
-    let text = std::fs::read_to_string(file).expect("the shared cases");
+    let text = std::fs::read_to_string(file).expect("the golden cases");
     text.lines()
         .filter_map(|line| {
             let case: serde_json::Value = serde_json::from_str(line).expect("a case");

@@ -1,4 +1,4 @@
-"""Time of Math-Verify on the pairs of `cargo bench --bench math`: parse both sides and verify, one after the other.
+"""Times Math-Verify on the pairs of `cargo bench -p rlvr-math`: parses both sides and verifies, one pair after the other.
 
     pip install math-verify==0.9.0 antlr4-python3-runtime==4.13.2
     python benches/peer_math.py tests/golden/math_cases.jsonl

@@ -1,56 +1,75 @@
-//! What a comparison may assume and how much it may cost.
+//! The conventions and limits of a comparison.
 
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 
 /// The settings of a [`MathVerifier`](super::MathVerifier).
 ///
-/// The first group are conventions, on which honest data sets differ; the second are limits of work. Work is counted, never
-/// timed, so a verdict is the same on every machine.
+/// The first group are conventions, in which data sets differ; the second are limits. Work is
+/// counted, not timed, so that the verdict is the same on every machine.
+///
+/// ```
+/// use rlvr_math::{MathConfig, MathVerifier};
+///
+/// let config = MathConfig { require_evaluated: true, ..MathConfig::default() };
+/// let verifier = MathVerifier::new(config)?;
+/// assert!(verifier.compare("85", "85.0").is_equal());
+/// assert!(!verifier.compare("85", "37+48").is_equal());
+/// # Ok::<(), rlvr_math::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MathConfig {
-    /// Decimals to which a decimal is compared with an exact value; at most 100. Default 6: `0.333333` is 1/3, `0.33333` is not.
+    /// The number of decimals to which a decimal number is compared with another value, at most 100.
+    /// Default: 6; `0.333333` equals 1/3, `0.33333` does not.
     pub precision: u32,
-    /// Whether names of variables matter. Default true: `x+1` is not `y+1`.
+    /// Whether the names of variables matter. Default: true; `x+1` does not equal `y+1`.
     pub strict: bool,
-    /// Whether `50%` may also be read as `50`. Default true: `50`, `50%`, `1/2` and `0.5` all equal a gold of 50 %.
+    /// Whether `50%` can also mean `50`. Default: true; `50`, `50%`, `1/2` and `0.5` all equal a
+    /// gold of 50 %.
     pub percent_as_number: bool,
-    /// Whether `1,5` may be read as 1.5 where it stands alone. Default true.
+    /// Whether `1,5` alone can mean 1.5. Default: true.
     pub decimal_comma: bool,
-    /// Whether a unit that only one side has is ignored. Default true: `10 cm` equals `10`.
+    /// Whether a unit that only one side has is ignored. Default: true; `10 cm` equals `10`.
     pub ignore_missing_unit: bool,
-    /// Whether a degree sign may be dropped: `60°` equals `60` besides pi/3. Default true.
+    /// Whether `60°` can also mean `60`, besides pi/3. Default: true.
     pub degree_as_number: bool,
-    /// Whether a bare comma list equals a set and its own permutations. Default true.
+    /// Whether a list without brackets equals a set, and its own permutations. Default: true.
     pub unordered_lists: bool,
-    /// Whether `x = 3` equals `3`. Default true.
+    /// Whether `x = 3` equals `3`. Default: true.
     pub assignment_as_value: bool,
-    /// Whether an interval equals the inequality that describes it. Default true.
+    /// Whether an interval equals the inequality that describes it. Default: true.
     pub interval_as_relation: bool,
-    /// Whether an answer to a constant gold must be evaluated. Default false: `37+48` equals `85`.
+    /// Whether the answer to a constant gold must be evaluated. Default: false; `37+48` equals
+    /// `85`.
     ///
-    /// For rewards: the question itself must not be paid as its answer. With it
+    /// Rewards should set it, so that the question is not accepted as its own answer. If it is set,
     ///
-    /// - an integer, decimal or fraction wants one number: an integer, a decimal, a fraction in lowest terms, a mixed number, a
-    ///   percentage or scientific notation, `1.5 \times 10^3`;
-    /// - other constants, and what is made of constants such as lists and intervals, may leave operations to be carried out only if
-    ///   the gold does, of the same kinds: `\frac{\sqrt{3}}{2}` is written with a root, so a root may occur;
-    /// - an equation such as `37+48 = 85` says what its last side says;
-    /// - a percentage is a hundredth and nothing else, whatever `percent_as_number` says, and with `degree_as_number` a number of
-    ///   degrees is no number of radians: one answer does not equal two numbers that differ at the given `precision`.
+    /// - the answer to an integer, decimal or fraction must be a single number: an integer, a
+    ///   decimal, a fraction in lowest terms, a mixed number, a percentage, or scientific notation
+    ///   such as `1.5 \times 10^3`;
+    /// - the answer to any other constant, or to a list, interval or the like of constants, may
+    ///   leave an operation to carry out only if the gold has an operation of that kind: a root for
+    ///   a gold of `\frac{\sqrt{3}}{2}`;
+    /// - an equation such as `37+48 = 85` counts as its last side;
+    /// - a percentage means hundredths only, regardless of `percent_as_number`, and with
+    ///   `degree_as_number` a number of degrees is not converted to radians, so that one answer
+    ///   never equals two numbers that differ at the given `precision`.
     ///
-    /// Golds with variables are compared as without it.
+    /// Golds with variables are compared as if it were not set.
     pub require_evaluated: bool,
-    /// The longest text that is read, in bytes. Default 20,000; longer is undecided.
+    /// The length of a text in bytes, beyond which the verdict is undecided. Default: 20,000.
     pub max_bytes: usize,
-    /// The deepest nesting of brackets that is read. Default 1,000; deeper is undecided.
+    /// The nesting depth of brackets, beyond which the verdict is undecided. Default: 1,000.
     pub max_depth: usize,
-    /// The largest exact number, in bits of numerator or denominator. Default 200,000.
+    /// The size of an exact number in bits of its numerator or denominator, beyond which the
+    /// verdict is undecided. Default: 200,000.
     pub max_bits: usize,
-    /// The number of expression nodes of one comparison. Default 50,000.
+    /// The number of expression nodes of a comparison, beyond which the verdict is undecided.
+    /// Default: 50,000.
     pub max_nodes: usize,
-    /// The work of one comparison, in steps of about a hundred nanoseconds. Default 2,000,000.
+    /// The work of a comparison in steps of about a hundred nanoseconds, beyond which the verdict
+    /// is undecided. Default: 2,000,000.
     pub fuel: u64,
 }
 
@@ -80,7 +99,7 @@ impl MathConfig {
     /// Rejects invalid settings.
     ///
     /// # Errors
-    /// [`Error::Config`] if the precision is above 100 decimals, or a limit is zero or too large to be one.
+    /// [`Error::Config`] if the precision is above 100 decimals, or a limit is zero or too large.
     pub fn validate(&self) -> Result<()> {
         if self.precision > 100 {
             return Err(Error::config(

@@ -2,27 +2,27 @@
 
 use std::fmt::Display;
 
-/// The result of everything in this crate that can fail.
+/// The result type of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// An invalid setting. Nothing else fails: every text has an answer or none, and every pair of texts a verdict.
+/// An invalid setting. Extraction and comparison themselves never fail.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A setting that is not allowed, found when the extractor, the verifier or the tags are built.
+    /// An invalid setting of an extractor, a verifier or tags.
     #[error("invalid `{field}`: {value}; expected {expected}")]
     Config {
-        /// The field, by its path in the configuration.
+        /// The path of the field in the configuration.
         field: String,
-        /// The value that was given.
+        /// The invalid value.
         value: String,
-        /// The allowed range, or the rule it breaks.
+        /// The values that are allowed.
         expected: String,
     },
 }
 
 impl Error {
-    /// An invalid setting: `field` has `value`, `expected` says what would be right.
+    /// Returns the error that `field` has the invalid `value`.
     pub(crate) fn config(
         field: impl Into<String>,
         value: impl Display,

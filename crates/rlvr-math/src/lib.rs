@@ -1,8 +1,10 @@
-//! Finds the answer in a free-form response and says whether it equals a reference as mathematics.
+//! Extracts the answer from a free-form response and compares it with a reference answer as
+//! mathematics.
 //!
-//! An [`Extractor`] looks for the answer by literal rules: a box, answer tags, "the answer is", `####`, the last formula. A
-//! [`MathVerifier`] compares two texts and gives a [`Verdict`] with its reason. Neither runs anything, takes the time or
-//! draws from a random source: the same texts have the same verdict, and the work per comparison is bounded.
+//! An [`Extractor`] finds the answer by literal rules: a box, answer tags, "the answer is", `####`,
+//! the last formula. A [`MathVerifier`] compares two texts and returns a [`Verdict`] with a reason.
+//! Both are deterministic: they run no code of the texts, have no timeouts and use no random
+//! source. The work of a comparison is bounded.
 //!
 //! ```
 //! use rlvr_math::{Extractor, MathVerifier};
@@ -17,21 +19,24 @@
 //! assert!(verifier.compare("(x-1)^2", "x^2 - 2x + 1").is_equal());
 //! ```
 //!
-//! For a reward the question must not be its own answer: [`MathConfig::require_evaluated`] refuses `37+48` where the gold is 85.
+//! A reward should not accept the question as its own answer: with
+//! [`MathConfig::require_evaluated`], `37+48` does not equal a gold of 85.
 //!
-//! # Inside
+//! # Modules
 //!
 //! | folder | |
 //! |---|---|
 //! | `text` | boxes, formulas, sentences and numbers in running text |
-//! | `node` | expressions as shared nodes, simplified exactly, and the budget of a comparison |
-//! | `number` | values modulo primes and in balls |
+//! | `node` | expressions as shared, exactly simplified nodes, and the budget of a comparison |
+//! | `number` | values modulo primes and in ball arithmetic |
 //! | `calculus` | derivatives, integrals, limits, sums |
-//! | `grammar` | from text to nodes |
-//! | `compare` | the rules by which two nodes are equal |
-//! | `extract` | the rules by which an answer is found |
+//! | `grammar` | the parser: from text to nodes |
+//! | `compare` | the rules of equality |
+//! | `extract` | the rules of extraction |
 //!
-//! No folder imports from one further down, and no files import from each other in a circle.
+//! No folder imports from one further down, and there are no import cycles.
+
+#![warn(missing_docs)]
 
 mod calculus;
 mod compare;

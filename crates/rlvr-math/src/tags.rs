@@ -1,10 +1,11 @@
-//! The four tags of a completion, and the text inside the last pair.
+//! The tags around the thinking and the answer of a completion.
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
-/// The tags around the thinking and around the answer. Default: `<think>`, `</think>`, `<answer>`, `</answer>`.
+/// The tags around the thinking and around the answer. Default: `<think>`, `</think>`, `<answer>`,
+/// `</answer>`.
 ///
 /// Tags are plain text, matched exactly: `<ANSWER>` and `<answer >` are other tags.
 ///
@@ -13,13 +14,14 @@ use crate::error::{Error, Result};
 ///
 /// let tags = Tags::default();
 /// assert_eq!(tags.answer("<think>4 or 5?</think> <answer>4</answer>"), Some("4"));
-/// // What stands in the thinking is no answer, and thinking that does not end has none after it.
+/// // Tags in the thinking are ignored, and thinking that is not closed has no answer after it.
 /// assert_eq!(tags.answer("<think><answer>4</answer></think>"), None);
 /// assert_eq!(tags.answer("<think><answer>4</answer>"), None);
 /// ```
 ///
-/// In files the tags are fields of their own, and one that is left out is the default:
-/// `{"answer_open": "[ANSWER]", "answer_close": "[/ANSWER]"}`. Reading checks what [`new`](Self::new) checks.
+/// Each tag is serialized as a field, and a missing field has its default:
+/// `{"answer_open": "[ANSWER]", "answer_close": "[/ANSWER]"}`. Deserialization makes the checks of
+/// [`new`](Self::new).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Fields", into = "Fields")]
 pub struct Tags {
@@ -29,7 +31,7 @@ pub struct Tags {
     answer_close: String,
 }
 
-/// The tags as they stand in a file, not yet checked.
+/// The serialized form, not yet checked.
 #[derive(Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Fields {
@@ -81,7 +83,7 @@ impl Default for Tags {
 }
 
 impl Tags {
-    /// Other tags, in the order in which they are written.
+    /// Creates tags, given in the order in which they appear in a completion.
     ///
     /// ```
     /// use rlvr_math::Tags;
@@ -93,8 +95,8 @@ impl Tags {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Config`] if a tag is empty, begins or ends with whitespace, or is contained in another tag: where such a tag
-    /// begins would depend on the order of looking.
+    /// [`Error::Config`] if a tag is empty, begins or ends with whitespace, or is contained in
+    /// another tag, which would make it ambiguous.
     pub fn new(
         think_open: impl Into<String>,
         think_close: impl Into<String>,
@@ -109,49 +111,52 @@ impl Tags {
         };
         let named = tags.named();
         for (i, (field, tag)) in named.iter().enumerate() {
-            let refuse =
+            let invalid =
                 |expected: String| Err(Error::config(*field, format!("{tag:?}"), expected));
             if tag.is_empty() || tag.trim() != *tag {
-                return refuse("text without whitespace at its ends, not empty".into());
+                return invalid("text without whitespace at its ends, not empty".into());
             }
             for (j, (other_field, other)) in named.iter().enumerate() {
                 if i != j && other.contains(tag) {
-                    return refuse(format!("text that is not in `{other_field}` ({other:?})"));
+                    return invalid(format!("text that is not in `{other_field}` ({other:?})"));
                 }
             }
         }
         Ok(tags)
     }
 
-    /// The tag before the thinking.
+    /// Returns the tag before the thinking.
     pub fn think_open(&self) -> &str {
         &self.think_open
     }
 
-    /// The tag after the thinking.
+    /// Returns the tag after the thinking.
     pub fn think_close(&self) -> &str {
         &self.think_close
     }
 
-    /// The tag before the answer.
+    /// Returns the tag before the answer.
     pub fn answer_open(&self) -> &str {
         &self.answer_open
     }
 
-    /// The tag after the answer.
+    /// Returns the tag after the answer.
     pub fn answer_close(&self) -> &str {
         &self.answer_close
     }
 
-    /// The text inside the last pair of answer tags after the thinking, as written; `None` if there is no such pair.
+    /// Returns the text between the last pair of answer tags after the thinking, as written. `None`
+    /// if there is no such pair.
     ///
-    /// After the thinking is after the last closing think tag, and up to an opening one that is never closed. Without
-    /// think tags it is everything. Of nested pairs the innermost counts. The time is linear in the text.
+    /// The text after the thinking starts after the last closing think tag, and ends before an
+    /// opening one that is not closed. Without think tags it is the whole completion. Of nested
+    /// pairs, the innermost counts. The time is linear in the length of the text.
     pub fn answer<'a>(&self, completion: &'a str) -> Option<&'a str> {
         self.last_pair(self.spoken(completion))
     }
 
-    /// What is said after the thinking: after the last closing think tag, and up to an opening one that is never closed.
+    /// Returns the text after the last closing think tag, and before an opening one that is not
+    /// closed.
     pub(crate) fn spoken<'a>(&self, completion: &'a str) -> &'a str {
         let after = match completion.rfind(&self.think_close) {
             Some(end) => &completion[end + self.think_close.len()..],
@@ -161,22 +166,22 @@ impl Tags {
         before.map_or(after, |(before, _)| before)
     }
 
-    /// Whether some thinking ends.
+    /// Returns whether there is a closing think tag.
     pub(crate) fn ends_thinking(&self, completion: &str) -> bool {
         completion.contains(&self.think_close)
     }
 
-    /// The text inside the last complete pair of answer tags of a text without thinking.
+    /// Returns the text between the last complete pair of answer tags in a text without thinking.
     pub(crate) fn last_pair<'a>(&self, text: &'a str) -> Option<&'a str> {
         let last_close = text.rfind(&self.answer_close)?;
         let open = text[..last_close].rfind(&self.answer_open)?;
         let inside = &text[open + self.answer_open.len()..];
-        // Not `last_close`: a second closing tag belongs to another pair, or to none.
+        // Not `last_close`: between the two there may be another closing tag.
         let pair = inside.split_once(&self.answer_close);
         pair.map(|(answer, _)| answer)
     }
 
-    /// The tags with the names of their fields.
+    /// Returns the tags with the names of their fields.
     fn named(&self) -> [(&'static str, &str); 4] {
         [
             ("think_open", &self.think_open),
@@ -193,7 +198,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn the_last_whole_pair_after_the_thinking() {
+    fn the_last_complete_pair_after_the_thinking_is_found() {
         let tags = Tags::default();
         for (completion, expected) in [
             ("<think>a</think><answer>42</answer>", Some("42")),
@@ -226,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn tags_that_cannot_be_told_apart_are_refused() {
+    fn ambiguous_tags_are_errors() {
         for (tags, start) in [
             (["", "b", "c", "d"], "invalid `think_open`: \"\""),
             (["a", " b", "c", "d"], "invalid `think_close`: \" b\""),
@@ -259,7 +264,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_put_in_is_read_back(before in "[a-z<>/]{0,9}", answer in "[ -~é]{0,20}", after in "[ a-z\n]{0,9}") {
+        fn the_answer_between_the_tags_is_read_back(before in "[a-z<>/]{0,9}", answer in "[ -~é]{0,20}", after in "[ a-z\n]{0,9}") {
             let completion = format!("{before}</think>{before}<answer>{answer}</answer>{after}");
             prop_assert_eq!(Tags::default().answer(&completion), Some(answer.as_str()));
         }

@@ -1,4 +1,4 @@
-//! What a program may use, and which measures hold it to that.
+//! The limits of a run, and the measures that enforce them.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -11,15 +11,16 @@ use super::{Error, Measure, Need, Result};
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 
-/// The limits of every run, and the measures of confinement.
+/// The limits of each run, and the measures of confinement.
 ///
-/// Limits on CPU time and memory are the kernel's, and count for each *process*. What a whole run can use at most is
-/// `memory_bytes * processes + folder_bytes` of memory and `wall_seconds` on as many cores as it has processes.
+/// The kernel limits CPU time and memory for each *process*. A whole run can use at most
+/// `memory_bytes * processes + folder_bytes` of memory, and `wall_seconds` of CPU time on each of
+/// `processes` cores.
 ///
 /// ```
 /// use rlvr_sandbox::{Measure, Need, SandboxConfig};
 ///
-/// // From a file: what is not written has its default, what is misspelt is refused.
+/// // Missing fields have their defaults, and unknown ones are errors.
 /// let config: SandboxConfig = serde_json::from_str(
 ///     r#"{"wall_seconds": 4.0, "measures": {"landlock": "if_available"}}"#,
 /// ).unwrap();
@@ -30,32 +31,39 @@ const MIB: u64 = 1 << 20;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SandboxConfig {
-    /// Seconds of CPU time, at least 1; a process that uses more is killed. Default: 10.
+    /// CPU time of one process in seconds, from 1 to 86,400. A process that uses more is killed.
+    /// Default: 10.
     pub cpu_seconds: u64,
-    /// Seconds by the clock, more than 0 and at most a day; a run that takes longer is killed. Default: 10.
+    /// Wall-clock time of a run in seconds, above 0 and at most 86,400. A run that takes longer is
+    /// killed. Default: 10.
     pub wall_seconds: f64,
-    /// Bytes of address space, at least 16 MiB. Default: 1 GiB. It is an upper bound of memory; runtimes that reserve far more
-    /// than they use (Java, Go, node, CUDA) want a large number here.
+    /// Address space of one process in bytes, at least 16 MiB: an upper bound of its memory.
+    /// Runtimes that reserve far more than they use (Java, Go, node, CUDA) need a large value.
+    /// Default: 1 GiB.
     pub memory_bytes: u64,
-    /// Processes and threads at once, at least 1. Default: 8.
+    /// Number of concurrent processes and threads, at least 1. Default: 8.
     pub processes: u64,
-    /// Open files and pipes, 16 to 65,536. Default: 64.
+    /// Number of open files and pipes of one process, from 16 to 65,536. Default: 64.
     pub open_files: u64,
-    /// Bytes of one file, at least 4 KiB. Default: 16 MiB.
+    /// Size of one file in bytes, at least 4 KiB. Default: 16 MiB.
     pub file_bytes: u64,
-    /// Bytes of all files together, at least 64 KiB. Default: 64 MiB. Held by the mount namespace only.
+    /// Total size of all files in bytes, at least 64 KiB. Only [`Measure::MountNamespace`] enforces
+    /// it. Default: 64 MiB.
     pub folder_bytes: u64,
-    /// Files and folders together, at least 16. Default: 1,024. Held by the mount namespace only.
+    /// Number of files and folders, at least 16. Only [`Measure::MountNamespace`] enforces it.
+    /// Default: 1,024.
     pub folder_files: u64,
-    /// Bytes of the standard output, and of the standard error, at least 1 KiB. Default: 4 MiB. A program that writes more
-    /// on its standard output is killed; on its standard error the rest is dropped.
+    /// Size of the standard output, and of the standard error, in bytes, at least 1 KiB. A program
+    /// that writes more to its standard output is killed; more on its standard error is dropped.
+    /// Default: 4 MiB.
     pub output_bytes: u64,
-    /// Where the folders of the runs are made, and removed again. Default: the system's folder for temporary files.
+    /// The folder in which [`Folder`](super::Folder)s are created. Default: the system's folder for
+    /// temporary files.
     pub folder: Option<PathBuf>,
-    /// What a program may read beside `/usr`, `/bin`, `/sbin` and `/lib*`: an interpreter or a compiler that is not
-    /// there. Default: nothing.
+    /// Absolute paths that programs may read besides `/usr`, `/bin`, `/sbin` and `/lib*`, such as
+    /// those of an interpreter or a compiler. Default: none.
     pub read_only: Vec<PathBuf>,
-    /// How much each measure is asked for. Default: every one is [required](Need::Required).
+    /// Whether each measure is required. Default: every measure is [required](Need::Required).
     pub measures: BTreeMap<Measure, Need>,
 }
 
@@ -79,21 +87,23 @@ impl Default for SandboxConfig {
 }
 
 impl SandboxConfig {
-    /// How much a measure is asked for.
+    /// Returns whether a measure is required.
     pub fn need(&self, measure: Measure) -> Need {
         self.measures.get(&measure).copied().unwrap_or_default()
     }
 
-    /// The same limits with another need for one measure.
+    /// Sets whether a measure is required.
     #[must_use]
     pub fn with(mut self, measure: Measure, need: Need) -> Self {
         self.measures.insert(measure, need);
         self
     }
 
-    /// The same limits with whatever confinement there is: every measure is [`Need::IfAvailable`].
+    /// Sets every measure to [`Need::IfAvailable`]: programs run with the confinement that the
+    /// machine has.
     ///
-    /// For programs that are trusted. Look at the [report](super::Sandbox::report) before anything else is run.
+    /// Use it for trusted programs. Check the [report](super::Sandbox::report) before you run
+    /// others.
     #[must_use]
     pub fn allow_less(mut self) -> Self {
         for measure in Measure::ALL {
@@ -102,7 +112,7 @@ impl SandboxConfig {
         self
     }
 
-    /// The limit by the clock.
+    /// The wall-clock limit.
     pub(crate) fn wall(&self) -> Duration {
         Duration::from_secs_f64(self.wall_seconds)
     }
@@ -146,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_cannot_be_meant_is_refused_by_name() {
+    fn the_error_of_an_invalid_setting_names_the_field() {
         let bad = |change: fn(&mut SandboxConfig)| {
             let mut config = SandboxConfig::default();
             change(&mut config);
@@ -166,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn the_written_form_is_stable() {
+    fn a_configuration_is_read_from_json() {
         let written =
             r#"{"cpu_seconds":2,"measures":{"pid_namespace":"off","seccomp":"if_available"}}"#;
         let config: SandboxConfig = serde_json::from_str(written).unwrap();

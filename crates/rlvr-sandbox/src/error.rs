@@ -3,23 +3,23 @@
 use std::fmt::Display;
 use std::path::PathBuf;
 
-/// The result of everything in this crate that can fail.
+/// The result type of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why a sandbox cannot be made, or a program not be run.
+/// The reason why a sandbox could not be created or a program not be run.
 ///
-/// That a program fails or reaches a limit is no error: see [`Exit`](crate::Exit).
+/// A program that fails or exceeds a limit is not an error: see [`Exit`](crate::Exit).
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// An invalid limit, or a required measure of confinement that this machine does not grant.
+    /// An invalid limit, or a required measure that is not available.
     #[error("invalid `{field}`: {value}; expected {expected}")]
     Config {
-        /// The field, by its path in the configuration.
+        /// The path of the field in the configuration.
         field: String,
-        /// The value that was given.
+        /// The invalid value.
         value: String,
-        /// The allowed range, or the rule it breaks.
+        /// The values that are allowed.
         expected: String,
     },
     /// A file name that [`Folder::write`](crate::Folder::write) does not accept.
@@ -28,21 +28,21 @@ pub enum Error {
     /// A program that could not be started.
     #[error("the sandbox could not start the program: {0}")]
     Start(String),
-    /// The operating system refused an operation on a file or folder.
+    /// An operation on a file or folder failed.
     #[error("{}: {source}", path.display())]
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// The system's reason.
+        /// The operating system's error.
         source: std::io::Error,
     },
-    /// The operating system refused to connect to a running program, or to wait for it.
-    #[error("the sandbox could not follow the program: {0}")]
+    /// Connecting to a program or waiting for it failed.
+    #[error("the sandbox could not connect to the program or wait for it: {0}")]
     Wait(std::io::Error),
 }
 
 impl Error {
-    /// An invalid setting: `field` has `value`, `expected` says what would be right.
+    /// Returns the error that `field` has the invalid `value`.
     pub(crate) fn config(
         field: impl Into<String>,
         value: impl Display,
@@ -55,7 +55,7 @@ impl Error {
         }
     }
 
-    /// A failed operation on `path`.
+    /// Returns the error of a failed operation on `path`.
     #[cfg(target_os = "linux")]
     pub(crate) fn io(path: impl AsRef<std::path::Path>, source: std::io::Error) -> Self {
         Self::Io {

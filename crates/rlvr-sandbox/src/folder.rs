@@ -1,4 +1,5 @@
-//! The folder of a run: made private, given to the run's user, and removed whatever was put into it.
+//! The folder of a run: private to the run's user, and removed with whatever the program put into
+//! it.
 
 use std::fs::{self, Permissions};
 use std::io;
@@ -20,7 +21,7 @@ pub(super) struct RunFolder {
 }
 
 impl RunFolder {
-    /// A folder below `parent`, for the user `owner` or else for this one.
+    /// Creates a folder in `parent` for the user `owner`, by default for this one.
     pub(super) fn new(parent: &Path, owner: Option<u32>) -> io::Result<Self> {
         let top = tempfile::Builder::new()
             .prefix("rlvr-")
@@ -52,7 +53,8 @@ impl RunFolder {
         }
     }
 
-    /// Writes one of the program's files. Not through a link, should an earlier run have left one there.
+    /// Writes one of the program's files. A link of that name, which an earlier run may have left,
+    /// is replaced.
     pub(super) fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         let path = self.place.files.join(name);
         match fs::remove_file(&path) {
@@ -68,9 +70,8 @@ impl RunFolder {
         self.give(&path)
     }
 
-    /// Empties what a program may have written, so that the next run does not find it.
-    ///
-    /// An earlier run may have taken its folders' modes away, as their owner: they are set again.
+    /// Removes what an earlier run has written, and restores the modes of the folders, which it may
+    /// have changed.
     pub(super) fn empty_scratch(&self) -> io::Result<()> {
         if let Some(top) = &self.top {
             make_accessible(top.path())?;
@@ -83,38 +84,40 @@ impl RunFolder {
 
 impl Drop for RunFolder {
     fn drop(&mut self) {
-        // The ways of removing folders that recurse, or keep a descriptor for each level, can be stopped by deep nesting.
+        // Deep nesting makes `remove_dir_all` fail, which keeps a descriptor open for each level.
         for folder in [&self.place.scratch, &self.place.files] {
             let _ = make_accessible(folder);
             if let Err(error) = empty(folder) {
-                tracing::warn!(folder = %folder.display(), %error, "a run's folder was not emptied");
+                tracing::warn!(folder = %folder.display(), %error, "could not empty the folder of a run");
             }
         }
         if let Some(top) = self.top.take()
             && let Err(error) = top.close()
         {
-            tracing::warn!(%error, "a run's folder was not removed");
+            tracing::warn!(%error, "could not remove the folder of a run");
         }
     }
 }
 
-/// Gives a folder mode 0700, whatever it had. An error if it is a link.
+/// Sets the mode of a folder to 0700. A link is an error.
 fn make_accessible(folder: &Path) -> io::Result<()> {
-    // A descriptor of this kind needs no right on the folder itself, and is not of what a link points to.
+    // `O_PATH` needs no permission on the folder itself.
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let folder = rustix::fs::open(folder, flags, Mode::empty())?;
     let path = format!("/proc/self/fd/{}", folder.as_raw_fd());
     Ok(rustix::fs::chmod(path, Mode::RWXU)?)
 }
 
-/// Removes what is in a folder without following links, without recursion and with two descriptors at most.
+/// Removes the content of a folder without following links, without recursion and with at most two
+/// open descriptors.
 ///
-/// Folders that are not empty are moved up one by one, so that it never has to go down further than one level.
+/// The content of a folder that is not empty is moved up, so that only one level is ever opened.
 fn empty(folder: &Path) -> io::Result<()> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let top = rustix::fs::open(folder, flags, Mode::empty())?;
     let mut moved = 0u64;
-    // A round removes every file and every empty folder, and replaces the others by what is in them.
+    // Each round removes every file and every empty folder, and replaces each other folder by its
+    // content.
     loop {
         let names = names(&top)?;
         if names.is_empty() {
@@ -127,7 +130,8 @@ fn empty(folder: &Path) -> io::Result<()> {
                 Err(Errno::ISDIR | Errno::PERM) => {}
                 Err(error) => return Err(error.into()),
             }
-            // It is a folder; whoever made it may have locked it. Nothing of the run is alive to exchange it for a link.
+            // A folder, perhaps without permissions. No process of the run is left that could
+            // replace it by a link.
             match rustix::fs::unlinkat(&top, name, AtFlags::REMOVEDIR) {
                 Ok(()) => continue,
                 Err(Errno::NOTEMPTY | Errno::EXIST) => {}
@@ -149,7 +153,7 @@ fn empty(folder: &Path) -> io::Result<()> {
                     moved += 1;
                     match rustix::fs::renameat(&inner, child, &top, &free) {
                         Ok(()) => break,
-                        // A name that the run has used, perhaps to be in the way.
+                        // The run has used this name.
                         Err(Errno::NOTEMPTY | Errno::EXIST | Errno::NOTDIR) => {}
                         Err(error) => return Err(error.into()),
                     }
@@ -178,7 +182,7 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     #[test]
-    fn nothing_of_a_run_is_left_and_nothing_outside_is_touched() {
+    fn everything_in_the_folder_is_removed_and_nothing_outside() {
         let outside = tempfile::tempdir().unwrap();
         fs::write(outside.path().join("kept"), "kept").unwrap();
         let parent = tempfile::tempdir().unwrap();
@@ -192,7 +196,7 @@ mod tests {
         symlink(outside.path().join("kept"), scratch.join("file")).unwrap();
         fs::create_dir(scratch.join(".moved-0")).unwrap();
         fs::write(scratch.join(".moved-1"), "in the way").unwrap();
-        // Deeper than a process may have files open, made from inside out.
+        // Deeper than the number of files that a process may open, built from inside out.
         let deep = scratch.join("deep");
         fs::create_dir(&deep).unwrap();
         for _ in 0..1200 {
@@ -206,7 +210,7 @@ mod tests {
         fs::write(locked.join("inner/file"), "x").unwrap();
         fs::set_permissions(locked.join("inner"), Permissions::from_mode(0o000)).unwrap();
         fs::set_permissions(&locked, Permissions::from_mode(0o000)).unwrap();
-        // The program's file is a link to elsewhere: it is replaced, not written through.
+        // The program's file is a link: it is replaced, not followed.
         symlink(
             outside.path().join("kept"),
             folder.place.files.join("main.py"),

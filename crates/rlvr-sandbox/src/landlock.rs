@@ -1,4 +1,4 @@
-//! Which files a program may open: a landlock ruleset, and the rights that go into its rules.
+//! The files that a program may open: a Landlock ruleset, and the access rights of its rules.
 
 use std::os::fd::OwnedFd;
 
@@ -9,7 +9,7 @@ use landlock::{
 
 use super::launch;
 
-/// A kind of access to a file or to everything below a folder.
+/// A kind of access to a file, or to everything in a folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Right {
     /// Read and execute what is there.
@@ -18,20 +18,20 @@ pub(super) enum Right {
     Read,
     /// Read and write one file, such as `/dev/null`.
     Device,
-    /// Everything but making devices.
+    /// Everything but creating devices.
     Own,
 }
 
-/// What the kernel's landlock can do.
+/// The Landlock version of the kernel.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Landlock {
-    /// The version of the kernel's interface, at least 1.
+    /// The version of the interface, at least 1.
     pub(super) version: i32,
     abi: ABI,
 }
 
 impl Landlock {
-    /// Asks the kernel; the error says why there is no landlock.
+    /// Asks the kernel. The error says why Landlock is not available.
     pub(super) fn find() -> Result<Self, String> {
         let version = launch::landlock_abi().map_err(|error| error.to_string())?;
         let abi = match version {
@@ -50,44 +50,45 @@ impl Landlock {
         Ok(Self { version, abi })
     }
 
-    /// Whether it stops signals to processes outside.
-    pub(super) fn holds_signals(self) -> bool {
+    /// Returns whether it stops signals to processes outside.
+    pub(super) fn restricts_signals(self) -> bool {
         self.version >= 6
     }
 
-    /// What it amounts to.
+    /// Describes what it restricts.
     pub(super) fn describe(self) -> String {
         let mut holds = vec!["files"];
         if self.version >= 4 {
             holds.push("TCP");
         }
-        if self.holds_signals() {
+        if self.restricts_signals() {
             holds.push("signals");
         }
         format!("version {}: {}", self.version, holds.join(", "))
     }
 
-    /// A ruleset without rules: whoever is restricted by it may open nothing, connect nowhere, signal nobody outside.
+    /// Creates a ruleset without rules: it forbids every file, TCP connection and signal to
+    /// processes outside.
     pub(super) fn ruleset(self) -> Result<OwnedFd, String> {
         let make = || {
-            // What this kernel's version has is required, nothing is silently left out.
+            // An error if the kernel lacks a feature of its version, rather than a weaker ruleset.
             let mut ruleset = Ruleset::default()
                 .set_compatibility(CompatLevel::HardRequirement)
                 .handle_access(AccessFs::from_all(self.abi))?;
             if self.version >= 4 {
                 ruleset = ruleset.handle_access(AccessNet::from_all(self.abi))?;
             }
-            if self.holds_signals() {
+            if self.restricts_signals() {
                 ruleset = ruleset.scope(Scope::from_all(self.abi))?;
             }
             ruleset.create()
         };
         let ruleset = make().map_err(|error| error.to_string())?;
         let descriptor: Option<OwnedFd> = ruleset.into();
-        descriptor.ok_or_else(|| "the kernel made no ruleset".to_string())
+        descriptor.ok_or_else(|| "the kernel created no ruleset".to_string())
     }
 
-    /// The bits of a right in a rule; on a file, those for folders would be refused.
+    /// Returns the bits of a right in a rule. For a file, those that only folders have are invalid.
     pub(super) fn bits(self, right: Right, is_folder: bool) -> u64 {
         let device = AccessFs::MakeChar | AccessFs::MakeBlock;
         let mut bits: BitFlags<AccessFs> = match right {

@@ -1,18 +1,26 @@
-//! The one place with unsafe code: starts a process that takes a list of prepared steps and then becomes the program.
+//! Starts a process that takes a list of prepared steps and then executes the program. The only
+//! module with unsafe code.
 //!
-//! # Why it is safe
+//! # Safety
 //!
-//! The new process shares this one's memory until it is the program, as with `posix_spawn`: copying the page tables of a
-//! process with gigabytes takes longer than any program. The thread that starts it stands still until then (`CLONE_VFORK`), and
-//! the others go on. So the new process has a stack of its own, makes system calls and nothing else - no allocation, no lock,
-//! no panic, no destructor - and writes to nothing but its stack and the `errno` of the thread that stands still. What it
-//! reads (texts, filters, descriptors) is made before and borrowed until it is done. Signals are blocked from before it starts
-//! until it has no handlers, so that no handler of this process runs in it. Descriptors, the working folder, signal handlers,
-//! limits and credentials are copies. A step that fails is written to a pipe as its number and the system's error number, and
-//! the process ends with `_exit`.
+//! The new process shares the memory of this one until it executes the program, as with
+//! `posix_spawn`: copying the page tables of a process with gigabytes takes longer than most
+//! programs run. The calling thread is suspended until then (`CLONE_VFORK`); the other threads
+//! continue. Therefore the new process
 //!
-//! One thing is shared that should not be: becoming another user makes the memory "not dumpable" (no core dumps, no
-//! debuggers), which is undone afterwards.
+//! - has its own stack, and makes only system calls: no allocation, lock, panic or destructor;
+//! - writes only to its stack and to the `errno` of the suspended thread;
+//! - reads only strings, filters and descriptors that were prepared before and are borrowed until
+//!   it is done;
+//! - starts with all signals blocked and resets their handlers first, so that no handler of this
+//!   process runs in it;
+//! - has copies of descriptors, working directory, signal handlers, limits and credentials.
+//!
+//! If a step fails, the process writes its number and the error number to a pipe and ends with
+//! `_exit`.
+//!
+//! Changing the user marks the shared memory as not dumpable (no core dumps, no debuggers), which
+//! is undone afterwards.
 #![allow(unsafe_code)]
 
 use std::ffi::{CString, c_char, c_int, c_long, c_uint, c_ulong, c_void};
@@ -28,33 +36,33 @@ use rustix::process::{
     set_dumpable_behavior, waitpid,
 };
 
-/// The numbers of landlock's system calls are the same on every architecture.
+/// The numbers of the Landlock system calls, the same on every architecture.
 const LANDLOCK_CREATE_RULESET: c_long = 444;
 const LANDLOCK_ADD_RULE: c_long = 445;
 const LANDLOCK_RESTRICT_SELF: c_long = 446;
-/// As is that of this one, which the C library's bindings lack on some targets.
+/// The same on every architecture, and missing in `libc` on some targets.
 const MOUNT_SETATTR: c_long = 442;
 
-/// A process that has become the program. Whoever holds it kills and reaps it.
+/// A process that executes the program. The holder must kill and reap it.
 pub(super) struct Child {
     pub pid: Pid,
     pub pidfd: OwnedFd,
 }
 
-/// The number of a step that is none of the plan's.
+/// The numbers of steps outside of the plan.
 const AT_DESCRIPTORS: u32 = u32::MAX;
 const AT_EXEC: u32 = u32::MAX - 1;
 
-/// Starts a process, waits until it has become the program, and returns it.
+/// Starts a process and waits until it executes the program.
 ///
-/// `given` are the program's descriptors: (its number there, what it is here). Numbers are below [`MAX_FD`], and what it is
-/// here is at [`SAFE_FD`] or above.
+/// `given` are the program's descriptors: (its number in the program, the descriptor here). The
+/// numbers must be below [`MAX_FD`], the descriptors at [`SAFE_FD`] or above.
 pub(super) fn launch(plan: &Plan, given: &[(RawFd, BorrowedFd<'_>)]) -> Result<Child, LaunchError> {
     let pipe = |what: &str, error| LaunchError::new(what.to_string(), error);
     let (report, low) = pipe_with(PipeFlags::CLOEXEC).map_err(|error| pipe("a pipe", error))?;
     let reporter = rustix::io::fcntl_dupfd_cloexec(&low, SAFE_FD)
         .map_err(|error| pipe("a descriptor", error))?;
-    // The report ends when its last writer is gone: it must not be this process.
+    // The end of the report is the end of its last writer, which must not be this process.
     drop(low);
     let wiring: Vec<(RawFd, RawFd)> = given
         .iter()
@@ -93,7 +101,7 @@ pub(super) fn launch(plan: &Plan, given: &[(RawFd, BorrowedFd<'_>)]) -> Result<C
         envp: &envp,
         reporter: reporter.as_raw_fd(),
     };
-    // SAFETY: `start` and what it refers to live until the new process no longer shares this memory.
+    // SAFETY: `start` and what it refers to outlive the use of this memory by the new process.
     let pid = unsafe { clone(&start) };
     let failure = io::Error::last_os_error();
     restore_dumpable(dumpable);
@@ -113,7 +121,7 @@ pub(super) fn launch(plan: &Plan, given: &[(RawFd, BorrowedFd<'_>)]) -> Result<C
             Err(_) => break,
         }
     }
-    // A process that has not reported is alive, or dead without being reaped: its number is its own until `waitpid`.
+    // Until `waitpid`, the process ID is not reused, even if the process has ended.
     let failed = if read == code.len() {
         let step = u32::from_ne_bytes([code[0], code[1], code[2], code[3]]);
         let errno = i32::from_ne_bytes([code[4], code[5], code[6], code[7]]);
@@ -136,7 +144,7 @@ pub(super) fn launch(plan: &Plan, given: &[(RawFd, BorrowedFd<'_>)]) -> Result<C
     })
 }
 
-/// What a step was about, for a message.
+/// The name of a step, for an error message.
 fn name(plan: &Plan, step: u32) -> String {
     match step {
         AT_DESCRIPTORS => "its descriptors".into(),
@@ -152,9 +160,10 @@ fn name(plan: &Plan, step: u32) -> String {
     }
 }
 
-/// The landlock ABI of this kernel; the error says that there is none.
+/// Returns the Landlock version of this kernel. The error says why there is none.
 pub(super) fn landlock_abi() -> io::Result<i32> {
-    // SAFETY: with no attributes, size 0 and the flag LANDLOCK_CREATE_RULESET_VERSION the call only returns a number.
+    // SAFETY: without attributes and with the flag LANDLOCK_CREATE_RULESET_VERSION the call only
+    // returns a number.
     let abi = unsafe {
         libc::syscall(
             LANDLOCK_CREATE_RULESET,
@@ -169,7 +178,7 @@ pub(super) fn landlock_abi() -> io::Result<i32> {
     Ok(abi as i32)
 }
 
-/// What a new process needs.
+/// The argument of a new process.
 struct Start<'a> {
     plan: &'a Plan,
     wiring: &'a [(RawFd, RawFd)],
@@ -178,20 +187,21 @@ struct Start<'a> {
     reporter: RawFd,
 }
 
-/// Enough for the frames of this file, unoptimised.
+/// The stack of the new process in bytes: enough for the functions of this file, unoptimized.
 const STACK: usize = 256 << 10;
 
-/// Starts a process in the plan's namespaces; returns when it has become the program or ended. Its number, or negative.
+/// Starts a process in the plan's namespaces, and returns its ID when it executes the program or
+/// has ended. Negative on failure.
 ///
 /// # Safety
-/// As said at the head of this file.
+/// See the module documentation.
 unsafe fn clone(start: &Start<'_>) -> c_int {
-    // In units whose alignment is that of a stack.
+    // `u128` has the alignment of a stack.
     let mut stack = vec![0u128; STACK / size_of::<u128>()];
     let flags = start.plan.namespaces | libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
     let argument: *const Start<'_> = start;
-    // SAFETY: the stack is alive until the call returns, and its upper end, where it begins, is aligned; the argument is what
-    // `begin` expects. The masks are on this stack; they are this thread's alone.
+    // SAFETY: the stack lives until the call returns, and its upper end, where it starts, is
+    // aligned; the argument is what `begin` expects. The masks are local variables.
     unsafe {
         let mut all: libc::sigset_t = std::mem::zeroed();
         let mut before: libc::sigset_t = std::mem::zeroed();
@@ -208,7 +218,7 @@ unsafe fn clone(start: &Start<'_>) -> c_int {
 
 /// The first function of the new process.
 extern "C" fn begin(argument: *mut c_void) -> c_int {
-    // SAFETY: `clone` hands over a `Start` that is alive, and nothing in this process is anybody else's.
+    // SAFETY: `clone` passes a `Start` that outlives this process's use of it.
     unsafe {
         let start = &*argument.cast::<Start<'_>>();
         become_program(
@@ -221,7 +231,7 @@ extern "C" fn begin(argument: *mut c_void) -> c_int {
     }
 }
 
-/// Whether this process is dumpable, as found when the first process is started.
+/// Returns whether this process was dumpable when it started the first process.
 fn dumpable() -> DumpableBehavior {
     static FOUND: OnceLock<DumpableBehavior> = OnceLock::new();
     *FOUND.get_or_init(|| dumpable_behavior().unwrap_or(DumpableBehavior::NotDumpable))
@@ -229,15 +239,15 @@ fn dumpable() -> DumpableBehavior {
 
 fn restore_dumpable(dumpable: DumpableBehavior) {
     if dumpable_behavior().is_ok_and(|now| now != dumpable) {
-        // Refused only for a value that cannot be set, which it was not before either.
+        // Fails only for a value that cannot be set, which the process did not have before.
         let _ = set_dumpable_behavior(dumpable);
     }
 }
 
-/// The child's life before the program: never returns.
+/// Takes the steps and executes the program, in the new process.
 ///
 /// # Safety
-/// To be called in a process that `clone` made, with null-terminated lists of pointers that are alive.
+/// Must be called in a process that `clone` started, with null-terminated lists of valid pointers.
 unsafe fn become_program(
     plan: &Plan,
     wiring: &[(RawFd, RawFd)],
@@ -245,7 +255,8 @@ unsafe fn become_program(
     envp: &[*const c_char],
     reporter: RawFd,
 ) -> ! {
-    // SAFETY: only system calls on numbers and on memory prepared by the parent; see each function.
+    // SAFETY: only system calls, on numbers and on memory that the parent prepared; see each
+    // function.
     unsafe {
         reset_signals();
         libc::setsid();
@@ -270,12 +281,13 @@ unsafe fn become_program(
     }
 }
 
-/// Writes the step and `errno` to the parent, and ends.
+/// Writes the step and `errno` to the parent, and ends the process.
 ///
 /// # Safety
 /// As [`become_program`].
 unsafe fn give_up(reporter: RawFd, step: u32) -> ! {
-    // SAFETY: `errno` is this thread's, the buffer is on the stack, and `_exit` runs nothing of the parent's.
+    // SAFETY: `errno` belongs to this thread, the buffer is on the stack, and `_exit` runs no code
+    // of the parent.
     unsafe {
         let errno = *libc::__errno_location();
         let (step, errno) = (step.to_ne_bytes(), errno.to_ne_bytes());
@@ -287,16 +299,17 @@ unsafe fn give_up(reporter: RawFd, step: u32) -> ! {
     }
 }
 
-/// No handler, nothing ignored (Rust programs ignore SIGPIPE), nothing blocked.
+/// Resets every signal to its default action (Rust programs ignore SIGPIPE) and unblocks it.
 ///
 /// # Safety
 /// As [`become_program`].
 unsafe fn reset_signals() {
-    // SAFETY: an all-zero `sigaction` is the default action with an empty mask; the sets are on the stack.
+    // SAFETY: an all-zero `sigaction` is the default action with an empty mask; the sets are on the
+    // stack.
     unsafe {
         let default: libc::sigaction = std::mem::zeroed();
         for signal in 1..=64 {
-            // SIGKILL, SIGSTOP and the C library's own refuse, as they should.
+            // Fails for SIGKILL, SIGSTOP and the signals of the C library, which need no reset.
             libc::sigaction(signal, &default, null_mut());
         }
         let mut none: libc::sigset_t = std::mem::zeroed();
@@ -305,22 +318,23 @@ unsafe fn reset_signals() {
     }
 }
 
-/// One step; `false` leaves the reason in `errno`.
+/// Takes one step. On failure returns false, with the reason in `errno`.
 ///
 /// # Safety
 /// As [`become_program`].
 unsafe fn take(step: &Step, wiring: &[(RawFd, RawFd)], reporter: RawFd) -> bool {
     let text = |text: &Option<CString>| text.as_ref().map_or(null(), |text| text.as_ptr());
-    // SAFETY: system calls whose pointers are to `CString`s and vectors of the parent, which holds them meanwhile, or to the stack.
+    // SAFETY: system calls whose pointers are to strings and vectors of the parent, which keeps
+    // them alive, or to the stack.
     unsafe {
         match step {
             Step::Write(path, bytes) => {
                 let file = libc::open(path.as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
                 let wrote = file >= 0 && libc::write(file, bytes.as_ptr().cast(), bytes.len()) >= 0;
-                // Not closed on failure, so that `errno` stays: the process ends.
+                // Not closed on failure, to keep `errno`: the process ends.
                 wrote && libc::close(file) == 0
             }
-            // The umask is for the program; a folder of the view must be passable.
+            // `chmod`, because the umask is for the program and every user must be able to pass.
             Step::Mkdir(path) => {
                 let made = libc::mkdir(path.as_ptr(), 0o755) == 0;
                 (made && libc::chmod(path.as_ptr(), 0o755) == 0)
@@ -348,7 +362,8 @@ unsafe fn take(step: &Step, wiring: &[(RawFd, RawFd)], reporter: RawFd) -> bool 
                 libc::mount(source, target.as_ptr(), kind, *flags, data) == 0 || *optional
             }
             Step::ReadOnly(path) => {
-                // struct mount_attr: set, clear, propagation, user namespace. MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID.
+                // struct mount_attr: set, clear, propagation, user namespace. MOUNT_ATTR_RDONLY |
+                // MOUNT_ATTR_NOSUID.
                 let attributes: [u64; 4] = [1 | 2, 0, 0, 0];
                 libc::syscall(
                     MOUNT_SETATTR,
@@ -361,7 +376,7 @@ unsafe fn take(step: &Step, wiring: &[(RawFd, RawFd)], reporter: RawFd) -> bool 
             }
             Step::Chdir(path) => libc::chdir(path.as_ptr()) == 0,
             Step::PivotHere => {
-                // The old root is stacked on the new one, and taken off.
+                // Mounts the old root on top of the new one, then unmounts it.
                 let here = c".".as_ptr();
                 libc::syscall(libc::SYS_pivot_root, here, here) == 0
                     && libc::umount2(here, libc::MNT_DETACH) == 0
@@ -373,7 +388,7 @@ unsafe fn take(step: &Step, wiring: &[(RawFd, RawFd)], reporter: RawFd) -> bool 
                 hard,
             } => {
                 let mut limit: libc::rlimit = std::mem::zeroed();
-                // By the raw calls, since the type of `resource` is another one in every C library.
+                // Raw calls, because the type of `resource` differs between C libraries.
                 let no_new: *const libc::rlimit = null();
                 let kind = *resource;
                 if libc::syscall(libc::SYS_prlimit64, 0, kind, no_new, &mut limit) != 0 {
@@ -384,7 +399,7 @@ unsafe fn take(step: &Step, wiring: &[(RawFd, RawFd)], reporter: RawFd) -> bool 
                 let no_old: *mut libc::rlimit = null_mut();
                 libc::syscall(libc::SYS_prlimit64, 0, kind, &limit, no_old) == 0
             }
-            // Raw calls: those of the C library try to reach all threads, which are not here.
+            // Raw calls, because those of the C library signal all threads of the parent.
             Step::Become { uid, gid } => {
                 let (uid, gid) = (*uid, *gid);
                 libc::syscall(libc::SYS_setgroups, 0usize, null::<c_void>()) == 0
@@ -393,10 +408,12 @@ unsafe fn take(step: &Step, wiring: &[(RawFd, RawFd)], reporter: RawFd) -> bool 
             }
             Step::DropCapabilities => {
                 for capability in 0..64 {
-                    // Refused without CAP_SETPCAP and above the last capability: then there is nothing to drop.
+                    // Fails without CAP_SETPCAP and above the last capability, where there is
+                    // nothing to drop.
                     libc::prctl(libc::PR_CAPBSET_DROP, capability as c_ulong, 0, 0, 0);
                 }
-                // _LINUX_CAPABILITY_VERSION_3, this process; effective, permitted and inheritable, twice.
+                // _LINUX_CAPABILITY_VERSION_3, this process; effective, permitted and inheritable,
+                // in two halves.
                 let header: [u32; 2] = [0x2008_0522, 0];
                 let none = [0u32; 6];
                 libc::syscall(libc::SYS_capset, header.as_ptr(), none.as_ptr()) == 0
@@ -412,7 +429,7 @@ unsafe fn take(step: &Step, wiring: &[(RawFd, RawFd)], reporter: RawFd) -> bool 
                     events: libc::POLLIN,
                     revents: 0,
                 };
-                // A pidfd becomes readable when its process ends, which may have been before the line above.
+                // A pidfd is readable after its process has ended, perhaps before the call above.
                 libc::poll(&mut end, 1, 0) == 0
             }
             Step::LandlockAllow {
@@ -444,7 +461,7 @@ unsafe fn take(step: &Step, wiring: &[(RawFd, RawFd)], reporter: RawFd) -> bool 
             Step::Seccomp(filter) => {
                 let program = libc::sock_fprog {
                     len: filter.len() as u16,
-                    // The kernel's structure, by its other name.
+                    // The same structure in `libc`.
                     filter: filter.as_ptr().cast_mut().cast(),
                 };
                 let filter = libc::SECCOMP_MODE_FILTER as c_ulong;
@@ -458,12 +475,12 @@ unsafe fn take(step: &Step, wiring: &[(RawFd, RawFd)], reporter: RawFd) -> bool 
     }
 }
 
-/// Closes everything but the program's descriptors and the report, which closes itself.
+/// Closes every descriptor but the program's and the report, which is closed on execution.
 ///
 /// # Safety
 /// As [`become_program`].
 unsafe fn close_others(wiring: &[(RawFd, RawFd)], reporter: RawFd) -> bool {
-    // SAFETY: the descriptors are this process's copies; closing them touches nothing of the parent's.
+    // SAFETY: the descriptors are copies of this process; closing them does not affect the parent.
     unsafe {
         for number in 0..SAFE_FD {
             if !wiring.iter().any(|(target, _)| *target == number) {
@@ -491,7 +508,7 @@ unsafe fn close_others(wiring: &[(RawFd, RawFd)], reporter: RawFd) -> bool {
     }
 }
 
-/// Whether a check holds; `errno` is EPERM if not.
+/// Returns whether a check holds, with EPERM in `errno` if not.
 ///
 /// # Safety
 /// As [`become_program`].
@@ -516,7 +533,7 @@ unsafe fn holds(check: Check) -> bool {
     }
 }
 
-/// A pidfd of this process, at [`SAFE_FD`] or above.
+/// Returns a pidfd of this process, numbered [`SAFE_FD`] or above.
 pub(super) fn own_pidfd() -> io::Result<OwnedFd> {
     let own = pidfd_open(rustix::process::getpid(), PidfdFlags::empty())?;
     Ok(rustix::io::fcntl_dupfd_cloexec(own.as_fd(), SAFE_FD)?)

@@ -1,16 +1,18 @@
-//! Runs untrusted programs, confined by the kernel's means and without a container: namespaces, Landlock, seccomp, resource limits.
+//! Runs untrusted programs on Linux, confined by namespaces, Landlock, seccomp and resource limits,
+//! without a container.
 //!
-//! A [`Sandbox`] tries every [measure](Measure) of confinement when it is made, and returns an error if one that is
-//! [required](Need::Required) is not available. A [`Folder`] holds a program's files; it runs [`Command`]s and tells how they
-//! [ended](Exit) and what they wrote.
+//! [`Sandbox::new`] tries every [`Measure`] of confinement and returns an error if one that is
+//! [required](Need::Required) is not available. [`Sandbox::folder`] creates a [`Folder`] for a
+//! program's files, and [`Folder::run`] runs a [`Command`] there and returns how it [ended](Exit)
+//! and what it wrote.
 //!
 //! ```
 //! use rlvr_sandbox::{Command, Exit, Sandbox, SandboxConfig};
 //!
 //! # fn main() -> rlvr_sandbox::Result<()> {
 //! # if !cfg!(target_os = "linux") { return Ok(()) }
-//! // Whatever confinement this machine has. Without `allow_less`, anything missing is an error.
-//! let config = SandboxConfig { wall_seconds: 2.0, ..SandboxConfig::default().allow_less() };
+//! // `allow_less` uses the measures that this machine has. Without it, a missing one is an error.
+//! let config = SandboxConfig { wall_seconds: 30.0, ..SandboxConfig::default().allow_less() };
 //! let sandbox = Sandbox::new(config)?;
 //! println!("{}", sandbox.report());
 //!
@@ -26,49 +28,60 @@
 //!
 //! # Threat model
 //!
-//! The program may try to read what it should not, to use up the machine, or to reach something outside. It is not assumed to
-//! exploit a flaw of the kernel: all confinement here is the kernel's.
+//! The program may try to read files and processes outside of the sandbox, to exhaust the machine,
+//! or to reach the network. Exploits of the kernel are out of scope: all confinement is the
+//! kernel's.
 //!
-//! # What is guaranteed
+//! # Guarantees
 //!
-//! With every [measure](Measure) in force, a program and whatever it starts
-//! - sees only the system's programs and libraries (`/usr`, `/bin`, `/sbin`, `/lib*`), what `read_only` adds, its own files - all
-//!   of that read-only - its own processes in `/proc`, five harmless devices, and an empty `/tmp` in memory;
-//! - writes only to that `/tmp`, up to a size and a number of files, and all of it is gone with the run;
-//! - has no network, no sockets but local ones of its own, no memory or queue shared with others;
-//! - is an ordinary user without capabilities, and cannot become another; started by root, a user that nobody else is;
-//! - cannot signal, trace, or see a process outside;
-//! - is held to CPU time, memory, open files and the size of a file by process, to processes, to the clock and to the size
-//!   of its output as a whole;
-//! - is dead, to the last child, when the run has ended, and when the calling thread or process has, however that happens.
+//! With every [measure](Measure) in force, a program and all of its child processes
+//! - see only the system's programs and libraries (`/usr`, `/bin`, `/sbin`, `/lib*`), the paths in
+//!   [`SandboxConfig::read_only`] and the program's files, all of them read-only, their own
+//!   processes in `/proc`, five harmless devices, and an empty `/tmp` in memory;
+//! - write only to that `/tmp`, up to a total size and a number of files, and everything there is
+//!   removed with the run;
+//! - have no network, no sockets but their own local ones, and no shared memory or message queue of
+//!   other processes;
+//! - run as an ordinary user without capabilities and cannot become another one; if root starts
+//!   them, the user belongs to this run only;
+//! - cannot signal, trace or see a process outside;
+//! - are limited in CPU time, memory, open files and file size for each process, and in the number
+//!   of processes, wall-clock time and output for the whole run;
+//! - are killed when the run ends, and when the calling thread or process ends, for whatever
+//!   reason.
 //!
-//! What is **not**:
-//! - Memory and CPU time are counted by process: a run may use `processes` times `memory_bytes`, and as many cores. Control
-//!   groups, which count a run as a whole, are not used: they are seldom to be had without a service manager.
-//! - What is readable under `/usr` for everybody is readable. Keep no secrets there.
-//! - The kernel is shared. So are its caches and its clock, by which programs can tell that others run.
-//! - A process that is killed (SIGKILL) leaves its folders, named `rlvr-...` and without anything running in them.
+//! # Limitations
 //!
-//! # What is missing where
+//! - Memory and CPU time are limited for each process: a run may use `processes` times
+//!   `memory_bytes`, and as many cores. Control groups, which would limit the whole run, are not
+//!   used because they are rarely available without a service manager.
+//! - Files under `/usr` that every user may read are readable. Keep no secrets there.
+//! - The kernel is shared, and with it caches and the clock, from which a program can infer that
+//!   others run.
+//! - If the calling process is killed (SIGKILL), its folders, named `rlvr-...`, are not removed.
+//!   Nothing runs in them.
 //!
-//! [`Sandbox::new`] tries every measure, and refuses to go on with less than is asked for. Measures that are left out or
-//! [allowed to be missing](Need::IfAvailable) leave these gaps, and the others fill what they can:
+//! # Missing measures
+//!
+//! A measure that is [off](Need::Off), or [not available and not required](Need::IfAvailable),
+//! leaves these gaps:
 //!
 //! | without | |
 //! |---|---|
-//! | `pid_namespace` | seccomp keeps the run's processes in one group, which is killed; root also kills everything of the run's user. An ordinary user without seccomp cannot kill what leaves the group. |
-//! | `mount_namespace` | landlock holds the files; their total size and number are not limited, there is no `/proc`, attributes such as the date of a file are seccomp's to protect |
-//! | `network_namespace` | seccomp allows local sockets only, and without a view none that has a name; without both, landlock refuses TCP since Linux 6.7 |
-//! | any namespace, as an ordinary user | the limit on processes counts all processes of the user |
-//! | `landlock` | the view of the mount namespace holds the files; without both, what the user may read and write |
-//! | `seccomp` | the namespaces hold; more of the kernel can be called, and so more of its flaws |
-//! | `unprivileged_user` | root with no capabilities still owns root's files, and no limit on processes holds it |
+//! | `pid_namespace` | The run is killed as a process group, which seccomp keeps its processes from leaving; root also kills every process of the run's user. Without seccomp, a process that leaves the group survives if an ordinary user started it. |
+//! | `mount_namespace` | Landlock protects the files and seccomp their attributes, such as modification times. The total size and number of files are not limited, and there is no `/proc`. |
+//! | `network_namespace` | Seccomp allows local sockets only, and without a mount namespace only unnamed ones. Without seccomp, Landlock forbids TCP since Linux 6.7. |
+//! | any namespace, for an ordinary user | The limit on processes counts all processes of the user. |
+//! | `landlock` | The mount namespace protects the files. Without both, the program may read and write what the user may. |
+//! | `seccomp` | The namespaces remain, but more system calls, and so more of the kernel's bugs, are reachable. |
+//! | `unprivileged_user` | Root without capabilities still owns root's files and is not bound by the limit on processes. |
 //!
-//! Containers often forbid namespaces: Docker's default profile does, for root as well. Landlock (Linux 5.13) and seccomp
-//! usually work there. Programs run only on Linux; elsewhere [`Sandbox::new`] is an error.
+//! Containers often forbid namespaces: Docker's default profile does, even for root. Landlock
+//! (since Linux 5.13) and seccomp usually work there. On systems other than Linux, [`Sandbox::new`]
+//! returns an error.
 
 #![warn(missing_docs)]
-// Allowed in one file, which starts confined processes: `launch.rs`.
+// `launch.rs`, which starts the processes, allows it.
 #![deny(unsafe_code)]
 #![cfg_attr(not(target_os = "linux"), allow(dead_code))]
 
@@ -115,10 +128,13 @@ use linux as system;
 #[cfg(not(target_os = "linux"))]
 use other as system;
 
-/// What a program wrote on each descriptor that was [captured](Stdio::Capture).
+/// The bytes that a program wrote to each [captured](Stdio::Capture) descriptor.
 pub type Captured = Vec<(i32, Vec<u8>)>;
 
-/// Runs untrusted programs. It is cheap to clone, and may be used from many threads at once.
+/// Runs untrusted programs.
+///
+/// A sandbox is cheap to clone and can be used by several threads at once. See the [crate
+/// documentation](crate) for an example.
 #[derive(Clone)]
 pub struct Sandbox {
     inner: Arc<system::Confined>,
@@ -126,12 +142,14 @@ pub struct Sandbox {
 }
 
 impl Sandbox {
-    /// Tries every measure that is asked for, each by itself and all together, in processes that end at once.
+    /// Creates a sandbox after trying every measure that is not [off](Need::Off), alone and
+    /// together with the others, in short-lived processes.
     ///
     /// # Errors
-    /// - [`Error::Config`] if a limit makes no sense, or a [required](Need::Required) measure cannot be
-    ///   had: the message has the kernel's reason for each. On systems other than Linux that is always so.
-    /// - [`Error::Io`] if no folder can be made for the runs.
+    /// - [`Error::Config`] if a limit is invalid, or a [required](Need::Required) measure is not
+    ///   available; the message gives the kernel's reason for each. On systems other than Linux
+    ///   this is always the case.
+    /// - [`Error::Io`] if no folder can be created in [`SandboxConfig::folder`].
     pub fn new(config: SandboxConfig) -> Result<Self> {
         config.check()?;
         let (inner, report) = system::Confined::new(config)?;
@@ -141,22 +159,25 @@ impl Sandbox {
         })
     }
 
-    /// Which measures are in force, and why the others are not.
+    /// Returns which measures are in force, and why the others are not.
     pub fn report(&self) -> &SandboxReport {
         &self.report
     }
 
-    /// The limits.
+    /// Returns the limits and measures.
     pub fn config(&self) -> &SandboxConfig {
         self.inner.config()
     }
 
-    /// A fresh folder for a program and its runs, gone when it is dropped.
+    /// Creates a folder for the files and runs of a program. It is removed when the [`Folder`] is
+    /// dropped.
     ///
-    /// Started by root, it takes one of 128 users; with all of them taken this waits.
+    /// If this process is root, a folder takes one of 128 user IDs, and this call blocks while all
+    /// of them are in use.
     ///
     /// # Errors
-    /// If the folder cannot be made.
+    /// [`Error::Io`] if the folder cannot be created, and [`Error::Start`] if root has no user IDs
+    /// to run programs as.
     pub fn folder(&self) -> Result<Folder> {
         self.inner.folder().map(|inner| Folder { inner })
     }
@@ -171,16 +192,31 @@ impl fmt::Debug for Sandbox {
     }
 }
 
-/// A program's files, and the place where it runs.
+/// The files of a program, and the place where it runs.
+///
+/// ```
+/// use rlvr_sandbox::{Command, Sandbox, SandboxConfig};
+///
+/// # fn main() -> rlvr_sandbox::Result<()> {
+/// # if !cfg!(target_os = "linux") { return Ok(()) }
+/// let sandbox = Sandbox::new(SandboxConfig::default().allow_less())?;
+/// let folder = sandbox.folder()?;
+/// folder.write("numbers", b"3\n1\n2\n")?;
+/// let sort = Command::new("/usr/bin/sort").argument(folder.path("numbers"));
+/// assert_eq!(folder.run(&sort)?.stdout, b"1\n2\n3\n");
+/// # Ok(())
+/// # }
+/// ```
 pub struct Folder {
     inner: system::Place,
 }
 
 impl Folder {
-    /// Writes one of the program's files, which it may read and not change.
+    /// Writes a file that the program can read but not change.
     ///
     /// # Errors
-    /// If the name is not a plain file name, or the disk refuses.
+    /// [`Error::FileName`] if `name` is not a plain file name, and [`Error::Io`] if the file cannot
+    /// be written.
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
         let plain = !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '\0']);
         if !plain {
@@ -189,23 +225,29 @@ impl Folder {
         self.inner.write(name, bytes)
     }
 
-    /// Where the program finds one of its files.
+    /// Returns the absolute path under which the program sees the file `name`.
     pub fn path(&self, name: &str) -> String {
         self.inner.path(name)
     }
 
-    /// Runs a command until it ends, or is ended at one of the limits. Nothing that it has started is left.
+    /// Runs a command until it ends or exceeds a limit, and kills every process that it has
+    /// started.
     ///
     /// # Errors
-    /// If it could not be run. That it fails, or reaches a limit, is no error.
+    /// [`Error::Start`], [`Error::Io`] or [`Error::Wait`] if the command could not be run. A
+    /// command that fails or exceeds a limit is not an error: see [`Output::exit`].
     pub fn run(&self, command: &Command) -> Result<Output> {
         self.inner.run(command)
     }
 
-    /// Starts a command with chosen descriptors, each by its number below 16.
+    /// Starts a command with its file descriptors, numbered 0 to 15, connected as in `stdio`. All
+    /// others are closed.
+    ///
+    /// The command's [`input`](Command::input) and [`SandboxConfig::wall_seconds`] are not used:
+    /// pass a [`Stdio::Input`] here and a [`Timeout`] to [`Child::wait`].
     ///
     /// # Errors
-    /// If it could not be started.
+    /// [`Error::Start`] or [`Error::Io`] if the command could not be started.
     pub fn spawn(&self, command: &Command, stdio: Vec<(i32, Stdio)>) -> Result<Child> {
         self.inner
             .spawn(command, stdio)
@@ -213,16 +255,17 @@ impl Folder {
     }
 }
 
-/// A running program. Dropping it kills the program and everything that it has started.
+/// A running program. Dropping it kills the program and every process that it has started.
 pub struct Child {
     inner: system::Started,
 }
 
 impl Child {
-    /// Waits until the program ends or its time is over: how it ended, and what it wrote.
+    /// Waits until the program ends or `timeout` expires, and returns how it ended and what it
+    /// wrote.
     ///
     /// # Errors
-    /// If the system refuses to wait for it.
+    /// [`Error::Wait`] if the operating system fails to wait for the program.
     pub fn wait(self, timeout: Timeout) -> Result<(Exit, Captured)> {
         self.inner.wait(timeout)
     }
@@ -242,10 +285,11 @@ impl fmt::Debug for Folder {
     }
 }
 
-/// What to run.
+/// A program with its arguments, environment and input.
 ///
-/// The environment is not the caller's. It is `PATH`, `HOME` and `TMPDIR` (a folder that the program may write, which is also
-/// its working folder), `LANG=C.UTF-8`, one thread for numeric libraries, and what is added here.
+/// The caller's environment is not inherited. The program gets `PATH`, `HOME` and `TMPDIR` (its
+/// working directory, which it may write to), `LANG=C.UTF-8`, `OMP_NUM_THREADS=1` and its like for
+/// numerical libraries, and the variables added here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Command {
     pub(crate) program: String,
@@ -257,7 +301,7 @@ pub struct Command {
 }
 
 impl Command {
-    /// A program by its absolute path.
+    /// Creates a command that runs the program at an absolute path.
     pub fn new(program: impl Into<String>) -> Self {
         Self {
             program: program.into(),
@@ -269,35 +313,37 @@ impl Command {
         }
     }
 
-    /// One more argument.
+    /// Adds an argument.
     #[must_use]
     pub fn argument(mut self, argument: impl Into<String>) -> Self {
         self.arguments.push(argument.into());
         self
     }
 
-    /// One more variable of the environment.
+    /// Adds an environment variable.
     #[must_use]
     pub fn variable(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.environment.push((name.into(), value.into()));
         self
     }
 
-    /// What it reads on its standard input. Default: nothing.
+    /// Sets the standard input of [`Folder::run`]. Default: empty.
     #[must_use]
     pub fn input(mut self, bytes: impl Into<Vec<u8>>) -> Self {
         self.input = bytes.into();
         self
     }
 
-    /// Multiplies the limit on CPU time, such as for a program that runs several tests. Default: 1.
+    /// Multiplies the limit on CPU time, for example for a program that runs several tests.
+    /// Default: 1.
     #[must_use]
     pub fn cpu_factor(mut self, factor: u64) -> Self {
         self.cpu_factor = factor;
         self
     }
 
-    /// Lets it write beside its files, as a compiler must. What it leaves there is not held by `folder_bytes`.
+    /// Allows the program to write to the folder of its files, as a compiler needs to.
+    /// [`SandboxConfig::folder_bytes`] does not limit these files.
     #[must_use]
     pub fn may_write_files(mut self) -> Self {
         self.may_write_files = true;
@@ -309,16 +355,17 @@ impl Command {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Exit {
-    /// By itself, with this status.
+    /// It exited with this status.
     Status(i32),
-    /// By this signal: its own fault (SIGSEGV, 11), or the limit of CPU time (SIGKILL, 9, or without a pid namespace SIGXCPU, 24).
+    /// A signal ended it: a crash (such as SIGSEGV, 11), or the limit on CPU time (SIGKILL, 9;
+    /// without a pid namespace SIGXCPU, 24).
     ///
-    /// In a pid namespace the program is the first process, to which the kernel delivers only signals that it has a handler
-    /// for, or cannot go on with.
+    /// In a pid namespace the program is the first process, which the kernel sends only signals
+    /// that it handles and those of fatal errors.
     Signal(i32),
-    /// It was killed when its time by the clock was over.
+    /// It was killed at the wall-clock limit.
     WallLimit,
-    /// It was killed because it wrote too much.
+    /// It was killed because it exceeded the output limit.
     OutputLimit,
 }
 
@@ -327,10 +374,10 @@ pub enum Exit {
 pub struct Output {
     /// How it ended.
     pub exit: Exit,
-    /// What it wrote on its standard output.
+    /// The bytes written to standard output, up to [`SandboxConfig::output_bytes`].
     pub stdout: Vec<u8>,
-    /// What it wrote on its standard error, up to the limit.
+    /// The bytes written to standard error, up to [`SandboxConfig::output_bytes`].
     pub stderr: Vec<u8>,
-    /// How long it took, by the clock.
+    /// The wall-clock time from start to end.
     pub wall: Duration,
 }

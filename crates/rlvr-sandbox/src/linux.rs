@@ -1,4 +1,4 @@
-//! The sandbox on Linux.
+//! The implementation on Linux.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use super::{
     Timeout, probe, view,
 };
 
-/// Limits with what holds a program to them.
+/// The limits, and the confinement that enforces them.
 pub(crate) struct Confined {
     config: SandboxConfig,
     parent: PathBuf,
@@ -24,7 +24,7 @@ pub(crate) struct Confined {
 impl Confined {
     pub(super) fn new(config: SandboxConfig) -> Result<(Self, SandboxReport)> {
         let parent = config.folder.clone().unwrap_or_else(std::env::temp_dir);
-        // What is mounted must have one name.
+        // The path without links, which the mounts need.
         let parent = std::fs::canonicalize(&parent).map_err(|error| Error::io(&parent, error))?;
         let (confinement, report) = probe::probe(&config, &parent)?;
         let confined = Self {
@@ -45,7 +45,9 @@ impl Confined {
         let user = match other_user {
             true => Some(
                 Users::get()
-                    .ok_or_else(|| Error::Start("no users to run programs as".into()))?
+                    .ok_or_else(|| {
+                        Error::Start("root has no other user IDs to run programs as".into())
+                    })?
                     .take(),
             ),
             false => None,
@@ -61,7 +63,7 @@ impl Confined {
     }
 }
 
-/// Where a program runs. The folder goes before its user is given back.
+/// Where a program runs. The folder is dropped before its user.
 pub(crate) struct Place {
     folder: RunFolder,
     user: Option<User>,
@@ -157,11 +159,11 @@ impl Place {
 /// A descriptor of this process.
 pub(crate) type Descriptor = std::os::fd::OwnedFd;
 
-/// A program under way; it ends with this value.
+/// A running program. Dropping it kills the program.
 pub(crate) struct Started(Running);
 
 impl Started {
-    /// Waits for it within `timeout`; how it ended, and what it wrote by descriptor.
+    /// Waits for the program, and returns how it ended and what it wrote to each descriptor.
     pub(crate) fn wait(self, timeout: Timeout) -> Result<(Exit, Captured)> {
         let finished = self.0.finish(timeout).map_err(Error::Wait)?;
         Ok((finished.exit, finished.captured))

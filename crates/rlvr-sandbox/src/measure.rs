@@ -1,33 +1,36 @@
-//! The measures of confinement: what each stops, how much it is asked for, and what came of it.
+//! The measures of confinement, whether they are required, and whether they are in force.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// One of the kernel's means of confinement.
+/// A means of confinement that the kernel provides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Measure {
-    /// The program runs as an ordinary user. Started by root, each run first becomes a user of its own that owns nothing:
-    /// limits on processes do not bind root.
+    /// The program runs as an ordinary user. If root starts it, each run gets its own user, which
+    /// owns nothing else: limits on processes do not bind root.
     UnprivilegedUser,
-    /// The program sees no process but its own, and all of them die with the first one. Without it the run is a session that
-    /// seccomp forbids to leave, and that is killed as a whole.
+    /// The program sees only its own processes, and the kernel kills all of them when the first one
+    /// ends. Without it, the run is a session that seccomp keeps its processes from leaving, and is
+    /// killed as a process group.
     PidNamespace,
-    /// No network interface at all, not even the loopback.
+    /// The program has no network interface, not even the loopback.
     NetworkNamespace,
-    /// The program sees the system's programs and libraries, read-only, its own files, a `/tmp` in memory with a size, and
-    /// nothing else: no home folder, no `/etc/passwd`.
+    /// The program sees only the system's programs and libraries, read-only, its own files, and a
+    /// `/tmp` in memory of limited size: no home directory and no `/etc/passwd`.
     MountNamespace,
-    /// No shared memory, semaphores or message queues with others.
+    /// The program shares no memory, semaphores or message queues with other processes.
     IpcNamespace,
-    /// The kernel refuses every file that is not on a list, TCP since Linux 6.7, signals to others since 6.12.
+    /// The program may open only the files on a list. Also forbids TCP since Linux 6.7, and signals
+    /// to other processes since Linux 6.12.
     Landlock,
-    /// The kernel refuses dangerous system calls: sockets other than local ones, `ptrace`, mounts, namespaces, kernel keys,
-    /// `bpf`, `io_uring`, memory that no limit counts, and every call newer than Linux 6.7.
+    /// Dangerous system calls fail: sockets other than local ones, `ptrace`, mounts, namespaces,
+    /// kernel keys, `bpf`, `io_uring`, memory that no limit counts, and every call newer than Linux
+    /// 6.7.
     Seccomp,
-    /// Limits on CPU time, memory, processes, open files and the size of a file.
+    /// CPU time, memory, processes, open files and file size are limited.
     ResourceLimits,
 }
 
@@ -44,7 +47,7 @@ impl Measure {
         Self::ResourceLimits,
     ];
 
-    /// Whether it is a namespace.
+    /// Returns true for a namespace.
     pub fn is_namespace(self) -> bool {
         matches!(
             self,
@@ -52,7 +55,7 @@ impl Measure {
         )
     }
 
-    /// The name as it is written in a file.
+    /// Returns the name in files: `pid_namespace`, ...
     pub fn name(self) -> &'static str {
         match self {
             Self::UnprivilegedUser => "unprivileged_user",
@@ -73,59 +76,55 @@ impl fmt::Display for Measure {
     }
 }
 
-/// How much a measure is asked for.
+/// Whether a measure is required.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Need {
-    /// A sandbox without it is refused. The default of every measure.
+    /// [`Sandbox::new`](super::Sandbox::new) returns an error if it is not available. The default
+    /// of every measure.
     #[default]
     Required,
-    /// Taken if the kernel grants it. The report says whether it did.
+    /// It is used if it is available. The [report](super::Sandbox::report) says whether it is.
     IfAvailable,
-    /// Not taken.
+    /// It is not used.
     Off,
 }
 
-/// What came of a measure.
+/// Whether a measure is in force.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MeasureState {
-    /// It was tried and it holds; with what it amounts to here.
+    /// It is in force; with a description.
     Yes(String),
-    /// It was tried and could not be had; with the reason.
+    /// It is not available; with the reason.
     No(String),
-    /// It was not asked for.
+    /// It was turned [off](Need::Off).
     Off,
 }
 
-/// What a [`Sandbox`](super::Sandbox) found when it tried each measure.
+/// The measures of a [`Sandbox`](super::Sandbox) that are in force.
 ///
-/// Its text has one line for each:
+/// `Display` writes one line for each measure:
 ///
 /// ```text
-/// unprivileged_user   yes: each run is another user from 1907340416 on
-/// pid_namespace       yes: made by root
+/// unprivileged_user   yes: each run has its own user, from 1907340416 on
+/// pid_namespace       yes: created by root
 /// landlock            NO: Function not implemented (os error 38)
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SandboxReport {
-    /// Every measure with what came of it, in the order of [`Measure::ALL`].
+    /// Every measure with its state, in the order of [`Measure::ALL`].
     pub measures: Vec<(Measure, MeasureState)>,
 }
 
 impl SandboxReport {
-    /// Whether a measure is in force.
+    /// Returns whether a measure is in force.
     pub fn has(&self, measure: Measure) -> bool {
         let mut found = self.measures.iter();
         found.any(|(other, state)| *other == measure && matches!(state, MeasureState::Yes(_)))
     }
 
-    /// Whether all of them are.
-    pub fn is_complete(&self) -> bool {
-        Measure::ALL.iter().all(|measure| self.has(*measure))
-    }
-
-    /// Those that are not in force, whether they could not be had or were not asked for.
+    /// Returns the measures that are not in force: not available, or off.
     pub fn missing(&self) -> Vec<Measure> {
         let mut all = Measure::ALL.to_vec();
         all.retain(|measure| !self.has(*measure));
@@ -153,7 +152,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_those_of_the_files_and_all_are_listed() {
+    fn names_are_those_of_serde_and_all_lists_every_measure() {
         for measure in Measure::ALL {
             let written = serde_json::to_string(&measure).unwrap();
             assert_eq!(written, format!("{:?}", measure.name()));
@@ -164,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_report_says_what_is_missing() {
+    fn a_report_lists_the_missing_measures() {
         let report = SandboxReport {
             measures: vec![
                 (Measure::Landlock, MeasureState::No("too old".into())),
@@ -173,7 +172,6 @@ mod tests {
             ],
         };
         assert!(report.has(Measure::Seccomp) && !report.has(Measure::Landlock));
-        assert!(!report.is_complete());
         assert_eq!(report.missing().len(), 7);
         let text = report.to_string();
         let expected = "landlock            NO: too old\nseccomp             yes: 3 filters\nipc_namespace       off";

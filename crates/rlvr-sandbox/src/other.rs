@@ -1,10 +1,11 @@
-//! No sandbox: systems other than Linux have other means of confinement, and none of them is used yet.
+//! The implementation on systems other than Linux, whose means of confinement are not supported: a
+//! sandbox cannot be created.
 
 use super::{
     Captured, Command, Error, Exit, Output, Result, SandboxConfig, SandboxReport, Stdio, Timeout,
 };
 
-/// There is none.
+/// Has no values.
 pub(crate) enum Confined {}
 
 impl Confined {
@@ -12,7 +13,7 @@ impl Confined {
         Err(Error::config(
             "sandbox",
             std::env::consts::OS,
-            "Linux, the only system on which programs are confined",
+            "Linux, the only supported system",
         ))
     }
 
@@ -25,7 +26,7 @@ impl Confined {
     }
 }
 
-/// There is none.
+/// Has no values.
 pub(crate) enum Place {}
 
 impl Place {
@@ -46,7 +47,7 @@ impl Place {
     }
 }
 
-/// There is none.
+/// Has no values.
 pub(crate) enum Started {}
 
 impl Started {
@@ -55,7 +56,7 @@ impl Started {
     }
 }
 
-/// There is none.
+/// Has no values.
 #[derive(Debug)]
 pub(crate) enum Descriptor {}
 
@@ -65,7 +66,7 @@ impl From<Descriptor> for std::fs::File {
     }
 }
 
-/// An error: without a sandbox there is nothing to connect.
+/// Always an error.
 pub(crate) fn pipe() -> Result<(Descriptor, Descriptor)> {
     Err(Error::Wait(std::io::ErrorKind::Unsupported.into()))
 }

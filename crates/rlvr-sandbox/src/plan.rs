@@ -1,4 +1,4 @@
-//! From limits and measures to the steps of one process.
+//! Turns limits and measures into the steps of one process.
 
 use std::collections::BTreeSet;
 use std::ffi::CString;
@@ -12,39 +12,39 @@ use super::step::{LaunchError, Plan, SAFE_FD, Step, Then};
 use super::view::{self, Place, Readable, Size};
 use super::{Measure, SandboxConfig, seccomp};
 
-/// How namespaces are made here.
+/// How namespaces are created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Namespaces {
     /// By root, directly.
     ByRoot,
-    /// By anyone, inside of a user namespace.
+    /// By an ordinary user, in a user namespace.
     ByUser,
 }
 
-/// What holds a process, as found by trying.
+/// The confinement of a process, as found by the probe.
 #[derive(Clone, Debug)]
 pub(super) struct Confinement {
     pub(super) measures: BTreeSet<Measure>,
     pub(super) namespaces: Namespaces,
     pub(super) landlock: Option<Landlock>,
     pub(super) readable: Readable,
-    /// Whether the view has a `/proc` of its own.
+    /// Whether the mount namespace has its own `/proc`.
     pub(super) proc: bool,
 }
 
-/// One process to be: where, as whom, what.
+/// A process to be started.
 pub(super) struct Process<'a> {
     pub(super) place: &'a Place,
-    /// The user it becomes, if root starts it.
+    /// The user that it runs as, if root starts it.
     pub(super) user: Option<u32>,
-    /// Whether it may write beside the program's files, as a compiler must.
+    /// Whether it may write to the folder of the program's files.
     pub(super) may_write_files: bool,
-    /// CPU seconds, of this process.
+    /// The CPU time of this process in seconds.
     pub(super) cpu_seconds: u64,
     pub(super) then: Then,
 }
 
-/// A plan, with the descriptors its steps refer to.
+/// A plan, and the descriptors that its steps use.
 pub(super) struct Prepared {
     pub(super) plan: Plan,
     _held: Vec<OwnedFd>,
@@ -60,17 +60,18 @@ impl Prepared {
 }
 
 impl Confinement {
-    /// Whether a measure is in force.
+    /// Returns whether a measure is in force.
     pub(super) fn has(&self, measure: Measure) -> bool {
         self.measures.contains(&measure)
     }
 
-    /// Whether the run must be killed as a group of processes, since there is no namespace that dies with it.
+    /// Returns whether the run must be killed as a process group, because no pid namespace ends
+    /// with it.
     pub(super) fn is_group(&self) -> bool {
         !self.has(Measure::PidNamespace)
     }
 
-    /// The steps after which a process is held by every measure in force, and `more` after them.
+    /// Returns the steps that put every measure in force, followed by `more`.
     pub(super) fn prepare(
         &self,
         config: &SandboxConfig,
@@ -117,12 +118,12 @@ impl Confinement {
         }
         steps.push(Step::DropCapabilities);
         steps.push(Step::NoNewPrivileges);
-        // As the user that it is, so that a folder that this user cannot enter is noticed.
+        // After the change of the user, so that a folder that this user cannot enter is an error.
         steps.push(Step::Chdir(match own_view {
             true => view::text(view::TMP),
             false => view::text(&process.place.scratch),
         }));
-        // Not before: becoming another user takes it back.
+        // After the change of the user, which resets it.
         let parent = launch::own_pidfd().map_err(|error| format!("a pidfd: {error}"))?;
         steps.push(Step::DieWithParent(parent.as_raw_fd()));
         held.push(parent);
@@ -155,7 +156,7 @@ impl Confinement {
                 keep_signals: self.is_group()
                     && process.user.is_none()
                     && !(self.has(Measure::Landlock)
-                        && self.landlock.is_some_and(Landlock::holds_signals)),
+                        && self.landlock.is_some_and(Landlock::restricts_signals)),
                 keep_attributes: !own_view && process.user.is_none() && !process.may_write_files,
                 keep_sockets: !own_view,
             })?;
@@ -171,7 +172,7 @@ impl Confinement {
     }
 }
 
-/// In a new user namespace: this user is itself, and there is no other.
+/// The steps that map this user to itself in a new user namespace, and no other user.
 fn user_map() -> [Step; 3] {
     let (uid, gid) = (
         rustix::process::geteuid().as_raw(),
@@ -185,12 +186,12 @@ fn user_map() -> [Step; 3] {
     ]
 }
 
-/// The kernel's limits for one process.
+/// The resource limits of one process.
 fn limits(config: &SandboxConfig, cpu_seconds: u64, warns: bool) -> Vec<Step> {
-    // SIGXCPU at the limit can be caught; SIGKILL a second later cannot. The first process of a namespace is only ended by the
-    // latter.
+    // SIGXCPU at the soft limit can be caught; SIGKILL at the hard limit, a second later, cannot.
+    // Only the latter ends the first process of a pid namespace.
     let last_cpu_second = cpu_seconds + u64::from(warns);
-    // The constants' type is another one in every C library.
+    // The type of the constants differs between C libraries.
     let limits = [
         (libc::RLIMIT_CPU as c_int, cpu_seconds, last_cpu_second),
         (
@@ -203,7 +204,7 @@ fn limits(config: &SandboxConfig, cpu_seconds: u64, warns: bool) -> Vec<Step> {
             config.memory_bytes,
             config.memory_bytes,
         ),
-        // What a program may raise by itself for deep recursion.
+        // The soft limit, which a program may raise for deep recursion.
         (libc::RLIMIT_STACK as c_int, 8 << 20, config.memory_bytes),
         (
             libc::RLIMIT_FSIZE as c_int,
@@ -233,7 +234,8 @@ fn limits(config: &SandboxConfig, cpu_seconds: u64, warns: bool) -> Vec<Step> {
     steps.into()
 }
 
-/// A process of another user that kills every process of that user, itself last: what is left of a run that root started.
+/// The plan of a process that kills every process of a user, including itself: the rest of a run
+/// that root started.
 pub(super) fn kill_all_of(user: u32) -> Plan {
     Plan {
         namespaces: 0,
@@ -248,7 +250,7 @@ pub(super) fn kill_all_of(user: u32) -> Plan {
     }
 }
 
-/// A program with its arguments and environment.
+/// Converts a program with its arguments and environment for `execve`.
 pub(super) fn exec(
     path: &str,
     arguments: &[String],

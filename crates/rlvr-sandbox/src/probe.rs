@@ -1,4 +1,4 @@
-//! Finds out what this machine grants, by doing it.
+//! Finds the available measures by trying them.
 
 use std::collections::BTreeSet;
 use std::ffi::CStr;
@@ -12,10 +12,10 @@ use super::users::Users;
 use super::view::Readable;
 use super::{Error, Measure, MeasureState, Need, Result, SandboxConfig, SandboxReport};
 
-/// A file that every machine has and no program needs.
+/// A file that every machine has and that programs must not read.
 const NOT_FOR_PROGRAMS: &CStr = c"/etc/passwd";
 
-/// What is in force, and what was found.
+/// Returns the confinement in force, and the report about it.
 pub(super) fn probe(config: &SandboxConfig, parent: &Path) -> Result<(Confinement, SandboxReport)> {
     let folder = RunFolder::new(parent, None).map_err(|error| Error::io(parent, error))?;
     let mut probe = Probe {
@@ -47,21 +47,21 @@ pub(super) fn probe(config: &SandboxConfig, parent: &Path) -> Result<(Confinemen
         measures.push((measure, state));
     }
     let report = SandboxReport { measures };
-    refuse_less(config, &report)?;
-    // All together: one may be in the way of another.
+    check_required(config, &report)?;
+    // All together, because one may prevent another.
     let everything = probe.found.clone();
     if let Err(why) = probe.with(&everything, probe.checks(&everything)) {
         return Err(Error::config(
             "measures",
-            format!("cannot be taken together: {why}"),
+            format!("do not work together: {why}"),
             "other limits, or fewer measures",
         ));
     }
     Ok((probe.found, report))
 }
 
-/// An error if something is missing that was asked for.
-fn refuse_less(config: &SandboxConfig, report: &SandboxReport) -> Result<()> {
+/// Returns an error if a required measure is missing.
+fn check_required(config: &SandboxConfig, report: &SandboxReport) -> Result<()> {
     let missing: Vec<(Measure, &str)> = report
         .measures
         .iter()
@@ -81,8 +81,8 @@ fn refuse_less(config: &SandboxConfig, report: &SandboxReport) -> Result<()> {
         .collect();
     Err(Error::config(
         format!("measures.{first}"),
-        format!("required, but not to be had here ({})", reasons.join("; ")),
-        "a machine that grants it, or `if_available` to run with less confinement",
+        format!("required, but not available ({})", reasons.join("; ")),
+        "a machine that provides it, or `if_available` to run with less confinement",
     ))
 }
 
@@ -93,7 +93,7 @@ struct Probe<'a> {
 }
 
 impl Probe<'_> {
-    /// Tries one measure by itself: how it is in force, or why not.
+    /// Tries one measure alone. Returns a description, or the reason why it is not available.
     fn attempt(&mut self, measure: Measure) -> Result<String, String> {
         let mut alone = Confinement {
             measures: BTreeSet::from([measure]),
@@ -103,11 +103,14 @@ impl Probe<'_> {
             Measure::UnprivilegedUser => {
                 let own = rustix::process::geteuid();
                 if !own.is_root() {
-                    return Ok(format!("user {} starts it", own.as_raw()));
+                    return Ok(format!("started by user {}", own.as_raw()));
                 }
                 let users = Users::get().ok_or("root is the only user in this user namespace")?;
                 self.with(&alone, vec![Step::Check(Check::NotRoot)])?;
-                Ok(format!("each run is another user, from {} on", users.first))
+                Ok(format!(
+                    "each run has its own user, from {} on",
+                    users.first
+                ))
             }
             Measure::PidNamespace => {
                 self.with(&alone, vec![Step::Check(Check::FirstProcess)])?;
@@ -118,8 +121,8 @@ impl Probe<'_> {
                 Ok(self.makers())
             }
             Measure::MountNamespace => {
-                // With a pid namespace the view gets a /proc of those processes. Some containers do not let it be mounted,
-                // and without the namespace it would show the others: then there is none.
+                // With a pid namespace, `/proc` shows the processes of the run. Without one, it
+                // would show all others and is not mounted; nor is it in containers that forbid it.
                 if self.found.has(Measure::PidNamespace) {
                     alone.measures.insert(Measure::PidNamespace);
                 } else {
@@ -144,16 +147,16 @@ impl Probe<'_> {
             }
             Measure::Seccomp => {
                 self.with(&alone, vec![Step::Check(Check::NoInternetSocket)])?;
-                Ok("a list of calls".into())
+                Ok("a list of forbidden calls".into())
             }
             Measure::ResourceLimits => {
                 self.with(&alone, Vec::new())?;
                 if rustix::process::geteuid().is_root()
                     && !self.found.has(Measure::UnprivilegedUser)
                 {
-                    return Err("the limit on processes does not bind root".into());
+                    return Err("the limit on processes does not apply to root".into());
                 }
-                // The kernel counts processes by user, and in each user namespace apart.
+                // The kernel counts processes by user, separately in each user namespace.
                 let counts_apart = rustix::process::geteuid().is_root()
                     || self
                         .found
@@ -162,7 +165,7 @@ impl Probe<'_> {
                         .any(|measure| measure.is_namespace());
                 Ok(match counts_apart {
                     true => "for each process".into(),
-                    false => "for each process; other processes of this user count".into(),
+                    false => "for each process; other processes of this user count too".into(),
                 })
             }
         }
@@ -170,12 +173,12 @@ impl Probe<'_> {
 
     fn makers(&self) -> String {
         match self.found.namespaces {
-            Namespaces::ByRoot => "made by root".into(),
-            Namespaces::ByUser => "made in a user namespace".into(),
+            Namespaces::ByRoot => "created by root".into(),
+            Namespaces::ByUser => "created in a user namespace".into(),
         }
     }
 
-    /// What must hold from inside if these measures are in force.
+    /// Returns the checks that hold inside of a process if these measures are in force.
     fn checks(&self, confinement: &Confinement) -> Vec<Step> {
         let mut checks = Vec::new();
         let holds_files =
@@ -196,7 +199,7 @@ impl Probe<'_> {
         checks.into_iter().map(Step::Check).collect()
     }
 
-    /// Runs a process that is held by these measures, does `more`, and ends.
+    /// Runs a process with these measures and the steps `more`.
     fn with(&self, confinement: &Confinement, more: Vec<Step>) -> Result<(), String> {
         let wants_user =
             confinement.has(Measure::UnprivilegedUser) && rustix::process::geteuid().is_root();
@@ -204,7 +207,7 @@ impl Probe<'_> {
             true => Users::get().map(Users::take),
             false => None,
         };
-        // The probe's folder is root's, and another user would not get in; a run's folder is its user's.
+        // The folder of the probe belongs to root. Another user needs its own, as a run has.
         let own;
         let folder = match &user {
             Some(user) => {
@@ -236,8 +239,8 @@ impl Probe<'_> {
 mod tests {
     use super::*;
 
-    /// A kernel without landlock and namespaces.
-    fn poor() -> SandboxReport {
+    /// The report of a kernel without Landlock and namespaces.
+    fn without_namespaces() -> SandboxReport {
         let measures = Measure::ALL.map(|measure| {
             let state = match measure {
                 Measure::Landlock => MeasureState::No("Function not implemented".into()),
@@ -252,9 +255,11 @@ mod tests {
     }
 
     #[test]
-    fn less_than_is_asked_for_is_an_error_with_every_reason() {
+    fn missing_required_measures_are_an_error_with_every_reason() {
         let config = SandboxConfig::default();
-        let error = refuse_less(&config, &poor()).unwrap_err().to_string();
+        let error = check_required(&config, &without_namespaces())
+            .unwrap_err()
+            .to_string();
         assert!(
             error.starts_with("invalid `measures.pid_namespace`: required"),
             "{error}"
@@ -270,9 +275,15 @@ mod tests {
         for measure in Measure::ALL.into_iter().filter(|one| one.is_namespace()) {
             some = some.with(measure, Need::IfAvailable);
         }
-        let error = refuse_less(&some, &poor()).unwrap_err().to_string();
+        let error = check_required(&some, &without_namespaces())
+            .unwrap_err()
+            .to_string();
         assert!(error.starts_with("invalid `measures.landlock`"), "{error}");
-        refuse_less(&some.with(Measure::Landlock, Need::Off), &poor()).unwrap();
-        refuse_less(&config.allow_less(), &poor()).unwrap();
+        check_required(
+            &some.with(Measure::Landlock, Need::Off),
+            &without_namespaces(),
+        )
+        .unwrap();
+        check_required(&config.allow_less(), &without_namespaces()).unwrap();
     }
 }

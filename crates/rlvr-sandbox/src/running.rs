@@ -1,4 +1,4 @@
-//! A process under way: fed, listened to, and ended at its limits.
+//! A running process: its input and output, and its end at the limits.
 
 use std::collections::VecDeque;
 use std::io;
@@ -18,20 +18,20 @@ use super::plan::{Prepared, kill_all_of};
 use super::step::{LaunchError, SAFE_FD};
 use super::{Captured, Error, Exit, PipeEnd, Result, Stdio, Timeout, launch};
 
-/// Bytes on their way to the program.
+/// Input of the program.
 struct Feed {
     pipe: OwnedFd,
-    /// What is still to be sent.
+    /// The parts still to be sent.
     parts: VecDeque<Vec<u8>>,
-    /// How much of the first part has been.
+    /// The number of bytes of the first part that have been sent.
     done: usize,
-    /// How many parts may be sent now.
+    /// The number of parts that may be sent now.
     open: usize,
-    /// Whether each part waits for an answer to the one before.
+    /// Whether each part waits for a line from the program.
     is_dialog: bool,
 }
 
-/// Bytes from the program.
+/// Output of the program.
 struct Keep {
     number: RawFd,
     pipe: Option<OwnedFd>,
@@ -41,31 +41,32 @@ struct Keep {
     overflowed: bool,
 }
 
-/// A program that has been started. It does not outlive this value, nor does anything that it has started.
+/// A program that has been started. Dropping this value kills it and every process that it has
+/// started.
 pub(super) struct Running {
     child: Child,
     reaped: bool,
-    /// Whether it is to be killed as a group.
+    /// Whether it must be killed as a process group.
     is_group: bool,
-    /// The user whose every process belongs to this run.
+    /// The user that belongs to this run.
     user: Option<u32>,
     feeds: Vec<Feed>,
     keeps: Vec<Keep>,
 }
 
-/// How a program ended, and what it wrote by descriptor.
+/// How a program ended, and what it wrote to each descriptor.
 pub(super) struct Finished {
     pub(super) exit: Exit,
     pub(super) captured: Captured,
 }
 
-/// Moves a descriptor out of the way of the program's own.
+/// Duplicates a descriptor above the numbers of the program's own.
 fn away(pipe: OwnedFd) -> io::Result<OwnedFd> {
     Ok(rustix::io::fcntl_dupfd_cloexec(pipe, SAFE_FD)?)
 }
 
 impl Running {
-    /// Starts a process with its descriptors connected.
+    /// Starts a process and connects its descriptors.
     pub(super) fn start(
         prepared: &Prepared,
         stdio: Vec<(RawFd, Stdio)>,
@@ -130,7 +131,8 @@ impl Running {
         })
     }
 
-    /// Feeds and listens until the program ends or has to be ended, and leaves nothing of it behind.
+    /// Sends input and reads output until the program ends or exceeds a limit, then kills what is
+    /// left of the run.
     pub(super) fn finish(mut self, timeout: Timeout) -> io::Result<Finished> {
         let last = Instant::now() + timeout.total;
         let mut deadline = last.min(Instant::now() + timeout.wall);
@@ -166,7 +168,7 @@ impl Running {
             }
         };
         let status = self.end()?;
-        // Nobody is left to write: what is in the pipes is all there will be.
+        // No writer is left: the rest of the output is in the pipes.
         let mut overflowed = false;
         for keep in &mut self.keeps {
             keep.pull();
@@ -184,7 +186,7 @@ impl Running {
         })
     }
 
-    /// Waits until something can be done; whether the program has ended.
+    /// Waits for input, output or the end of the program. Returns whether it has ended.
     fn wait(&self, most: Duration) -> io::Result<bool> {
         let mut all = vec![PollFd::new(&self.child.pidfd, PollFlags::IN)];
         for feed in self.feeds.iter().filter(|feed| feed.open > 0) {
@@ -204,9 +206,9 @@ impl Running {
         Ok(!all[0].revents().is_empty())
     }
 
-    /// Kills whatever is left of the run, and tells how the program itself ended.
+    /// Kills what is left of the run, and returns how the program itself ended.
     fn end(&mut self) -> io::Result<Exit> {
-        // Before it is reaped: until then its number, and that of its group, are nobody else's.
+        // Before it is reaped, so that its ID and that of its group are not reused.
         let _ = pidfd_send_signal(&self.child.pidfd, Signal::KILL);
         if self.is_group {
             let _ = kill_process_group(self.child.pid, Signal::KILL);
@@ -217,7 +219,7 @@ impl Running {
         self.reaped = true;
         let ended = reap(&self.child)?;
         if self.is_group {
-            // Killed is not yet gone. Orphans are reaped by others, so not for ever.
+            // Killed processes take time to end. Others reap the orphans, so the wait is bounded.
             for _ in 0..200 {
                 if test_kill_process_group(self.child.pid).is_err() {
                     break;
@@ -235,7 +237,7 @@ impl Running {
     }
 }
 
-/// Waits for a process to end, and tells how it did.
+/// Waits for a process and returns how it ended.
 pub(super) fn reap(child: &Child) -> io::Result<Exit> {
     loop {
         match waitpid(Some(child.pid), WaitOptions::empty()) {
@@ -261,10 +263,10 @@ impl Drop for Running {
 }
 
 impl Feed {
-    /// The end to read from, and the feed.
+    /// Returns the read end, and the feed.
     fn new(parts: Vec<Vec<u8>>, is_dialog: bool) -> io::Result<(OwnedFd, Self)> {
         let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
-        // The flag is of this end alone: the program's end waits as it is used to.
+        // Only this end: the program's end still blocks.
         fcntl_setfl(&write, OFlags::NONBLOCK)?;
         let feed = Self {
             pipe: write,
@@ -276,7 +278,7 @@ impl Feed {
         Ok((read, feed))
     }
 
-    /// Sends what may be sent and is taken.
+    /// Writes what may be sent, until the pipe is full.
     fn push(&mut self) {
         while self.open > 0
             && let Some(part) = self.parts.front()
@@ -290,7 +292,7 @@ impl Feed {
                 Ok(wrote) => self.done += wrote,
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return,
-                // The program has closed its end: it wants no more.
+                // The program has closed its end.
                 Err(_) => self.parts.clear(),
             }
         }
@@ -298,12 +300,12 @@ impl Feed {
 }
 
 impl Keep {
-    /// Takes what is there; the number of lines in it.
+    /// Reads what is available, and returns the number of lines in it.
     fn pull(&mut self) -> usize {
         let mut buffer = [0; 1 << 16];
         let mut lines = 0;
-        // Not for ever: a program may write as fast as it is listened to. A pipe holds at most a megabyte, so that after the
-        // program's end everything is read.
+        // Bounded, because a program may write as fast as it is read. A pipe holds at most a
+        // megabyte, so that after the program's end everything is read.
         for _ in 0..=16 {
             let Some(pipe) = &self.pipe else { break };
             match rustix::io::read(pipe, &mut buffer) {
@@ -327,7 +329,7 @@ impl Keep {
     }
 }
 
-/// The ends of a pipe: to read from, and to write to.
+/// Returns the read end and the write end of a pipe.
 pub(crate) fn pipe() -> Result<(OwnedFd, OwnedFd)> {
     pipe_with(PipeFlags::CLOEXEC).map_err(|error| Error::Wait(error.into()))
 }

@@ -1,8 +1,9 @@
-//! Which system calls a program may not make.
+//! The system calls that a program may not make.
 //!
-//! A list of what is refused rather than of what is allowed: interpreters and compilers differ in what they need, and the
-//! other measures do not rest on it. Two things make the list safe against what it does not name: calls that are newer than
-//! the list do not exist (ENOSYS), and neither do those of the other calling conventions (x32, and other architectures).
+//! The filters have a list of forbidden calls rather than of allowed ones: interpreters and
+//! compilers differ in the calls they need, and the other measures do not depend on the filters.
+//! Calls that are newer than the list, and those of other calling conventions (x32, other
+//! architectures), fail with ENOSYS.
 
 use std::collections::BTreeMap;
 
@@ -12,12 +13,13 @@ use seccompiler::{
     SeccompRule, TargetArch, sock_filter,
 };
 
-/// The first call that the list below was not written for: `statmount`, of Linux 6.8. From 424 on all architectures count alike.
+/// The first call that the list does not cover: `statmount`, of Linux 6.8. From 424 on, the numbers
+/// are the same on all architectures.
 const FIRST_UNKNOWN: u32 = 457;
-/// On x86-64, calls with this bit are of the x32 convention and mean something else.
+/// On x86-64, the bit of calls by the x32 convention.
 const X32_BIT: u32 = 0x4000_0000;
 
-/// Answered with EPERM: "you may not".
+/// Calls that fail with EPERM.
 fn refused() -> Vec<c_long> {
     let mut calls = vec![
         // other processes
@@ -52,7 +54,7 @@ fn refused() -> Vec<c_long> {
         libc::SYS_add_key,
         libc::SYS_request_key,
         libc::SYS_keyctl,
-        // the view of files
+        // mounts and file handles
         libc::SYS_mount,
         libc::SYS_umount2,
         libc::SYS_pivot_root,
@@ -81,12 +83,13 @@ fn refused() -> Vec<c_long> {
     calls
 }
 
-/// Answered with ENOSYS, "there is no such call", so that programs fall back to another way.
+/// Calls that fail with ENOSYS, so that programs fall back to another way.
 fn absent() -> Vec<c_long> {
     vec![
-        // Its flags are behind a pointer that a filter cannot follow; the C library falls back to `clone`.
+        // Its flags are behind a pointer, which a filter cannot follow. The C library falls back to
+        // `clone`.
         libc::SYS_clone3,
-        // Works on files and sockets past this filter.
+        // Operates on files and sockets without passing this filter.
         libc::SYS_io_uring_setup,
         libc::SYS_io_uring_enter,
         libc::SYS_io_uring_register,
@@ -94,14 +97,15 @@ fn absent() -> Vec<c_long> {
         libc::SYS_memfd_create,
         447, // memfd_secret
         libc::SYS_shmget,
-        // Semaphores and messages of System V: kernel memory that no limit counts, and that outlives the run where there is
-        // no IPC namespace. (POSIX message queues have a limit, which is 0 here.)
+        // System V semaphores and messages: kernel memory that no limit counts, and that outlives
+        // the run without an IPC namespace. (POSIX message queues have a limit, which is 0 here.)
         libc::SYS_semget,
         libc::SYS_msgget,
     ]
 }
 
-/// Where files are not read-only by a view of their own, and the user is the caller: what landlock does not look at.
+/// Calls that change file attributes, which Landlock does not check: forbidden without a mount
+/// namespace if the user is the caller.
 fn attributes() -> Vec<c_long> {
     let mut calls = vec![
         libc::SYS_fchmod,
@@ -129,7 +133,8 @@ fn attributes() -> Vec<c_long> {
     calls
 }
 
-/// Where other processes can be named: what changes them, and what leaves the group of processes that is killed.
+/// Calls that change other processes or leave the process group of the run: forbidden without a pid
+/// namespace.
 fn processes() -> Vec<c_long> {
     vec![
         libc::SYS_setsid,
@@ -146,7 +151,7 @@ fn processes() -> Vec<c_long> {
     ]
 }
 
-/// Where signals to others are stopped by nothing else.
+/// Calls that send signals: forbidden if nothing else stops them.
 fn signals() -> Vec<c_long> {
     vec![
         libc::SYS_kill,
@@ -158,22 +163,24 @@ fn signals() -> Vec<c_long> {
     ]
 }
 
-/// What the other measures leave to this one.
+/// The protection that other measures do not provide.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Needs {
-    /// There is no pid namespace: other processes can be named, and the run is killed as a group that must not be left.
+    /// There is no pid namespace: other processes are visible, and the run is killed as a process
+    /// group, which its processes must not leave.
     pub keep_processes: bool,
-    /// Signals to others of the same user are stopped by nothing else.
+    /// Nothing else stops signals to other processes of the same user.
     pub keep_signals: bool,
-    /// Attributes of files outside are protected by nothing else.
+    /// Nothing else protects the attributes of files outside.
     pub keep_attributes: bool,
-    /// Sockets that others have put into the file system can be named.
+    /// Sockets of other processes in the file system are visible.
     pub keep_sockets: bool,
 }
 
-/// The filters, to be installed in this order; all of them are asked, and the strictest answer counts.
+/// Returns the filters, to be installed in this order. The kernel runs all of them, and the
+/// strictest result counts.
 ///
-/// The error says why there can be none on this machine.
+/// The error says why filters are not available on this machine.
 pub(super) fn filters(needs: Needs) -> Result<Vec<BpfProgram>, String> {
     let arch: TargetArch = std::env::consts::ARCH
         .try_into()
@@ -202,11 +209,12 @@ pub(super) fn filters(needs: Needs) -> Result<Vec<BpfProgram>, String> {
             .map_err(|error| format!("{error}"))
     };
     if needs.keep_processes {
-        // Its own limits only.
+        // Only for the process itself.
         let another = condition(0, SeccompCmpOp::Ne, 0)?;
         forbidden.insert(libc::SYS_prlimit64, vec![another]);
     }
-    // Sockets of this machine only; those of others are not in the program's view, or it gets none but pairs.
+    // Local sockets only, and without a mount namespace, in which sockets of others are not
+    // visible, only pairs.
     let other_socket = vec![condition(0, SeccompCmpOp::Ne, libc::AF_UNIX as u64)?];
     let any_socket = Vec::new();
     let sockets = match needs.keep_sockets {
@@ -231,7 +239,7 @@ pub(super) fn filters(needs: Needs) -> Result<Vec<BpfProgram>, String> {
     });
     let with_namespace = with_namespace.into_iter().collect::<Result<_, _>>()?;
     forbidden.insert(libc::SYS_clone, with_namespace);
-    // Typing into the terminal that the judge was started from: TIOCSTI, TIOCLINUX.
+    // Input to the terminal of the calling process: TIOCSTI, TIOCLINUX.
     let typing = [0x5412, 0x541c].map(|call| condition(1, SeccompCmpOp::Eq, call));
     let typing = typing.into_iter().collect::<Result<_, _>>()?;
     forbidden.insert(libc::SYS_ioctl, typing);
@@ -243,7 +251,8 @@ pub(super) fn filters(needs: Needs) -> Result<Vec<BpfProgram>, String> {
     ])
 }
 
-/// ENOSYS for calls that are newer than the list, and for those of the x32 convention.
+/// The filter that returns ENOSYS for calls newer than the list and for those of the x32
+/// convention.
 fn unknown_calls() -> BpfProgram {
     let line = |code: u32, jt, jf, k| sock_filter {
         code: code as u16,
@@ -258,7 +267,7 @@ fn unknown_calls() -> BpfProgram {
         libc::BPF_RET | libc::BPF_K,
     );
     vec![
-        // The number is the first word of `struct seccomp_data`.
+        // The number of the call is the first word of `struct seccomp_data`.
         line(load, 0, 0, 0),
         line(at_least, 0, 1, X32_BIT.min(FIRST_UNKNOWN)),
         line(back, 0, 0, no_such_call),
@@ -287,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn no_call_is_answered_twice() {
+    fn no_call_is_on_both_lists() {
         let (refused, absent) = (refused(), absent());
         assert!(refused.iter().all(|call| !absent.contains(call)));
         assert!(

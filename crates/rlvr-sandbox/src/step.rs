@@ -1,4 +1,5 @@
-//! What a new process does before it is the program, as data: made beforehand, so that doing it takes no memory.
+//! The steps of a new process before it executes the program, as data: prepared by the parent, so
+//! that the new process allocates no memory.
 
 use std::ffi::{CStr, CString, c_int, c_ulong};
 use std::io;
@@ -6,18 +7,18 @@ use std::os::fd::RawFd;
 
 use seccompiler::sock_filter;
 
-/// Descriptors that the launcher works with are moved up to here, so that none is in the way of the program's own.
+/// The lowest number of the launcher's own descriptors, above those of the program.
 pub(super) const SAFE_FD: RawFd = 64;
-/// The program's descriptors stay below this.
+/// The program's descriptors are below this number.
 pub(super) const MAX_FD: RawFd = 16;
 
-/// One thing that the new process does to itself.
+/// One step of the new process.
 #[derive(Debug)]
 pub(super) enum Step {
     /// Writes a file, such as a user map.
     Write(CString, Vec<u8>),
     Mkdir(CString),
-    /// Makes an empty file.
+    /// Creates an empty file.
     Touch(CString),
     Symlink {
         target: CString,
@@ -29,27 +30,28 @@ pub(super) enum Step {
         kind: Option<CString>,
         flags: c_ulong,
         data: Option<CString>,
-        /// Whether the program may do without it.
+        /// Whether failure is ignored.
         optional: bool,
     },
-    /// Makes everything mounted at and below a path read-only and deaf to setuid bits.
+    /// Makes every mount at and below a path read-only and `nosuid`.
     ReadOnly(CString),
     Chdir(CString),
-    /// The working folder becomes the root, and the old root goes away.
+    /// Makes the working directory the root, and unmounts the old root.
     PivotHere,
     Limit {
         resource: c_int,
         soft: u64,
         hard: u64,
     },
-    /// Another user, irrevocably and without groups.
+    /// Changes the user irrevocably, and drops all groups.
     Become {
         uid: u32,
         gid: u32,
     },
     DropCapabilities,
     NoNewPrivileges,
-    /// Dies when the thread that started it dies; the descriptor is a pidfd of this process, to see if that has happened.
+    /// Makes the process die with the thread that started it. The descriptor is a pidfd of the
+    /// parent process, to check that it is still alive.
     DieWithParent(RawFd),
     LandlockAllow {
         ruleset: RawFd,
@@ -58,29 +60,29 @@ pub(super) enum Step {
         optional: bool,
     },
     LandlockRestrict(RawFd),
-    /// Closes every descriptor that the program is not given.
+    /// Closes every descriptor that is not for the program.
     CloseOthers,
     Seccomp(Vec<sock_filter>),
-    /// Kills every process that this one may signal.
+    /// Kills every process that this one can signal.
     KillAll,
-    /// Fails unless these checks hold; see [`Check`].
+    /// Fails unless a check holds.
     Check(Check),
 }
 
-/// What a probe looks at, from inside.
+/// A check inside of a confined process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Check {
     /// The process is not root and cannot become it.
     NotRoot,
     /// This file cannot be opened.
     Unreadable(&'static CStr),
-    /// No socket of the internet can be made.
+    /// No internet socket can be created.
     NoInternetSocket,
-    /// It is the first process of its namespace.
+    /// The process is the first one of its namespace.
     FirstProcess,
 }
 
-/// What the new process does after its steps.
+/// The last act of the new process.
 pub(super) enum Then {
     Exec {
         path: CString,
@@ -91,7 +93,7 @@ pub(super) enum Then {
     Exit,
 }
 
-/// Everything that a new process will do.
+/// Everything that a new process does.
 pub(super) struct Plan {
     /// `CLONE_NEW*`.
     pub namespaces: c_int,
@@ -99,7 +101,7 @@ pub(super) struct Plan {
     pub then: Then,
 }
 
-/// Why a process was not started.
+/// The reason why a process was not started.
 #[derive(Debug)]
 pub(super) struct LaunchError {
     pub what: String,

@@ -1,17 +1,18 @@
-//! Users for runs that root starts: one for each, because the kernel counts processes by user, and lets those of one user
-//! signal each other.
+//! User IDs for runs that root starts: one for each run, because the kernel counts processes by
+//! user, and processes of one user can signal each other.
 
 use std::fs;
 use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
 
-/// Runs of this process that can be under way at once; more wait.
+/// The number of concurrent runs of this process; further ones wait.
 const SLOTS: u32 = 128;
-/// User numbers from 1,879,048,192 to 2,147,483,647 belong to nobody by the usual conventions, nor to containers' ranges.
+/// User IDs from 1,879,048,192 to 2,147,483,647 are unused by convention, also by container ranges.
 const FREE_RANGE: u32 = 1_900_000_000;
-/// Enough ranges for most process numbers; two processes that share one only count each other's processes.
+/// The number of ranges, which the process ID selects from. Two processes with the same range share
+/// the limits on processes.
 const RANGES: u32 = 1 << 20;
 
-/// The users of this process.
+/// The user IDs of this process.
 #[derive(Debug)]
 pub(super) struct Users {
     pub(super) first: u32,
@@ -19,7 +20,7 @@ pub(super) struct Users {
     freed: Condvar,
 }
 
-/// A user while it is taken.
+/// A user ID in use.
 #[derive(Debug)]
 pub(super) struct User {
     pub(super) id: u32,
@@ -27,7 +28,7 @@ pub(super) struct User {
 }
 
 impl Users {
-    /// Those of this process; `None` if root here is the only user there is, as in a user namespace with one.
+    /// Returns the user IDs of this process, `None` in a user namespace that has only root.
     pub(super) fn get() -> Option<&'static Self> {
         static USERS: OnceLock<Option<Users>> = OnceLock::new();
         let users = USERS.get_or_init(|| {
@@ -42,7 +43,7 @@ impl Users {
         users.as_ref()
     }
 
-    /// A user that no other run has, as soon as there is one.
+    /// Returns a user ID that no other run has, waiting for one if necessary.
     pub(super) fn take(&'static self) -> User {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
@@ -67,7 +68,8 @@ impl Drop for User {
     }
 }
 
-/// Where this process's users begin, by the map of its user namespace: lines of (first inside, first outside, count).
+/// Returns the first user ID of this process, by the map of its user namespace. Its lines are
+/// (first ID inside, first ID outside, count).
 fn first_user(map: &str, process: u32) -> Option<u32> {
     let mut end = 0;
     for line in map.lines() {
@@ -83,7 +85,7 @@ fn first_user(map: &str, process: u32) -> Option<u32> {
         }
         end = end.max(first + count);
     }
-    // A container's map: the upper end, below "nobody" (65534).
+    // The map of a container: near the upper end, below `nobody` (65534).
     let first = end.checked_sub(u64::from(2 * SLOTS))?;
     (first > 1000)
         .then_some(first)
@@ -95,12 +97,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn users_are_where_the_map_has_some() {
+    fn user_ids_are_in_the_map() {
         let whole = "         0          0 4294967295\n";
         assert_eq!(first_user(whole, 0), Some(FREE_RANGE));
         assert_eq!(first_user(whole, 3), Some(FREE_RANGE + 3 * SLOTS));
         assert_eq!(first_user(whole, RANGES + 3), Some(FREE_RANGE + 3 * SLOTS));
-        // Still a positive number of 32 bits.
+        // Positive as a signed number of 32 bits.
         assert!(first_user(whole, RANGES - 1).unwrap() < 1 << 31);
         let container = "0 1000 1\n1 100000 65535\n";
         assert_eq!(first_user(container, 9), Some(65536 - 256));
@@ -110,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn a_user_is_taken_once_and_given_back() {
+    fn a_user_id_is_used_by_one_run_at_a_time() {
         static USERS: Users = Users {
             first: 70_000,
             taken: Mutex::new([false; SLOTS as usize]),

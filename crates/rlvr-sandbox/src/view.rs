@@ -1,4 +1,4 @@
-//! What a program sees of the files: the steps that build its own root, and the landlock rules for it.
+//! The files that a program sees: the steps that mount its root, and the Landlock rules for it.
 
 use std::collections::BTreeSet;
 use std::ffi::CString;
@@ -11,7 +11,7 @@ use libc::{MS_BIND, MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_PRIVATE, MS_RDONLY, MS_RE
 use super::landlock::Right;
 use super::step::Step;
 
-/// Programs and libraries, where systems have them, and what the loader needs to find them.
+/// Where systems have programs and libraries, and the files by which the loader finds them.
 const SYSTEM: [&str; 9] = [
     "/usr",
     "/bin",
@@ -30,7 +30,7 @@ const DEVICES: [&str; 5] = [
     "/dev/random",
     "/dev/urandom",
 ];
-/// Names that programs expect, as what they mean inside.
+/// Links that programs expect: target, name.
 const LINKS: [(&str, &str); 5] = [
     ("/proc/self/fd", "/dev/fd"),
     ("/proc/self/fd/0", "/dev/stdin"),
@@ -38,28 +38,28 @@ const LINKS: [(&str, &str); 5] = [
     ("/proc/self/fd/2", "/dev/stderr"),
     (TMP, "/dev/shm"),
 ];
-/// The program's files, in its view.
+/// The folder of the program's files, as the program sees it.
 pub(super) const BOX: &str = "/box";
-/// What the program may write, in its view.
+/// The folder that the program may write to, as the program sees it.
 pub(super) const TMP: &str = "/tmp";
 
-/// A path for a system call. Paths with a NUL cannot exist, and are refused with everything else that is missing.
+/// Converts a path for a system call. A path with a NUL becomes one that does not exist.
 pub(super) fn text(path: impl AsRef<Path>) -> CString {
     let bytes = path.as_ref().as_os_str().as_bytes();
     CString::new(bytes).unwrap_or_else(|_| CString::from(c"/nonexistent"))
 }
 
-/// What may be read and executed: a list of paths that exist, each with what it is.
+/// The existing paths that may be read and executed.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Readable {
-    /// Folders and files by their real path.
+    /// The real path, and whether it is a folder.
     real: Vec<(PathBuf, bool)>,
-    /// (link, target as it is written).
+    /// A link, and its target as written.
     links: Vec<(PathBuf, PathBuf)>,
 }
 
 impl Readable {
-    /// The system's programs and libraries and `more`.
+    /// The system's programs and libraries, and the paths in `more`.
     pub(super) fn new(more: &[PathBuf]) -> Self {
         let mut readable = Self::default();
         for path in SYSTEM.iter().map(Path::new) {
@@ -87,21 +87,21 @@ impl Readable {
         }
     }
 
-    /// Whether a path, as far as it exists, lies in it.
+    /// Returns whether a path lies in one of the readable paths.
     pub(super) fn holds(&self, path: &Path) -> bool {
         let real = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
         self.real.iter().any(|(known, _)| real.starts_with(known))
     }
 }
 
-/// The folders of a run, on this side.
+/// The folders of a run, as this process sees them.
 #[derive(Clone, Debug)]
 pub(super) struct Place {
     /// The program's files.
     pub(super) files: PathBuf,
-    /// What it may write if there is no view of its own.
+    /// The folder that it may write to without a mount namespace.
     pub(super) scratch: PathBuf,
-    /// Where its view is put together.
+    /// The mount point of its root.
     pub(super) root: PathBuf,
 }
 
@@ -132,14 +132,15 @@ fn mount(
     }
 }
 
-/// The sizes of `/tmp`.
+/// The limits of `/tmp`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Size {
     pub(super) bytes: u64,
     pub(super) files: u64,
 }
 
-/// The steps, in a mount namespace of its own, after which the process sees only `readable`, its files and `/tmp`.
+/// Returns the steps in a new mount namespace after which a process sees only `readable`, its files
+/// and `/tmp`.
 pub(super) fn mounts(
     readable: &Readable,
     place: &Place,
@@ -152,7 +153,7 @@ pub(super) fn mounts(
     let tmpfs = "tmpfs";
     let guarded = MS_NOSUID | MS_NODEV;
     let mut steps = vec![
-        // What is mounted from here on stays in this namespace.
+        // Keeps the following mounts in this namespace.
         mount(None, Path::new("/"), None, MS_REC | MS_PRIVATE, ""),
         mount(
             Some(Path::new(tmpfs)),
@@ -177,7 +178,7 @@ pub(super) fn mounts(
     let mut parents = |path: &Path, steps: &mut Vec<Step>| {
         let mut above: Vec<&Path> = path.ancestors().skip(1).collect();
         above.reverse();
-        // The first is the root itself.
+        // Without the root itself.
         for folder in above.into_iter().skip(1) {
             if made.insert(folder.to_path_buf()) {
                 steps.push(Step::Mkdir(text(inside(folder))));
@@ -226,10 +227,10 @@ pub(super) fn mounts(
     if proc {
         let flags = guarded | MS_NOEXEC;
         let source = Some(Path::new("proc"));
-        // Processes only: what else is there tells about the machine.
+        // Processes only: the rest describes the machine.
         let only = "subset=pid";
         steps.push(mount(source, &proc_folder, Some("proc"), flags, only));
-        // Nothing of the kernel can be set, whoever the user is.
+        // No kernel setting can be changed, even by root.
         steps.push(Step::ReadOnly(text(&proc_folder)));
     }
     steps.push(Step::Chdir(text(root)));
@@ -239,7 +240,7 @@ pub(super) fn mounts(
     steps
 }
 
-/// A rule of landlock: a path as the process sees it when it restricts itself.
+/// A Landlock rule: a path as the process sees it when it restricts itself.
 pub(super) struct Rule {
     pub(super) path: CString,
     pub(super) right: Right,
@@ -248,7 +249,8 @@ pub(super) struct Rule {
     pub(super) optional: bool,
 }
 
-/// The rules, in the view that `mounts` makes, or without one if `own_view` is false.
+/// Returns the rules for the root that `mounts` builds, or for this process's root if `own_view` is
+/// false.
 pub(super) fn rules(
     readable: &Readable,
     place: &Place,
@@ -266,7 +268,7 @@ pub(super) fn rules(
         .iter()
         .map(|(path, is_folder)| rule(path, Right::Programs, *is_folder))
         .collect();
-    // Where the system's folders are links to elsewhere, the target is what counts.
+    // Opening a link opens its target, to which the rule then applies.
     rules.extend(readable.links.iter().filter_map(|(link, _)| {
         let is_folder = fs::metadata(link).ok()?.is_dir();
         Some(Rule {

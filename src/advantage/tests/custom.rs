@@ -1,8 +1,8 @@
-//! An estimator that is not of the crate, as a part of a configuration.
+//! Custom estimators as part of a configuration.
 
 use super::*;
 
-/// Differs from every default of the trait.
+/// Overrides every default of the trait.
 #[derive(Debug)]
 struct Odd {
     scale: f64,
@@ -50,7 +50,7 @@ impl AdvantageEstimator for Odd {
 }
 
 #[test]
-fn a_custom_estimator_answers_for_itself() {
+fn estimator_delegates_every_method_to_a_custom_estimator() {
     let estimator = Estimator::custom(Odd { scale: 2.0 });
     assert_eq!(estimator.name(), "odd");
     assert_eq!(estimator.fingerprint(), "Odd { scale: 2.0 }");
@@ -65,7 +65,7 @@ fn a_custom_estimator_answers_for_itself() {
 }
 
 #[test]
-fn a_file_keeps_the_name_of_a_custom_estimator_and_nothing_that_could_be_used() {
+fn a_custom_estimator_read_from_a_file_is_equal_but_invalid() {
     let estimator = Estimator::custom(Odd { scale: 2.0 });
     let text = serde_json::to_string(&estimator).unwrap();
     let read: Estimator = serde_json::from_str(&text).unwrap();

@@ -1,17 +1,17 @@
-//! What must hold for every estimator of the list, whatever it compares with.
+//! Properties of every built-in estimator.
 
 use proptest::prelude::*;
 
 use super::*;
 
-/// One rollout with everything that any estimator reads.
+/// One rollout with the inputs of every estimator.
 #[derive(Clone, Debug)]
 struct Row {
     reward: Option<f64>,
     group: usize,
     parts: Vec<Option<f64>>,
     baseline: Option<f64>,
-    /// Reward, value, log-prob, and what the squared probabilities sum to beyond the token's own.
+    /// Reward, value, log-prob, and the sum of the squared probabilities of the other tokens.
     tokens: Vec<(f64, f64, f64, f64)>,
 }
 
@@ -38,7 +38,7 @@ fn rows() -> impl Strategy<Value = Vec<Row>> {
     prop::collection::vec(row(), 0..16)
 }
 
-/// Every estimator of the list, with both conventions and forms where there are several.
+/// Every built-in estimator with its defaults, and the variants that differ in code.
 fn estimators() -> Vec<Estimator> {
     let singleton = SingletonGroup::Score;
     let mut all = Estimator::all();
@@ -94,16 +94,16 @@ fn estimators() -> Vec<Estimator> {
     all
 }
 
-/// Token rewards are left out for the one estimator that refuses them.
+/// Runs `estimator`; without token rewards where it does not accept them.
 fn estimate(estimator: &Estimator, rows: &[Row]) -> crate::Result<Advantages> {
     let of = |pick: fn(&(f64, f64, f64, f64)) -> f64| -> PerToken {
         rows.iter()
             .map(|row| row.tokens.iter().map(pick).collect())
             .collect()
     };
-    // Shares are not negative.
-    let share = matches!(estimator, Estimator::MaxRl(_));
-    let reward = |row: &Row| row.reward.map(|r| if share { r.abs() } else { r });
+    // MaxRL needs non-negative rewards.
+    let non_negative = matches!(estimator, Estimator::MaxRl(_));
+    let reward = |row: &Row| row.reward.map(|r| if non_negative { r.abs() } else { r });
     let rewards: Vec<_> = rows.iter().map(reward).collect();
     let groups: Vec<_> = rows.iter().map(|row| row.group).collect();
     let lengths: Vec<_> = rows.iter().map(|row| row.tokens.len()).collect();
@@ -121,7 +121,7 @@ fn estimate(estimator: &Estimator, rows: &[Row]) -> crate::Result<Advantages> {
             sum_pi_squared: &squares,
             importance_weights: None,
         });
-    if !(estimator.needs_components() || share) {
+    if !(estimator.needs_components() || non_negative) {
         input = input.with_token_rewards(&token_rewards);
     }
     estimator.estimate(&input)
@@ -133,7 +133,7 @@ fn close(name: &str, got: &PerToken, want: &PerToken) -> Result<(), TestCaseErro
         prop_assert_eq!(got.len(), want.len());
         for (g, w) in got.iter().zip(want) {
             let near = (g - w).abs() <= 1e-8 * (1.0 + w.abs());
-            prop_assert!(near, "{}: {:?} against {:?}", name, got, want);
+            prop_assert!(near, "{}: got {:?}, expected {:?}", name, got, want);
         }
     }
     Ok(())
@@ -170,7 +170,7 @@ proptest! {
     }
 
     #[test]
-    fn a_rollout_without_a_reward_gets_zeros_and_changes_nothing(rows in rows()) {
+    fn a_rollout_without_a_reward_gets_zeros_and_does_not_affect_the_others(rows in rows()) {
         let kept: Vec<_> = rows.iter().filter(|row| row.reward.is_some()).cloned().collect();
         for estimator in estimators() {
             let with = estimate(&estimator, &rows).unwrap().per_token;
@@ -183,7 +183,7 @@ proptest! {
     }
 
     #[test]
-    fn the_names_of_the_groups_do_not_matter(rows in rows()) {
+    fn group_ids_do_not_matter(rows in rows()) {
         let mut renamed = rows.clone();
         renamed.iter_mut().for_each(|row| row.group = 1000 - 7 * row.group);
         for estimator in estimators() {
@@ -193,16 +193,16 @@ proptest! {
     }
 
     #[test]
-    fn a_constant_on_every_reward_of_a_group_changes_nothing_where_groups_are_compared(rows in rows(), shift in -10.0..10.0) {
+    fn adding_a_constant_to_the_rewards_of_a_group_changes_nothing(rows in rows(), shift in -10.0..10.0) {
         let mut moved = rows.clone();
         for row in moved.iter_mut().filter(|row| row.group == 1) {
             row.reward = row.reward.map(|reward| reward + shift);
             row.parts = row.parts.iter().map(|part| part.map(|part| part + shift)).collect();
         }
         let unmoved = |estimator: &Estimator| match estimator {
-            // The baseline is shrunk by epsilon, and is 0 in the tail.
+            // Its baseline is shrunk by epsilon and is 0 in the tail.
             Estimator::OptimalTokenBaseline(_) => false,
-            // Its standard deviation is that of rewards around the mean of all groups.
+            // Its standard deviation is around the mean of the batch.
             Estimator::LitePpo(_) => false,
             Estimator::MaxRl(_) => false,
             Estimator::Gpg(gpg) => gpg.scale == GpgScale::Signal,
@@ -215,7 +215,7 @@ proptest! {
     }
 
     #[test]
-    fn a_greedy_reward_that_moves_with_the_others_changes_nothing(rows in rows(), shift in -10.0..10.0) {
+    fn adding_a_constant_to_rewards_and_greedy_rewards_changes_nothing(rows in rows(), shift in -10.0..10.0) {
         let mut moved = rows.clone();
         for row in &mut moved {
             row.reward = row.reward.map(|reward| reward + shift);
@@ -227,7 +227,7 @@ proptest! {
     }
 
     #[test]
-    fn observations_before_every_token_of_a_group_move_no_column(rows in rows(), offset in 0usize..5) {
+    fn a_common_offset_of_all_positions_changes_nothing(rows in rows(), offset in 0usize..5) {
         let lengths: Vec<_> = rows.iter().map(|row| row.tokens.len()).collect();
         let run = |offset: usize| {
             let rewards: Vec<_> = rows.iter().map(|row| row.reward).collect();

@@ -1,4 +1,4 @@
-//! Cases small enough to be checked with a pencil. The numbers in brackets count through those the peers test with.
+//! Hand-computed cases. The numbers in brackets are those of the test cases of other frameworks.
 
 use super::lite_ppo::batch_normalized;
 use super::*;
@@ -9,15 +9,15 @@ fn scored(rewards: &[f64]) -> Vec<Option<f64>> {
 
 #[track_caller]
 fn assert_close(got: &[f64], want: &[f64], tolerance: f64) {
-    assert_eq!(got.len(), want.len(), "{got:?} against {want:?}");
+    assert_eq!(got.len(), want.len(), "got {got:?}, expected {want:?}");
     for (g, w) in got.iter().zip(want) {
-        assert!((g - w).abs() <= tolerance, "{got:?} against {want:?}");
+        assert!((g - w).abs() <= tolerance, "got {got:?}, expected {want:?}");
     }
 }
 
 #[test]
-fn one_right_answer_in_four() {
-    // (A1) Unbiased: the std is 0.5. The biased one would give 1.732.
+fn group_normalized_with_one_correct_answer_in_four() {
+    // (A1) The unbiased std is 0.5; the biased one would give 1.732.
     let rewards = scored(&[1.0, 0.0, 0.0, 0.0]);
     let trl = group_normalized(&rewards, &[0; 4], 1e-4, 1e-6).unwrap();
     let side = -0.25 / 0.5001;
@@ -32,8 +32,8 @@ fn one_right_answer_in_four() {
 }
 
 #[test]
-fn centred_and_leave_one_out_pairs() {
-    // (A2, A3) A group of one has no others: 0, where one of the peers gives the bare reward.
+fn group_centered_and_leave_one_out_with_pairs() {
+    // (A2, A3) A group of one gets 0.
     let rewards = scored(&[6.0, 3.0, 9.0, 12.0, 1.0]);
     let groups = [0, 0, 1, 1, 2];
     assert_eq!(
@@ -48,7 +48,7 @@ fn centred_and_leave_one_out_pairs() {
 
 #[test]
 fn leave_one_out_baselines() {
-    // (A5) Baselines are written out: the advantage is the reward minus them.
+    // (A5) The advantage is the reward minus these baselines.
     let cases: [(&[f64], &[usize], &[f64]); 2] = [
         (
             &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0],
@@ -66,7 +66,7 @@ fn leave_one_out_baselines() {
         let got = leave_one_out(&scored(rewards), groups).unwrap();
         assert_close(&got, &want, 1e-12);
     }
-    // An unscored rollout: its two companions are each other's baseline.
+    // The second rollout is unscored: the other two are each other's baseline.
     let mut rewards = scored(&[1.0, 999.0, 3.0, 4.0, 5.0, 6.0]);
     rewards[1] = None;
     let got = leave_one_out(&rewards, &[0, 0, 0, 1, 1, 1]).unwrap();
@@ -74,8 +74,8 @@ fn leave_one_out_baselines() {
 }
 
 #[test]
-fn no_spike_from_almost_flat_groups() {
-    // (A6) A leave-one-out std in one pass and float32 once gave -2075 for the first of these.
+fn almost_flat_groups_get_no_large_advantages() {
+    // (A6) A one-pass leave-one-out std in float32 gave -2075 for the first of these.
     let mut rewards = scored(&[0.95; 8]);
     rewards[0] = Some(0.0);
     let out = leave_one_out(&rewards, &[0; 8]).unwrap();
@@ -83,7 +83,7 @@ fn no_spike_from_almost_flat_groups() {
     let group = group_normalized(&rewards, &[0; 8], 0.0, 1e-6).unwrap();
     assert_close(&group[..1], &[-7.0 / 8.0_f64.sqrt()], 1e-12);
 
-    // Equal as decimals, not as f64: rounding must not become a signal, even without an epsilon.
+    // Equal as decimals, not as f64: rounding must not become a signal, even with epsilon 0.
     let noise = scored(&[0.1 + 0.2, 0.3, 0.3, 0.3]);
     assert_ne!(noise[0], noise[1]);
     for advantages in [
@@ -95,8 +95,8 @@ fn no_spike_from_almost_flat_groups() {
 }
 
 #[test]
-fn low_variance_is_not_flat() {
-    // (A7) The floor is below differences that mean something.
+fn a_small_difference_is_still_standardised() {
+    // (A7) The floor is below real differences.
     let rewards = scored(&[1.0, 1.00001, 2.0, 2.00001]);
     let side = 5e-6 / (5e-6 * 2.0_f64.sqrt() + 1e-6);
     let got = group_normalized(&rewards, &[0, 0, 1, 1], 1e-6, 1e-6).unwrap();
@@ -106,7 +106,7 @@ fn low_variance_is_not_flat() {
 
 #[test]
 fn flat_groups_are_exactly_zero() {
-    // Seven times 0.1, divided by 7, is not 0.1: the mean must not be trusted here.
+    // The mean of seven 0.1 is not exactly 0.1.
     for count in 1..12 {
         let rewards = scored(&vec![0.1; count]);
         let groups = vec![5; count];
@@ -128,7 +128,7 @@ fn flat_groups_are_exactly_zero() {
 }
 
 #[test]
-fn an_unscored_rollout_leaves_the_statistics() {
+fn an_unscored_rollout_is_excluded_from_the_statistics() {
     // (A8) 1, 2, 3 and one that could not be scored: std 1.
     let rewards = [Some(1.0), Some(2.0), Some(3.0), None];
     let got = group_normalized(&rewards, &[0; 4], 0.0, 1e-6).unwrap();
@@ -149,7 +149,7 @@ fn an_unscored_rollout_leaves_the_statistics() {
         &[0, 0, 0, 0, 1, 1, 2, 3],
     )
     .unwrap();
-    // Group 1 is flat, 2 has no score, 3 has one; the stds are 1 and 0.
+    // Group 1 is flat, 2 has no score, 3 has one score; the stds are 1 and 0.
     let want = GroupStatistics {
         groups: 4,
         scored_groups: 3,
@@ -174,7 +174,7 @@ fn gae_of_three_tokens() {
 }
 
 #[test]
-fn gae_pays_the_outcome_at_the_last_token_and_skips_the_unscored() {
+fn gae_adds_the_outcome_at_the_last_token_and_skips_unscored_rollouts() {
     let rewards = [Some(1.0), None, Some(-1.0), Some(5.0)];
     let lengths = [2, 2, 1, 0];
     let values = PerToken::from(vec![vec![0.5, 0.25], vec![9.0, -9.0], vec![0.0], vec![]]);
@@ -203,7 +203,7 @@ fn gae_pays_the_outcome_at_the_last_token_and_skips_the_unscored() {
         ..raw
     };
     let out = white.estimate(&input).unwrap();
-    // -0.25, 0.5 and -1 have mean -0.25 and std 0.75; the zeros of the second rollout are not among them.
+    // -0.25, 0.5 and -1 have mean -0.25 and std 0.75; the zeros of the second rollout are excluded.
     assert_close(&out.per_token[0], &[0.0, 1.0], 1e-15);
     assert_close(&out.per_token[2], &[-1.0], 1e-15);
     assert_eq!(out.per_token[1], [0.0, 0.0]);
@@ -211,15 +211,15 @@ fn gae_pays_the_outcome_at_the_last_token_and_skips_the_unscored() {
 }
 
 #[test]
-fn the_epsilon_of_whitening_stands_under_the_root() {
-    // Mean 0, variance 2, and 2 more: divided by 2.
+fn whitening_adds_epsilon_to_the_variance() {
+    // Mean 0, variance 2 plus epsilon 2: divided by 2.
     let mut rows = PerToken::from(vec![vec![1.0], vec![], vec![-1.0]]);
     whiten(&mut rows, 2.0, true).unwrap();
     assert_eq!(rows, [vec![0.5], vec![], vec![-0.5]]);
 }
 
 #[test]
-fn a_rollout_without_a_score_gets_zero_whatever_the_closure_says() {
+fn per_rollout_gives_zero_to_a_rollout_without_a_score() {
     let input = AdvantageInput::new(&[None, Some(3.0)], &[0, 0], &[2, 1]);
     let out = Advantages::per_rollout(&input, |_, _| Ok(vec![7.0, 7.0])).unwrap();
     assert_eq!(out.per_token, [vec![0.0, 0.0], vec![7.0]]);

@@ -1,4 +1,4 @@
-//! What must hold for any rewards, not only for the ones someone thought of.
+//! Properties of the estimators for arbitrary rewards.
 
 use proptest::prelude::*;
 
@@ -10,19 +10,20 @@ use super::*;
 type Scores = (Vec<Option<f64>>, Vec<usize>);
 type Estimate = fn(&[Option<f64>], &[usize]) -> crate::Result<Vec<f64>>;
 
-/// Without an epsilon: the laws of scale hold for the formula, the epsilon is what breaks them.
+/// With epsilon 0: invariance under scaling is exact only then.
 const NORMALIZED: Estimate = |rewards, groups| group_normalized(rewards, groups, 0.0, 1e-6);
 const BATCH: Estimate = |rewards, groups| batch_normalized(rewards, groups, 0.0, 1e-6);
 const ALL: [Estimate; 4] = [NORMALIZED, BATCH, group_centered, leave_one_out];
 
-/// Rewards on a grid of quarters (so that ties and flat groups happen), a fifth of them absent, in up to four groups.
+/// Rewards on a grid of quarters (so that ties and flat groups occur), a fifth of them `None`, in
+/// up to four groups.
 fn scores() -> impl Strategy<Value = Scores> {
     let reward =
         prop_oneof![4 => (-8i32..=8).prop_map(|r| Some(f64::from(r) / 4.0)), 1 => Just(None)];
     prop::collection::vec((reward, 0usize..4), 0..24).prop_map(|rows| rows.into_iter().unzip())
 }
 
-/// One row: reward and value of each token.
+/// One row: the reward and value of each token.
 fn row() -> impl Strategy<Value = Vec<(f64, f64)>> {
     prop::collection::vec((-2.0..2.0, -2.0..2.0), 0..16)
 }
@@ -36,7 +37,7 @@ fn close(got: &[f64], want: &[f64]) -> Result<(), TestCaseError> {
     for (g, w) in got.iter().zip(want) {
         prop_assert!(
             (g - w).abs() <= 1e-9 * (1.0 + w.abs()),
-            "{:?} against {:?}",
+            "got {:?}, expected {:?}",
             got,
             want
         );
@@ -87,7 +88,7 @@ proptest! {
     }
 
     #[test]
-    fn a_group_twice_has_its_advantages_twice((rewards, groups) in scores()) {
+    fn a_repeated_group_has_the_same_advantages((rewards, groups) in scores()) {
         let twice = [rewards.clone(), rewards.clone()].concat();
         let renamed: Vec<_> = groups.iter().copied().chain(groups.iter().map(|g| g + 100)).collect();
         for estimate in [NORMALIZED, group_centered, leave_one_out] {
@@ -115,7 +116,7 @@ proptest! {
                 .filter(|j| *j != i && groups[*j] == groups[i])
                 .filter_map(|j| rewards[j])
                 .collect();
-            // By the definition; the implementation has the rescaled form.
+            // By the definition; the implementation uses the rescaled form.
             let want = match reward {
                 Some(reward) if !others.is_empty() => reward - others.iter().sum::<f64>() / others.len() as f64,
                 _ => 0.0,
@@ -141,7 +142,7 @@ proptest! {
     }
 
     #[test]
-    fn token_rewards_of_a_group_estimator_are_part_of_the_score((rewards, groups) in scores(), penalty in -1.0..1.0) {
+    fn group_estimators_add_token_rewards_to_the_score((rewards, groups) in scores(), penalty in -1.0..1.0) {
         let lengths: Vec<usize> = (0..rewards.len()).map(|i| 1 + i % 3).collect();
         let extra: PerToken = lengths.iter().map(|n| vec![penalty; *n]).collect();
         let summed: Vec<_> = rewards.iter().zip(&lengths).map(|(r, n)| r.map(|r| r + penalty * *n as f64)).collect();
@@ -162,7 +163,7 @@ proptest! {
     }
 
     #[test]
-    fn gae_with_lambda_zero_looks_one_token_ahead(row in row(), gamma in 0.0..=1.0) {
+    fn gae_with_lambda_zero_is_the_one_step_td_error(row in row(), gamma in 0.0..=1.0) {
         let (rewards, values) = unzip(&row);
         let (advantages, _) = gae(&rewards, &values, gamma, 0.0).unwrap();
         let want: Vec<f64> = (0..row.len())

@@ -1,4 +1,4 @@
-//! Cases small enough to be checked with a pencil: the estimators beyond mean and standard deviation of a group.
+//! Hand-computed cases of the estimators beyond group mean and standard deviation.
 
 use super::max_rl::mean_normalized;
 use super::*;
@@ -7,13 +7,13 @@ const HALF: f64 = std::f64::consts::FRAC_1_SQRT_2;
 
 #[track_caller]
 fn assert_close(got: &[f64], want: &[f64]) {
-    assert_eq!(got.len(), want.len(), "{got:?} against {want:?}");
+    assert_eq!(got.len(), want.len(), "got {got:?}, expected {want:?}");
     for (g, w) in got.iter().zip(want) {
-        assert!((g - w).abs() <= 1e-12, "{got:?} against {want:?}");
+        assert!((g - w).abs() <= 1e-12, "got {got:?}, expected {want:?}");
     }
 }
 
-/// One token a rollout.
+/// Runs `estimator` with one token per rollout.
 fn run(estimator: impl Into<Estimator>, rewards: &[Option<f64>], groups: &[usize]) -> Vec<f64> {
     let lengths = vec![1; rewards.len()];
     let input = AdvantageInput::new(rewards, groups, &lengths);
@@ -21,7 +21,7 @@ fn run(estimator: impl Into<Estimator>, rewards: &[Option<f64>], groups: &[usize
 }
 
 #[test]
-fn a_group_of_one_by_both_conventions() {
+fn a_group_of_one_with_both_singleton_conventions() {
     let (rewards, groups) = ([Some(3.0), None, Some(1.0), Some(1.0)], [0, 0, 1, 1]);
     let singleton = SingletonGroup::Score;
     assert_eq!(run(GroupMean::default(), &rewards, &groups), [0.0; 4]);
@@ -54,8 +54,8 @@ fn a_group_of_one_by_both_conventions() {
 }
 
 #[test]
-fn gpg_has_two_scales() {
-    // Four rollouts: two in a group that agrees on 1, two that disagree.
+fn gpg_with_both_scales() {
+    // Four rollouts: a group with equal rewards and one with different rewards.
     let (rewards, groups) = ([1.0, 1.0, 1.0, 0.0].map(Some), [0, 0, 1, 1]);
     assert_eq!(
         run(Gpg::default(), &rewards, &groups),
@@ -72,7 +72,7 @@ fn gpg_has_two_scales() {
 }
 
 #[test]
-fn only_the_leader_is_reinforced() {
+fn pass_at_k_reinforces_only_the_best() {
     // (A10)
     let raw = PassAtK {
         normalize: false,
@@ -99,7 +99,7 @@ fn only_the_leader_is_reinforced() {
 }
 
 #[test]
-fn long_rollouts_weigh_more_in_the_baseline_of_opo() {
+fn the_baseline_of_opo_is_weighted_by_length() {
     // (A9)
     let opo = |rewards: &[Option<f64>], lengths: &[usize]| -> Vec<f64> {
         let groups = vec![0; rewards.len()];
@@ -131,7 +131,7 @@ fn reinforce_plus_plus_whitens_over_tokens() {
         [vec![3.0, 3.0], vec![-3.0], vec![0.0, 0.0]]
     );
 
-    // Against the group mean 0 of the two that can be compared the tokens are the same.
+    // The group mean of the two scored rollouts is 0, so the tokens are the same.
     let estimator = ReinforcePlusPlusBaseline {
         whiten_epsilon: 4.0,
         ..ReinforcePlusPlusBaseline::default()
@@ -141,7 +141,7 @@ fn reinforce_plus_plus_whitens_over_tokens() {
 }
 
 #[test]
-fn remax_pays_token_rewards_where_they_stand() {
+fn remax_adds_token_rewards_at_their_tokens() {
     let (rewards, lengths) = ([Some(2.0), Some(1.0), None], [2, 1, 1]);
     let penalty = PerToken::from(vec![vec![-0.5, -0.25], vec![0.0], vec![0.0]]);
     let input = AdvantageInput::new(&rewards, &[0; 3], &lengths)
@@ -153,8 +153,9 @@ fn remax_pays_token_rewards_where_they_stand() {
 }
 
 #[test]
-fn gdpo_keeps_what_a_sum_hides() {
-    // A correct answer in the wrong format and the reverse: sums of equal size, and yet the rare part is worth more.
+fn gdpo_separates_components_whose_sums_are_equal() {
+    // A correct answer in the wrong format, and the reverse: the sums are equal, but the rare
+    // component weighs more.
     let parts: Vec<Vec<Option<f64>>> = [[1.0, 0.0], [0.0, 1.0], [0.0, 1.0], [0.0, 1.0]]
         .map(|row| row.map(Some).to_vec())
         .to_vec();
@@ -168,7 +169,7 @@ fn gdpo_keeps_what_a_sum_hides() {
     let input =
         AdvantageInput::new(&rewards, &[0; 4], &[1; 4]).with_components(&parts, &[1.0, 0.5]);
     let got = flat(&exact.estimate(&input).unwrap().per_token);
-    // Each part has standard deviation 1/2 and is 3/4 from its mean once: 1.5 - 0.5 * 1.5.
+    // Each component has standard deviation 1/2 and one rollout 3/4 from its mean: 1.5 - 0.5 * 1.5.
     assert_close(&got, &[0.75, -0.25, -0.25, -0.25]);
     let rescaled = Gdpo {
         rescale: Rescale::Rollouts { epsilon: 0.0 },
@@ -177,7 +178,7 @@ fn gdpo_keeps_what_a_sum_hides() {
     let got = flat(&rescaled.estimate(&input).unwrap().per_token);
     assert_close(&got, &[1.5, -0.5, -0.5, -0.5]);
 
-    // (A17) The unit of a reward does not matter.
+    // (A17) The scale of a component does not matter.
     let mut hundreds = parts.clone();
     hundreds
         .iter_mut()
@@ -190,8 +191,8 @@ fn gdpo_keeps_what_a_sum_hides() {
 }
 
 #[test]
-fn gdpo_leaves_out_what_is_not_there() {
-    // The second part was given twice in the first group and once in the second.
+fn gdpo_excludes_missing_components() {
+    // The first group has the second component twice, the second group once.
     let parts = [
         vec![Some(0.0), Some(1.0)],
         vec![Some(2.0), None],
@@ -217,7 +218,7 @@ fn gdpo_leaves_out_what_is_not_there() {
         Some(7.0)
     );
 
-    // A rollout whose total could not be given is out, whatever its parts say.
+    // A rollout without a total is excluded, whatever its components are.
     let rewards = [Some(1.0), Some(2.0), None, Some(7.0), None];
     let input = AdvantageInput::new(&rewards, &[0, 0, 0, 1, 1], &[1; 5])
         .with_components(&parts, &[1.0, 1.0]);
@@ -246,7 +247,7 @@ fn the_optimal_token_baseline_of_two_rollouts() {
         epsilon: 0.0,
         ..OptimalTokenBaseline::default()
     };
-    // G is 1, 1 and 5, 3, 3; baselines 3 and 2; the third token has nothing beside it.
+    // G is 1, 1 and 5, 3, 3; the baselines are 3 and 2; the third token is alone in its column.
     let got = exact.estimate(&input).unwrap();
     assert_eq!(got.per_token, [vec![-2.0, -1.0], vec![2.0, 1.0, 3.0]]);
     let compared = OptimalTokenBaseline {
@@ -258,7 +259,7 @@ fn the_optimal_token_baseline_of_two_rollouts() {
         [2.0, 1.0, 0.0]
     );
 
-    // Importance weights count squared: 3 * 3 against 1.
+    // Importance weights enter squared: 3 * 3 and 1.
     let importance = PerToken::from(vec![vec![1.0; 2], vec![3.0, 1.0, 1.0]]);
     let probabilities = Probabilities {
         importance_weights: Some(&importance),
@@ -269,7 +270,8 @@ fn the_optimal_token_baseline_of_two_rollouts() {
         .unwrap();
     assert_close(&got.per_token[0][..1], &[1.0 - 46.0 / 10.0]);
 
-    // The first rollout's second token comes after an observation: it stands beside the other's third.
+    // The first rollout's second token follows an observation and is in the column of the other's
+    // third.
     let positions = [vec![0, 2], vec![0, 1, 2]];
     let input = AdvantageInput {
         positions: Some(&positions),
@@ -290,7 +292,7 @@ fn the_optimal_token_baseline_of_two_rollouts() {
 }
 
 #[test]
-fn a_certain_policy_has_no_baseline_and_no_gradient() {
+fn the_optimal_token_baseline_of_a_certain_policy_is_zero() {
     let (log_probs, squares) = (
         PerToken::filled(&[1, 1], 0.0),
         PerToken::filled(&[1, 1], 1.0),

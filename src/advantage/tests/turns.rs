@@ -1,4 +1,5 @@
-//! Credit to turns, by hand and by definition; and dense rewards on the trained tokens of rollouts that have others between them.
+//! Turn-level credit, computed by hand and by definition; and GAE over the trained tokens of
+//! rollouts with other tokens between them.
 
 use rand::Rng;
 
@@ -18,7 +19,7 @@ fn assert_rows(got: &Advantages, want: &[Vec<f64>]) {
     for (got, want) in got.per_token.rows().zip(want) {
         assert_eq!(got.len(), want.len());
         for (g, w) in got.iter().zip(want) {
-            assert!((g - w).abs() < 1e-9, "{got:?} against {want:?}");
+            assert!((g - w).abs() < 1e-9, "got {got:?}, expected {want:?}");
         }
     }
 }
@@ -42,10 +43,10 @@ fn input(turns: &[Vec<TurnCredit>]) -> AdvantageInput<'_> {
 }
 
 #[test]
-fn returns_to_go_less_those_of_the_others() {
+fn turn_returns_subtracts_the_returns_of_the_others() {
     let turns = turns();
     let got = TurnReturns { gamma: 0.5 }.estimate(&input(&turns)).unwrap();
-    // G: [1 + 0.5 * 1.5, 1.5], [0, 0], [2.25]; the third has ended before the second turn.
+    // G: [1 + 0.5 * 1.5, 1.5], [0, 0], [2.25]; the third rollout ends before the second turn.
     let first = |own: f64, others: f64| own - others / 2.0;
     assert_rows(
         &got,
@@ -69,7 +70,7 @@ fn the_baseline_of_a_turn_does_not_depend_on_its_own_rollout() {
 }
 
 #[test]
-fn outcome_and_turn_by_themselves() {
+fn mt_grpo_standardises_outcome_and_turn_separately() {
     let z = |rewards: &[f64], own: f64| {
         let n = rewards.len() as f64;
         let mean = rewards.iter().sum::<f64>() / n;
@@ -84,7 +85,7 @@ fn outcome_and_turn_by_themselves() {
         ..MtGrpo::default()
     };
     let got = got.estimate(&input(&turns)).unwrap();
-    // Only two rollouts go on after their first turn.
+    // Only two rollouts have a second turn.
     let first = [1.0, 0.0];
     let a = z(&outcomes, 1.5) + 2.0 * z(&first, 1.0);
     let b = z(&outcomes, 0.0) + 2.0 * z(&first, 0.0);
@@ -107,7 +108,7 @@ fn outcome_and_turn_by_themselves() {
 }
 
 #[test]
-fn turns_from_one_state_are_compared() {
+fn gigpo_compares_turns_from_the_same_state() {
     let turns = turns();
     let gigpo = Gigpo {
         gamma: 0.5,
@@ -135,7 +136,7 @@ fn turns_from_one_state_are_compared() {
             vec![episode(2.25) + start(2.25); 2],
         ],
     );
-    // A state of its own has nothing to be compared with.
+    // A state that occurs once has no step advantage.
     let mut alone = turns.clone();
     alone[0][1].state = 8;
     let got = gigpo.estimate(&input(&alone)).unwrap();
@@ -143,7 +144,7 @@ fn turns_from_one_state_are_compared() {
 }
 
 #[test]
-fn turns_that_do_not_fit_are_refused() {
+fn invalid_turns_and_settings_are_errors() {
     let mut turns = turns();
     turns[1][0].tokens += 1;
     let message = Gigpo::default()
@@ -176,7 +177,8 @@ fn turns_that_do_not_fit_are_refused() {
     assert!(broken.iter().all(|estimator| estimator.validate().is_err()));
 }
 
-/// The recursion over all tokens, as verl writes it: at a token that is not trained, the next value and advantage stay.
+/// The recursion over all tokens, as in verl: at a token that is not trained, the next value and
+/// advantage are kept.
 fn gae_that_skips(
     rewards: &[f64],
     values: &[f64],
@@ -198,7 +200,7 @@ fn gae_that_skips(
 }
 
 #[test]
-fn gae_over_trained_tokens_is_gae_that_skips_the_others() {
+fn gae_over_trained_tokens_equals_gae_that_skips_the_others() {
     let mut rng = random::generator(&[11]);
     let mut unit = move || (rng.next_u64() >> 11) as f64 * (-53f64).exp2();
     for _ in 0..2000 {

@@ -1,4 +1,4 @@
-//! The three methods of the protocol that tools need.
+//! A client for the protocol methods that tools need.
 
 use std::sync::Arc;
 
@@ -7,14 +7,15 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::super::json_text::{JsonText, shortened};
-use super::super::process::exchange::{Exchange, Unasked};
+use super::super::process::exchange::{Exchange, Unsolicited};
 use super::super::process::program::Launcher;
 use super::content;
 use crate::{Error, Result};
 
-/// The version that is asked for. What differs in others does not concern these methods, so the server's own is taken.
+/// The requested version. Versions do not differ in these methods, so the server's version is
+/// accepted.
 const VERSION: &str = "2025-11-25";
-/// The most pages of a list of tools.
+/// The maximum number of pages of a list of tools.
 const MAX_PAGES: usize = 1000;
 
 /// A tool as the server describes it.
@@ -27,12 +28,12 @@ pub(super) struct Definition {
     pub parameters: JsonText,
 }
 
-/// Why a call has no result.
+/// The failure of a call.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// The arguments or the tool are at fault: for the model.
+    /// An error of the arguments or the tool, which the model reads.
     Refused(String),
-    /// The server is.
+    /// An error of the server.
     Broken(String),
 }
 
@@ -42,10 +43,10 @@ pub(super) struct Client {
 }
 
 impl Client {
-    /// Starts a server and greets it.
+    /// Starts and initializes a server.
     pub fn start(launcher: &Arc<Launcher>) -> Result<Self> {
         let client = Self {
-            exchange: Exchange::start(launcher, unasked)?,
+            exchange: Exchange::start(launcher, unsolicited)?,
         };
         let params = json!({
             "protocolVersion": VERSION,
@@ -85,18 +86,18 @@ impl Client {
         Err(self.error(
             "tools/list",
             format!("more than {MAX_PAGES} pages"),
-            "a list that ends",
+            "a finite list",
         ))
     }
 
-    /// The text of a tool's result.
+    /// Calls a tool and returns the text of its result.
     pub fn call(&self, name: &str, arguments: &Value) -> Result<String, Failure> {
         let params = json!({"name": name, "arguments": arguments});
         let result: Value = match self.request("tools/call", &params) {
             Ok(result) => result,
             Err(Trouble::Rpc { code, message }) => {
                 return Err(match code {
-                    // The message was not understood, or there are no tools.
+                    // The server did not understand the message, or has no tools.
                     -32700 | -32600 | -32601 => {
                         let program = self.exchange.program();
                         Failure::Broken(format!("{program}: tools/call: {message} ({code})"))
@@ -113,9 +114,9 @@ impl Client {
         }
     }
 
-    /// A request whose failure is a fault of the server.
+    /// Sends a request whose failure is an error of the server.
     fn ask<T: DeserializeOwned>(&self, method: &str, params: &Value) -> Result<T> {
-        let expected = "an MCP server that speaks over its standard input and output";
+        let expected = "an MCP server on standard input and output";
         self.request(method, params)
             .map_err(|trouble| match trouble {
                 Trouble::Lost(reason) => Error::config("mcp.server", reason, expected),
@@ -171,14 +172,14 @@ impl Client {
 }
 
 enum Trouble {
-    /// An error of JSON-RPC.
+    /// A JSON-RPC error.
     Rpc { code: i64, message: String },
-    /// There is no answer that can be read.
+    /// No readable answer.
     Lost(String),
 }
 
-/// Requests of the server, notifications, and what is not of the protocol.
-fn unasked(line: &str) -> Unasked {
+/// Handles requests of the server, notifications and lines that are not messages.
+fn unsolicited(line: &str) -> Unsolicited {
     #[derive(Deserialize)]
     struct Call {
         #[serde(default)]
@@ -187,18 +188,18 @@ fn unasked(line: &str) -> Unasked {
     }
 
     let Ok(call) = serde_json::from_str::<Call>(line) else {
-        // Servers print what they should not; it answers nothing.
-        tracing::warn!(line = %shortened(line, 200), "an MCP server wrote a line that is no message");
-        return Unasked::Ignored;
+        // Some servers print other text; it is ignored.
+        tracing::warn!(line = %shortened(line, 200), "an MCP server wrote a line that is not a message");
+        return Unsolicited::Ignored;
     };
     match (&call.id, call.method.as_str()) {
-        (Value::Null, _) => Unasked::Ignored,
+        (Value::Null, _) => Unsolicited::Ignored,
         (id, "ping") => {
-            Unasked::Answered(json!({"jsonrpc": "2.0", "id": id, "result": {}}).to_string())
+            Unsolicited::Answered(json!({"jsonrpc": "2.0", "id": id, "result": {}}).to_string())
         }
         (id, method) => {
             let error = json!({"code": -32601, "message": format!("{method} is not supported")});
-            Unasked::Answered(json!({"jsonrpc": "2.0", "id": id, "error": error}).to_string())
+            Unsolicited::Answered(json!({"jsonrpc": "2.0", "id": id, "error": error}).to_string())
         }
     }
 }
@@ -209,10 +210,10 @@ mod tests {
 
     #[test]
     fn requests_of_the_server_are_answered() {
-        let answer = |line: &str| match unasked(line) {
-            Unasked::Answered(answer) => answer,
-            Unasked::Ignored => "ignored".into(),
-            Unasked::Wrong(expected) => expected.into(),
+        let answer = |line: &str| match unsolicited(line) {
+            Unsolicited::Answered(answer) => answer,
+            Unsolicited::Ignored => "ignored".into(),
+            Unsolicited::Wrong(expected) => expected.into(),
         };
         let ping = r#"{"jsonrpc":"2.0","id":"x","method":"ping"}"#;
         assert_eq!(answer(ping), r#"{"id":"x","jsonrpc":"2.0","result":{}}"#);

@@ -1,10 +1,11 @@
-//! The text of a result.
+//! The conversion of a tool result to text.
 
 use serde_json::Value;
 
-/// What a model reads of a result's `content`, one part a line; of its `structuredContent` if there is none.
+/// Returns the text of a result's `content`, one part per line, or of its `structuredContent` if
+/// the content is empty.
 ///
-/// Parts that are no text are named: an image is `[image image/png]`.
+/// Parts that are not text are replaced by a description: an image becomes `[image image/png]`.
 pub(in crate::environment) fn text(result: &Value) -> String {
     let parts = result["content"].as_array().map_or(&[][..], Vec::as_slice);
     if parts.is_empty() {
@@ -43,7 +44,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn every_kind_of_content_has_a_text() {
+    fn every_kind_of_content_is_converted_to_text() {
         let result = json!({"content": [
             {"type": "text", "text": "a\n"},
             {"type": "image", "data": "AAAA", "mimeType": "image/png"},

@@ -1,14 +1,12 @@
-//! Tools of a server as an environment.
-
-use std::sync::Arc;
+//! An environment of the tools of an MCP server.
 
 use super::super::ToolEnvironment;
 use super::super::contract::{Environment, EnvironmentError, Opening};
-use super::super::tools::Tool;
 use super::McpServer;
 use crate::types::Problem;
 
-/// A [`ToolEnvironment`] with the tools of a server, of its own for each episode if it is [so](McpServer::per_episode).
+/// A [`ToolEnvironment`] with the tools of an MCP server. Each episode has its own process if the
+/// server is [`per_episode`](McpServer::per_episode).
 ///
 /// ```no_run
 /// use rlvr::environment::ToolEnvironment;
@@ -29,7 +27,7 @@ pub struct McpEnvironment {
 }
 
 impl McpEnvironment {
-    /// The server's tools after those of `environment`.
+    /// Creates an environment with the tools of `environment`, followed by the server's.
     pub fn new(server: McpServer, environment: ToolEnvironment) -> Self {
         Self {
             server,
@@ -44,8 +42,7 @@ impl Environment for McpEnvironment {
     }
 
     fn open(&self, problem: &Problem, seed: u64) -> Result<Opening, EnvironmentError> {
-        let tools = self.server.tools()?.into_iter();
-        let tools = tools.map(|tool| Arc::new(tool) as Arc<dyn Tool>);
+        let tools = self.server.tools()?;
         let environment = self.environment.clone().with_tools(tools)?;
         environment.open(problem, seed)
     }

@@ -1,4 +1,4 @@
-//! Servers and their tools.
+//! MCP servers and their tools.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,10 +11,10 @@ use super::super::tools::{Tool, ToolError};
 use super::client::{Client, Definition, Failure};
 use crate::Result;
 
-/// A server of tools, by the program that speaks the protocol on its standard input and output.
+/// An MCP server, started as a program that uses its standard input and output.
 ///
-/// All episodes share one process, which is started again when it has ended. [`per_episode`](Self::per_episode) gives each its own, for tools with
-/// a state.
+/// All episodes share one process, which is restarted when it has ended. With
+/// [`per_episode`](Self::per_episode), each episode has its own process, for stateful tools.
 ///
 /// ```no_run
 /// use rlvr::environment::mcp::McpServer;
@@ -24,7 +24,7 @@ use crate::Result;
 /// let server = McpServer::new(Program::parse("python3 server.py")?)?;
 /// let mut tools = ToolSet::new();
 /// for tool in server.tools()? {
-///     tools.add(std::sync::Arc::new(tool))?;
+///     tools.add(tool)?;
 /// }
 /// # Ok::<(), rlvr::Error>(())
 /// ```
@@ -41,10 +41,10 @@ struct Shared {
 }
 
 impl McpServer {
-    /// Starts the server and asks for its tools.
+    /// Starts the server and lists its tools.
     ///
     /// # Errors
-    /// If the program cannot be started, or is no such server.
+    /// Returns an error if the program cannot be started or is not an MCP server.
     pub fn new(program: Program) -> Result<Self> {
         let launcher = Arc::new(Launcher::new(program)?);
         let client = Client::start(&launcher)?;
@@ -59,32 +59,40 @@ impl McpServer {
         })
     }
 
-    /// The same with a process for every call of [`tools`](Self::tools), which ends when the last of its tools is dropped.
+    /// Starts a new process for every call of [`tools`](Self::tools). The process ends when the
+    /// last of its tools is dropped.
     #[must_use]
     pub fn per_episode(mut self) -> Self {
         self.per_episode = true;
         self
     }
 
-    /// The tools: those of the shared process, or of a new one.
+    /// Returns the tools of the shared process, or of a new one with
+    /// [`per_episode`](Self::per_episode).
+    ///
+    /// The result of a tool is the text of the server's result. A result that the server marks as
+    /// an error is [`ToolError::Refused`], for the model to read. If the server ends or does not
+    /// answer, the call is [`ToolError::Broken`].
     ///
     /// # Errors
-    /// If a process cannot be started.
-    pub fn tools(&self) -> Result<Vec<McpTool>> {
+    /// Returns an error if a process cannot be started.
+    pub fn tools(&self) -> Result<Vec<Arc<dyn Tool>>> {
         let link = match self.per_episode {
             true => Link::Own(Arc::new(Client::start(&self.shared.launcher)?)),
             false => Link::Shared(self.shared.clone()),
         };
-        let tool = |definition: &Definition| McpTool {
-            definition: definition.clone(),
-            link: link.clone(),
+        let tool = |definition: &Definition| -> Arc<dyn Tool> {
+            Arc::new(McpTool {
+                definition: definition.clone(),
+                link: link.clone(),
+            })
         };
         Ok(self.shared.definitions.iter().map(tool).collect())
     }
 }
 
 impl Shared {
-    /// The process, or a new one if it has ended.
+    /// Returns the process, restarted if it has ended.
     fn client(&self) -> Result<Arc<Client>> {
         let mut client = self.client.lock().unwrap_or_else(PoisonError::into_inner);
         if client.is_dead() {
@@ -101,11 +109,8 @@ enum Link {
 }
 
 /// A tool of an [`McpServer`].
-///
-/// Its result is the text of the server's. What the server marks as an error is [refused](ToolError::Refused), for the model to read. A server
-/// that ends or does not answer is [broken](ToolError::Broken).
 #[derive(Clone)]
-pub struct McpTool {
+struct McpTool {
     definition: Definition,
     link: Link,
 }
@@ -142,14 +147,6 @@ impl fmt::Debug for McpServer {
         f.debug_struct("McpServer")
             .field("program", &self.shared.launcher.name())
             .field("per_episode", &self.per_episode)
-            .finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for McpTool {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("McpTool")
-            .field("name", &self.definition.name)
             .finish_non_exhaustive()
     }
 }

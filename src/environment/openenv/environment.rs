@@ -1,4 +1,4 @@
-//! Episodes that a server plays.
+//! Environments that an OpenEnv server runs.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use super::session::{Server, Session};
 use crate::Result;
 use crate::types::{FinishReason, Message, Problem};
 
-/// An environment of an OpenEnv server: see the [module](super).
+/// An environment of an OpenEnv server; see the [module documentation](super).
 ///
 /// ```no_run
 /// use rlvr::environment::openenv::{ActionMapping, ObservationMapping, OpenEnvEnvironment};
@@ -35,10 +35,11 @@ pub struct OpenEnvEnvironment {
 }
 
 impl OpenEnvEnvironment {
-    /// An environment by the URL of its server, `ws://host:port/ws`. Connections are made when episodes open.
+    /// Creates an environment from the URL of its server, `ws://host:port/ws`. Connections are made
+    /// when episodes open.
     ///
     /// # Errors
-    /// [`Error::Config`](crate::Error::Config) if the URL is not of that form.
+    /// Returns [`Error::Config`](crate::Error::Config) if the URL does not have that form.
     pub fn new(
         name: impl Into<String>,
         url: &str,
@@ -53,16 +54,16 @@ impl OpenEnvEnvironment {
         })
     }
 
-    /// The same with another limit for a connection and for an answer. Default: 20 s.
+    /// Sets the time limit of a connection and of an answer. Default: 20 s.
     ///
     /// # Errors
-    /// If it is zero.
+    /// Returns an error if the limit is zero.
     pub fn with_time_limit(mut self, limit: Duration) -> Result<Self> {
         self.server.set_time_limit(limit)?;
         Ok(self)
     }
 
-    /// The same with another time for which a server without room for one more session is asked again. Default: 10 s.
+    /// Sets how long a full server is retried. Default: 10 s.
     #[must_use]
     pub fn with_capacity_wait(mut self, wait: Duration) -> Self {
         self.server.capacity_wait = wait;
@@ -91,7 +92,7 @@ impl Environment for OpenEnvEnvironment {
     }
 }
 
-/// The problem's prompt and the text of an observation, as far as there are any.
+/// Joins the problem's prompt and the text of an observation, unless empty.
 pub(super) fn first_message(problem: &Problem, text: &str) -> Message {
     let parts = [problem.prompt.as_str(), text];
     let said: Vec<&str> = parts.into_iter().filter(|part| !part.is_empty()).collect();
@@ -104,7 +105,7 @@ struct OpenEnvEpisode {
     session: Session,
     action: ActionMapping,
     observation: ObservationMapping,
-    /// Whether the server has said so. It would score another step again.
+    /// Whether the server ended the episode; it would still score another step.
     over: bool,
 }
 
@@ -122,7 +123,9 @@ impl Episode for OpenEnvEpisode {
         };
         let observed = match self.session.request::<Value>("step", &action) {
             Ok(observed) => observed,
-            Err(fault) if self.action.is_the_policys() && fault.has_code("VALIDATION_ERROR") => {
+            Err(fault)
+                if self.action.is_written_by_policy() && fault.has_code("VALIDATION_ERROR") =>
+            {
                 return Ok(Step::observe(Message::user(format!("error: {fault}"))));
             }
             Err(fault) => return Err(format!("{}: step: {fault}", self.url).into()),
@@ -131,7 +134,7 @@ impl Episode for OpenEnvEpisode {
         let text = self.observation.text(&observed.observation);
         let observation = match (text, observed.done) {
             (Ok(text), _) => vec![Message::user(text)],
-            // What is over need not be observed.
+            // The last step needs no observation.
             (Err(_), true) => Vec::new(),
             (Err(error), false) => return Err(format!("{}: step: {error}", self.url).into()),
         };

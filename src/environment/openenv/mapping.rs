@@ -1,4 +1,4 @@
-//! How replies become actions, and observations texts.
+//! Mappings of replies to actions and of observations to text.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,12 +8,13 @@ use serde_json::Value;
 use super::super::contract::Reply;
 use crate::{Error, Result};
 
-/// Where a template has the reply.
+/// The placeholder of the reply in a template.
 const REPLY: &str = "{reply}";
 
-/// How a reply becomes an action: what stands in a step's `data`.
+/// The mapping of a reply to an action, the `data` of a step.
 ///
-/// Of a reply with reasoning, the text is what follows the last `</think>`, without the whitespace around it; a closure reads all of it.
+/// The text of a reply with reasoning is the part after the last `</think>`, trimmed. A
+/// [custom](Self::custom) mapping gets the complete reply.
 #[derive(Clone)]
 pub struct ActionMapping(Action);
 
@@ -26,7 +27,8 @@ enum Action {
 }
 
 impl ActionMapping {
-    /// A JSON value in which `{reply}` stands for the reply's text, in one or more of its strings.
+    /// A JSON value with the placeholder `{reply}` for the reply's text in at least one of its
+    /// strings.
     ///
     /// ```
     /// use rlvr::environment::openenv::ActionMapping;
@@ -39,9 +41,9 @@ impl ActionMapping {
     /// ```
     ///
     /// # Errors
-    /// If the reply stands nowhere in it.
+    /// Returns an error if the placeholder is missing.
     pub fn template(template: Value) -> Result<Self> {
-        match filled(&template, "") == template {
+        match fill(&template, "") == template {
             true => Err(Error::config(
                 "openenv.action",
                 &template,
@@ -51,58 +53,60 @@ impl ActionMapping {
         }
     }
 
-    /// The reply is the action, as a JSON object. The policy reads what is wrong with one that is none, or that the server refuses as
-    /// no action of its environment.
+    /// The reply is the action, as a JSON object. If it is not one, or the server rejects it as an
+    /// invalid action, the policy reads the error.
     pub fn json() -> Self {
         Self(Action::Json)
     }
 
-    /// A closure. Its error is what the policy reads instead of an observation, and no step is taken.
+    /// A custom mapping. If it returns an error, the policy reads the error instead of an
+    /// observation, and no step is taken.
     pub fn custom(
         action: impl Fn(&Reply<'_>) -> Result<Value, String> + Send + Sync + 'static,
     ) -> Self {
         Self(Action::Custom(Arc::new(action)))
     }
 
-    /// The action, or what the policy did wrong.
+    /// Returns the action, or the policy's mistake.
     pub(super) fn action(&self, reply: &Reply<'_>) -> Result<Value, String> {
         match &self.0 {
-            Action::Template(template) => Ok(filled(template, spoken(reply.text))),
+            Action::Template(template) => Ok(fill(template, without_reasoning(reply.text))),
             Action::Custom(action) => action(reply),
-            Action::Json => match serde_json::from_str(spoken(reply.text)) {
+            Action::Json => match serde_json::from_str(without_reasoning(reply.text)) {
                 Ok(action @ Value::Object(_)) => Ok(action),
-                Ok(_) => Err("error: the reply is no JSON object".into()),
-                Err(error) => Err(format!("error: the reply is no JSON object: {error}")),
+                Ok(_) => Err("error: the reply is not a JSON object".into()),
+                Err(error) => Err(format!("error: the reply is not a JSON object: {error}")),
             },
         }
     }
 
-    /// Whether the policy writes the fields of the action.
-    pub(super) fn is_the_policys(&self) -> bool {
+    /// Whether the policy writes the action as JSON.
+    pub(super) fn is_written_by_policy(&self) -> bool {
         matches!(self.0, Action::Json)
     }
 }
 
-/// The text without the reasoning before it.
-fn spoken(text: &str) -> &str {
+/// The text after the reasoning.
+fn without_reasoning(text: &str) -> &str {
     text.rsplit_once("</think>")
-        .map_or(text, |(_, spoken)| spoken.trim())
+        .map_or(text, |(_, answer)| answer.trim())
 }
 
-/// The template with the text in all its places.
-fn filled(template: &Value, text: &str) -> Value {
+/// Replaces all placeholders of a template.
+fn fill(template: &Value, text: &str) -> Value {
     match template {
         Value::String(string) => Value::String(string.replace(REPLY, text)),
-        Value::Array(items) => items.iter().map(|item| filled(item, text)).collect(),
+        Value::Array(items) => items.iter().map(|item| fill(item, text)).collect(),
         Value::Object(fields) => {
-            let field = |(name, value): (&String, &Value)| (name.clone(), filled(value, text));
+            let field = |(name, value): (&String, &Value)| (name.clone(), fill(value, text));
             fields.iter().map(field).collect()
         }
         other => other.clone(),
     }
 }
 
-/// How an observation, the `observation` object of the server's answer, becomes the text that the policy reads.
+/// The mapping of an observation, the `observation` object of the server's answer, to the text that
+/// the policy reads.
 #[derive(Clone)]
 pub struct ObservationMapping(Observation);
 
@@ -114,8 +118,8 @@ enum Observation {
 }
 
 impl ObservationMapping {
-    /// The value at the first of these JSON pointers (RFC 6901) that leads to one: a text as it is, anything else as JSON. The empty
-    /// pointer is the whole observation.
+    /// The first value that is found at one of these JSON pointers (RFC 6901): a string as it is,
+    /// other values as JSON. The empty pointer is the whole observation.
     ///
     /// ```
     /// use rlvr::environment::openenv::ObservationMapping;
@@ -126,7 +130,7 @@ impl ObservationMapping {
     /// ```
     ///
     /// # Errors
-    /// If there is no pointer, or one is no pointer.
+    /// Returns an error if the list is empty or an entry is not a JSON pointer.
     pub fn pointers(pointers: impl IntoIterator<Item = impl Into<String>>) -> Result<Self> {
         let pointers: Vec<String> = pointers.into_iter().map(Into::into).collect();
         let is_pointer = |pointer: &String| pointer.is_empty() || pointer.starts_with('/');
@@ -140,7 +144,7 @@ impl ObservationMapping {
         }
     }
 
-    /// A closure. Its error fails the rollout.
+    /// A custom mapping. An error fails the rollout.
     pub fn custom(text: impl Fn(&Value) -> Result<String, String> + Send + Sync + 'static) -> Self {
         Self(Observation::Custom(Arc::new(text)))
     }
@@ -207,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn actions_of_replies() {
+    fn replies_are_mapped_to_actions() {
         let template = json!({"move": "{reply}", "list": [1, "say {reply}"], "n": 2});
         let template = ActionMapping::template(template).unwrap();
         let expected = json!({"move": "a\"{b}", "list": [1, "say a\"{b}"], "n": 2});
@@ -218,14 +222,14 @@ mod tests {
         let json = ActionMapping::json();
         assert_eq!(json.action(&reply(" {\"a\": 1}\n")), Ok(json!({"a": 1})));
         let wrong = |text| json.action(&reply(text)).unwrap_err();
-        assert!(wrong("[1]").contains("no JSON object"));
+        assert!(wrong("[1]").contains("not a JSON object"));
         assert!(wrong("{a").contains("line 1 column 2"));
         let error = ActionMapping::template(json!({"a": 1})).unwrap_err();
         assert!(error.to_string().contains("{reply}"), "{error}");
     }
 
     #[test]
-    fn texts_of_observations() {
+    fn observations_are_mapped_to_text() {
         let mapping = ObservationMapping::pointers(["/a", "/b/0", "/c"]).unwrap();
         assert_eq!(
             mapping.text(&json!({"a": null, "b": ["x"]})),

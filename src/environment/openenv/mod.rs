@@ -1,21 +1,25 @@
-//! Environments of [OpenEnv](https://github.com/huggingface/OpenEnv) servers, over WebSocket (feature `openenv`).
+//! Environments of [OpenEnv](https://github.com/huggingface/OpenEnv) servers, over WebSocket
+//! (feature `openenv`).
 //!
-//! An [`OpenEnvEnvironment`] opens one connection for each episode, sends `reset`, then one `step` for each reply, and `close`. The policy,
-//! its tokens and the control of the episode stay here. Two mappings say what an environment leaves open: what the action of a reply is
-//! ([`ActionMapping`]), and where the text of an observation stands ([`ObservationMapping`]). [`OpenEnvTools`] is for environments whose actions are calls
-//! of tools.
+//! An [`OpenEnvEnvironment`] opens one connection per episode, sends `reset`, one `step` per reply,
+//! and `close`. Generation and the limits of the episode stay in this process. [`ActionMapping`]
+//! maps replies to actions, and [`ObservationMapping`] extracts the text of an observation.
+//! [`OpenEnvTools`] is for environments whose actions are tool calls.
 //!
-//! - **Arguments of `reset`**: the object in the problem's metadata under `reset`, with `seed` (31 bits of the episode's) and `episode_id` unless
-//!   the object has its own.
-//! - **The first message** is the problem's prompt and the text of the observation, as a user's. Either may be empty.
-//! - **Rewards** are numbers or booleans. Null is no reward, which is not 0.
+//! - **Arguments of `reset`**: the object `reset` of the problem's metadata, with `seed` (31 bits
+//!   of the episode's seed) and `episode_id` added if absent.
+//! - **The first message** is a user message with the problem's prompt and the text of the
+//!   observation. Either may be empty.
+//! - **Rewards** are numbers or booleans. Null means no reward, which differs from 0.
 //! - **A reply that was cut off** is not sent.
-//! - **Errors** of the server fail the rollout, with code and message. Only with [`ActionMapping::json`] does the policy read what is wrong with its action.
+//! - **Errors** of the server fail the rollout, with code and message. With
+//!   [`ActionMapping::json`], the policy reads the errors of its action instead.
 //! - **Pings** are answered while the policy generates.
-//! - **Capacity**: by default a server has room for one session, and closes other connections. They are tried again for a while. All episodes of
-//!   a step are open at the same time, so `max_concurrent_envs` must be at least their number: problems times samples.
+//! - **Capacity**: by default a server accepts one session and closes other connections, which are
+//!   retried for a while. All episodes of a step are open at the same time, so
+//!   `max_concurrent_envs` must be at least the number of problems times samples.
 //!
-//! There is no TLS.
+//! TLS is not supported.
 
 mod environment;
 mod mapping;

@@ -1,4 +1,4 @@
-//! One connection to a server, which is one episode at a time.
+//! A connection to a server, which runs one episode at a time.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
@@ -15,17 +15,19 @@ use super::socket::{Address, Socket};
 use crate::types::Problem;
 use crate::{Error, Result};
 
-/// How long a parting message may take.
-const PARTING: Duration = Duration::from_millis(200);
-/// How often pings are answered while the policy generates. Servers close connections after about 40 s without an answer.
-const TENDED: Duration = Duration::from_secs(3);
+/// The time limit of the closing message.
+const CLOSE_LIMIT: Duration = Duration::from_millis(200);
+/// The interval at which pings are answered while the policy generates. Servers close connections
+/// after about 40 s without an answer.
+const PING_INTERVAL: Duration = Duration::from_secs(3);
 
-/// Why a request has no answer.
+/// The failure of a request.
 #[derive(Debug)]
 pub(super) enum Fault {
-    /// The server refused it, with this code. The session goes on, unless the code is about the session.
+    /// The server returned an error with this code. The session continues, unless the code concerns
+    /// the session.
     Refused { code: String, reason: String },
-    /// There is no session any more.
+    /// The session has ended.
     Lost(String),
 }
 
@@ -44,7 +46,7 @@ impl std::fmt::Display for Fault {
     }
 }
 
-/// What the server says to `reset` and `step`, with the observation as `T`.
+/// The server's answer to `reset` and `step`, with the observation as `T`.
 #[derive(Deserialize)]
 pub(super) struct Observed<T = Value> {
     pub observation: T,
@@ -54,7 +56,7 @@ pub(super) struct Observed<T = Value> {
     pub done: bool,
 }
 
-/// A number, a boolean, or null: there is none.
+/// Reads a reward: a number, a boolean, or null for none.
 fn reward<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
     match Value::deserialize(deserializer)? {
         Value::Null => Ok(None),
@@ -120,7 +122,7 @@ fn read<T: DeserializeOwned>(line: &str) -> Result<Observed<T>, Fault> {
     }
 }
 
-/// A part of a place in an action.
+/// A component of a location in an action.
 fn part(part: &Value) -> String {
     match part {
         Value::String(name) => name.clone(),
@@ -128,7 +130,7 @@ fn part(part: &Value) -> String {
     }
 }
 
-/// A server, with what its sessions have in common.
+/// A server and the state that its sessions share.
 pub(super) struct Server {
     pub address: Address,
     pub capacity_wait: Duration,
@@ -139,22 +141,22 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// Checks the URL; nothing is connected yet.
+    /// Checks the URL; does not connect.
     pub fn new(url: &str) -> Result<Self> {
         let address = Address::new(url)?;
         let (tended, sockets) = mpsc::channel::<Weak<Mutex<Socket>>>();
         let tend = move || {
             let mut open: Vec<Weak<Mutex<Socket>>> = Vec::new();
             loop {
-                match sockets.recv_timeout(TENDED) {
+                match sockets.recv_timeout(PING_INTERVAL) {
                     Ok(socket) => open.push(socket),
                     Err(RecvTimeoutError::Disconnected) => return,
                     Err(RecvTimeoutError::Timeout) => {
                         open.retain(|socket| socket.strong_count() > 0);
                         for socket in open.iter().filter_map(Weak::upgrade) {
-                            // One that is in use answers by itself.
+                            // A socket in use answers pings itself.
                             if let Ok(mut socket) = socket.try_lock() {
-                                socket.tend();
+                                socket.answer_pings();
                             }
                         }
                     }
@@ -175,31 +177,32 @@ impl Server {
 
     pub fn set_time_limit(&mut self, limit: Duration) -> Result<()> {
         if limit.is_zero() {
-            return Err(Error::config("openenv.time_limit", "0 s", "more"));
+            return Err(Error::config("openenv.time_limit", "0 s", "more than 0 s"));
         }
         self.time_limit = limit;
         Ok(())
     }
 
-    /// The arguments of `reset`.
+    /// Creates the arguments of `reset`.
     fn arguments(&self, problem: &Problem, seed: u64) -> Result<Value, String> {
         let number = self.episodes.fetch_add(1, Ordering::Relaxed);
         let mut arguments = Map::new();
-        // Servers may hand it to generators with seeds of 32 bits, signed.
+        // Servers may pass it to generators with signed 32-bit seeds.
         arguments.insert("seed".into(), Value::from(seed & 0x7fff_ffff));
         arguments.insert("episode_id".into(), format!("{seed:016x}-{number}").into());
         match problem.metadata.get("reset") {
             None | Some(Value::Null) => {}
             Some(Value::Object(given)) => arguments.extend(given.clone()),
             Some(other) => {
-                let reason = format!("the problem's metadata has the `reset` {other}");
+                let reason = format!("the problem's metadata has `reset` = {other}");
                 return Err(format!("{reason}; expected an object of arguments"));
             }
         }
         Ok(Value::Object(arguments))
     }
 
-    /// A session that has been reset, and what it observes. A server that is full is asked again for a while.
+    /// Opens and resets a session, and returns it with its first observation. Retries a full server
+    /// for a while.
     pub fn open(&self, problem: &Problem, seed: u64) -> Result<(Session, Observed), String> {
         let reset = &self.arguments(problem, seed)?;
         let begun = Instant::now();
@@ -216,8 +219,7 @@ impl Server {
             };
             if begun.elapsed() + pause > self.capacity_wait {
                 return Err(format!(
-                    "{}: reset: {fault}; asked again for {} s, while {} sessions were this environment's own; expected a server with \
-                     `max_concurrent_envs` of at least the number of episodes at a time",
+                    "{}: reset: {fault}; retried for {} s, while {} sessions belonged to this environment; expected a server with `max_concurrent_envs` of at least the number of concurrent episodes",
                     self.address.url,
                     self.capacity_wait.as_secs_f64(),
                     self.sessions.load(Ordering::Relaxed),
@@ -244,11 +246,11 @@ impl Server {
     }
 }
 
-/// A connection; it is closed when it is dropped.
+/// A connection, closed on drop.
 pub(super) struct Session {
     socket: Arc<Mutex<Socket>>,
     time_limit: Duration,
-    /// How many there are, this one included once it has been reset.
+    /// The number of sessions, including this one once it has been reset.
     count: Option<Arc<AtomicUsize>>,
 }
 
@@ -257,13 +259,13 @@ impl Drop for Session {
         if let Some(count) = &self.count {
             count.fetch_sub(1, Ordering::Relaxed);
             let mut socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
-            socket.send(r#"{"type":"close"}"#, PARTING);
+            socket.send(r#"{"type":"close"}"#, CLOSE_LIMIT);
         }
     }
 }
 
 impl Session {
-    /// Sends a message of this type, and waits for the observation.
+    /// Sends a message of this type and waits for the observation.
     pub fn request<T: DeserializeOwned>(
         &self,
         kind: &str,

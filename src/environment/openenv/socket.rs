@@ -1,4 +1,4 @@
-//! A WebSocket (RFC 6455) whose every operation has a deadline.
+//! A WebSocket client (RFC 6455) with a deadline for every operation.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
@@ -10,12 +10,12 @@ use tungstenite::{Error as SocketError, Message, WebSocket};
 use super::super::json_text::shortened;
 use crate::{Error, Result};
 
-/// The largest message of a server.
+/// The maximum size of a server's message, in bytes.
 const MAX_MESSAGE: usize = 16 << 20;
-/// The largest head of an answer to the handshake.
+/// The maximum size of the head of the handshake's answer, in bytes.
 const MAX_HEAD: usize = 16 << 10;
 
-/// Where a server listens.
+/// The address of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Address {
     /// The URL as it was given.
@@ -26,7 +26,7 @@ pub(super) struct Address {
 }
 
 impl Address {
-    /// Reads `ws://host[:port][/path]`; the path is `/ws` if it is absent.
+    /// Parses `ws://host[:port][/path]`. The path defaults to `/ws`.
     pub fn new(url: &str) -> Result<Self> {
         let wrong =
             |expected: &str| Err(Error::config("openenv.url", format!("{url:?}"), expected));
@@ -44,7 +44,7 @@ impl Address {
         if authority.is_empty() || !rest.chars().all(plain) {
             return wrong("ws://host:port/ws, without a user and without spaces");
         }
-        // The colons of an IPv6 address stand in brackets.
+        // The colons of an IPv6 address are in brackets.
         let has_port = authority
             .rsplit(']')
             .next()
@@ -64,7 +64,7 @@ impl Address {
     }
 }
 
-/// A stream that gives up at its deadline, however slowly bytes come.
+/// A stream that fails at its deadline, even if bytes arrive slowly.
 struct Timed {
     stream: TcpStream,
     deadline: Instant,
@@ -101,7 +101,7 @@ impl Write for Timed {
 /// A connection.
 pub(super) struct Socket {
     socket: WebSocket<Timed>,
-    /// Messages that came while nobody had asked for one.
+    /// Messages that arrived without a request.
     early: Vec<String>,
 }
 
@@ -122,7 +122,7 @@ impl Socket {
             }
         }
         let stream = stream.ok_or(failure)?;
-        // Requests are small and waited for.
+        // Requests are small and latency matters.
         let _ = stream.set_nodelay(true);
         let mut stream = Timed { stream, deadline };
         handshake(&mut stream, address).map_err(|error| match error.kind() {
@@ -142,13 +142,13 @@ impl Socket {
 
     /// Sends a message and waits for the next one.
     pub fn request(&mut self, message: &str, limit: Duration) -> Result<String, String> {
-        // What is said unasked is about the connection: it stands for the answer.
+        // An unrequested message concerns the connection: it replaces the answer.
         if let Some(early) = self.early.pop() {
             return Ok(early);
         }
         self.socket.get_mut().deadline = Instant::now() + limit;
         let sent = self.socket.send(Message::text(message));
-        // A server that has closed the connection may have said why.
+        // A server that closed the connection may have sent the reason.
         match (self.read(), sent) {
             (Ok(Some(text)), _) => Ok(text),
             (Ok(None), _) => Err(format!("no answer within {} s", limit.as_secs_f64())),
@@ -156,21 +156,21 @@ impl Socket {
         }
     }
 
-    /// Sends a message that is not answered.
+    /// Sends a message without an answer.
     pub fn send(&mut self, message: &str, limit: Duration) {
         self.socket.get_mut().deadline = Instant::now() + limit;
         let _ = self.socket.send(Message::text(message));
     }
 
-    /// Answers pings while nothing is asked.
-    pub fn tend(&mut self) {
+    /// Answers pings while no request is running.
+    pub fn answer_pings(&mut self) {
         self.socket.get_mut().deadline = Instant::now() + Duration::from_millis(1);
         while let Ok(Some(text)) = self.read() {
             self.early.push(text);
         }
     }
 
-    /// The next message of text; `None` if there is none before the deadline.
+    /// Reads the next text message; `None` if none arrives before the deadline.
     fn read(&mut self) -> Result<Option<String>, SocketError> {
         loop {
             match self.socket.read() {
@@ -205,7 +205,7 @@ fn lost(error: &SocketError) -> String {
     }
 }
 
-/// Asks for a WebSocket, and checks that it is given.
+/// Performs the WebSocket handshake.
 fn handshake(stream: &mut Timed, address: &Address) -> io::Result<()> {
     let key = base64(&rand::random::<[u8; 16]>());
     let (path, host) = (&address.path, &address.authority);
@@ -214,7 +214,7 @@ fn handshake(stream: &mut Timed, address: &Address) -> io::Result<()> {
          Sec-WebSocket-Version: 13\r\n\r\n"
     );
     stream.write_all(request.as_bytes())?;
-    // Byte by byte: what comes after the head belongs to the socket.
+    // Byte by byte, since what follows the head belongs to the socket.
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         let mut byte = [0];
@@ -244,11 +244,11 @@ fn handshake(stream: &mut Timed, address: &Address) -> io::Result<()> {
 fn refused(said: &str) -> io::Error {
     let said = shortened(said.trim(), 100);
     io::Error::other(format!(
-        "the server gives no WebSocket (it answers {said:?}); is the path right? OpenEnv's is /ws"
+        "the server did not accept the WebSocket handshake (it answered {said:?}); check the path, which is /ws for OpenEnv"
     ))
 }
 
-/// What a server makes of a key.
+/// The server's response to a key.
 fn accept(key: &str) -> String {
     let mut hash = sha1_smol::Sha1::from(key);
     hash.update(b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
@@ -276,7 +276,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_example_of_the_rfc() {
+    fn the_key_of_the_rfc_example_is_accepted() {
         assert_eq!(
             accept("dGhlIHNhbXBsZSBub25jZQ=="),
             "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses() {
+    fn addresses_are_parsed() {
         let read = |url: &str| Address::new(url).map(|a| (a.authority, a.path));
         let ok = |authority: &str, path: &str| (authority.to_string(), path.to_string());
         assert_eq!(read("ws://a").unwrap(), ok("a:80", "/ws"));

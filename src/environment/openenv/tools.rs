@@ -1,4 +1,4 @@
-//! Environments of a server whose actions are calls of tools.
+//! Environments of an OpenEnv server whose actions are tool calls.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -19,11 +19,12 @@ use super::session::{Observed, Server, Session};
 use crate::Result;
 use crate::types::Problem;
 
-/// An environment of an OpenEnv server that offers tools.
+/// An environment of an OpenEnv server that provides tools.
 ///
-/// It is a [`ToolEnvironment`] whose tools are the server's: each episode asks for them (`list_tools`), and the calls of a reply become steps
-/// (`call_tool`), in order. The rewards of a reply's steps are added up. After the step that ends the episode no further call is made.
-/// What the server says about a call that fails is what the policy reads. See the [module](super) for sessions, errors and `reset`.
+/// A [`ToolEnvironment`] with the server's tools: each episode lists them (`list_tools`), and the
+/// calls of a reply become steps (`call_tool`), in order. The rewards of a reply's steps are
+/// summed. No call is made after the step that ends the episode. The policy reads the server's
+/// error for a failed call. See the [module documentation](super) for sessions, errors and `reset`.
 ///
 /// ```no_run
 /// use rlvr::environment::ToolEnvironment;
@@ -42,12 +43,14 @@ pub struct OpenEnvTools {
 }
 
 impl OpenEnvTools {
-    /// An environment by the URL of its server, with the name, the way in which calls are written and the further tools of `environment`.
+    /// Creates an environment from the URL of its server, with the name, the parser and the
+    /// additional tools of `environment`.
     ///
-    /// Episodes begin with the problem's prompt.
+    /// Episodes start with the problem's prompt.
     ///
     /// # Errors
-    /// [`Error::Config`](crate::Error::Config) if the URL is not `ws://host:port/ws`.
+    /// Returns [`Error::Config`](crate::Error::Config) if the URL does not have the form
+    /// `ws://host:port/ws`.
     pub fn new(url: &str, environment: ToolEnvironment) -> Result<Self> {
         Ok(Self {
             environment,
@@ -56,23 +59,23 @@ impl OpenEnvTools {
         })
     }
 
-    /// The same with the text of the observation of `reset` after the problem's prompt.
+    /// Adds the text of the observation of `reset` after the problem's prompt.
     #[must_use]
     pub fn with_observation(mut self, observation: ObservationMapping) -> Self {
         self.observation = Some(observation);
         self
     }
 
-    /// The same with another limit for a connection and for an answer. Default: 20 s.
+    /// Sets the time limit of a connection and of an answer. Default: 20 s.
     ///
     /// # Errors
-    /// If it is zero.
+    /// Returns an error if the limit is zero.
     pub fn with_time_limit(mut self, limit: Duration) -> Result<Self> {
         self.server.set_time_limit(limit)?;
         Ok(self)
     }
 
-    /// The same with another time for which a server without room for one more session is asked again. Default: 10 s.
+    /// Sets how long a full server is retried. Default: 10 s.
     #[must_use]
     pub fn with_capacity_wait(mut self, wait: Duration) -> Self {
         self.server.capacity_wait = wait;
@@ -137,7 +140,7 @@ struct Definition {
     parameters: JsonText,
 }
 
-/// A session, and what became of the calls since it was last looked at.
+/// A session and the outcome of the calls since the last step.
 struct Shared {
     session: Session,
     outcome: Mutex<Outcome>,
@@ -155,7 +158,7 @@ impl Shared {
     }
 }
 
-/// A tool that takes a step when it is called.
+/// A tool whose call is a step of the session.
 struct SessionTool {
     definition: Definition,
     shared: Arc<Shared>,
@@ -207,7 +210,7 @@ impl Tool for SessionTool {
     }
 }
 
-/// The episode of the tools, with what the server says of it.
+/// A tool episode with the rewards and the end of the server.
 struct OpenEnvToolEpisode {
     episode: Box<dyn Episode>,
     shared: Arc<Shared>,

@@ -1,26 +1,29 @@
-//! Episodes that a program plays.
+//! Environments that another program runs.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::super::contract::{Environment, EnvironmentError, Episode, Opening, Reply, Step};
-use super::exchange::{Exchange, Unasked};
+use super::exchange::{Exchange, Unsolicited};
 use super::program::{Launcher, Program};
-use super::protocol::{self, Opened, Request, Said};
+use super::protocol::{self, MessageList, Opened, Request};
 use crate::types::Problem;
 use crate::{Error, Result};
 
-/// An environment in other programs, such as Python scripts: see the [module](super) for what they read and write.
+/// An environment that another program implements, such as a Python script; see the [module
+/// documentation](super) for the protocol.
 ///
-/// Episodes are spread over a few processes of the same program; each process plays many at once. A process that is silent for longer
-/// than the [time limit](Program::time_limit) although it was asked something, that ends, or that writes anything but answers is killed.
-/// That fails the episodes that it had, with an error that has the end of its standard error; the next episode starts another
-/// process.
+/// Episodes are distributed over several processes of the same program, and each process runs many
+/// episodes at the same time. A process that writes anything other than answers, or is silent for
+/// longer than the [time limit](Program::time_limit) while requests are unanswered, is killed. If a
+/// process ends, its episodes fail with an error that includes the end of its standard error, and
+/// the next episode starts a new process.
 ///
-/// The [limit of the agent loop](super::super::AgentLoopConfig::time_limit), 30 s by default, counts as well: raise it for programs that take longer to
-/// start.
+/// The [time limit of the agent loop](super::super::AgentLoopConfig::time_limit), 30 s by default,
+/// also applies: raise it for programs that take longer to start.
 ///
-/// When the environment is dropped, the processes' input is closed, and what has not ended a second later is killed.
+/// Dropping the environment closes the processes' input and kills those that have not ended a
+/// second later.
 pub struct ProcessEnvironment {
     name: String,
     launcher: Arc<Launcher>,
@@ -29,10 +32,11 @@ pub struct ProcessEnvironment {
 }
 
 impl ProcessEnvironment {
-    /// Starts the processes, without waiting for what they load.
+    /// Starts the processes, without waiting until they are ready.
     ///
     /// # Errors
-    /// If a setting is invalid, the sandbox cannot be had, or the program cannot be started.
+    /// Returns an error if `processes` is 0, a setting is invalid, the sandbox is not available, or
+    /// the program cannot be started.
     pub fn new(name: impl Into<String>, program: Program, processes: usize) -> Result<Self> {
         if processes == 0 {
             return Err(Error::config(
@@ -42,7 +46,8 @@ impl ProcessEnvironment {
             ));
         }
         let launcher = Arc::new(Launcher::new(program)?);
-        let start = |_| Exchange::start(&launcher, unasked).map(|started| Some(Arc::new(started)));
+        let start =
+            |_| Exchange::start(&launcher, unsolicited).map(|started| Some(Arc::new(started)));
         let processes = (0..processes).map(start).collect::<Result<_>>()?;
         Ok(Self {
             name: name.into(),
@@ -52,21 +57,21 @@ impl ProcessEnvironment {
         })
     }
 
-    /// The process with the fewest episodes.
+    /// Returns the process with the fewest episodes.
     fn process(&self) -> Result<Arc<Exchange>> {
         let mut processes = self
             .processes
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         for place in processes.iter_mut() {
-            // Its episodes hold it as well, until they have failed.
+            // Its episodes also hold it, until they have failed.
             place.take_if(|process| process.is_dead());
         }
         let load = |place: &&mut Option<Arc<Exchange>>| place.as_ref().map_or(0, Arc::strong_count);
         match processes.iter_mut().min_by_key(load) {
             Some(Some(process)) => Ok(process.clone()),
             Some(place) => {
-                let process = Arc::new(Exchange::start(&self.launcher, unasked)?);
+                let process = Arc::new(Exchange::start(&self.launcher, unsolicited)?);
                 *place = Some(process.clone());
                 Ok(process)
             }
@@ -79,9 +84,9 @@ impl ProcessEnvironment {
     }
 }
 
-/// A program says nothing but answers.
-fn unasked(_: &str) -> Unasked {
-    Unasked::Wrong("a JSON object on one line with the `id` of a request that is not yet answered")
+/// Every line that is not an answer is an error.
+fn unsolicited(_: &str) -> Unsolicited {
+    Unsolicited::Wrong("a JSON object on one line with the `id` of an unanswered request")
 }
 
 impl Drop for ProcessEnvironment {
@@ -90,7 +95,7 @@ impl Drop for ProcessEnvironment {
             .processes
             .get_mut()
             .unwrap_or_else(PoisonError::into_inner);
-        // All of them before the first is waited for.
+        // Close all of them before waiting for the first.
         for process in processes.iter().flatten() {
             if Arc::strong_count(process) == 1 {
                 process.close_input();
@@ -107,7 +112,7 @@ impl Environment for ProcessEnvironment {
     fn open(&self, problem: &Problem, seed: u64) -> Result<Opening, EnvironmentError> {
         let process = self.process()?;
         let episode = self.next_episode.fetch_add(1, Ordering::Relaxed);
-        // Closed on every path from here on.
+        // From here on, dropping it closes the episode.
         let player = ProcessEpisode { process, episode };
         let line = player.process.request(|id| {
             let open = Request::Open {
@@ -119,7 +124,7 @@ impl Environment for ProcessEnvironment {
             open.line()
         })?;
         let opened: Opened = protocol::read(&line).map_err(|error| player.fault("open", &error))?;
-        let opening = Opening::new(player).with_messages(Said::messages(opened.messages));
+        let opening = Opening::new(player).with_messages(MessageList::messages(opened.messages));
         Ok(match opened.tools {
             Some(tools) => opening.with_tools(tools.0),
             None => opening,

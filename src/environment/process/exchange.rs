@@ -1,4 +1,4 @@
-//! Requests to a program and its answers, a JSON object a line, told apart by their ids.
+//! Requests to a program and its answers: one JSON object per line, matched by id.
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -15,24 +15,24 @@ use super::super::json_text::shortened;
 use super::program::{Launcher, Process};
 use crate::{Error, Result};
 
-/// The longest line that is read.
+/// The maximum length of a line, in bytes.
 const MAX_LINE: u64 = 16 << 20;
-/// How much of the standard error is kept.
+/// The number of bytes of the standard error that are kept.
 const MAX_ERRORS: usize = 2048;
-/// How long a program has to end after its input has.
+/// The time that a program has to end after its input is closed.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// What becomes of a line that answers no request.
-pub(in crate::environment) enum Unasked {
-    /// Nothing.
+/// The handling of a line that does not answer a request.
+pub(in crate::environment) enum Unsolicited {
+    /// Ignore it.
     Ignored,
-    /// The program is sent this line.
+    /// Send this line to the program.
     Answered(String),
-    /// The program is killed: what would have been right.
+    /// Kill the program. The text is what was expected.
     Wrong(&'static str),
 }
 
-/// A running program that answers requests, several at a time. It ends with this value.
+/// A running program that answers concurrent requests. Dropping it ends the program.
 pub(in crate::environment) struct Exchange {
     shared: Arc<Shared>,
     time_limit: Duration,
@@ -40,24 +40,24 @@ pub(in crate::environment) struct Exchange {
 }
 
 struct Shared {
-    /// The command, for messages.
+    /// The command, for errors.
     program: String,
-    unasked: fn(&str) -> Unasked,
+    unsolicited: fn(&str) -> Unsolicited,
     state: Mutex<State>,
-    /// The end of what the program wrote on its standard error.
+    /// The end of the program's standard error.
     errors: Mutex<Vec<u8>>,
     ended: Condvar,
 }
 
 struct State {
     process: Option<Process>,
-    /// What is to be written; `None` when the input is closed.
+    /// The lines to write; `None` when the input is closed.
     input: Option<Sender<Vec<u8>>>,
     waiting: HashMap<u64, Sender<String>>,
     next_id: u64,
     /// When the program last answered.
-    heard: Option<Instant>,
-    /// Why the program answers nothing any more.
+    last_answer: Option<Instant>,
+    /// Why the program is dead.
     dead: Option<String>,
     /// Whether its output has ended.
     ended: bool,
@@ -67,18 +67,18 @@ impl Exchange {
     /// Starts the program.
     ///
     /// # Errors
-    /// If it cannot be started.
-    pub fn start(launcher: &Arc<Launcher>, unasked: fn(&str) -> Unasked) -> Result<Self> {
+    /// Returns an error if the program cannot be started.
+    pub fn start(launcher: &Arc<Launcher>, unsolicited: fn(&str) -> Unsolicited) -> Result<Self> {
         let (input, to_write) = mpsc::channel();
         let shared = Arc::new(Shared {
             program: launcher.name(),
-            unasked,
+            unsolicited,
             state: Mutex::new(State {
                 process: None,
                 input: Some(input),
                 waiting: HashMap::new(),
                 next_id: 1,
-                heard: None,
+                last_answer: None,
                 dead: None,
                 ended: false,
             }),
@@ -88,7 +88,8 @@ impl Exchange {
         let (tell, told) = mpsc::channel();
         let reader = {
             let (launcher, shared) = (launcher.clone(), shared.clone());
-            // A confined program ends with the thread that has started it, so that is the one that reads to its end.
+            // A sandboxed program ends with the thread that started it, so that thread reads until
+            // the end.
             move || {
                 let started = match launcher.start() {
                     Ok(started) => started,
@@ -111,7 +112,7 @@ impl Exchange {
                 };
                 match writer.and(listener) {
                     Ok(_) => shared.listen(started.output, &is_closed),
-                    Err(error) => shared.die(&error.to_string()),
+                    Err(error) => shared.kill(&error.to_string()),
                 };
             }
         };
@@ -131,20 +132,22 @@ impl Exchange {
         })
     }
 
-    /// The command, for messages.
+    /// The command, for errors.
     pub fn program(&self) -> &str {
         &self.shared.program
     }
 
-    /// Why the program answers nothing any more; `None` while it does.
+    /// Whether the program no longer answers.
     pub fn is_dead(&self) -> bool {
         self.shared.lock().dead.is_some()
     }
 
-    /// Sends the line that `message` makes of an id, and waits for the answer: a line with the same id.
+    /// Sends the line that `message` creates for an id, and waits for the answer, a line with the
+    /// same id.
     ///
     /// # Errors
-    /// What is wrong with the program, with its name and the end of what it wrote on its standard error. It is dead then.
+    /// Returns the reason if the program fails, with its name and the end of its standard error.
+    /// The program is dead then.
     pub fn request(&self, message: impl FnOnce(u64) -> String) -> Result<String, String> {
         let (answer, answered) = mpsc::channel();
         let (sent, ahead) = {
@@ -160,10 +163,11 @@ impl Exchange {
             (Instant::now(), ahead)
         };
         loop {
-            // Programs that answer one after the other get the limit for each; silence may last as long as one.
-            let heard = self.shared.lock().heard;
-            let (limit, since) = match heard {
-                Some(heard) => (self.time_limit, heard.max(sent)),
+            // A program that answers sequentially has the limit for each request; it may be silent
+            // for one limit.
+            let last_answer = self.shared.lock().last_answer;
+            let (limit, since) = match last_answer {
+                Some(last_answer) => (self.time_limit, last_answer.max(sent)),
                 None => (self.start_limit, sent),
             };
             let last = sent + limit.saturating_mul(ahead + 1);
@@ -173,7 +177,7 @@ impl Exchange {
                 let seconds = limit.as_secs_f64();
                 return Err(self
                     .shared
-                    .die(&format!("it did not answer within {seconds} s")));
+                    .kill(&format!("it did not answer within {seconds} s")));
             }
             match answered.recv_timeout(deadline - now) {
                 Ok(line) => return Ok(line),
@@ -183,12 +187,12 @@ impl Exchange {
         }
     }
 
-    /// Sends a line that is not answered.
+    /// Sends a line without an answer.
     pub fn send(&self, message: String) {
         self.shared.lock().write(message);
     }
 
-    /// Tells the program that nothing more will come.
+    /// Closes the program's input.
     pub fn close_input(&self) {
         self.shared.lock().input = None;
     }
@@ -204,7 +208,7 @@ impl Drop for Exchange {
                 .ended
                 .wait_timeout_while(state, GRACE, |state| !state.ended);
             drop(waited);
-            self.shared.die("it was closed");
+            self.shared.kill("it was closed");
         }
     }
 }
@@ -214,7 +218,7 @@ impl State {
         if let Some(input) = &self.input {
             let mut line = message.into_bytes();
             line.push(b'\n');
-            // That the program reads no more is noticed where its output ends.
+            // A program that no longer reads is detected when its output ends.
             let _ = input.send(line);
         }
     }
@@ -230,7 +234,7 @@ impl Shared {
         dead.unwrap_or_else(|| format!("{}: it no longer answers", self.program))
     }
 
-    /// Reads lines until the program ends or writes what it should not.
+    /// Reads lines until the program ends or writes an invalid line.
     fn listen(&self, output: impl Read, errors_are_read: &Receiver<()>) -> String {
         let mut output = BufReader::new(output);
         let mut line = Vec::new();
@@ -241,10 +245,10 @@ impl Shared {
                 Ok(_) if line.len() as u64 >= MAX_LINE => {
                     break Some(format!("it wrote a line of {MAX_LINE} bytes or more"));
                 }
-                // What comes after the last line's end is no line.
+                // An incomplete last line is ignored.
                 Ok(_) if !line.ends_with(b"\n") => break None,
                 Ok(_) => {
-                    if let Err(wrong) = self.hear(&String::from_utf8_lossy(&line)) {
+                    if let Err(wrong) = self.handle_line(&String::from_utf8_lossy(&line)) {
                         break Some(wrong);
                     }
                 }
@@ -259,16 +263,16 @@ impl Shared {
             (None, Some(process)) => format!("it ended ({})", process.end(GRACE)),
             (None, None) => "it was killed".into(),
         };
-        // What it said last says most.
+        // The last lines of the standard error are the most useful ones.
         let _ = errors_are_read.recv_timeout(Duration::from_millis(200));
-        let reason = self.die(&how);
+        let reason = self.kill(&how);
         self.lock().ended = true;
         self.ended.notify_all();
         reason
     }
 
-    /// Takes in a line.
-    fn hear(&self, line: &str) -> Result<(), String> {
+    /// Handles a line of output.
+    fn handle_line(&self, line: &str) -> Result<(), String> {
         #[derive(Deserialize)]
         struct Head {
             #[serde(default)]
@@ -285,14 +289,14 @@ impl Shared {
             && head.method.is_none()
             && let Some(answered) = head.id.as_u64().and_then(|id| state.waiting.remove(&id))
         {
-            state.heard = Some(Instant::now());
+            state.last_answer = Some(Instant::now());
             let _ = answered.send(line.to_string());
             return Ok(());
         }
-        match (self.unasked)(line) {
-            Unasked::Ignored => {}
-            Unasked::Answered(answer) => state.write(answer),
-            Unasked::Wrong(expected) => {
+        match (self.unsolicited)(line) {
+            Unsolicited::Ignored => {}
+            Unsolicited::Answered(answer) => state.write(answer),
+            Unsolicited::Wrong(expected) => {
                 return Err(format!(
                     "it wrote {:?}; expected {expected}",
                     shortened(line, 200)
@@ -302,8 +306,9 @@ impl Shared {
         Ok(())
     }
 
-    /// Ends the program and all requests: why, unless it was dead before.
-    fn die(&self, reason: &str) -> String {
+    /// Ends the program and all requests. Returns the reason, or the earlier one if it was already
+    /// dead.
+    fn kill(&self, reason: &str) -> String {
         let errors = {
             let errors = self.errors.lock().unwrap_or_else(PoisonError::into_inner);
             String::from_utf8_lossy(&errors).trim().to_string()
@@ -331,7 +336,7 @@ impl Shared {
         reason
     }
 
-    /// Keeps the end of what the program writes on its standard error.
+    /// Keeps the end of the program's standard error.
     fn keep_errors(&self, mut errors: impl Read) {
         let mut buffer = [0; 1024];
         while let Ok(count @ 1..) = errors.read(&mut buffer) {
@@ -343,7 +348,7 @@ impl Shared {
     }
 }
 
-/// Writes lines until there will be no more, or the program reads none; then its input is closed.
+/// Writes lines until the channel or the program's input is closed; then closes the input.
 fn write(mut input: impl Write, lines: &Receiver<Vec<u8>>) {
     while let Ok(line) = lines.recv() {
         if input.write_all(&line).and_then(|()| input.flush()).is_err() {
@@ -352,7 +357,7 @@ fn write(mut input: impl Write, lines: &Receiver<Vec<u8>>) {
     }
 }
 
-/// The last characters of a text that is quoted in a message.
+/// The last characters of a text, for errors.
 fn last_part(text: &str, characters: usize) -> String {
     let surplus = text.chars().count().saturating_sub(characters);
     match surplus {

@@ -1,35 +1,37 @@
-//! Environments in other programs, over their standard input and output: a JSON object a line.
+//! Environments in other programs, over standard input and output, with one JSON object per line.
 //!
-//! A [`ProcessEnvironment`] starts a [`Program`] and sends it requests. The program answers each with the `id` of the request, in any
-//! order; one process plays many episodes.
+//! A [`ProcessEnvironment`] starts a [`Program`] and sends it requests. The program answers each
+//! request with its `id`, in any order. One process runs many episodes.
 //!
-//! | sent to the program | its answer |
+//! | request | answer |
 //! |---|---|
 //! | `{"op": "open", "id": 1, "episode": 7, "problem": {"prompt": "", "answer": "", "metadata": {"most": 9}}, "seed": 42}` | `{"id": 1, "messages": [{"role": "user", "content": "Guess a number from 0 to 9."}]}` |
 //! | `{"op": "step", "id": 2, "episode": 7, "text": "5", "finish": "stop", "turn": 0}` | `{"id": 2, "observation": "higher", "reward": 0.1}` |
 //! | `{"op": "step", "id": 3, "episode": 7, "text": "8", "finish": "stop", "turn": 1}` | `{"id": 3, "reward": 1.0, "end": "done"}` |
 //! | `{"op": "close", "episode": 7}` | none |
-//! | any request that cannot be answered | `{"id": 4, "error": "KeyError: 'most'"}` |
+//! | any request that fails | `{"id": 4, "error": "KeyError: 'most'"}` |
 //!
-//! `open` begins an episode: the same problem and seed must begin in the same way. `close` ends one, whatever became of it; no request names it
-//! afterwards. An `error` fails the one rollout. Every field of an answer but `id` may be absent or null:
+//! `open` starts an episode: the same problem and seed must start in the same way. `close` ends an
+//! episode in any state; no later request refers to it. An `error` fails one rollout. All fields of
+//! an answer except `id` may be absent or null:
 //!
-//! | field | of | meaning |
+//! | field | answer to | meaning |
 //! |---|---|---|
-//! | `messages` | `open` | What stands before the first reply: a text, which is a user's, or a list of [messages](crate::types::Message). Default: the problem's prompt. |
-//! | `tools` | `open` | The functions that the policy may call, as the list that chat templates read. |
-//! | `observation` | `step` | What the policy reads next, as `messages`. Not needed at the end. |
-//! | `reward` | `step` | The reward of the reply, a number. Absent means that there is none, which is not 0. |
-//! | `end` | `step` | `"done"` if the episode is over, `"truncated"` if it is cut off. |
-//! | `message` | `step` | The reply as a message with its parts told apart, for chat templates. |
-//! | `state` | `step` | Tells states of the environment apart: a text, or a number of 64 bits. |
-//! | `calls` | `step` | How many attempts to call a tool had which status, such as `{"ok": 1}`. |
+//! | `messages` | `open` | The messages before the first reply: a string, which is a user message, or a list of [messages](crate::types::Message). Default: the problem's prompt. |
+//! | `tools` | `open` | The functions that the policy may call, as the JSON list that chat templates read. |
+//! | `observation` | `step` | The messages that the policy reads next, as `messages`. Optional in the last step. |
+//! | `reward` | `step` | The reward of the reply, a number. Absent means no reward, which differs from 0. |
+//! | `end` | `step` | `"done"` if the episode is complete, `"truncated"` if it is cut off. |
+//! | `message` | `step` | The reply as a message with separate reasoning, calls and content, for chat templates. |
+//! | `state` | `step` | An identifier of the environment's state: a string or a 64-bit unsigned number. |
+//! | `calls` | `step` | The number of attempts to call a tool, by status, such as `{"ok": 1}`. |
 //!
-//! In `step`, `finish` is `"stop"`, or `"length"` for a reply that was cut off. Such a reply ends the episode after this step, and nothing that it
-//! asks for is to be done.
+//! In `step`, `finish` is `"stop"`, or `"length"` for a reply that was cut off. Such a reply ends
+//! the episode after this step; do not execute what it asks for.
 //!
-//! The program ends when its standard input does. What it writes on its standard error is shown if it fails. Nothing but answers may be on its
-//! standard output: in Python, `print` belongs elsewhere, and `NaN` is no JSON. A whole environment:
+//! The program must end when its standard input is closed. Its standard error is shown if it fails.
+//! Its standard output may contain only answers: in Python, redirect `print`, and do not write
+//! `NaN`, which is not valid JSON. A complete environment:
 //!
 //! ```python
 //! import json, random, sys
@@ -60,7 +62,8 @@
 //!         print(json.dumps({"id": number, **result}), file=answers, flush=True)
 //! ```
 //!
-//! `scripts/reasoning_gym_environment.py` serves every task of `reasoning_gym` in this way; its head says what a problem's metadata may ask for:
+//! `scripts/reasoning_gym_environment.py` provides every task of `reasoning_gym`; its documentation
+//! lists the fields of a problem's metadata:
 //!
 //! ```no_run
 //! # #[cfg(feature = "code")]
@@ -82,10 +85,10 @@
 //! # fn main() {}
 //! ```
 //!
-//! # Confinement
+//! # Security
 //!
-//! Programs run as the user does, unless [`Program::sandbox`] (feature `code`) confines them. Confine whatever evaluates what the policy
-//! writes.
+//! Programs run with the user's rights unless [`Program::sandbox`] (feature `code`) is set. Sandbox
+//! every program that evaluates text of the policy.
 
 mod environment;
 pub(super) mod exchange;

@@ -1,4 +1,4 @@
-//! A program that serves this process, and how it is started.
+//! The command, limits and sandbox of a program, and its start.
 
 use std::io::{Read, Write};
 use std::process::{Child, Command, Stdio};
@@ -12,7 +12,7 @@ use crate::{Error, Result};
 #[cfg(feature = "code")]
 use rlvr_sandbox::{Folder, Sandbox, SandboxConfig};
 
-/// A program that answers requests on its standard input, and its limits.
+/// The command and limits of a program that answers requests on its standard input.
 ///
 /// ```
 /// use rlvr::environment::process::Program;
@@ -24,16 +24,17 @@ use rlvr_sandbox::{Folder, Sandbox, SandboxConfig};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Program {
-    /// The program and its arguments. No shell reads them.
+    /// The program and its arguments. No shell is used.
     pub command: Vec<String>,
-    /// Variables that are added to its environment. Default: none.
+    /// Additional environment variables. Default: none.
     pub environment: Vec<(String, String)>,
-    /// How long it may be silent while there are requests. Then it is killed. Default: 20 s.
+    /// How long the program may be silent while requests are unanswered before it is killed.
+    /// Default: 20 s.
     pub time_limit: Duration,
-    /// The same before its first answer, while it loads its libraries. Default: 60 s.
+    /// The same limit before its first answer, while it loads libraries. Default: 60 s.
     pub start_limit: Duration,
-    /// What confines it: with a sandbox it sees no files but the system's and those that the sandbox names, and has no network. Default:
-    /// nothing, it runs as the user does.
+    /// The sandbox. A sandboxed program sees only the system's files and those that the sandbox
+    /// names, and has no network. Default: none, the program runs with the user's rights.
     #[cfg(feature = "code")]
     pub sandbox: Option<SandboxConfig>,
 }
@@ -52,7 +53,7 @@ impl Default for Program {
 }
 
 impl Program {
-    /// A program and its arguments.
+    /// Creates a program with the default limits from its command and arguments.
     pub fn new(command: impl IntoIterator<Item = impl Into<String>>) -> Self {
         Self {
             command: command.into_iter().map(Into::into).collect(),
@@ -60,10 +61,11 @@ impl Program {
         }
     }
 
-    /// The words of a command line. Single and double quotes hold words with spaces together; nothing else has a meaning.
+    /// Parses a command line. Single and double quotes group words with spaces; no other character
+    /// is special.
     ///
     /// # Errors
-    /// If there is no word, or a quote is not closed.
+    /// Returns an error if there is no word or a quote is not closed.
     pub fn parse(line: &str) -> Result<Self> {
         let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
         for character in line.chars() {
@@ -82,7 +84,7 @@ impl Program {
             Some(quote) => Err(Error::config(
                 "program.command",
                 line,
-                format!("a second {quote} after the first"),
+                format!("a closing {quote}"),
             )),
             None => {
                 let program = Self::new(words);
@@ -91,13 +93,15 @@ impl Program {
         }
     }
 
-    /// A Python script, confined: it can read itself, the interpreter and the interpreter's packages.
+    /// Creates a sandboxed Python script, which can read itself, the interpreter and the
+    /// interpreter's packages.
     ///
-    /// The limits are those of [`SandboxConfig`], but for a process that lives as long as the run: a day of CPU time, 4 GiB of address space,
-    /// 64 processes and threads. Change [`sandbox`](Self::sandbox) for others, or for more that can be read.
+    /// The limits are those of [`SandboxConfig`], except for a process that lives as long as the
+    /// run: a day of CPU time, 4 GiB of address space, 64 processes and threads. Change
+    /// [`sandbox`](Self::sandbox) for other limits or more readable files.
     ///
     /// # Errors
-    /// If the interpreter does not start, or there is no such script.
+    /// Returns an error if the interpreter does not start or the script does not exist.
     #[cfg(feature = "code")]
     pub fn confined_python(
         interpreter: impl AsRef<std::path::Path>,
@@ -128,17 +132,17 @@ impl Program {
         })
     }
 
-    /// The same with one more argument.
+    /// Adds an argument.
     #[must_use]
     pub fn argument(mut self, argument: impl Into<String>) -> Self {
         self.command.push(argument.into());
         self
     }
 
-    /// Rejects invalid settings.
+    /// Checks the settings.
     ///
     /// # Errors
-    /// [`Error::Config`] naming the field, its value and what would be right.
+    /// Returns [`Error::Config`] with the field, its value and the expected range.
     pub fn validate(&self) -> Result<()> {
         if self.command.first().is_none_or(String::is_empty) {
             let value = format!("{:?}", self.command);
@@ -150,7 +154,7 @@ impl Program {
         ] {
             if limit.is_zero() || limit > Duration::from_secs(86_400) {
                 let value = format!("{} s", limit.as_secs_f64());
-                let expected = "more than 0 and at most a day";
+                let expected = "more than 0 s and at most a day";
                 return Err(Error::config(format!("program.{field}"), value, expected));
             }
         }
@@ -165,7 +169,7 @@ pub(in crate::environment) struct Launcher {
     sandbox: Option<Sandbox>,
 }
 
-/// A program under way and the ends of its pipes.
+/// A running program and its pipes.
 pub(super) struct Started {
     pub process: Process,
     pub input: Box<dyn Write + Send>,
@@ -173,16 +177,16 @@ pub(super) struct Started {
     pub errors: Box<dyn Read + Send>,
 }
 
-/// A program under way.
+/// A running program.
 pub(super) enum Process {
     Plain(Child),
-    /// The folder goes after the program that runs in it.
+    /// The folder is removed after the program has ended.
     #[cfg(feature = "code")]
     Confined(Box<(rlvr_sandbox::Child, Folder)>),
 }
 
 impl Launcher {
-    /// Tries the sandbox, if there is one.
+    /// Checks the settings, and the sandbox if there is one.
     pub fn new(program: Program) -> Result<Self> {
         program.validate()?;
         Ok(Self {
@@ -195,12 +199,12 @@ impl Launcher {
         })
     }
 
-    /// The command as messages name it.
+    /// The command, shortened for errors.
     pub fn name(&self) -> String {
         super::super::json_text::shortened(&self.program.command.join(" "), 120)
     }
 
-    /// Starts it. A confined program ends with the thread that has started it.
+    /// Starts the program. A sandboxed program ends with the thread that started it.
     pub(super) fn start(&self) -> Result<Started> {
         #[cfg(feature = "code")]
         if let Some(sandbox) = &self.sandbox {
@@ -258,7 +262,7 @@ impl Launcher {
 }
 
 impl Process {
-    /// Waits for the program to end, and kills it if it has not after `patience`: how it ended.
+    /// Waits for the program to end, kills it after `patience`, and returns how it ended.
     pub fn end(self, patience: Duration) -> String {
         match self {
             Self::Plain(mut child) => {
@@ -306,21 +310,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn command_lines_are_words_and_quotes() {
+    fn command_lines_are_split_into_words() {
         let words = |line: &str| Program::parse(line).map(|program| program.command);
         assert_eq!(words("  a  b\tc ").unwrap(), ["a", "b", "c"]);
         assert_eq!(
             words(r#"a 'b "c' x"d e"'f' """#).unwrap(),
             ["a", "b \"c", "xd ef", ""]
         );
-        for (line, expected) in [("", "a program"), ("a 'b", "a second '"), ("''", "program")] {
+        for (line, expected) in [
+            ("", "a program"),
+            ("a 'b", "a closing '"),
+            ("''", "program"),
+        ] {
             let error = words(line).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
         }
     }
 
     #[test]
-    fn limits_are_refused_by_name() {
+    fn errors_name_the_invalid_limit() {
         let program = Program {
             time_limit: Duration::ZERO,
             ..Program::new(["a"])

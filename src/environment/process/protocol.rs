@@ -1,4 +1,4 @@
-//! The messages: see the table in the module's documentation.
+//! The messages of the protocol; see the table in the module documentation.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use super::super::json_text::{JsonText, shortened};
 use crate::fnv::Fnv;
 use crate::types::{FinishReason, Message, Problem};
 
-/// A request, or what is said without one.
+/// A request or notification.
 #[derive(Serialize)]
 #[serde(tag = "op", rename_all = "snake_case")]
 pub(super) enum Request<'a> {
@@ -44,7 +44,7 @@ impl<'a> Request<'a> {
     }
 
     pub fn line(&self) -> String {
-        // Texts and numbers can always be written.
+        // Serializing strings and numbers cannot fail.
         serde_json::to_string(self).unwrap_or_default()
     }
 }
@@ -55,7 +55,7 @@ impl<'a> Request<'a> {
 pub(super) struct Opened {
     #[serde(rename = "id")]
     _id: u64,
-    pub messages: Option<Said>,
+    pub messages: Option<MessageList>,
     pub tools: Option<JsonText>,
 }
 
@@ -65,7 +65,7 @@ pub(super) struct Opened {
 struct Stepped {
     #[serde(rename = "id")]
     _id: u64,
-    observation: Option<Said>,
+    observation: Option<MessageList>,
     reward: Option<f64>,
     end: Option<End>,
     message: Option<Message>,
@@ -74,20 +74,20 @@ struct Stepped {
     calls: BTreeMap<String, usize>,
 }
 
-/// Messages, or the text of a user's.
+/// A list of messages, or the text of a user message.
 #[derive(Deserialize)]
 #[serde(
     untagged,
-    expecting = "expected a text or a list of messages with `role` and `content`"
+    expecting = "expected a string or a list of messages with `role` and `content`"
 )]
-pub(super) enum Said {
+pub(super) enum MessageList {
     Text(String),
     Messages(Vec<Message>),
 }
 
-impl Said {
-    pub fn messages(said: Option<Self>) -> Vec<Message> {
-        match said {
+impl MessageList {
+    pub fn messages(list: Option<Self>) -> Vec<Message> {
+        match list {
             None => Vec::new(),
             Some(Self::Text(text)) => vec![Message::user(text)],
             Some(Self::Messages(messages)) => messages,
@@ -102,15 +102,15 @@ enum End {
     Truncated,
 }
 
-/// What tells a state apart: a number, or a text that becomes one.
+/// The identifier of a state: a number, or a string that is hashed.
 #[derive(Deserialize)]
-#[serde(untagged, expecting = "expected a text or a number of 64 bits")]
+#[serde(untagged, expecting = "expected a string or a 64-bit unsigned number")]
 enum State {
     Number(u64),
     Text(String),
 }
 
-/// Reads an answer of the kind `T`.
+/// Reads an answer of type `T`.
 pub(super) fn read<T: DeserializeOwned>(line: &str) -> Result<T, String> {
     #[derive(Deserialize)]
     struct Refusal {
@@ -127,7 +127,7 @@ pub(super) fn read<T: DeserializeOwned>(line: &str) -> Result<T, String> {
 pub(super) fn read_step(line: &str) -> Result<Step, String> {
     let stepped: Stepped = read(line)?;
     Ok(Step {
-        observation: Said::messages(stepped.observation),
+        observation: MessageList::messages(stepped.observation),
         reward: stepped.reward,
         end: stepped.end.map(|end| match end {
             End::Done => StepEnd::Done,
@@ -153,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn answers_are_read_in_all_their_forms() {
+    fn every_form_of_an_answer_is_read() {
         let step = read_step(r#"{"id": 1, "observation": "5", "reward": 1, "calls": {"ok": 2}}"#);
         let step = step.unwrap();
         assert_eq!(step.observation, [Message::user("5")]);
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_an_answer_is_named() {
+    fn errors_name_the_invalid_field() {
         let wrong = |line: &str| read_step(line).unwrap_err();
         assert_eq!(
             wrong(r#"{"id": 1, "error": "ValueError: x"}"#),
@@ -189,7 +189,7 @@ mod tests {
                 r#"{"id": 1, "observation": {"role": "x"}}"#,
                 "list of messages",
             ),
-            (r#"{"id": 1, "state": -1}"#, "a number of 64 bits"),
+            (r#"{"id": 1, "state": -1}"#, "a 64-bit unsigned number"),
         ] {
             let error = wrong(line);
             assert!(error.contains(expected), "{line}: {error}");

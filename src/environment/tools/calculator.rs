@@ -1,14 +1,15 @@
-//! Exact arithmetic as a tool.
+//! A tool for exact arithmetic.
 
 use serde_json::Value;
 
 use super::tool::{Tool, ToolError};
 use crate::prompt::expression::evaluate_expression;
 
-/// Computes an expression exactly: `(3 + 5) * 7 / 2` is `28`, and `7 / 2` is `7/2`.
+/// A tool that evaluates an expression exactly: `(3 + 5) * 7 / 2` is `28`, and `7 / 2` is `7/2`.
 ///
-/// It reads unsigned integers, `+ - * /` (also `×`, `÷`, `−`), unary minus and parentheses, in at most 1000 bytes. Results that do not fit 128
-/// bits, and division by zero, are errors that the model reads. It is called `calculator`, and its argument `expression`.
+/// The tool is named `calculator`, and its argument `expression`. It accepts unsigned integers,
+/// `+ - * /` (also `×`, `÷`, `−`), unary minus and parentheses, up to 1000 bytes. Results that do
+/// not fit in 128 bits and division by zero are errors that the model reads.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Calculator;
 
@@ -27,7 +28,7 @@ impl Tool for Calculator {
 
     fn call(&self, arguments: &Value) -> Result<String, ToolError> {
         let expression = arguments.get("expression").and_then(Value::as_str);
-        let expression = expression.ok_or("`expression` is missing; expected a text")?;
+        let expression = expression.ok_or("`expression` is missing; expected a string")?;
         let evaluated = evaluate_expression(expression)?;
         Ok(evaluated.value.to_string())
     }
@@ -39,7 +40,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn results_are_exact_and_errors_readable() {
+    fn results_are_exact_and_errors_are_readable() {
         let call = |expression: &str| match Calculator.call(&json!({"expression": expression})) {
             Ok(result) => result,
             Err(error) => format!("error: {error}"),

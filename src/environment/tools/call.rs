@@ -1,4 +1,4 @@
-//! The calls of a reply, and what became of reading them.
+//! The parsed calls of a reply.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -8,27 +8,28 @@ use serde_json::{Map, Value};
 
 use crate::types::{Message, ToolCall};
 
-/// What became of an attempt to call a tool.
+/// The status of an attempt to call a tool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum CallStatus {
-    /// It can be run.
+    /// The call can be run.
     Ok,
-    /// Its JSON cannot be read.
+    /// The JSON of the call is invalid.
     InvalidJson,
-    /// It has no end.
+    /// The call is not closed.
     Unclosed,
-    /// It is JSON, or in the form of the format, but no call: it has no name, or something stands where nothing may.
+    /// The call has the syntax of its format but is incomplete, such as without a name, or has
+    /// extra parts.
     Malformed,
-    /// There is no tool of this name.
+    /// There is no tool with this name.
     UnknownTool,
-    /// The arguments do not fit the schema of the tool.
+    /// The arguments do not match the tool's schema.
     InvalidArguments,
 }
 
 impl CallStatus {
-    /// The name in metrics and records.
+    /// Returns the name in metrics and records.
     pub fn name(self) -> &'static str {
         match self {
             Self::Ok => "ok",
@@ -45,22 +46,22 @@ impl CallStatus {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CallAttempt {
-    /// Where it stands in the reply, in bytes, with the marks of the format around it.
+    /// Its byte range in the reply, including the tags of the format.
     pub span: Range<usize>,
-    /// What became of it.
+    /// The status.
     pub status: CallStatus,
-    /// The call, if one could be read: always if it is `Ok`.
+    /// The call, if it could be read; always present if the status is `Ok`.
     pub call: Option<ToolCall>,
-    /// What is wrong with it, for the model; empty if it is `Ok`.
+    /// The error, for the model; empty if the status is `Ok`.
     pub reason: String,
 }
 
-/// A reply taken apart: reasoning, calls, and the text outside of both.
+/// A parsed reply: reasoning, calls, and the text outside of both.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParsedReply<'a> {
-    /// The reply as it was sampled.
+    /// The reply as sampled.
     pub text: &'a str,
-    /// Where the blocks of reasoning stand, in bytes, with their tags.
+    /// The byte ranges of the blocks of reasoning, including their tags.
     pub reasoning: Vec<Range<usize>>,
     /// The attempts to call a tool, in order.
     pub calls: Vec<CallAttempt>,
@@ -69,7 +70,7 @@ pub struct ParsedReply<'a> {
 }
 
 impl ParsedReply<'_> {
-    /// The text outside of calls and reasoning, exactly as it was sampled.
+    /// Returns the text outside of calls and reasoning, exactly as sampled.
     pub fn content(&self) -> String {
         let mut inside: Vec<&Range<usize>> = self.calls.iter().map(|call| &call.span).collect();
         inside.extend(&self.reasoning);
@@ -82,7 +83,7 @@ impl ParsedReply<'_> {
         content + &self.text[end..]
     }
 
-    /// The reasoning without its tags, block after block; `None` if there is none.
+    /// Returns the concatenated blocks of reasoning without their tags; `None` without reasoning.
     pub fn reasoning(&self) -> Option<String> {
         let (open, close) = self.tags;
         let block = |span: &Range<usize>| {
@@ -96,8 +97,9 @@ impl ParsedReply<'_> {
         }
     }
 
-    /// The reply as a message with its parts told apart. Calls that could not be read, or whose arguments are no JSON object, are in no part
-    /// of it: no chat template could write them.
+    /// Returns the reply as a message with separate reasoning, calls and content. Calls that could
+    /// not be read, or whose arguments are not a JSON object, are omitted, since no chat template
+    /// can write them.
     pub fn message(&self) -> Message {
         let writable =
             |call: &&ToolCall| serde_json::from_str::<Map<String, Value>>(&call.arguments).is_ok();
@@ -110,7 +112,7 @@ impl ParsedReply<'_> {
         }
     }
 
-    /// How many attempts had which status.
+    /// Returns the number of attempts, by status.
     pub fn statuses(&self) -> BTreeMap<String, usize> {
         let mut statuses = BTreeMap::new();
         for call in &self.calls {

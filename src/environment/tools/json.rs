@@ -1,4 +1,4 @@
-//! JSON at the start of a text, and the calls that it spells.
+//! Parsing of JSON objects and calls at the start of a text.
 
 use serde::de::IgnoredAny;
 use serde_json::{Deserializer, Value};
@@ -6,31 +6,31 @@ use serde_json::{Deserializer, Value};
 use super::call::CallStatus;
 use crate::types::ToolCall;
 
-/// Why a call cannot be read, for the record and for the model.
+/// The status of a call that cannot be read, and the error for the model.
 pub type Fault = (CallStatus, String);
 
-/// Why a text does not begin with a JSON object.
+/// The error of a text that does not start with a JSON object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NotJson {
-    /// Whether the text ends before the object does.
+    /// Whether the text ends before the object.
     pub ended: bool,
-    /// What is wrong.
+    /// The error for the model.
     pub reason: String,
 }
 
 impl NotJson {
     fn new(ended: bool, reason: impl ToString) -> Self {
-        let reason = format!("the call is no valid JSON: {}", reason.to_string());
+        let reason = format!("the call is not valid JSON: {}", reason.to_string());
         Self { ended, reason }
     }
 }
 
-/// The length of the JSON object that the text begins with.
+/// Returns the length, in bytes, of the JSON object at the start of the text.
 ///
-/// Nesting is not limited and needs no stack: what is nested too deep is refused where it is read.
+/// The depth is not limited and does not use the stack; reading the object fails if it is too deep.
 ///
 /// # Errors
-/// What is wrong, if the text does not begin with an object that is whole.
+/// Returns an error if the text does not start with a complete object.
 pub fn object_length(text: &str) -> Result<usize, NotJson> {
     match text.starts_with('{') {
         true => length(text),
@@ -38,7 +38,7 @@ pub fn object_length(text: &str) -> Result<usize, NotJson> {
     }
 }
 
-/// The length of the JSON value that the text begins with.
+/// Returns the length, in bytes, of the JSON value at the start of the text.
 fn length(text: &str) -> Result<usize, NotJson> {
     let mut values = Deserializer::from_str(text).into_iter::<IgnoredAny>();
     match values.next() {
@@ -48,7 +48,7 @@ fn length(text: &str) -> Result<usize, NotJson> {
     }
 }
 
-/// The members of a whole object: each key with the text of its value.
+/// Returns the members of a complete object: each key with the text of its value.
 fn members(object: &str) -> Option<Vec<(String, &str)>> {
     let mut rest = object.strip_prefix('{')?.trim_ascii_start();
     let mut members = Vec::new();
@@ -65,20 +65,20 @@ fn members(object: &str) -> Option<Vec<(String, &str)>> {
     Some(members)
 }
 
-/// The call that an object with `name` and `arguments` (or `parameters`) spells, the arguments as they are written. An absent `id` is
-/// empty.
+/// Reads a call from an object with `name` and `arguments` (or `parameters`). The arguments keep
+/// their text. An absent `id` is empty.
 ///
 /// # Errors
-/// If it spells none.
+/// Returns an error if the object is not a call.
 pub fn call(object: &str) -> Result<ToolCall, Fault> {
     let invalid = || {
         (
             CallStatus::InvalidJson,
-            "a key is no valid text".to_string(),
+            "a key is not a valid string".to_string(),
         )
     };
     let members = members(object).ok_or_else(invalid)?;
-    // Of equal keys the last counts, as in JSON's readers.
+    // The last of equal keys counts, as in JSON parsers.
     let find = |names: &[&str]| {
         let found = members
             .iter()
@@ -88,12 +88,12 @@ pub fn call(object: &str) -> Result<ToolCall, Fault> {
     };
     let text = |value: Option<&str>| serde_json::from_str::<String>(value?).ok();
     let Some(name) = text(find(&["name"])) else {
-        let reason = "the call has no `name` that is a text".to_string();
+        let reason = "the call has no string `name`".to_string();
         return Err((CallStatus::Malformed, reason));
     };
     let arguments = match find(&["arguments", "parameters"]) {
         None | Some("null") => "{}".to_string(),
-        // Some models write the object into a text.
+        // Some models write the object as a string.
         Some(value) => match text(Some(value)) {
             Some(inside) if inside.trim_ascii_start().starts_with('{') => inside,
             _ => value.to_string(),
@@ -106,7 +106,8 @@ pub fn call(object: &str) -> Result<ToolCall, Fault> {
     })
 }
 
-/// An object with the name and the arguments of a call, and its id if `id` is set, with a space after each comma and colon.
+/// Writes an object with the name and the arguments of a call, and its id if `id` is set, with a
+/// space after each comma and colon.
 pub fn object(call: &ToolCall, arguments: &str, id: bool) -> String {
     let id = match id && !call.id.is_empty() {
         true => format!(", \"id\": {}", Value::from(&*call.id)),
@@ -136,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn calls_are_read_in_all_their_forms() {
+    fn every_form_of_a_call_is_read() {
         let read = |text: &str| call(text).map(|call| (call.name, call.arguments, call.id));
         let ok =
             |name: &str, arguments: &str, id: &str| Ok((name.into(), arguments.into(), id.into()));
@@ -167,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn lengths_end_with_the_object() {
+    fn the_length_ends_with_the_object() {
         assert_eq!(object_length(r#"{"a": "}"} more"#), Ok(10));
         assert!(!object_length("[1]").unwrap_err().ended);
         assert!(!object_length("{a").unwrap_err().ended);

@@ -1,23 +1,27 @@
-//! Tools that a model calls by writing text: what they are, how calls are written, and how they are answered.
+//! Tools that a model calls by writing text.
 //!
-//! A [`Tool`] is a function with a name and a JSON Schema of its arguments; [`FnTool`] makes one of a closure, [`Calculator`] and, with the
-//! feature `code`, `PythonTool` are ready. A [`ToolSet`] holds those of an episode. A [`ReplyParser`] takes a reply apart into reasoning, calls
-//! and the text outside of both, for the way in which the model writes calls ([`ToolCallFormat`]); [`ToolSet::answer`] runs the calls.
+//! A [`Tool`] is a function with a name and a JSON Schema of its arguments. [`FnTool`] makes a tool
+//! from a closure; [`Calculator`] and, with the feature `code`, `PythonTool` are built in. A
+//! [`ToolSet`] holds the tools of an episode. A [`ReplyParser`] separates the reasoning, the calls
+//! and the text of a reply, for the [format](ToolCallFormat) in which the model writes calls, and
+//! [`ToolSet::answer`] runs the calls.
 //!
-//! There is one [`CallAttempt`] for everything that looks like a call, with what became of it ([`CallStatus`]):
+//! Everything that looks like a call is a [`CallAttempt`] with a [`CallStatus`]:
 //!
-//! - A call that cannot be run is answered with what is wrong, which the model reads. It does not hide the others of the reply.
-//! - A reply that was cut off runs nothing.
-//! - What the model wrote is never written again: spans say where in the reply the parts are, and arguments keep their text.
+//! - The model reads the error of a call that cannot be run. Such a call does not affect the other
+//!   calls of the reply.
+//! - The calls of a reply that was cut off do not run.
+//! - The text of a reply is not rewritten: attempts refer to byte ranges of it, and arguments keep
+//!   their text.
 //!
-//! | status | |
+//! | status | meaning |
 //! |---|---|
-//! | `ok` | it can be run |
-//! | `invalid_json` | its JSON cannot be read |
-//! | `unclosed` | it has no end |
-//! | `malformed` | it is readable, but no call |
-//! | `unknown_tool` | there is no such tool |
-//! | `invalid_arguments` | the arguments do not fit the schema |
+//! | `ok` | the call can be run |
+//! | `invalid_json` | its JSON is invalid |
+//! | `unclosed` | it is not closed |
+//! | `malformed` | it is incomplete or has extra parts |
+//! | `unknown_tool` | the tool does not exist |
+//! | `invalid_arguments` | the arguments do not match the schema |
 
 mod calculator;
 mod call;
@@ -38,8 +42,7 @@ pub use formats::ToolCallFormat;
 pub use parser::ReplyParser;
 #[cfg(feature = "code")]
 pub use python::{PythonConfig, PythonTool};
-pub use schema::Schema;
 pub use tool::{FnTool, Tool, ToolError};
 pub use toolset::ToolSet;
 
-pub use crate::types::{Message, ToolCall};
+pub use crate::types::ToolCall;

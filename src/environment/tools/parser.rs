@@ -1,4 +1,4 @@
-//! Takes a reply apart.
+//! The parser of replies.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -9,12 +9,15 @@ use super::toolset::ToolSet;
 use crate::types::ToolCall;
 use crate::{Error, Result};
 
-/// Tells apart the reasoning, the calls and the text of a reply, for one way of writing calls.
+/// A parser that separates the reasoning, the calls and the text of a reply, for one format of
+/// calls.
 ///
-/// What is written inside a block of reasoning is no call. A block begins with its opening tag, anywhere outside of a call, and ends
-/// with the next closing one, or with the reply. By default the tags are `<think>` and `</think>`.
+/// Calls inside a block of reasoning are ignored. A block starts with its opening tag, anywhere
+/// outside of a call, and ends with the next closing tag or the end of the reply. The default tags
+/// are `<think>` and `</think>`.
 ///
-/// Parsing costs time in proportion to the length of the reply, whatever is in it.
+/// Parsing takes time linear in the length of the reply, for any content. See [`ToolSet`] for an
+/// example.
 #[derive(Clone)]
 pub struct ReplyParser {
     format: Arc<dyn ToolCallFormat>,
@@ -24,21 +27,19 @@ pub struct ReplyParser {
 }
 
 impl ReplyParser {
-    /// The names of the formats: see [`formats`](super::formats).
-    pub const FORMATS: &'static [&'static str] = &formats::NAMES;
-
-    /// For a custom format, or one with settings.
+    /// Creates a parser for a custom format, or a format with settings.
     pub fn new(format: impl ToolCallFormat + 'static) -> Self {
         Self::shared(Arc::new(format))
     }
 
-    /// For the format of this name. It is not guessed from a model: with another model's format, no call is ever found.
+    /// Creates a parser for the format with this name; see [`formats`](super::formats) for the
+    /// names. The format must be the model's: with another, calls are not found.
     ///
     /// # Errors
-    /// [`Error::Config`] if there is none; the message lists those that there are.
+    /// Returns [`Error::Config`] if the name is unknown; the message lists the known names.
     pub fn named(name: &str) -> Result<Self> {
         formats::named(name).map(Self::shared).ok_or_else(|| {
-            let expected = format!("one of {}", Self::FORMATS.join(", "));
+            let expected = format!("one of {}", formats::NAMES.join(", "));
             Error::config("tool_call_format", format!("{name:?}"), expected)
         })
     }
@@ -52,10 +53,10 @@ impl ReplyParser {
         }
     }
 
-    /// The same with other tags around reasoning; two empty ones for none.
+    /// Sets the tags around reasoning. Two empty tags disable reasoning.
     ///
     /// # Errors
-    /// [`Error::Config`] if only one is empty.
+    /// Returns [`Error::Config`] if only one tag is empty.
     pub fn with_reasoning_tags(
         mut self,
         open: impl Into<String>,
@@ -66,24 +67,28 @@ impl ReplyParser {
             true => Ok(self),
             false => {
                 let value = format!("{:?} and {:?}", self.open, self.close);
-                Err(Error::config("reasoning_tags", value, "two tags, or none"))
+                Err(Error::config(
+                    "reasoning_tags",
+                    value,
+                    "two tags or two empty strings",
+                ))
             }
         }
     }
 
-    /// The same for prompts that end with the opening tag, so that replies begin inside of reasoning.
+    /// Treats the start of a reply as reasoning, for prompts that end with the opening tag.
     #[must_use]
     pub fn begins_in_reasoning(mut self) -> Self {
         self.begins_in_reasoning = true;
         self
     }
 
-    /// How calls are written.
+    /// Returns the format of calls.
     pub fn format(&self) -> &dyn ToolCallFormat {
         &*self.format
     }
 
-    /// Takes a reply apart. A call is `Ok` if `tools` has it and its arguments fit.
+    /// Parses a reply. A call is `Ok` if `tools` has the tool and the arguments match its schema.
     pub fn parse<'a>(&'a self, reply: &'a str, tools: &ToolSet) -> ParsedReply<'a> {
         let mut parsed = ParsedReply {
             text: reply,
@@ -98,13 +103,13 @@ impl ReplyParser {
                 parsed.reasoning.push(0..position);
             }
         }
-        // The next opening tag, looked for again only when it has been passed.
+        // The next opening tag, searched again only after it has been passed.
         let mut opening = self.next_opening(reply, position);
         while position < reply.len() {
             if opening < position {
                 opening = self.next_opening(reply, position);
             }
-            // Only up to the tag, so that nothing is looked at twice.
+            // Search only up to the tag, so that no text is scanned twice.
             let found = self.format.find(&reply[position..opening]);
             let Some(start) = found.map(|at| position + at) else {
                 if opening == reply.len() {
@@ -122,7 +127,7 @@ impl ReplyParser {
             let mut from = start;
             let last = block.attempts.len().saturating_sub(1);
             for (at, found) in block.attempts.into_iter().enumerate() {
-                // What stands between the calls of a block, such as commas, belongs to the one before.
+                // Text between the calls of a block, such as commas, belongs to the previous call.
                 let until = if at == last { end } else { start + found.end };
                 let span = from..until.clamp(from, end);
                 from = span.end;
@@ -134,7 +139,7 @@ impl ReplyParser {
         parsed
     }
 
-    /// Where the next block of reasoning begins; the end of the reply if none does.
+    /// The start of the next block of reasoning, or the end of the reply.
     fn next_opening(&self, reply: &str, from: usize) -> usize {
         match self.open.is_empty() {
             true => reply.len(),
@@ -144,7 +149,7 @@ impl ReplyParser {
         }
     }
 
-    /// Where the block of reasoning ends that goes on at `from`.
+    /// The end of the block of reasoning that contains `from`.
     fn end_of_reasoning(&self, reply: &str, from: usize) -> usize {
         let close = reply[from..].find(&self.close);
         close.map_or(reply.len(), |at| from + at + self.close.len())
@@ -161,7 +166,7 @@ impl std::fmt::Debug for ReplyParser {
     }
 }
 
-/// The record of what was found.
+/// Converts a found call to an attempt.
 fn attempt(
     span: Range<usize>,
     found: Result<ToolCall, (CallStatus, String)>,
@@ -187,7 +192,8 @@ fn attempt(
     }
 }
 
-/// The id of a call that was written without one: nine letters and digits, which is what Mistral's templates require.
+/// The id of a call that was written without one: nine letters and digits, as Mistral's templates
+/// require.
 pub(super) fn call_id(index: usize) -> String {
     format!("call{:05}", index % 100_000)
 }

@@ -1,4 +1,4 @@
-//! Python programs as a tool, run confined.
+//! A tool that runs sandboxed Python programs.
 
 use std::fmt;
 
@@ -13,11 +13,12 @@ use crate::{Error, Result};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PythonConfig {
-    /// The interpreter, or another language. Default: [`Language::python`].
+    /// The interpreter or another language. Default: [`Language::python`].
     pub language: Language,
-    /// Limits, for each call, and measures of confinement.
+    /// The limits of each call and the sandboxing measures.
     pub sandbox: SandboxConfig,
-    /// The most characters of the output that the model reads, 100 or more; of a longer one, the middle is left out. Default: 4000.
+    /// The maximum number of characters of the output, at least 100. The middle of a longer output
+    /// is omitted. Default: 4000.
     pub max_characters: usize,
 }
 
@@ -31,11 +32,13 @@ impl Default for PythonConfig {
     }
 }
 
-/// Runs a program and gives what it prints. It is called `python`, and its argument `code`.
+/// A tool that runs a program in a sandbox and returns its output. It is named `python`, and its
+/// argument `code`.
 ///
-/// Every call is a process of its own, which sees nothing of the calls before. It is confined as the programs of
-/// [`CodeReward`](crate::reward::code::CodeReward) are. A program that fails gives its output and the error; one that is too slow, or prints too
-/// much, gives what is wrong. A sandbox that does not work is [broken](ToolError::Broken).
+/// Every call is a separate process without the state of earlier calls, sandboxed like the programs
+/// of [`CodeReward`](crate::reward::code::CodeReward). For a program that fails, is too slow or
+/// prints too much, the model reads the error and the output. A failure of the sandbox is
+/// [`ToolError::Broken`].
 ///
 /// ```no_run
 /// use rlvr::environment::tools::{PythonConfig, PythonTool, ToolSet};
@@ -50,11 +53,11 @@ pub struct PythonTool {
 }
 
 impl PythonTool {
-    /// The tool, after a sandbox has been made and the language's trial program has been run in it.
+    /// Creates a sandbox and runs the language's trial program in it.
     ///
     /// # Errors
-    /// [`Error::Config`] if a setting makes no sense, a measure that is required cannot be had, or the trial fails; [`Error::Io`] if no
-    /// folder can be made for the runs.
+    /// Returns [`Error::Config`] if a setting is invalid, a required measure is not available, or
+    /// the trial fails, and [`Error::Io`] if no folder for the runs can be created.
     pub fn new(config: PythonConfig) -> Result<Self> {
         if config.max_characters < 100 {
             let expected = "100 or more";
@@ -88,12 +91,12 @@ impl PythonTool {
         }
     }
 
-    /// Which measures of confinement are in force.
+    /// Returns the sandboxing measures that are active.
     pub fn report(&self) -> &SandboxReport {
         self.sandbox.report()
     }
 
-    /// What a program prints.
+    /// Runs a program and returns its output.
     fn run(&self, code: &str) -> Result<String, ToolError> {
         let broken = |error: rlvr_sandbox::Error| ToolError::Broken(error.to_string());
         let folder: Folder = self.sandbox.folder().map_err(broken)?;
@@ -105,7 +108,9 @@ impl PythonTool {
             let compiled = folder.run(&command).map_err(broken)?;
             if compiled.exit != Exit::Status(0) {
                 let text = self.shortened(&String::from_utf8_lossy(&compiled.stderr));
-                return Err(ToolError::Refused(format!("it does not compile\n{text}")));
+                return Err(ToolError::Refused(format!(
+                    "the program does not compile\n{text}"
+                )));
             }
         }
         let command = self.language.command(&self.language.run, &folder);
@@ -134,7 +139,7 @@ impl PythonTool {
         )))
     }
 
-    /// The text, or its beginning and end around a note of what is left out.
+    /// Shortens a text to its beginning and end, with a note of the omission.
     fn shortened(&self, text: &str) -> String {
         let count = text.chars().count();
         if count <= self.max_characters {
@@ -166,7 +171,7 @@ impl Tool for PythonTool {
 
     fn call(&self, arguments: &Value) -> Result<String, ToolError> {
         let code = arguments.get("code").and_then(Value::as_str);
-        self.run(code.ok_or("`code` is missing; expected a text")?)
+        self.run(code.ok_or("`code` is missing; expected a string")?)
     }
 }
 

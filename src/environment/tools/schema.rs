@@ -1,4 +1,4 @@
-//! Whether arguments fit a JSON Schema.
+//! Validation of arguments against a JSON Schema.
 
 use std::cell::Cell;
 
@@ -6,11 +6,11 @@ use serde_json::{Map, Value};
 
 use crate::{Error, Result};
 
-/// How deep values and references are followed.
+/// The maximum depth of values and references.
 const MAX_DEPTH: usize = 256;
-/// How many parts of the schema are compared with parts of a value: alternatives within alternatives multiply.
+/// The maximum number of comparisons: nested alternatives multiply.
 const MAX_STEPS: usize = 1_000_000;
-/// The most faults that are told at once.
+/// The maximum number of reported errors.
 const MAX_FAULTS: usize = 5;
 
 /// The types of JSON Schema.
@@ -18,47 +18,32 @@ const TYPES: [&str; 7] = [
     "null", "boolean", "integer", "number", "string", "array", "object",
 ];
 
-/// A JSON Schema: what arguments have to be.
+/// A JSON Schema of arguments.
 ///
-/// These keywords are checked: `type`, `enum`, `const`, `properties`, `required`, `additionalProperties`, `items`, `anyOf`, `oneOf`, `allOf`,
-/// `minimum`, `maximum`, `exclusiveMinimum`, `exclusiveMaximum`, `minLength`, `maxLength`, `minItems`, `maxItems`, and `$ref` within
-/// the schema (`#/$defs/..`). `oneOf` is read as `anyOf`. Others, such as `pattern` and `format`, are not checked.
-///
-/// ```
-/// use rlvr::environment::tools::Schema;
-/// use serde_json::json;
-///
-/// let schema = Schema::new(json!({
-///     "type": "object",
-///     "properties": {"unit": {"enum": ["km", "mi"]}, "distance": {"type": "number"}},
-///     "required": ["distance"],
-/// }))?;
-/// assert_eq!(schema.check(&json!({"distance": 3, "unit": "km"})), Ok(()));
-/// assert_eq!(
-///     schema.check(&json!({"unit": "feet"})),
-///     Err("`distance` is missing; `unit` is \"feet\", expected one of \"km\", \"mi\"".into())
-/// );
-/// # Ok::<(), rlvr::Error>(())
-/// ```
+/// These keywords are checked: `type`, `enum`, `const`, `properties`, `required`,
+/// `additionalProperties`, `items`, `anyOf`, `oneOf`, `allOf`, `minimum`, `maximum`,
+/// `exclusiveMinimum`, `exclusiveMaximum`, `minLength`, `maxLength`, `minItems`, `maxItems`, and
+/// `$ref` within the schema (`#/$defs/..`). `oneOf` is treated as `anyOf`. Others, such as
+/// `pattern` and `format`, are ignored.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Schema {
+pub(super) struct Schema {
     root: Value,
 }
 
 impl Schema {
-    /// Refuses what is no schema, as far as the keywords that are checked go.
+    /// Creates a schema and validates the supported keywords.
     ///
     /// # Errors
-    /// [`Error::Config`], naming the place in the schema.
+    /// Returns [`Error::Config`] with the location in the schema.
     pub fn new(schema: Value) -> Result<Self> {
         validate(&schema, "#")?;
         Ok(Self { root: schema })
     }
 
-    /// Whether `value` fits.
+    /// Checks that `value` matches.
     ///
     /// # Errors
-    /// Up to five faults, each with the place in the value, what is there and what is expected.
+    /// Returns up to five errors, each with the location, the value and what is expected.
     pub fn check(&self, value: &Value) -> Result<(), String> {
         let mut faults = Vec::new();
         let walk = Walk::new(&self.root);
@@ -72,17 +57,18 @@ impl Schema {
         }
     }
 
-    /// Whether a property of the outermost object may be of this type, and whether the schema says what it may be.
+    /// Whether a property of the outermost object may have this type; `None` if the schema does not
+    /// say.
     pub(super) fn allows(&self, property: &str, kind: &str) -> Option<bool> {
         let schema = self.root.get("properties")?.get(property)?;
         Walk::new(&self.root).allows(schema, kind, MAX_DEPTH)
     }
 }
 
-/// Compares values with parts of one schema.
+/// A comparison of a value with a schema.
 struct Walk<'a> {
     root: &'a Value,
-    /// How many comparisons are left.
+    /// The number of remaining comparisons.
     steps: Cell<usize>,
 }
 
@@ -94,20 +80,20 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Whether there is a step left, which is taken, and depth for it.
+    /// Takes a step. Returns false if no steps or depth are left.
     fn goes_on(&self, depth: usize) -> bool {
         let steps = self.steps.get();
         self.steps.set(steps.saturating_sub(1));
         depth > 0 && steps > 0
     }
 
-    /// The schema that `$ref` names.
+    /// Resolves `$ref`.
     fn reference(&self, schema: &Value) -> Option<&'a Value> {
         let path = schema.get("$ref")?.as_str()?.strip_prefix('#')?;
         self.root.pointer(path)
     }
 
-    /// Whether a value of this type may fit; `None` if the schema does not say.
+    /// Whether a value of this type may match; `None` if the schema does not say.
     fn allows(&self, schema: &Value, kind: &str, depth: usize) -> Option<bool> {
         if !self.goes_on(depth) {
             return None;
@@ -133,7 +119,7 @@ impl<'a> Walk<'a> {
         verdicts.try_fold(false, |any, verdict| Some(any | verdict?))
     }
 
-    /// Adds what is wrong with `value`, which stands at `path`.
+    /// Adds the errors of `value`, which is at `path`.
     fn check(
         &self,
         schema: &Value,
@@ -257,7 +243,7 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// What a value breaks of the limits on sizes.
+/// Returns the size limits that a value violates.
 fn limits(schema: &Map<String, Value>, value: &Value) -> Vec<String> {
     let size = match value {
         Value::Number(number) => number.as_f64(),
@@ -268,31 +254,40 @@ fn limits(schema: &Map<String, Value>, value: &Value) -> Vec<String> {
     let Some(size) = size else {
         return Vec::new();
     };
-    /// A keyword, how it is said, and what it refuses.
-    type Limit = (&'static str, &'static str, fn(f64, f64) -> bool);
+    /// A keyword, its words, the unit, and the condition that violates it.
+    type Limit = (
+        &'static str,
+        &'static str,
+        &'static str,
+        fn(f64, f64) -> bool,
+    );
     let limits: &[Limit] = match value {
         Value::Number(_) => &[
-            ("minimum", "at least", |size, limit| size < limit),
-            ("maximum", "at most", |size, limit| size > limit),
-            ("exclusiveMinimum", "more than", |size, limit| size <= limit),
-            ("exclusiveMaximum", "less than", |size, limit| size >= limit),
+            ("minimum", "at least", "", |size, limit| size < limit),
+            ("maximum", "at most", "", |size, limit| size > limit),
+            ("exclusiveMinimum", "more than", "", |size, limit| {
+                size <= limit
+            }),
+            ("exclusiveMaximum", "less than", "", |size, limit| {
+                size >= limit
+            }),
         ],
         Value::String(_) => &[
-            ("minLength", "characters, at least", |size, limit| {
+            ("minLength", "at least", " characters", |size, limit| {
                 size < limit
             }),
-            ("maxLength", "characters, at most", |size, limit| {
+            ("maxLength", "at most", " characters", |size, limit| {
                 size > limit
             }),
         ],
         _ => &[
-            ("minItems", "items, at least", |size, limit| size < limit),
-            ("maxItems", "items, at most", |size, limit| size > limit),
+            ("minItems", "at least", " items", |size, limit| size < limit),
+            ("maxItems", "at most", " items", |size, limit| size > limit),
         ],
     };
-    let broken = limits.iter().filter_map(|(keyword, words, breaks)| {
+    let broken = limits.iter().filter_map(|(keyword, words, unit, breaks)| {
         let limit = schema.get(*keyword)?.as_f64()?;
-        breaks(size, limit).then(|| format!("{words} {limit}"))
+        breaks(size, limit).then(|| format!("{words} {limit}{unit}"))
     });
     broken.collect()
 }
@@ -301,7 +296,7 @@ fn is_of_type(value: &Value, name: &str) -> bool {
     match name {
         "null" => value.is_null(),
         "boolean" => value.is_boolean(),
-        // 2.0 is an integer as well.
+        // 2.0 is an integer, too.
         "integer" => value.as_f64().is_some_and(|number| number.fract() == 0.0),
         "number" => value.is_number(),
         "string" => value.is_string(),
@@ -311,14 +306,14 @@ fn is_of_type(value: &Value, name: &str) -> bool {
     }
 }
 
-/// Whether two values are the same, numbers by their value.
+/// Whether two values are equal; numbers are compared by value.
 fn equal(a: &Value, b: &Value) -> bool {
     a == b || (a.is_number() && b.is_number() && a.as_f64() == b.as_f64())
 }
 
 fn named(path: &str) -> String {
     match path.is_empty() {
-        true => "the whole".into(),
+        true => "the value".into(),
         false => format!("`{path}`"),
     }
 }
@@ -333,7 +328,7 @@ fn shown(value: &Value) -> String {
     }
 }
 
-/// Refuses keywords whose values cannot mean anything.
+/// Returns an error for keywords with invalid values.
 fn validate(schema: &Value, path: &str) -> Result<()> {
     let fail = |keyword: &str, expected: &str| {
         let value = schema.get(keyword).map_or_else(|| shown(schema), shown);

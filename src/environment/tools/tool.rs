@@ -1,18 +1,19 @@
-//! What a tool is.
+//! The trait of tools.
 
 use std::fmt;
 
 use serde_json::Value;
 
-/// Why a tool gives no result.
+/// The error of a tool.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ToolError {
-    /// The call cannot be answered: division by zero, no such file. The model reads the message and may try again.
+    /// The call has no result, such as for a division by zero. The model reads the message and may
+    /// try again.
     #[error("{0}")]
     Refused(String),
-    /// The tool itself does not work: no sandbox, no connection. The rollout fails and is not learned from, since the model can do
-    /// nothing about it.
+    /// The tool does not work, such as without its sandbox or connection. The rollout fails and is
+    /// excluded from training, since the model did not cause the error.
     #[error("{0}")]
     Broken(String),
 }
@@ -31,26 +32,59 @@ impl From<&str> for ToolError {
 
 /// A function that a model may call.
 ///
-/// It is called from several threads at once, with arguments that fit [`parameters`](Self::parameters). The text of its
-/// result is what the model reads. It bounds its work and what it waits for itself: a thread cannot be killed.
+/// It is called from several threads at the same time, with arguments that match
+/// [`parameters`](Self::parameters). The model reads the text of the result. A call must bound its
+/// work and its waits, since its thread cannot be killed. [`FnTool`] makes a tool from a closure.
+///
+/// ```
+/// use rlvr::environment::tools::{Tool, ToolError, ToolSet};
+/// use serde_json::Value;
+///
+/// struct Reverse;
+///
+/// impl Tool for Reverse {
+///     fn name(&self) -> &str {
+///         "reverse"
+///     }
+///
+///     fn description(&self) -> &str {
+///         "Reverses a text."
+///     }
+///
+///     fn parameters(&self) -> &str {
+///         r#"{"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]}"#
+///     }
+///
+///     fn call(&self, arguments: &Value) -> Result<String, ToolError> {
+///         let text = arguments["text"].as_str().ok_or("`text` is missing")?;
+///         Ok(text.chars().rev().collect())
+///     }
+/// }
+///
+/// let tools = ToolSet::new().with(Reverse)?;
+/// assert_eq!(tools.names(), ["reverse"]);
+/// # Ok::<(), rlvr::Error>(())
+/// ```
 pub trait Tool: Send + Sync + 'static {
-    /// The name that calls use: letters, digits, `_`, `-` and `.`.
+    /// Returns the name that calls use: 1 to 64 letters, digits, `_`, `-` and `.`.
     fn name(&self) -> &str;
 
-    /// What it does, for the model.
+    /// Returns the description, for the model.
     fn description(&self) -> &str;
 
-    /// The JSON Schema of its arguments, an object, as text: chat templates print the keys in this order.
+    /// Returns the JSON Schema of the arguments, an object, as text. Chat templates print the keys
+    /// in this order.
     fn parameters(&self) -> &str;
 
-    /// Runs it.
+    /// Runs the tool.
     ///
     /// # Errors
-    /// [`ToolError::Refused`] if these arguments have no result, [`ToolError::Broken`] if none would have one.
+    /// Returns [`ToolError::Refused`] if these arguments have no result, and [`ToolError::Broken`]
+    /// if the tool does not work.
     fn call(&self, arguments: &Value) -> Result<String, ToolError>;
 }
 
-/// A tool made of a closure.
+/// A tool from a closure.
 ///
 /// ```
 /// use rlvr::environment::tools::{FnTool, Tool};
@@ -75,7 +109,8 @@ impl<F> FnTool<F>
 where
     F: Fn(&Value) -> Result<String, ToolError> + Send + Sync + 'static,
 {
-    /// A tool by name, with what it does, the JSON Schema of its arguments, and the function.
+    /// Creates a tool from its name, its description, the JSON Schema of its arguments, and the
+    /// function.
     pub fn new(
         name: impl Into<String>,
         description: impl Into<String>,

@@ -1,4 +1,4 @@
-//! The tools of an episode.
+//! A set of tools and the execution of calls.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use super::tool::{Tool, ToolError};
 use crate::types::{FinishReason, Message, ToolCall};
 use crate::{Error, Result};
 
-/// Tools by name.
+/// A set of tools with unique names.
 ///
 /// ```
 /// use rlvr::environment::tools::{Calculator, ReplyParser, ToolSet};
@@ -43,15 +43,16 @@ impl Default for ToolSet {
 }
 
 impl ToolSet {
-    /// No tools, and 16 calls a reply.
+    /// Creates an empty set, with up to 16 calls per reply.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The same with one more tool.
+    /// Adds a tool.
     ///
     /// # Errors
-    /// [`Error::Config`] if the name is taken or no name, or if the parameters are no JSON Schema.
+    /// Returns [`Error::Config`] if the name is taken or invalid, or if the parameters are not a
+    /// JSON Schema.
     pub fn with(mut self, tool: impl Tool) -> Result<Self> {
         self.add(Arc::new(tool))?;
         Ok(self)
@@ -60,7 +61,7 @@ impl ToolSet {
     /// Adds a shared tool.
     ///
     /// # Errors
-    /// As [`with`](Self::with).
+    /// See [`with`](Self::with).
     pub fn add(&mut self, tool: Arc<dyn Tool>) -> Result<()> {
         let name = tool.name();
         let plain = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
@@ -69,7 +70,7 @@ impl ToolSet {
             return Err(Error::config("tool.name", format!("{name:?}"), expected));
         }
         if self.get(name).is_some() {
-            let expected = "a name that no other tool has";
+            let expected = "a unique name";
             return Err(Error::config("tool.name", format!("{name:?}"), expected));
         }
         let field = format!("{name}.parameters");
@@ -80,29 +81,30 @@ impl ToolSet {
         Ok(())
     }
 
-    /// The same with at most this many calls of a reply that are run; those after them are answered with an error. Default: 16.
+    /// Sets the maximum number of calls per reply. Further calls are answered with an error.
+    /// Default: 16.
     #[must_use]
     pub fn with_max_calls(mut self, calls: usize) -> Self {
         self.max_calls = calls;
         self
     }
 
-    /// Whether there is no tool.
-    pub fn is_empty(&self) -> bool {
+    /// Whether the set is empty.
+    pub(crate) fn is_empty(&self) -> bool {
         self.tools.is_empty()
     }
 
-    /// The names, in the order in which they were added.
+    /// Returns the names, in the order in which the tools were added.
     pub fn names(&self) -> Vec<&str> {
         self.tools.iter().map(|(tool, _)| tool.name()).collect()
     }
 
-    /// The tool of this name.
+    /// Returns the tool with this name.
     pub fn get(&self, name: &str) -> Option<&dyn Tool> {
         self.find(name).map(|(tool, _)| &**tool)
     }
 
-    /// The schema of a tool's arguments.
+    /// Returns the schema of a tool's arguments.
     pub(super) fn schema(&self, name: &str) -> Option<&Schema> {
         self.find(name).map(|(_, schema)| schema)
     }
@@ -111,7 +113,7 @@ impl ToolSet {
         self.tools.iter().find(|(tool, _)| tool.name() == name)
     }
 
-    /// The JSON list of the tools as chat templates read it.
+    /// Returns the JSON list of the tools that chat templates read.
     pub fn definitions(&self) -> String {
         let definition = |(tool, _): &(Arc<dyn Tool>, Schema)| {
             format!(
@@ -125,7 +127,8 @@ impl ToolSet {
         format!("[{}]", definitions.join(", "))
     }
 
-    /// Whether a call can be run: there is such a tool, and the arguments are JSON and fit its schema.
+    /// Checks that a call can be run: the tool exists, and the arguments are JSON and match its
+    /// schema.
     pub(super) fn check(&self, call: &ToolCall) -> Result<(), (CallStatus, String)> {
         let Some(schema) = self.schema(&call.name) else {
             let tools = match self.is_empty() {
@@ -138,25 +141,29 @@ impl ToolSet {
         let arguments: Value = serde_json::from_str(&call.arguments).map_err(|error| {
             (
                 CallStatus::InvalidJson,
-                format!("the arguments are no JSON: {error}"),
+                format!("the arguments are not valid JSON: {error}"),
             )
         })?;
         if !arguments.is_object() {
-            let reason = format!("the arguments of {} are no JSON object", call.name);
+            let reason = format!("the arguments of {} are not a JSON object", call.name);
             return Err((CallStatus::InvalidArguments, reason));
         }
         schema.check(&arguments).map_err(|faults| {
-            let reason = format!("the arguments of {} do not fit: {faults}", call.name);
+            let reason = format!(
+                "the arguments of {} do not match the schema: {faults}",
+                call.name
+            );
             (CallStatus::InvalidArguments, reason)
         })
     }
 
-    /// Runs the calls of a reply in order, and answers each attempt with a message of the role `tool`: the result, or what is wrong.
+    /// Runs the calls of a reply in order, and returns a message of the role `tool` for each
+    /// attempt, with the result or the error.
     ///
-    /// A reply that was cut off runs nothing and gets no answers, even if a call of it could be read.
+    /// A reply that was cut off runs no calls and gets no messages, even if calls could be read.
     ///
     /// # Errors
-    /// If a tool is [broken](ToolError::Broken).
+    /// Returns [`ToolError::Broken`] if a tool does not work.
     pub fn answer(
         &self,
         reply: &ParsedReply<'_>,
@@ -168,7 +175,10 @@ impl ToolSet {
         let answer = |(at, attempt): (usize, &CallAttempt)| {
             let content = match at < self.max_calls {
                 true => self.run(attempt)?,
-                false => format!("error: not run; a reply may have {} calls", self.max_calls),
+                false => format!(
+                    "error: not run; a reply may have at most {} calls",
+                    self.max_calls
+                ),
             };
             let id = match &attempt.call {
                 Some(call) => call.id.clone(),
@@ -183,11 +193,11 @@ impl ToolSet {
         reply.calls.iter().enumerate().map(answer).collect()
     }
 
-    /// Runs one attempt, if it can be run: what the model reads of it.
+    /// Runs one attempt and returns the text that the model reads: the result or the error.
     ///
     /// # Errors
-    /// If the tool is [broken](ToolError::Broken).
-    pub fn run(&self, attempt: &CallAttempt) -> Result<String, ToolError> {
+    /// Returns [`ToolError::Broken`] if the tool does not work.
+    pub(super) fn run(&self, attempt: &CallAttempt) -> Result<String, ToolError> {
         let runnable = match (&attempt.call, attempt.status) {
             (Some(call), CallStatus::Ok) => self.check(call).map(|()| call),
             _ => Err((attempt.status, attempt.reason.clone())),

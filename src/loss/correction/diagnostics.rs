@@ -1,5 +1,5 @@
-//! Whether a correction is needed, and what it does. Names are verl's (there under `rollout_corr/`) and, for
-//! [`sampling_difference`], TRL's (there under `sampling/`).
+//! Metrics of the difference between sampler and policy and of the correction. Names are verl's
+//! (there under `rollout_corr/`) and, for [`sampling_difference`], TRL's (there under `sampling/`).
 
 use super::rejection::BOUND;
 use super::{
@@ -19,7 +19,7 @@ fn mean(values: impl IntoIterator<Item = f64>) -> f64 {
     sum / count.max(1) as f64
 }
 
-/// Mean, sample deviation, largest and smallest.
+/// Mean, sample standard deviation, maximum and minimum.
 struct Spread {
     mean: f64,
     std: f64,
@@ -43,12 +43,12 @@ impl Spread {
     }
 }
 
-/// The share of `values` that `marked` marks.
+/// Returns the share of `values` for which `marked` is true.
 fn share(values: &[f64], marked: impl Fn(f64) -> bool) -> f64 {
     mean(values.iter().map(|&x| if marked(x) { 1.0 } else { 0.0 }))
 }
 
-/// `sqrt(E[x^2] - E[x]^2)`.
+/// Computes `sqrt(E[x^2] - E[x]^2)`.
 fn population_std(values: &[f64]) -> f64 {
     let square = mean(values.iter().map(|x| x * x));
     (square - mean(values.iter().copied()).powi(2))
@@ -56,17 +56,18 @@ fn population_std(values: &[f64]) -> f64 {
         .sqrt()
 }
 
-/// The mean of each row; 0 for a row without a token.
+/// Returns the mean of each row; 0 for a row without tokens.
 fn row_means(values: &PerToken) -> Vec<f64> {
     values.rows().map(|row| mean(row.iter().copied())).collect()
 }
 
-/// As [`RolloutLogProbs::mismatch`].
+/// Implements [`RolloutLogProbs::mismatch`].
 pub(super) fn mismatch(log_probs: RolloutLogProbs) -> Metrics {
     let rows = 0..log_probs.len();
     let differences = log_probs.all_log_ratios();
     let policy: Vec<f64> = row_means(log_probs.policy).iter().map(|x| -x).collect();
-    // The sampler as the policy less their log-ratio, so that tokens it could not score count as agreement.
+    // The sampler is the policy minus the log-ratio, so that tokens it could not score count as
+    // equal.
     let row_differences: Vec<f64> = rows
         .clone()
         .map(|b| mean(log_probs.log_ratios(b)))
@@ -113,8 +114,8 @@ fn named<const N: usize>(metrics: [(&str, f64); N]) -> Metrics {
         .to_vec()
 }
 
-/// Size and spread of the weights: `rollout_is_*`. `rollout_is_eff_sample_size` is the share of the tokens that an unweighted sample of the
-/// same variance would need.
+/// Returns the statistics of the weights, `rollout_is_*`. `rollout_is_eff_sample_size` is the
+/// effective sample size as a fraction of the tokens.
 pub(super) fn of_weights(config: &ImportanceWeights, log_probs: RolloutLogProbs) -> Metrics {
     let weights = config.weights(log_probs);
     let kept: Vec<f64> = weights.bounded.values().collect();
@@ -179,7 +180,8 @@ pub(super) fn of_weights(config: &ImportanceWeights, log_probs: RolloutLogProbs)
     metrics
 }
 
-/// What each rejection saw and refused: `rollout_rs_{scope}_{statistic}_*`, and `rollout_rs_masked_fraction` of all together.
+/// Returns the statistics of each rejection, `rollout_rs_{scope}_{statistic}_*`, and
+/// `rollout_rs_masked_fraction` of all of them.
 pub(super) fn of_rejections(rejections: &[Rejection], log_probs: RolloutLogProbs) -> Metrics {
     let mut metrics = Metrics::new();
     let mut kept = log_probs.policy.map(|_| 1.0);
@@ -215,7 +217,7 @@ fn of_rejection(rejection: &Rejection, log_probs: RolloutLogProbs, metrics: &mut
         .map(|b| rejection.statistics(log_probs, b))
         .collect();
     let per_token = per_row.concat();
-    // Of the row, where it has a token: its statistic, or the mean of those of its tokens.
+    // For each row with tokens: its statistic, or the mean over its tokens.
     let sequences: Vec<f64> = per_row
         .iter()
         .filter(|row| !row.is_empty())
@@ -230,13 +232,13 @@ fn of_rejection(rejection: &Rejection, log_probs: RolloutLogProbs, metrics: &mut
         RejectionStatistic::K1 => f64::NEG_INFINITY,
         RejectionStatistic::K2 | RejectionStatistic::K3 => 0.0,
     });
-    let held: Vec<f64> = per_token.iter().map(|x| x.clamp(floor, upper)).collect();
+    let clamped: Vec<f64> = per_token.iter().map(|x| x.clamp(floor, upper)).collect();
     put("mean", mean(per_token.iter().copied()));
     put("max", spread.max);
     put("min", spread.min);
     put("fraction_high", share(extremes, |x| x > upper));
     put("fraction_low", share(extremes, is_low));
-    put("std", population_std(&held));
+    put("std", population_std(&clamped));
 
     let spread = Spread::of(&sequences);
     put("seq_mean", spread.mean);
@@ -263,7 +265,7 @@ fn of_rejection(rejection: &Rejection, log_probs: RolloutLogProbs, metrics: &mut
     put("seq_masked_fraction", mean(any));
 }
 
-/// As [`RolloutLogProbs::sampling_difference`].
+/// Implements [`RolloutLogProbs::sampling_difference`].
 pub(super) fn sampling_difference(
     log_probs: RolloutLogProbs,
     weights: Option<&ImportanceWeights>,
@@ -286,7 +288,7 @@ pub(super) fn sampling_difference(
         let bounded = config.weights(log_probs).bounded;
         let ratios: Vec<f64> = match config.level {
             WeightLevel::Token => bounded.values().collect(),
-            // A completion without a token has an empty product: 1, before the bounds.
+            // A completion without tokens has the empty product 1, before the bounds.
             WeightLevel::Sequence => bounded
                 .rows()
                 .map(|row| row.first().copied().unwrap_or(1.0))

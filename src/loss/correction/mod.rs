@@ -1,8 +1,9 @@
-//! When generation and training disagree: the engine that sampled (`mu`) and the policy as the trainer computes it (`pi_old`)
-//! give the same token different probabilities - other kernels, other precision, other weights. A correction weighs or rejects
-//! what was sampled, and its diagnostics tell whether one is needed.
+//! Corrections for a sampler that differs from the trained policy. The engine that sampled (`mu`)
+//! and the policy as the trainer computes it (`pi_old`) can give the same token different
+//! probabilities because of other kernels, another precision or older weights. A correction weights
+//! or rejects the sampled tokens; its diagnostics show whether one is needed.
 //!
-//! Everything here is host arithmetic in f64 on the rows of a step: a few numbers per token, none of which carries a gradient.
+//! Everything is computed on the host in f64; nothing carries a gradient.
 
 mod diagnostics;
 mod off_policy;
@@ -18,25 +19,30 @@ pub use weights::{ImportanceWeights, WeightAction, WeightLevel};
 use crate::types::PerToken;
 use crate::{Error, Result};
 
-/// Whose log-probs stand above those of the sampler.
+/// The numerator of the importance weights, whose denominator is the sampler.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Numerator {
-    /// `pi_old`: the usual, decoupled form with three policies. The ratio of the surrogate is `pi / pi_old`.
+    /// `pi_old`: the decoupled form with three policies. The ratio of the surrogate is
+    /// `pi / pi_old`.
     #[default]
     Old,
-    /// `sg(pi)`: the bypass with two policies, where the sampler's log-probs serve as the old ones too.
+    /// `sg(pi)`: the form with two policies (verl's bypass mode), in which the sampler's log-probs
+    /// are also the old log-probs.
     Current,
 }
 
-/// The correction of a sampler that is not the policy: importance weights, rejection, or both.
+/// A correction for a sampler that differs from the policy: importance weights, rejection, or both.
 ///
 /// With `d_t = ln pi_old(y_t) - ln mu(y_t)`:
 ///
-/// - [weights](ImportanceWeights) multiply the surrogate of each token; the KL term and the entropy bonus are left alone;
-/// - tokens or completions that a [rejection](Rejection) refuses leave the mask, for every term. Their weights are computed before.
+/// - [weights](ImportanceWeights) multiply the surrogate of each token, not the KL term and the
+///   entropy bonus;
+/// - tokens or completions that fail a [rejection](Rejection) rule are removed from the mask of
+///   every term. Weights are computed before.
 ///
-/// Sources: TIS (Yao et al., 2025), IcePop (Ling team, 2025), verl's `rollout_correction`, TRL's `vllm_importance_sampling_mode`.
+/// Sources: TIS (Yao et al., 2025), IcePop (Ling team, 2025), verl's `rollout_correction`, TRL's
+/// `vllm_importance_sampling_mode`.
 ///
 /// ```
 /// use rlvr::loss::SamplerCorrection;
@@ -51,18 +57,19 @@ pub enum Numerator {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SamplerCorrection {
-    /// How terms are weighed. Default: not at all.
+    /// The importance weights. Default: none.
     pub weights: Option<ImportanceWeights>,
-    /// What is refused; all must pass. Default: nothing.
+    /// The rejection rules; a token must pass all of them. Default: none.
     pub rejection: Vec<Rejection>,
-    /// Whose log-probs the weights and rejections compare with the sampler's. Default: the old policy's.
+    /// The policy that weights and rejections compare with the sampler. Default: the old policy.
     pub numerator: Numerator,
-    /// Compute the weights for the metrics, but do not multiply by them. Rejection still acts. Default false.
+    /// Computes the weights for the metrics without multiplying by them. Rejection still applies.
+    /// Default false.
     pub measure_only: bool,
 }
 
 impl SamplerCorrection {
-    fn weighing(level: WeightLevel, action: WeightAction, min: Option<f64>, max: f64) -> Self {
+    fn weighting(level: WeightLevel, action: WeightAction, min: Option<f64>, max: f64) -> Self {
         Self {
             weights: Some(ImportanceWeights {
                 min,
@@ -75,25 +82,27 @@ impl SamplerCorrection {
 
     /// Truncated importance sampling (TIS): `min(exp(d_t), max)`.
     pub fn token_truncate(max: f64) -> Self {
-        Self::weighing(WeightLevel::Token, WeightAction::Truncate, None, max)
+        Self::weighting(WeightLevel::Token, WeightAction::Truncate, None, max)
     }
 
     /// IcePop: `exp(d_t)` where it lies in `[min, max]`, else 0.
     pub fn token_mask(min: f64, max: f64) -> Self {
-        Self::weighing(WeightLevel::Token, WeightAction::Mask, Some(min), max)
+        Self::weighting(WeightLevel::Token, WeightAction::Mask, Some(min), max)
     }
 
-    /// `min(exp(sum_t d_t), max)` for the whole completion.
+    /// Truncated sequence weights: `min(exp(sum_t d_t), max)` for the whole completion.
     pub fn sequence_truncate(max: f64) -> Self {
-        Self::weighing(WeightLevel::Sequence, WeightAction::Truncate, None, max)
+        Self::weighting(WeightLevel::Sequence, WeightAction::Truncate, None, max)
     }
 
-    /// `exp(sum_t d_t)` for the whole completion where it lies in the bounds, else 0. TRL's default, with a cap of 3.
+    /// Masked sequence weights: `exp(sum_t d_t)` for the whole completion where it lies within the
+    /// bounds, else 0. TRL's default, with a cap of 3.
     pub fn sequence_mask(min: Option<f64>, max: f64) -> Self {
-        Self::weighing(WeightLevel::Sequence, WeightAction::Mask, min, max)
+        Self::weighting(WeightLevel::Sequence, WeightAction::Mask, min, max)
     }
 
-    /// No weights; completions whose geometric mean of `mu / pi_old` lies outside of `[lower, upper]` are rejected.
+    /// No weights; rejects completions whose geometric mean of `mu / pi_old` lies outside
+    /// `[lower, upper]`.
     pub fn geometric_rejection(lower: f64, upper: f64) -> Self {
         Self {
             rejection: vec![Rejection {
@@ -106,7 +115,7 @@ impl SamplerCorrection {
         }
     }
 
-    /// The same correction with one more rejection.
+    /// Adds a rejection rule.
     #[must_use]
     pub fn with_rejection(mut self, rejection: Rejection) -> Self {
         self.rejection.push(rejection);
@@ -131,25 +140,28 @@ impl SamplerCorrection {
         self.rejection.iter().try_for_each(Rejection::validate)
     }
 
-    /// The weights that the terms are multiplied by: none if they are only measured.
-    pub fn acting_weights(&self) -> Option<ImportanceWeights> {
+    /// Returns the weights that multiply the terms; `None` if they are only measured.
+    pub(crate) fn acting_weights(&self) -> Option<ImportanceWeights> {
         self.weights.filter(|_| !self.measure_only)
     }
 
-    /// The weights that are divided by their mean over the step.
+    /// Returns the weights if they are divided by their mean over the step.
     pub(super) fn normalized_weights(&self) -> Option<ImportanceWeights> {
         self.weights.filter(|weights| weights.batch_normalize)
     }
 
-    /// Whether the step has to be compared before its micro-batches: for a mean of weights, or for counts after rejection.
+    /// Returns whether statistics of the whole step are needed: the mean of the weights, or the
+    /// counts after rejection.
     pub(super) fn gathers(&self) -> bool {
         self.normalized_weights().is_some() || !self.rejection.is_empty()
     }
 
-    /// The weight of every token, and which tokens are kept, where `log_probs.policy` is the [numerator](Self::numerator).
+    /// Computes the weight of every token and which tokens are kept. The policy of `log_probs` must
+    /// be the [numerator](Self::numerator).
     ///
-    /// `weight_mean` is the mean of the whole step's weights, by which [normalised](ImportanceWeights::batch_normalize) weights are
-    /// divided; `None` takes that of these rollouts.
+    /// `weight_mean` is the mean of the whole step's weights, the divisor of
+    /// [normalised](ImportanceWeights::batch_normalize) weights; with `None` it is the mean over
+    /// these rollouts.
     pub fn correct(&self, log_probs: RolloutLogProbs, weight_mean: Option<f64>) -> TokenWeights {
         let weights = self.weights.map(|config| {
             let weights = config.weights(log_probs).bounded;
@@ -163,7 +175,7 @@ impl SamplerCorrection {
         TokenWeights { weights, kept }
     }
 
-    /// 1 at the tokens that pass every rejection, 0 at the others.
+    /// Returns 1 at the tokens that pass every rejection, 0 at the others.
     pub(super) fn kept(&self, log_probs: RolloutLogProbs) -> PerToken {
         let mut kept = log_probs.policy.map(|_| 1.0);
         for rejection in &self.rejection {
@@ -172,7 +184,8 @@ impl SamplerCorrection {
         kept
     }
 
-    /// What the weights and rejections did to the rollouts of a whole step, by the names that verl gives them.
+    /// Returns metrics of the weights and rejections over the rollouts of a whole step, under
+    /// verl's names.
     pub fn diagnostics(&self, log_probs: RolloutLogProbs) -> Vec<(String, f64)> {
         let mut metrics = log_probs.mismatch();
         if let Some(weights) = &self.weights {
@@ -183,16 +196,16 @@ impl SamplerCorrection {
     }
 }
 
-/// What a correction makes of the tokens of some rollouts.
+/// The weights of a correction for the tokens of some rollouts.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TokenWeights {
-    /// The importance weight of every token; none if the correction has no weights.
+    /// The importance weight of every token; `None` if the correction has no weights.
     pub weights: Option<PerToken>,
     /// 1 at every token that is kept, 0 where it is rejected.
     pub kept: PerToken,
 }
 
-/// The log-probs that a correction compares, of the trained tokens of some rollouts.
+/// The log-probs that a correction compares, for the trained tokens of some rollouts.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RolloutLogProbs<'a> {
     policy: &'a PerToken,
@@ -200,8 +213,8 @@ pub struct RolloutLogProbs<'a> {
 }
 
 impl<'a> RolloutLogProbs<'a> {
-    /// `ln pi(y_t)` of the policy that is the numerator, and `ln mu(y_t)` of the sampler, in nats. NaN in `sampler`: it could not
-    /// score the token, whose log-ratio then counts as 0.
+    /// Pairs `ln pi(y_t)` of the numerator policy with `ln mu(y_t)` of the sampler, in nats. NaN in
+    /// `sampler` means that it could not score the token; its log-ratio then counts as 0.
     ///
     /// # Errors
     /// [`Error::Shape`] if the two differ in the number of rollouts or of tokens.
@@ -210,28 +223,30 @@ impl<'a> RolloutLogProbs<'a> {
         Ok(Self { policy, sampler })
     }
 
-    /// How far sampler and policy are apart, whether or not anything is corrected, by the names that verl gives the numbers: `kl`
-    /// (`E[ln mu - ln pi]`), `k3_kl`, perplexities of both, their log-ratio, and the chi-square divergences `chi2_token` and `chi2_seq`.
+    /// Returns metrics of the difference between sampler and policy, under verl's names: `kl`
+    /// (`E[ln mu - ln pi]`, in nats), `k3_kl`, the perplexities of both, their log-ratio, and the
+    /// chi-square divergences `chi2_token` and `chi2_seq`.
     ///
-    /// A `kl` of about 0.001 is what two numerically different engines with equal weights show. Means are over tokens, or over rollouts
-    /// of the mean over the rollout's tokens; a rollout without a token counts as 0 among them.
+    /// Two numerically different engines with equal weights show a `kl` of about 0.001. Means are
+    /// over tokens, or over rollouts of the mean over the rollout's tokens, where a rollout without
+    /// tokens counts as 0.
     pub fn mismatch(self) -> Vec<(String, f64)> {
         diagnostics::mismatch(self)
     }
 
-    /// TRL's two diagnostics: `sampling_logp_difference/{mean,max}` of `|ln pi - ln mu|` over the tokens that the sampler could score, and
-    /// `importance_sampling_ratio/{min,mean,max}` of the bounded weights, over tokens or, for weights of whole completions, over all
-    /// rollouts.
+    /// Returns TRL's two diagnostics: `sampling_logp_difference/{mean,max}` of `|ln pi - ln mu|`
+    /// over the tokens that the sampler could score, and `importance_sampling_ratio/{min,mean,max}`
+    /// of the bounded weights, over tokens or, for sequence weights, over all rollouts.
     pub fn sampling_difference(self, weights: Option<&ImportanceWeights>) -> Vec<(String, f64)> {
         diagnostics::sampling_difference(self, weights)
     }
 
-    /// The number of rollouts.
+    /// Returns the number of rollouts.
     fn len(&self) -> usize {
         self.policy.len()
     }
 
-    /// The log-ratio `ln pi - ln mu` of every token of rollout `b`.
+    /// Returns the log-ratio `ln pi - ln mu` of every token of rollout `b`.
     fn log_ratios(&self, b: usize) -> impl Iterator<Item = f64> + 'a {
         let pairs = self.policy[b].iter().zip(&self.sampler[b]);
         pairs.map(|(policy, sampler)| {
@@ -243,13 +258,13 @@ impl<'a> RolloutLogProbs<'a> {
         })
     }
 
-    /// Those of all rollouts, one after the other.
+    /// Returns the log-ratios of all rollouts, concatenated.
     fn all_log_ratios(&self) -> Vec<f64> {
         (0..self.len()).flat_map(|b| self.log_ratios(b)).collect()
     }
 }
 
-/// The sum of some weights and their number, to be added up over micro-batches.
+/// The sum and count of weights, added up over micro-batches.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct WeightSum {
     sum: f64,
@@ -257,7 +272,7 @@ pub(super) struct WeightSum {
 }
 
 impl WeightSum {
-    /// Over the tokens, or over the completions that have a token.
+    /// Sums over the tokens, or over the completions that have tokens.
     pub(super) fn of(config: &ImportanceWeights, log_probs: RolloutLogProbs) -> Self {
         let counted = match config.level {
             WeightLevel::Token => usize::MAX,
@@ -278,7 +293,7 @@ impl WeightSum {
         self.count += other.count;
     }
 
-    /// 1 where there is nothing to divide by.
+    /// Returns the mean, or 1 if it is too small to divide by.
     pub(super) fn mean(&self) -> f64 {
         let mean = self.sum / self.count.max(1) as f64;
         if mean > 1e-8 { mean } else { 1.0 }

@@ -1,4 +1,4 @@
-//! Tokens and completions that are excluded from training, because the sampler was too far away.
+//! Rejection of tokens and completions whose probability under the sampler differs too much.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,33 +6,34 @@ use super::RolloutLogProbs;
 use crate::types::PerToken;
 use crate::{Error, Result};
 
-/// Over what a statistic is taken, and what is rejected with it.
+/// The scope of a rejection statistic, and so of what is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RejectionScope {
-    /// Each token by itself.
+    /// Each token; rejects the token.
     Token,
     /// The sum over the completion; rejects the completion.
     SequenceSum,
-    /// The mean over the completion, a geometric mean of ratios; rejects the completion.
+    /// The mean over the completion (a geometric mean of ratios); rejects the completion.
     SequenceMean,
-    /// The largest of the completion; rejects the completion.
+    /// The maximum over the completion; rejects the completion.
     SequenceMax,
 }
 
-/// What is compared with the bounds, with `d = ln pi - ln mu` clamped to ±20.
+/// The statistic that is compared with the bounds, with `d = ln pi - ln mu` clamped to ±20.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RejectionStatistic {
-    /// `-d`, against the logarithms of the bounds: these are bounds on `mu / pi`, the inverse of the importance weight.
+    /// `-d`, compared with the logarithms of the bounds, which are bounds on `mu / pi`, the inverse
+    /// of the importance weight.
     K1,
-    /// `d^2 / 2`, against the upper bound.
+    /// `d^2 / 2`, compared with the upper bound.
     K2,
-    /// `exp(d) - 1 - d`, against the upper bound.
+    /// `exp(d) - 1 - d`, compared with the upper bound.
     K3,
 }
 
-/// The largest log-ratio that a statistic sees.
+/// The bound on log-ratios in a statistic.
 pub(super) const BOUND: f64 = 20.0;
 
 impl RejectionStatistic {
@@ -54,15 +55,15 @@ impl RejectionStatistic {
     }
 }
 
-/// One rule by which tokens or completions leave the mask.
+/// A rule that removes tokens or completions from the mask.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rejection {
-    /// Over what the statistic is taken.
+    /// The scope of the statistic.
     pub scope: RejectionScope,
-    /// What is compared.
+    /// The statistic.
     pub statistic: RejectionStatistic,
-    /// The lower bound on `mu / pi`, above 0 and at most 1; for k1 alone. Default: none.
+    /// The lower bound on `mu / pi`, above 0 and at most 1; for k1 only. Default: none.
     #[serde(default)]
     pub lower: Option<f64>,
     /// The upper bound: on `mu / pi`, at least 1, for k1; on the statistic, above 0, for k2 and k3.
@@ -70,7 +71,7 @@ pub struct Rejection {
 }
 
 impl Rejection {
-    /// Rejects bounds that have no meaning with the statistic, and a maximum of signed numbers.
+    /// Rejects bounds that do not apply to the statistic, and k1 with the scope `sequence_max`.
     ///
     /// # Errors
     /// [`Error::Config`] naming the field, its value and what would be right.
@@ -81,7 +82,7 @@ impl Rejection {
             return Err(Error::config(
                 format!("{field}.scope"),
                 "sequence_max with the statistic k1",
-                "k2 or k3 with sequence_max: k1 has a sign, and its maximum says nothing of the other side",
+                "k2 or k3 with sequence_max: k1 is signed, and its maximum ignores one side",
             ));
         }
         match self.lower {
@@ -119,7 +120,7 @@ impl Rejection {
         Ok(())
     }
 
-    /// The bounds that the statistic itself must keep: the lower one, if it has any, and the upper one.
+    /// Returns the bounds on the statistic itself: the lower one, if any, and the upper one.
     pub(super) fn bounds(&self) -> (Option<f64>, f64) {
         match self.statistic {
             RejectionStatistic::K1 => (self.lower.map(f64::ln), self.upper.ln()),
@@ -132,7 +133,8 @@ impl Rejection {
         statistic <= upper && lower.is_none_or(|lower| statistic >= lower)
     }
 
-    /// The statistic of every token of rollout `b`; that of the completion is repeated at each of its tokens.
+    /// Returns the statistic of every token of rollout `b`; that of a completion is repeated at
+    /// each of its tokens.
     pub(super) fn statistics(&self, log_probs: RolloutLogProbs, b: usize) -> Vec<f64> {
         let tokens: Vec<f64> = log_probs
             .log_ratios(b)
@@ -148,7 +150,7 @@ impl Rejection {
         vec![whole; tokens.len()]
     }
 
-    /// Sets `kept` to 0 at the tokens that are rejected.
+    /// Sets `kept` to 0 at the rejected tokens.
     pub(super) fn reject(&self, log_probs: RolloutLogProbs, kept: &mut PerToken) {
         for (b, row) in kept.rows_mut().enumerate() {
             for (kept, statistic) in row.iter_mut().zip(self.statistics(log_probs, b)) {

@@ -1,4 +1,4 @@
-//! How much a sampled token, or its completion, counts.
+//! Importance weights of tokens and completions.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,35 +7,36 @@ use crate::loss::ratio::LARGEST_EXPONENT;
 use crate::types::PerToken;
 use crate::{Error, Result};
 
-/// What has a weight of its own.
+/// The level of an importance weight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WeightLevel {
-    /// Each token: `exp(d_t)`. Biased, of small variance.
+    /// One weight per token: `exp(d_t)`. Biased, with small variance.
     Token,
-    /// Each completion: `exp(sum_t d_t)`, the same for all of its tokens. Unbiased; leaves any bounds quickly on long completions.
+    /// One weight per completion: `exp(sum_t d_t)`. Unbiased; soon out of bounds on long
+    /// completions.
     Sequence,
 }
 
-/// What happens to a weight outside of the bounds.
+/// The treatment of a weight outside the bounds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WeightAction {
-    /// It is moved to the bound.
+    /// Clamped to the bound.
     Truncate,
-    /// It becomes 0.
+    /// Set to 0.
     Mask,
 }
 
-/// Importance weights `w = exp(d)` with `d = ln pi - ln mu`, bounded; constant in the loss.
+/// Bounded importance weights `w = exp(d)` with `d = ln pi - ln mu`; detached in the loss.
 ///
-/// Without a bound of its own a weight is at most `e^40`, so that it and the square of a gradient fit f32.
+/// Even without `max` a weight is at most `e^40`, so that it and the square of a gradient fit f32.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ImportanceWeights {
-    /// What has a weight of its own.
+    /// The level of the weights.
     pub level: WeightLevel,
-    /// What happens outside of the bounds.
+    /// The treatment of weights outside the bounds.
     pub action: WeightAction,
     /// The smallest weight, at least 0. Default: none.
     #[serde(default)]
@@ -43,15 +44,15 @@ pub struct ImportanceWeights {
     /// The largest weight, above 0. Default: none.
     #[serde(default)]
     pub max: Option<f64>,
-    /// Divide by the mean weight of the step: over its tokens, or its completions. Default false.
+    /// Divides by the mean weight over the step's tokens, or completions. Default false.
     #[serde(default)]
     pub batch_normalize: bool,
-    /// Clamps `d` to ± this before it is exponentiated. Default: none (verl: 20).
+    /// Clamps `d` to ± this bound before it is exponentiated. Default: none (verl: 20).
     #[serde(default)]
     pub log_ratio_clamp: Option<f64>,
 }
 
-/// The logarithm of the largest weight: its square is as large as a ratio may be.
+/// The logarithm of the largest weight, whose square is the largest ratio.
 const LARGEST_WEIGHT: f64 = 0.5 * LARGEST_EXPONENT;
 
 /// The weights of all tokens, before and after the bounds.
@@ -61,7 +62,7 @@ pub(super) struct WeightStats {
 }
 
 impl ImportanceWeights {
-    /// Without bounds and normalisation.
+    /// Creates weights without bounds and normalisation.
     pub fn new(level: WeightLevel, action: WeightAction) -> Self {
         Self {
             level,
@@ -73,7 +74,7 @@ impl ImportanceWeights {
         }
     }
 
-    /// Rejects bounds that no weight, or no weight of 1, can be between.
+    /// Rejects bounds that exclude a weight of 1, and masking without bounds.
     ///
     /// # Errors
     /// [`Error::Config`] naming the field, its value and what would be right.
@@ -98,7 +99,7 @@ impl ImportanceWeights {
             return Err(Error::config(
                 format!("{field}.action"),
                 "mask without bounds",
-                "min or max given: nothing would be outside of them",
+                "min or max given: otherwise nothing is masked",
             ));
         }
         match self.log_ratio_clamp {
@@ -125,7 +126,7 @@ impl ImportanceWeights {
     }
 
     fn raw(&self, log_probs: RolloutLogProbs, b: usize) -> Vec<f64> {
-        let hold = |d: f64| {
+        let clamp = |d: f64| {
             let bound = self.log_ratio_clamp.unwrap_or(f64::INFINITY);
             d.clamp(-bound, bound).min(LARGEST_WEIGHT)
         };
@@ -133,8 +134,8 @@ impl ImportanceWeights {
         log_probs
             .log_ratios(b)
             .map(|d| match self.level {
-                WeightLevel::Token => hold(d).exp(),
-                WeightLevel::Sequence => hold(whole).exp(),
+                WeightLevel::Token => clamp(d).exp(),
+                WeightLevel::Sequence => clamp(whole).exp(),
             })
             .collect()
     }

@@ -1,4 +1,4 @@
-//! The clipped, constant ratio.
+//! The policy gradient weighted by a clipped, detached ratio: CISPO.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,25 +6,27 @@ use super::{SurrogateInput, SurrogateLoss, SurrogateTerm, not_negative, positive
 use crate::loss::RatioLevel;
 use crate::{Error, Result};
 
-/// CISPO (MiniMax-M1, arXiv 2506.13585, eq. 4): the policy gradient, weighted by a ratio that is clipped and constant.
+/// CISPO (MiniMax-M1, arXiv 2506.13585, eq. 4): the policy gradient, weighted by a clipped,
+/// detached ratio.
 ///
 /// ```text
 /// L = -sg(clip(r)) A ln pi(y_t)
 /// ```
 ///
-/// Unlike in PPO no token loses its gradient. The two published readings of its range are [`CispoBand`].
+/// Unlike in PPO, no token loses its gradient. [`CispoBand`] has the two published definitions of
+/// the range.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cispo {
-    /// Where the ratio is held.
+    /// The range of the ratio.
     pub band: CispoBand,
 }
 
-/// Where CISPO holds the ratio. The same numbers mean different things in TRL and in verl; here each has its name.
+/// The range of the ratio in CISPO. TRL and verl define it differently.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum CispoBand {
-    /// `r <= cap`, no lower bound: the paper's recommendation, and TRL's `epsilon_high` (5 is usual there).
+    /// `r <= cap`, no lower bound: recommended in the paper; TRL's `epsilon_high` (usually 5).
     Cap(f64),
     /// `1 - low <= r <= 1 + high`: verl, NeMo-RL, slime.
     AroundOne {
@@ -45,7 +47,7 @@ impl SurrogateLoss for Cispo {
             CispoBand::Cap(cap) if cap.is_finite() && cap < 1.0 => Err(Error::config(
                 "cispo.band.cap",
                 cap,
-                "at least 1: it is the largest ratio itself, not a distance from 1",
+                "at least 1: the cap is the largest ratio, not a distance from 1",
             )),
             CispoBand::Cap(cap) => positive("cispo.band.cap", cap),
             CispoBand::AroundOne { low, high } => {

@@ -1,4 +1,4 @@
-//! PPO-clip without some tokens of large covariance.
+//! PPO-clip without some tokens of large covariance: Clip-Cov.
 
 use burn::tensor::{Tensor, TensorData};
 use serde::{Deserialize, Serialize};
@@ -9,8 +9,8 @@ use crate::host;
 use crate::loss::RatioLevel;
 use crate::{Error, Result};
 
-/// Clip-Cov (arXiv 2505.22617, eq. 11): of the tokens whose log-prob and advantage vary together strongly a few lose their gradient, so
-/// that entropy falls more slowly.
+/// Clip-Cov (arXiv 2505.22617, eq. 11): a few of the tokens with a large covariance of log-prob and
+/// advantage get no gradient, so that the entropy falls more slowly.
 ///
 /// ```text
 /// cov  = (A - mean A)(ln pi - mean ln pi)
@@ -18,9 +18,10 @@ use crate::{Error, Result};
 /// L    = max(-r A, -clip(r, 1 - low, 1 + high) A)   on the others
 /// ```
 ///
-/// Candidates are tokens that are not clipped anyway. Means and counts are over the N tokens of the whole step. The paper picks at random
-/// among them; here the pick is a fixed hash of the token's place, old log-prob and advantage, which no policy can aim at and which is
-/// the same for every order and split of the rollouts. The metric `clip` counts the picked tokens.
+/// Candidates are tokens that are not clipped already. Means and counts are over the N tokens of
+/// the whole step. The paper picks candidates at random; here the choice follows a fixed hash of
+/// the token's position, old log-prob and advantage, which is the same for every order and split of
+/// the rollouts. The metric `clip` counts the picked tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ClipCov {
@@ -28,11 +29,11 @@ pub struct ClipCov {
     pub low: f64,
     /// How far the ratio may rise above 1; at least 0. Default 0.2.
     pub high: f64,
-    /// The largest share of tokens that is picked; above 0, at most 1. Default 0.0002.
+    /// The largest share of tokens to pick; above 0, at most 1. Default 0.0002.
     pub ratio: f64,
-    /// Candidates have a larger covariance. Default 1.
+    /// The lower bound on the covariance of candidates. Default 1.
     pub lower: f64,
-    /// Candidates have a smaller covariance. Default 5.
+    /// The upper bound on the covariance of candidates. Default 5.
     pub upper: f64,
 }
 
@@ -72,7 +73,8 @@ impl SurrogateLoss for ClipCov {
         true
     }
 
-    /// The two means and the lottery number between the last picked candidate and the next; infinite if all are picked.
+    /// Returns the two means and the threshold on the hash, which lies between the last picked
+    /// candidate and the next; infinite if all are picked.
     fn gather(&self, tokens: &[StepToken]) -> Vec<f64> {
         let centre = Centre::of(tokens);
         let is_free = |token: &StepToken| {
@@ -115,7 +117,7 @@ impl SurrogateLoss for ClipCov {
 }
 
 impl ClipCov {
-    /// The lottery number of every token, `[B, T]`.
+    /// Returns the hash of every token, `[B, T]`.
     fn tickets(&self, input: &SurrogateInput) -> Result<Tensor<2>> {
         let shape = input.advantages.dims();
         let old = host::floats(input.old_log_probs.clone(), "old log-probs")?;
@@ -138,10 +140,11 @@ impl ClipCov {
     }
 }
 
-/// Old log-probs are told apart on this grid only: another split of the step rounds them differently.
+/// Old log-probs are rounded to this grid, since another split of the step rounds them differently.
 const GRID: f64 = 1024.0;
 
-/// A number in [0, 1) that looks random: the token's numbers through the finaliser of SplitMix64. 24 bits, exact as f32.
+/// Returns a pseudo-random number in [0, 1): the hash of the token by the finaliser of SplitMix64.
+/// 24 bits, exact as f32.
 fn ticket(token: &StepToken) -> f64 {
     let words = [
         token.position as u64,

@@ -1,10 +1,10 @@
-//! What Clip-Cov and KL-Cov share: tokens by how their log-prob and advantage vary together, over a whole step.
+//! Covariance of log-prob and advantage over a whole step, for Clip-Cov and KL-Cov.
 
 use super::StepToken;
 use crate::loss::selection::{around, is_tie};
 use crate::{Error, Result};
 
-/// The means around which covariances are taken.
+/// The means of log-prob and advantage over a step.
 pub(super) struct Centre {
     pub advantage: f64,
     pub log_prob: f64,
@@ -26,8 +26,9 @@ impl Centre {
     }
 }
 
-/// A number that the `rank` smallest values do not exceed, halfway to the next so that rounding moves nobody across. Values that only
-/// rounding tells apart go together. Infinite if there are no more.
+/// Returns a threshold that the `rank` smallest values do not exceed, halfway to the next value so
+/// that rounding does not change the selection. Values that differ only by rounding stay together.
+/// Infinite if there are no more values.
 pub(super) fn rank_threshold(values: &mut [f64], rank: usize) -> f64 {
     if values.len() <= rank {
         return f64::INFINITY;
@@ -41,7 +42,7 @@ pub(super) fn rank_threshold(values: &mut [f64], rank: usize) -> f64 {
     }
 }
 
-/// Rejects what is no share of tokens.
+/// Rejects a share outside (0, 1].
 pub(super) fn share(field: &str, value: f64) -> Result<()> {
     if value > 0.0 && value <= 1.0 {
         return Ok(());

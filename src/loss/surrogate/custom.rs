@@ -1,4 +1,4 @@
-//! A surrogate that is not of this crate, as part of a configuration.
+//! Custom surrogates as part of a configuration.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ impl PartialEq for dyn SurrogateLoss {
 }
 
 const FIELD: &str = "surrogate";
-const EXPECTED: &str = "a surrogate given by the program, with Surrogate::custom";
+const EXPECTED: &str = "a surrogate set in code with Surrogate::custom";
 
 impl SurrogateLoss for Recorded {
     fn name(&self) -> &str {

@@ -1,4 +1,4 @@
-//! The trust region on probabilities.
+//! A trust region on token probabilities: DPPO.
 
 use burn::tensor::{Bool, Tensor};
 use serde::{Deserialize, Serialize};
@@ -7,18 +7,20 @@ use super::{SurrogateInput, SurrogateLoss, SurrogateTerm, only, positive};
 use crate::loss::RatioLevel;
 use crate::{Error, Result};
 
-/// The divergence of two Bernoulli distributions: the sampled token against all others, `p = pi(y_t)`, `q = pi_old(y_t)`.
+/// The divergence of two Bernoulli distributions, the sampled token and all others: `p = pi(y_t)`,
+/// `q = pi_old(y_t)`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BinaryDivergence {
     /// `|p - q|`, the total variation.
     Tv,
-    /// `q ln(q/p) + (1-q) ln((1-q)/(1-p))`, the Kullback-Leibler divergence of old to new.
+    /// `q ln(q/p) + (1-q) ln((1-q)/(1-p))`, the KL divergence from old to new.
     Kl,
 }
 
-/// DPPO (arXiv 2602.04879): tokens that have already moved too far in the direction that their advantage asks for lose their
-/// gradient. How far is measured in probability, not as a ratio, so that rare tokens are not clipped for nothing.
+/// DPPO (arXiv 2602.04879): tokens that have already moved too far in the direction of their
+/// advantage get no gradient. The distance is measured in probability, not as a ratio, so that rare
+/// tokens are not clipped needlessly.
 ///
 /// ```text
 /// keep = A > 0 ? (D <= high or p <= q) : (D <= low or p >= q)
@@ -29,17 +31,18 @@ pub enum BinaryDivergence {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Dppo {
-    /// How the distance is measured.
+    /// The measure of the distance.
     pub divergence: BinaryDivergence,
-    /// The largest distance for tokens that become rarer, above 0. 0.15 to 0.2 is usual with total variation.
+    /// The largest distance for tokens that become less likely, above 0. 0.15 to 0.2 is usual with
+    /// total variation.
     pub low: f64,
-    /// The largest distance for tokens that become more frequent, above 0.
+    /// The largest distance for tokens that become more likely, above 0.
     pub high: f64,
-    /// Cap on the constant ratio, above 1. 20 in the paper; verl's configuration says 3.
+    /// Cap on the detached ratio, above 1. 20 in the paper; 3 in verl's configuration.
     pub ratio_cap: f64,
 }
 
-/// Keeps the logarithm of a certain token's complement finite.
+/// Keeps the logarithm of `1 - p` finite.
 const TINY: f64 = 1e-8;
 
 impl SurrogateLoss for Dppo {
@@ -54,7 +57,7 @@ impl SurrogateLoss for Dppo {
             let expected = "a finite number above 1";
             return Err(Error::config("dppo.ratio_cap", self.ratio_cap, expected));
         }
-        let reason = "its band is on the probability of each token";
+        let reason = "it bounds the probability of each token";
         only("dppo", level, &[RatioLevel::Token], reason)
     }
 

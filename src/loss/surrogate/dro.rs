@@ -1,4 +1,4 @@
-//! The policy gradient with a squared log-ratio penalty.
+//! The policy gradient with a squared log-ratio penalty: DRO.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,4 +1,4 @@
-//! The geometric mean of token ratios.
+//! The geometric mean of token ratios: GMPO.
 
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
@@ -8,17 +8,19 @@ use crate::Result;
 use crate::loss::RatioLevel;
 use crate::loss::ratio::{LARGEST_EXPONENT, mean_over_tokens};
 
-/// GMPO (arXiv 2507.20673, eq. 4): one ratio for the completion, the geometric mean of its token ratios after each is clipped in
-/// log space, on the side where clipping is pessimistic.
+/// GMPO (arXiv 2507.20673, eq. 4): one ratio per completion, the geometric mean of its token
+/// ratios, each clipped in log space on the pessimistic side.
 ///
 /// ```text
 /// z_t = min(d_t, high) if A_t > 0,  max(d_t, -low) if A_t < 0
 /// L_b = -mean_t(A_t) exp(mean_t z_t)
 /// ```
 ///
-/// The term is repeated at every token of its completion; [`SequenceMeanTokenMean`](crate::loss::Aggregation::SequenceMeanTokenMean) is
-/// then the paper's mean over completions. Sampler weights enter as their geometric mean, `exp(mean_t ln w_t)`. The metrics count
-/// tokens whose log-ratio is outside of the range, by the sign of their advantage.
+/// The term is repeated at every token of its completion;
+/// [`SequenceMeanTokenMean`](crate::loss::Aggregation::SequenceMeanTokenMean) then gives the
+/// paper's mean over completions. Sampler weights enter as their geometric mean,
+/// `exp(mean_t ln w_t)`. The metrics count tokens whose log-ratio is outside the range, by the sign
+/// of their advantage.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Gmpo {
@@ -45,7 +47,7 @@ impl SurrogateLoss for Gmpo {
     fn validate(&self, level: RatioLevel) -> Result<()> {
         not_negative("gmpo.low", self.low)?;
         not_negative("gmpo.high", self.high)?;
-        let reason = "its ratio is the mean over the completion, of clipped token ratios";
+        let reason = "its ratio is the geometric mean of clipped token ratios";
         only("gmpo", level, &[RatioLevel::Sequence], reason)
     }
 

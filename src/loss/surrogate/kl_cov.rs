@@ -1,4 +1,4 @@
-//! A penalty on the tokens of largest covariance.
+//! A penalty on the tokens of largest covariance: KL-Cov.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,21 +7,23 @@ use super::{StepToken, SurrogateInput, SurrogateLoss, SurrogateTerm, only, posit
 use crate::Result;
 use crate::loss::RatioLevel;
 
-/// KL-Cov (arXiv 2505.22617, eq. 13): the few tokens whose log-prob and advantage vary together most are those that drive entropy down;
-/// they pay for moving, all others are not even clipped.
+/// KL-Cov (arXiv 2505.22617, eq. 13): the few tokens with the largest covariance of log-prob and
+/// advantage drive the entropy down; these get a penalty on the log-ratio, and the others are not
+/// clipped.
 ///
 /// ```text
 /// L = -r A + coef |d_t|   on the max(1, floor(ratio N)) tokens of largest (A - mean A)(ln pi - mean ln pi)
 /// L = -r A                on the others
 /// ```
 ///
-/// Means and ranks are over the N tokens of the whole step. The metric `clip` counts the chosen tokens.
+/// Means and ranks are over the N tokens of the whole step. The metric `clip` counts the chosen
+/// tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct KlCov {
-    /// The share of tokens that pay; above 0, at most 1. Default 0.0002.
+    /// The share of penalised tokens; above 0, at most 1. Default 0.0002.
     pub ratio: f64,
-    /// The weight of their penalty, above 0. Default 1 (verl's configuration: 0.1).
+    /// The weight of the penalty, above 0. Default 1 (verl's configuration: 0.1).
     pub coef: f64,
 }
 
@@ -50,7 +52,8 @@ impl SurrogateLoss for KlCov {
         true
     }
 
-    /// The two means and the covariance between the last chosen token and the next.
+    /// Returns the two means and the threshold on the covariance, which lies between the last
+    /// chosen token and the next.
     fn gather(&self, tokens: &[StepToken]) -> Vec<f64> {
         let centre = Centre::of(tokens);
         let mut falling: Vec<f64> = tokens

@@ -1,5 +1,6 @@
-//! The term that is minimised at each token. A new one is one file here and one line in the list of [`Surrogate`]; a custom one is
-//! an implementation of [`SurrogateLoss`], given as [`Surrogate::custom`].
+//! Surrogates: the term that is minimised at each token. A custom one implements [`SurrogateLoss`]
+//! and is passed to [`Surrogate::custom`]; one of this crate is a file here and a line in the list
+//! of [`Surrogate`].
 
 mod cispo;
 mod clip_cov;
@@ -34,70 +35,77 @@ pub use vespo::Vespo;
 use super::{RatioLevel, WeightLevel};
 use crate::{Error, Result};
 
-/// What a surrogate sees; every tensor `[B, T]` and zero at padding (the log-ratio of a whole completion is repeated at its padding too).
+/// The input of a surrogate. Every tensor is `[B, T]` and zero at padding (except that the
+/// log-ratio of a whole completion is repeated at its padding too).
 #[derive(Clone, Debug)]
 pub struct SurrogateInput {
-    /// `ln pi(y_t)`, carries the gradient.
+    /// `ln pi(y_t)`, in nats; carries the gradient.
     pub log_probs: Tensor<2>,
-    /// `ln pi_old(y_t)`, constant.
+    /// `ln pi_old(y_t)`; detached.
     pub old_log_probs: Tensor<2>,
-    /// `d_t = ln pi(y_t) - ln pi_old(y_t)`, carries the gradient.
+    /// `d_t = ln pi(y_t) - ln pi_old(y_t)`; carries the gradient.
     pub difference: Tensor<2>,
-    /// `ln r_t` at the objective's [`RatioLevel`], clamped as the objective says; carries the gradient.
+    /// `ln r_t` at the objective's [`RatioLevel`], clamped to the objective's bounds; carries the
+    /// gradient.
     pub log_ratio: Tensor<2>,
-    /// `ln pi_ref(y_t)` of the reference or a teacher, constant; `None` if there is neither.
+    /// `ln pi_ref(y_t)` of the reference policy or a teacher; detached. `None` if there is neither.
     pub ref_log_probs: Option<Tensor<2>>,
-    /// `A_t`, constant.
+    /// `A_t`; detached.
     pub advantages: Tensor<2>,
-    /// 1 at tokens that are trained on, constant.
+    /// 1 at trained tokens, 0 elsewhere; detached.
     pub mask: Tensor<2>,
-    /// The sampler's importance weights, constant; only for a surrogate that [takes](SurrogateLoss::takes_sampler_weights) them.
+    /// The importance weights of the sampler correction; detached. Only for a surrogate that
+    /// [takes](SurrogateLoss::takes_sampler_weights) them.
     pub sampler_weights: Option<Tensor<2>>,
-    /// What [`SurrogateLoss::gather`] said about the step; present for a surrogate that [gathers](SurrogateLoss::gathers).
+    /// The result of [`SurrogateLoss::gather`] for the step, if the surrogate
+    /// [gathers](SurrogateLoss::gathers).
     pub gathered: Option<Vec<f64>>,
 }
 
 impl SurrogateInput {
-    /// `r = exp(ln r)`.
+    /// Returns the ratio `r = exp(ln r)`, `[B, T]`.
     pub fn ratio(&self) -> Tensor<2> {
         self.log_ratio.clone().exp()
     }
 
-    /// What was gathered over the step: exactly `N` numbers.
+    /// Returns the numbers gathered over the step, exactly `N` of them.
     ///
     /// # Errors
-    /// If there are none, or another number of them.
+    /// [`Error::Config`] if there are none or another number of them.
     pub fn gathered<const N: usize>(&self) -> Result<[f64; N]> {
         let gathered = self.gathered.as_deref().unwrap_or_default();
         gathered.try_into().map_err(|_| {
             Error::config(
                 "statistics.surrogate",
                 format!("{} numbers", gathered.len()),
-                format!("the {N} that PolicyObjective::statistics gathers over the whole step"),
+                format!(
+                    "the {N} numbers that PolicyObjective::statistics computes over the whole step"
+                ),
             )
         })
     }
 }
 
-/// What a surrogate gives.
+/// The output of a surrogate.
 #[derive(Clone, Debug)]
 pub struct SurrogateTerm {
-    /// The loss of every token, to be minimised, `[B, T]`. A loss of the whole completion is repeated at each of its tokens.
+    /// The loss of every token, to be minimised, `[B, T]`. A loss of the whole completion is
+    /// repeated at each of its tokens.
     pub loss: Tensor<2>,
-    /// Tokens held back from falling further (A < 0), if the surrogate clips.
+    /// Tokens with A < 0 that are clipped at the lower bound, if the surrogate clips.
     pub clipped_low: Option<Tensor<2, Bool>>,
-    /// Tokens held back from rising further (A > 0), if the surrogate clips.
+    /// Tokens with A > 0 that are clipped at the upper bound, if the surrogate clips.
     pub clipped_high: Option<Tensor<2, Bool>>,
-    /// Tokens on which the surrogate's restraint acts, whichever way. `None`: those of the two above.
+    /// Tokens that are clipped on either side. `None`: the union of the two above.
     pub clipped: Option<Tensor<2, Bool>>,
-    /// Tokens whose loss a second bound holds: dual clip, a cap on the ratio.
+    /// Tokens whose loss is limited by a second bound, such as dual clip or a cap on the ratio.
     pub bounded: Option<Tensor<2, Bool>>,
-    /// Anything else worth a metric, by name; off the gradient tape.
+    /// Further per-token metrics by name; detached.
     pub measured: Vec<(&'static str, Tensor<2>)>,
 }
 
 impl SurrogateTerm {
-    /// A loss with nothing to report.
+    /// Creates a term without metrics.
     pub fn new(loss: Tensor<2>) -> Self {
         Self {
             loss,
@@ -117,33 +125,34 @@ pub enum RatioUse {
     None,
     /// As the objective computes it: [`SurrogateInput::log_ratio`].
     Objective,
-    /// It makes its own from [`SurrogateInput::difference`].
+    /// Its own, computed from [`SurrogateInput::difference`].
     Own,
 }
 
-/// One token of a step, as [`SurrogateLoss::gather`] sees it.
+/// One token of a step, the input of [`SurrogateLoss::gather`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StepToken {
-    /// `ln pi(y_t)`.
+    /// `ln pi(y_t)`, in nats.
     pub log_prob: f64,
-    /// `ln pi_old(y_t)`.
+    /// `ln pi_old(y_t)`, in nats.
     pub old_log_prob: f64,
     /// `A_t`.
     pub advantage: f64,
-    /// Its place in the completion.
+    /// Its position in the completion.
     pub position: usize,
 }
 
-/// A surrogate: what is minimised at each token.
+/// A surrogate: the term that is minimised at each token.
 ///
 /// # The contract
 ///
-/// - Its gradient runs through `log_probs`, `difference` and `log_ratio`; everything else is constant. What the method treats as a
-///   constant is taken off the tape with `inner()`.
-/// - The loss of a row depends on nothing but that row and what was gathered: so a step can be split into any micro-batches.
-/// - Padding is zero in every input and its loss is never read, but it must be finite.
+/// - The gradient flows through `log_probs`, `difference` and `log_ratio`; all other inputs are
+///   detached. Detach whatever else the method treats as constant with `inner()`.
+/// - The loss of a row depends only on that row and on the gathered numbers, so a step can be split
+///   into any micro-batches.
+/// - Padding is zero in every input; its loss is ignored but must be finite.
 ///
-/// `examples/surrogate.rs` trains with one that is not in this crate.
+/// `examples/surrogate.rs` trains with a custom surrogate.
 ///
 /// ```
 /// use rlvr::Result;
@@ -169,40 +178,43 @@ pub struct StepToken {
 /// assert!(objective.validate().is_ok());
 /// ```
 pub trait SurrogateLoss: fmt::Debug + Send + Sync {
-    /// The name by which errors and metrics call it.
+    /// Returns the name in errors and metrics.
     fn name(&self) -> &str;
 
-    /// Rejects settings that make no sense by themselves or with the ratio level. Default: nothing is refused.
+    /// Rejects invalid settings, and ratio levels that the surrogate does not support. Default:
+    /// accepts all.
     ///
     /// # Errors
-    /// [`Error::Config`] naming both parts.
+    /// [`Error::Config`] naming the field, its value and what would be right.
     fn validate(&self, level: RatioLevel) -> Result<()> {
         let _ = level;
         Ok(())
     }
 
-    /// How it uses the ratio. Default: [`RatioUse::Objective`].
+    /// Returns how the surrogate uses the ratio. Default: [`RatioUse::Objective`].
     fn ratio_use(&self) -> RatioUse {
         RatioUse::Objective
     }
 
-    /// Whether each token has a loss of its own, so that tokens can be selected. Default true.
+    /// Returns whether each token has a separate loss, so that tokens can be selected. Default
+    /// true.
     fn is_per_token(&self) -> bool {
         true
     }
 
-    /// Whether its term has no gradient where the advantage is 0, so that such completions need not be computed. Default false: it is
-    /// the safe answer.
+    /// Returns whether the term has no gradient where the advantage is 0, so that such completions
+    /// can be skipped. Default false, which is always safe.
     fn vanishes_without_advantage(&self) -> bool {
         false
     }
 
-    /// Whether it uses the sampler's weights inside its term; otherwise its term is multiplied by them. Default false.
+    /// Returns whether the surrogate uses the sampler weights inside its term; otherwise the term
+    /// is multiplied by them. Default false.
     fn takes_sampler_weights(&self) -> bool {
         false
     }
 
-    /// Rejects weights of the sampler at this level. Default: none is refused.
+    /// Rejects sampler weights of an unsupported level. Default: accepts all.
     ///
     /// # Errors
     /// [`Error::Config`] naming the surrogate.
@@ -211,33 +223,36 @@ pub trait SurrogateLoss: fmt::Debug + Send + Sync {
         Ok(())
     }
 
-    /// Whether it compares tokens with the others of the step. Default false.
+    /// Returns whether the surrogate needs [`gather`](Self::gather) over the whole step. Default
+    /// false.
     fn gathers(&self) -> bool {
         false
     }
 
-    /// What it has to know about the whole step, from all of its tokens in any order. Called only if it [`gathers`](Self::gathers).
+    /// Computes the numbers that the surrogate needs of the whole step, from all of its tokens in
+    /// any order. Called only if it [`gathers`](Self::gathers).
     fn gather(&self, tokens: &[StepToken]) -> Vec<f64> {
         let _ = tokens;
         Vec::new()
     }
 
-    /// The surrogate and its settings, by which a checkpoint tells whether it belongs to a run. Default: as `Debug` writes it.
+    /// Returns the surrogate and its settings as text, by which a checkpoint detects that a run has
+    /// changed. Default: the `Debug` output.
     fn fingerprint(&self) -> String {
         format!("{self:?}")
     }
 
-    /// The term of every token.
+    /// Computes the term of every token.
     ///
     /// # Errors
-    /// If something it needs was not given.
+    /// Returns an error if a required input is missing.
     fn term(&self, input: &SurrogateInput) -> Result<SurrogateTerm>;
 }
 
-/// Writes the enum of all surrogates.
+/// Defines the enum of all surrogates, which delegates to its variants.
 macro_rules! surrogates {
     ($($(#[$doc:meta])* $name:ident,)+) => {
-        /// The surrogate of an objective: one of those in this crate, or a custom one.
+        /// The surrogate of an objective: one of this crate, or a custom one.
         #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
         #[serde(rename_all = "snake_case")]
         #[non_exhaustive]
@@ -245,8 +260,9 @@ macro_rules! surrogates {
             $($(#[$doc])* $name($name),)+
             /// A custom surrogate.
             ///
-            /// A file has its name and fingerprint only. What is read from such a file can be compared with the surrogate itself, and
-            /// is refused by [`PolicyObjective::validate`](super::PolicyObjective::validate).
+            /// A file stores only its name and fingerprint. A surrogate read from such a file
+            /// compares equal to the original, but
+            /// [`PolicyObjective::validate`](super::PolicyObjective::validate) returns an error.
             #[serde(with = "custom")]
             Custom(Arc<dyn SurrogateLoss>),
         }
@@ -258,7 +274,7 @@ macro_rules! surrogates {
         })+
 
         impl Surrogate {
-            /// A custom surrogate.
+            /// Wraps a custom surrogate.
             pub fn custom(surrogate: impl SurrogateLoss + 'static) -> Self {
                 Self::Custom(Arc::new(surrogate))
             }
@@ -275,17 +291,17 @@ macro_rules! surrogates {
 
 // One line per surrogate.
 surrogates! {
-    /// The clipped ratio of PPO, GRPO and most of their relatives.
+    /// The clipped ratio of PPO, GRPO and most of their variants.
     PpoClip,
     /// The plain policy gradient; GPG's objective.
     Reinforce,
-    /// The policy gradient under a clipped, constant ratio.
+    /// The policy gradient weighted by a clipped, detached ratio.
     Cispo,
-    /// A sigmoid gate around the ratio instead of a clip.
+    /// A sigmoid gate on the ratio instead of a clip.
     Sapo,
     /// The geometric mean of clipped token ratios.
     Gmpo,
-    /// A smooth, constant weight of the whole completion's ratio.
+    /// The policy gradient weighted by a smooth, detached function of the completion's ratio.
     Vespo,
     /// A trust region on the probability of each token.
     Dppo,
@@ -298,7 +314,7 @@ surrogates! {
 }
 
 impl Surrogate {
-    /// The bounds `low` and `high` of a surrogate that has them.
+    /// Returns the bounds `low` and `high` of a surrogate that has them.
     pub(crate) fn clip_range(&mut self) -> Option<(&mut f64, &mut f64)> {
         match self {
             Self::PpoClip(PpoClip { low, high, .. })
@@ -349,7 +365,7 @@ impl SurrogateLoss for Surrogate {
     }
 }
 
-/// Rejects every level but those given, because of `reason`.
+/// Rejects every level except `allowed`, because of `reason`.
 fn only(surrogate: &str, level: RatioLevel, allowed: &[RatioLevel], reason: &str) -> Result<()> {
     if allowed.contains(&level) {
         return Ok(());

@@ -1,4 +1,4 @@
-//! The clipped ratio.
+//! The clipped surrogate of PPO.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,14 +13,14 @@ use crate::{Error, Result};
 /// L = -min(r A, clip(r, 1 - low, 1 + high) A)
 /// ```
 ///
-/// with, optionally, the unclipped `r` capped at `delta` (two-sided clipping, INTELLECT-2, arXiv 2505.07291), or the
-/// loss at negative advantages capped at `-c A` (dual clip, arXiv 1912.09729). Both bound the loss of a token
-/// that became much more probable although its advantage is negative.
+/// with, optionally, the unclipped `r` capped at `delta` (two-sided clipping, INTELLECT-2, arXiv
+/// 2505.07291), or the loss at negative advantages capped at `-c A` (dual clip, arXiv 1912.09729).
+/// Both bound the loss of a token with a negative advantage whose probability has grown a lot.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PpoClip {
-    /// How far the ratio may fall below 1; at least 0. From 1 on it never binds, as in DeepSeek-R1 (10).
-    /// Default 0.2.
+    /// How far the ratio may fall below 1; at least 0. From 1 on it has no effect, as in
+    /// DeepSeek-R1 (10). Default 0.2.
     #[doc(alias("epsilon", "clip_ratio_low"))]
     pub low: f64,
     /// How far the ratio may rise above 1; at least 0. Default 0.2.
@@ -40,7 +40,7 @@ impl Default for PpoClip {
 }
 
 impl PpoClip {
-    /// Clipping to `[1 - low, 1 + high]` and nothing else.
+    /// Clips to `[1 - low, 1 + high]` only.
     pub fn range(low: f64, high: f64) -> Self {
         Self {
             low,

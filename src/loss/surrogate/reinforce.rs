@@ -1,4 +1,4 @@
-//! The plain policy gradient.
+//! The plain policy gradient: REINFORCE.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,9 +6,10 @@ use super::{RatioUse, SurrogateInput, SurrogateLoss, SurrogateTerm, only};
 use crate::Result;
 use crate::loss::RatioLevel;
 
-/// REINFORCE (Williams, 1992): `L = -A ln pi(y_t)`; with [`Gpg`](crate::advantage::Gpg) advantages the objective of GPG
-/// (arXiv 2504.02546). On-policy only: there is no ratio, so a second pass over the same rollouts is biased, unless a
-/// [`SamplerCorrection`](crate::loss::SamplerCorrection) of the current policy weighs it.
+/// REINFORCE (Williams, 1992): `L = -A ln pi(y_t)`; with [`Gpg`](crate::advantage::Gpg) advantages
+/// the objective of GPG (arXiv 2504.02546). On-policy only: there is no ratio, so a second pass
+/// over the same rollouts is biased unless a [`SamplerCorrection`](crate::loss::SamplerCorrection)
+/// with the current policy as numerator weights it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Reinforce {}

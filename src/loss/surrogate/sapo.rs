@@ -1,4 +1,4 @@
-//! The soft gate.
+//! A sigmoid gate on the ratio: SAPO.
 
 use burn::tensor::activation::sigmoid;
 use serde::{Deserialize, Serialize};
@@ -7,19 +7,21 @@ use super::{SurrogateInput, SurrogateLoss, SurrogateTerm, positive};
 use crate::Result;
 use crate::loss::RatioLevel;
 
-/// SAPO (arXiv 2511.20347): a sigmoid around a ratio of 1 instead of a clip, so that the gradient fades instead of stopping.
+/// SAPO (arXiv 2511.20347): a sigmoid gate on the ratio instead of a clip, so that the gradient
+/// decreases smoothly.
 ///
 /// ```text
 /// L = -(4 / tau) sigmoid(tau (r - 1)) A,   tau = tau_pos if A > 0, else tau_neg
 /// ```
 ///
-/// At `r = 1` its gradient is that of `-r A`; a larger temperature fades faster.
+/// At `r = 1` its gradient is that of `-r A`; a larger temperature decreases faster.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Sapo {
     /// The temperature where A > 0; above 0. Default 1.
     pub tau_pos: f64,
-    /// The temperature elsewhere; above 0. Default 1.05: what has to become rarer fades a little sooner.
+    /// The temperature elsewhere; above 0. Default 1.05, so that tokens that become less likely are
+    /// damped slightly earlier.
     pub tau_neg: f64,
 }
 

@@ -1,4 +1,4 @@
-//! The smooth weight of a whole completion.
+//! A smooth weight of the completion's ratio: VESPO.
 
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
@@ -7,8 +7,8 @@ use super::{RatioUse, SurrogateInput, SurrogateLoss, SurrogateTerm, only, positi
 use crate::loss::{RatioLevel, WeightLevel};
 use crate::{Error, Result};
 
-/// VESPO (arXiv 2602.10693): the policy gradient, weighted by a constant, smooth function of the completion's whole ratio that
-/// falls off on both sides of 1.
+/// VESPO (arXiv 2602.10693): the policy gradient, weighted by a detached, smooth function of the
+/// completion's ratio that decreases on both sides of 1.
 ///
 /// ```text
 /// S   = clamp(sum_t clamp(d_t, +-20) + sum_t clamp(ln w_t, ln 1e-8, 20), ln 1e-8, 20)
@@ -16,9 +16,11 @@ use crate::{Error, Result};
 /// L   = -sg(phi) A ln pi(y_t)
 /// ```
 ///
-/// `w` are the sampler's token weights, if there is a correction: they are part of `phi` and do not multiply the term again. A token
-/// whose weight is 0 counts as `ln 1e-8`, which all but silences its completion. `phi(1) = 1`. The metric `phi` is its mean. As in
-/// TRL a corrected KL is multiplied by the ratio at the objective's level; the surrogate itself does not read that level.
+/// `w` are the sampler's token weights, if there is a correction: they enter `phi` and do not
+/// multiply the term again. A token with weight 0 counts as `ln 1e-8`, which makes the weight of
+/// its completion negligible. `phi(1) = 1`. The metric `phi` is its mean. As in TRL, an
+/// importance-corrected KL is multiplied by the ratio at the objective's level, which the surrogate
+/// itself does not use.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Vespo {
@@ -43,9 +45,9 @@ impl Default for Vespo {
     }
 }
 
-/// No single token moves the sum by more.
+/// The bound on the log-ratio of a single token.
 const TOKEN_BOUND: f64 = 20.0;
-/// The smallest weight that is told apart from 0.
+/// The smallest weight that is distinguished from 0.
 const SMALLEST_WEIGHT: f64 = 1e-8;
 
 impl SurrogateLoss for Vespo {
@@ -62,7 +64,8 @@ impl SurrogateLoss for Vespo {
         ] {
             positive(field, value)?;
         }
-        let reason = "it sums log-ratios itself, and the level is only that of a corrected KL";
+        let reason =
+            "it sums log-ratios itself; the level applies only to an importance-corrected KL";
         only(
             "vespo",
             level,
@@ -89,7 +92,7 @@ impl SurrogateLoss for Vespo {
             WeightLevel::Sequence => Err(Error::config(
                 "sampler_correction.weights.level",
                 "sequence",
-                "token with the vespo surrogate: it multiplies the weights of the tokens itself",
+                "token with the vespo surrogate: it multiplies the token weights itself",
             )),
         }
     }

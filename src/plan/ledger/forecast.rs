@@ -1,4 +1,4 @@
-//! What the rest of a run will take.
+//! Forecast of the rest of a run.
 
 use std::collections::BTreeMap;
 
@@ -7,25 +7,27 @@ use serde::{Deserialize, Serialize};
 use crate::plan::cost::{Cost, Range};
 use crate::plan::flops::ModelFlops;
 
-/// What steps to come will take.
+/// A forecast of future steps.
 ///
-/// The seconds of a step are a function of the mean length `c` of its completions, `a + b x(c)` with `x(c)` the FLOPs of a completion, linear in `c` but
-/// for attention. Both coefficients are fitted to the last 64 steps; while lengths have hardly changed, so that the fit says nothing, three
-/// quarters of the time are taken to grow with `x`.
+/// The seconds of a step are a function of the mean length `c` of its completions, `a + b x(c)`
+/// with `x(c)` the FLOPs of a completion, linear in `c` but for attention. Both coefficients are
+/// fitted to the last 64 steps. While lengths have hardly changed and the fit is uninformative,
+/// three quarters of the time are assumed to grow with `x`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Forecast {
-    /// Steps to come.
+    /// The number of steps.
     pub steps: u64,
-    /// Seconds, if lengths go on as they have; at first, a growth by a fifth is expected.
+    /// Expected seconds, if lengths follow their trend; at first, a growth of 20 % is expected.
     pub expected_seconds: f64,
-    /// Seconds, from completions that become shorter to such that grow up to twofold; the more steps there were, the closer the two.
+    /// The range of seconds, from completions that become 25 % shorter to ones that double in
+    /// length; it narrows with the number of recorded steps.
     pub seconds: Range,
-    /// Mean tokens of a completion at the end.
+    /// Mean tokens per completion at the end.
     pub mean_length: f64,
-    /// Device-hours, expected.
+    /// Expected device-hours.
     pub device_hours: f64,
-    /// Dollars, expected; none without a price.
+    /// Expected dollars; `None` without a price.
     pub dollars: Option<f64>,
 }
 
@@ -43,8 +45,8 @@ impl Forecast {
         }
     }
 
-    /// The forecast by the names of metrics: `forecast/steps`, `forecast/hours`, `forecast/hours_low`, `forecast/hours_high`,
-    /// `forecast/device_hours`, `forecast/dollars`.
+    /// Returns the forecast as metrics: `forecast/steps`, `forecast/hours`, `forecast/hours_low`,
+    /// `forecast/hours_high`, `forecast/device_hours`, `forecast/dollars`.
     pub fn metrics(&self) -> BTreeMap<String, f64> {
         let mut metrics = BTreeMap::new();
         for (name, value) in [
@@ -63,20 +65,21 @@ impl Forecast {
     }
 }
 
-/// Steps that a fit looks back on.
+/// The number of past steps that a fit uses.
 const WINDOW: usize = 64;
 
-/// Steps before there is a forecast.
+/// The number of steps before there is a forecast.
 const CALIBRATION: usize = 3;
 
-/// The growth of lengths that is expected when a forecast becomes possible: training with verifiable rewards makes answers longer (DeepSeek-R1,
-/// arXiv 2501.12948, figure 3). It fades as lengths are watched, and is none where no cap is known.
+/// The growth of lengths that the first forecast expects: training with verifiable rewards makes
+/// answers longer (DeepSeek-R1, arXiv 2501.12948, figure 3). It decreases with the number of
+/// recorded steps, and is 0 without a length cap.
 const GROWTH: f64 = 0.2;
 
-/// Of the time of a step, the share that does not grow with the length, unless the fit says otherwise.
+/// The prior share of a step's time that does not grow with the length.
 const FIXED_SHARE: f64 = 0.25;
 
-/// The last steps: mean length and seconds of each.
+/// Mean length and seconds of each of the last steps.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(super) struct History {
@@ -95,7 +98,7 @@ impl History {
         self.steps.last().map(|step| step[1])
     }
 
-    /// How lengths go on; none before the third step.
+    /// Returns the trend of lengths; `None` before the third step.
     pub(super) fn trend(&self, cap: Option<u64>) -> Option<Trend<'_>> {
         if self.steps.len() < CALIBRATION {
             return None;
@@ -107,7 +110,7 @@ impl History {
             .map(|(at, step)| [at as f64, step[0], 1.0])
             .collect();
         let mean = points.iter().map(|point| point[1]).sum::<f64>() / points.len() as f64;
-        // Lengths are expected to stay, and to change by about 1 % a step if they do not.
+        // The prior slope is 0 with a deviation of 1 % per step.
         let line = Line::fit(&points, 0.0, 0.01 * mean.max(1.0), 0.02 * mean.max(1.0));
         let last = (points.len() - 1) as f64;
         Some(Trend {
@@ -119,7 +122,7 @@ impl History {
     }
 }
 
-/// The length of completions as it goes on.
+/// The trend of completion lengths.
 pub(super) struct Trend<'a> {
     history: &'a History,
     now: f64,
@@ -128,7 +131,8 @@ pub(super) struct Trend<'a> {
 }
 
 impl Trend<'_> {
-    /// Lengths go on as they have, for about half as long as they were watched; at first they are expected to grow besides.
+    /// Forecasts with lengths that follow their trend for about half as many steps as were
+    /// recorded, plus an initial growth.
     pub(super) fn forecast(&self, model: &ModelFlops, steps: u64, between: f64) -> Forecast {
         let seen = self.history.steps.len() as f64;
         let reach = 0.5 * seen;
@@ -138,7 +142,7 @@ impl Trend<'_> {
             false => 0.0,
         };
         let soon = (steps as f64 / 8.0).max(1.0);
-        // Nothing is expected to come closer to the cap than half the way, in ratios.
+        // Lengths are not expected beyond the geometric mean of now and the cap.
         let halfway = (self.now * self.cap).sqrt().max(self.now);
         let length = |ahead: f64| {
             let trend = self.now + self.slope * reach * saturating(ahead, reach);
@@ -147,7 +151,7 @@ impl Trend<'_> {
         self.along(model, steps, between, length)
     }
 
-    /// Lengths are `mean_length` from now on.
+    /// Forecasts with lengths of `mean_length` from now on.
     pub(super) fn forecast_at(
         &self,
         model: &ModelFlops,
@@ -176,7 +180,7 @@ impl Trend<'_> {
         };
         let whole = |mean: f64| steps as f64 * (mean + between);
         let expected = mean_seconds(&length);
-        // How far lengths may still go, as a share of what they are now.
+        // How far lengths may still change, relative to now.
         let open = steps as f64 / (steps as f64 + seen);
         let towards =
             |end: f64, ahead: f64| self.now * (1.0 + end * open * ahead / steps.max(1) as f64);
@@ -197,12 +201,12 @@ impl Trend<'_> {
     }
 }
 
-/// Seconds of a step by the mean length of its completions.
+/// Seconds of a step as a function of the mean length of its completions.
 struct StepCost<'a> {
     model: &'a ModelFlops,
     line: Line,
     unit: f64,
-    /// Deviation of a step from the line, relative to the mean.
+    /// Standard deviation of steps from the line, relative to the mean.
     error: f64,
 }
 
@@ -212,7 +216,7 @@ impl<'a> StepCost<'a> {
         let count = steps.len() as f64;
         let unit = steps.iter().map(|step| work(model, step[0])).sum::<f64>() / count;
         let unit = if unit > 0.0 { unit } else { 1.0 };
-        // A step that took much longer than most counts less: the first warms up, others meet a busy machine.
+        // Outliers count less: the first step warms up, and others may meet a busy machine.
         let mut sorted: Vec<f64> = steps.iter().map(|step| step[1]).collect();
         sorted.sort_by(f64::total_cmp);
         let usual = sorted[(sorted.len() - 1) / 2];
@@ -228,7 +232,7 @@ impl<'a> StepCost<'a> {
             .collect();
         let prior = (1.0 - FIXED_SHARE) * usual;
         let mut line = Line::fit(&points, prior, 0.35 * usual, 0.03 * usual);
-        // Longer completions do not take less time, and a step without any takes some.
+        // The time does not decrease with the length, and is not negative at length 0.
         line.slope = line.slope.clamp(0.0, (line.y / line.x.max(1e-9)).max(0.0));
         let error = match line.y > 0.0 {
             true => line.deviation / line.y,
@@ -247,7 +251,7 @@ impl<'a> StepCost<'a> {
     }
 }
 
-/// FLOPs of a completion of `length` tokens, up to a factor.
+/// Returns the FLOPs of a completion of `length` tokens, or `length` for a model without FLOPs.
 fn work(model: &ModelFlops, length: f64) -> f64 {
     let token = model.forward_token + model.backward_token;
     let square = model.forward_square + model.backward_square;
@@ -267,8 +271,9 @@ struct Line {
 }
 
 impl Line {
-    /// The line through points `[x, y, weight]` whose slope is expected to be `prior`, give or take `spread`. Points deviate from it by `noise` at
-    /// least: the mean of prior and least squares, each by its precision.
+    /// Fits a line to points `[x, y, weight]`, with a prior of mean `prior` and deviation `spread`
+    /// on the slope. The slope is the mean of prior and least squares, weighted by precision;
+    /// points deviate from the line by at least `noise`.
     fn fit(points: &[[f64; 3]], prior: f64, spread: f64, noise: f64) -> Self {
         let total: f64 = points.iter().map(|[.., w]| w).sum();
         let mean = |of: fn(&[f64; 3]) -> f64| {

@@ -1,4 +1,4 @@
-//! The metrics of a step under their fixed names.
+//! The metrics of a step.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! What a run has cost so far, and what the rest will cost.
+//! The cost of a run so far, and a forecast of the rest.
 
 mod forecast;
 mod metrics;
@@ -16,39 +16,40 @@ use super::cost::Cost;
 use super::flops::ModelFlops;
 use crate::{Error, Result};
 
-/// What a [`Ledger`] needs to know of the devices, and when it says stop.
+/// The devices and the budget of a [`Ledger`].
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LedgerConfig {
-    /// Peak FLOP/s of a device, in TFLOP/s. Default: unknown, and no utilisation is stated.
+    /// Peak compute of a device, in TFLOP/s. Default: unknown; no utilisation is reported.
     pub peak_tflops: Option<f64>,
-    /// Peak memory bandwidth of a device, GB/s. Default: unknown.
+    /// Peak memory bandwidth of a device, in GB/s. Default: unknown.
     pub peak_bandwidth: Option<f64>,
-    /// Dollars for a device and hour. Default: unknown, and no dollars are stated.
+    /// Price in dollars per device-hour. Default: unknown; no dollars are reported.
     pub price: Option<f64>,
-    /// The most tokens in a completion: no forecast goes beyond. Default: none is known, and no growth is expected.
+    /// The largest number of tokens of a completion, which bounds the forecast. Default: unknown;
+    /// no growth is expected.
     pub length_cap: Option<u64>,
     /// The budget.
     pub stop_after: StopAfter,
 }
 
-/// A budget: a run ends before the step that would exceed it. Default: none.
+/// A budget; a run ends before the step that would exceed it. Default: none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct StopAfter {
-    /// Dollars; needs a price.
+    /// Dollars; requires a price.
     pub dollars: Option<f64>,
     /// Devices times hours.
     pub device_hours: Option<f64>,
-    /// Hours on the clock, those before a checkpoint included.
+    /// Wall-clock hours, including those before a resumed checkpoint.
     pub hours: Option<f64>,
 }
 
 impl LedgerConfig {
-    /// Refuses figures that cannot be, and a budget in dollars without a price.
+    /// Rejects invalid figures, and a budget in dollars without a price.
     ///
     /// # Errors
-    /// [`Error::Config`] with the field, its value and its range.
+    /// [`Error::Config`] naming the field, its value and its range.
     pub fn validate(&self) -> Result<()> {
         let stop = &self.stop_after;
         for (field, value) in [
@@ -74,7 +75,7 @@ impl LedgerConfig {
         }
         match (stop.dollars, self.price) {
             (Some(dollars), None) => {
-                let expected = "none without a price for a device and hour";
+                let expected = "none without a price per device-hour";
                 Err(Error::config("stop_after.dollars", dollars, expected))
             }
             _ => Ok(()),
@@ -82,7 +83,7 @@ impl LedgerConfig {
     }
 }
 
-/// The part of a [`Ledger`] that a checkpoint keeps.
+/// The state of a [`Ledger`], stored in checkpoints.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LedgerState {
@@ -90,34 +91,34 @@ pub struct LedgerState {
     pub steps: u64,
     /// Tokens generated.
     pub generated: u64,
-    /// Tokens of completions that were learned from.
+    /// Trained completion tokens.
     pub trained: u64,
-    /// Tokens read, prompts included, each of generation's once.
+    /// Tokens read by generation, prompts included.
     pub tokens: f64,
-    /// FLOPs of useful work.
+    /// Useful FLOPs.
     pub flops: f64,
     /// Seconds of the steps.
     pub seconds: f64,
     /// Seconds outside of steps, such as evaluation and checkpoints.
     pub other_seconds: f64,
-    /// Of the seconds of the steps, those in which devices waited.
+    /// Of `seconds`, those in which devices were idle.
     pub idle_seconds: f64,
     /// Devices times hours.
     pub device_hours: f64,
-    /// What they cost, at the prices of their time.
+    /// Dollars, each step at the price configured when it was recorded.
     pub dollars: f64,
-    /// The most memory a step took, in bytes, if it was measured.
+    /// The peak memory of a step, in bytes, if measured.
     pub peak_memory: Option<u64>,
-    /// The longest completion.
+    /// Tokens of the longest completion.
     pub longest: u64,
     history: History,
 }
 
-/// The cost of a run, step by step.
+/// Accounts for the cost of a run, step by step.
 ///
-/// Token counts and FLOPs do not depend on how many learners there are, if each step's usage is that of all of them. Device-hours add up over
-/// devices, hours do not. A run that is resumed goes on with the sums of the one before ([`resume`](Self::resume)), on as many devices as
-/// it has now and at the price of now.
+/// Token counts and FLOPs are independent of the number of learners if the usage of a step covers
+/// all of them. Device-hours add up over devices, hours do not. A resumed run continues the sums of
+/// the previous one ([`resume`](Self::resume)), with its current number of devices and price.
 ///
 /// ```
 /// use rlvr::plan::{Ledger, LedgerConfig, ModelFlops, PhaseSeconds, StepUsage, Tokens};
@@ -156,18 +157,18 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// An empty ledger for a model of these FLOPs.
+    /// Creates an empty ledger for a model of these FLOPs.
     ///
     /// # Errors
-    /// If the configuration is invalid.
+    /// Returns an error if the configuration is invalid.
     pub fn new(config: LedgerConfig, flops: ModelFlops) -> Result<Self> {
         Self::resume(config, flops, LedgerState::default())
     }
 
-    /// The ledger of a run that goes on from a checkpoint.
+    /// Creates the ledger of a run that is resumed from a checkpoint.
     ///
     /// # Errors
-    /// If the configuration is invalid.
+    /// Returns an error if the configuration is invalid.
     pub fn resume(config: LedgerConfig, flops: ModelFlops, state: LedgerState) -> Result<Self> {
         config.validate()?;
         let devices = 1;
@@ -179,15 +180,16 @@ impl Ledger {
         })
     }
 
-    /// What a checkpoint keeps.
+    /// Returns the state to store in a checkpoint.
     pub fn state(&self) -> &LedgerState {
         &self.state
     }
 
-    /// Adds a step, and gives its metrics and those of the run so far, by [their names](StepUsage#metrics).
+    /// Adds a step and returns its [metrics](StepUsage#metrics) and those of the run so far.
     ///
     /// # Errors
-    /// If the usage has no devices, or seconds that are negative or not finite; nothing is added then.
+    /// Returns an error if the usage has no devices, or numbers that are negative or not finite;
+    /// nothing is added then.
     pub fn record(&mut self, usage: &StepUsage) -> Result<BTreeMap<String, f64>> {
         usage.validate()?;
         let state = &mut self.state;
@@ -211,10 +213,11 @@ impl Ledger {
         ))
     }
 
-    /// Adds seconds outside of steps, such as those of an evaluation or a checkpoint. The forecast expects as much for each step to come.
+    /// Adds seconds outside steps, such as those of an evaluation or a checkpoint. The forecast
+    /// expects the same average per step.
     ///
     /// # Errors
-    /// If `seconds` is negative or not finite.
+    /// Returns an error if `seconds` is negative or not finite.
     pub fn record_other(&mut self, seconds: f64) -> Result<()> {
         usage::check_seconds("seconds", seconds)?;
         self.state.other_seconds += seconds;
@@ -229,7 +232,7 @@ impl Ledger {
         self.state.dollars += cost.dollars;
     }
 
-    /// What the run has cost so far; no dollars without a price.
+    /// Returns the cost of the run so far; 0 dollars without a price.
     pub fn cost(&self) -> Cost {
         Cost {
             device_hours: self.state.device_hours,
@@ -237,12 +240,14 @@ impl Ledger {
         }
     }
 
-    /// Hours so far: steps and what was between them, before a checkpoint and after.
+    /// Returns the wall-clock hours so far, in and between steps, before and after a resumed
+    /// checkpoint.
     pub fn hours(&self) -> f64 {
         (self.state.seconds + self.state.other_seconds) / 3600.0
     }
 
-    /// What `steps` more steps will take, with completions whose lengths go on as they have for a while; none before the third step.
+    /// Forecasts `steps` more steps, extrapolating the trend of completion lengths; `None` before
+    /// the third step.
     pub fn forecast(&self, steps: u64) -> Option<Forecast> {
         let trend = self.state.history.trend(self.config.length_cap)?;
         let between = self.state.other_seconds / self.state.steps.max(1) as f64;
@@ -250,7 +255,8 @@ impl Ledger {
         Some(forecast.priced(self.devices, self.config.price))
     }
 
-    /// What `steps` more steps will take if their completions have `mean_length` tokens on average; none before the third step.
+    /// Forecasts `steps` more steps whose completions have `mean_length` tokens on average; `None`
+    /// before the third step.
     pub fn forecast_at(&self, steps: u64, mean_length: f64) -> Option<Forecast> {
         let trend = self.state.history.trend(self.config.length_cap)?;
         let between = self.state.other_seconds / self.state.steps.max(1) as f64;
@@ -258,10 +264,11 @@ impl Ledger {
         Some(forecast.priced(self.devices, self.config.price))
     }
 
-    /// Why the run should end now: the first limit of the budget that the next step would exceed. Ask after each step, and end as on a
-    /// stop signal, with a checkpoint.
+    /// Returns a message if the next step would exceed a limit of the budget. Call it after each
+    /// step and end the run as on a stop signal, with a checkpoint.
     ///
-    /// The next step is expected to take what the forecast says, or what the last one took before there is a forecast.
+    /// The time of the next step is that of the forecast, or of the last step before there is a
+    /// forecast.
     pub fn exceeded(&self) -> Option<String> {
         let next = match self.forecast(1) {
             Some(forecast) => forecast.expected_seconds,

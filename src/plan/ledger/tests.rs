@@ -1,7 +1,7 @@
 use super::*;
 use crate::plan::Tokens;
 
-/// The `r1_zero` example's size.
+/// A model of the size in the `r1_zero` example.
 fn model() -> ModelFlops {
     ModelFlops {
         forward_token: 0.8e6,
@@ -39,7 +39,7 @@ fn ledger(config: LedgerConfig) -> Ledger {
 }
 
 #[test]
-fn sums_are_those_of_the_steps() {
+fn a_ledger_sums_the_usage_of_its_steps() {
     let mut ledger = ledger(LedgerConfig {
         peak_tflops: Some(1e-3),
         peak_bandwidth: Some(10.0),
@@ -87,7 +87,7 @@ fn sums_are_those_of_the_steps() {
 }
 
 #[test]
-fn without_peak_price_or_time_nothing_is_made_up() {
+fn metrics_without_peak_price_or_time_are_absent() {
     let mut ledger = ledger(LedgerConfig::default());
     let metrics = ledger.record(&usage(10.0, 0.0)).unwrap();
     for absent in [
@@ -104,7 +104,7 @@ fn without_peak_price_or_time_nothing_is_made_up() {
 }
 
 #[test]
-fn the_same_steps_are_the_same_whoever_made_them_and_a_resumed_run_goes_on() {
+fn a_resumed_ledger_equals_one_that_was_not_interrupted() {
     let steps: Vec<StepUsage> = (0..10).map(|i| usage(10.0 + f64::from(i), 1.5)).collect();
     let mut whole = ledger(LedgerConfig::default());
     steps
@@ -125,7 +125,7 @@ fn the_same_steps_are_the_same_whoever_made_them_and_a_resumed_run_goes_on() {
 }
 
 #[test]
-fn what_cannot_be_is_refused_and_not_added() {
+fn invalid_usage_is_an_error_and_not_added() {
     let mut ledger = ledger(LedgerConfig::default());
     let none = StepUsage::default();
     assert!(
@@ -159,7 +159,7 @@ fn what_cannot_be_is_refused_and_not_added() {
     );
 }
 
-/// The steps of a run: lengths, and the seconds of a machine that has fixed costs, costs by the FLOP, noise of some percent and a slow first
+/// Returns the steps of a simulated run with fixed costs, costs per FLOP, noise and a slow first
 /// step.
 fn synthetic(lengths: impl Fn(f64) -> f64, fixed: f64, noise: f64) -> Vec<StepUsage> {
     let mut state = 1u64;
@@ -178,7 +178,8 @@ fn synthetic(lengths: impl Fn(f64) -> f64, fixed: f64, noise: f64) -> Vec<StepUs
         .collect()
 }
 
-/// Relative error of the forecast after `seen` steps, and whether the range holds the truth.
+/// Returns the relative error of the forecast after `seen` steps, and whether the range contains
+/// the true time.
 fn error(steps: &[StepUsage], seen: usize) -> (f64, bool) {
     let mut ledger = ledger(LedgerConfig {
         length_cap: Some(64),
@@ -195,11 +196,11 @@ fn error(steps: &[StepUsage], seen: usize) -> (f64, bool) {
 }
 
 #[test]
-fn a_run_of_steady_length_is_forecast_within_a_few_percent() {
+fn forecast_of_a_run_with_constant_lengths() {
     for fixed in [0.0, 0.3, 0.8] {
         for noise in [0.0, 0.05] {
             let steps = synthetic(|_| 20.0, fixed, noise);
-            // At first some growth is expected, which does not come.
+            // At first some growth is expected, which does not happen.
             for (seen, limit) in [(3, 0.22), (10, 0.08), (100, 0.02)] {
                 let (error, inside) = error(&steps, seen);
                 assert!(
@@ -212,8 +213,8 @@ fn a_run_of_steady_length_is_forecast_within_a_few_percent() {
 }
 
 #[test]
-fn a_run_whose_length_grows_is_forecast_better_the_longer_it_was_watched() {
-    // As that of the `r1_zero` example (`examples/r1_zero/curve.svg`); slower; and to the end.
+fn the_forecast_of_growing_lengths_improves_with_the_steps() {
+    // As in the `r1_zero` example (`examples/r1_zero/curve.svg`); slower; and until the end.
     let quickly = |step: f64| 24.4 - 10.0 * (-step / 8.0).exp();
     let slowly = |step: f64| 24.5 - 8.9 * (-step / 60.0).exp();
     let steadily = |step: f64| 15.6 + 8.9 * step / 240.0;
@@ -235,7 +236,7 @@ fn a_run_whose_length_grows_is_forecast_better_the_longer_it_was_watched() {
 }
 
 #[test]
-fn given_the_length_to_come_three_steps_and_some_spread_are_enough() {
+fn forecast_at_the_true_length_after_three_steps() {
     let early = |step: f64| 24.5 - 8.9 * (-step / 60.0).exp();
     let steps = synthetic(early, 0.3, 0.02);
     let mut ledger = ledger(LedgerConfig::default());
@@ -252,8 +253,8 @@ fn given_the_length_to_come_three_steps_and_some_spread_are_enough() {
 }
 
 #[test]
-fn the_quadratic_part_is_taken_from_the_model() {
-    // Attention dominates: twice the length is almost four times the work.
+fn the_forecast_includes_the_quadratic_cost_of_attention() {
+    // Attention dominates: twice the length is almost four times the FLOPs.
     let flops = ModelFlops {
         forward_token: 1.0,
         forward_square: 1.0,
@@ -271,7 +272,7 @@ fn the_quadratic_part_is_taken_from_the_model() {
 }
 
 #[test]
-fn other_work_is_expected_to_go_on() {
+fn the_forecast_includes_time_outside_steps() {
     let mut ledger = ledger(LedgerConfig::default());
     for _ in 0..4 {
         ledger.record(&usage(20.0, 3.0)).unwrap();

@@ -1,4 +1,4 @@
-//! What a step used.
+//! The usage of a step.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,11 +6,11 @@ use crate::plan::flops::ModelFlops;
 use crate::plan::tokens::Tokens;
 use crate::{Error, Result};
 
-/// Seconds of a step by phase, on the clock.
+/// Wall-clock seconds of a step by phase.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PhaseSeconds {
-    /// Prompts and decoding.
+    /// Prefill and decoding.
     pub generate: f64,
     /// Rewards.
     pub reward: f64,
@@ -18,60 +18,60 @@ pub struct PhaseSeconds {
     pub prepare: f64,
     /// Forward and backward passes, and the optimizer.
     pub update: f64,
-    /// Time in which devices waited: for each other, for an engine or for the host.
+    /// Time in which devices were idle, waiting for each other, an engine or the host.
     pub idle: f64,
-    /// The step.
+    /// The whole step.
     pub step: f64,
 }
 
-/// What a step used, on all devices together.
+/// The usage of a step, all devices together.
 ///
 /// # Metrics
-/// What [`Ledger::record`](super::Ledger::record) makes of it. Names as in TRL where TRL has one. What needs a peak or a price is absent without;
-/// so is what would be a division by zero.
+/// The metrics that [`Ledger::record`](super::Ledger::record) computes, named as in TRL where TRL
+/// has the metric. Metrics that need a peak, a price or a nonzero time are absent without it.
 ///
-/// | name | what | unit |
+/// | name | meaning | unit |
 /// |---|---|---|
 /// | `num_tokens` | tokens read so far, prompts included | tokens |
-/// | `step_time` | the step | s |
-/// | `tokens/generated`, `tokens/trained` | completion tokens of the step, drawn and learned from | tokens |
-/// | `tokens_per_second/generate` | drawn, a second of generation and device | 1/s |
-/// | `tokens_per_second/update` | read by updates, a second of update and device | 1/s |
-/// | `tokens_per_second/device` | drawn, a second of the step and device | 1/s |
-/// | `flops/step`, `flops/total` | useful work | FLOP |
-/// | `mfu/update` | FLOPs of the update by peak and time of the update | fraction |
-/// | `mfu/step` | the same by the time of the step | fraction |
-/// | `mbu/generate` | bytes read by decoding, by peak bandwidth and time of generation | fraction |
-/// | `time/idle` | devices waited | s |
-/// | `cost/hours`, `cost/device_hours`, `cost/dollars` | so far | h, h, $ |
-/// | `memory/peak` | the most so far | bytes |
-/// | `memory/predicted` | what was predicted for the length cap | bytes |
+/// | `step_time` | time of the step | s |
+/// | `tokens/generated`, `tokens/trained` | generated and trained completion tokens of the step | tokens |
+/// | `tokens_per_second/generate` | generated tokens per second of generation and device | 1/s |
+/// | `tokens_per_second/update` | tokens read by updates per second of update and device | 1/s |
+/// | `tokens_per_second/device` | generated tokens per second of the step and device | 1/s |
+/// | `flops/step`, `flops/total` | useful FLOPs | FLOP |
+/// | `mfu/update` | FLOPs of the update over peak and time of the update | fraction |
+/// | `mfu/step` | FLOPs of the update over peak and time of the step | fraction |
+/// | `mbu/generate` | bytes read by decoding over peak bandwidth and time of generation | fraction |
+/// | `time/idle` | idle time of devices | s |
+/// | `cost/hours`, `cost/device_hours`, `cost/dollars` | cost so far | h, h, $ |
+/// | `memory/peak` | peak so far | bytes |
+/// | `memory/predicted` | prediction at the length cap | bytes |
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct StepUsage {
-    /// Devices that were paid for.
+    /// Devices, idle ones included.
     pub devices: usize,
-    /// Completions that were generated, dropped ones included.
+    /// Generated completions, dropped ones included.
     pub completions: u64,
-    /// Tokens of these.
+    /// Generated completion tokens.
     pub generated: u64,
-    /// Completion tokens that were learned from.
+    /// Trained completion tokens.
     pub trained: u64,
     /// Tokens of the longest completion.
     pub longest: u64,
-    /// What generation read: each prompt once, and each token of the completions.
+    /// Tokens read by generation: each prompt once, and each token of the completions.
     pub generation: Tokens,
-    /// What forward passes without a gradient read, summed over passes.
+    /// Tokens read by forward passes without a gradient, summed over passes.
     pub scoring: Tokens,
-    /// What forward and backward passes read, summed over passes.
+    /// Tokens read by forward and backward passes, summed over passes.
     pub update: Tokens,
-    /// Bytes of weights and cache that decoding read, if that is known.
+    /// Bytes of weights and cache read by decoding, if known.
     pub decoded_bytes: Option<f64>,
-    /// Where the time went.
+    /// Time by phase.
     pub seconds: PhaseSeconds,
-    /// Bytes of the step's peak on the fullest device, if it was measured.
+    /// Peak memory of the step on the fullest device, in bytes, if measured.
     pub peak_memory: Option<u64>,
-    /// Bytes that were predicted for a micro-batch at the length cap.
+    /// Predicted memory of a micro-batch at the length cap, in bytes.
     pub predicted_memory: Option<u64>,
 }
 
@@ -105,18 +105,18 @@ impl StepUsage {
         Ok(())
     }
 
-    /// Mean tokens of a completion; 0 of none.
+    /// Returns the mean tokens per completion; 0 without completions.
     pub(super) fn mean_length(&self) -> f64 {
         self.generated as f64 / self.completions.max(1) as f64
     }
 
-    /// FLOPs of the step.
+    /// Returns the FLOPs of the step.
     pub(super) fn flops(&self, model: &ModelFlops) -> f64 {
         model.forward(self.generation + self.scoring) + model.update(self.update)
     }
 }
 
-/// Refuses a time that cannot be.
+/// Rejects a time that is negative or not finite.
 pub(super) fn check_seconds(field: &str, seconds: f64) -> Result<()> {
     match seconds.is_finite() && seconds >= 0.0 {
         true => Ok(()),

@@ -1,3 +1,5 @@
+//! A cache as one tensor per layer.
+
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -6,11 +8,12 @@ use burn::tensor::{Tensor, s};
 use crate::fused::AttentionMask;
 use crate::host;
 
-/// Keys and values of all rows in one tensor a layer, with a column for every token that a pass gave to the longest row.
+/// Keys and values of all rows in one tensor per layer. Each pass adds as many columns as its
+/// longest row has tokens.
 #[derive(Clone, Debug)]
 pub(super) struct Columns {
     pub layers: Vec<Option<Layer>>,
-    /// `[B, S]`: whether a column of a row is a token, rather than padding.
+    /// `[B, S]`: whether a column of a row holds a token rather than padding.
     pub valid: Arc<Vec<Vec<bool>>>,
     /// Columns in use, padding included.
     pub columns: usize,
@@ -35,7 +38,7 @@ impl Columns {
         }
     }
 
-    /// Makes room for `width` columns with `new` tokens of each row.
+    /// Makes room for `width` columns, of which the first `new[b]` of row `b` are tokens.
     pub fn begin(&mut self, new: &[usize], width: usize) -> AttentionMask {
         for (valid, &new) in Arc::make_mut(&mut self.valid).iter_mut().zip(new) {
             valid.extend((0..width).map(|column| column < new));
@@ -45,7 +48,7 @@ impl Columns {
         AttentionMask::new(self.valid.clone(), width)
     }
 
-    /// Adds new keys and values `[B, H, T, Dh]` and returns all of them.
+    /// Appends new keys and values `[B, H, T, Dh]` and returns all of them, `[B, H, S, Dh]`.
     pub fn append(
         &mut self,
         layer: usize,
@@ -82,7 +85,8 @@ impl Columns {
         }
     }
 
-    /// Adds rows, whose last columns become the last of all. Columns that no row has a token in are dropped at the front.
+    /// Appends the rows of `other`, with the last columns of both aligned. Leading columns without
+    /// a token in any row are dropped.
     pub fn extend(&mut self, other: Self) {
         if other.valid.is_empty() {
             return;
@@ -101,7 +105,7 @@ impl Columns {
         let more = other.valid.iter().map(|row| shift(row, &added));
         self.valid = Arc::new(valid.chain(more).collect());
         for (layer, other) in self.layers.iter_mut().zip(other.layers) {
-            // Rows that have read nothing have no tensor.
+            // Rows without tokens have no tensor.
             let Some(like) = layer.as_ref().or(other.as_ref()).map(|l| l.keys.clone()) else {
                 continue;
             };
@@ -123,7 +127,8 @@ impl Columns {
     }
 }
 
-/// The given columns of a tensor of `rows` rows as the last of `width`; those before them are zero, and all of them if there is no tensor.
+/// Returns the given columns of `tensor`, padded on the left with zeros to `width`; all zeros if
+/// there is no tensor.
 fn at_the_end(
     tensor: Option<Tensor<4>>,
     columns: Range<usize>,
@@ -147,7 +152,7 @@ fn at_the_end(
     }
 }
 
-/// Writes `new` into columns `from..to` of `held`, after doubling its capacity if it is full.
+/// Writes `new` into columns `from..to` of `held`, doubling its capacity if it is too small.
 fn place(held: Tensor<4>, new: Tensor<4>, from: usize, to: usize) -> Tensor<4> {
     let [rows, heads, capacity, size] = held.dims();
     let held = if to <= capacity {

@@ -1,25 +1,25 @@
+//! A cache that stores each row separately, on the host.
+
 use std::ops::Range;
 use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor, TensorData, s};
 
 use super::columns::{Columns, Layer};
-use crate::fused::{
-    AttentionMask, COLUMNS_ADDED_TOGETHER, Stretch, stretched_attention, with_numbers,
-};
+use crate::fused::{AttentionMask, KvSegment, REDUCTION_LANES, segmented_attention, with_floats};
 
-/// Keys and values of each row by itself, on the host. A row is a list of segments, some of which it shares with other rows.
+/// Keys and values of each row. A row is a list of segments, which it may share with other rows.
 #[derive(Clone, Debug)]
 pub(super) struct Rows {
     rows: Vec<Vec<Part>>,
-    /// Heads of keys in each layer, and the numbers of each.
+    /// The number and the size of the key heads of each layer.
     heads: Vec<[usize; 2]>,
     device: Device,
-    /// Tokens of each row before the current pass.
+    /// The tokens of each row before the current pass.
     lengths: Vec<usize>,
-    /// Tokens of each row in the current pass.
+    /// The tokens of each row in the current pass.
     new: Vec<usize>,
-    /// What they are padded to.
+    /// The padded number of tokens in the current pass.
     width: usize,
 }
 
@@ -27,17 +27,17 @@ pub(super) struct Rows {
 #[derive(Clone, Debug)]
 struct Part {
     segment: Arc<Segment>,
-    /// Padding behind it, but for multiples of [`COLUMNS_ADDED_TOGETHER`].
-    gap: usize,
+    /// The padding after it, modulo [`REDUCTION_LANES`].
+    padding: usize,
 }
 
 impl Part {
-    fn stretch(&self, layer: usize) -> Stretch<'_> {
+    fn segment(&self, layer: usize) -> KvSegment<'_> {
         let [keys, values] = &self.segment.0[layer];
-        Stretch {
+        KvSegment {
             keys,
             values,
-            gap: self.gap,
+            padding: self.padding,
         }
     }
 }
@@ -47,7 +47,8 @@ impl Part {
 struct Segment(Vec<[Vec<f32>; 2]>);
 
 impl Rows {
-    /// The given rows of `columns`; `None` if nothing was read yet, or there are no kernels for its tensors.
+    /// Returns the given rows of `columns`; `None` if no token has been read yet, or there are no
+    /// kernels for its tensors.
     pub fn of(columns: &Columns, rows: &[usize]) -> Option<Self> {
         let mut device = None;
         let mut heads = Vec::with_capacity(columns.layers.len());
@@ -64,7 +65,7 @@ impl Rows {
             };
             let [_, count, _, size] = keys.dims();
             heads.push([count, size]);
-            with_numbers(
+            with_floats(
                 [&by_position(keys), &by_position(values)],
                 |[keys, values]| {
                     for (row, runs) in runs.iter_mut().enumerate() {
@@ -98,19 +99,20 @@ impl Rows {
         })
     }
 
-    /// Makes room for `new` tokens of each row, which are padded to `width`.
+    /// Makes room for `new[b]` tokens of each row `b`, padded to `width`.
     pub fn begin(&mut self, new: &[usize], width: usize) -> AttentionMask {
         self.end_pass();
         for (row, &new) in self.rows.iter_mut().zip(new) {
-            let open = |part: &mut Part| part.gap == 0 && Arc::get_mut(&mut part.segment).is_some();
+            let open =
+                |part: &mut Part| part.padding == 0 && Arc::get_mut(&mut part.segment).is_some();
             if row.is_empty() || (new > 0 && !row.last_mut().is_some_and(open)) {
                 row.push(Part {
                     segment: Arc::new(Segment(vec![Default::default(); self.heads.len()])),
-                    gap: 0,
+                    padding: 0,
                 });
             }
             if let Some(last) = row.last_mut() {
-                last.gap = (last.gap + width - new) % COLUMNS_ADDED_TOGETHER;
+                last.padding = (last.padding + width - new) % REDUCTION_LANES;
             }
         }
         self.new = new.to_vec();
@@ -118,7 +120,7 @@ impl Rows {
         AttentionMask::new(self.valid(), width)
     }
 
-    /// New tokens become old ones.
+    /// Ends the current pass: its tokens become old ones.
     fn end_pass(&mut self) {
         for (length, new) in self.lengths.iter_mut().zip(&mut self.new) {
             *length += std::mem::take(new);
@@ -126,12 +128,13 @@ impl Rows {
         self.width = 0;
     }
 
-    /// Tokens of the longest row before the current pass.
+    /// The number of tokens of the longest row before the current pass.
     fn longest(&self) -> usize {
         self.lengths.iter().copied().max().unwrap_or(0)
     }
 
-    /// `[B, S]`: the columns that hold tokens, where old tokens are padded to the longest row and new ones follow.
+    /// `[B, S]`: whether a column holds a token, with old tokens padded to the longest row and new
+    /// ones after them.
     fn valid(&self) -> Vec<Vec<bool>> {
         let longest = self.longest();
         let row = |(&length, &new): (&usize, &usize)| {
@@ -142,7 +145,7 @@ impl Rows {
         self.lengths.iter().zip(&self.new).map(row).collect()
     }
 
-    /// The same in one tensor a layer.
+    /// Returns the same cache as one tensor per layer.
     pub fn to_columns(&self) -> Columns {
         let longest = self.longest();
         let columns = longest + self.width;
@@ -176,8 +179,8 @@ impl Rows {
         }
     }
 
-    /// Adds new keys and values of `layer` and gives the attention to all of them; `None`, and nothing was added, if there are no
-    /// kernels for a tensor.
+    /// Appends new keys and values of `layer` and returns the attention over all of them; returns
+    /// `None` and appends nothing if there are no kernels for a tensor.
     pub fn attend(
         &mut self,
         layer: usize,
@@ -187,7 +190,7 @@ impl Rows {
         window: Option<usize>,
     ) -> Option<Tensor<4>> {
         let [count, size] = self.heads[layer];
-        with_numbers([queries, keys, values], |[_, keys, values]| {
+        with_floats([queries, keys, values], |[_, keys, values]| {
             let padded = self.width * count * size;
             for (index, (row, &new)) in self.rows.iter_mut().zip(&self.new).enumerate() {
                 let (Some(part), true) = (row.last_mut(), new > 0) else {
@@ -200,12 +203,12 @@ impl Rows {
                 }
             }
         })?;
-        let rows: Vec<Vec<Stretch<'_>>> = self
+        let rows: Vec<Vec<KvSegment<'_>>> = self
             .rows
             .iter()
-            .map(|row| row.iter().map(|part| part.stretch(layer)).collect())
+            .map(|row| row.iter().map(|part| part.segment(layer)).collect())
             .collect();
-        stretched_attention(queries, count, &rows, &self.new, window)
+        segmented_attention(queries, count, &rows, &self.new, window)
     }
 
     pub fn select(&mut self, rows: &[usize]) {
@@ -215,7 +218,7 @@ impl Rows {
         self.new = vec![0; rows.len()];
     }
 
-    /// Adds the rows of `other`.
+    /// Appends the rows of `other`.
     pub fn extend(&mut self, mut other: Self) {
         self.end_pass();
         other.end_pass();
@@ -225,16 +228,16 @@ impl Rows {
     }
 }
 
-/// Columns of a row that hold tokens, to become a part.
+/// Consecutive columns of a row that hold tokens, to become a part.
 #[derive(Clone)]
 struct Run {
     columns: Range<usize>,
-    gap: usize,
+    padding: usize,
     segment: Segment,
 }
 
 impl Run {
-    /// Every run of a row.
+    /// Returns all runs of a row.
     fn all(valid: &[bool]) -> Vec<Self> {
         let (mut runs, mut start) = (Vec::new(), 0);
         while start < valid.len() {
@@ -243,13 +246,13 @@ impl Run {
                 same.count()
             };
             let end = start + count(start, true);
-            let gap = count(end, false);
+            let padding = count(end, false);
             runs.push(Self {
                 columns: start..end,
-                gap,
+                padding,
                 segment: Segment(Vec::new()),
             });
-            start = end + gap;
+            start = end + padding;
         }
         runs
     }
@@ -259,7 +262,7 @@ impl From<Run> for Part {
     fn from(run: Run) -> Self {
         Self {
             segment: Arc::new(run.segment),
-            gap: run.gap % COLUMNS_ADDED_TOGETHER,
+            padding: run.padding % REDUCTION_LANES,
         }
     }
 }
@@ -271,7 +274,7 @@ mod tests {
     use super::*;
     use crate::policy::{PolicyCache, TokenBatch};
 
-    /// One pass of a layer with one head of four numbers.
+    /// Runs one pass of a layer with one head of size 4.
     fn pass(cache: &mut KvCache, lengths: Vec<usize>, device: &Device) {
         let (rows, width) = (lengths.len(), lengths.iter().copied().max().unwrap());
         let ids = Tensor::zeros([rows, width], device);
@@ -280,10 +283,10 @@ mod tests {
         cache.attend(0, x.clone(), x.clone(), x, &mask);
     }
 
-    /// Where the keys of each segment of each row are, and how many numbers they have.
+    /// The address and length of the keys of each segment of each row.
     fn keys(cache: &KvCache) -> Vec<Vec<(*const f32, usize)>> {
         let Held::Rows(held) = &cache.held else {
-            panic!("rows are not kept apart");
+            panic!("rows are not stored separately");
         };
         let place = |part: &Part| (part.segment.0[0][0].as_ptr(), part.segment.0[0][0].len());
         let row = |row: &Vec<Part>| row.iter().map(place).collect();
@@ -291,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn prompts_are_shared_and_no_row_moves_when_others_come_and_go() {
+    fn prompts_are_shared_and_adding_or_removing_rows_copies_no_other_row() {
         let device = Device::flex();
         let mut prompts = KvCache::new(1, 2);
         pass(&mut prompts, vec![9, 3], &device);
@@ -306,13 +309,13 @@ mod tests {
         assert_eq!((prompt.1, held[2][0].1), (9 * 4, 3 * 4));
         assert_eq!([held[1][0], held[3][0]], [prompt; 2]);
         assert!(held.iter().all(|row| row.len() == 2 && row[1].1 == 3 * 4));
-        // Rows leave and come; nobody else is moved.
+        // Remove rows and append others; the remaining ones keep their addresses.
         cache.select_rows(&[3, 2]);
         let mut more = KvCache::new(1, 1);
         pass(&mut more, vec![20], &device);
         cache.append_rows(&more, &[0, 0]);
         assert_eq!(keys(&cache)[..2], [held[3].clone(), held[2].clone()]);
-        // The last row of a prompt goes on in its own segment.
+        // A running row grows in its own segment, after the shared prompt.
         pass(&mut cache, vec![1; 4], &device);
         let now = keys(&cache);
         assert_eq!((now[0].len(), now[0][0], now[0][1].1), (2, prompt, 4 * 4));

@@ -1,4 +1,4 @@
-//! A model with adapters: put on, off, and into the weights.
+//! Adding adapters to a model, disabling them, and merging them into the weights.
 
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Tensor, TensorData};
@@ -10,17 +10,36 @@ use super::projection::Projection;
 use crate::policy::{as_dtype, on_tape_of};
 use crate::{Error, Result, random};
 
-/// The word that keeps the adapters' streams apart from every other use of the run's seed.
+/// The domain separator of the random streams of adapters.
 const ADAPTERS: u64 = 0x4C4F_5241_0000_0000;
 
 impl CausalModel {
-    /// The model with fresh adapters, and nothing but these trained: its weights get no gradient any more, and optimizer and
-    /// checkpoints hold the adapters alone. As `B` is zero it computes what it did before.
+    /// Adds new adapters and freezes the weights: only the adapters are trained, and optimizer and
+    /// checkpoints hold only them. As `B` is zero, the model computes the same as before.
     ///
-    /// `A` is drawn from `U(-1/sqrt(inputs), 1/sqrt(inputs))`, a pure function of the seed and the projection's place.
+    /// `A` is drawn from `U(-1/sqrt(inputs), 1/sqrt(inputs))`, a pure function of the seed and the
+    /// index of the projection.
+    ///
+    /// ```
+    /// use rlvr::policy::causal::{CausalConfig, LoraConfig};
+    ///
+    /// # #[cfg(feature = "flex")]
+    /// # fn main() -> rlvr::Result<()> {
+    /// let device = burn::tensor::Device::flex().autodiff();
+    /// let model = CausalConfig { hidden_size: 16, ..CausalConfig::new(11) }.init(0, &device)?;
+    /// let config = LoraConfig { rank: 4, alpha: 8.0, ..LoraConfig::default() };
+    /// let adapted = model.with_lora(&config)?;
+    /// assert_eq!(adapted.adapters().count(), 2 * 7); // 2 layers with 7 projections
+    /// let merged = adapted.merge_lora();
+    /// assert!(!merged.has_adapters());
+    /// # Ok(())
+    /// # }
+    /// # #[cfg(not(feature = "flex"))]
+    /// # fn main() {}
+    /// ```
     ///
     /// # Errors
-    /// If the configuration is refused or there are adapters already.
+    /// Returns an error if the configuration is invalid or the model already has adapters.
     pub fn with_lora(self, config: &LoraConfig) -> Result<Self> {
         config.validate()?;
         self.with_adapters(|index, name, projection| {
@@ -43,7 +62,8 @@ impl CausalModel {
         })
     }
 
-    /// The model, frozen, with the adapters that `adapter` gives for a projection's index, full name and weights.
+    /// Freezes the model and adds the adapters that `adapter` returns for the index, full name and
+    /// weights of each projection.
     pub(crate) fn with_adapters(
         self,
         mut adapter: impl FnMut(u64, &str, &Projection) -> Result<Option<Lora>>,
@@ -62,18 +82,21 @@ impl CausalModel {
         Ok(model)
     }
 
-    /// Whether there are adapters.
+    /// Returns whether the model has adapters.
     pub fn has_adapters(&self) -> bool {
         self.adapters().next().is_some()
     }
 
-    /// The adapters with the full names of their projections, as `model.layers.0.self_attn.q_proj`.
+    /// The adapters with the full names of their projections, such as
+    /// `model.layers.0.self_attn.q_proj`.
     pub fn adapters(&self) -> impl Iterator<Item = (String, &Lora)> {
         let all = self.projections();
         all.filter_map(|(name, projection)| Some((name, projection.lora.as_ref()?)))
     }
 
-    /// The model as it is without its adapters, in the same structure: every `B` is zero. The weights are shared.
+    /// Disables the adapters by setting every `B` to zero: the structure stays the same, and the
+    /// weights are shared with the original.
+    #[doc(alias = "disable_adapter")]
     #[must_use]
     pub fn with_adapters_off(mut self) -> Self {
         for (_, projection) in self.projections_mut() {
@@ -86,8 +109,9 @@ impl CausalModel {
         self
     }
 
-    /// The model with `W + s A B` in place of `W`, rounded to the type of `W`, and without adapters. What a device with
-    /// gradients holds is trained again.
+    /// Merges the adapters into the weights: `W + s A B`, rounded to the type of `W`, replaces `W`,
+    /// and the adapters are removed. On a device with gradients, all weights are trained again.
+    #[doc(alias = "merge_and_unload")]
     #[must_use]
     pub fn merge_lora(mut self) -> Self {
         if !self.has_adapters() {

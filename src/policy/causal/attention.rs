@@ -11,30 +11,31 @@ use super::weights::WeightSource;
 use crate::fused::rms_norm;
 use crate::policy::KvCache;
 
-/// Self-attention with `Hq` query heads that share `Hkv` key/value heads (GQA, arXiv 2305.13245).
+/// The self-attention of a [`Block`](super::Block), with `Hq` query heads that share `Hkv`
+/// key/value heads (GQA, arXiv 2305.13245).
 #[derive(Module, Debug)]
 pub struct Attention {
-    /// Queries, `[D, Hq Dh]`.
+    /// The query projection, `[D, Hq Dh]`.
     pub q_proj: Projection,
-    /// Keys, `[D, Hkv Dh]`.
+    /// The key projection, `[D, Hkv Dh]`.
     pub k_proj: Projection,
-    /// Values, `[D, Hkv Dh]`.
+    /// The value projection, `[D, Hkv Dh]`.
     pub v_proj: Projection,
-    /// Output, `[Hq Dh, D]`.
+    /// The output projection, `[Hq Dh, D]`.
     pub o_proj: Projection,
-    /// Per-head norm of the queries, if any.
+    /// The norm of each query head, if any.
     pub q_norm: Option<RmsNorm>,
-    /// Per-head norm of the keys, if any.
+    /// The norm of each key head, if any.
     pub k_norm: Option<RmsNorm>,
     head_size: usize,
-    /// Whether queries and keys are turned by their positions.
+    /// Whether queries and keys are rotated by their positions.
     rotates: bool,
-    /// Whether it looks back no further than the model's sliding window.
+    /// Whether the model's sliding window applies.
     windowed: bool,
 }
 
 impl Attention {
-    /// The attention of layer `layer`, whose weights are called `name` and more.
+    /// Builds the attention of layer `layer`; the names of its weights begin with `name`.
     pub(super) fn build(
         config: &CausalConfig,
         layer: usize,
@@ -69,7 +70,8 @@ impl Attention {
         }
     }
 
-    /// `[B, T, D]` in, `[B, T, D]` out; keys and values go into `layer` of the cache.
+    /// Computes the attention of `x` `[B, T, D]`, `[B, T, D]`, and appends keys and values to layer
+    /// `layer` of the cache.
     pub(super) fn forward(
         &self,
         x: Tensor<3>,
@@ -85,8 +87,8 @@ impl Attention {
             keys = rms_norm(k_norm, keys);
         }
         if self.rotates {
-            queries = pass.rotary.turn(queries);
-            keys = pass.rotary.turn(keys);
+            queries = pass.rotary.rotate(queries);
+            keys = pass.rotary.rotate(keys);
         }
         let values = self.heads(self.v_proj.forward(x));
         let mask = match &pass.windowed {
@@ -98,7 +100,7 @@ impl Attention {
             .forward(context.reshape([rows as i64, width as i64, -1]))
     }
 
-    /// `[B, T, H Dh]` to `[B, T, H, Dh]`.
+    /// Reshapes `[B, T, H Dh]` to `[B, T, H, Dh]`.
     fn heads(&self, x: Tensor<3>) -> Tensor<4> {
         let [rows, width, size] = x.dims();
         x.reshape([rows, width, size / self.head_size, self.head_size])

@@ -1,8 +1,9 @@
-//! Blocks that are recomputed in the backward pass (Chen et al., arXiv 1604.06174).
+//! Gradient checkpointing (Chen et al., arXiv 1604.06174).
 //!
-//! The forward pass runs without a tape and keeps the input of every block. The backward pass takes the blocks from the last to the
-//! first: each is run again on its input, now with a tape of its own, and its gradients are read off. So one block's
-//! activations exist at a time, at the price of one more forward pass. A prompt that several rows share goes along: a block
+//! The forward pass runs without a gradient tape and keeps the input of every block. The backward
+//! pass visits the blocks from the last to the first and runs each again on its input, with its own
+//! tape, to get its gradients. Only the activations of one block are in memory at a time, at the
+//! cost of one more forward pass. Shared prompts are processed together with the rows: a block
 //! reads the prompts, repeats their keys for the rows, and reads the rows.
 
 use burn::module::Module;
@@ -17,7 +18,7 @@ use crate::policy::{
     ForwardPass, GradientSum, KvCache, PolicyCache, PrefixedBatch, TokenBatch, on_tape_of,
 };
 
-/// The hidden states `[N, T, D]` of `batch` with their backward pass.
+/// Returns the hidden states `[N, T, D]` of `batch` with their backward pass.
 pub(super) fn forward_pass(model: &CausalModel, batch: &PrefixedBatch) -> Result<ForwardPass> {
     let plan = Plan::new(model, batch)?;
     let plain = model.valid();
@@ -44,24 +45,24 @@ pub(super) fn forward_pass(model: &CausalModel, batch: &PrefixedBatch) -> Result
 /// The residual stream between two blocks.
 #[derive(Clone)]
 struct State {
-    /// `[P, Tp, D]` of the prompts, where there are any.
+    /// `[P, Tp, D]` of the prompts, if there are any.
     prompts: Option<Tensor<3>>,
     /// `[N, T, D]`.
     rows: Tensor<3>,
 }
 
-/// Tokens that are read together, and what the blocks need to read them.
+/// Tokens that are read together, and the inputs of the blocks for them.
 struct Part {
     tokens: TokenBatch,
     pass: Pass,
 }
 
-/// What is the same for all blocks.
+/// The inputs that all blocks share.
 struct Plan {
     prefixes: Option<Part>,
     prefix_of: Vec<usize>,
     rows: Part,
-    /// A cache for one block, with room for the prompts.
+    /// A cache of one layer with room for the prompts.
     cache: KvCache,
 }
 
@@ -92,7 +93,7 @@ impl Plan {
         })
     }
 
-    /// One block, as part of the whole sequence.
+    /// Runs one block on prompts and rows.
     fn run(&self, block: &Block, state: State) -> Result<State> {
         let mut cache = self.cache.clone();
         let mut prompts = None;
@@ -100,14 +101,14 @@ impl Plan {
             prompts = Some(block.forward(x, &part.pass, 0, &mut cache));
             cache.select_rows(&self.prefix_of);
         }
-        cache.begin(&self.rows.tokens, usize::MAX)?; // the limit was checked when the plan was made
+        cache.begin(&self.rows.tokens, usize::MAX)?; // the limit was checked by `Plan::new`
         Ok(State {
             rows: block.forward(state.rows, &self.rows.pass, 0, &mut cache),
             prompts,
         })
     }
 
-    /// From the gradient at the hidden states to those of the parameters.
+    /// Returns the gradients of the parameters, given that of the hidden states.
     fn back(
         &self,
         model: &CausalModel,
@@ -137,7 +138,7 @@ impl Plan {
             let (rows, prompts) = (state.rows.clone(), state.prompts.clone());
             let out = self.run(block, state)?;
             let mut pulled = pull(out.rows, gradient);
-            // Nothing reads the prompts behind the last block.
+            // The prompts' output of the last block is not used.
             if let (Some(out), Some(gradient)) = (out.prompts, to_prompts.take()) {
                 pulled = pulled + pull(out, gradient);
             }

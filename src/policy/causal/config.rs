@@ -1,39 +1,63 @@
-//! The shape of a causal transformer, under the names of Hugging Face's `config.json`.
+//! The configuration of the transformer, with the names of Hugging Face's `config.json`.
 
 use serde::{Deserialize, Serialize};
 
 use super::rope_scaling::RopeScaling;
 use crate::{Error, Result};
 
-/// The configuration of a [`CausalModel`](super::CausalModel).
+/// The configuration of a [`CausalModel`](super::CausalModel), with the names of Hugging Face's
+/// `config.json`.
+///
+/// ```
+/// use rlvr::policy::causal::CausalConfig;
+///
+/// # #[cfg(feature = "flex")]
+/// # fn main() -> rlvr::Result<()> {
+/// let config = CausalConfig {
+///     hidden_size: 64,
+///     intermediate_size: 172,
+///     num_key_value_heads: 2,
+///     ..CausalConfig::new(100)
+/// };
+/// let model = config.init(0, &burn::tensor::Device::flex().autodiff())?; // seed 0, to be trained
+/// assert_eq!(model.config().head_size(), 16);
+/// # Ok(())
+/// # }
+/// # #[cfg(not(feature = "flex"))]
+/// # fn main() {}
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CausalConfig {
-    /// Tokens in the vocabulary, `V`. Required: the default, 0, is refused.
+    /// The number of tokens in the vocabulary, `V`. Required: the default, 0, is invalid.
     pub vocab_size: usize,
-    /// Width of the residual stream, `D`. Default 128.
+    /// The width of the residual stream, `D`. Default 128.
     pub hidden_size: usize,
-    /// Width inside the SwiGLU. Default 344, about 8/3 of the hidden size.
+    /// The width inside the SwiGLU. Default 344, about 8/3 of the hidden size.
     pub intermediate_size: usize,
-    /// Transformer blocks. Default 2.
+    /// The number of transformer blocks. Default 2.
     pub num_hidden_layers: usize,
-    /// Query heads. Default 4.
+    /// The number of query heads. Default 4.
     pub num_attention_heads: usize,
-    /// Key/value heads, a divisor of the query heads (grouped-query attention). Default 4.
+    /// The number of key/value heads, a divisor of the number of query heads (grouped-query
+    /// attention). Default 4.
     pub num_key_value_heads: usize,
-    /// Size of one head; even. Default: `hidden_size / num_attention_heads`.
+    /// The size of one head; even. Default: `hidden_size / num_attention_heads`.
     pub head_dim: Option<usize>,
     /// The most tokens in a row. Default 256.
     pub max_position_embeddings: usize,
-    /// Base of the rotary frequencies. Default 10000.
+    /// The base of the rotary frequencies. Default 10000.
     pub rope_theta: f64,
-    /// How the frequencies are stretched for contexts longer than those of pre-training. Default: they are not.
+    /// The scaling of the rotary frequencies for contexts longer than those of pre-training.
+    /// Default: none.
     pub rope_scaling: RopeScaling,
-    /// Layers, counted from 0, whose queries and keys are not rotated, as every fourth of SmolLM3. Default: none.
+    /// Layers, counted from 0, whose queries and keys are not rotated, such as every fourth of
+    /// SmolLM3. Default: none.
     pub unrotated_layers: Vec<usize>,
-    /// Of the windowed layers: a token sees itself and the `sliding_window - 1` tokens before it. Default: everything before it.
+    /// The length of the sliding window of the windowed layers: a token sees itself and the
+    /// `sliding_window - 1` tokens before it. Default: no window.
     pub sliding_window: Option<usize>,
-    /// The layers that `sliding_window` holds for, counted from 0. Default: none.
+    /// The layers with the sliding window, counted from 0. Default: none.
     pub windowed_layers: Vec<usize>,
     /// Added to the mean square inside RMSNorm. Default 1e-6.
     pub rms_norm_eps: f64,
@@ -45,9 +69,10 @@ pub struct CausalConfig {
     pub mlp_bias: bool,
     /// RMSNorm on each query and key head before the rotation, as in Qwen3. Default false.
     pub qk_norm: bool,
-    /// Whether the unembedding is the embedding, transposed. Default true.
+    /// Whether the unembedding is the transposed embedding. Default true.
     pub tie_word_embeddings: bool,
-    /// Standard deviation of the initial projections; default: `1 / sqrt(inputs)` of each.
+    /// The standard deviation of the initial weights. Default: `1 / sqrt(inputs)` of each
+    /// projection.
     pub initializer_range: Option<f64>,
 }
 
@@ -79,7 +104,7 @@ impl Default for CausalConfig {
 }
 
 impl CausalConfig {
-    /// The default shape over `vocab_size` tokens.
+    /// Returns the default configuration for `vocab_size` tokens.
     pub fn new(vocab_size: usize) -> Self {
         Self {
             vocab_size,
@@ -87,13 +112,16 @@ impl CausalConfig {
         }
     }
 
-    /// The size of one head.
+    /// Returns the size of one head: `head_dim` or its default.
     pub fn head_size(&self) -> usize {
         self.head_dim
             .unwrap_or(self.hidden_size / self.num_attention_heads.max(1))
     }
 
-    /// Refuses a shape that cannot be built, naming field, value and range.
+    /// Rejects invalid settings.
+    ///
+    /// # Errors
+    /// Returns [`Error::Config`] with the field, its value and the allowed range.
     pub fn validate(&self) -> Result<()> {
         for (field, value) in [
             ("vocab_size", self.vocab_size),

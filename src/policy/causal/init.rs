@@ -1,5 +1,4 @@
-//! Fresh weights, drawn on the host from one addressed generator: the same on every device, and
-//! undisturbed by other threads.
+//! Initial weights, drawn on the host from one seeded generator.
 
 use burn::module::Param;
 use burn::nn::{Embedding, RmsNorm, RmsNormConfig};
@@ -13,12 +12,15 @@ use super::projection::Projection;
 use super::weights::WeightSource;
 use crate::{Result, random};
 
-/// The word that keeps weight streams apart from every other use of the run's seed.
+/// The domain separator of the random streams of weights.
 const WEIGHTS: u64 = 0x5745_4947_4854_5300;
 
 impl CausalConfig {
-    /// A model with fresh weights: a pure function of the configuration and `seed`, the same on every
-    /// device. For training, give a device with [`Device::autodiff`].
+    /// Creates a model with random weights, a pure function of the configuration and `seed` that is
+    /// the same on every device. For training, use a device with [`Device::autodiff`].
+    ///
+    /// # Errors
+    /// Returns an error if the configuration is invalid.
     pub fn init(&self, seed: u64, device: &Device) -> Result<CausalModel> {
         self.validate()?;
         let mut weights = Initializer::new(seed, self.initializer_range, self.rms_norm_eps, device);
@@ -26,7 +28,7 @@ impl CausalConfig {
     }
 }
 
-/// Draws the layers of a model in a fixed order.
+/// Draws the weights of a model in a fixed order.
 struct Initializer<'a> {
     rng: ChaCha8Rng,
     range: Option<f64>,
@@ -56,7 +58,7 @@ impl<'a> Initializer<'a> {
 }
 
 impl WeightSource for Initializer<'_> {
-    /// Normal weights of standard deviation `range`, else `1/sqrt(inputs)`; the bias, if any, starts at zero.
+    /// Normal weights of standard deviation `range` or `1/sqrt(inputs)`; the bias is zero.
     fn linear(&mut self, _: &str, inputs: usize, outputs: usize, bias: bool) -> Projection {
         let std = self.range.unwrap_or(1.0 / (inputs as f64).sqrt());
         let weight = Param::from_tensor(self.normal([inputs, outputs], std));
@@ -64,7 +66,7 @@ impl WeightSource for Initializer<'_> {
         Projection::new(weight, bias.then(zeros))
     }
 
-    /// Standard deviation `range`, else `1/sqrt(size)`.
+    /// Normal weights of standard deviation `range` or `1/sqrt(size)`.
     fn embedding(&mut self, _: &str, tokens: usize, size: usize) -> Embedding {
         let std = self.range.unwrap_or(1.0 / (size as f64).sqrt());
         Embedding {
@@ -72,7 +74,7 @@ impl WeightSource for Initializer<'_> {
         }
     }
 
-    /// A gain of one.
+    /// A gain of 1.
     fn norm(&mut self, _: &str, size: usize) -> RmsNorm {
         RmsNormConfig::new(size)
             .with_epsilon(self.norm_epsilon)

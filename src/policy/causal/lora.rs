@@ -1,4 +1,4 @@
-//! A low-rank adapter: what is trained in place of a projection's weights.
+//! Low-rank adapters (LoRA).
 
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
@@ -8,25 +8,27 @@ use crate::fused::linear;
 use crate::policy::as_dtype;
 use crate::{Error, Result};
 
-/// The adapter of one projection, `s (x A) B` (LoRA, arXiv 2106.09685): two small products; the dense `A B` never exists.
+/// The adapter of one projection, `s (x A) B` (LoRA, arXiv 2106.09685), computed as two small
+/// products.
 ///
-/// Adapters are f32 whatever the weights are; what goes in and out of them has the type of the hidden states.
+/// Adapters are f32 whatever the type of the weights; their inputs and outputs have the type of the
+/// hidden states.
 #[derive(Module, Debug)]
 pub struct Lora {
     /// `A`, `[inputs, rank]`.
     pub a: Param<Tensor<2>>,
-    /// `B`, `[rank, outputs]`; zero before training, so that the adapted model is the model.
+    /// `B`, `[rank, outputs]`; zero before training, so that the adapted model computes the same.
     pub b: Param<Tensor<2>>,
     scale: f64,
 }
 
 impl Lora {
-    /// An adapter that adds `scale (x A) B`.
-    pub fn new(a: Param<Tensor<2>>, b: Param<Tensor<2>>, scale: f64) -> Self {
+    /// Creates an adapter that adds `scale (x A) B`.
+    pub(crate) fn new(a: Param<Tensor<2>>, b: Param<Tensor<2>>, scale: f64) -> Self {
         Self { a, b, scale }
     }
 
-    /// `s`: `alpha / rank`, or `alpha / sqrt(rank)`.
+    /// Returns `s`: `alpha / rank`, or `alpha / sqrt(rank)`.
     pub fn scale(&self) -> f64 {
         self.scale
     }
@@ -40,14 +42,14 @@ impl Lora {
         )
     }
 
-    /// `s A B`, `[inputs, outputs]`.
+    /// Returns `s A B`, `[inputs, outputs]`, detached.
     pub(super) fn dense(&self) -> Tensor<2> {
         let product = self.a.val().inner().matmul(self.b.val().inner());
         product.mul_scalar(self.scale)
     }
 }
 
-/// A projection that can have an adapter, in every block.
+/// A projection of every block that can have an adapter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "the names of the projections say it")]
@@ -62,7 +64,7 @@ pub enum LoraTarget {
 }
 
 impl LoraTarget {
-    /// Every projection.
+    /// All projections.
     pub const ALL: [Self; 7] = [
         Self::QProj,
         Self::KProj,
@@ -73,7 +75,7 @@ impl LoraTarget {
         Self::DownProj,
     ];
 
-    /// Its name, as in Hugging Face's checkpoints.
+    /// Returns the name of the projection in Hugging Face checkpoints.
     pub fn name(self) -> &'static str {
         match self {
             Self::QProj => "q_proj",
@@ -87,20 +89,21 @@ impl LoraTarget {
     }
 }
 
-/// The adapters of a model.
+/// The configuration of a model's adapters; see
+/// [`CausalModel::with_lora`](super::CausalModel::with_lora).
 #[doc(alias = "peft_config")]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LoraConfig {
-    /// Columns of `A` and rows of `B`. Default 16.
+    /// The number of columns of `A` and rows of `B`. Default 16.
     pub rank: usize,
     /// The product is scaled by `alpha / rank`. Default 32.
     pub alpha: f64,
-    /// Scale by `alpha / sqrt(rank)` instead (rsLoRA, arXiv 2312.03732). Default false.
+    /// Whether to scale by `alpha / sqrt(rank)` instead (rsLoRA, arXiv 2312.03732). Default false.
     pub rank_stabilized: bool,
-    /// Which projections are adapted. Default: all.
+    /// The projections with an adapter. Default: all.
     pub targets: Vec<LoraTarget>,
-    /// Draws `A`. Default 0.
+    /// The seed of `A`. Default 0.
     pub seed: u64,
 }
 
@@ -117,10 +120,11 @@ impl Default for LoraConfig {
 }
 
 impl LoraConfig {
-    /// Rejects invalid settings, naming field, value and range.
+    /// Rejects invalid settings.
     ///
     /// # Errors
-    /// [`Error::Config`].
+    /// Returns [`Error::Config`] if the rank is 0, `alpha` is not a finite number above 0, or there
+    /// are no targets.
     pub fn validate(&self) -> Result<()> {
         if self.rank == 0 {
             return Err(Error::config("lora.rank", 0, "at least 1"));
@@ -130,21 +134,21 @@ impl LoraConfig {
             return Err(Error::config("lora.alpha", self.alpha, expected));
         }
         if self.targets.is_empty() {
-            let expected = "at least one projection, as q_proj";
+            let expected = "at least one projection, such as q_proj";
             return Err(Error::config("lora.targets", "[]", expected));
         }
         Ok(())
     }
 
-    /// What the product of an adapter is multiplied by.
-    pub fn scale(&self) -> f64 {
+    /// The factor of the product of an adapter: `alpha / rank`, or `alpha / sqrt(rank)`.
+    pub(crate) fn scale(&self) -> f64 {
         match self.rank_stabilized {
             true => self.alpha / (self.rank as f64).sqrt(),
             false => self.alpha / self.rank as f64,
         }
     }
 
-    /// Whether the projection called `name` (the full name, or its last part) is adapted.
+    /// Returns whether the projection with this full name has an adapter.
     pub(crate) fn adapts(&self, name: &str) -> bool {
         let last = name.rsplit('.').next();
         self.targets

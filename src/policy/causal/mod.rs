@@ -1,9 +1,10 @@
-//! One decoder-only transformer for the Llama family: RMSNorm, rotary positions, grouped-query
-//! attention, SwiGLU. With fresh weights ([`CausalConfig::init`]) or open ones (`policy::hf`, feature `hf`): its fields carry the
-//! names of Hugging Face's checkpoints.
+//! A decoder-only transformer of the Llama family, with RMSNorm, rotary positions, grouped-query
+//! attention and SwiGLU.
 //!
-//! A model can be trained whole or by adapters ([`LoraConfig`]), and keep all activations of a training pass or the inputs of its
-//! blocks ([`CausalModel::with_gradient_checkpointing`]).
+//! A [`CausalModel`] has new weights ([`CausalConfig::init`]) or open ones (`policy::hf::load`,
+//! feature `hf`). Its fields have the names of Hugging Face checkpoints. All its weights can be
+//! trained, or adapters only ([`CausalModel::with_lora`]), with or without gradient checkpointing
+//! ([`CausalModel::with_gradient_checkpointing`]).
 
 mod adapters;
 mod attention;

@@ -11,17 +11,18 @@ use super::projection::Projection;
 use super::rotary::{Frequencies, Rotary};
 use super::weights::WeightSource;
 use crate::Result;
-use crate::fused::{rms_norm, swiglu};
-use crate::policy::{KvCache, TokenBatch};
+use crate::fused::{PackedWeight, rms_norm, swiglu};
+use crate::policy::{KvCache, TokenBatch, WeightFormat};
 
-/// SwiGLU (arXiv 2002.05202): `down(silu(gate(x)) * up(x))`.
+/// The feed-forward layer of a [`Block`]: SwiGLU (arXiv 2002.05202),
+/// `down(silu(gate(x)) * up(x))`.
 #[derive(Module, Debug)]
 pub struct Mlp {
-    /// The gate, `[D, F]`.
+    /// The gate projection, `[D, F]`.
     pub gate_proj: Projection,
-    /// What is gated, `[D, F]`.
+    /// The up projection, `[D, F]`.
     pub up_proj: Projection,
-    /// Back to the residual stream, `[F, D]`.
+    /// The down projection, `[F, D]`.
     pub down_proj: Projection,
 }
 
@@ -33,16 +34,16 @@ impl Mlp {
     }
 }
 
-/// One pre-norm block: `x + attention(norm(x))`, then `x + mlp(norm(x))`.
+/// A pre-norm block of a [`CausalModel`]: `x + attention(norm(x))`, then `x + mlp(norm(x))`.
 #[derive(Module, Debug)]
 pub struct Block {
-    /// Before the attention.
+    /// The norm before the attention.
     pub input_layernorm: RmsNorm,
     /// The attention.
     pub self_attn: Attention,
-    /// Before the SwiGLU.
+    /// The norm before the feed-forward layer.
     pub post_attention_layernorm: RmsNorm,
-    /// The SwiGLU.
+    /// The feed-forward layer.
     pub mlp: Mlp,
 }
 
@@ -93,7 +94,7 @@ impl Block {
         ]
     }
 
-    /// The projections with their names within the block, to be changed.
+    /// The projections, mutably, with their names within the block.
     fn projections_mut(&mut self) -> [(&'static str, &mut Projection); 7] {
         let (attention, mlp) = (&mut self.self_attn, &mut self.mlp);
         [
@@ -108,26 +109,31 @@ impl Block {
     }
 }
 
-/// A decoder-only transformer policy. Build one with [`CausalConfig::init`], or read open weights (`policy::hf::load`).
+/// A decoder-only transformer policy, from [`CausalConfig::init`] or `policy::hf::load`.
 #[derive(Module, Debug)]
 pub struct CausalModel {
-    /// Token embedding, `[V, D]`; also the unembedding if tied.
+    /// The token embedding, `[V, D]`; also the unembedding if the embeddings are tied.
     pub embed_tokens: Embedding,
     /// The blocks.
     pub layers: Vec<Block>,
-    /// The last norm.
+    /// The final norm.
     pub norm: RmsNorm,
-    /// The unembedding `[D, V]`, unless tied.
+    /// The unembedding, `[D, V]`; `None` if the embeddings are tied.
     pub lm_head: Option<Projection>,
     #[module(skip)]
     pub(super) frequencies: Frequencies,
     #[module(skip)]
     pub(super) config: CausalConfig,
     pub(super) gradient_checkpointing: bool,
+    #[module(skip)]
+    pub(super) weight_format: WeightFormat,
+    /// The copy of the unembedding that generation reads.
+    #[module(skip)]
+    pub(super) packed_unembedding: Option<PackedWeight>,
 }
 
 impl CausalModel {
-    /// The model of a valid `config` with the given weights.
+    /// Builds the model of a valid `config` with the given weights.
     pub(crate) fn build(config: &CausalConfig, weights: &mut dyn WeightSource) -> Self {
         let (hidden, tokens) = (config.hidden_size, config.vocab_size);
         let embed_tokens = weights.embedding("model.embed_tokens", tokens, hidden);
@@ -145,29 +151,34 @@ impl CausalModel {
             frequencies: scaling.frequencies(config.head_size(), config.rope_theta),
             config: config.clone(),
             gradient_checkpointing: false,
+            weight_format: WeightFormat::Trained,
+            packed_unembedding: None,
         }
     }
 
-    /// The configuration that the model was built from.
+    /// The configuration of the model.
     pub fn config(&self) -> &CausalConfig {
         &self.config
     }
 
-    /// Whether a training pass keeps only the inputs of the blocks and recomputes each block in the backward pass
-    /// (arXiv 1604.06174). One more forward pass in time; the memory of one block instead of all. The gradient is the same.
-    /// Default: it does not.
+    /// Turns gradient checkpointing on or off; the default is off.
+    ///
+    /// With gradient checkpointing, the forward pass keeps only the inputs of the blocks, and the
+    /// backward pass recomputes each block (arXiv 1604.06174). It needs the memory of the
+    /// activations of one block instead of all, and the time of one more forward pass. The gradient
+    /// is the same.
     #[must_use]
     pub fn with_gradient_checkpointing(mut self, on: bool) -> Self {
         self.gradient_checkpointing = on;
         self
     }
 
-    /// Whether blocks are recomputed in the backward pass.
+    /// Returns whether gradient checkpointing is on.
     pub fn gradient_checkpointing(&self) -> bool {
         self.gradient_checkpointing
     }
 
-    /// Makes room in `cache` for `tokens` and gives what the blocks need to read them.
+    /// Makes room in `cache` for `tokens` and returns the inputs that all blocks share.
     pub(super) fn begin(&self, tokens: &TokenBatch, cache: &mut KvCache) -> Result<Pass> {
         let (starts, mask) = cache.begin(tokens, self.config.max_position_embeddings)?;
         let device = tokens.ids.device();
@@ -184,7 +195,7 @@ impl CausalModel {
         })
     }
 
-    /// Every projection of the blocks with its full name.
+    /// All projections of the blocks with their full names.
     pub(crate) fn projections(&self) -> impl Iterator<Item = (String, &Projection)> {
         self.layers.iter().enumerate().flat_map(|(layer, block)| {
             let full =
@@ -193,7 +204,7 @@ impl CausalModel {
         })
     }
 
-    /// Every projection of the blocks with its full name, to be changed.
+    /// All projections of the blocks, mutably, with their full names.
     pub(super) fn projections_mut(&mut self) -> impl Iterator<Item = (String, &mut Projection)> {
         let layers = self.layers.iter_mut().enumerate();
         layers.flat_map(|(layer, block)| {

@@ -1,11 +1,11 @@
-//! The parameters of a model under their names in Hugging Face's checkpoints.
+//! The names of parameters in Hugging Face checkpoints.
 
 use burn::module::Param;
 use burn::tensor::Tensor;
 
 use super::model::CausalModel;
 
-/// A parameter of a model as files name and lay it out.
+/// A parameter of a model, by its layout in files.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Weight<'a> {
     /// A projection's matrix, `[inputs, outputs]` here and `[outputs, inputs]` in files.
@@ -17,7 +17,7 @@ pub(crate) enum Weight<'a> {
 }
 
 impl CausalModel {
-    /// Every parameter but the adapters', with its name in Hugging Face's checkpoints.
+    /// All parameters except those of adapters, with their names in Hugging Face checkpoints.
     pub(crate) fn named_weights(&self) -> Vec<(String, Weight<'_>)> {
         let mut all = vec![(
             "model.embed_tokens.weight".to_string(),

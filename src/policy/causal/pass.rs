@@ -1,14 +1,14 @@
-//! What the blocks share in one forward pass.
+//! The inputs that all blocks share in one forward pass.
 
 use super::rotary::Rotary;
 use crate::policy::AttentionMask;
 
-/// What the blocks share in one forward pass.
+/// The inputs that all blocks share in one forward pass.
 #[derive(Clone, Debug)]
 pub(super) struct Pass {
     pub rotary: Rotary,
-    /// Which keys may be seen.
+    /// The attention mask.
     pub mask: AttentionMask,
-    /// Which keys windowed layers may see, where that is fewer.
+    /// The attention mask of windowed layers, if it differs.
     pub windowed: Option<AttentionMask>,
 }

@@ -1,4 +1,4 @@
-//! The transformer as a policy.
+//! `PolicyModel` for the transformer.
 
 use std::collections::BTreeMap;
 
@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 
 use super::checkpointing;
 use super::model::CausalModel;
-use crate::Result;
-use crate::fused::rms_norm;
+use crate::fused::{PackedWeight, linear, rms_norm};
 use crate::policy::description::describe;
-use crate::policy::{ForwardPass, KvCache, PolicyModel, PrefixedBatch, TokenBatch};
+use crate::policy::{ForwardPass, KvCache, PolicyModel, PrefixedBatch, TokenBatch, WeightFormat};
+use crate::{Error, Result};
 
 impl PolicyModel for CausalModel {
     type Cache = KvCache;
@@ -33,6 +33,29 @@ impl PolicyModel for CausalModel {
             Some(head) => head.weight.val(),
             None => self.embed_tokens.weight.val().transpose(),
         }
+    }
+
+    fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
+        match &self.packed_unembedding {
+            Some(packed) => packed.linear(hidden, None),
+            None => linear(hidden, self.unembedding(), None),
+        }
+    }
+
+    fn with_weight_format(mut self, format: WeightFormat) -> Result<Self> {
+        if format == self.weight_format {
+            return Ok(self);
+        }
+        let unembedding = self.unembedding();
+        self.packed_unembedding = PackedWeight::new(&unembedding, format);
+        let stored = self.projections_mut().all(|(_, p)| p.store(format));
+        let on_tape = self.device().is_autodiff();
+        if format != WeightFormat::Trained && (!stored || on_tape) {
+            let expected = "trained, or f32 weights on the `flex` device without autodiff";
+            return Err(Error::config("generation.weights", format.name(), expected));
+        }
+        self.weight_format = format;
+        Ok(self)
     }
 
     fn vocab_size(&self) -> usize {
@@ -58,7 +81,8 @@ impl PolicyModel for CausalModel {
         Some(self)
     }
 
-    /// A Hugging Face folder, unless the model has adapters.
+    /// Writes a Hugging Face folder, unless the model has adapters or no supported architecture has
+    /// its shape.
     #[cfg(feature = "hf")]
     fn export(&self, to: &std::path::Path) -> Result<bool> {
         crate::policy::hf::export(self, to)
@@ -74,7 +98,7 @@ impl PolicyModel for CausalModel {
         crate::policy::hf::import(self, from)
     }
 
-    /// Adds the rank and the scale of every kind of adapter.
+    /// Adds the rank and the scale of the adapters of each target.
     fn describe(&self) -> Result<Value> {
         let mut description = describe(self)?;
         let adapters: BTreeMap<String, Value> = self

@@ -1,4 +1,4 @@
-//! Rotary frequencies, and how they are stretched for long contexts.
+//! The scaling of rotary frequencies for long contexts.
 
 use std::f64::consts::PI;
 
@@ -7,45 +7,49 @@ use serde::{Deserialize, Serialize};
 use super::rotary::Frequencies;
 use crate::{Error, Result};
 
-/// How the rotary frequencies `w_i = theta^(-2i/Dh)` are stretched so that a model reads contexts longer than those it
-/// was trained on first. The names are those of `rope_type` in Hugging Face's `config.json`.
+/// The scaling of the rotary frequencies `w_i = theta^(-2i/Dh)`, for contexts longer than those of
+/// pre-training. The names are those of `rope_type` in Hugging Face's `config.json`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "rope_type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum RopeScaling {
-    /// `w_i` as they are.
+    /// No scaling.
     #[default]
     #[serde(rename = "default")]
     Unscaled,
     /// Position interpolation (arXiv 2306.15595): `w_i / factor`.
     Linear {
-        /// How much longer contexts become; at least 1.
+        /// The ratio of the new to the original context length; at least 1.
         factor: f64,
     },
-    /// Llama 3.1's: a wavelength `2 pi / w_i` above `original / low_freq_factor` is stretched by `factor`, one below
-    /// `original / high_freq_factor` is kept, and between the two the frequency is blended linearly in `original / wavelength`.
+    /// The scaling of Llama 3.1: a frequency with a wavelength `2 pi / w_i` above
+    /// `original / low_freq_factor` is divided by `factor`, one with a wavelength below
+    /// `original / high_freq_factor` is unchanged, and between the two the frequency is
+    /// interpolated linearly in `original / wavelength`.
     Llama3 {
-        /// How much longer contexts become; at least 1.
+        /// The ratio of the new to the original context length; at least 1.
         factor: f64,
-        /// Rotations within the original context below which a pair is stretched whole.
+        /// The rotations within the original context below which a frequency is divided by
+        /// `factor`.
         low_freq_factor: f64,
-        /// Rotations within the original context above which a pair is kept.
+        /// The rotations within the original context above which a frequency is unchanged.
         high_freq_factor: f64,
-        /// Positions of the pre-training.
+        /// The context length of pre-training, in tokens.
         original_max_position_embeddings: usize,
     },
-    /// YaRN (arXiv 2309.00071): pairs with more than `beta_fast` rotations within the original context are kept, those with fewer
-    /// than `beta_slow` are stretched by `factor`, between them a ramp over the pairs' indices; cosines and sines are multiplied by
-    /// `attention_factor`.
+    /// YaRN (arXiv 2309.00071): pairs with more than `beta_fast` rotations within the original
+    /// context are unchanged, the frequencies of those with fewer than `beta_slow` are divided by
+    /// `factor`, and between them is a linear ramp over the pairs' indices. Cosines and sines are
+    /// multiplied by `attention_factor`.
     Yarn {
-        /// How much longer contexts become; at least 1.
+        /// The ratio of the new to the original context length; at least 1.
         factor: f64,
-        /// Positions of the pre-training.
+        /// The context length of pre-training, in tokens.
         original_max_position_embeddings: usize,
-        /// The paper's alpha and beta, in rotations: 32 and 1.
+        /// The rotations above which a pair is unchanged; the paper's beta, 32.
         beta_fast: f64,
-        /// See `beta_fast`.
+        /// The rotations below which a frequency is divided by `factor`; the paper's alpha, 1.
         beta_slow: f64,
-        /// `0.1 ln(factor) + 1` in the paper.
+        /// The factor of cosines and sines; `0.1 ln(factor) + 1` in the paper.
         attention_factor: f64,
         /// Whether the ends of the ramp are rounded to whole pairs, as in the authors' code.
         truncate: bool,
@@ -53,10 +57,10 @@ pub enum RopeScaling {
 }
 
 impl RopeScaling {
-    /// Rejects invalid settings, naming field, value and range.
+    /// Rejects invalid settings.
     ///
     /// # Errors
-    /// [`Error::Config`].
+    /// Returns [`Error::Config`] with the field, its value and the allowed range.
     pub fn validate(&self) -> Result<()> {
         let at_least_one = |factor: f64| check("factor", factor, factor >= 1.0, "at least 1");
         let positions = |count: usize| {
@@ -97,7 +101,7 @@ impl RopeScaling {
         }
     }
 
-    /// The frequencies of heads of `head_size` on the base `theta`.
+    /// Returns the frequencies for heads of size `head_size` and the base `theta`.
     pub(super) fn frequencies(&self, head_size: usize, theta: f64) -> Frequencies {
         let half = head_size / 2;
         let plain = |i: usize| theta.powf(-(i as f64) / half as f64);
@@ -127,7 +131,7 @@ impl RopeScaling {
                 truncate,
             } => {
                 scale = attention_factor;
-                // The pair that makes so many rotations within the original context.
+                // The index of the pair with this many rotations within the original context.
                 let pair = |rotations: f64| {
                     let ratio = original as f64 / (rotations * 2.0 * PI);
                     head_size as f64 * ratio.ln() / (2.0 * theta.ln())
@@ -139,7 +143,7 @@ impl RopeScaling {
                 let low = low.max(0.0);
                 let mut high = high.min(head_size as f64 - 1.0);
                 if low == high {
-                    high += 1e-3; // as the authors' code, against a division by zero
+                    high += 1e-3; // avoids a division by zero, as in the authors' code
                 }
                 let blended = |i: usize| {
                     let stretched = ((i as f64 - low) / (high - low)).clamp(0.0, 1.0);
@@ -177,12 +181,12 @@ mod tests {
     };
 
     #[test]
-    fn llama3_keeps_fast_pairs_and_stretches_slow_ones() {
+    fn llama3_keeps_high_frequencies_and_divides_low_ones() {
         let plain = RopeScaling::Unscaled.frequencies(128, 500_000.0).angles;
         let scaled = LLAMA3.frequencies(128, 500_000.0).angles;
         assert_eq!(scaled[0], 1.0);
         assert_eq!(scaled[63], plain[63] / 8.0);
-        // One wavelength between the two limits: 8192/4 < 2 pi / w < 8192.
+        // A wavelength between the two limits: 8192/4 < 2 pi / w < 8192.
         let between = (0..64).find(|&i| {
             let wavelength = 2.0 * PI / plain[i];
             wavelength > 2048.0 && wavelength < 8192.0
@@ -192,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn yarn_goes_from_the_plain_frequencies_to_the_stretched_ones() {
+    fn yarn_keeps_the_first_frequency_and_divides_the_last_one() {
         let yarn = RopeScaling::Yarn {
             factor: 4.0,
             original_max_position_embeddings: 32768,
@@ -209,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_refused_by_name() {
+    fn validate_names_the_invalid_field() {
         let message = RopeScaling::Linear { factor: 0.5 }.validate().unwrap_err();
         assert_eq!(
             message.to_string(),
@@ -225,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_written_as_hugging_face_writes_it() {
+    fn serialization_uses_the_names_of_hugging_face() {
         let json = serde_json::to_value(LLAMA3).unwrap();
         assert_eq!(json["rope_type"], "llama3");
         assert_eq!(serde_json::from_value::<RopeScaling>(json).unwrap(), LLAMA3);

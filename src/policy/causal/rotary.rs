@@ -1,4 +1,5 @@
-//! Rotary positions (RoFormer, arXiv 2104.09864) in the half-rotation layout of Hugging Face models.
+//! Rotary positions (RoFormer, arXiv 2104.09864) in the half-rotation layout of Hugging Face
+//! models.
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
@@ -6,27 +7,27 @@ use crate::fused::rotate;
 
 /// Cosines and sines of one forward pass.
 ///
-/// With `d = Dh/2` and frequencies `w_i`, the pair `(x_i, x_{i+d})` of a head at position `p` is turned
-/// by the angle `p w_i`. The pairs are half a head apart, not neighbours.
+/// With `d = Dh/2` and frequencies `w_i`, the pair `(x_i, x_{i+d})` of a head at position `p` is
+/// rotated by the angle `p w_i`.
 #[derive(Clone, Debug)]
 pub(super) struct Rotary {
-    /// `[R, T, Dh/2]`, R = 1 if all rows stand at the same positions, else B.
+    /// `[R, T, Dh/2]`, with R = 1 if all rows have the same positions, otherwise B.
     cos: Tensor<3>,
     sin: Tensor<3>,
 }
 
-/// The angle of each pair for one step of position, and what cosines and sines are multiplied by.
+/// The frequencies of the rotation.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Frequencies {
-    /// `w_i`, `Dh/2` of them.
+    /// The angle of each pair per position, `w_i` `[Dh/2]`, in radians.
     pub angles: Vec<f64>,
-    /// 1, but for YaRN.
+    /// The factor of cosines and sines; 1 except for YaRN.
     pub scale: f64,
 }
 
 impl Rotary {
-    /// Tables of `dtype` for `width` positions from each of `starts`. Angles are computed in f64 on the host:
-    /// f32 angles are off by more than 1e-3 past position 10^4.
+    /// Creates tables of `dtype` for `width` positions from each of `starts`. Angles are computed
+    /// in f64 on the host: errors of f32 angles exceed 1e-3 past position 10^4.
     pub(super) fn new(
         starts: &[usize],
         width: usize,
@@ -56,8 +57,8 @@ impl Rotary {
         }
     }
 
-    /// Turns the heads `[B, T, H, Dh]`.
-    pub(super) fn turn(&self, heads: Tensor<4>) -> Tensor<4> {
+    /// Rotates the heads `[B, T, H, Dh]`.
+    pub(super) fn rotate(&self, heads: Tensor<4>) -> Tensor<4> {
         rotate(heads, &self.cos, &self.sin)
     }
 }

@@ -1,18 +1,18 @@
-//! Where the weights of a new model come from.
+//! The source of the weights of a new model.
 
 use burn::nn::{Embedding, RmsNorm};
 
 use super::projection::Projection;
 
-/// Gives the parameters of a model, asked for once each and in a fixed order. Names are those of Hugging Face's checkpoints,
-/// without the last part (`weight`, `bias`).
+/// Returns the parameters of a model. Each is requested once, in a fixed order. Names are those of
+/// Hugging Face checkpoints, without the last part (`weight`, `bias`).
 pub(crate) trait WeightSource {
-    /// A projection `[inputs, outputs]`.
+    /// Returns a projection `[inputs, outputs]`.
     fn linear(&mut self, name: &str, inputs: usize, outputs: usize, bias: bool) -> Projection;
 
-    /// An embedding `[tokens, size]`.
+    /// Returns an embedding `[tokens, size]`.
     fn embedding(&mut self, name: &str, tokens: usize, size: usize) -> Embedding;
 
-    /// A root-mean-square norm over `size` channels.
+    /// Returns an RMSNorm over `size` channels.
     fn norm(&mut self, name: &str, size: usize) -> RmsNorm;
 }

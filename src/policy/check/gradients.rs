@@ -1,4 +1,4 @@
-//! Whether the gradient of a policy is that of what it computes.
+//! Tests of the gradients of a policy.
 
 use burn::module::{ModuleMapper, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
@@ -14,10 +14,11 @@ use crate::{Error, Result, random};
 
 const PROMISE: &str = "everything is differentiable, the cache included";
 
-/// What central differences and the gradient may differ by, as a share of the gradient.
+/// The tolerance of central differences, relative to the gradient.
 const DIFFERENCE: f64 = 0.03;
 
-/// The gradients of a model on the tape: through a cache as without one, and as differences say.
+/// Checks the gradients of a model on the gradient tape: with and without a cache, and against
+/// central differences.
 pub(super) fn check<M: PolicyModel>(check: &Check<M>) -> Result<()> {
     if require_gradients(&check.model, "policy").is_err() {
         return Ok(());
@@ -57,7 +58,7 @@ fn through_the_cache<M: PolicyModel>(
         .map(|one| largest(&one.values))
         .fold(0.0, f64::max);
     for (want, got) in want.iter().zip(got) {
-        // Some gradients are 0 but for rounding, such as that of the bias of the keys.
+        // Some gradients are 0 up to rounding, such as that of the bias of the keys.
         let within = within * largest(&want.values).max(0.01 * all);
         for (at, (want_at, got_at)) in want.values.iter().zip(&got.values).enumerate() {
             if (want_at - got_at).abs() > within || !(want_at + got_at).is_finite() {
@@ -75,7 +76,7 @@ fn through_the_cache<M: PolicyModel>(
     Ok(())
 }
 
-/// Compares the gradient of a parameter with differences between its values a step to either side.
+/// Compares the gradient of a parameter with a central difference.
 fn differences<M: PolicyModel>(
     check: &Check<M>,
     loss: &Loss,
@@ -125,7 +126,8 @@ fn signs(count: usize, stream: u64) -> Vec<f64> {
         .collect()
 }
 
-/// A sum of hidden states and of the unembedding with random signs. The first tokens of each row, its prompt, have no part in it.
+/// A sum of hidden states and of the unembedding with random signs, without the hidden states of
+/// the prompt of each row.
 struct Loss {
     starts: Vec<usize>,
     lengths: Vec<usize>,
@@ -150,7 +152,7 @@ impl Loss {
         }
     }
 
-    /// The value for `model`, in f64.
+    /// Returns the value for `model`, in f64.
     fn value<M: PolicyModel>(&self, model: &M, batch: &PrefixedBatch) -> Result<f64> {
         let hidden = model.forward_pass(batch)?.hidden;
         let [_, width, size] = hidden.dims();
@@ -179,13 +181,13 @@ impl Loss {
         Ok(sum)
     }
 
-    /// What two values may differ by through rounding.
+    /// The tolerance for rounding in the difference of two values.
     fn rounding(&self, dtype: burn::tensor::DType, values: &[f64; 2]) -> f64 {
         let terms = self.lengths.iter().sum::<usize>() * self.hidden[0].first().map_or(1, Vec::len);
         0.1 * tolerance(dtype).0 * (terms as f64).sqrt().max(values[0].abs()).min(1e3)
     }
 
-    /// The gradients in the model's order. `whole`: the batch's rows are read from their first token on.
+    /// Returns the gradients in the model's order. `whole` means that the batch has no prefixes.
     fn gradients<M: PolicyModel>(
         &self,
         model: &M,
@@ -232,7 +234,8 @@ struct Gradient {
     name: String,
     trained: bool,
     values: Vec<f64>,
-    /// What each of its numbers is moved by for differences: 1 % of their root mean square, or of 0.1 if that is more.
+    /// The step of the central difference: 1 % of the root mean square of the parameter, or of 0.1
+    /// if that is more.
     step: f64,
 }
 
@@ -276,7 +279,7 @@ impl ModuleVisitor for Read {
     }
 }
 
-/// Moves the numbers of one parameter, each by a step in the direction of its sign.
+/// Adds `step` times its sign to each element of one parameter.
 struct Move<'a> {
     index: usize,
     step: f64,

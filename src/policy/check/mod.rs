@@ -1,4 +1,4 @@
-//! Whether a policy keeps the contract.
+//! Tests of a policy against its contract.
 
 mod gradients;
 mod reader;
@@ -11,29 +11,34 @@ use super::tokens::TokenBatch;
 use crate::Result;
 use reader::{Check, States, Wanted, broken, from};
 
-/// The longest row that is read to see whether a model keeps to its `max_positions`.
+/// The longest `max_positions` that is tested.
 const LONGEST: usize = 1024;
 
-/// Checks whether `model` keeps the [contract of a policy](PolicyModel#contract): to be called in a test of your own policy, with a small
-/// configuration of it.
+/// Checks whether `model` satisfies the [contract of a policy](PolicyModel#contract). Call it in a
+/// test of a custom policy, with a small configuration.
 ///
-/// Some short rows of tokens are read alone and whole. Then they are read again in every other way that generation and training read them,
-/// and the hidden states of each token must be the same: twice, before other tokens, beside other rows, with padding, token by token, after
-/// [`select_rows`](PolicyCache::select_rows) and [`append_rows`](PolicyCache::append_rows), after a prompt that rows share, after an empty one,
-/// and in [`forward_pass`](PolicyModel::forward_pass). Shapes, `max_positions` (up to 1024) and the cache's `rows` and `lengths` must be what is promised.
+/// It reads some short rows of tokens, each alone and in one piece. Then it reads them in every
+/// other way that generation and training do, and compares the hidden states of each token: twice,
+/// with other tokens after it, beside other rows, with padding, token by token, after
+/// [`select_rows`](PolicyCache::select_rows) and [`append_rows`](PolicyCache::append_rows), after a
+/// shared prompt, after an empty prompt, and in [`forward_pass`](PolicyModel::forward_pass). It
+/// also checks shapes, `max_positions` (up to 1024) and the cache's `rows` and `lengths`.
 ///
-/// Of a model on the gradient tape (`device.autodiff()`) the gradients are checked too: through the cache of a shared prompt they must be those
-/// of the whole rows, and those of each parameter must agree with central differences along a random direction, within 3 % of their norm
-/// (not in half precision, whose differences say nothing). That is two forward passes a parameter.
+/// For a model on the gradient tape (`device.autodiff()`) it checks the gradients too: those
+/// through the cache of a shared prompt must equal those of the whole rows, and those of each
+/// parameter must agree with central differences along a random direction, within 3 % of their norm
+/// (except in half precision, which is too coarse for differences). That takes two forward passes
+/// per parameter.
 ///
-/// | values in | hidden states may differ by | gradients by |
+/// | type | hidden states may differ by | gradients by |
 /// |---|---|---|
 /// | f64 | 1e-9 | 1e-6 |
 /// | f32 | 1e-4 | 1e-3 |
 /// | f16 | 2e-2 | 2e-1 |
 /// | bf16 | 1e-1 | 5e-1 |
 ///
-/// of the largest absolute hidden state, or of the largest absolute gradient of the parameter. A smaller dependence is not found.
+/// The differences are relative to the largest absolute hidden state, and to the largest absolute
+/// gradient of the parameter. Smaller violations are not detected.
 ///
 /// ```
 /// # #[cfg(feature = "flex")]
@@ -49,9 +54,9 @@ const LONGEST: usize = 1024;
 /// ```
 ///
 /// # Errors
-/// [`Error::Contract`](crate::Error::Contract) names the first promise that is broken, and the row, token and values that show it.
-/// [`Error::Config`](crate::Error::Config) if the model has fewer than 2 tokens or 4 positions, with which there is nothing to see. Errors of
-/// the model where it should have none.
+/// Returns [`Error::Contract`](crate::Error::Contract) with the first violation and the row, token
+/// and values that show it, [`Error::Config`](crate::Error::Config) if the model has fewer than 2
+/// tokens or 4 positions, which are too few to test it, and any error of the model itself.
 pub fn check_model<M: PolicyModel>(model: &M) -> Result<()> {
     let generating = Check::new(model.valid())?;
     generating.shapes()?;
@@ -152,17 +157,17 @@ impl<M: PolicyModel> Check<M> {
         for &token in &self.rows[0] {
             states.extend(self.read(&[vec![token]], &mut cache)?.remove(0));
         }
-        let promise = "token by token is as the whole row";
+        let promise = "reading token by token is the same as reading the whole row";
         self.same(promise, &vec![states], &[from(&whole[0], 0)])?;
         let (heads, tails) = (self.heads(), self.tails());
         let mut cache = self.model.empty_cache(heads.len());
-        let promise = "ragged rows may be read in pieces, of which some are empty";
+        let promise = "ragged rows may be read in pieces, some of them empty";
         self.read(&heads, &mut cache)?;
         let mut copy = cache.clone();
         let rows = whole.iter().zip(&heads);
         let wanted: Vec<Wanted> = rows.map(|(row, head)| from(row, head.len())).collect();
         self.same(promise, &self.read(&tails, &mut cache)?, &wanted)?;
-        let promise = "a copy of a cache is its own";
+        let promise = "a clone of a cache is independent of the original";
         self.same(promise, &self.read(&tails, &mut copy)?, &wanted)
     }
 
@@ -171,7 +176,7 @@ impl<M: PolicyModel> Check<M> {
         let mut read = self.model.empty_cache(heads.len());
         self.read(&heads, &mut read)?;
         let order = [2, 0, 2, 1];
-        let go_on = |promise: &str, mut cache: M::Cache, order: &[usize]| {
+        let resume = |promise: &str, mut cache: M::Cache, order: &[usize]| {
             let lengths: Vec<usize> = order.iter().map(|&row| heads[row].len()).collect();
             if cache.rows() != order.len() || cache.lengths() != lengths {
                 let found = format!(
@@ -190,19 +195,15 @@ impl<M: PolicyModel> Check<M> {
         };
         let mut selected = read.clone();
         selected.select_rows(&order);
-        go_on(
-            "select_rows keeps the rows in the order given",
+        resume(
+            "select_rows keeps the rows in the given order",
             selected,
             &order,
         )?;
         let mut joined = self.model.empty_cache(0);
         joined.append_rows(&read, &[1, 0, 0]);
         joined.append_rows(&read, &[2]);
-        go_on(
-            "append_rows adds rows behind its own",
-            joined,
-            &[1, 0, 0, 2],
-        )
+        resume("append_rows appends the given rows", joined, &[1, 0, 0, 2])
     }
 
     fn limits(&self) -> Result<()> {
@@ -211,7 +212,7 @@ impl<M: PolicyModel> Check<M> {
         if self.model.forward(&one, &mut two).is_ok() {
             let found = "one row was read into a cache of two".to_string();
             return Err(broken(
-                "another number of rows than the cache has is an error",
+                "a batch with another number of rows than the cache is an error",
                 found,
             ));
         }
@@ -225,10 +226,7 @@ impl<M: PolicyModel> Check<M> {
         let one = TokenBatch::from_rows(&[&self.rows[0][..1]], &self.device)?;
         if self.model.forward(&one, &mut cache).is_ok() {
             let found = format!("token {most} of a row was read, max_positions() is {most}");
-            return Err(broken(
-                "a row that outgrows max_positions is an error",
-                found,
-            ));
+            return Err(broken("a row longer than max_positions is an error", found));
         }
         Ok(())
     }
@@ -245,7 +243,7 @@ impl<M: PolicyModel> Check<M> {
         let promise = "rows may share a prompt, and a prompt may be empty";
         let hidden = self.model.hidden_states(&batch)?;
         self.same(promise, &self.states(hidden, &batch.rows.lengths)?, &wanted)?;
-        let promise = "training computes what generation does";
+        let promise = "forward_pass has the same hidden states as forward";
         for batch in [
             batch,
             TokenBatch::from_rows(&self.rows, &self.device)?.into(),

@@ -1,14 +1,14 @@
-//! Rows of tokens, and the hidden states that a policy has after reading them in one way or another.
+//! Rows of tokens, and the hidden states of a policy after reading them.
 
 use burn::tensor::{DType, Device, Tensor};
 
 use crate::policy::{PolicyCache, PolicyModel, PrefixedBatch, TokenBatch};
 use crate::{Error, Result};
 
-/// Hidden states: by row, token and component.
+/// Hidden states, by row, token and component.
 pub(super) type States = Vec<Vec<Vec<f64>>>;
 
-/// A model that is being checked, and the rows that it reads.
+/// The model under test and the rows that it reads.
 pub(super) struct Check<M: PolicyModel> {
     pub(super) model: M,
     pub(super) device: Device,
@@ -16,7 +16,7 @@ pub(super) struct Check<M: PolicyModel> {
     pub(super) dtype: DType,
 }
 
-/// By what share of their size hidden states may differ, and gradients.
+/// The relative tolerances of hidden states and gradients.
 pub(super) fn tolerance(dtype: DType) -> (f64, f64) {
     match dtype {
         DType::F64 => (1e-9, 1e-6),
@@ -26,14 +26,14 @@ pub(super) fn tolerance(dtype: DType) -> (f64, f64) {
     }
 }
 
-/// The states of a row from a token on, and which token that is.
+/// The expected states of a row from a token on, after the index of that token.
 pub(super) type Wanted<'a> = (usize, &'a [Vec<f64>]);
 
 pub(super) fn from(row: &[Vec<f64>], token: usize) -> Wanted<'_> {
     (token, &row[token..])
 }
 
-/// A promise that is not kept.
+/// The error for a violated promise.
 pub(super) fn broken(promise: &str, found: String) -> Error {
     Error::Contract {
         promise: promise.to_string(),
@@ -48,7 +48,7 @@ impl<M: PolicyModel> Check<M> {
             return Err(Error::config("vocab_size", vocabulary, "at least 2 tokens"));
         }
         if positions < 4 {
-            let expected = "at least 4, to see what a cache does";
+            let expected = "at least 4, to test the cache";
             return Err(Error::config("max_positions", positions, expected));
         }
         let longest = positions.min(8);
@@ -67,20 +67,21 @@ impl<M: PolicyModel> Check<M> {
         })
     }
 
-    /// The rows up to where [`tails`](Self::tails) begins: ragged, so that a cache has padding in the middle.
+    /// The beginnings of the rows, before [`tails`](Self::tails). They are ragged, so that a cache
+    /// has padding in the middle.
     pub(super) fn heads(&self) -> Vec<Vec<u32>> {
         let cuts = self.rows.iter().zip([3, 1, 2, 1]);
         cuts.map(|(row, cut)| row[..cut].to_vec()).collect()
     }
 
-    /// What comes after the heads; the last is empty.
+    /// The rest of the rows; the last one is empty.
     pub(super) fn tails(&self) -> Vec<Vec<u32>> {
         let heads = self.heads();
         let rows = self.rows.iter().zip(&heads);
         rows.map(|(row, head)| row[head.len()..].to_vec()).collect()
     }
 
-    /// Every token replaced by another from `from` on.
+    /// Replaces every token from index `from` on by another.
     pub(super) fn others(&self, row: &[u32], from: usize) -> Vec<u32> {
         let other = |token: u32| (token + 1) % self.model.vocab_size() as u32;
         let tokens = row.iter().enumerate();
@@ -89,7 +90,7 @@ impl<M: PolicyModel> Check<M> {
             .collect()
     }
 
-    /// What `rows` of `lengths` have of `hidden` at their tokens, padding left out.
+    /// Returns the hidden states of rows of these lengths, without padding.
     pub(super) fn states(&self, hidden: Tensor<3>, lengths: &[usize]) -> Result<States> {
         let promise = "hidden states are [B, T, D], D as in the unembedding";
         let [rows, width, size] = hidden.dims();
@@ -119,7 +120,7 @@ impl<M: PolicyModel> Check<M> {
         Ok(states)
     }
 
-    /// Reads `rows` after what `cache` holds.
+    /// Reads `rows` after the tokens in `cache`.
     pub(super) fn read(&self, rows: &[Vec<u32>], cache: &mut M::Cache) -> Result<States> {
         let batch = TokenBatch::from_rows(rows, &self.device)?;
         let read: Vec<usize> = cache.lengths().to_vec();
@@ -140,7 +141,7 @@ impl<M: PolicyModel> Check<M> {
         self.states(hidden, &batch.lengths)
     }
 
-    /// Each row read alone and whole.
+    /// Reads each row alone and in one piece.
     pub(super) fn alone(&self) -> Result<States> {
         let read = |row: &Vec<u32>| {
             let states = self.read(std::slice::from_ref(row), &mut self.model.empty_cache(1))?;
@@ -149,7 +150,7 @@ impl<M: PolicyModel> Check<M> {
         self.rows.iter().map(read).collect()
     }
 
-    /// Refuses states that are not those `wanted`.
+    /// Returns an error if `found` are not the `wanted` states.
     pub(super) fn same(&self, promise: &str, found: &States, wanted: &[Wanted]) -> Result<()> {
         let all = wanted.iter().flat_map(|(_, states)| *states).flatten();
         let within = tolerance(self.dtype).0 * all.fold(0.0, |most: f64, x| most.max(x.abs()));
@@ -159,7 +160,7 @@ impl<M: PolicyModel> Check<M> {
                     if (found - wanted).abs() > within {
                         let place = format!("row {row}, token {}, component {at}", start + token);
                         let values =
-                            format!("{found:.6}, but {wanted:.6} in the row read alone and whole");
+                            format!("{found:.6}, but {wanted:.6} if the row is read alone");
                         let found = format!("{place}: {values}; they may differ by {within:.1e}");
                         return Err(broken(promise, found));
                     }
@@ -169,7 +170,8 @@ impl<M: PolicyModel> Check<M> {
         Ok(())
     }
 
-    /// The rows as continuations of prompts: of one that two of them share, of another, and of one without a token.
+    /// The rows as continuations of three prompts: one that two rows share, another one, and an
+    /// empty one.
     pub(super) fn prompts(&self) -> Result<(PrefixedBatch, Vec<Vec<u32>>)> {
         let prompt = self.rows[0][..2].to_vec();
         let shared = self.others(&self.rows[0], 2);

@@ -1,4 +1,5 @@
-//! Divergences of two distributions over the vocabulary, and their gradients in the student's logits.
+//! Divergences of two distributions over the vocabulary, and their gradients with respect to the
+//! student's logits.
 
 use burn::tensor::activation::{log_softmax, relu};
 use burn::tensor::{IndexingUpdateOp, Int, Tensor};
@@ -11,24 +12,27 @@ use crate::{Error, Result};
 ///
 /// ```text
 /// jsd, 0 < beta < 1:  beta KL(p || m) + (1 - beta) KL(q || m),   m = beta p + (1 - beta) q
-///      beta = 0:      KL(p || q)      forward: the student covers what the teacher may say
-///      beta = 1:      KL(q || p)      reverse: the student says nothing that the teacher would not
+///      beta = 0:      KL(p || q)      forward, mode-covering
+///      beta = 1:      KL(q || p)      reverse, mode-seeking
 /// top_k:              sum over the teacher's k most likely tokens of p ln(p / q)
-///      with a tail:   + t ln(t / u),   t and u what p and q leave to all other tokens
+///      with a tail:   + t ln(t / u),   t and u the probabilities of all other tokens in p and q
 /// ```
 ///
-/// The first is the generalised Jensen-Shannon divergence of GKD (arXiv 2306.13649, eq. 1), which is 0 at `beta` 0 and 1. The ends are
-/// therefore defined, as there and in TRL, as the limits of `JSD / beta` and `JSD / (1 - beta)`: close to an end the
-/// divergence is nearly `beta` or `1 - beta` times as large as at the end itself, so that the learning rate means something else.
+/// The first is the generalised Jensen-Shannon divergence of GKD (arXiv 2306.13649, eq. 1). Its
+/// formula is 0 at `beta` 0 and 1, so these two are defined, as in GKD and TRL, as the limits of
+/// `JSD / beta` and `JSD / (1 - beta)`. Close to an end the divergence is therefore about `beta` or
+/// `1 - beta` times that at the end itself, and needs another learning rate.
 ///
-/// The top-k sum without a tail is no divergence: it may be negative, and it is least where `q` is the teacher's distribution
-/// *within* the k tokens, with nothing left to the others. With the tail it is the KL of the two distributions after all other
-/// tokens were made one: never negative, and 0 where they agree. For a `k` of the whole vocabulary both are the forward KL.
+/// The top-k sum without a tail is not a divergence: it may be negative, and its minimum is where
+/// `q` is the teacher's distribution *within* the k tokens and 0 elsewhere. With the tail it is the
+/// KL of the two distributions after all other tokens are merged into one: never negative, and 0
+/// where the two agree. If `k` is the size of the vocabulary, both are the forward KL.
 ///
-/// TRL calls these `beta`, `loss_top_k` and `loss_add_tail`; verl's `forward_kl_topk` is the sum without a tail.
+/// TRL calls these `beta`, `loss_top_k` and `loss_add_tail`; verl's `forward_kl_topk` is the sum
+/// without a tail.
 ///
-/// A token of probability 0 (a logit of `-inf`) counts with a log-prob of -10,000, so that a reverse KL that is infinite is a large
-/// number instead.
+/// The log-prob of a token of probability 0 (a logit of `-inf`) is taken as -10,000, so that an
+/// infinite reverse KL becomes a large number.
 ///
 /// ```
 /// use rlvr::policy::Divergence;
@@ -41,16 +45,16 @@ use crate::{Error, Result};
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Divergence {
-    /// Over the whole vocabulary.
+    /// The Jensen-Shannon divergence over the whole vocabulary.
     Jsd {
-        /// The teacher's share of the mixture, in [0, 1].
+        /// The teacher's weight in the mixture, in [0, 1].
         beta: f64,
     },
-    /// Over what the teacher thinks most likely.
+    /// The sum over the teacher's most likely tokens.
     TopK {
-        /// How many tokens; at least 1.
+        /// The number of tokens; at least 1.
         k: usize,
-        /// Whether all other tokens count as one. Default true.
+        /// Whether all other tokens are included as one. Default true.
         #[serde(default = "yes")]
         tail: bool,
     },
@@ -61,17 +65,17 @@ fn yes() -> bool {
 }
 
 impl Default for Divergence {
-    /// The reverse KL.
+    /// Returns the reverse KL, `beta` 1.
     fn default() -> Self {
         Self::Jsd { beta: 1.0 }
     }
 }
 
 impl Divergence {
-    /// Rejects a share outside of [0, 1] and an empty top.
+    /// Rejects invalid settings.
     ///
     /// # Errors
-    /// [`Error::Config`] naming the field, its value and what would be right.
+    /// Returns [`Error::Config`] if `beta` is outside [0, 1] or `k` is 0.
     pub fn validate(&self) -> Result<()> {
         match *self {
             Self::Jsd { beta } if !(0.0..=1.0).contains(&beta) => Err(Error::config(
@@ -85,22 +89,23 @@ impl Divergence {
     }
 }
 
-/// The log-prob that stands for that of a token of probability 0.
+/// The log-prob of a token of probability 0.
 pub(super) const FLOOR: f64 = -1e4;
 
-/// What is the least that a distribution leaves to all tokens outside of the top, as far as its logarithm is concerned.
+/// The lower bound of the probability of all tokens outside the top in its logarithm.
 const LEAST_TAIL: f64 = 1e-30;
 
-/// `ln softmax(logits / temperature)` in f32, `[N, V]`, at least [`FLOOR`].
+/// Returns `ln softmax(logits / temperature)` in f32, `[N, V]`, at least [`FLOOR`].
 pub(super) fn log_distribution(logits: Tensor<2>, temperature: f64) -> Tensor<2> {
     log_softmax(in_f32(logits).div_scalar(temperature), 1).clamp_min(FLOOR)
 }
 
-/// `ln(m / p)` and `ln(m / q)` of the mixture `m = beta p + (1 - beta) q`, given the logarithms of `p` and `q`. The exponentials are at
-/// most 1, whichever of the two is larger.
+/// Returns `ln(m / p)` and `ln(m / q)` of the mixture `m = beta p + (1 - beta) q`, given the
+/// logarithms of `p` and `q`. The exponentials are at most 1, whichever of the two is larger.
 fn from_mixture(teacher: Tensor<2>, student: Tensor<2>, beta: f64) -> (Tensor<2>, Tensor<2>) {
     let ratio = teacher - student;
-    // m / q = 1 + beta (e^r - 1) where p is the smaller, m / p = 1 + (1 - beta) (e^-r - 1) where q is.
+    // m / q = 1 + beta (e^r - 1) where p is the smaller, m / p = 1 + (1 - beta) (e^-r - 1) where q
+    // is.
     let share = ratio.clone().greater_elem(0.0).float();
     let share = share.mul_scalar(1.0 - 2.0 * beta).add_scalar(beta);
     let of_larger = (share * (ratio.clone().abs().neg().exp() - 1.0)).log1p();
@@ -108,7 +113,7 @@ fn from_mixture(teacher: Tensor<2>, student: Tensor<2>, beta: f64) -> (Tensor<2>
     (to_teacher, of_larger + relu(ratio))
 }
 
-/// The divergence `[N]` of `beta`, given log-probs `[N, V]`.
+/// Returns the generalised Jensen-Shannon divergence `[N]`, given log-probs `[N, V]`.
 pub(super) fn jsd(teacher: Tensor<2>, student: Tensor<2>, beta: f64) -> Tensor<1> {
     let terms = if beta == 0.0 {
         teacher.clone().exp() * (teacher - student)
@@ -122,11 +127,12 @@ pub(super) fn jsd(teacher: Tensor<2>, student: Tensor<2>, beta: f64) -> Tensor<1
     terms.sum_dim(1).squeeze_dim(1)
 }
 
-/// The gradient `[N, V]` of [`jsd`] in the student's logits before they are divided by the temperature.
+/// Returns the gradient `[N, V]` of [`jsd`] with respect to the student's logits before they are
+/// divided by the temperature.
 ///
-/// With `g = dD/dq` up to a constant, `dD/dz = q (g - sum q g) / temperature`: `g` is `(1 - beta) ln(q / m)`, since
-/// `beta p + (1 - beta) q` over `m` is 1 and cancels what the mixture itself moves; `ln(q / p)` for the reverse KL; and
-/// `dD/dz = (q - p) / temperature` for the forward KL.
+/// With `g = dD/dq` up to a constant, `dD/dz = q (g - sum q g) / temperature`. `g` is
+/// `(1 - beta) ln(q / m)`, since the terms from `dm/dq` sum to a constant, and `ln(q / p)` for the
+/// reverse KL. For the forward KL, `dD/dz = (q - p) / temperature`.
 pub(super) fn jsd_gradient(
     teacher: Tensor<2>,
     student: Tensor<2>,
@@ -147,18 +153,18 @@ pub(super) fn jsd_gradient(
     (q * (g - mean)).div_scalar(temperature)
 }
 
-/// What the teacher said of its most likely tokens, of N tokens.
+/// The teacher's k most likely tokens at N positions.
 #[derive(Clone, Debug)]
 pub(super) struct Top {
-    /// `[N, k]`, distinct in each row.
+    /// The token ids `[N, k]`, distinct in each row.
     pub ids: Tensor<2, Int>,
-    /// `[N, k]`.
+    /// Their log-probs `[N, k]`.
     pub log_probs: Tensor<2>,
-    /// Whether all other tokens count as one.
+    /// Whether all other tokens are included as one.
     pub tail: bool,
 }
 
-/// A top-k divergence and what it is made of, each `[N]`.
+/// A top-k divergence and the probabilities of the top tokens, each `[N]`.
 pub(super) struct TopValue {
     pub divergence: Tensor<1>,
     pub teacher_mass: Tensor<1>,
@@ -166,7 +172,8 @@ pub(super) struct TopValue {
 }
 
 impl Top {
-    /// The teacher's probabilities `[N, k]`, what they add up to and what is left of 1, both `[N, 1]`.
+    /// Returns the teacher's probabilities `[N, k]`, their sum and 1 minus their sum, both
+    /// `[N, 1]`.
     fn teacher(&self) -> (Tensor<2>, Tensor<2>, Tensor<2>) {
         let p = self.log_probs.clone().clamp_min(FLOOR).exp();
         let mass = p.clone().sum_dim(1);
@@ -174,13 +181,13 @@ impl Top {
         (p, mass, rest)
     }
 
-    /// The student's probabilities with zeros at the teacher's tokens, `[N, V]`.
+    /// Returns the student's probabilities with zeros at the teacher's tokens, `[N, V]`.
     fn outside(&self, q: Tensor<2>) -> Tensor<2> {
         let inside = q.clone().gather(1, self.ids.clone());
         q.scatter(1, self.ids.clone(), inside.neg(), IndexingUpdateOp::Add)
     }
 
-    /// The divergence, given the student's log-probs `[N, V]`.
+    /// Returns the divergence, given the student's log-probs `[N, V]`.
     pub fn value(&self, student: Tensor<2>) -> TopValue {
         let (p, mass, rest) = self.teacher();
         let inside = student.clone().gather(1, self.ids.clone());
@@ -198,10 +205,12 @@ impl Top {
         }
     }
 
-    /// The gradient `[N, V]` of the divergence in the student's logits before they are divided by the temperature.
+    /// Returns the gradient `[N, V]` of the divergence with respect to the student's logits before
+    /// they are divided by the temperature.
     ///
-    /// `(M q - p) / temperature` with `p` 0 outside of the top and `M` its mass; with a tail `M` is 1, and `p` outside is `t q / u`: what
-    /// the teacher leaves to the others, divided among them as the student does.
+    /// It is `(M q - p) / temperature`, with `p` 0 outside the top and `M` its sum. With a tail,
+    /// `M` is 1 and `p` outside the top is `t q / u`: the teacher's remaining probability,
+    /// distributed as the student's.
     pub fn gradient(&self, student: Tensor<2>, temperature: f64) -> Tensor<2> {
         let (p, mass, rest) = self.teacher();
         let q = student.exp();

@@ -1,4 +1,5 @@
-//! How far a student is from a teacher at every token, with an exact gradient and without `[B, T, V]`.
+//! Divergences of a student from a teacher at every token, with an exact gradient and without
+//! `[B, T, V]` in memory.
 
 mod divergence;
 mod tokens;

@@ -1,4 +1,4 @@
-//! A student's divergence from its teacher at every token, chunk by chunk.
+//! The divergence of a student from its teacher at every token, in chunks.
 
 use burn::module::Module;
 use burn::optim::GradientsParams;
@@ -7,34 +7,57 @@ use burn::tensor::{Tensor, s};
 use super::divergence::{Divergence, Top, jsd, jsd_gradient, log_distribution};
 use super::top::{TopTokens, threshold};
 use crate::policy::forward_pass::ForwardPass;
-use crate::policy::log_probs::{LogProbConfig, as_dtype, chunks, in_f32};
+use crate::policy::log_probs::{LogProbConfig, as_dtype, check_unembedding, chunks, in_f32};
 use crate::policy::scored::{loss_scale, unscaled, zeroed_where_idle};
 use crate::{Error, Result, host};
 
-/// The divergence of the policy that is being trained from a teacher, at every token, ready for a loss.
+/// The divergence of the policy that is being trained from a teacher at every token, as input of a
+/// loss: the counterpart of [`ScoredTokens`](crate::policy::ScoredTokens) for whole distributions.
 ///
-/// The counterpart of [`ScoredTokens`](crate::policy::ScoredTokens) over whole distributions. [`divergences`](Self::divergences) is a
-/// leaf: [`backward`](Self::backward) first takes the loss to it, then computes the logits of student and teacher again, chunk
-/// by chunk, and takes the gradient, which is written out, to the student's hidden states and unembedding, and at last
-/// runs once through the trunk. `4` to `8` matrices of `chunk * V` floats exist at the same time, and no `[B, T, V]`. The
-/// teacher has no gradient, and may be of another width.
+/// [`divergences`](Self::divergences) is a leaf of the gradient tape: [`backward`](Self::backward)
+/// first differentiates the loss with respect to it, then recomputes the logits of student and
+/// teacher chunk by chunk to get the gradients of the student's hidden states and unembedding from
+/// their formula, and finally runs one backward pass through the trunk. `4` to `8` matrices of
+/// `chunk * V` floats are in memory at the same time, and never `[B, T, V]`. The teacher has no
+/// gradient and may have another width.
 ///
-/// ```text
-/// let teacher_hidden = batch.hidden_states(&teacher)?;
-/// let pass = batch.forward_pass(policy)?;
-/// let distilled = DistilledTokens::new(
-///     pass, policy.unembedding(), teacher_hidden, teacher.unembedding(), &divergence, &config)?;
-/// let loss = Aggregation::TokenMean.sum(distilled.divergences.clone(), &batch.mask, counts)?;
-/// let gradients = distilled.backward(loss, policy)?;
+/// [`LogProbConfig::temperature`] applies to both distributions. The gradient is that of the
+/// divergence, without the factor `temperature^2` that is usual in the distillation of classifiers
+/// (arXiv 1503.02531).
+///
 /// ```
+/// use rlvr::policy::causal::CausalConfig;
+/// use rlvr::policy::{DistilledTokens, Divergence, LogProbConfig, PolicyModel, TokenBatch};
 ///
-/// [`LogProbConfig::temperature`] is that of both distributions; the gradient is that of the divergence, without the factor of
-/// its square that distillation of classifiers has (arXiv 1503.02531).
+/// # #[cfg(feature = "flex")]
+/// # fn main() -> rlvr::Result<()> {
+/// let device = burn::tensor::Device::flex();
+/// let config = CausalConfig { hidden_size: 16, ..CausalConfig::new(11) };
+/// let student = config.init(0, &device.clone().autodiff())?;
+/// let teacher = config.init(1, &device)?;
+/// let batch = TokenBatch::from_rows(&[[1, 2, 3]], &device)?.into();
+/// let distilled = DistilledTokens::new(
+///     student.forward_pass(&batch)?,
+///     student.unembedding(),
+///     teacher.hidden_states(&batch)?,
+///     teacher.unembedding(),
+///     &Divergence::default(), // the reverse KL
+///     &LogProbConfig::default(),
+/// )?;
+/// let loss = distilled.divergences.clone().mean();
+/// let gradients = distilled.backward(loss, &student)?;
+/// # let _ = gradients;
+/// # Ok(())
+/// # }
+/// # #[cfg(not(feature = "flex"))]
+/// # fn main() {}
+/// ```
 #[derive(Debug)]
 pub struct DistilledTokens {
-    /// `[B, T]`, in nats, a leaf that requires a gradient. What stands at padding is unspecified.
+    /// The divergences `[B, T]`, in nats; a leaf that requires a gradient. Values at padding are
+    /// unspecified.
     pub divergences: Tensor<2>,
-    /// How well the two agree on the teacher's most likely tokens, for a divergence that has only these.
+    /// The agreement of the two on the teacher's most likely tokens, for a top-k divergence.
     pub agreement: Option<TopAgreement>,
     pass: ForwardPass,
     unembedding: Tensor<2>,
@@ -42,27 +65,29 @@ pub struct DistilledTokens {
     config: LogProbConfig,
 }
 
-/// How student and teacher agree on the teacher's `k` most likely tokens, each `[B, T]` and without a gradient.
+/// The agreement of student and teacher on the teacher's `k` most likely tokens. The fields are
+/// `[B, T]` and detached.
 #[derive(Clone, Debug)]
 pub struct TopAgreement {
-    /// What the teacher gives them.
+    /// The probability of these tokens under the teacher.
     pub teacher_mass: Tensor<2>,
-    /// What the student gives them.
+    /// The probability of these tokens under the student.
     pub student_mass: Tensor<2>,
-    /// The share of them that are among the student's `k` most likely.
+    /// The share of these tokens that are among the student's `k` most likely.
     pub overlap: Tensor<2>,
 }
 
-/// What is known about the teacher.
+/// The teacher's distributions.
 #[derive(Clone, Debug)]
 enum Teacher {
-    /// Hidden states `[N, D]`, unembedding `[D, V]` and the share in the mixture.
+    /// Hidden states `[N, D]`, unembedding `[D, V]` and `beta`.
     Full(Tensor<2>, Tensor<2>, f64),
     Top(Top),
 }
 
 impl Teacher {
-    /// The gradient `[n, V]` of the divergences of tokens `from..to` in the student's logits.
+    /// Returns the gradient `[to - from, V]` of the divergences of tokens `from..to` with respect
+    /// to the student's logits.
     fn gradient(&self, student: Tensor<2>, from: usize, to: usize, temperature: f64) -> Tensor<2> {
         match self {
             Self::Full(hidden, unembedding, beta) => {
@@ -78,7 +103,7 @@ impl Teacher {
     }
 }
 
-/// The tokens `from..to`.
+/// Returns the part of `top` for the tokens `from..to`.
 fn part(top: &Top, from: usize, to: usize) -> Top {
     Top {
         ids: top.ids.clone().slice(s![from..to, ..]),
@@ -88,11 +113,15 @@ fn part(top: &Top, from: usize, to: usize) -> Top {
 }
 
 impl DistilledTokens {
-    /// Compares the hidden states `[B, T, D]` of `pass` under `unembedding` `[D, V]` with those of the teacher, `[B, T, D']` under `[D', V]`.
-    /// An unembedding that is not trained gets no gradient, and none is computed.
+    /// Compares the student's hidden states `[B, T, D]` of `pass` under `unembedding` `[D, V]` with
+    /// the teacher's `[B, T, D']` under `[D', V]`.
+    ///
+    /// `pass` may also be a tensor of hidden states on the gradient tape. The gradient of the
+    /// unembedding is computed only if it is trained. The teacher is detached.
     ///
     /// # Errors
-    /// If the configuration or the divergence is refused or the shapes do not fit.
+    /// Returns an error if the configuration or the divergence is invalid, or the shapes do not
+    /// match.
     pub fn new(
         pass: impl Into<ForwardPass>,
         unembedding: Tensor<2>,
@@ -122,8 +151,8 @@ impl DistilledTokens {
                 "the teacher's unembedding",
                 || {
                     let expected = format!(
-                        "[{size}, {student}]: as wide as its hidden states, with the student's vocabulary (slice both unembeddings to \
-                     the tokens that the tokenizer has, if they differ in unused ones)"
+                        "[{size}, {student}], as wide as its hidden states and with the student's \
+                         vocabulary; if the two differ only in unused tokens, slice both unembeddings"
                     );
                     (format!("[{height}, {vocabulary}]"), expected)
                 },
@@ -143,10 +172,12 @@ impl DistilledTokens {
         })
     }
 
-    /// Compares with what a teacher said of its most likely tokens, by the top-k sum of [`Divergence`].
+    /// Compares the student with a teacher of which only the most likely tokens are known, by the
+    /// top-k sum of [`Divergence`]. The arguments are those of [`new`](Self::new).
     ///
     /// # Errors
-    /// If the configuration is refused, the shapes do not fit, or the teacher names a token that the student does not have.
+    /// Returns an error if the configuration is invalid, the shapes do not match, or the teacher
+    /// has a token id that is not in the student's vocabulary.
     pub fn from_top(
         pass: impl Into<ForwardPass>,
         unembedding: Tensor<2>,
@@ -180,11 +211,7 @@ impl DistilledTokens {
     ) -> Result<Self> {
         config.validate()?;
         let [rows, width, size] = pass.hidden.dims();
-        let height = unembedding.dims()[0];
-        check(height == size, "unembedding", || {
-            let expected = format!("[{size}, V], as the hidden states are {size} wide");
-            (format!("{:?}", unembedding.dims()), expected)
-        })?;
+        check_unembedding(&unembedding, size)?;
         let total = rows * width;
         let hidden = pass.hidden.clone().inner().reshape([total, size]);
         let matrix = unembedding.clone().inner();
@@ -236,11 +263,12 @@ impl DistilledTokens {
         })
     }
 
-    /// The gradients of `loss` with respect to the parameters of `model`, in f32 also for weights in half precision; empty if the
-    /// loss depends on no token. As [`ScoredTokens::backward`](crate::policy::ScoredTokens::backward), f16 included.
+    /// Returns the gradients of `loss` with respect to the parameters of `model`; empty if the loss
+    /// depends on no token. They are f32, also for weights in half precision, and the loss is
+    /// scaled in f16 as by [`ScoredTokens::backward`](crate::policy::ScoredTokens::backward).
     ///
     /// # Errors
-    /// If the device cannot give back what the loss is scaled by in f16.
+    /// Returns an error if the backward pass fails, or a tensor cannot be read from the device.
     pub fn backward<M: Module>(self, loss: Tensor<1>, model: &M) -> Result<GradientsParams> {
         let device = self.pass.hidden.device();
         host::on_pool(&device, model.clone(), |model| self.pull(loss, &model))
@@ -274,7 +302,7 @@ impl DistilledTokens {
             let to_logits = self.teacher.gradient(student, from, to, temperature);
             let shape = to_logits.dims();
             let pull = pull.clone().slice(s![from..to]).unsqueeze_dim::<2>(1);
-            // What the teacher says at padding may be NaN.
+            // The teacher's log-probs at padding may be NaN.
             let idle = idle.clone().slice(s![from..to, ..]).expand(shape);
             let to_logits = as_dtype((to_logits * pull).mask_fill(idle, 0.0), dtype);
             to_hidden.push(to_logits.clone().matmul(matrix.clone().transpose()));
@@ -302,11 +330,12 @@ fn flat(top: &TopTokens, tail: bool) -> Top {
     }
 }
 
-/// An error about the shape of `what` unless it is right; `says` gives what it is and what would be right.
-fn check(right: bool, what: &str, says: impl FnOnce() -> (String, String)) -> Result<()> {
-    if right {
+/// Returns an error about the shape of `what` unless `valid`; `shapes` returns the actual and the
+/// expected shape.
+fn check(valid: bool, what: &str, shapes: impl FnOnce() -> (String, String)) -> Result<()> {
+    if valid {
         return Ok(());
     }
-    let (got, expected) = says();
+    let (got, expected) = shapes();
     Err(Error::shape(what, got, expected))
 }

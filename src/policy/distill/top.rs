@@ -1,45 +1,50 @@
-//! What a teacher thinks most likely: a few tokens at each place in place of a vocabulary.
+//! The most likely tokens of a teacher, in place of its distribution over the whole vocabulary.
 
 use burn::tensor::{Device, Int, Tensor, TensorData, s};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::policy::log_probs::{LogProbConfig, chunks};
+use crate::policy::log_probs::{LogProbConfig, check_unembedding, chunks};
 use crate::{Error, Result, host};
 
 use super::divergence::{FLOOR, log_distribution};
 
-/// The most likely tokens of a teacher at every token of one completion, as an inference server or a file gives them.
+/// The teacher's most likely tokens at every token of one completion, as an inference server or a
+/// file has them.
 ///
-/// `ids[t]` and `log_probs[t]` belong to completion token `t`; the log-probs, in nats, are of the whole vocabulary, at the
-/// temperature of the divergence.
+/// `ids[t]` and `log_probs[t]` belong to completion token `t`. The log-probs are normalised over
+/// the whole vocabulary, at the temperature of the divergence.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TopLogProbs {
-    /// `[T][k]`, distinct at each token.
+    /// The token ids `[T][k]`, distinct at each token.
     pub ids: Vec<Vec<u32>>,
-    /// `[T][k]`.
+    /// Their log-probs `[T][k]`, in nats.
     pub log_probs: Vec<Vec<f32>>,
 }
 
-/// The same of a batch, on the device.
+/// The teacher's most likely tokens of a batch, on the device; see
+/// [`DistilledTokens::from_top`](super::DistilledTokens::from_top).
 #[derive(Clone, Debug)]
 pub struct TopTokens {
     /// `[B, T, k]`, distinct at each token.
     ids: Tensor<3, Int>,
     /// `[B, T, k]`, in f32.
     log_probs: Tensor<3>,
-    /// One more than the largest id.
+    /// The largest id plus 1.
     vocabulary: usize,
 }
 
 impl TopTokens {
-    /// The `k` most likely tokens at every place, given the teacher's hidden states `[B, T, D]` and unembedding `[D, V]`, without a
-    /// gradient; the most likely first, and among equals the one with the smaller id. For a `k` beyond the vocabulary, all of it.
+    /// Selects the `k` most likely tokens at every token, given the teacher's hidden states
+    /// `[B, T, D]` and unembedding `[D, V]`, which are detached.
+    ///
+    /// The most likely token is first; of equally likely ones, that with the smaller id. If `k` is
+    /// larger than the vocabulary, all tokens are selected.
     ///
     /// # Errors
-    /// If the configuration is refused, `k` is 0, the shapes do not fit, or the device cannot give logits back: tokens are selected
-    /// on the host.
+    /// Returns an error if the configuration is invalid, `k` is 0, the shapes do not match, or the
+    /// log-probs cannot be read from the device: tokens are selected on the host.
     pub fn of(
         hidden: Tensor<3>,
         unembedding: Tensor<2>,
@@ -51,14 +56,8 @@ impl TopTokens {
             return Err(Error::config("k", 0, "at least 1 token"));
         }
         let [rows, width, size] = hidden.dims();
-        let [height, vocabulary] = unembedding.dims();
-        if height != size {
-            return Err(Error::shape(
-                "unembedding",
-                format!("[{height}, {vocabulary}]"),
-                format!("[{size}, V], as the hidden states are {size} wide"),
-            ));
-        }
+        check_unembedding(&unembedding, size)?;
+        let vocabulary = unembedding.dims()[1];
         let k = k.min(vocabulary);
         let hidden = hidden.inner().reshape([rows * width, size]);
         let unembedding = unembedding.inner();
@@ -87,11 +86,12 @@ impl TopTokens {
         })
     }
 
-    /// Those of several completions, padded on the right to the longest.
+    /// Creates a batch of several completions, padded on the right to the longest.
     ///
     /// # Errors
-    /// If not every token has as many ids and log-probs as the first, an id stands twice at one token, a log-prob is above 0 or NaN, or
-    /// the probabilities at a token add up to more than 1.
+    /// Returns an error if a token has another number of ids or log-probs than the first, an id
+    /// appears twice at one token, a log-prob is above 0 or NaN, or the probabilities at a token
+    /// sum to more than 1.
     pub fn from_rows(rows: &[TopLogProbs], device: &Device) -> Result<Self> {
         let k = rows
             .iter()
@@ -119,7 +119,7 @@ impl TopTokens {
                 ids.extend(own_ids.iter().map(|&id| id as i32));
                 log_probs.extend_from_slice(own);
             }
-            // Distinct ids without any probability.
+            // Padding: distinct ids with probability 0.
             for _ in row.ids.len()..width {
                 ids.extend(0..k as i32);
                 log_probs.extend(std::iter::repeat_n(FLOOR as f32, k));
@@ -133,10 +133,10 @@ impl TopTokens {
         })
     }
 
-    /// The numbers of row `row`'s first `tokens` tokens, to be written to a file.
+    /// Reads the first `tokens` tokens of row `row` from the device, to be written to a file.
     ///
     /// # Errors
-    /// If there are not so many rows or tokens, or the device cannot give them back.
+    /// Returns an error if there are fewer rows or tokens, or they cannot be read from the device.
     pub fn row(&self, row: usize, tokens: usize) -> Result<TopLogProbs> {
         let [rows, width, k] = self.ids.dims();
         if row >= rows || tokens > width {
@@ -161,12 +161,12 @@ impl TopTokens {
         })
     }
 
-    /// `[B, T, k]`.
+    /// The shape `[B, T, k]`.
     pub fn dims(&self) -> [usize; 3] {
         self.ids.dims()
     }
 
-    /// Rejects ids outside of a vocabulary of `size` tokens, and more tokens than it has.
+    /// Rejects ids outside a vocabulary of `size` tokens.
     pub(super) fn check_vocabulary(&self, size: usize) -> Result<()> {
         match self.vocabulary <= size {
             true => Ok(()),
@@ -178,7 +178,7 @@ impl TopTokens {
         }
     }
 
-    /// `[B * T, k]`: ids and log-probs.
+    /// Returns ids and log-probs, `[B * T, k]`.
     pub(super) fn flat(&self) -> (Tensor<2, Int>, Tensor<2>) {
         let [rows, width, k] = self.dims();
         let shape = [rows * width, k];
@@ -213,26 +213,27 @@ fn check_row(index: usize, row: &TopLogProbs, k: usize) -> Result<()> {
 }
 
 fn check_token(index: usize, at: usize, ids: &[u32], log_probs: &[f32]) -> Result<()> {
-    let refuse = |what: &str, value: String, expected: &str| {
+    let invalid = |what: &str, value: String, expected: &str| {
         let field = format!("{what} of completion {index} at token {at}");
         Err(Error::config(field, value, expected))
     };
     let mut sorted = ids.to_vec();
     sorted.sort_unstable();
     if let Some(twice) = sorted.windows(2).find(|pair| pair[0] == pair[1]) {
-        return refuse("top ids", format!("{} twice", twice[0]), "distinct ids");
+        return invalid("top ids", format!("{} twice", twice[0]), "distinct ids");
     }
     if let Some(bad) = log_probs.iter().find(|x| x.is_nan() || **x > 1e-4) {
-        return refuse("top log-probs", bad.to_string(), "0 or less");
+        return invalid("top log-probs", bad.to_string(), "0 or less");
     }
     let mass: f64 = log_probs.iter().map(|&x| f64::from(x).exp()).sum();
     match mass <= 1.0 + 1e-3 {
         true => Ok(()),
-        false => refuse("top probabilities", format!("a sum of {mass}"), "at most 1"),
+        false => invalid("top probabilities", format!("a sum of {mass}"), "at most 1"),
     }
 }
 
-/// Of each row of `vocabulary` numbers the places of the `k` largest, in falling order; equal ones by their place.
+/// Returns the indices of the `k` largest numbers in each row of `vocabulary` numbers, in
+/// descending order of the numbers and ascending order of the indices of equal ones.
 fn largest(numbers: Vec<f32>, vocabulary: usize, k: usize) -> Vec<Vec<u32>> {
     let of_row = |row: &[f32]| {
         let order = |a: &u32, b: &u32| {
@@ -250,7 +251,7 @@ fn largest(numbers: Vec<f32>, vocabulary: usize, k: usize) -> Vec<Vec<u32>> {
     numbers.par_chunks_exact(vocabulary).map(of_row).collect()
 }
 
-/// Of each row of log-probs `[N, V]` the `k`-th largest, `[N, 1]`.
+/// Returns the `k`-th largest number in each row of log-probs `[N, V]`, `[N, 1]`.
 pub(super) fn threshold(log_probs: Tensor<2>, k: usize) -> Result<Tensor<2>> {
     let [rows, vocabulary] = log_probs.dims();
     let device = log_probs.device();

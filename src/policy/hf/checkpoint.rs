@@ -1,4 +1,4 @@
-//! The weights of a checkpoint as a folder that other programs read.
+//! The weights of a checkpoint, in the format of Hugging Face.
 
 use std::path::Path;
 
@@ -11,7 +11,8 @@ use crate::policy::PolicyModel;
 use crate::policy::causal::{CausalModel, LoraConfig, LoraTarget};
 use crate::{Error, Result};
 
-/// Writes `model` to the folder `to`, unless it has adapters or a shape that no supported architecture has.
+/// Writes `model` to the folder `to` and returns true, unless it has adapters or no supported
+/// architecture has its shape.
 pub(crate) fn export(model: &CausalModel, to: &Path) -> Result<bool> {
     if model.has_adapters() || to_fields(model.config(), Task::CausalLm).is_err() {
         return Ok(false);
@@ -20,7 +21,7 @@ pub(crate) fn export(model: &CausalModel, to: &Path) -> Result<bool> {
     Ok(true)
 }
 
-/// Writes the adapters of `model` to the folder `to`, if it has any.
+/// Writes the adapters of `model` to the folder `to` and returns true, if it has any.
 pub(crate) fn export_adapters(model: &CausalModel, to: &Path) -> Result<bool> {
     let adapters = model.adapters();
     let found: Vec<(String, usize, f64)> = adapters
@@ -41,7 +42,7 @@ pub(crate) fn export_adapters(model: &CausalModel, to: &Path) -> Result<bool> {
     Ok(true)
 }
 
-/// `model` with the weights of the folder `from`, in its own types.
+/// Returns `model` with the weights of the folder `from`, in the types of `model`.
 pub(crate) fn import(model: CausalModel, from: &Path) -> Result<CausalModel> {
     let weights = load(from, &LoadOptions::default(), &model.valid().device())?;
     model

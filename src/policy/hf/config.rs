@@ -1,4 +1,4 @@
-//! `config.json` as a [`CausalConfig`].
+//! Conversion between `config.json` and [`CausalConfig`].
 
 use std::fs;
 use std::path::Path;
@@ -11,11 +11,11 @@ use crate::{Error, Result};
 /// The name of the file.
 pub(super) const FILE: &str = "config.json";
 
-/// The architectures whose layers a [`CausalModel`](crate::policy::causal::CausalModel) has. DeepSeek-R1's distilled models are
-/// `Qwen2` and `Llama`; SmolLM2 is `Llama`.
+/// The supported architectures. DeepSeek-R1's distilled models are `Qwen2` and `Llama`; SmolLM2 is
+/// `Llama`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Architecture {
-    /// Llama 2, 3 and what is built like them.
+enum Architecture {
+    /// Llama 2, 3 and models with the same layers.
     Llama,
     /// Mistral.
     Mistral,
@@ -27,20 +27,20 @@ pub enum Architecture {
     SmolLm3,
 }
 
-/// What stands on the layers.
+/// The head on the layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Task {
     /// An unembedding.
     CausalLm,
-    /// One linear unit without a bias, `score`: a reward model.
+    /// One linear unit without a bias, `score`, as in reward models.
     Score,
 }
 
 impl Task {
-    /// Both.
+    /// All tasks.
     pub(super) const ALL: [Self; 2] = [Self::Score, Self::CausalLm];
 
-    /// The class of an architecture with this on it.
+    /// Returns the name of the class of an architecture with this head.
     pub(super) fn class(self, architecture: &str) -> String {
         let end = match self {
             Self::CausalLm => "ForCausalLM",
@@ -51,7 +51,8 @@ impl Task {
 }
 
 impl Architecture {
-    /// All of them, each with what its classes begin with and the `model_type` that name it in `config.json`.
+    /// All architectures, each with the prefix of its classes and its `model_type` in
+    /// `config.json`.
     const NAMES: [(Self, &'static str, &'static str); 5] = [
         (Self::Llama, "Llama", "llama"),
         (Self::Mistral, "Mistral", "mistral"),
@@ -60,7 +61,7 @@ impl Architecture {
         (Self::SmolLm3, "SmolLM3", "smollm3"),
     ];
 
-    /// The architecture that `config` names.
+    /// Returns the architecture that `config` names.
     fn of(config: &Fields, tasks: &[Task]) -> Result<Self> {
         let class = match config.get("architectures") {
             Some(Value::Array(names)) => names.first().and_then(Value::as_str),
@@ -78,10 +79,10 @@ impl Architecture {
         let classes = |task: &Task| Self::NAMES.map(|(_, name, _)| task.class(name)).join(", ");
         let supported: Vec<String> = tasks.iter().map(classes).collect();
         let expected = format!("one of {}", supported.join(", "));
-        Err(config.refuse("architectures", given, expected))
+        Err(config.invalid("architectures", given, expected))
     }
 
-    /// What the names of its classes begin with.
+    /// The prefix of its classes.
     fn name(self) -> &'static str {
         let own = Self::NAMES
             .iter()
@@ -90,27 +91,28 @@ impl Architecture {
     }
 }
 
-/// The configuration of the model in `folder`.
+/// Reads the configuration of the model in `folder` from its `config.json`.
 ///
-/// Both forms of `config.json` are read: `rope_theta` and `rope_scaling` at the top level (transformers 4), or `rope_parameters`
-/// (transformers 5). What a key means when it is absent is what its architecture says.
+/// Both forms of the file are supported: `rope_theta` and `rope_scaling` at the top level
+/// (transformers 4), and `rope_parameters` (transformers 5). Missing keys have the defaults of the
+/// architecture in `transformers`.
 ///
 /// # Errors
-/// If the file is missing or broken, the architecture is not supported, or a setting asks for something that the model does not
-/// have: each is named with what would be right.
+/// Returns an error if the file is missing or broken, or the architecture or a setting is not
+/// supported. The error names the setting and the supported values.
 pub fn read_config(folder: impl AsRef<Path>) -> Result<CausalConfig> {
     let folder = folder.as_ref();
     parse_fields(folder, &read_fields(folder)?, &[Task::CausalLm])
 }
 
-/// The fields of the configuration in `folder`.
+/// Reads the fields of the configuration in `folder`.
 pub(super) fn read_fields(folder: &Path) -> Result<Map<String, Value>> {
     let path = folder.join(FILE);
     let text = fs::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
     serde_json::from_str(&text).map_err(|reason| Error::model_file(&path, reason))
 }
 
-/// The configuration of which these are the fields in `folder`, whose class is for one of `tasks`.
+/// Converts the fields of the configuration in `folder`, whose class must be for one of `tasks`.
 pub(super) fn parse_fields(
     folder: &Path,
     fields: &Map<String, Value>,
@@ -120,7 +122,7 @@ pub(super) fn parse_fields(
     parse(&Fields { path, fields }, tasks)
 }
 
-/// The class for `task` of the architecture that these fields name.
+/// Returns the class for `task` of the architecture that these fields name.
 pub(super) fn class(folder: &Path, fields: &Map<String, Value>, task: Task) -> Result<String> {
     let path = &folder.join(FILE);
     let architecture = Architecture::of(&Fields { path, fields }, &Task::ALL)?;
@@ -133,11 +135,11 @@ fn parse(config: &Fields, tasks: &[Task]) -> Result<CausalConfig> {
     if let Some(method) = config.get("quantization_config") {
         let method = method.get("quant_method").unwrap_or(method);
         let expected = "none: quantised weights are not read".to_string();
-        return Err(config.refuse("quantization_config", method, expected));
+        return Err(config.invalid("quantization_config", method, expected));
     }
     let activation = config.text("hidden_act", "silu")?;
     if !["silu", "swish"].contains(&activation.as_str()) {
-        return Err(config.refuse("hidden_act", activation, "silu".into()));
+        return Err(config.invalid("hidden_act", activation, "silu".into()));
     }
     let layers = config.required("num_hidden_layers")?;
     let heads = config.required("num_attention_heads")?;
@@ -186,11 +188,11 @@ fn parse(config: &Fields, tasks: &[Task]) -> Result<CausalConfig> {
     Ok(parsed)
 }
 
-/// The fields of a `config.json` that describes `config`: what [`read_config`] reads is `config` again. The architecture is the first of
-/// [`Architecture`] that has all that `config` asks for.
+/// Returns the fields of a `config.json` that [`read_config`] reads as `config`. The architecture
+/// is the first of [`Architecture`] that supports `config`.
 ///
 /// # Errors
-/// If none has.
+/// Returns an error if no architecture supports `config`.
 pub(super) fn to_fields(config: &CausalConfig, task: Task) -> Result<Map<String, Value>> {
     use Architecture::*;
     let layers = config.num_hidden_layers;
@@ -218,7 +220,7 @@ pub(super) fn to_fields(config: &CausalConfig, task: Task) -> Result<Map<String,
         return Err(Error::config(
             "model",
             "a combination of biases, norms, windows and rotations",
-            "one that a supported architecture of transformers has",
+            "one of a supported architecture of transformers",
         ));
     };
     let mut rope = serde_json::to_value(config.rope_scaling).unwrap_or_default();
@@ -260,7 +262,7 @@ pub(super) fn to_fields(config: &CausalConfig, task: Task) -> Result<Map<String,
     }
 }
 
-/// The base and the scaling of the rotary positions.
+/// Reads the base and the scaling of the rotary frequencies.
 fn rope(
     config: &Fields,
     architecture: Architecture,
@@ -271,7 +273,7 @@ fn rope(
         (None, None) => None,
         (Some(other), _) | (None, Some(other)) => {
             let expected = "an object or null".to_string();
-            return Err(config.refuse("rope_parameters", other, expected));
+            return Err(config.invalid("rope_parameters", other, expected));
         }
     };
     let empty = Map::new();
@@ -292,7 +294,7 @@ fn rope(
             && part != 1.0
         {
             let expected = "1: whole heads are rotated".to_string();
-            return Err(config.refuse("partial_rotary_factor", part, expected));
+            return Err(config.invalid("partial_rotary_factor", part, expected));
         }
     }
     let kind = match scaling.get("rope_type") {
@@ -302,7 +304,8 @@ fn rope(
     let original = scaling.count("original_max_position_embeddings")?;
     let original_max_position_embeddings = original.unwrap_or(positions);
     let rope_scaling = match kind.as_str() {
-        // Dynamic scaling stretches only what is longer than max_position_embeddings, and no row here is.
+        // Dynamic scaling applies only to rows longer than max_position_embeddings, which are not
+        // supported.
         "default" | "dynamic" => RopeScaling::Unscaled,
         "linear" => RopeScaling::Linear {
             factor: scaling.needed("factor")?,
@@ -316,13 +319,13 @@ fn rope(
         "yarn" => yarn(&scaling, positions, original_max_position_embeddings)?,
         other => {
             let expected = "one of default, dynamic, linear, llama3, yarn".to_string();
-            return Err(config.refuse("rope_type", other, expected));
+            return Err(config.invalid("rope_type", other, expected));
         }
     };
     Ok((theta, rope_scaling))
 }
 
-/// YaRN with the defaults of its authors.
+/// Reads the settings of YaRN, with the defaults of its authors.
 fn yarn(scaling: &Fields, positions: usize, original: usize) -> Result<RopeScaling> {
     let factor = match scaling.number("factor")? {
         Some(factor) => factor,
@@ -353,7 +356,7 @@ fn yarn(scaling: &Fields, positions: usize, original: usize) -> Result<RopeScali
     })
 }
 
-/// SmolLM3's layers without rotation: a list with 0 for each of them, or every so many.
+/// Reads SmolLM3's layers without rotation: a list with 0 for each of them, or an interval.
 fn unrotated(config: &Fields, layers: usize) -> Result<Vec<usize>> {
     let Some(list) = config.get("no_rope_layers") else {
         let interval = config.count("no_rope_layer_interval")?.unwrap_or(4).max(1);
@@ -370,12 +373,12 @@ fn unrotated(config: &Fields, layers: usize) -> Result<Vec<usize>> {
         }
         _ => {
             let expected = format!("{layers} numbers, 0 for a layer without rotation");
-            Err(config.refuse("no_rope_layers", list, expected))
+            Err(config.invalid("no_rope_layers", list, expected))
         }
     }
 }
 
-/// The sliding window and the layers it holds for.
+/// Reads the sliding window and the windowed layers.
 fn windows(
     config: &Fields,
     architecture: Architecture,
@@ -409,9 +412,10 @@ fn windows(
                 [Some("full_attention"), Some("sliding_attention")].contains(kind)
             };
             if types.len() != layers || !types.iter().all(known) {
-                let expected = format!("{layers} times full_attention or sliding_attention");
+                let expected =
+                    format!("{layers} times \"full_attention\" or \"sliding_attention\"");
                 let given = format!("{types:?}");
-                return Err(config.refuse("layer_types", given, expected));
+                return Err(config.invalid("layer_types", given, expected));
             }
             let slides = |&layer: &usize| types[layer] == Some("sliding_attention");
             (0..layers).filter(slides).collect()
@@ -428,7 +432,7 @@ fn windows(
     })
 }
 
-/// The fields of an object of `config.json`; `null` is absent.
+/// The fields of an object in `config.json`. A field that is `null` counts as missing.
 struct Fields<'a> {
     path: &'a Path,
     fields: &'a Map<String, Value>,
@@ -439,12 +443,12 @@ impl Fields<'_> {
         self.fields.get(name).filter(|value| !value.is_null())
     }
 
-    fn refuse(&self, name: &str, given: impl std::fmt::Display, expected: String) -> Error {
+    fn invalid(&self, name: &str, given: impl std::fmt::Display, expected: String) -> Error {
         let reason = format!("`{name}` is {given}; expected {expected}");
         Error::model_file(self.path, reason)
     }
 
-    /// A field that `read` understands, if it is there.
+    /// Converts a field by `read`, if it exists.
     fn typed<T>(
         &self,
         name: &str,
@@ -454,7 +458,7 @@ impl Fields<'_> {
         let Some(value) = self.get(name) else {
             return Ok(None);
         };
-        let read = read(value).ok_or_else(|| self.refuse(name, value, expected.into()))?;
+        let read = read(value).ok_or_else(|| self.invalid(name, value, expected.into()))?;
         Ok(Some(read))
     }
 
@@ -465,7 +469,7 @@ impl Fields<'_> {
 
     fn required(&self, name: &str) -> Result<usize> {
         let count = self.count(name)?;
-        count.ok_or_else(|| self.refuse(name, "missing", "a whole number".into()))
+        count.ok_or_else(|| self.invalid(name, "missing", "a whole number".into()))
     }
 
     fn number(&self, name: &str) -> Result<Option<f64>> {
@@ -474,7 +478,7 @@ impl Fields<'_> {
 
     fn needed(&self, name: &str) -> Result<f64> {
         let number = self.number(name)?;
-        number.ok_or_else(|| self.refuse(name, "missing", "a number".into()))
+        number.ok_or_else(|| self.invalid(name, "missing", "a number".into()))
     }
 
     fn flag(&self, name: &str, usual: bool) -> Result<bool> {
@@ -493,7 +497,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_of_a_configuration_is_read_as_that_configuration() {
+    fn configurations_are_read_as_they_were_written() {
         let base = CausalConfig {
             num_hidden_layers: 3,
             head_dim: Some(32),
@@ -562,11 +566,11 @@ mod tests {
                 assert!(message.contains("`architectures` is"), "{message}");
             }
         }
-        let nobody = CausalConfig {
+        let unsupported = CausalConfig {
             qk_norm: true,
             mlp_bias: true,
             ..base
         };
-        assert!(to_fields(&nobody, Task::CausalLm).is_err());
+        assert!(to_fields(&unsupported, Task::CausalLm).is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! The tensors of a folder: one safetensors file, or several with an index.
+//! The safetensors files of a folder: one file, or several with an index.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -12,18 +12,18 @@ use serde::Deserialize;
 
 use crate::{Error, Result};
 
-/// The only file, if there is one.
+/// The name of the file of a model that is not sharded.
 pub(super) const SINGLE: &str = "model.safetensors";
-/// What says where each tensor is, if there are several.
+/// The name of the index of a sharded model.
 pub(super) const INDEX: &str = "model.safetensors.index.json";
-/// A header beyond this is no header.
+/// The most bytes of a header.
 const LONGEST_HEADER: u64 = 100_000_000;
 
-/// The safetensors files of a folder, opened; tensors are read one at a time.
+/// The open safetensors files of a folder. Tensors are read one at a time.
 #[derive(Debug)]
 pub(super) struct TensorFiles {
     files: Vec<TensorFile>,
-    /// Where each tensor is.
+    /// The index of the file of each tensor, and its place there.
     places: BTreeMap<String, (usize, TensorInfo)>,
 }
 
@@ -31,7 +31,7 @@ pub(super) struct TensorFiles {
 struct TensorFile {
     path: PathBuf,
     file: File,
-    /// Where the header ends and the numbers begin.
+    /// The end of the header, where the numbers begin, in bytes.
     start: u64,
 }
 
@@ -42,7 +42,7 @@ struct Index {
 }
 
 impl TensorFiles {
-    /// The files of the model in `folder`.
+    /// Opens the files of the model in `folder`.
     pub(super) fn open(folder: &Path) -> Result<Self> {
         let (single, index) = (folder.join(SINGLE), folder.join(INDEX));
         if single.exists() {
@@ -61,7 +61,8 @@ impl TensorFiles {
                 .components()
                 .all(|part| matches!(part, Component::Normal(_)));
             if !inside {
-                let reason = format!("names the file {name:?}; expected one inside the folder");
+                let reason =
+                    format!("has the file name {name:?}; expected a file inside the folder");
                 return Err(Error::model_file(&index, reason));
             }
         }
@@ -73,14 +74,14 @@ impl TensorFiles {
                 .get(tensor)
                 .map(|(at, _)| &files.files[*at].path);
             if place != Some(&folder.join(file)) {
-                let reason = format!("says that {tensor} is in {file}, which does not have it");
+                let reason = format!("maps the tensor {tensor} to {file}, which does not have it");
                 return Err(Error::model_file(&index, reason));
             }
         }
         Ok(files)
     }
 
-    /// These files together.
+    /// Opens these files.
     pub(super) fn of(paths: &[PathBuf]) -> Result<Self> {
         let mut all = Self {
             files: Vec::new(),
@@ -92,7 +93,7 @@ impl TensorFiles {
                 let place = (all.files.len(), info.clone());
                 if let Some((before, _)) = all.places.insert(name.clone(), place) {
                     let before = all.files[before].path.display();
-                    let reason = format!("has the tensor {name}, and so has {before}");
+                    let reason = format!("has the tensor {name}, which {before} has too");
                     return Err(Error::model_file(path, reason));
                 }
             }
@@ -106,12 +107,13 @@ impl TensorFiles {
         self.places.keys().map(String::as_str)
     }
 
-    /// The shape of a tensor and the type of its numbers, if it is there.
+    /// The shape and type of the tensor called `name`, if it exists.
     pub(super) fn info(&self, name: &str) -> Option<&TensorInfo> {
         self.places.get(name).map(|(_, info)| info)
     }
 
-    /// The numbers of the tensor called `name`, as they are on disk; its type must be one that [`dtype`] knows.
+    /// Reads the tensor called `name`, in its type on disk, which must be one that [`dtype`]
+    /// supports.
     pub(super) fn read(&mut self, name: &str) -> Result<TensorData> {
         let Some((at, info)) = self.places.get(name) else {
             return Err(Error::model_file(SINGLE, format!("has no tensor {name}")));
@@ -131,7 +133,8 @@ impl TensorFiles {
     }
 }
 
-/// The names and shapes of the tensors of a model, or of adapters, in `folder`; only headers are read.
+/// Returns the names and shapes of the tensors of a model, or of adapters, in `folder`. Reads only
+/// the headers.
 #[cfg(feature = "remote")]
 pub(crate) fn tensor_shapes(folder: &Path) -> Result<BTreeMap<String, Vec<usize>>> {
     let adapters = folder.join(super::peft::TENSORS);
@@ -143,7 +146,7 @@ pub(crate) fn tensor_shapes(folder: &Path) -> Result<BTreeMap<String, Vec<usize>
     Ok(places.map(|(name, (_, info))| (name, info.shape)).collect())
 }
 
-/// The type of floats that a file holds, if weights can be made of it.
+/// Returns the type of floats of a tensor in a file, if it is supported.
 pub(super) fn dtype(stored: Dtype) -> Option<DType> {
     match stored {
         Dtype::F64 => Some(DType::F64),
@@ -154,35 +157,40 @@ pub(super) fn dtype(stored: Dtype) -> Option<DType> {
     }
 }
 
-/// Eight bytes of length, a header in JSON, numbers: the header is checked to describe exactly the numbers that are there.
+/// Opens a safetensors file: eight bytes with the length of the header, the header in JSON, and the
+/// numbers. Checks that the header matches the length of the file.
 fn open(path: &Path) -> Result<(TensorFile, Metadata)> {
-    let refuse = |reason: String| Error::model_file(path, reason);
+    let invalid = |reason: String| Error::model_file(path, reason);
     let mut file = File::open(path).map_err(|e| Error::io(path, e))?;
     let total = file.metadata().map_err(|e| Error::io(path, e))?.len();
     let mut length = [0; 8];
-    file.read_exact(&mut length)
-        .map_err(|_| refuse(format!("has {total} bytes: no safetensors file")))?;
+    file.read_exact(&mut length).map_err(|_| {
+        invalid(format!(
+            "has {total} bytes, so it is not a safetensors file"
+        ))
+    })?;
     let length = u64::from_le_bytes(length);
     if length > LONGEST_HEADER || length > total - 8 {
-        let reason = format!("announces a header of {length} bytes in a file of {total}");
-        return Err(refuse(reason));
+        let reason = format!("declares a header of {length} bytes in a file of {total} bytes");
+        return Err(invalid(reason));
     }
     let mut header = vec![0; length as usize];
     file.read_exact(&mut header)
         .map_err(|e| Error::io(path, e))?;
     let metadata: Metadata = serde_json::from_slice(&header)
-        .map_err(|reason| refuse(format!("its header is broken: {reason}")))?;
+        .map_err(|reason| invalid(format!("its header is broken: {reason}")))?;
     let start = 8 + length;
     let end = start + metadata.data_len() as u64;
     if end != total {
-        let reason = format!("has {total} bytes where its header describes {end}: is it whole?");
-        return Err(refuse(reason));
+        let reason =
+            format!("has {total} bytes, but its header describes {end}; it may be truncated");
+        return Err(invalid(reason));
     }
     let path = path.to_path_buf();
     Ok((TensorFile { path, file, start }, metadata))
 }
 
-/// A hint at weights in a form that is not read.
+/// Returns a hint if the folder has weights in an unsupported format.
 fn other_weights(folder: &Path) -> String {
     let Ok(entries) = fs::read_dir(folder) else {
         return "; it is not a readable folder".into();

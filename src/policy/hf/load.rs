@@ -1,4 +1,4 @@
-//! From a folder to a model.
+//! Reading a model folder.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -12,25 +12,27 @@ use super::files::{TensorFiles, dtype};
 use crate::policy::causal::{CausalConfig, CausalModel, Projection, WeightSource};
 use crate::{Error, Result};
 
-/// How weights are read.
+/// The options of [`load`](super::load()) and [`load_reward_model`](super::load_reward_model).
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct LoadOptions {
-    /// What the weights are cast to; default: they stay what the embedding is on disk. On the CPU, f32 is the fast one.
+    /// The type that the weights are cast to. Default: that of the embedding on disk. On the CPU,
+    /// f32 is the fastest.
     pub dtype: Option<FloatDType>,
 }
 
 impl LoadOptions {
-    /// Weights in f32, whatever they are on disk.
+    /// Returns options that cast the weights to f32.
     pub fn f32() -> Self {
         let dtype = Some(FloatDType::F32);
         Self { dtype }
     }
 }
 
-/// The model in `folder`: `config.json`, and `model.safetensors` or shards with `model.safetensors.index.json`.
+/// Loads the model in `folder`, from `config.json` and `model.safetensors` or shards with
+/// `model.safetensors.index.json`.
 ///
-/// On a device with gradients ([`Device::autodiff`]) its parameters are trained. Files are read tensor by tensor: what is in
-/// memory at a time is the model and one tensor.
+/// On a device with gradients ([`Device::autodiff`]) all parameters are trained. Files are read
+/// tensor by tensor, so that only the model and one tensor are in memory at a time.
 ///
 /// ```no_run
 /// use burn::tensor::Device;
@@ -42,9 +44,10 @@ impl LoadOptions {
 /// ```
 ///
 /// # Errors
-/// As [`read_config`]; [`Error::ModelFile`] if a file is broken; [`Error::Weights`] with the lists of tensors that are missing, left
-/// over, or of another shape or type than the configuration asks for. A second copy of tied weights and the tables of positions
-/// that old files carry are not counted as left over.
+/// Returns the errors of [`read_config`], [`Error::ModelFile`] if a file is broken, and
+/// [`Error::Weights`] with the lists of tensors that are missing, left over, or of another shape or
+/// type than in the configuration. A second copy of tied weights and the tables of positions in old
+/// files are ignored.
 pub fn load(
     folder: impl AsRef<Path>,
     options: &LoadOptions,
@@ -58,8 +61,8 @@ pub fn load(
     })
 }
 
-/// What `build` makes of the weights in `folder`. An unembedding that the model does not ask for may be there where the embeddings are
-/// `tied`.
+/// Calls `build` with the weights in `folder` and returns its result. If the embeddings are `tied`,
+/// the folder may have an unembedding that the model does not read.
 pub(super) fn read_weights<T>(
     folder: &Path,
     config: &CausalConfig,
@@ -107,10 +110,10 @@ pub(super) fn read_weights<T>(
     })
 }
 
-/// Takes the tensors that the model asks for out of the files, and notes everything that does not fit.
+/// Reads the tensors that the model requests from the files, and records all mismatches.
 pub(super) struct Reader<'a> {
     files: TensorFiles,
-    /// What is read is cast to this.
+    /// The type that tensors are cast to.
     pub dtype: DType,
     device: &'a Device,
     norm_epsilon: f64,
@@ -122,7 +125,8 @@ pub(super) struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// The tensor called `name`, cast. `None` if something about it is wrong, which is noted.
+    /// Reads and casts the tensor called `name`. Returns `None` and records the reason if it is
+    /// missing or does not match.
     fn take(&mut self, name: &str, shape: &[usize]) -> Option<TensorData> {
         if self.broken.is_some() {
             return None;
@@ -147,7 +151,8 @@ impl Reader<'_> {
         }
     }
 
-    /// The parameter called `name`; in place of one that is not there stands an empty tensor, and the model is not given out.
+    /// Reads the parameter called `name`. If it is missing, a placeholder is returned, and the
+    /// model is not.
     fn vector(&mut self, name: &str, size: usize) -> Param<Tensor<1>> {
         let data = self.take(name, &[size]);
         Param::from_tensor(self.tensor(data))
@@ -186,7 +191,7 @@ impl WeightSource for Reader<'_> {
     }
 }
 
-/// A matrix in memory, its rows as columns.
+/// Returns the transposed matrix.
 pub(super) fn transposed(data: TensorData) -> TensorData {
     let (dtype, shape) = (data.dtype(), data.shape().to_vec());
     let (rows, columns) = (shape[0], shape[1]);
@@ -200,7 +205,7 @@ pub(super) fn transposed(data: TensorData) -> TensorData {
     TensorData::from_bytes_vec(out, vec![columns, rows], dtype)
 }
 
-/// In squares, so that neither side walks through memory by whole rows.
+/// Transposes in square tiles, for locality in both matrices.
 fn transpose<const SIZE: usize>(from: &[u8], to: &mut [u8], rows: usize, columns: usize) {
     const SIDE: usize = 32;
     let (from, to) = (from.as_chunks::<SIZE>().0, to.as_chunks_mut::<SIZE>().0);
@@ -220,7 +225,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn transposing_swaps_rows_and_columns_of_any_size() {
+    fn transposed_swaps_rows_and_columns() {
         for (rows, columns) in [(1, 1), (2, 3), (33, 70), (64, 32)] {
             let values: Vec<f32> = (0..rows * columns).map(|x| x as f32).collect();
             let data = TensorData::new(values, [rows, columns]);

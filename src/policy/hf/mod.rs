@@ -1,9 +1,10 @@
-//! Open weights, in and out: folders as Hugging Face's `transformers` reads and writes them.
+//! Reading and writing model folders in the format of Hugging Face's `transformers`.
 //!
-//! [`load`] makes a [`CausalModel`](super::causal::CausalModel) of a folder, [`save`] makes a folder of a model that any other tool
-//! loads. [`load_reward_model`] and [`save_reward_model`] do the same for models with one score in place of the unembedding,
-//! [`load_adapters`] and [`save_adapters`] do the same for adapters, in the format of PEFT. The tokenizer and the chat
-//! template of a folder are [`prompt::hf`](crate::prompt::hf)'s.
+//! [`load`] reads a folder as a [`CausalModel`](super::causal::CausalModel), and [`save`] writes
+//! one that other tools can load. [`load_reward_model`] and [`save_reward_model`] do the same for
+//! models with one score in place of the unembedding, and [`load_adapters`] and [`save_adapters`]
+//! for adapters in the format of PEFT. [`prompt::hf`](crate::prompt::hf) reads the tokenizer and
+//! the chat template of a folder.
 
 mod checkpoint;
 mod config;

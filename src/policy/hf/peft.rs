@@ -1,4 +1,5 @@
-//! Adapters in the format of Hugging Face's PEFT: `adapter_config.json` and `adapter_model.safetensors`.
+//! Adapters in the format of Hugging Face's PEFT: `adapter_config.json` and
+//! `adapter_model.safetensors`.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -17,17 +18,18 @@ use crate::{Error, Result};
 
 const CONFIG: &str = "adapter_config.json";
 pub(super) const TENSORS: &str = "adapter_model.safetensors";
-/// What PEFT puts before the names of the model's own modules.
+/// PEFT's prefix of the names of the model's modules.
 const PREFIX: &str = "base_model.model.";
 
-/// Writes the adapters of `model` into the folder `to`, as PEFT's `PeftModel.from_pretrained` reads them.
+/// Writes the adapters of `model` into the folder `to`, in the format of PEFT's
+/// `PeftModel.from_pretrained`.
 ///
-/// `base` is written down as the name of the model that they adapt. `config` is what they were made with
-/// ([`CausalModel::with_lora`]).
+/// `config` is the configuration of the adapters ([`CausalModel::with_lora`]), and `base` is stored
+/// as the name of the base model. A folder `to` that is not empty is replaced only if `replace`.
 ///
 /// # Errors
-/// If the model has no adapters or other ones than `config` describes, `to` is not empty and may not be replaced, or a file cannot be
-/// written.
+/// Returns an error if the model has no adapters or not those of `config`, `to` is not empty and
+/// `replace` is false, or a file cannot be written.
 pub fn save_adapters(
     model: &CausalModel,
     config: &LoraConfig,
@@ -44,14 +46,14 @@ pub fn save_adapters(
         let rank = lora.a.dims()[1];
         if !config.adapts(&name) || rank != config.rank || lora.scale() != config.scale() {
             let found = format!("{name} of rank {rank} and scale {}", lora.scale());
-            let expected = format!("the adapters of the model: it has {found}");
+            let expected = format!("the configuration of the model's adapters, which has {found}");
             return Err(Error::config("lora", format!("{config:?}"), expected));
         }
     }
     write_adapters(model, config, base, to.as_ref(), replace)
 }
 
-/// Writes the adapters of `model`, which are those that `config` describes.
+/// Writes the adapters of `model`, whose configuration is `config`.
 pub(super) fn write_adapters(
     model: &CausalModel,
     config: &LoraConfig,
@@ -88,12 +90,29 @@ pub(super) fn write_adapters(
     })
 }
 
-/// `model` with the adapters in the folder `from`, which are trained and nothing else is, and the configuration that describes
-/// them.
+/// Adds the adapters in the folder `from` to `model` and freezes its weights. Returns the model and
+/// the configuration of the adapters.
+///
+/// ```no_run
+/// use burn::tensor::Device;
+/// use rlvr::policy::hf::{LoadOptions, load, load_adapters, save_adapters};
+///
+/// # #[cfg(feature = "flex")]
+/// # fn main() -> rlvr::Result<()> {
+/// let base = "SmolLM2-135M-Instruct";
+/// let model = load(base, &LoadOptions::f32(), &Device::flex().autodiff())?;
+/// let (model, config) = load_adapters(model, "adapters")?;
+/// save_adapters(&model, &config, base, "adapters-copy", false)?;
+/// # Ok(())
+/// # }
+/// # #[cfg(not(feature = "flex"))]
+/// # fn main() {}
+/// ```
 ///
 /// # Errors
-/// If a file is missing or broken, the adapters are of a kind that the model does not have (each setting is named), or tensors are
-/// missing, left over or of the wrong shape, which are listed.
+/// Returns an error if a file is missing or broken or has an unsupported setting, which is named,
+/// if the model already has adapters, and [`Error::Weights`] with the lists of tensors that are
+/// missing, left over or of the wrong shape.
 pub fn load_adapters(
     model: CausalModel,
     from: impl AsRef<Path>,
@@ -148,22 +167,22 @@ fn names_of_targets() -> [&'static str; 7] {
     LoraTarget::ALL.map(LoraTarget::name)
 }
 
-/// The projections that `names` mean, which are last parts of their full names or all of it. `None` if a name means none of them,
-/// or a projection is meant in some layers and not in others.
+/// Returns the targets with these names, which are full names of projections or their last parts.
+/// `None` if a name matches no projection, or a target is matched in some layers only.
 fn targets(names: &[&str], model: &CausalModel) -> Option<Vec<LoraTarget>> {
     let projections: Vec<String> = model.projections().map(|(name, _)| name).collect();
-    let meant = |name: &str, full: &str| match full.strip_suffix(name) {
+    let matches = |name: &str, full: &str| match full.strip_suffix(name) {
         Some(before) => before.is_empty() || before.ends_with('.'),
         None => false,
     };
-    let means_something = |name: &&str| projections.iter().any(|full| meant(name, full));
-    if !names.iter().all(means_something) {
+    let is_known = |name: &&str| projections.iter().any(|full| matches(name, full));
+    if !names.iter().all(is_known) {
         return None;
     }
     let mut targets = Vec::new();
     for target in LoraTarget::ALL {
         let own = |full: &&String| full.ends_with(target.name());
-        let adapted = |full: &&String| names.iter().any(|name| meant(name, full));
+        let adapted = |full: &&String| names.iter().any(|name| matches(name, full));
         let (all, some) = (
             projections.iter().filter(own).all(|full| adapted(&full)),
             projections.iter().filter(own).any(|full| adapted(&full)),
@@ -176,13 +195,13 @@ fn targets(names: &[&str], model: &CausalModel) -> Option<Vec<LoraTarget>> {
     Some(targets)
 }
 
-/// `adapter_config.json`.
+/// Reads `adapter_config.json`.
 fn read(folder: &Path, model: &CausalModel) -> Result<LoraConfig> {
     let path = folder.join(CONFIG);
     let text = fs::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
     let fields: Map<String, Value> =
         serde_json::from_str(&text).map_err(|reason| Error::model_file(&path, reason))?;
-    let refuse = |name: &str, expected: &str| {
+    let invalid = |name: &str, expected: &str| {
         let given = fields.get(name).unwrap_or(&Value::Null);
         let reason = format!("`{name}` is {given}; expected {expected}");
         Err(Error::model_file(&path, reason))
@@ -190,14 +209,14 @@ fn read(folder: &Path, model: &CausalModel) -> Result<LoraConfig> {
     let text = |name: &str| fields.get(name).and_then(Value::as_str);
     let flag = |name: &str| fields.get(name).and_then(Value::as_bool).unwrap_or(false);
     if text("peft_type") != Some("LORA") {
-        return refuse("peft_type", "\"LORA\"");
+        return invalid("peft_type", "\"LORA\"");
     }
     if text("bias").is_some_and(|bias| bias != "none") {
-        return refuse("bias", "\"none\": biases are not adapted");
+        return invalid("bias", "\"none\": biases are not adapted");
     }
     for unsupported in ["use_dora", "fan_in_fan_out", "lora_bias"] {
         if flag(unsupported) {
-            return refuse(unsupported, "false");
+            return invalid(unsupported, "false");
         }
     }
     for unsupported in [
@@ -214,14 +233,14 @@ fn read(folder: &Path, model: &CausalModel) -> Result<LoraConfig> {
             Some(_) => false,
         };
         if !empty {
-            return refuse(unsupported, "nothing: every layer has the same adapters");
+            return invalid(unsupported, "none: every layer has the same adapters");
         }
     }
     let Some(rank) = fields.get("r").and_then(Value::as_u64) else {
-        return refuse("r", "a whole number");
+        return invalid("r", "a whole number");
     };
     let Some(alpha) = fields.get("lora_alpha").and_then(Value::as_f64) else {
-        return refuse("lora_alpha", "a number");
+        return invalid("lora_alpha", "a number");
     };
     let names: Option<Vec<&str>> = match fields.get("target_modules") {
         Some(Value::String(all)) if all == "all-linear" => Some(names_of_targets().to_vec()),
@@ -230,9 +249,9 @@ fn read(folder: &Path, model: &CausalModel) -> Result<LoraConfig> {
     };
     let Some(targets) = names.and_then(|names| targets(&names, model)) else {
         let known = names_of_targets().join(", ");
-        return refuse(
+        return invalid(
             "target_modules",
-            &format!("a list of {known}, each in all layers"),
+            &format!("a list of some of {known}, each in all layers"),
         );
     };
     let config = LoraConfig {

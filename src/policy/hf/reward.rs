@@ -1,4 +1,4 @@
-//! Reward models: folders of the `...ForSequenceClassification` classes with one label.
+//! Reward models: folders of `...ForSequenceClassification` classes with one label.
 
 use std::path::Path;
 
@@ -13,15 +13,17 @@ use crate::policy::causal::{CausalConfig, CausalModel, Weight, WeightSource};
 use crate::policy::{PolicyModel, ValueHead};
 use crate::{Error, Result, host};
 
-/// The linear unit, by its name in the files.
+/// The name of the linear unit in the files.
 const SCORE: &str = "score";
 
-/// The reward model in `folder`: `LlamaForSequenceClassification` or its like of another supported architecture, with one label.
+/// Loads the reward model in `folder`: `LlamaForSequenceClassification`, or the same class of
+/// another supported architecture, with one label.
 ///
-/// What `transformers` gives as the logit of a text is the model's value after the last token, which is what
-/// [`ModelReward`](crate::reward::ModelReward) reads. `transformers` takes the last token that is not `pad_token_id`: in a folder where that is also
-/// the token that ends a text, a text with its end is scored there at the token before. The trunk has no unembedding of its own: it is
-/// built with tied embeddings. The score is f32, whatever the trunk is.
+/// The logit of a text in `transformers` is the model's value after the last token, which
+/// [`ModelReward`](crate::reward::ModelReward) uses. `transformers` takes the last token that is
+/// not `pad_token_id`: if that is also the end-of-text token, `transformers` scores a text that
+/// ends with it at the token before. The trunk has tied embeddings, since there is no unembedding
+/// in the folder. The score is f32, whatever the type of the trunk.
 ///
 /// ```no_run
 /// use std::sync::Arc;
@@ -43,7 +45,7 @@ const SCORE: &str = "score";
 /// ```
 ///
 /// # Errors
-/// As [`load`](super::load()); and if the configuration has more labels than one.
+/// Returns the errors of [`load`](super::load()), and an error if the number of labels is not one.
 pub fn load_reward_model(
     folder: impl AsRef<Path>,
     options: &LoadOptions,
@@ -87,12 +89,14 @@ pub fn load_reward_model(
     })
 }
 
-/// Writes `model` into the folder `to`, as a model of the `...ForSequenceClassification` class of its architecture with one label, whose
-/// logit is the value. It is written whole or not at all.
+/// Writes `model` atomically into the folder `to`, as a model of the `...ForSequenceClassification`
+/// class of its architecture with one label, whose logit is the value.
 ///
-/// `pad_token` is the id that `transformers` recognises padding by; default: that in the configuration of [`SaveOptions::from`]. Choose a token
-/// that no text ends with, see [`load_reward_model`]. [`SaveOptions::from`] may be the folder of a reward model, or that of the language model that
-/// the trunk was made from. The score is written in the type of the trunk's weights, as `transformers` does.
+/// `pad_token` is the id of padding tokens in `transformers`; the default is that in the
+/// configuration of [`SaveOptions::from`]. Choose a token that does not end a text; see
+/// [`load_reward_model`]. [`SaveOptions::from`] may be the folder of a reward model or of the
+/// language model that the trunk was made from. The score is written in the type of the trunk's
+/// weights, as by `transformers`.
 ///
 /// ```
 /// use rlvr::policy::ValueHead;
@@ -117,7 +121,8 @@ pub fn load_reward_model(
 /// ```
 ///
 /// # Errors
-/// As [`save`](super::save()); and if the head has a bias that is not zero, or there is no padding token.
+/// Returns the errors of [`save`](super::save()), and an error if the head has a bias that is not
+/// zero, or there is no padding token.
 pub fn save_reward_model(
     model: &ValueHead<CausalModel>,
     to: impl AsRef<Path>,
@@ -128,7 +133,8 @@ pub fn save_reward_model(
     if let Some(bias) = &model.head.bias {
         let bias = host::floats(bias.val().inner(), "the bias of the head")?;
         if let Some(bias) = bias.first().filter(|&&bias| bias != 0.0) {
-            let expected = "0, or a head without one: `score` has none. ValueHead::without_bias makes such a head, to be trained";
+            let expected =
+                "0 or no bias, since `score` has none; train a head from ValueHead::without_bias";
             return Err(Error::config("model.head.bias", bias, expected));
         }
     }
@@ -144,11 +150,12 @@ pub fn save_reward_model(
     write(fields, &weights, to.as_ref(), options)
 }
 
-/// The fields of the configuration in `from`, which is that of the trunk with either head, as those of a reward model.
+/// Returns the fields of the configuration in `from`, which is that of the trunk with either head,
+/// changed to those of a reward model.
 fn fields_of(trunk: &CausalConfig, from: &Path) -> Result<Map<String, Value>> {
     let mut fields = read_fields(from)?;
     let theirs = parse_fields(from, &fields, &Task::ALL)?;
-    // Whatever the unembedding is, it is not written.
+    // The unembedding is not written, so tying does not matter.
     let theirs = CausalConfig {
         tie_word_embeddings: trunk.tie_word_embeddings,
         ..theirs
@@ -159,15 +166,14 @@ fn fields_of(trunk: &CausalConfig, from: &Path) -> Result<Map<String, Value>> {
     Ok(fields)
 }
 
-/// The fields with one label and the padding token.
+/// Adds one label and the padding token to the fields.
 fn with_label(
     mut fields: Map<String, Value>,
     pad_token: Option<u32>,
     vocabulary: usize,
 ) -> Result<Map<String, Value>> {
     let stored = fields.get("pad_token_id").and_then(Value::as_u64);
-    let expected =
-        format!("a token id below {vocabulary}, by which transformers recognises padding");
+    let expected = format!("the id of the padding token, below {vocabulary}");
     match pad_token.map(u64::from).or(stored) {
         Some(id) if id < vocabulary as u64 => fields.insert("pad_token_id".into(), json!(id)),
         Some(id) => return Err(Error::config("pad_token", id, expected)),

@@ -1,4 +1,4 @@
-//! From a model to a folder.
+//! Writing a model folder.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -15,16 +15,16 @@ use crate::folder::write_whole;
 use crate::policy::causal::{CausalConfig, CausalModel, Weight};
 use crate::{Error, Result};
 
-/// How a model is written.
+/// The options of [`save`] and [`save_reward_model`](super::save_reward_model).
 #[derive(Clone, Debug, PartialEq)]
 pub struct SaveOptions {
-    /// The folder that the model was made from. Its tokenizer, chat template, generation settings and licence are copied, and
-    /// everything in its `config.json` but the type of the weights. Default: none; the folder then has the weights and a
-    /// `config.json` of the model's own configuration.
+    /// The folder that the model was made from. Its tokenizer, chat template, generation settings
+    /// and licence are copied, and its `config.json` except for the type of the weights. Default:
+    /// none; the folder then has only the weights and a `config.json` of the model's configuration.
     pub from: Option<PathBuf>,
-    /// What the weights are rounded to; default: they stay what they are.
+    /// The type that the weights are rounded to. Default: their own.
     pub dtype: Option<FloatDType>,
-    /// The most bytes of tensors in a file; a larger model is written in shards. Default 5 GB.
+    /// The most bytes of tensors in a file; larger models are written in shards. Default 5 GB.
     pub max_shard_size: u64,
     /// Whether a folder that is not empty may be replaced. Default false.
     pub replace: bool,
@@ -42,7 +42,7 @@ impl Default for SaveOptions {
 }
 
 impl SaveOptions {
-    /// The defaults for a model that was made from the folder `from`.
+    /// Returns the default options for a model that was made from the folder `from`.
     pub fn from_folder(from: impl Into<PathBuf>) -> Self {
         Self {
             from: Some(from.into()),
@@ -51,7 +51,7 @@ impl SaveOptions {
     }
 }
 
-/// Writes `model` into the folder `to`: a folder that `transformers` loads, with the same logits. It is written whole or not at all.
+/// Writes `model` atomically into the folder `to`, in the format of `transformers`.
 ///
 /// ```
 /// use rlvr::policy::causal::CausalConfig;
@@ -75,9 +75,10 @@ impl SaveOptions {
 /// ```
 ///
 /// # Errors
-/// If the model has adapters ([`CausalModel::merge_lora`] them, or [`save_adapters`](super::save_adapters)), is not what the
-/// configuration in [`SaveOptions::from`] describes, or, without that folder, has a shape that no supported architecture has;
-/// if `to` is not empty, or a file cannot be written.
+/// Returns an error if the model has adapters (use [`CausalModel::merge_lora`] first, or
+/// [`save_adapters`](super::save_adapters) instead), its configuration is not that in
+/// [`SaveOptions::from`], no supported architecture has its shape, `to` is not empty and
+/// [`SaveOptions::replace`] is false, or a file cannot be written.
 pub fn save(model: &CausalModel, to: impl AsRef<Path>, options: &SaveOptions) -> Result<()> {
     check(model, options)?;
     let fields = match &options.from {
@@ -92,7 +93,7 @@ pub fn save(model: &CausalModel, to: impl AsRef<Path>, options: &SaveOptions) ->
     write(fields, &model.named_weights(), to.as_ref(), options)
 }
 
-/// Rejects a model, or options, that nothing can be written of.
+/// Rejects a model with adapters, and invalid options.
 pub(super) fn check(model: &CausalModel, options: &SaveOptions) -> Result<()> {
     if model.has_adapters() {
         return Err(Error::config(
@@ -107,7 +108,7 @@ pub(super) fn check(model: &CausalModel, options: &SaveOptions) -> Result<()> {
     }
 }
 
-/// Writes a folder with these fields and weights, the embedding first.
+/// Writes a folder with these fields and weights, of which the embedding is the first.
 pub(super) fn write(
     fields: Map<String, Value>,
     weights: &[(String, Weight)],
@@ -130,7 +131,7 @@ pub(super) fn write(
 
 /// Returns an error if `theirs`, the configuration in `from`, is not `ours`, the model's.
 pub(super) fn check_config(ours: &CausalConfig, theirs: &CausalConfig, from: &Path) -> Result<()> {
-    // The size of a head may be spelt out or not, and initial weights are no part of a shape.
+    // `head_dim` may be explicit or not, and `initializer_range` does not matter.
     let shape = |config: &CausalConfig| CausalConfig {
         head_dim: Some(config.head_size()),
         initializer_range: None,
@@ -145,16 +146,18 @@ pub(super) fn check_config(ours: &CausalConfig, theirs: &CausalConfig, from: &Pa
     let differing = ours.as_object().into_iter().flatten();
     let differing: Vec<String> = differing
         .filter(|(name, value)| theirs[*name] != **value)
-        .map(|(name, value)| format!("`{name}` is {} and the model's {value}", theirs[name]))
+        .map(|(name, value)| {
+            format!(
+                "`{name}` is {}, but that of the model is {value}",
+                theirs[name]
+            )
+        })
         .collect();
-    let reason = format!(
-        "describes another model: {}; expected the configuration of the model",
-        differing.join(", ")
-    );
+    let reason = format!("describes another model: {}", differing.join("; "));
     Err(Error::model_file(from.join(config::FILE), reason))
 }
 
-/// The configuration with the type of the files.
+/// Writes `config.json`, with the type of the weights in the files.
 fn write_config(mut fields: Map<String, Value>, folder: &Path, stored: DType) -> Result<()> {
     let name = match stored {
         DType::BF16 => "bfloat16",
@@ -176,7 +179,7 @@ pub(super) fn write_json(path: &Path, value: &Value) -> Result<()> {
     fs::write(path, text).map_err(|e| Error::io(path, e))
 }
 
-/// Copies what belongs to the model beside its weights: tokenizer, chat template, generation settings, licence.
+/// Copies the other files of a model: tokenizer, chat template, generation settings, licence.
 fn copy_companions(from: &Path, folder: &Path) -> Result<()> {
     for entry in fs::read_dir(from).map_err(|e| Error::io(from, e))? {
         let path = entry.map_err(|e| Error::io(from, e))?.path();
@@ -236,7 +239,7 @@ fn write_tensors(
     write_json(&folder.join(INDEX), &index)
 }
 
-/// A tensor to be written; its numbers are fetched when they are.
+/// A tensor to be written, which is read from the device only then.
 pub(super) struct Stored<'a> {
     pub name: String,
     weight: Weight<'a>,
@@ -302,9 +305,10 @@ impl View for &Stored<'_> {
     }
 }
 
-/// One safetensors file, marked as `transformers` asks for.
+/// Writes a safetensors file with the metadata that `transformers` requires.
 pub(super) fn write_file(tensors: &[Stored], path: &Path) -> Result<()> {
-    // What is written by way of a temporary file is for its owner alone; a model's file is as public as any other.
+    // safetensors writes by way of a temporary file that only its owner can read; give the file the
+    // usual permissions instead.
     let usual = fs::File::create(path)
         .and_then(|file| file.metadata())
         .map_err(|e| Error::io(path, e))?

@@ -1,30 +1,34 @@
-//! A tokenizer for conversations: a prompt is a turn of the user.
+//! A tokenizer that formats prompts and conversations with a chat template.
 
 use std::path::Path;
 
 use super::conversation::History;
 use super::rendering::Rendering;
 use super::values::values;
-use super::{ChatTemplate, HfTokenizer, Message, RenderOptions, Variables};
+use super::{ChatTemplate, HfTokenizer, RenderOptions, Variables};
 use crate::Result;
 use crate::prompt::Tokenizer;
+use crate::types::Message;
 
-/// A tokenizer and a chat template as one [`Tokenizer`].
+/// A tokenizer and a chat template combined into one [`Tokenizer`].
 ///
-/// [`encode_prompt`](Tokenizer::encode_prompt) makes of a question the conversation that the model was trained to answer: the system
-/// prompt, if there is one, the question as a turn of the user, and the beginning of the assistant's turn, to which a prefix
-/// such as `<think>` may be added. Everything else is the [`HfTokenizer`]'s: completions are ordinary text.
+/// [`encode_prompt`](Tokenizer::encode_prompt) formats a prompt as a conversation: the system
+/// prompt, if there is one, the prompt as a message of the user, and the start of the assistant's
+/// message, to which a prefix such as `<think>` can be added. Completions are ordinary text, as
+/// with [`HfTokenizer`].
 ///
-/// Where a message spells a special token, it is read as ordinary text: a question cannot end its turn and speak as the
-/// system. (What a template puts together from two messages is not seen.) Where none does, the ids are those of
-/// `transformers`. The special tokens of the template itself, and of the prefix, are matched.
+/// A special token in the text of a message is encoded as ordinary text, so a user cannot end the
+/// message and start one of the system. (A special token that the template assembles from two
+/// messages is not detected.) Otherwise the ids are those of `transformers`. Special tokens of the
+/// template itself and of the prefix are matched.
 ///
 /// ```no_run
-/// use rlvr::prompt::hf::{ChatTokenizer, Message};
+/// use rlvr::prompt::hf::ChatTokenizer;
+/// use rlvr::prompt::{Message, Tokenizer};
 ///
 /// let tokenizer = ChatTokenizer::from_folder("SmolLM2-135M-Instruct")?;
 /// let turns = [Message::user("1+1="), Message::assistant("2"), Message::user("And 3 more?")];
-/// let ids = tokenizer.encode_chat_prompt(&turns)?;
+/// let ids = tokenizer.encode_conversation(&turns, None)?;
 /// # Ok::<(), rlvr::Error>(())
 /// ```
 #[derive(Clone, Debug)]
@@ -38,8 +42,10 @@ pub struct ChatTokenizer {
 }
 
 impl ChatTokenizer {
-    /// A tokenizer for conversations, without system prompt, variables and prefix. For a template that writes the time
-    /// (`strftime_now`) it is now from here on, so that no conversation changes while it lasts.
+    /// Creates a tokenizer without system prompt, variables and prefix.
+    ///
+    /// If the template writes the time (`strftime_now`), it is the time of this call, so that a
+    /// conversation does not change while it continues.
     pub fn new(tokenizer: HfTokenizer, template: ChatTemplate) -> Self {
         Self {
             tokenizer,
@@ -51,91 +57,77 @@ impl ChatTokenizer {
         }
     }
 
-    /// The tokenizer and the chat template of the folder `path`.
+    /// Reads the tokenizer and the chat template of the folder `path`.
     ///
     /// # Errors
-    /// As [`HfTokenizer::from_folder`] and [`ChatTemplate::from_folder`].
+    /// The same as [`HfTokenizer::from_folder`] and [`ChatTemplate::from_folder`].
     pub fn from_folder(path: impl AsRef<Path>) -> Result<Self> {
         let tokenizer = HfTokenizer::from_folder(&path)?;
         Ok(Self::new(tokenizer, ChatTemplate::from_folder(path)?))
     }
 
-    /// With this system prompt before every question. Without one the template decides; some write a default.
+    /// Sets the system prompt. Without one, some templates write a default.
     #[must_use]
     pub fn with_system(mut self, system: impl Into<String>) -> Self {
         self.system = Some(system.into());
         self
     }
 
-    /// With these variables for the template.
+    /// Sets the variables of the template.
     #[must_use]
     pub fn with_variables(mut self, variables: Variables) -> Self {
         self.variables = variables;
         self
     }
 
-    /// With `prefix` as the first words of every answer: part of the prompt, not of the completion.
+    /// Sets the text that every reply starts with. It is part of the prompt, not of the completion.
     #[must_use]
     pub fn with_prefix(mut self, prefix: impl Into<String>) -> Self {
         self.prefix = prefix.into();
         self
     }
 
-    /// With this rule for a template that would write a conversation's history otherwise than it was sampled.
+    /// Sets the rule for a template that changes the history of a conversation.
     #[must_use]
     pub fn with_history(mut self, history: History) -> Self {
         self.history = history;
         self
     }
 
-    /// The tokenizer of ordinary text.
+    /// Returns the tokenizer of ordinary text.
     pub fn tokenizer(&self) -> &HfTokenizer {
         &self.tokenizer
     }
 
-    /// The chat template.
+    /// Returns the chat template.
     pub fn template(&self) -> &ChatTemplate {
         &self.template
     }
 
-    /// The conversation that a question begins: the system prompt, if there is one, and the question.
-    pub fn conversation(&self, question: impl Into<String>) -> Vec<Message> {
-        let system = self.system.iter().map(Message::system);
-        system.chain([Message::user(question)]).collect()
-    }
-
-    /// The text of a prompt, to be looked at: [`encode_prompt`](Tokenizer::encode_prompt) gives its ids.
+    /// Returns the formatted text of a prompt, for inspection.
+    /// [`encode_prompt`](Tokenizer::encode_prompt) returns its ids.
     ///
     /// # Errors
-    /// As [`ChatTemplate::render`].
+    /// The same as [`ChatTemplate::render`].
     pub fn render_prompt(&self, question: &str) -> Result<String> {
         let options = RenderOptions {
             variables: self.variables.clone(),
             ..RenderOptions::generation()
         };
-        let text = self
-            .template
-            .render(&self.conversation(question), &options)?;
-        Ok(text + &self.prefix)
+        let messages = self.with_own_system(vec![Message::user(question)]);
+        Ok(self.template.render(&messages, &options)? + &self.prefix)
     }
 
-    /// The ids of a whole conversation, as it is: no system prompt is added, and the last turn is over.
+    /// Returns the ids of a complete conversation, without the start of another reply. The system
+    /// prompt is not added.
     ///
     /// # Errors
-    /// As [`ChatTemplate::render`] and [`Tokenizer::encode`].
+    /// The same as [`ChatTemplate::render`] and [`Tokenizer::encode`].
     pub fn encode_chat(&self, messages: &[Message]) -> Result<Vec<u32>> {
         self.ids(messages, &self.variables, false)
     }
 
-    /// The ids of a conversation in which the assistant speaks next: with the beginning of its turn and the prefix.
-    ///
-    /// # Errors
-    /// As [`ChatTemplate::render`] and [`Tokenizer::encode`].
-    pub fn encode_chat_prompt(&self, messages: &[Message]) -> Result<Vec<u32>> {
-        self.ids(messages, &self.variables, true)
-    }
-
-    /// The ids of the messages, with the prefix where the assistant speaks next.
+    /// The ids of the messages, followed by the prefix if the assistant's message starts.
     pub(super) fn ids(
         &self,
         messages: &[Message],
@@ -158,19 +150,21 @@ impl Tokenizer for ChatTokenizer {
     }
 
     fn encode_prompt(&self, prompt: &str) -> Result<Vec<u32>> {
-        self.encode_chat_prompt(&self.conversation(prompt))
+        self.begin(&[Message::user(prompt)], None)
     }
 
-    /// The ids of the messages as the template writes them with the tools, up to the beginning of the assistant's turn and the prefix.
+    /// Renders the messages and the tools with the template, followed by the start of the
+    /// assistant's message and the prefix.
     ///
-    /// The tokenizer's system prompt stands before them unless they have one of their own (a message of the role `system` or
-    /// `developer`), which wins. The tools are the template's variable `tools`, their fields in the order of the text; `None` and
-    /// an empty list leave it as the tokenizer's variables have it, which is `none` by default.
+    /// The tokenizer's system prompt is inserted unless there is a message of the role `system` or
+    /// `developer`. The tools are the template's variable `tools`, with their fields in the order
+    /// of the text. `None` and an empty list leave the variable unchanged; its default is `none`.
     fn encode_conversation(&self, messages: &[Message], tools: Option<&str>) -> Result<Vec<u32>> {
         self.begin(messages, tools)
     }
 
-    /// The ids that the template puts after the reply. [`History`] says what is compared, and what is refused.
+    /// Returns the ids that the template writes after the reply. [`History`] describes how they are
+    /// determined and when this is an error.
     fn encode_observations(
         &self,
         conversation: &[Message],
@@ -179,7 +173,7 @@ impl Tokenizer for ChatTokenizer {
     ) -> Result<Vec<u32>> {
         let observed = self.observe(conversation, tools, observations)?;
         if let Some(rewritten) = &observed.rewritten {
-            tracing::debug!(%rewritten, "the history is kept as it was sampled");
+            tracing::debug!(%rewritten, "the template changes the history; the sampled ids are kept");
         }
         Ok(observed.ids)
     }

@@ -1,4 +1,5 @@
-//! What a template writes after the model's reply, and whether it leaves alone what stood before.
+//! The text that a template writes after the model's reply, and the check that it does not change
+//! the text before.
 
 use std::ops::Range;
 
@@ -8,33 +9,34 @@ use super::rendering::Rendering;
 use crate::types::Message;
 use crate::{Error, Result};
 
-/// How much of two texts an error shows before and after the first difference, in characters.
+/// The number of characters that an error shows before and after the first difference.
 const BEFORE: usize = 30;
 const AFTER: usize = 60;
 
-/// Renderings of a question, a reply and observations: the texts that are compared.
+/// The renderings of a question, a reply and observations that are compared.
 pub(super) struct Continuation<'a> {
     pub(super) rendering: &'a Rendering<'a>,
-    /// The question, up to where the model speaks.
+    /// The question, and the start of the model's message.
     pub(super) prompt: String,
     /// The question alone.
     pub(super) question: String,
     /// The question and the reply.
     pub(super) before: String,
-    /// The question, the reply and the observations, up to where the model speaks again.
+    /// The question, the reply, the observations, and the start of the model's next message.
     pub(super) after: String,
-    /// Stands at the end of the reply's content and of its last call's arguments.
+    /// The marker at the end of the reply's content and of its last call's arguments.
     pub(super) sentinel: &'a str,
 }
 
-/// The token that closes the reply, and what follows it.
+/// The token that closes the reply, and the text after it.
 pub(super) struct Appended {
     pub(super) close: String,
     pub(super) text: String,
 }
 
 impl Continuation<'_> {
-    /// What follows the reply's last stop token. The prompt has to be a prefix of the history, and the history of what it grows to.
+    /// The text after the reply's last stop token, for [`History::Strict`](super::History::Strict):
+    /// the prompt must be a prefix of the history, and the history of its continuation.
     pub(super) fn strict(&self) -> Result<Appended> {
         let Self {
             prompt,
@@ -43,7 +45,7 @@ impl Continuation<'_> {
             ..
         } = self;
         if !before.starts_with(prompt) {
-            let wrong = "writes a prompt otherwise once the reply follows";
+            let wrong = "changes the prompt once a reply follows";
             return Err(self.rewritten(wrong, prompt, before));
         }
         let stops = self.rendering.stops(before).into_iter();
@@ -52,7 +54,7 @@ impl Continuation<'_> {
             .max_by_key(|stop| stop.end);
         let close = last.ok_or_else(|| self.unclosed(&before[prompt.len()..]))?;
         let Some(text) = after.strip_prefix(&before[..close.end]) else {
-            let wrong = "writes the history otherwise once an observation follows";
+            let wrong = "changes the history once an observation follows";
             return Err(self.rewritten(wrong, &before[..close.end], after));
         };
         Ok(Appended {
@@ -61,14 +63,14 @@ impl Continuation<'_> {
         })
     }
 
-    /// What follows the reply's close in the history, whatever became of the history. The end of the reply has to be written as it
-    /// was, but the token that closes it may be another.
+    /// The text after the reply's close, for [`History::Keep`](super::History::Keep): the history
+    /// may change, and so may the token that closes the reply, but not the end of the reply.
     pub(super) fn kept(&self) -> Result<Appended> {
         let behind_reply = |text: &str| Some(text.rfind(self.sentinel)? + self.sentinel.len());
         let (Some(at), Some(again)) = (behind_reply(&self.before), behind_reply(&self.after))
         else {
             return Err(self.refuse(
-                format!("leaves the reply out: {}", self.tail(&self.after)),
+                format!("omits the reply: {}", self.tail(&self.after)),
                 "a template that writes the content of a reply, or its calls, into the history",
             ));
         };
@@ -79,7 +81,7 @@ impl Continuation<'_> {
         let rest = after.strip_prefix(&before[..stop.start]);
         let close = rest.and_then(|rest| self.rendering.leading_special(rest));
         let (Some(rest), Some(close)) = (rest, close) else {
-            let wrong = "ends the reply otherwise once an observation follows";
+            let wrong = "changes the end of the reply once an observation follows";
             return Err(self.rewritten(wrong, &before[..stop.end], after));
         };
         Ok(Appended {
@@ -88,8 +90,8 @@ impl Continuation<'_> {
         })
     }
 
-    /// Checks what is appended: every observation in its order, then the beginning of the model's turn, if it has one, and the same
-    /// text at the end of the `whole` conversation.
+    /// Checks the text to append: it has every observation in order, then the start of the model's
+    /// message, and it is also the end of the `whole` conversation.
     pub(super) fn check(&self, text: &str, observations: &[Message], whole: &str) -> Result<()> {
         let mut rest = text;
         for (at, message) in observations.iter().enumerate() {
@@ -104,12 +106,12 @@ impl Continuation<'_> {
             let Some(end) = ends.into_iter().flatten().min() else {
                 return Err(self.refuse(
                     format!(
-                        "leaves out message {at} of the observations, of the role {:?}: {:?} is not in {:?}",
+                        "omits observation {at}, of the role {:?}: {:?} is not in {:?}",
                         message.role,
                         shortened(&message.content),
                         shortened(&self.shown(text)),
                     ),
-                    "a template that writes the content of every observation, in their order",
+                    "a template that writes the content of every observation, in order",
                 ));
             };
             rest = &rest[end..];
@@ -118,11 +120,11 @@ impl Continuation<'_> {
         if !rest.ends_with(header) {
             return Err(self.refuse(
                 format!(
-                    "begins no turn of the model after the observations: {} does not end with {:?}",
+                    "starts no turn of the model after the observations: {} does not end with {:?}",
                     self.tail(text),
                     self.shown(header)
                 ),
-                "a template that ends there as after a question",
+                "a template that starts the model's turn as after a question",
             ));
         }
         if whole.ends_with(text) {
@@ -132,11 +134,11 @@ impl Continuation<'_> {
         let start = (start..=whole.len()).find(|&at| whole.is_char_boundary(at));
         let end = &whole[start.unwrap_or(whole.len())..];
         let wrong =
-            "writes observations otherwise in the whole conversation than after one question";
+            "writes observations differently in the whole conversation than after one question";
         Err(self.rewritten(wrong, text, end))
     }
 
-    /// The close and the text behind it as ids, the close's own left out.
+    /// The ids of the text, encoded together with the close but without its id.
     pub(super) fn ids(
         &self,
         appended: &Appended,
@@ -147,10 +149,10 @@ impl Continuation<'_> {
         let mut ids = self.rendering.encode(&format!("{close}{text}{prefix}"))?;
         if ids.is_empty() || Some(ids[0]) != close_id {
             let found = format!(
-                "{close:?} is read as other tokens before {:?}",
+                "{close:?} is encoded as other tokens before {:?}",
                 shortened(&self.shown(text))
             );
-            let expected = "a token that closes the reply and is matched wherever it stands, so that no id spans it";
+            let expected = "a token that closes the reply and is matched in every context";
             return Err(Error::config("tokenizer", found, expected));
         }
         ids.remove(0);
@@ -167,20 +169,23 @@ impl Continuation<'_> {
         );
         self.refuse(
             found,
-            "a template that only appends to what it has written, or `History::Keep`, where the reply's end stays",
+            "a template that only appends to earlier text, or `History::Keep` if it keeps the end of the reply",
         )
     }
 
     fn unclosed(&self, reply: &str) -> Error {
         let found = format!("writes no stop token after the reply: {}", self.tail(reply));
-        self.refuse(found, "a template that closes the model's turn with one")
+        self.refuse(
+            found,
+            "a template that closes the model's turn with a stop token",
+        )
     }
 
     fn refuse(&self, found: String, expected: &str) -> Error {
         Error::config("chat_template", found, expected)
     }
 
-    /// A rendered text as people read it.
+    /// A rendered text without marks and sentinels.
     fn shown(&self, rendered: &str) -> String {
         self.rendering.shown(rendered).replace(self.sentinel, "")
     }
@@ -193,14 +198,14 @@ impl Continuation<'_> {
     }
 }
 
-/// How many bytes the texts begin with in common, up to a whole character.
+/// The length of the common prefix in bytes, up to a character boundary.
 fn common(left: &str, right: &str) -> usize {
     let pairs = left.char_indices().zip(right.chars());
     let different = pairs.into_iter().find(|((_, left), right)| left != right);
     different.map_or(left.len().min(right.len()), |((at, _), _)| at)
 }
 
-/// The part of `text` around a byte.
+/// The part of `text` around a byte offset.
 fn around(text: &str, at: usize) -> String {
     let range = |text: &str| -> Range<usize> {
         let start = text[..at].char_indices().rev().take(BEFORE).last();

@@ -1,4 +1,4 @@
-//! Conversations in which others speak between the model's replies, as ids that are only ever appended to.
+//! Multi-turn conversations as append-only token ids.
 
 use minijinja::Value;
 use minijinja::value::ValueKind;
@@ -12,51 +12,65 @@ use crate::prompt::Tokenizer;
 use crate::types::{Message, ToolCall};
 use crate::{Error, Result};
 
-/// What becomes of a conversation whose template writes its history otherwise than it was sampled.
+/// The rule for templates that change the history of a conversation.
 ///
-/// A rollout's ids are those that were sampled, so the observations after a reply have to be a text that is appended. Templates give
-/// whole conversations. The appended text is therefore the difference of two renderings: of a question with a reply of the same shape
-/// as the last one (its content, reasoning and calls), under the conversation's system prompt, tools and variables, and of the
-/// same with the observations behind it. It begins after the token that closes the reply, and is encoded together with that token.
+/// A rollout keeps its sampled ids, so observations must be appended to them. A template, however,
+/// renders whole conversations. The appended text is therefore the difference of two renderings: a
+/// question followed by the last reply (its content, reasoning and calls), with the conversation's
+/// system prompt, tools and variables; and the same followed by the observations. The text starts
+/// after the token that closes the reply, and is encoded together with that token.
 ///
-/// Some templates cannot be appended to: they drop the reasoning of earlier replies, insert an empty one into the last reply, move
-/// the tools to the last question, or close the last reply with a token of its own.
+/// Some templates do not only append: they drop the reasoning of earlier replies, insert empty
+/// reasoning into the last reply, move the tools to the last question, or close the last reply with
+/// a different token.
+///
+/// ```no_run
+/// use rlvr::prompt::hf::{ChatTokenizer, History};
+///
+/// let tokenizer = ChatTokenizer::from_folder("Qwen3-0.6B")?.with_history(History::Keep);
+/// # Ok::<(), rlvr::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum History {
-    /// Such a conversation is refused, with the first text that differs: the prompt has to be a prefix of the rendered reply,
-    /// and the reply up to its last stop token a prefix of what it grows to.
+    /// Such a conversation is an error, which has the first text that differs. The prompt must be a
+    /// prefix of the prompt with the reply, and this, up to its last stop token, a prefix of the
+    /// rendering with the observations.
     #[default]
     Strict,
-    /// The ids stay as sampled, and what follows the reply's close in the rewritten conversation is appended. The model then reads
-    /// another text than the template would give for the same conversation.
+    /// The sampled ids are kept, and the text after the close of the reply in the changed
+    /// conversation is appended. The model then reads a text that differs from the template's
+    /// rendering of the same conversation.
     Keep,
 }
 
-/// A reply and what follows it, in [`ChatTokenizer::check_conversation`].
+/// The shape of a reply and its observations, for [`ChatTokenizer::check_conversation`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Exchange {
-    /// Whether the reply has `reasoning_content`.
+    /// True if the reply has `reasoning_content`.
     pub reasoning: bool,
-    /// How many tools the reply calls. Each call is answered by a result; if there is none, a turn of the user follows.
+    /// The number of tool calls in the reply. Each is followed by a result; a reply without calls
+    /// is followed by a message of the user.
     pub calls: usize,
 }
 
 /// The ids of observations.
 pub(super) struct Observed {
     pub(super) ids: Vec<u32>,
-    /// Where the template rewrites the history that was kept.
+    /// The error of [`History::Strict`], if the template changes the history.
     pub(super) rewritten: Option<Error>,
 }
 
 impl ChatTokenizer {
-    /// Checks at set-up that conversations of these shapes can be continued: each exchange three times in a row, then all of them one
-    /// after the other, twice. Calls are of the first of the `tools`, with and without content beside them.
+    /// Checks before a run that conversations of these shapes can be continued.
     ///
-    /// `opening` is how the conversations begin; without a question in it one is added. Every check is made again with
-    /// the real messages at each turn.
+    /// Each exchange is tried three times in a row, then all exchanges in order, twice. The calls
+    /// are of the first of the `tools`, with and without content. `opening` is the start of the
+    /// conversations; a question is added if it has none. The same checks are repeated with the
+    /// actual messages at each turn.
     ///
-    /// Under [`History::Keep`] a warning is logged for each exchange after which the template rewrites the history.
+    /// With [`History::Keep`], a warning is logged for each exchange after which the template
+    /// changes the history.
     ///
     /// ```no_run
     /// use rlvr::prompt::hf::{ChatTokenizer, Exchange};
@@ -69,8 +83,8 @@ impl ChatTokenizer {
     /// ```
     ///
     /// # Errors
-    /// As [`encode_conversation`](Tokenizer::encode_conversation) and [`encode_observations`](Tokenizer::encode_observations),
-    /// with the exchange that is refused.
+    /// The same as [`encode_conversation`](Tokenizer::encode_conversation) and
+    /// [`encode_observations`](Tokenizer::encode_observations), with a description of the exchange.
     pub fn check_conversation(
         &self,
         opening: &[Message],
@@ -91,7 +105,7 @@ impl ChatTokenizer {
                 let rewritten = rehearse(&[*exchange; 3])?;
                 if let Some(rewritten) = rewritten.filter(|_| content.is_empty()) {
                     let after = exchange.description();
-                    tracing::warn!(after, %rewritten, "the history will be kept as it was sampled");
+                    tracing::warn!(after, %rewritten, "the template changes the history; the sampled ids are kept");
                 }
             }
             rehearse(&[exchanges, exchanges].concat())?;
@@ -99,7 +113,8 @@ impl ChatTokenizer {
         Ok(())
     }
 
-    /// Continues a conversation with one exchange after the other; gives the first place where the template rewrites the history.
+    /// Continues a conversation with one exchange after the other. Returns the first place where
+    /// the template changes the history.
     fn rehearse(
         &self,
         opening: &[Message],
@@ -120,7 +135,7 @@ impl ChatTokenizer {
         Ok(rewritten)
     }
 
-    /// The ids of a conversation's beginning.
+    /// The ids of the start of a conversation.
     pub(super) fn begin(&self, messages: &[Message], tools: Option<&str>) -> Result<Vec<u32>> {
         if messages.is_empty() {
             return Err(Error::config("messages", "none", "at least one message"));
@@ -129,7 +144,7 @@ impl ChatTokenizer {
         self.ids(&self.with_own_system(messages.to_vec()), &variables, true)
     }
 
-    /// The ids of what follows a reply.
+    /// The ids to append after a reply.
     pub(super) fn observe(
         &self,
         conversation: &[Message],
@@ -176,7 +191,8 @@ impl ChatTokenizer {
         Ok(Observed { ids, rewritten })
     }
 
-    /// The template's variables with the tools, of which none is not an empty list: templates announce even that.
+    /// The template's variables with the tools. An empty list is omitted, because templates would
+    /// announce it.
     fn variables_with(&self, tools: Option<&str>) -> Result<super::Variables> {
         let Some(text) = tools else {
             return Ok(self.variables.clone());
@@ -194,8 +210,8 @@ impl ChatTokenizer {
         }
     }
 
-    /// The messages behind the tokenizer's system prompt, if they have none of their own.
-    fn with_own_system(&self, messages: Vec<Message>) -> Vec<Message> {
+    /// The messages, after the tokenizer's system prompt if they have none.
+    pub(super) fn with_own_system(&self, messages: Vec<Message>) -> Vec<Message> {
         match &self.system {
             Some(system) if !messages.iter().any(is_system) => {
                 let mut with_system = vec![Message::system(system)];
@@ -208,7 +224,8 @@ impl ChatTokenizer {
 }
 
 impl Exchange {
-    /// The exchange as messages; a call has content beside it if there is any, a reply without calls always has some.
+    /// The exchange as messages. A reply with calls has this content, and one without calls always
+    /// has some.
     fn messages(self, tool: &str, content: &str) -> (Message, Vec<Message>) {
         let id = |call: usize| format!("call{call:05}");
         let call = |call| ToolCall {
@@ -261,12 +278,12 @@ impl Exchange {
     }
 }
 
-/// The reply at the end of the conversation, if observations can follow it.
+/// The reply at the end of the conversation; an error if the observations cannot follow it.
 fn reply_before<'a>(conversation: &'a [Message], observations: &[Message]) -> Result<&'a Message> {
     let spoken = |message: &&Message| message.role == "assistant";
     if let Some(at) = observations.iter().position(|message| spoken(&message)) {
         let found = format!("message {at} of the role `assistant`");
-        let expected = "what others say: the model's own turns are sampled";
+        let expected = "messages of other roles: the model's messages are sampled";
         return Err(Error::config("observations", found, expected));
     }
     if observations.is_empty() {
@@ -285,7 +302,7 @@ fn reply_before<'a>(conversation: &'a [Message], observations: &[Message]) -> Re
         Error::config(
             "conversation",
             found,
-            "the model's reply, of the role `assistant`, at the end",
+            "the model's reply, of the role `assistant`, as the last message",
         )
     })
 }
@@ -294,8 +311,8 @@ fn is_system(message: &Message) -> bool {
     matches!(message.role.as_str(), "system" | "developer")
 }
 
-/// The reply with a sentinel at the end of what it says and of its last call's arguments. A call without content stays so, because
-/// templates tell the two apart.
+/// The reply with a sentinel at the end of its content and of its last call's arguments. A call
+/// without content remains so, because templates distinguish the two cases.
 fn tagged(reply: &Message, sentinel: &str) -> Message {
     let mut tagged = reply.clone();
     if tagged.tool_calls.is_empty() || !tagged.content.trim().is_empty() {

@@ -1,4 +1,4 @@
-//! What a chat template finds when it runs: Jinja as `transformers` sets it up.
+//! The Jinja environment of chat templates, configured as in `transformers`.
 
 use std::fmt;
 
@@ -10,11 +10,12 @@ use regex::Regex;
 
 use super::{json, methods};
 
-/// What one rendering may cost, about one unit per instruction or 64 bytes. A template is untrusted, and nested loops are short
-/// to write; a conversation of a thousand turns needs less than a hundredth of this.
+/// The budget of one rendering, about one unit per instruction or 64 bytes. A template is untrusted
+/// and may have nested loops. A conversation of a thousand turns needs less than a hundredth of
+/// this.
 const FUEL: u64 = 10_000_000;
 
-/// A message of `raise_exception`.
+/// The message of a call of `raise_exception`.
 #[derive(Debug)]
 pub(super) struct Raised(pub(super) String);
 
@@ -26,7 +27,7 @@ impl fmt::Display for Raised {
 
 impl std::error::Error for Raised {}
 
-/// An environment without templates.
+/// Creates an environment without templates.
 pub(super) fn environment() -> Result<Environment<'static>, Error> {
     let mut environment = Environment::new();
     environment.set_syntax(
@@ -43,7 +44,7 @@ pub(super) fn environment() -> Result<Environment<'static>, Error> {
     environment.add_filter("trim", |text: &str, characters: Option<&str>| {
         methods::strip(text, characters, true, true).to_owned()
     });
-    // In Jinja text is a sequence of characters, a mapping one of keys, and a boolean a number.
+    // In Jinja, strings and mappings are sequences, and booleans are numbers.
     environment.add_test("sequence", |value: &Value| {
         let kind = value.kind();
         value.is_undefined() || matches!(kind, ValueKind::Seq | ValueKind::Map | ValueKind::String)
@@ -61,7 +62,7 @@ pub(super) fn environment() -> Result<Environment<'static>, Error> {
     Ok(environment)
 }
 
-/// Stops the clock: `strftime_now` writes the present time from now on.
+/// Makes `strftime_now` always write the time of this call.
 pub(super) fn freeze_clock(environment: &mut Environment<'static>) {
     let now = Zoned::now();
     environment.add_function("strftime_now", move |format: &str| strftime(format, &now));
@@ -75,15 +76,15 @@ fn raise_exception(message: String) -> Result<Value, Error> {
     Err(error.with_source(Raised(message)))
 }
 
-/// A local time, written in `format`.
+/// Formats a local time.
 fn strftime(format: &str, time: &Zoned) -> Result<String, Error> {
     jiff::fmt::strtime::format(format, time)
         .map_err(|error| Error::new(ErrorKind::InvalidOperation, error.to_string()))
 }
 
-/// `source` with `{% generation %}` blocks, which mark what the assistant says, made into plain ones.
-///
-/// A block that only opens a scope treats the white space around its tags, and the variables within, as theirs would be.
+/// Replaces the `{% generation %}` blocks of a template, which mark the assistant's text, by
+/// `{% with %}` blocks, which only open a scope and treat white space and variables in the same
+/// way.
 pub(super) fn without_generation_tags(source: &str) -> String {
     let Ok(tag) = Regex::new(r"\{%([-+]?)\s*(end)?generation\s*([-+]?)%\}") else {
         return source.to_owned();

@@ -1,4 +1,4 @@
-//! The configs of a Hugging Face folder, and the few things that are read from them.
+//! The configs of a Hugging Face folder.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::{Error, Result};
 
-/// The names under which a config lists its special tokens, and a chat template finds them.
+/// The names of special tokens in a config and in a chat template.
 pub(super) const NAMED_TOKENS: [&str; 7] = [
     "bos_token",
     "eos_token",
@@ -20,7 +20,7 @@ pub(super) const NAMED_TOKENS: [&str; 7] = [
     "mask_token",
 ];
 
-/// The folder's configs; one that is not there is `null`.
+/// The folder's configs; a missing one is `null`.
 pub(super) struct Folder {
     pub(super) path: PathBuf,
     pub(super) tokenizer_config: Value,
@@ -38,13 +38,13 @@ impl Folder {
         })
     }
 
-    /// The text of a named special token, which is written as a string or as an object with its `content`.
+    /// The text of a named special token, which is a string or an object with a field `content`.
     pub(super) fn named_token(&self, name: &str) -> Option<&str> {
         let token = self.tokenizer_config.get(name)?;
         token.as_str().or_else(|| token.get("content")?.as_str())
     }
 
-    /// All named special tokens by their names.
+    /// All named special tokens by name.
     pub(super) fn named_tokens(&self) -> BTreeMap<String, String> {
         let named = NAMED_TOKENS.iter().filter_map(|&name| {
             self.named_token(name)
@@ -53,7 +53,7 @@ impl Folder {
         named.collect()
     }
 
-    /// What `config.json` says the vocabulary's size is: the embedding may have more rows than there are tokens.
+    /// The vocabulary size in `config.json`, which may be larger than the number of tokens.
     pub(super) fn vocab_size(&self) -> Result<Option<usize>> {
         let Some(size) = of_config(&self.config, "vocab_size") else {
             return Ok(None);
@@ -64,12 +64,12 @@ impl Folder {
         }
     }
 
-    /// The ids that end a completion, as the first config that has any lists them.
+    /// The ids that end a completion, from the first config that has any.
     pub(super) fn eos_token_ids(&self) -> Result<Vec<u32>> {
         self.first_ids("eos_token_id")
     }
 
-    /// The padding token's id, if a config has one. (Some configs write -1 for none.)
+    /// The id of the padding token, if a config has one. (Some configs have -1 for none.)
     pub(super) fn pad_token_id(&self) -> Result<Option<u32>> {
         Ok(self.first_ids("pad_token_id")?.first().copied())
     }
@@ -97,14 +97,14 @@ impl Folder {
         Ok(Vec::new())
     }
 
-    /// A field of one of the files that has a value it cannot have.
+    /// The error for an invalid value of a field in one of the files.
     pub(super) fn wrong(&self, file: &str, field: &str, value: &Value, expected: &str) -> Error {
         let file = self.path.join(file);
         Error::config(format!("{}: {field}", file.display()), value, expected)
     }
 }
 
-/// A field that is not null, of the config or of the language model's part of a multimodal one.
+/// A field of the config, or of the `text_config` of a multimodal one, that is not null.
 fn of_config<'a>(config: &'a Value, field: &str) -> Option<&'a Value> {
     let of_text = || config.get("text_config")?.get(field);
     config
@@ -114,7 +114,7 @@ fn of_config<'a>(config: &'a Value, field: &str) -> Option<&'a Value> {
         .filter(|value| !value.is_null())
 }
 
-/// The JSON object of a file, or `null` if there is no such file.
+/// Reads a JSON object from a file, or returns `null` if there is no such file.
 fn json(path: &Path) -> Result<Value> {
     let Some(text) = text(path)? else {
         return Ok(Value::Null);
@@ -130,7 +130,7 @@ fn json(path: &Path) -> Result<Value> {
     })
 }
 
-/// The text of a file, or `None` if there is no such file.
+/// Reads a file, or returns `None` if there is no such file.
 pub(super) fn text(path: &Path) -> Result<Option<String>> {
     match std::fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
@@ -139,12 +139,12 @@ pub(super) fn text(path: &Path) -> Result<Option<String>> {
     }
 }
 
-/// The text of a file without which the folder is of no use.
+/// Reads a required file.
 pub(super) fn required(path: &Path, what: &str) -> Result<String> {
     text(path)?.ok_or_else(|| Error::io(path, io::Error::new(io::ErrorKind::NotFound, what)))
 }
 
-/// Refuses a text that is not JSON, with its line.
+/// Checks that a text is JSON; an error has the line.
 pub(super) fn check_json(path: &Path, text: &str) -> Result<()> {
     match serde_json::from_str::<IgnoredAny>(text) {
         Ok(_) => Ok(()),

@@ -1,11 +1,11 @@
-//! JSON as Python writes it, which is what a chat template's `tojson` means.
+//! The filter `tojson` of chat templates, which writes JSON as Python does.
 
 use std::fmt::Write;
 
 use minijinja::value::{Kwargs, Rest, ValueKind, ValueOrKwargs};
 use minijinja::{Error, ErrorKind, Value};
 
-/// How to write.
+/// The options of the filter.
 struct Style {
     ensure_ascii: bool,
     /// One step of indentation; `None` writes everything on one line.
@@ -15,8 +15,8 @@ struct Style {
     sort_keys: bool,
 }
 
-/// The filter `tojson(ensure_ascii=False, indent=None, separators=None, sort_keys=False)`: no HTML is escaped, and without other
-/// wishes there is a space after every `,` and `:`.
+/// The filter `tojson(ensure_ascii=False, indent=None, separators=None, sort_keys=False)`. HTML is
+/// not escaped, and by default there is a space after every `,` and `:`.
 pub(super) fn tojson(value: &Value, args: Rest<ValueOrKwargs>) -> Result<String, Error> {
     let mut args = args.into_values();
     let named = match args.last() {
@@ -50,7 +50,7 @@ pub(super) fn tojson(value: &Value, args: Rest<ValueOrKwargs>) -> Result<String,
             separator
                 .as_str()
                 .map(str::to_owned)
-                .ok_or_else(|| refused("`separators` has to be two strings"))
+                .ok_or_else(|| refused("`separators` must be two strings"))
         };
         (separator(0)?, separator(1)?)
     };
@@ -70,13 +70,13 @@ fn refused(reason: impl Into<String>) -> Error {
     Error::new(ErrorKind::BadSerialization, reason.into())
 }
 
-/// Values nest no deeper than this: each level is a level of the stack.
+/// The maximum nesting of values, which bounds the recursion.
 const DEEPEST: usize = 200;
 
 fn write_value(json: &mut String, value: &Value, style: &Style, depth: usize) -> Result<(), Error> {
     if depth > DEEPEST {
         return Err(refused(format!(
-            "the value nests deeper than {DEEPEST} levels"
+            "the value has more than {DEEPEST} levels of nesting"
         )));
     }
     match value.kind() {
@@ -110,7 +110,7 @@ fn write_value(json: &mut String, value: &Value, style: &Style, depth: usize) ->
     Ok(())
 }
 
-/// A list or an object of `length` items.
+/// Writes a list or an object of `length` items.
 fn write_group(
     json: &mut String,
     (open, close): (char, char),
@@ -138,7 +138,7 @@ fn write_group(
     Ok(())
 }
 
-/// None, a boolean or a number.
+/// Writes `none`, a boolean or a number.
 fn scalar(value: &Value) -> Result<String, Error> {
     Ok(match value.kind() {
         ValueKind::None => "null".to_owned(),
@@ -149,7 +149,8 @@ fn scalar(value: &Value) -> Result<String, Error> {
     })
 }
 
-/// The shortest digits that give the number back, written out from 0.0001 up to 16 digits and with an exponent beyond.
+/// Writes the shortest digits that parse to the same number, with an exponent below 0.0001 and from
+/// 1e16.
 fn float(number: f64) -> String {
     if number.is_nan() {
         return "NaN".to_owned();
@@ -171,7 +172,7 @@ fn float(number: f64) -> String {
     format!("{sign}{mantissa}e{sign_of_exponent}{exponent:02}")
 }
 
-/// `text` as it stands within a JSON string.
+/// Escapes `text` for a JSON string.
 pub(super) fn escaped(text: &str, ensure_ascii: bool) -> String {
     let mut json = String::with_capacity(text.len());
     write_escaped(&mut json, text, ensure_ascii);
@@ -196,7 +197,7 @@ fn write_escaped(json: &mut String, text: &str, ensure_ascii: bool) {
             '\u{c}' => json.push_str("\\f"),
             _ if character < ' ' || (ensure_ascii && character > '~') => {
                 for unit in character.encode_utf16(&mut [0; 2]) {
-                    // Writing to a string does not fail.
+                    // Writing to a string cannot fail.
                     let _ = write!(json, "\\u{unit:04x}");
                 }
             }

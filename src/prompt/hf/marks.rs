@@ -1,4 +1,5 @@
-//! What users spell stays text: special tokens in a conversation are marked before a template mixes them with its own.
+//! Marks around the special tokens in the text of messages, so that they remain text after
+//! rendering.
 
 use std::collections::{BTreeSet, HashSet};
 use std::ops::Range;
@@ -6,24 +7,26 @@ use std::ops::Range;
 use super::{HfTokenizer, json};
 use crate::{Error, Result};
 
-/// Private-use characters put around every special token that a conversation spells.
+/// Private-use characters that are put around every special token in the text of a conversation.
 ///
-/// The token stays whole between its marks, so a template that looks for it, or splits at it, does what it always does.
+/// The token between its marks is unchanged, so that a template can still search for it or split at
+/// it.
 pub(super) struct Marks {
     open: char,
     close: char,
-    /// Everything that was put between marks.
+    /// The special tokens that were marked.
     spelled: BTreeSet<String>,
 }
 
-/// A rendered text in which one private-use character stands for each special token that is to be read as ordinary text.
+/// A rendered text with a private-use character in place of each special token that is to be
+/// encoded as ordinary text.
 #[derive(Default)]
 pub(super) struct Marked {
     pub(super) text: String,
-    /// Marks that lost their partner. They are dropped, but only after what stands on their two sides can no longer be read
-    /// together as a special token.
+    /// The characters of marks that lost their partner. They are removed after special tokens have
+    /// been matched, so that the text on both sides of a mark cannot form one.
     pub(super) breaks: Vec<char>,
-    /// The characters and what they stand for.
+    /// The characters in place of special tokens, with these tokens.
     pub(super) stand_ins: Vec<(char, String)>,
 }
 
@@ -34,7 +37,7 @@ impl Marked {
 }
 
 impl Marks {
-    /// Marks for a conversation of these strings; `None` if none of them spells a special token.
+    /// Creates marks for a conversation of these strings; `None` if they have no special token.
     pub(super) fn of(strings: &[&str], tokenizer: &HfTokenizer) -> Result<Option<Self>> {
         let spelled: BTreeSet<String> = strings
             .iter()
@@ -46,7 +49,7 @@ impl Marks {
         if spelled.is_empty() {
             return Ok(None);
         }
-        // Nor may a string spell a mark as JSON escapes it.
+        // The strings must not contain the JSON escape of a mark either.
         let free = |mark: &char| {
             let escaped = json::escaped(&mark.to_string(), true);
             !strings.iter().any(|text| text.contains(&escaped))
@@ -59,7 +62,7 @@ impl Marks {
         }))
     }
 
-    /// `text` with its special tokens marked.
+    /// Marks the special tokens in `text`.
     pub(super) fn mark(&self, text: &str, tokenizer: &HfTokenizer) -> String {
         let mut marked = String::with_capacity(text.len());
         let mut done = 0;
@@ -73,7 +76,7 @@ impl Marks {
         marked + &text[done..]
     }
 
-    /// A rendered text in which no filter has escaped the marks, as `tojson(ensure_ascii=true)` does.
+    /// Restores the marks that a filter such as `tojson(ensure_ascii=true)` has escaped.
     pub(super) fn unescape(&self, mut rendered: String) -> String {
         for mark in [self.open, self.close] {
             let mark = mark.to_string();
@@ -85,18 +88,18 @@ impl Marks {
         rendered
     }
 
-    /// Whether what stands at `range` of a rendered text was spelled by the conversation.
+    /// Returns true if the text at `range` of a rendering is between marks.
     pub(super) fn enclose(&self, rendered: &str, range: &Range<usize>) -> bool {
         rendered[..range.start].ends_with(self.open)
             && rendered[range.end..].starts_with(self.close)
     }
 
-    /// A rendered text without the marks.
+    /// Removes the marks from a rendering.
     pub(super) fn remove(&self, rendered: &str) -> String {
         rendered.replace([self.open, self.close], "")
     }
 
-    /// Replaces what is marked in a rendered text by characters that stand for it.
+    /// Replaces each marked special token of a rendering by a private-use character.
     pub(super) fn read(&self, rendered: &str) -> Result<Marked> {
         let mut unused = unused(&[rendered]).filter(|mark| ![self.open, self.close].contains(mark));
         let mut text = String::with_capacity(rendered.len());
@@ -135,7 +138,7 @@ impl Marks {
     }
 }
 
-/// The characters of the private-use planes that occur in none of `texts`.
+/// The characters of the private-use planes that are not in `texts`.
 fn unused(texts: &[&str]) -> impl Iterator<Item = char> + use<> {
     let planes = ('\u{f0000}'..='\u{ffffd}').chain('\u{100000}'..='\u{10fffd}');
     let characters = texts.iter().flat_map(|text| text.chars());
@@ -147,6 +150,6 @@ fn exhausted() -> Error {
     Error::config(
         "messages",
         "text with every private-use character",
-        "text that leaves a few of them unused",
+        "text without a few of them",
     )
 }

@@ -1,4 +1,4 @@
-//! What a template is told beside the conversation.
+//! Variables of a chat template.
 
 use std::collections::BTreeMap;
 
@@ -9,10 +9,12 @@ use serde::{Deserialize, Serialize};
 use super::values;
 use crate::{Error, Result};
 
-/// Variables of a template by their names: `enable_thinking`, `tools`, `documents`, `date_string` and whatever else it reads.
+/// The variables of a chat template by name, such as `enable_thinking`, `tools`, `documents` and
+/// `date_string`.
 ///
-/// Unlike a `serde_json::Map` these keep the order of the fields within a value, which a template that writes its tools as JSON
-/// shows to the model: give them as structs, or [as JSON text](Self::set_json). As serde types they are a plain map.
+/// Unlike a `serde_json::Map`, a value keeps the order of its fields, which the model sees if the
+/// template writes the value as JSON. Pass such values as structs or [as JSON
+/// text](Self::set_json). Serde treats the variables as a map.
 ///
 /// ```
 /// use rlvr::prompt::hf::Variables;
@@ -31,22 +33,22 @@ use crate::{Error, Result};
 pub struct Variables(BTreeMap<String, Value>);
 
 impl Variables {
-    /// No variables.
+    /// Creates an empty set of variables.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// With the variable `name`, in place of what had this name before.
+    /// Sets the variable `name`, replacing a previous value.
     #[must_use]
     pub fn set(mut self, name: impl Into<String>, value: impl Serialize) -> Self {
         self.0.insert(name.into(), Value::from(Serde(value)));
         self
     }
 
-    /// With the variable `name` read from JSON, its fields in their order.
+    /// Sets the variable `name` to a value in JSON, with its fields in this order.
     ///
     /// # Errors
-    /// [`Error::Config`] if it is not JSON.
+    /// Returns [`Error::Config`] if the text is not JSON.
     pub fn set_json(self, name: impl Into<String>, json: &str) -> Result<Self> {
         let name = name.into();
         match serde_json::from_str::<Value>(json) {
@@ -59,16 +61,7 @@ impl Variables {
         }
     }
 
-    /// With all of `others`, which win over what has the same name here.
-    #[must_use]
-    pub fn and(mut self, others: &Self) -> Self {
-        let others = others.0.iter();
-        self.0
-            .extend(others.map(|(name, value)| (name.clone(), value.clone())));
-        self
-    }
-
-    /// Whether the template is told something other than `none` under this name.
+    /// Returns true if the variable is set and not `none`.
     pub(super) fn has(&self, name: &str) -> bool {
         self.0.get(name).is_some_and(|value| !value.is_none())
     }
@@ -77,7 +70,8 @@ impl Variables {
         self.0.iter().map(|(name, value)| (name.as_str(), value))
     }
 
-    /// Every string in the values, field names within them included; the names of the variables are not among them.
+    /// All strings in the values, including field names within them, but not the names of the
+    /// variables.
     pub(super) fn strings(&self) -> Vec<String> {
         self.0.values().flat_map(values::strings).collect()
     }

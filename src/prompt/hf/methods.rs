@@ -1,12 +1,13 @@
-//! Methods of Python's strings and lists that templates call.
+//! Methods of Python's strings, lists and dicts for chat templates.
 
 use minijinja::value::{Tuple, ValueKind, from_args};
 use minijinja::{Error, ErrorKind, State, Value};
 use minijinja_contrib::pycompat;
 
-/// Calls a method that the value does not have itself.
+/// Calls a method that `minijinja` does not have.
 ///
-/// Most are `minijinja-contrib`'s; here are those it lacks, and those where it differs from Python.
+/// Implements those that `minijinja-contrib` lacks or implements differently from Python, and
+/// delegates the others to it.
 pub(super) fn call(
     state: &mut State,
     value: &Value,
@@ -140,7 +141,7 @@ fn refused(reason: &'static str) -> Error {
     Error::new(ErrorKind::InvalidOperation, reason)
 }
 
-/// `text` without the characters, or without white space, at the ends that are asked for.
+/// Removes the characters, or white space, from the start and the end of `text`, if these are true.
 pub(super) fn strip<'a>(
     text: &'a str,
     characters: Option<&str>,
@@ -163,12 +164,12 @@ pub(super) fn strip<'a>(
     }
 }
 
-/// Python counts the four separators of ASCII as white space, Unicode's property does not.
+/// White space as in Python, which includes the four ASCII separators, unlike the Unicode property.
 fn is_space(c: char) -> bool {
     c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)
 }
 
-/// Every letter after something that is not one in upper case, the others in lower case.
+/// Converts letters at the start of a word to upper case, the others to lower case.
 fn title(text: &str) -> String {
     let mut titled = String::with_capacity(text.len());
     let mut after_letter = false;
@@ -191,7 +192,7 @@ fn split_at<'a>(text: &'a str, separator: &str, most: usize, from_end: bool) -> 
     parts
 }
 
-/// The words of the text; after `most` cuts the rest is one part.
+/// Splits the text at white space, at most `most` times.
 fn split_at_space(text: &str, most: usize, from_end: bool) -> Vec<&str> {
     let mut parts = Vec::new();
     let mut rest = strip(text, None, true, true);
@@ -221,7 +222,7 @@ fn split_at_space(text: &str, most: usize, from_end: bool) -> Vec<&str> {
     parts
 }
 
-/// Lines end at more than a line feed.
+/// The lines of the text, with the line boundaries of Python.
 fn lines(text: &str, keep: bool) -> Vec<&str> {
     let mut lines = Vec::new();
     let mut rest = text;
@@ -241,7 +242,7 @@ fn lines(text: &str, keep: bool) -> Vec<&str> {
     lines
 }
 
-/// The position, in characters, of `wanted` within the characters `start..end`.
+/// The position of `wanted`, in characters, within the characters `start..end`.
 fn find(
     text: &str,
     wanted: &str,

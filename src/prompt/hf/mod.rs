@@ -1,9 +1,11 @@
-//! Takes a Hugging Face folder from the user; gives its tokenizer and its chat template to `rollout` and `train`.
+//! Tokenizers and chat templates from Hugging Face folders.
 //!
-//! [`HfTokenizer`] reads `tokenizer.json` and the configs beside it; [`ChatTemplate`] renders a conversation of [`Message`]s
-//! into the text that an instruction-tuned model was trained on; [`ChatTokenizer`] is both, and is the tokenizer a trainer
-//! holds: a problem's prompt becomes a turn of the user, and the completion is the turn of the assistant. In a conversation of several
-//! turns it appends to the ids that were sampled; [`History`] says how, and which templates allow it.
+//! [`HfTokenizer`] reads `tokenizer.json` and the configs beside it. [`ChatTemplate`] renders
+//! [`Message`](super::Message)s into the text format that an instruction-tuned model was trained
+//! on. [`ChatTokenizer`] combines both, and is the tokenizer to train with: a problem's prompt
+//! becomes a message of the user, and the completion is the reply of the assistant. In a
+//! conversation of several turns it appends to the sampled ids; [`History`] describes how, and
+//! which templates support it.
 //!
 //! ```no_run
 //! use rlvr::prompt::Tokenizer;
@@ -16,8 +18,8 @@
 //! # Ok::<(), rlvr::Error>(())
 //! ```
 //!
-//! The folder is untrusted: a template runs on a budget and reaches nothing but the variables it is given, and what a message
-//! *spells* never becomes a special token.
+//! The folder and the messages are untrusted: a template has a limited budget and can access only
+//! its variables, and the text of a message never becomes a special token.
 
 mod chat;
 mod continuation;
@@ -38,5 +40,3 @@ pub use conversation::{Exchange, History};
 pub use message::Variables;
 pub use template::{ChatTemplate, RenderOptions};
 pub use tokenizer::HfTokenizer;
-
-pub use crate::types::Message;

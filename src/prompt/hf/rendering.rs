@@ -1,4 +1,4 @@
-//! Renderings of one conversation in which what it spells stays text.
+//! Renderings of a conversation whose special tokens in messages are marked as text.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -10,7 +10,8 @@ use super::values::{map_strings, strings};
 use super::{ChatTemplate, HfTokenizer, Variables};
 use crate::Result;
 
-/// What the renderings of a conversation have in common, so that their texts can be compared.
+/// The template, variables and marks that the renderings of a conversation share, so that their
+/// texts can be compared.
 pub(super) struct Rendering<'a> {
     template: &'a ChatTemplate,
     tokenizer: &'a HfTokenizer,
@@ -19,14 +20,15 @@ pub(super) struct Rendering<'a> {
 }
 
 impl<'a> Rendering<'a> {
-    /// For conversations that spell no more special tokens than `messages` and `variables` do.
+    /// Creates the context for conversations without special tokens other than those in the text of
+    /// `messages` and `variables`.
     pub(super) fn new(
         template: &'a ChatTemplate,
         tokenizer: &'a HfTokenizer,
         variables: &Variables,
         messages: &[Value],
     ) -> Result<Self> {
-        // Each string once: messages have their fields' names in common.
+        // Each string once, because all messages have the same field names.
         let mut spelled: BTreeSet<String> = variables.strings().into_iter().collect();
         spelled.extend(messages.iter().flat_map(strings));
         let spelled: Vec<&str> = spelled.iter().map(String::as_str).collect();
@@ -43,7 +45,7 @@ impl<'a> Rendering<'a> {
         })
     }
 
-    /// `text` with its special tokens marked.
+    /// Marks the special tokens in `text`.
     pub(super) fn mark(&self, text: &str) -> String {
         match &self.marks {
             Some(marks) => marks.mark(text, self.tokenizer),
@@ -51,7 +53,7 @@ impl<'a> Rendering<'a> {
         }
     }
 
-    /// The messages with their special tokens marked.
+    /// Marks the special tokens in messages.
     pub(super) fn marked(&self, messages: Vec<Value>) -> Vec<Value> {
         if self.marks.is_none() {
             return messages;
@@ -60,7 +62,7 @@ impl<'a> Rendering<'a> {
         messages.iter().map(mark).collect()
     }
 
-    /// The text of marked messages.
+    /// Renders marked messages.
     pub(super) fn render(&self, marked: &[Value], add_generation_prompt: bool) -> Result<String> {
         let messages = marked.to_vec();
         let rendered =
@@ -69,7 +71,7 @@ impl<'a> Rendering<'a> {
         Ok(self.unescape(rendered))
     }
 
-    /// `text` in which no filter has escaped the marks.
+    /// Restores the marks that a filter has escaped.
     pub(super) fn unescape(&self, text: String) -> String {
         match &self.marks {
             Some(marks) => marks.unescape(text),
@@ -77,7 +79,7 @@ impl<'a> Rendering<'a> {
         }
     }
 
-    /// The ids of a rendered text.
+    /// Encodes a rendered text.
     pub(super) fn encode(&self, rendered: &str) -> Result<Vec<u32>> {
         match &self.marks {
             Some(marks) => self.tokenizer.encode_marked(&marks.read(rendered)?),
@@ -85,7 +87,7 @@ impl<'a> Rendering<'a> {
         }
     }
 
-    /// A rendered text as people read it.
+    /// A rendered text without marks.
     pub(super) fn shown(&self, rendered: &str) -> String {
         match &self.marks {
             Some(marks) => marks.remove(rendered),
@@ -93,7 +95,7 @@ impl<'a> Rendering<'a> {
         }
     }
 
-    /// The stop tokens that the template has written in a rendered text, in no order.
+    /// The stop tokens in a rendered text that the template wrote, in no particular order.
     pub(super) fn stops(&self, rendered: &str) -> Vec<Range<usize>> {
         let spelled = |range: &Range<usize>| {
             let marks = self.marks.as_ref();
@@ -108,7 +110,7 @@ impl<'a> Rendering<'a> {
         stops
     }
 
-    /// The special token with which a rendered text begins.
+    /// The special token that a rendered text starts with.
     pub(super) fn leading_special<'t>(&self, rendered: &'t str) -> Option<&'t str> {
         let specials = self.tokenizer.specials_in(rendered);
         let first = specials.first().filter(|range| range.start == 0)?;

@@ -1,36 +1,39 @@
-//! The chat template of a Hugging Face folder.
+//! Chat templates.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use minijinja::{Environment, Value};
 
+use super::Variables;
 use super::environment::{Raised, environment, freeze_clock, without_generation_tags};
 use super::folder::{self, Folder};
 use super::methods::strip;
 use super::values::values;
-use super::{Message, Variables};
+use crate::types::Message;
 use crate::{Error, Result};
 
 const DEFAULT: &str = "default";
-/// The template, of those that come as a list, which is meant for conversations with tools.
+/// The name of the template for conversations with tools in a list of templates.
 const TOOL_USE: &str = "tool_use";
-/// Stands where a message that is to be continued ends. The space at its end tells whether the template trims.
+/// The marker at the end of a message that is to be continued. Its trailing space shows if the
+/// template trims.
 const CONTINUED: &str = "CONTINUED_FROM_HERE ";
 
-/// How a conversation is rendered.
+/// The options of [`ChatTemplate::render`].
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RenderOptions {
-    /// Ends with the beginning of an assistant's turn, so that the model speaks next. Default: false.
+    /// Ends with the start of an assistant's message, for the model to reply. Default: false.
     pub add_generation_prompt: bool,
-    /// Ends within the last message, so that the model continues it. Default: false.
+    /// Ends within the last message, for the model to continue it. Default: false.
     pub continue_final_message: bool,
-    /// What else the template reads; wins over the special tokens. Default: none.
+    /// The variables of the template, which override the special tokens. Default: none.
     pub variables: Variables,
 }
 
 impl RenderOptions {
-    /// With the beginning of an assistant's turn at the end.
+    /// Returns the options for a reply of the model: only
+    /// [`add_generation_prompt`](Self::add_generation_prompt) is set.
     pub fn generation() -> Self {
         Self {
             add_generation_prompt: true,
@@ -39,17 +42,19 @@ impl RenderOptions {
     }
 }
 
-/// A chat template in Jinja, as instruction-tuned models bring one, by `minijinja`.
+/// The Jinja chat template of an instruction-tuned model, rendered by `minijinja`.
 ///
-/// It renders what `transformers` renders: blocks trimmed on both sides, nothing escaped, `break` and `continue`, the methods of
-/// Python's strings, dicts and lists, `raise_exception`, `strftime_now`, `tojson` as Python writes it, and the model's special
-/// tokens as variables (`bos_token`, `eos_token` ...). `tools` and `documents` are `none` unless given.
+/// It renders the same text as `transformers`, with trimmed blocks, no escaping, `break` and
+/// `continue`, the methods of Python's strings, dicts and lists, `raise_exception`, `strftime_now`,
+/// Python's `tojson`, and the model's special tokens as variables (`bos_token`, `eos_token` ...).
+/// `tools` and `documents` are `none` unless they are set.
 ///
-/// Not supported: `%` to format a string (`"%s" % x`; the filter `format` is).
+/// String formatting with `%` (`"%s" % x`) is not supported; the filter `format` is.
 ///
 /// ```
 /// use std::collections::BTreeMap;
-/// use rlvr::prompt::hf::{ChatTemplate, Message, RenderOptions};
+/// use rlvr::prompt::Message;
+/// use rlvr::prompt::hf::{ChatTemplate, RenderOptions};
 ///
 /// let template = ChatTemplate::new(
 ///     "{% for message in messages %}[{{ message.role }}] {{ message.content }}{{ eos_token }}\n{% endfor %}\
@@ -61,10 +66,13 @@ impl RenderOptions {
 /// # Ok::<(), rlvr::Error>(())
 /// ```
 ///
-/// A message's field that is not set is undefined. Its reasoning is both `reasoning_content` and `thinking`, and a call of a tool is
-/// `{"id", "type": "function", "function": {"name", "arguments"}}` with the arguments as an object; an empty id is undefined.
+/// A field of a message that is not set is undefined in the template. Reasoning is available as
+/// `reasoning_content` and `thinking`. A tool call is
+/// `{"id", "type": "function", "function": {"name", "arguments"}}` with the arguments as an object;
+/// an empty id is undefined.
 ///
-/// A template that writes the date of the day renders another text tomorrow: give it the date as the variable it reads.
+/// If a template writes the current date, set the date as a variable that it reads, to get the same
+/// text on another day.
 #[derive(Clone, Debug)]
 pub struct ChatTemplate {
     environment: Environment<'static>,
@@ -73,10 +81,10 @@ pub struct ChatTemplate {
 }
 
 impl ChatTemplate {
-    /// The template `source`, with the special tokens by the names it knows them by.
+    /// Compiles the template `source`, with the special tokens by their variable names.
     ///
     /// # Errors
-    /// [`Error::Config`] if it is not a template, with the line.
+    /// Returns [`Error::Config`] with the line if `source` is not a valid template.
     pub fn new(source: &str, special_tokens: &BTreeMap<String, String>) -> Result<Self> {
         Self::compile(
             &[(DEFAULT, source)],
@@ -91,12 +99,15 @@ impl ChatTemplate {
         )
     }
 
-    /// The template of the folder `path`: `chat_template.jinja`, else the `chat_template` of `tokenizer_config.json`, a template
-    /// or a list of named ones: `default` is used, and `tool_use` where the variable `tools` is given.
+    /// Reads the template of the folder `path`.
+    ///
+    /// It is `chat_template.jinja` or else the `chat_template` of `tokenizer_config.json`. If this
+    /// is a list of named templates, `default` is used, or `tool_use` if the variable `tools` is
+    /// set.
     ///
     /// # Errors
-    /// [`Error::Io`] if a file cannot be read, [`Error::Data`] if one is not what it should be, [`Error::Config`] if there is no
-    /// template.
+    /// Returns [`Error::Io`] if a file cannot be read, [`Error::Data`] if a file is invalid, and
+    /// [`Error::Config`] if there is no template.
     pub fn from_folder(path: impl AsRef<Path>) -> Result<Self> {
         let folder = Folder::read(path.as_ref())?;
         let special_tokens = folder.named_tokens();
@@ -134,8 +145,8 @@ impl ChatTemplate {
             return Err(Error::config(
                 format!("{}: chat template", folder.path.display()),
                 found,
-                "the file chat_template.jinja, or a `chat_template` in tokenizer_config.json, as models that are tuned \
-                 to converse have",
+                "the file chat_template.jinja, or a `chat_template` in tokenizer_config.json, as in the folders of chat \
+                 models",
             ));
         }
         let file = folder.path.join("tokenizer_config.json");
@@ -161,11 +172,13 @@ impl ChatTemplate {
         })
     }
 
-    /// The text of a conversation.
+    /// Renders a conversation.
     ///
     /// # Errors
-    /// [`Error::Config`] if there are no messages, if a call's arguments are no JSON object, if both options exclude each other, if
-    /// the template fails (with its line), or if it refuses the conversation by `raise_exception`: then with what it says.
+    /// Returns [`Error::Config`] if there are no messages, if the arguments of a call are not a
+    /// JSON object, if both `add_generation_prompt` and `continue_final_message` are set, if the
+    /// last message cannot be continued, if the template fails (with the line), or if the template
+    /// calls `raise_exception` (with its message).
     pub fn render(&self, messages: &[Message], options: &RenderOptions) -> Result<String> {
         let run = |messages: &[Message]| {
             let generation = options.add_generation_prompt;
@@ -178,7 +191,7 @@ impl ChatTemplate {
             return Err(Error::config(
                 "continue_final_message",
                 "true",
-                "false beside `add_generation_prompt`: the model either continues the last turn or begins its own",
+                "false with `add_generation_prompt`: the model either continues the last message or starts a new one",
             ));
         }
         let mut tagged = messages.to_vec();
@@ -193,7 +206,7 @@ impl ChatTemplate {
             return Err(Error::config(
                 "continue_final_message",
                 "true",
-                "false: the template does not write the last message as it is",
+                "false: the template changes the text of the last message",
             ));
         };
         let kept = &text[..at];
@@ -201,13 +214,13 @@ impl ChatTemplate {
         Ok(strip(kept, None, false, trims).to_owned())
     }
 
-    /// This template with its clock stopped: `strftime_now` writes the present time whenever it is called.
+    /// Makes `strftime_now` always write the time of this call.
     pub(super) fn with_frozen_clock(mut self) -> Self {
         freeze_clock(&mut self.environment);
         self
     }
 
-    /// The text of a conversation, its messages as values.
+    /// Renders messages that have been converted to values.
     pub(super) fn render_values(
         &self,
         messages: Vec<Value>,
@@ -253,7 +266,7 @@ impl ChatTemplate {
     }
 }
 
-/// What went wrong and why, on one line.
+/// The error and its causes, on one line.
 fn reason(error: &minijinja::Error) -> String {
     let what = error.kind().to_string();
     let mut reason = match error.detail() {

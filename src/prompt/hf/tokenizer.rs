@@ -1,4 +1,4 @@
-//! The tokenizer of a Hugging Face folder.
+//! Hugging Face tokenizers.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -15,22 +15,25 @@ use super::marks::Marked;
 use crate::prompt::Tokenizer;
 use crate::{Error, Result};
 
-/// How many characters an error shows on each side of the one it names.
+/// The number of characters that an error shows on each side of the one it names.
 const SHOWN: usize = 20;
 
-/// The tokenizer of a Hugging Face folder, by the `tokenizers` crate.
+/// The tokenizer of a Hugging Face folder, using the `tokenizers` crate.
 ///
-/// Read from `tokenizer.json`; padding and stop tokens are named by the configs beside it. What a folder says about truncation
-/// and padding is ignored: a rollout decides how long it is.
+/// It is read from `tokenizer.json`, and its padding and stop tokens from the configs in the same
+/// folder. Settings for truncation and padding are ignored.
 ///
-/// - [`encode`](Tokenizer::encode) reads all text as ordinary text: what spells a special token, such as `<|im_end|>`, becomes the
-///   tokens of its characters. Added tokens that are not special, such as `<think>` in many models, are matched. No beginning
-///   or end is added. [`encode_with_specials`](Self::encode_with_specials) matches special tokens too.
-/// - [`decode`](Tokenizer::decode) writes padding and stop tokens as nothing and every other token, special or not, as it is spelled.
-///   An id that has no token (the embedding may have more rows than the vocabulary has tokens) is written as nothing.
-/// - A SentencePiece tokenizer does not tell a text from the same text after a space: `encode` puts a space before the first
-///   word and `decode` takes it away, so the round trip holds for text that begins with something else. Normalising ones
-///   (Unicode forms, lower case) return the normalised text.
+/// - [`encode`](Tokenizer::encode) treats all text as ordinary text: a special token in it, such as
+///   `<|im_end|>`, is encoded as ordinary tokens. Added tokens that are not special, such as
+///   `<think>` in many models, are matched. No beginning-of-text or end-of-text token is added.
+///   [`encode_with_specials`](Self::encode_with_specials) matches special tokens too.
+/// - [`decode`](Tokenizer::decode) omits padding and stop tokens and writes all other tokens,
+///   including special ones. An id below the vocabulary size without a token (the embedding may
+///   have more rows than there are tokens) is omitted.
+/// - SentencePiece tokenizers do not distinguish a text from the same text after a space: `encode`
+///   adds a space before the first word and `decode` removes it, so the round trip holds only for
+///   text without a leading space. Tokenizers that normalize (Unicode forms, lower case) decode to
+///   the normalized text.
 ///
 /// ```no_run
 /// use rlvr::prompt::Tokenizer;
@@ -44,7 +47,7 @@ const SHOWN: usize = 20;
 #[derive(Clone)]
 pub struct HfTokenizer {
     inner: tokenizers::Tokenizer,
-    /// The added tokens with their special ones left unmatched.
+    /// The added tokens, without matching of special ones.
     ordinary: AddedVocabulary,
     /// The ids of all special tokens.
     special_ids: HashSet<u32>,
@@ -54,16 +57,17 @@ pub struct HfTokenizer {
 }
 
 impl HfTokenizer {
-    /// The tokenizer of the folder `path`: `tokenizer.json`, and what is there of `tokenizer_config.json`,
-    /// `generation_config.json` and `config.json`.
+    /// Reads the tokenizer of the folder `path` from `tokenizer.json`, and from
+    /// `tokenizer_config.json`, `generation_config.json` and `config.json` if they exist.
     ///
-    /// Stop tokens are the `eos_token_id` of the generation config, else of the config, else the tokenizer config's
-    /// `eos_token`; where that is one of several it comes first, being what ends a turn. Padding is the tokenizer config's
-    /// `pad_token`, else a `pad_token_id`, else the first stop token.
+    /// The stop tokens are the `eos_token_id` of `generation_config.json`, or else of
+    /// `config.json`, or else the `eos_token` of `tokenizer_config.json`. If there are several, the
+    /// `eos_token` comes first, because it ends a message. The padding token is the `pad_token` of
+    /// `tokenizer_config.json`, or else a `pad_token_id`, or else the first stop token.
     ///
     /// # Errors
-    /// [`Error::Io`] if a file cannot be read, [`Error::Data`] if one is not what it should be, [`Error::Config`] if no stop token
-    /// is named or a field has a value it cannot have.
+    /// Returns [`Error::Io`] if a file cannot be read, [`Error::Data`] if a file is invalid, and
+    /// [`Error::Config`] if there is no stop token or a field has an invalid value.
     pub fn from_folder(path: impl AsRef<Path>) -> Result<Self> {
         let folder = Folder::read(path.as_ref())?;
         let mut inner = read_tokenizer(&folder.path)?;
@@ -112,15 +116,17 @@ impl HfTokenizer {
         })
     }
 
-    /// The ids of `text`, special tokens in it matched: for text that a template rendered, never for a user's.
+    /// Returns the ids of `text`, matching special tokens in it. Use it for rendered templates, but
+    /// not for untrusted text.
     ///
     /// # Errors
-    /// As [`encode`](Tokenizer::encode).
+    /// The same as [`encode`](Tokenizer::encode).
     pub fn encode_with_specials(&self, text: &str) -> Result<Vec<u32>> {
         self.ids(self.inner.get_added_vocabulary(), text, &Marked::default())
     }
 
-    /// As [`encode_with_specials`](Self::encode_with_specials), but what stands for special tokens becomes their ordinary tokens.
+    /// The same as [`encode_with_specials`](Self::encode_with_specials), but encodes marked special
+    /// tokens as ordinary text.
     pub(super) fn encode_marked(&self, marked: &Marked) -> Result<Vec<u32>> {
         self.ids(self.inner.get_added_vocabulary(), &marked.text, marked)
     }
@@ -131,7 +137,7 @@ impl HfTokenizer {
         stop.filter_map(|&id| self.inner.id_to_token(id)).collect()
     }
 
-    /// Where `text` spells special tokens, in bytes.
+    /// The byte ranges of the special tokens in `text`.
     pub(super) fn specials_in(&self, text: &str) -> Vec<Range<usize>> {
         let added = self.inner.get_added_vocabulary();
         let pieces = added.extract_and_normalize(self.inner.get_normalizer(), text);
@@ -147,9 +153,10 @@ impl HfTokenizer {
             .collect()
     }
 
-    /// The pipeline of `tokenizers` without its last step, which would add, cut and pad: added tokens, normaliser,
-    /// pre-tokenizer, model. Between the first two and the rest the marks give way to what they stand for: too late to be
-    /// matched as an added token, in time for everything else.
+    /// Runs the pipeline of `tokenizers` (added tokens, normalizer, pre-tokenizer, model) without
+    /// the last step, which would add special tokens, truncate and pad. The stand-ins of marked
+    /// special tokens are replaced by these after the normalizer, when they can no longer be
+    /// matched as added tokens.
     fn ids(&self, added: &AddedVocabulary, text: &str, marked: &Marked) -> Result<Vec<u32>> {
         let run = || -> tokenizers::Result<Vec<u32>> {
             let mut pieces = added.extract_and_normalize(self.inner.get_normalizer(), text);
@@ -175,8 +182,9 @@ impl HfTokenizer {
         })
     }
 
-    /// The model's tokens of an ordinary piece of the text. None of them is special: a model whose vocabulary holds its special
-    /// tokens (Unigram ones do) would give one to a text that spells it, so such a text is cut in two and tried again.
+    /// The model's tokens of an ordinary piece of the text, none of which is special. A model with
+    /// special tokens in its vocabulary, such as Unigram, would return one for its text; the piece
+    /// is then cut in two and encoded again.
     fn tokens(&self, piece: &NormalizedString, text: &str) -> Result<Vec<Token>> {
         let mut tokens = Vec::new();
         let mut pending = vec![(0, piece.len())];
@@ -198,7 +206,7 @@ impl HfTokenizer {
             let first = spelled.chars().next().unwrap_or('\u{fffd}');
             let cut = from + first.len_utf8();
             if self.inner.token_to_id(spelled) != Some(special.id) || cut >= to {
-                // The token for what the vocabulary cannot spell.
+                // The token for unknown characters.
                 let within = piece.convert_offsets(normalizer::Range::Normalized(from..to));
                 let position = piece.offsets_original().0 + within.map_or(0, |range| range.start);
                 return Err(Error::UnknownCharacter {
@@ -229,7 +237,7 @@ impl Tokenizer for HfTokenizer {
             }
         }
         match self.inner.get_decoder() {
-            // Some decoders panic at an empty list.
+            // Some decoders panic for an empty list.
             _ if tokens.is_empty() => Ok(String::new()),
             None => Ok(tokens.join(" ")),
             Some(decoder) => decoder
@@ -252,7 +260,7 @@ impl Tokenizer for HfTokenizer {
 }
 
 impl fmt::Debug for HfTokenizer {
-    /// Without the vocabulary, which is long.
+    /// Omits the vocabulary.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HfTokenizer")
             .field("vocab_size", &self.vocab_size)
@@ -266,10 +274,10 @@ fn read_tokenizer(folder: &Path) -> Result<tokenizers::Tokenizer> {
     let path = folder.join("tokenizer.json");
     let text = folder::required(
         &path,
-        "not there; expected a Hugging Face folder with the tokenizer in this file (transformers writes it with \
+        "not found; expected a Hugging Face folder with the tokenizer in this file (transformers writes it with \
          `save_pretrained` of a fast tokenizer)",
     )?;
-    // Before the tokenizer's own reading, which does not survive every broken file.
+    // The parser of `tokenizers` panics for some invalid files.
     folder::check_json(&path, &text)?;
     let refused = |reason: tokenizers::Error| match reason.downcast_ref::<serde_json::Error>() {
         Some(error) => folder::broken(&path, error),
@@ -282,7 +290,7 @@ fn read_tokenizer(folder: &Path) -> Result<tokenizers::Tokenizer> {
     tokenizers::Tokenizer::from_bytes(&text).map_err(refused)
 }
 
-/// The stop tokens, the one that ends a turn first.
+/// The stop tokens, with the one that ends a message first.
 fn stop_tokens(folder: &Folder, tokenizer: &tokenizers::Tokenizer) -> Result<Vec<u32>> {
     let named = folder.named_token("eos_token");
     let canonical = named.and_then(|token| tokenizer.token_to_id(token));
@@ -312,7 +320,7 @@ fn stop_tokens(folder: &Folder, tokenizer: &tokenizers::Tokenizer) -> Result<Vec
     ))
 }
 
-/// Makes the tokens of these ids special, as their names say they are, whatever `tokenizer.json` says.
+/// Makes the tokens of these ids special, even if `tokenizer.json` says otherwise.
 fn make_special(tokenizer: &mut tokenizers::Tokenizer, ids: &[u32]) -> tokenizers::Result<()> {
     let added = tokenizer.get_added_tokens_decoder();
     let mut specials = Vec::new();
@@ -334,7 +342,7 @@ fn make_special(tokenizer: &mut tokenizers::Tokenizer, ids: &[u32]) -> tokenizer
     Ok(())
 }
 
-/// The part of `text` around a byte.
+/// The part of `text` around a byte offset.
 fn shown(text: &str, position: usize) -> String {
     let position = (0..=position.min(text.len()))
         .rev()

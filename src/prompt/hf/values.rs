@@ -1,4 +1,4 @@
-//! Messages as a chat template finds them.
+//! Conversion of messages to template values.
 
 use minijinja::Value;
 use minijinja::value::ValueKind;
@@ -6,9 +6,10 @@ use minijinja::value::ValueKind;
 use crate::types::{Message, ToolCall};
 use crate::{Error, Result};
 
-/// The messages as `transformers` gives them to a template. A field that is not set is undefined, reasoning has the name
-/// `thinking` as well, and calls have the form of the chat APIs, `{"id", "type": "function", "function": {"name", "arguments"}}`,
-/// with the arguments as an object.
+/// Converts messages to values as `transformers` does. A field that is not set is undefined,
+/// reasoning is also called `thinking`, and calls have the form of the chat APIs,
+/// `{"id", "type": "function", "function": {"name", "arguments"}}`, with the arguments as an
+/// object.
 pub(super) fn values(messages: &[Message]) -> Result<Vec<Value>> {
     let messages = messages.iter().enumerate();
     messages.map(|(at, message)| value(message, at)).collect()
@@ -49,7 +50,7 @@ fn call_value(call: &ToolCall, arguments: Value) -> Value {
     ]))
 }
 
-/// The arguments of a call, their fields in the order in which they were written.
+/// The arguments of a call, with their fields in the original order.
 fn arguments(call: &ToolCall, field: impl Fn() -> String) -> Result<Value> {
     let refused = |reason: String| {
         let expected = format!("a JSON object{reason}");
@@ -62,7 +63,7 @@ fn arguments(call: &ToolCall, field: impl Fn() -> String) -> Result<Value> {
     }
 }
 
-/// A copy of `value` with its strings replaced, keys of maps included, within lists and maps too.
+/// Copies `value` with all strings in it replaced, including keys of maps.
 pub(super) fn map_strings(value: &Value, replace: &mut dyn FnMut(&str) -> String) -> Value {
     if let Some(text) = value.as_str() {
         return Value::from(replace(text));
@@ -80,7 +81,7 @@ pub(super) fn map_strings(value: &Value, replace: &mut dyn FnMut(&str) -> String
     }
 }
 
-/// Every string in `value`, keys of maps included.
+/// All strings in `value`, including keys of maps.
 pub(super) fn strings(value: &Value) -> Vec<String> {
     let mut strings = Vec::new();
     map_strings(value, &mut |text| {

@@ -1,4 +1,4 @@
-//! Expressions to be computed, and equations to be solved.
+//! Arithmetic expressions and linear equations.
 
 use std::ops::RangeInclusive;
 
@@ -11,18 +11,18 @@ use crate::Result;
 use crate::prompt::{Problem, expression::evaluate_expression};
 use crate::random::below;
 
-/// The largest result of a problem, so that it is still an exercise for a person.
+/// The largest absolute value of a result.
 const LARGEST_RESULT: i128 = 1_000_000_000;
 
-/// A chain of additions and subtractions: `4 - 1 - 7`, answered by `-4`.
+/// Generates chains of additions and subtractions, such as `4 - 1 - 7` with the answer `-4`.
 ///
 /// Metadata: `expression`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ChainSum {
-    /// How many numbers, within 2..=100. Default: `2..=6`.
+    /// The number of numbers, within 2..=100. Default: `2..=6`.
     pub terms: RangeInclusive<u64>,
-    /// Digits of the numbers of a problem, within 1..=15. Default: `1..=4`.
+    /// The number of digits of all numbers of a problem, within 1..=15. Default: `1..=4`.
     pub digits: RangeInclusive<u64>,
 }
 
@@ -57,17 +57,18 @@ impl Generator for ChainSum {
     }
 }
 
-/// An expression with `+ - * /` and parentheses whose value is an integer: `(3 + 5) * 7 - 12 / 4`.
+/// Generates expressions with `+ - * /` and parentheses, such as `(3 + 5) * 7 - 12 / 4` with the
+/// answer `53`.
 ///
-/// Every division on the way is without remainder. Metadata: `expression`.
+/// The value is an integer, and no division has a remainder. Metadata: `expression`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BasicArithmetic {
-    /// How many numbers, within 2..=12. Default: `2..=6`.
+    /// The number of numbers, within 2..=12. Default: `2..=6`.
     pub terms: RangeInclusive<u64>,
-    /// Digits of each number, within 1..=4. Default: `1..=2`.
+    /// The number of digits of each number, within 1..=4. Default: `1..=2`.
     pub digits: RangeInclusive<u64>,
-    /// Whether there are parentheses. Default: yes.
+    /// Whether expressions may have parentheses. Default: true.
     pub parentheses: bool,
 }
 
@@ -82,7 +83,7 @@ impl Default for BasicArithmetic {
 }
 
 impl BasicArithmetic {
-    /// Products with `+` and `-` between them, of `terms` numbers in all.
+    /// A sum of products with `terms` numbers in total.
     fn sum(&self, rng: &mut impl Rng, mut terms: u64) -> String {
         let mut text = String::new();
         while terms > 0 {
@@ -96,7 +97,7 @@ impl BasicArithmetic {
         text
     }
 
-    /// Factors with `*` and `/` between them, of `terms` numbers in all.
+    /// A product with `terms` numbers in total.
     fn product(&self, rng: &mut impl Rng, terms: u64) -> String {
         let mut text = String::new();
         let mut left = terms;
@@ -125,7 +126,7 @@ impl BasicArithmetic {
         text
     }
 
-    /// A number that divides the value of `product` without remainder, if there is one.
+    /// A number that divides the value of `product`, if there is one.
     fn divisor(&self, rng: &mut impl Rng, product: &str) -> Option<u64> {
         let value = evaluate_expression(product).ok()?.value.to_integer()?;
         let largest = 10u64.pow(*self.digits.end() as u32) - 1;
@@ -155,15 +156,17 @@ impl Generator for BasicArithmetic {
     }
 }
 
-/// A linear equation with one unknown: `56 - 98*k = -1218`, answered by `13`.
+/// Generates linear equations with one unknown, such as `56 - 98*k = -1218` with the answer `13`.
 ///
 /// Metadata: `equation`, `variable`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SimpleEquations {
-    /// Terms on the left, one of which has the unknown, within 1..=20. Default: `2..=4`.
+    /// The number of terms on the left, one of which has the unknown, within 1..=20. Default:
+    /// `2..=4`.
     pub terms: RangeInclusive<u64>,
-    /// The constants, the coefficient and the solution, within 1..=1000000. Default: `1..=100`.
+    /// The range of the constants, the coefficient and the solution, within 1..=1000000. Default:
+    /// `1..=100`.
     pub value: RangeInclusive<u64>,
 }
 
@@ -183,7 +186,7 @@ impl Generator for SimpleEquations {
     }
 
     fn draw(&self, rng: &mut impl Rng) -> Option<Problem> {
-        // No `e`, `i`, `l` and `o`, which look like constants and digits.
+        // Without `e`, `i`, `l` and `o`, which look like constants or digits.
         let variable = char::from(*pick(rng, b"abcdfghjkmnpqrstuvwxyz"));
         let terms = between(rng, &self.terms);
         let place = below(rng, terms);

@@ -1,4 +1,4 @@
-//! What the generators have in common: ranges, picks, and metadata.
+//! Random draws and range checks that the generators share.
 
 use std::ops::RangeInclusive;
 
@@ -7,29 +7,29 @@ use rand::Rng;
 use crate::random::below;
 use crate::{Error, Result};
 
-/// A uniform integer of `range`, which is not empty.
+/// Returns a uniform integer in `range`, which must not be empty.
 pub(super) fn between(rng: &mut impl Rng, range: &RangeInclusive<u64>) -> u64 {
     range.start() + below(rng, range.end().saturating_sub(*range.start()) + 1)
 }
 
-/// One of `items`, each as likely as the others. There is at least one.
+/// Returns one of `items`, uniformly. There must be at least one.
 pub(super) fn pick<'a, T>(rng: &mut impl Rng, items: &'a [T]) -> &'a T {
     &items[below(rng, items.len() as u64) as usize]
 }
 
-/// True or false, equally likely.
+/// Returns true or false with equal probability.
 pub(super) fn coin(rng: &mut impl Rng) -> bool {
     below(rng, 2) == 1
 }
 
-/// A number of `digits` digits without leading zeros; with one digit, 0 is among them.
+/// Returns a uniform number of `digits` digits without leading zeros. One digit may be 0.
 pub(super) fn number(rng: &mut impl Rng, digits: u64) -> u64 {
     let largest = 10u64.pow(digits as u32) - 1;
     let smallest = if digits == 1 { 0 } else { largest / 10 + 1 };
     between(rng, &(smallest..=largest))
 }
 
-/// Refuses a range that is empty or leaves `bounds`.
+/// Rejects a range that is empty or exceeds `bounds`.
 pub(super) fn check<T: PartialOrd + std::fmt::Display>(
     field: &str,
     range: &RangeInclusive<T>,
@@ -42,7 +42,7 @@ pub(super) fn check<T: PartialOrd + std::fmt::Display>(
             field,
             format!("{}..={}", range.start(), range.end()),
             format!(
-                "a range within {}..={} that is not empty",
+                "a non-empty range within {}..={}",
                 bounds.start(),
                 bounds.end()
             ),

@@ -1,4 +1,4 @@
-//! Knights, who always tell the truth, and knaves, who always lie.
+//! Puzzles about knights, who always tell the truth, and knaves, who always lie.
 
 use std::ops::RangeInclusive;
 
@@ -12,23 +12,25 @@ use crate::Result;
 use crate::prompt::Problem;
 use crate::random::shuffle;
 
-/// First names, each of one word.
+/// First names.
 const NAMES: [&str; 24] = [
     "Anna", "Boris", "Clara", "Diego", "Edith", "Felix", "Greta", "Hugo", "Ida", "Jonas", "Katja",
     "Leo", "Marta", "Nils", "Olga", "Pablo", "Rosa", "Simon", "Tilda", "Ugo", "Vera", "Walter",
     "Xenia", "Yusuf",
 ];
 
-/// Who is a knight, and always tells the truth, and who a knave, and always lies, from what each of them says.
+/// Generates puzzles about knights, who always tell the truth, and knaves, who always lie, with one
+/// statement of each character.
 ///
-/// There is one solution. The answer names everybody: `Anna is a knight, Boris is a knave`. Metadata: `names`, and `solution`, a
-/// list of what is true of them: `true` is a knight.
+/// There is exactly one solution. The answer lists all characters, such as `Anna is a knight, Boris
+/// is a knave`. Metadata: `names`, and `solution`, a list with `true` for each knight.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct KnightsKnaves {
-    /// How many people, within 2..=8. Default: `2..=3`.
+    /// The number of characters, within 2..=8. Default: `2..=3`.
     pub people: RangeInclusive<u64>,
-    /// The depth of what each of them says, within 1..=4: 1 is about one person. Default: `1..=2`.
+    /// The depth of each statement, within 1..=4; one of depth 1 is about one character. Default:
+    /// `1..=2`.
     pub depth: RangeInclusive<u64>,
 }
 
@@ -94,7 +96,7 @@ impl Generator for KnightsKnaves {
     }
 }
 
-/// The assignments under which everybody's statement is true if they are a knight, and false if not; at most two.
+/// The first two assignments under which exactly the knights' statements are true.
 fn solutions(statements: &[Formula]) -> Vec<u32> {
     let fits = |bits: &u32| {
         let mut people = statements.iter().enumerate();
@@ -105,7 +107,7 @@ fn solutions(statements: &[Formula]) -> Vec<u32> {
 
 /// A statement in English.
 fn spoken(statement: &Formula, names: &[&str]) -> String {
-    // A part of a statement, in parentheses unless it is about one person.
+    // A part of a statement, in parentheses unless it is about one character.
     let part = |formula: &Formula| {
         let spoken = spoken(formula, names);
         let simple = match formula {
@@ -142,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn statements_are_solved_and_spoken() {
+    fn statements_are_solved_and_written_in_english() {
         let knight = |at| Formula::Variable(at);
         let knave = |at| Formula::Not(Box::new(Formula::Variable(at)));
         let both = |operator, a, b| Formula::Binary(operator, Box::new(a), Box::new(b));

@@ -1,4 +1,4 @@
-//! The letters of words.
+//! Tasks about the letters of words.
 
 use std::ops::RangeInclusive;
 
@@ -11,13 +11,13 @@ use super::words::WORDS;
 use crate::Result;
 use crate::prompt::Problem;
 
-/// How often a letter occurs in some words.
+/// Generates texts and asks for the number of occurrences of a letter.
 ///
-/// The letter occurs at least once. Metadata: `letter`, `text`.
+/// There is at least one. Metadata: `letter`, `text`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LetterCounting {
-    /// How many words, within 1..=100. Default: `5..=15`.
+    /// The number of words, within 1..=100. Default: `5..=15`.
     pub words: RangeInclusive<u64>,
 }
 
@@ -52,13 +52,13 @@ impl Generator for LetterCounting {
     }
 }
 
-/// A word to be spelled from its end to its beginning.
+/// Generates words to be spelled backward.
 ///
-/// The words are made up, of consonants and vowels, so that there is no end of them. Metadata: `word`.
+/// The words are random, of alternating consonants and vowels. Metadata: `word`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SpellBackward {
-    /// Letters of the word, within 2..=30. Default: `3..=10`.
+    /// The number of letters of the word, within 2..=30. Default: `3..=10`.
     pub letters: RangeInclusive<u64>,
 }
 

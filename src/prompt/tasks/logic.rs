@@ -1,4 +1,4 @@
-//! Propositional logic: formulas, and conclusions from premises.
+//! Propositional logic: formulas and their consequences.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -12,7 +12,7 @@ use crate::Result;
 use crate::prompt::Problem;
 use crate::random::below;
 
-/// A formula over variables, each by its number.
+/// A formula over numbered variables.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Formula {
     Variable(usize),
@@ -20,7 +20,7 @@ pub(crate) enum Formula {
     Binary(Operator, Box<Formula>, Box<Formula>),
 }
 
-/// What joins two formulas.
+/// A binary connective.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Operator {
     And,
@@ -30,7 +30,7 @@ pub(crate) enum Operator {
 }
 
 impl Operator {
-    /// From the loosest to the tightest.
+    /// In order of increasing precedence.
     pub(crate) const ALL: [Self; 4] = [Self::Iff, Self::Implies, Self::Or, Self::And];
 
     pub(crate) fn symbol(self) -> char {
@@ -44,7 +44,7 @@ impl Operator {
 }
 
 impl Formula {
-    /// The value under the assignment in which variable `i` is bit `i` of `bits`; there are at most 32.
+    /// The value if variable `i` is bit `i` of `bits`; there are at most 32 variables.
     pub(crate) fn evaluate(&self, bits: u32) -> bool {
         match self {
             Self::Variable(at) => bits >> at & 1 == 1,
@@ -61,14 +61,14 @@ impl Formula {
         }
     }
 
-    /// The values under all assignments of `variables` variables.
+    /// The truth table for `variables` variables.
     pub(super) fn table(&self, variables: usize) -> Vec<bool> {
         (0..1 << variables)
             .map(|bits| self.evaluate(bits))
             .collect()
     }
 
-    /// A random formula of this depth: 1 is a variable, and every operator adds one.
+    /// Draws a formula of this depth: a variable has depth 1, and every operator adds 1.
     pub(super) fn draw(rng: &mut impl Rng, variables: usize, depth: u64) -> Self {
         if depth <= 1 {
             return Self::Variable(below(rng, variables as u64) as usize);
@@ -101,30 +101,32 @@ impl Formula {
     }
 }
 
-/// With parentheses around everything that is joined, but for the whole: `(P ∧ ¬Q) → R`.
+/// Writes parentheses around every binary formula but the outermost: `(P ∧ ¬Q) → R`.
 impl fmt::Display for Formula {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.write(f, true)
     }
 }
 
-/// The name of a variable: `P` is the first.
+/// The name of a variable; the first is `P`.
 fn letter(at: usize) -> char {
     char::from(b'P' + (at as u8).min(b'Z' - b'P'))
 }
 
-/// A conclusion that follows from premises, and says something.
+/// Generates premises and asks for a formula that follows from them.
 ///
-/// Many conclusions are right; the answer is one. The premises can be true together, and none is always true. Metadata:
-/// `premises`, `variables`.
+/// The formula must not be a tautology or a premise. There may be many such formulas; the answer is
+/// one of them. The premises are consistent, and none is a tautology. Metadata: `premises`,
+/// `variables`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PropositionalLogic {
-    /// How many variables, within 2..=6. Default: `2..=4`.
+    /// The number of variables, within 2..=6. Default: `2..=4`.
     pub variables: RangeInclusive<u64>,
-    /// How many premises, within 1..=10. Default: `2..=4`.
+    /// The number of premises, within 1..=10. Default: `2..=4`.
     pub premises: RangeInclusive<u64>,
-    /// The depth of a premise, within 1..=5: 1 is a variable, and every operator adds one. Default: `2..=3`.
+    /// The depth of a premise, within 1..=5; a variable has depth 1, and every operator adds 1.
+    /// Default: `2..=3`.
     pub depth: RangeInclusive<u64>,
 }
 
@@ -138,7 +140,7 @@ impl Default for PropositionalLogic {
     }
 }
 
-/// Draws of a conclusion before the premises are given up.
+/// The maximum number of draws of a conclusion for given premises.
 const CONCLUSIONS: usize = 100;
 
 impl Generator for PropositionalLogic {
@@ -195,7 +197,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn formulas_are_evaluated_and_written() {
+    fn formulas_are_evaluated_and_displayed() {
         let variable = |at| Box::new(Formula::Variable(at));
         for (operator, expected) in Operator::ALL.into_iter().zip([
             [true, false, false, true],

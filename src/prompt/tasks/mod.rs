@@ -1,27 +1,29 @@
-//! Reasoning tasks with generators, in the manner of the package
-//! [reasoning_gym](https://github.com/open-thought/reasoning-gym): any number of problems, each with an answer that can be verified.
+//! Generators of reasoning tasks, similar to those of
+//! [reasoning_gym](https://github.com/open-thought/reasoning-gym): any number of problems with
+//! verifiable answers.
 //!
-//! A [`Task`] is one of the tasks below with its difficulty. It is found by name ([`Task::named`]) or read from a configuration,
-//! and makes [`Problem`](super::Problem)s whose metadata say what a scorer needs; `metadata["task"]` is its name. With the feature `math`,
-//! `reward::TaskReward` scores the answers to all of them, with partial credit.
+//! A [`Task`] is one of the tasks below with its difficulty. It is created by name
+//! ([`Task::named`]) or read from a configuration, and generates [`Problem`](super::Problem)s with
+//! the metadata that scoring needs; `metadata["task"]` is its name. With the feature `math`,
+//! `reward::TaskReward` scores the answers to all tasks, with partial credit.
 //!
-//! | task | asks for |
+//! | task | answer |
 //! |---|---|
-//! | `chain_sum` | [a sum and difference of numbers](ChainSum) |
+//! | `chain_sum` | [the result of additions and subtractions](ChainSum) |
 //! | `basic_arithmetic` | [the value of an expression](BasicArithmetic) |
 //! | `simple_equations` | [the solution of a linear equation](SimpleEquations) |
-//! | `countdown` | [an expression with given numbers and value](super::Countdown) |
+//! | `countdown` | [an expression of given numbers with a given value](super::Countdown) |
 //! | `base_conversion` | [the digits of a number in another base](BaseConversion) |
 //! | `prime_factorization` | [the prime factors of a number](PrimeFactorization) |
 //! | `fraction_simplification` | [a fraction in lowest terms](FractionSimplification) |
 //! | `gcd`, `lcm` | [the greatest common divisor](Gcd), [the least common multiple](Lcm) |
 //! | `number_sorting`, `word_sorting` | [numbers](NumberSorting) or [words](WordSorting) in order |
-//! | `letter_counting` | [how often a letter occurs](LetterCounting) |
-//! | `spell_backward` | [a word from its end](SpellBackward) |
-//! | `mini_sudoku` | [a Sudoku of four by four cells](MiniSudoku) |
-//! | `shortest_path` | [the way through a grid](ShortestPath) |
-//! | `propositional_logic` | [what follows from premises](PropositionalLogic) |
-//! | `knights_knaves` | [who lies](KnightsKnaves) |
+//! | `letter_counting` | [the number of occurrences of a letter](LetterCounting) |
+//! | `spell_backward` | [a word spelled backward](SpellBackward) |
+//! | `mini_sudoku` | [a solved 4x4 Sudoku](MiniSudoku) |
+//! | `shortest_path` | [a shortest path through a grid](ShortestPath) |
+//! | `propositional_logic` | [a formula that follows from premises](PropositionalLogic) |
+//! | `knights_knaves` | [the characters who tell the truth, and those who lie](KnightsKnaves) |
 //!
 //! ```
 //! use rlvr::prompt::tasks::{ChainSum, Task};

@@ -1,4 +1,4 @@
-//! Integers: their digits, their factors, and what they have in common.
+//! Tasks about the digits, factors, divisors and multiples of integers.
 
 use std::ops::RangeInclusive;
 
@@ -10,15 +10,16 @@ use super::draw::{between, check};
 use crate::Result;
 use crate::prompt::Problem;
 
-/// A number of one base to be written in another: `115` of base 11 is `92` in base 15.
+/// Generates numbers to be converted to another base, such as `115` in base 11 with the answer `92`
+/// in base 15.
 ///
 /// Metadata: `source_base`, `target_base`, `source_repr`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BaseConversion {
-    /// Both bases, which differ, within 2..=36. Default: `2..=16`.
+    /// The range of both bases, which differ, within 2..=36. Default: `2..=16`.
     pub base: RangeInclusive<u64>,
-    /// The number, within 0..=10^15. Default: `0..=1000`.
+    /// The range of the number, within 0..=10^15. Default: `0..=1000`.
     pub value: RangeInclusive<u64>,
 }
 
@@ -58,7 +59,7 @@ impl Generator for BaseConversion {
     }
 }
 
-/// The digits of `value` in `base`, which is 2..=36.
+/// The digits of `value` in `base`, which is in 2..=36.
 fn in_base(mut value: u64, base: u64) -> String {
     let mut digits = Vec::new();
     loop {
@@ -70,13 +71,14 @@ fn in_base(mut value: u64, base: u64) -> String {
     }
 }
 
-/// A number to be written as a product of primes: `12` is `2 × 2 × 3`.
+/// Generates numbers to be written as a product of primes, such as `12` with the answer
+/// `2 × 2 × 3`.
 ///
 /// Metadata: `number`, `factors`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PrimeFactorization {
-    /// The number, within 2..=10^9. Default: `2..=1000`.
+    /// The range of the number, within 2..=10^9. Default: `2..=1000`.
     pub value: RangeInclusive<u64>,
 }
 
@@ -107,7 +109,7 @@ impl Generator for PrimeFactorization {
     }
 }
 
-/// The prime factors of `number`, the smallest first.
+/// The prime factors of `number` in ascending order.
 fn prime_factors(mut number: u64) -> Vec<u64> {
     let mut factors = Vec::new();
     let mut divisor = 2;
@@ -124,15 +126,18 @@ fn prime_factors(mut number: u64) -> Vec<u64> {
     factors
 }
 
-/// A fraction to be reduced: `13524/57134` is `138/583`.
+/// Generates fractions to be reduced to lowest terms, such as `13524/57134` with the answer
+/// `138/583`.
 ///
 /// Metadata: `numerator`, `denominator`, `simplified_numerator`, `simplified_denominator`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct FractionSimplification {
-    /// Numerator and denominator before they are reduced and multiplied by the factor, within 1..=10^6. Default: `1..=1000`.
+    /// The range of the numerator and the denominator that are drawn, before they are reduced to
+    /// lowest terms and multiplied by the factor, within 1..=10^6. Default: `1..=1000`.
     pub value: RangeInclusive<u64>,
-    /// What both parts of the fraction in lowest terms are multiplied by, within 2..=10^6. Default: `2..=100`.
+    /// The range of the factor that the fraction in lowest terms is expanded by, within 2..=10^6.
+    /// Default: `2..=100`.
     pub factor: RangeInclusive<u64>,
 }
 
@@ -173,15 +178,16 @@ impl Generator for FractionSimplification {
     }
 }
 
-/// The greatest common divisor of several numbers.
+/// Generates numbers and asks for their greatest common divisor.
 ///
-/// A divisor is drawn first, and the numbers among its multiples, so that the answer is seldom 1. Metadata: `numbers`.
+/// The numbers are multiples of a random divisor, so that the answer is rarely 1. Metadata:
+/// `numbers`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Gcd {
-    /// How many numbers, within 2..=10. Default: `2..=2`.
+    /// The number of numbers, within 2..=10. Default: `2..=2`.
     pub numbers: RangeInclusive<u64>,
-    /// Each number, within 1..=10^9. Default: `1..=1000`.
+    /// The range of each number, within 1..=10^9. Default: `1..=1000`.
     pub value: RangeInclusive<u64>,
 }
 
@@ -220,15 +226,15 @@ impl Generator for Gcd {
     }
 }
 
-/// The least common multiple of several numbers.
+/// Generates numbers and asks for their least common multiple.
 ///
 /// Metadata: `numbers`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Lcm {
-    /// How many numbers, within 2..=6. Default: `2..=2`.
+    /// The number of numbers, within 2..=6. Default: `2..=2`.
     pub numbers: RangeInclusive<u64>,
-    /// Each number, within 1..=1000. Default: `1..=100`.
+    /// The range of each number, within 1..=1000. Default: `1..=100`.
     pub value: RangeInclusive<u64>,
 }
 
@@ -250,7 +256,7 @@ impl Generator for Lcm {
     fn draw(&self, rng: &mut impl Rng) -> Option<Problem> {
         let count = between(rng, &self.numbers);
         let numbers: Vec<u64> = (0..count).map(|_| between(rng, &self.value)).collect();
-        // 1000^6 fits 64 bits.
+        // 1000^6 fits in 64 bits.
         let lcm = |a: u64, b: u64| a / gcd(a, b) * b;
         let result = numbers.iter().copied().fold(1, lcm);
         let prompt = format!(

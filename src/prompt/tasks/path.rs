@@ -1,4 +1,4 @@
-//! The shortest way through a grid.
+//! Shortest paths through a grid.
 
 use std::collections::VecDeque;
 use std::ops::RangeInclusive;
@@ -12,7 +12,7 @@ use crate::prompt::Problem;
 use crate::random::below;
 use crate::{Error, Result};
 
-/// The four directions by name, each with its step to another row and column.
+/// The names of the four directions, with their steps in rows and columns.
 pub(crate) const DIRECTIONS: [(&str, (isize, isize)); 4] = [
     ("right", (0, 1)),
     ("down", (1, 0)),
@@ -20,19 +20,21 @@ pub(crate) const DIRECTIONS: [(&str, (isize, isize)); 4] = [
     ("up", (-1, 0)),
 ];
 
-/// The shortest way from `*` to `#` over the open cells `O` of a grid, past the blocked cells `X`.
+/// Generates grids and asks for a shortest path from `*` to `#` through open cells `O`, past
+/// blocked cells `X`.
 ///
-/// The answer is one of the shortest ways, `right down down`, or `infeasible`. Metadata: `matrix`, a list of rows of cells.
+/// The answer is one of the shortest paths, such as `right down down`, or `infeasible`. Metadata:
+/// `matrix`, a list of rows of cells.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ShortestPath {
-    /// Rows of the grid, within 2..=100. Default: `5..=8`.
+    /// The number of rows, within 2..=100. Default: `5..=8`.
     pub rows: RangeInclusive<u64>,
-    /// Columns of the grid, within 2..=100. Default: `5..=8`.
+    /// The number of columns, within 2..=100. Default: `5..=8`.
     pub columns: RangeInclusive<u64>,
-    /// The share of the cells that are blocked, 0 to 1. Default: 0.4.
+    /// The probability that a cell is blocked, 0 to 1. Default: 0.4.
     pub blocked: f64,
-    /// The share of the problems that have no way, 0 to 1. Default: 0.1.
+    /// The probability that a problem has no path, 0 to 1. Default: 0.1.
     pub infeasible: f64,
 }
 
@@ -47,7 +49,7 @@ impl Default for ShortestPath {
     }
 }
 
-/// Draws of a grid with or without a way, whichever was asked for, before a problem is given up.
+/// The maximum number of draws of a grid with, or without, a path.
 const GRIDS: usize = 20;
 
 impl Generator for ShortestPath {
@@ -81,7 +83,7 @@ impl Generator for ShortestPath {
 }
 
 impl ShortestPath {
-    /// A grid with a start and an end.
+    /// Draws a grid with a start and an end.
     fn grid(&self, rng: &mut impl Rng) -> Vec<Vec<&'static str>> {
         let (rows, columns) = (between(rng, &self.rows), between(rng, &self.columns));
         let mut cell = || if happens(rng, self.blocked) { "X" } else { "O" };
@@ -99,18 +101,18 @@ impl ShortestPath {
     }
 }
 
-/// True with this probability.
+/// Returns true with this probability.
 fn happens(rng: &mut impl Rng, probability: f64) -> bool {
     const PARTS: u64 = 1 << 32;
     (below(rng, PARTS) as f64) < probability * PARTS as f64
 }
 
-/// The steps of a shortest way from `*` to `#`, breadth first; `None` if there is none.
+/// The steps of a shortest path from `*` to `#` by breadth-first search; `None` if there is none.
 fn shortest_path(grid: &[Vec<&str>]) -> Option<Vec<&'static str>> {
     let at = |row: usize, column: usize| grid.get(row).and_then(|row| row.get(column)).copied();
     let mut cells = (0..grid.len()).flat_map(|r| (0..grid[r].len()).map(move |c| (r, c)));
     let start = cells.find(|&(r, c)| grid[r][c] == "*")?;
-    // Each cell that was reached, with the step that led there.
+    // The step that led to each cell that was reached.
     let mut steps = vec![vec![None; grid.first()?.len()]; grid.len()];
     let mut queue = VecDeque::from([start]);
     let mut end = None;
@@ -152,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn ways_are_shortest_and_their_absence_is_seen() {
+    fn paths_are_shortest_or_none() {
         assert_eq!(path(&["* #"]).as_deref(), Some("right"));
         assert_eq!(path(&["* X #"]), None);
         assert_eq!(

@@ -1,4 +1,4 @@
-//! Lists to be put in order.
+//! Sorting of numbers and words.
 
 use std::ops::RangeInclusive;
 
@@ -12,17 +12,18 @@ use crate::Result;
 use crate::prompt::Problem;
 use crate::random::shuffle;
 
-/// Numbers to be sorted, upwards or downwards.
+/// Generates numbers to be sorted in ascending or descending order.
 ///
-/// The answer is a JSON list of numbers: `[52.2, 30.0, -81.0]`. Metadata: `direction` (`ascending` or `descending`), `numbers`.
+/// The answer is a JSON list of numbers: `[52.2, 30.0, -81.0]`. Metadata: `direction` (`ascending`
+/// or `descending`), `numbers`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct NumberSorting {
-    /// How many numbers, within 2..=1000. Default: `3..=10`.
+    /// The number of numbers, within 2..=1000. Default: `3..=10`.
     pub numbers: RangeInclusive<u64>,
-    /// Digits after the decimal point, of each number, within 0..=6. Default: `0..=2`.
+    /// The number of digits after the decimal point of each number, within 0..=6. Default: `0..=2`.
     pub decimals: RangeInclusive<u64>,
-    /// Each number, within -10^9..=10^9. Default: `-100..=100`.
+    /// The range of each number, within -10^9..=10^9. Default: `-100..=100`.
     pub value: RangeInclusive<i64>,
 }
 
@@ -36,7 +37,7 @@ impl Default for NumberSorting {
     }
 }
 
-/// The most digits after the point; numbers are compared in units of the last.
+/// The maximum number of digits after the decimal point; numbers are compared in units of the last.
 const DECIMALS: u32 = 6;
 
 impl Generator for NumberSorting {
@@ -81,7 +82,7 @@ impl Generator for NumberSorting {
     }
 }
 
-/// `units` of the last of `decimals` digits after the point.
+/// Writes a number in units of the last of `decimals` digits after the decimal point.
 fn decimal(units: i64, decimals: u32) -> String {
     let (sign, size) = (if units < 0 { "-" } else { "" }, units.unsigned_abs());
     let unit = 10u64.pow(decimals);
@@ -94,14 +95,14 @@ fn decimal(units: i64, decimals: u32) -> String {
     }
 }
 
-/// Words to be sorted by their characters, upwards or downwards.
+/// Generates words to be sorted in ascending or descending alphabetical order.
 ///
-/// The words are lowercase, common and English, and differ from each other. Metadata: `direction` (`ascending` or
+/// The words are distinct, lowercase, common English words. Metadata: `direction` (`ascending` or
 /// `descending`), `words`, `sorted_words`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct WordSorting {
-    /// How many words, within 2..=100. Default: `3..=10`.
+    /// The number of words, within 2..=100. Default: `3..=10`.
     pub words: RangeInclusive<u64>,
 }
 
@@ -153,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn decimals_are_written_in_full() {
+    fn decimals_keep_trailing_zeros() {
         for (units, decimals, text) in [
             (-4900, 2, "-49.00"),
             (-5, 2, "-0.05"),

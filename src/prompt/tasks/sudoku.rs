@@ -1,4 +1,4 @@
-//! Sudoku of four by four cells.
+//! 4x4 Sudoku puzzles.
 
 use std::ops::RangeInclusive;
 
@@ -11,17 +11,18 @@ use crate::Result;
 use crate::prompt::Problem;
 use crate::random::shuffle;
 
-/// Four by four cells; 0 is an empty one.
+/// The cells; 0 is an empty one.
 type Board = [[u8; 4]; 4];
 
-/// A Sudoku of four by four cells with one solution.
+/// Generates 4x4 Sudoku puzzles with exactly one solution.
 ///
-/// The answer is the solved board, a line for each row, with spaces between the cells. Metadata: `puzzle` and `solution`,
-/// lists of rows in which 0 is an empty cell.
+/// The answer is the solved board, one line per row, with spaces between the cells. Metadata:
+/// `puzzle` and `solution`, lists of rows in which 0 is an empty cell.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MiniSudoku {
-    /// How many cells are empty, within 1..=12: with 13 no puzzle has one solution. Default: `8..=12`.
+    /// The number of empty cells, within 1..=12; with 13, no puzzle has exactly one solution.
+    /// Default: `8..=12`.
     pub empty: RangeInclusive<u64>,
 }
 
@@ -41,7 +42,7 @@ impl Generator for MiniSudoku {
         let mut cells: Vec<(usize, usize)> = (0..16).map(|at| (at / 4, at % 4)).collect();
         shuffle(rng, &mut digits);
         shuffle(rng, &mut cells);
-        // The first solution in the order of the digits, around a first row that is random too.
+        // Two random rows, completed by the first solution in the order of `digits`.
         let mut solution = Board::default();
         let mut row = [1, 2, 3, 4];
         shuffle(rng, &mut row);
@@ -91,7 +92,7 @@ fn written(board: &Board) -> String {
     board.iter().map(row).collect::<Vec<_>>().join("\n")
 }
 
-/// Whether `digit` stands in no other cell of the row, the column and the block of this one.
+/// Returns true if `digit` is in no other cell of the row, the column and the block of a cell.
 fn fits(board: &Board, row: usize, column: usize, digit: u8) -> bool {
     (0..16).map(|at| (at / 4, at % 4)).all(|(r, c)| {
         let same_block = r / 2 == row / 2 && c / 2 == column / 2;
@@ -100,14 +101,15 @@ fn fits(board: &Board, row: usize, column: usize, digit: u8) -> bool {
     })
 }
 
-/// Whether no digit that is there stands twice where it may stand once.
+/// Returns true if no digit is repeated in a row, a column or a block.
 fn is_consistent(board: &Board) -> bool {
     (0..16)
         .map(|at| (at / 4, at % 4))
         .all(|(r, c)| board[r][c] == 0 || fits(board, r, c, board[r][c]))
 }
 
-/// The number of solutions, counted up to `limit`. With `keep`, the last that was found stays on the board.
+/// The number of solutions, up to `limit`. With `keep`, the last one that was found is left on the
+/// board.
 fn solutions(board: &mut Board, digits: &[u8; 4], limit: usize, keep: bool) -> usize {
     let empty = (0..16)
         .map(|at| (at / 4, at % 4))
@@ -139,7 +141,7 @@ mod tests {
     use crate::random::generator;
 
     #[test]
-    fn every_puzzle_has_one_solution_and_the_cells_that_were_asked_for() {
+    fn every_puzzle_has_one_solution_and_the_requested_number_of_empty_cells() {
         for (seed, empty) in (0..60).zip([1, 4, 8, 11, 12].into_iter().cycle()) {
             let task = MiniSudoku {
                 empty: empty..=empty,

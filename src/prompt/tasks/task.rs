@@ -1,4 +1,4 @@
-//! One of the tasks, with its difficulty.
+//! The enum of all tasks.
 
 use std::collections::HashSet;
 
@@ -10,26 +10,28 @@ use crate::prompt::{Countdown, Problem};
 use crate::random::generator;
 use crate::{Error, Result};
 
-/// The word in a generator's address that says "tasks".
+/// The word of the tasks in a generator's address.
 const TASKS: u64 = u64::from_be_bytes(*b"pr.tasks");
-/// Draws before a generator gives up; settings that need more are too narrow to be a task.
+/// The maximum number of draws for a problem.
 const DRAWS: usize = 10_000;
 
-/// What each task does for [`Task`].
+/// The generator of a task, for [`Task`].
 pub(super) trait Generator {
-    /// Refuses settings outside their ranges, naming the field.
+    /// Rejects settings outside their ranges.
     fn validate(&self) -> Result<()>;
 
-    /// One draw, or `None` if what was drawn is no problem of these settings. The settings are valid.
+    /// Draws a problem, or returns `None` if the draw is not a valid problem. The settings must be
+    /// valid.
     fn draw(&self, rng: &mut impl Rng) -> Option<Problem>;
 }
 
 macro_rules! tasks {
     ($($name:literal $task:ident,)*) => {
-        /// A task of [this list](crate::prompt::tasks), with its difficulty.
+        /// One of the [tasks](crate::prompt::tasks), with its difficulty.
         ///
-        /// As JSON it is the task's settings and its name, `{"task": "gcd", "numbers": {"start": 2, "end": 3}}`; what is absent is
-        /// the default.
+        /// In JSON it is the name and the settings of the task,
+        /// `{"task": "gcd", "numbers": {"start": 2, "end": 3}}`. Missing settings have their
+        /// defaults.
         #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
         #[serde(tag = "task")]
         #[non_exhaustive]
@@ -53,10 +55,10 @@ macro_rules! tasks {
             /// The names of all tasks.
             pub const NAMES: &'static [&'static str] = &[$($name),*];
 
-            /// The task of this name, with the default difficulty.
+            /// Returns the task of this name with the default difficulty.
             ///
             /// # Errors
-            /// [`Error::Config`] if there is none; the message lists those that there are.
+            /// Returns [`Error::Config`] with the valid names if there is no such task.
             pub fn named(name: &str) -> Result<Self> {
                 match name {
                     $($name => Ok($task::default().into()),)*
@@ -67,24 +69,24 @@ macro_rules! tasks {
                 }
             }
 
-            /// Its name.
+            /// Returns the name of the task.
             pub fn name(&self) -> &'static str {
                 match self {
                     $(Self::$task(_) => $name,)*
                 }
             }
 
-            /// Refuses settings outside their ranges.
+            /// Rejects settings outside their ranges.
             ///
             /// # Errors
-            /// [`Error::Config`], naming the field.
+            /// Returns [`Error::Config`] with the name of the first invalid field.
             pub fn validate(&self) -> Result<()> {
                 match self {
                     $(Self::$task(task) => Generator::validate(task),)*
                 }
             }
 
-            /// One draw of valid settings.
+            /// Draws a problem, as [`Generator::draw`].
             fn draw(&self, rng: &mut impl Rng) -> Option<Problem> {
                 let problem = match self {
                     $(Self::$task(task) => Generator::draw(task, rng),)*
@@ -116,26 +118,30 @@ tasks! {
 }
 
 impl Task {
-    /// One problem.
+    /// Generates one problem.
     ///
     /// # Errors
-    /// [`Error::Config`] for invalid settings, or if 10 000 draws give no problem of them.
+    /// Returns [`Error::Config`] if the settings are invalid, or if none of 10 000 draws is a valid
+    /// problem.
     pub fn generate(&self, rng: &mut impl Rng) -> Result<Problem> {
         self.validate()?;
         let found = (0..DRAWS).find_map(|_| self.draw(rng));
         found.ok_or_else(|| {
             let value = format!("{self:?}");
-            let expected = format!("settings of which some of {DRAWS} draws are a problem");
+            let expected = format!("settings with a valid problem in {DRAWS} draws");
             Error::config("task", value, expected)
         })
     }
 
-    /// `count` problems with distinct prompts, a pure function of the settings and `seed`.
+    /// Generates `count` problems with distinct prompts, as a pure function of the settings and
+    /// `seed`.
     ///
-    /// Problem `i` draws from its own generator until its prompt is new, so a longer list begins with the shorter one.
+    /// Problem `i` is drawn from its own generator until its prompt is new, so a longer list starts
+    /// with the shorter one.
     ///
     /// # Errors
-    /// [`Error::Config`] for invalid settings, or if 10 000 draws give no new prompt: the settings have too few.
+    /// Returns [`Error::Config`] if the settings are invalid, or if none of 10 000 draws has a new
+    /// prompt because the settings allow too few.
     pub fn problems(&self, count: usize, seed: u64) -> Result<Vec<Problem>> {
         self.validate()?;
         let mut address = vec![seed, TASKS];
@@ -150,7 +156,7 @@ impl Task {
             };
             let problem = (0..DRAWS).find_map(|_| fresh()).ok_or_else(|| {
                 let expected = format!(
-                    "settings with more problems: only {} distinct ones were found in {DRAWS} further draws of {self:?}",
+                    "settings that allow more problems: only {} distinct ones were found in {DRAWS} draws of {self:?}",
                     problems.len()
                 );
                 Error::config("count", count, expected)
@@ -161,13 +167,13 @@ impl Task {
     }
 }
 
-/// Up to eight bytes of a name as a word of an address.
+/// Packs up to eight bytes of a name into a word of an address.
 fn word(bytes: &[u8]) -> u64 {
     let shift = |word: u64, byte: &u8| word << 8 | u64::from(*byte);
     bytes.iter().fold(0, shift)
 }
 
-/// The numbers and the target of [`Countdown`], asked in a sentence.
+/// [`Countdown`] with a prompt in English.
 impl Generator for Countdown {
     fn validate(&self) -> Result<()> {
         Countdown::validate(self)
@@ -195,7 +201,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_task_is_named_generated_and_written_as_json() {
+    fn every_task_has_a_name_a_json_form_and_problems() {
         for name in Task::NAMES {
             let task = Task::named(name).unwrap();
             assert_eq!(task.name(), *name);
@@ -238,7 +244,7 @@ mod tests {
         assert_eq!(checksums, STABLE);
     }
 
-    /// Of version 0.1.0, prompts and answers.
+    /// Checksums of prompts and answers in version 0.1.0.
     const STABLE: [u32; 17] = [
         1743113076, 3911856285, 2823239839, 2566494681, 162552220, 2338426315, 4036886463,
         2973110837, 3591496602, 270319289, 2919675170, 1175884493, 1976387773, 2274965092,
@@ -246,7 +252,7 @@ mod tests {
     ];
 
     #[test]
-    fn settings_outside_their_range_are_named() {
+    fn invalid_settings_are_errors_that_name_the_field() {
         let wrong = |json: &str| {
             let task: Task = serde_json::from_str(json).unwrap();
             let error = task.problems(1, 0).unwrap_err().to_string();
@@ -329,12 +335,12 @@ mod tests {
         }
         assert_eq!(
             wrong(r#"{"task": "chain_sum", "digits": {"start": 3, "end": 2}}"#),
-            "invalid `digits`: 3..=2; expected a range within 1..=15 that is not empty"
+            "invalid `digits`: 3..=2; expected a non-empty range within 1..=15"
         );
     }
 
     #[test]
-    fn what_cannot_be_found_is_an_error_and_not_a_wait() {
+    fn settings_with_too_few_problems_are_errors() {
         let one = BaseConversion {
             base: 7..=7,
             ..BaseConversion::default()
@@ -351,7 +357,7 @@ mod tests {
             error.starts_with("invalid `count`: 4") && error.contains("only 3 distinct"),
             "{error}"
         );
-        // Nothing is blocked, so every grid has a way.
+        // No cell is blocked, so every grid has a path.
         let open = ShortestPath {
             blocked: 0.0,
             infeasible: 1.0,
@@ -362,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn the_limits_of_the_settings_can_be_generated() {
+    fn problems_can_be_generated_at_the_limits_of_the_settings() {
         let tasks: [Task; 9] = [
             ChainSum {
                 terms: 100..=100,

@@ -1,4 +1,5 @@
-//! Runs a program against its tests, and compares: out here, or in a process that the program is not in.
+//! Runs a program against its tests and compares the results, in this process or in one without the
+//! program.
 
 use std::time::{Duration, Instant};
 
@@ -10,12 +11,12 @@ use super::suite::{Asserts, Call, Stream};
 use super::{Cases, Command, Exit, Folder, Language, Sandbox, Suite};
 use crate::reward::RewardError;
 
-/// Loads the program and calls its functions.
+/// The script that loads the program and calls its functions.
 const DRIVER: &str = concat!(
     include_str!("python/values.py"),
     include_str!("python/driver.py")
 );
-/// Runs assertions, whose calls it sends to a driver.
+/// The script that runs assertions and sends their calls to a driver.
 const CHECKER: &str = concat!(
     include_str!("python/values.py"),
     include_str!("python/checker.py")
@@ -23,12 +24,12 @@ const CHECKER: &str = concat!(
 const DRIVER_FILE: &str = "driver.py";
 const CHECKER_FILE: &str = "checker.py";
 
-/// What became of one test.
+/// The outcome of one test.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TestOutcome {
-    /// Whether the program passed it.
+    /// Whether the program passed the test.
     pub passed: bool,
-    /// Why not, for a person; empty if it did.
+    /// The reason for the failure, for humans; empty if the test passed.
     pub reason: String,
 }
 
@@ -45,19 +46,19 @@ impl TestOutcome {
     }
 }
 
-/// A program's tests under way.
+/// The settings of a test run.
 pub(super) struct Judge<'a> {
     pub(super) sandbox: &'a Sandbox,
     pub(super) language: &'a Language,
     pub(super) tolerance: f64,
-    /// Whether one failure decides.
+    /// Whether to stop at the first failure.
     pub(super) stops: bool,
-    /// When the time for all tests is over.
+    /// The end of the time for all tests.
     pub(super) deadline: Instant,
 }
 
 impl Judge<'_> {
-    /// One case for each test, in order.
+    /// Returns one outcome for each test, in order.
     pub(super) fn judge(
         &self,
         program: &str,
@@ -82,14 +83,14 @@ impl Judge<'_> {
             },
         };
         let reason = match cases.iter().all(|case| case.passed) {
-            true => "not run: the time for all tests was over",
+            true => "not run: the time for all tests was up",
             false => "not run",
         };
         cases.resize(suite.len(), TestOutcome::failed(reason));
         Ok(cases)
     }
 
-    /// Why the program does not compile; `None` if it does, or need not.
+    /// Compiles the program if the language needs it. Returns the reason if that fails.
     fn compile(&self, folder: &Folder) -> Result<Option<String>, RewardError> {
         let Some(words) = &self.language.compile else {
             return Ok(None);
@@ -123,16 +124,16 @@ impl Judge<'_> {
             cases.push(match (ran.exit, std::str::from_utf8(&ran.stdout)) {
                 (Exit::Status(0), Ok(output)) => {
                     let same = same_output(&stream.output, output, self.tolerance);
-                    TestOutcome::new(same, || "another output".into())
+                    TestOutcome::new(same, || "wrong output".into())
                 }
-                (Exit::Status(0), Err(_)) => TestOutcome::failed("the output is no text"),
+                (Exit::Status(0), Err(_)) => TestOutcome::failed("the output is not valid UTF-8"),
                 (other, _) => TestOutcome::failed(ended(other, &ran.stderr)),
             });
         }
         Ok(cases)
     }
 
-    /// The interpreter on one of this crate's scripts.
+    /// The interpreter with a script of this crate.
     fn script(&self, folder: &Folder, script: &str, argument: &str, tests: usize) -> Command {
         let interpreter = self.language.run.first().cloned().unwrap_or_default();
         let command = Command::new(interpreter)
@@ -157,7 +158,8 @@ impl Judge<'_> {
         let mut cases: Vec<TestOutcome> = Vec::new();
         while cases.len() < calls.len() && !self.is_over(&cases) {
             let left = &calls[cases.len()..];
-            // The first is answered when the program has been loaded, and each call is sent after the answer to the one before.
+            // The first request is answered once the program has been loaded; each call is sent
+            // after the answer to the previous one.
             let mut requests = vec![line(&json!({"name": "__name__"}))];
             requests.extend(left.iter().map(request));
             let file = folder.path(&self.language.file);
@@ -193,7 +195,7 @@ impl Judge<'_> {
     fn compare(&self, call: &Call, answer: &Value) -> TestOutcome {
         if let Some(value) = answer.get("v") {
             let same = same_value(&call.expected, value, self.tolerance);
-            return TestOutcome::new(same, || "another value".into());
+            return TestOutcome::new(same, || "wrong value".into());
         }
         TestOutcome::failed(match (answer.get("x"), answer.get("e"), answer.get("a")) {
             (Some(name), ..) => format!("it has no {name}"),
@@ -210,28 +212,30 @@ impl Judge<'_> {
     ) -> Result<Vec<TestOutcome>, RewardError> {
         self.needs_functions()?;
         folder.write(DRIVER_FILE, DRIVER.as_bytes())?;
-        // A folder, and for root a user, of its own: the program cannot reach the tests.
-        let apart = self.sandbox.folder()?;
-        apart.write(CHECKER_FILE, CHECKER.as_bytes())?;
+        // A separate folder and, when running as root, a separate user: the program cannot reach
+        // the tests.
+        let tests_folder = self.sandbox.folder()?;
+        tests_folder.write(CHECKER_FILE, CHECKER.as_bytes())?;
         let mut setup = vec![suite.prelude.clone()];
         setup.extend(asserts.setup.iter().cloned());
         let mut cases: Vec<TestOutcome> = Vec::new();
         while cases.len() < asserts.tests.len() && !self.is_over(&cases) {
             let left = &asserts.tests[cases.len()..];
             let tests = json!({"setup": setup, "tests": left, "entry_point": asserts.entry_point});
-            let Some(verdicts) = self.check(folder, &apart, &tests, left.len())? else {
+            let Some(verdicts) = self.check(folder, &tests_folder, &tests, left.len())? else {
                 let reason = TestOutcome::failed("it was not loaded, or not in time");
                 cases.resize(asserts.tests.len(), reason);
                 break;
             };
             for verdict in &verdicts {
                 if let Some(reason) = verdict.get("broken") {
-                    return Err(format!("the tests are broken: {reason}").into());
+                    return Err(format!("the tests are invalid: {reason}").into());
                 }
                 let why = || verdict["why"].as_str().unwrap_or_default().to_string();
                 cases.push(TestOutcome::new(verdict["pass"] == Value::Bool(true), why));
             }
-            // With a program that ends, the verdict on the test that ended it is the last one, and another process goes on.
+            // If the program ended, the verdict on the test that ended it is the last one, and the
+            // loop continues with a new process.
             let ended = verdicts.last().is_some_and(|last| last["dead"] == true);
             if verdicts.len() < left.len() && !ended {
                 cases.push(TestOutcome::failed("not in time"));
@@ -241,11 +245,12 @@ impl Judge<'_> {
         Ok(cases)
     }
 
-    /// The verdicts on the first of the tests, at least those before the program ended; `None` if it was not loaded.
+    /// Returns the verdicts on the first tests, at least up to the end of the program; `None` if
+    /// the program was not loaded.
     fn check(
         &self,
         folder: &Folder,
-        apart: &Folder,
+        tests_folder: &Folder,
         tests: &Value,
         count: usize,
     ) -> Result<Option<Vec<Value>>, RewardError> {
@@ -262,7 +267,7 @@ impl Judge<'_> {
             (4, Stdio::Pipe(answered)),
         ];
         let program = folder.spawn(&program, stdio)?;
-        let checker = self.script(apart, CHECKER_FILE, "", count);
+        let checker = self.script(tests_folder, CHECKER_FILE, "", count);
         let stdio = vec![
             (0, Stdio::Null),
             (1, Stdio::Null),
@@ -278,7 +283,7 @@ impl Judge<'_> {
             (5, Stdio::Pipe(asks)),
             (6, Stdio::Pipe(answers)),
         ];
-        let checker = apart.spawn(&checker, stdio)?;
+        let checker = tests_folder.spawn(&checker, stdio)?;
         let (how, written) = checker.wait(self.timeout(count + 2))?;
         drop(program);
         let mut found = lines(&written, 4).into_iter();
@@ -305,7 +310,7 @@ impl Judge<'_> {
     }
 }
 
-/// Python's `from __future__` imports at the start of a program, and the rest: Python wants them before everything else.
+/// Splits a program into its `from __future__` imports, which Python requires first, and the rest.
 fn split_future_imports(program: &str) -> (String, String) {
     let (mut imports, mut rest) = (String::new(), String::new());
     let mut lines = program.split_inclusive('\n');
@@ -313,7 +318,7 @@ fn split_future_imports(program: &str) -> (String, String) {
         let text = line.trim_end();
         if text.starts_with("from __future__ import") {
             imports.push_str(line);
-            // A list in parentheses may go over several lines.
+            // A list in parentheses may span several lines.
             let mut is_open = text.contains('(') && !text.contains(')');
             while is_open && let Some(line) = lines.next() {
                 imports.push_str(line);
@@ -327,7 +332,7 @@ fn split_future_imports(program: &str) -> (String, String) {
         rest.push_str(line);
         let quotes = ["\"\"\"", "'''"];
         if let Some(quotes) = quotes.into_iter().find(|quotes| text.starts_with(quotes)) {
-            // A docstring, up to its end.
+            // Skip a docstring.
             let mut is_open = !text[quotes.len()..].contains(quotes);
             while is_open && let Some(line) = lines.next() {
                 rest.push_str(line);
@@ -347,7 +352,7 @@ fn line(value: &Value) -> Vec<u8> {
     text
 }
 
-/// A call as the driver reads it.
+/// A call in the format of the driver.
 fn request(call: &Call) -> Vec<u8> {
     let args: Vec<Value> = call.args.iter().map(tagged).collect();
     let kwargs: Vec<Value> = call
@@ -358,7 +363,7 @@ fn request(call: &Call) -> Vec<u8> {
     line(&json!({"name": call.function, "args": args, "kwargs": kwargs}))
 }
 
-/// A JSON value in the form of `python/values.py`; its depth is that of parsed JSON.
+/// A JSON value in the format of `python/values.py`. Its depth is bounded by the JSON parser.
 fn tagged(value: &Value) -> Value {
     match value {
         Value::Number(number) if number.is_f64() => json!({"f": number.to_string()}),
@@ -375,13 +380,14 @@ fn tagged(value: &Value) -> Value {
     }
 }
 
-/// The whole lines that were written on a descriptor, each a JSON value, or null if it is none.
+/// The complete lines that were written to a descriptor, each parsed as JSON, or null if it is
+/// invalid.
 fn lines(written: &[(i32, Vec<u8>)], number: i32) -> Vec<Value> {
     let Some((_, bytes)) = written.iter().find(|(other, _)| *other == number) else {
         return Vec::new();
     };
     let mut lines: Vec<&[u8]> = bytes.split(|byte| *byte == b'\n').collect();
-    // What comes after the last line's end is no line.
+    // The text after the last line break is not a complete line.
     lines.pop();
     lines
         .into_iter()
@@ -389,7 +395,7 @@ fn lines(written: &[(i32, Vec<u8>)], number: i32) -> Vec<Value> {
         .collect()
 }
 
-/// How a program ended, for a person, with the last line of its errors.
+/// Describes how a program ended, with the last line of its errors.
 fn ended(how: Exit, errors: &[u8]) -> String {
     let text = String::from_utf8_lossy(errors);
     let last = text.trim().lines().next_back().unwrap_or_default();
@@ -407,7 +413,7 @@ fn ended(how: Exit, errors: &[u8]) -> String {
     }
 }
 
-/// When tests that may take `total` have to be over.
+/// The deadline of tests that may take `total` seconds.
 pub(super) fn deadline(total: f64) -> Instant {
     Instant::now() + Duration::from_secs_f64(total)
 }

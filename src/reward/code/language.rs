@@ -1,4 +1,4 @@
-//! How programs of a language are written to a file, compiled and run.
+//! Languages: how programs are written to a file, compiled and run.
 
 use std::path::{Path, PathBuf};
 
@@ -7,13 +7,15 @@ use serde::{Deserialize, Serialize};
 use super::{Command, Folder};
 use crate::{Error, Result};
 
-/// Where an interpreter is looked for before `PATH`: there, a confined program can read it.
+/// The folders in which a program is searched before `PATH`, since a confined program can read
+/// them.
 const SYSTEM_FOLDERS: [&str; 3] = ["/usr/bin", "/usr/local/bin", "/bin"];
 
-/// A language, by its files and commands.
+/// A programming language, described by its files and commands.
 ///
-/// In a command, `{file}` is the program's file and `{folder}` the folder it is in, which a compiler may write. The first word
-/// is a program by its absolute path, or by its name in `/usr/bin`, `/usr/local/bin`, `/bin` or on `PATH`.
+/// In a command, `{file}` is the file of the program and `{folder}` is its folder, which a compiler
+/// may write. The first word is a program: an absolute path, or a name that is searched in
+/// `/usr/bin`, `/usr/local/bin`, `/bin` and `PATH`.
 ///
 /// ```
 /// use rlvr::reward::code::Language;
@@ -31,25 +33,25 @@ const SYSTEM_FOLDERS: [&str; 3] = ["/usr/bin", "/usr/local/bin", "/bin"];
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Language {
-    /// The names after an opening fence that mean it, whatever their case. At least one.
+    /// The names after an opening fence that select the language, ignoring case. At least one.
     pub fences: Vec<String>,
-    /// The name of the program's file.
+    /// The name of the program file.
     pub file: String,
-    /// The command that compiles it, once for each program. Default: none.
+    /// The command that compiles a program, run once per program. Default: none.
     #[serde(default)]
     pub compile: Option<Vec<String>>,
-    /// The command that runs it.
+    /// The command that runs a program.
     pub run: Vec<String>,
-    /// A program that prints `ok`. It is run, confined, when the reward is made, so that an interpreter that cannot be read or
-    /// does not start is found then.
+    /// A program that prints `ok`. It runs confined when the reward is created, to detect an
+    /// interpreter that cannot be read or does not start.
     pub trial: String,
-    /// Whether it is Python, so that tests can call its functions. Default: no.
+    /// Whether the language is Python, so that tests can call functions. Default: `false`.
     #[serde(default)]
     pub functions: bool,
-    /// What its programs read that is not in the system's folders. Default: nothing.
+    /// Paths outside the system folders that its programs may read. Default: none.
     #[serde(default)]
     pub read_only: Vec<PathBuf>,
-    /// Variables of the environment. Default: none.
+    /// Environment variables. Default: none.
     #[serde(default)]
     pub environment: Vec<(String, String)>,
 }
@@ -61,7 +63,8 @@ impl Default for Language {
 }
 
 impl Language {
-    /// The system's Python 3: fences `python`, `py` and `python3`. Strings have the same hash in every run.
+    /// Returns the Python 3 of the system, with the fences `python`, `py` and `python3`. String
+    /// hashes are the same in every run.
     pub fn python() -> Self {
         let variable = |name: &str, value: &str| (name.to_string(), value.to_string());
         Self {
@@ -80,10 +83,12 @@ impl Language {
         }
     }
 
-    /// Another Python 3, such as one of a virtual environment: it is asked where its libraries are, and these become readable.
+    /// Returns another Python 3, such as that of a virtual environment. The interpreter is asked
+    /// for the location of its libraries, which become readable.
     ///
     /// # Errors
-    /// [`Error::Io`] if it does not start, [`Error::Config`] if it does not say.
+    /// Returns [`Error::Io`] if the interpreter does not start, and [`Error::Config`] if it does
+    /// not report the location.
     pub fn python_at(interpreter: impl AsRef<Path>) -> Result<Self> {
         let interpreter = interpreter.as_ref();
         let question = "import sys; print(sys.executable, sys.prefix, sys.base_prefix, sep='\\n')";
@@ -100,7 +105,7 @@ impl Language {
             return Err(Error::config("interpreter", value, "a Python 3"));
         };
         let mut read_only: Vec<PathBuf> = [prefix, base].map(PathBuf::from).into();
-        // A virtual environment's interpreter is a link to the other one.
+        // In a virtual environment, the interpreter is a link to another one.
         read_only.extend(Path::new(program).parent().map(Path::to_path_buf));
         read_only.retain(|path| !path.starts_with("/usr") && path.parent().is_some());
         read_only.dedup();
@@ -110,7 +115,7 @@ impl Language {
         Ok(language)
     }
 
-    /// Rejects invalid settings, and finds the programs of the commands.
+    /// Rejects invalid settings and resolves the programs of the commands.
     pub(crate) fn resolved(mut self) -> Result<Self> {
         let fences = self.fences.iter();
         if self.fences.is_empty()
@@ -145,7 +150,8 @@ impl Language {
 }
 
 impl Language {
-    /// One of its commands, for a program in this folder, with the variables of its environment.
+    /// Returns a command of the language for a program in this folder, with the environment
+    /// variables.
     pub(crate) fn command(&self, words: &[String], folder: &Folder) -> Command {
         let (file, inside) = (folder.path(&self.file), folder.path(""));
         let inside = inside.trim_end_matches('/');
@@ -156,7 +162,7 @@ impl Language {
         self.environment(words.fold(command, Command::argument))
     }
 
-    /// The command with the variables of the language's environment.
+    /// Adds the environment variables of the language to the command.
     pub(super) fn environment(&self, command: Command) -> Command {
         let variables = self.environment.iter();
         variables.fold(command, |command, (name, value)| {
@@ -165,7 +171,7 @@ impl Language {
     }
 }
 
-/// Makes the first word of a command an absolute path, unless it is the program itself.
+/// Turns the first word of a command into an absolute path, unless it is the program itself.
 fn resolve(field: &str, command: &mut [String]) -> Result<()> {
     let Some(first) = command.first_mut() else {
         return Err(Error::config(field, "[]", "a program and its arguments"));
@@ -194,7 +200,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_cannot_be_run_is_refused_by_name() {
+    fn invalid_languages_are_errors_that_name_the_field() {
         let bad = |change: fn(&mut Language)| {
             let mut language = Language::python();
             change(&mut language);
@@ -209,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn names_become_paths_and_the_systems_come_first() {
+    fn program_names_are_resolved_in_the_system_folders_first() {
         let mut command = ["sh".to_string(), "sh".to_string()];
         resolve("run", &mut command).unwrap();
         assert!(

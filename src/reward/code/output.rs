@@ -1,14 +1,17 @@
-//! When a text that a program has written, or a value that it has returned, is the expected one.
+//! Compares outputs and return values of a program with the expected ones.
 
 use std::collections::HashSet;
 
 use serde_json::Value;
 
-/// Whether two outputs are the same: line by line, without whitespace at the ends of lines and of the whole, each line the same
-/// text or the same numbers in the same order.
+/// Whether two outputs are equal, line by line, ignoring whitespace at the ends of lines and of the
+/// whole text. Two lines are equal if they are the same text, or the same numbers in the same
+/// order.
 ///
-/// Numbers are decimal, compared exactly (`1.50` is `1.5`) if `tolerance` is 0, and else equal if they differ by at most
-/// `tolerance * max(1, |expected|)`, both within the range of `f64`. NaN and the infinities are texts. This is LiveCodeBench's rule with a tolerance added.
+/// Numbers are decimal. With a `tolerance` of 0 they are compared exactly (`1.50` is `1.5`);
+/// otherwise they are equal if they differ by at most `tolerance * max(1, |expected|)` and both are
+/// within the range of `f64`. NaN and infinities are compared as text. This is the rule of
+/// LiveCodeBench with a tolerance added.
 pub(super) fn same_output(expected: &str, got: &str, tolerance: f64) -> bool {
     let lines = |text: &str| -> Vec<String> {
         let lines = text.trim().lines();
@@ -37,7 +40,7 @@ fn same_numbers(expected: &str, got: &str, tolerance: f64) -> bool {
 }
 
 fn close(expected: &str, got: &str, tolerance: f64) -> bool {
-    // Without a tolerance the digits decide: as floats, 2^64 and 2^64 - 1 are the same.
+    // Without a tolerance the digits are compared: as floats, 2^64 and 2^64 - 1 are equal.
     if tolerance == 0.0 {
         return false;
     }
@@ -48,18 +51,19 @@ fn close(expected: &str, got: &str, tolerance: f64) -> bool {
 }
 
 fn within(expected: f64, got: f64, tolerance: f64) -> bool {
-    // Beyond the range of a float every number is infinite: there the digits decide.
+    // Beyond the range of a float every number is infinite, so there the digits are compared.
     expected.is_finite()
         && got.is_finite()
         && (expected - got).abs() <= tolerance * expected.abs().max(1.0)
 }
 
-/// A decimal number as its digits, without zeros at either end, and where the point is.
+/// A decimal number in normal form: its digits without leading and trailing zeros, and its
+/// exponent.
 #[derive(PartialEq, Eq, Debug)]
 struct Decimal {
     negative: bool,
     digits: String,
-    /// The value is 0.digits times ten to this.
+    /// The value is 0.digits * 10^exponent.
     exponent: i64,
 }
 
@@ -96,9 +100,11 @@ impl Decimal {
     }
 }
 
-/// Whether a value that the program returned, in the text form of `python/values.py`, is the expected one.
+/// Whether a value that the program returned, in the format of `python/values.py`, equals the
+/// expected one.
 ///
-/// As in Python: numbers by value, whatever their type, but tuples count as lists. The depth is that of parsed JSON, at most 128.
+/// The rules are those of Python (numbers are compared by value, regardless of their type), except
+/// that tuples equal lists. The depth is bounded by the JSON parser, at most 128.
 pub(super) fn same_value(expected: &Value, got: &Value, tolerance: f64) -> bool {
     match (expected, got) {
         (Value::Null, Value::Null) => true,
@@ -121,7 +127,7 @@ pub(super) fn same_value(expected: &Value, got: &Value, tolerance: f64) -> bool 
             let Some(Value::Array(pairs)) = tagged.get("d").filter(|_| tagged.len() == 1) else {
                 return false;
             };
-            // JSON has no other keys than texts. Each counts once: `1` and `"1"` are two keys in Python.
+            // JSON keys are strings. Each key counts once: `1` and `"1"` are two keys in Python.
             let mut seen = HashSet::new();
             expected.len() == pairs.len()
                 && pairs.iter().all(|pair| {
@@ -140,7 +146,8 @@ pub(super) fn same_value(expected: &Value, got: &Value, tolerance: f64) -> bool 
     }
 }
 
-/// A number as JSON or as the program's side writes it: an integer of any size, or a float.
+/// Compares numbers: `expected` as JSON, `got` in the format of the driver, an integer of any size
+/// or a float.
 fn same_number(expected: &Value, got: &Value, tolerance: f64) -> bool {
     let expected = match expected {
         Value::Bool(one) => u8::from(*one).to_string(),
@@ -173,7 +180,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn outputs_line_by_line() {
+    fn outputs_are_compared_line_by_line() {
         for (expected, got, same) in [
             ("3\n", "3", true),
             ("a b\n", "a b  \n\n", true),
@@ -220,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn values_as_python_compares_them() {
+    fn values_are_compared_as_in_python() {
         for (expected, got, same) in [
             (json!(3), json!({"i": "3"}), true),
             (json!(3), json!({"f": "3.0"}), true),
@@ -271,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_beyond_a_float_are_compared_by_their_digits() {
+    fn numbers_beyond_a_float_are_compared_by_digits() {
         let large = format!("1{}", "0".repeat(400));
         let other = format!("3{}", "0".repeat(399));
         for got in ["5", "1e999", "-1e999", &other, &format!("-{large}")] {
@@ -284,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn every_key_of_a_dict_counts_once() {
+    fn every_key_of_a_dict_is_counted_once() {
         for (expected, got) in [
             (
                 json!({"a": 2, "b": 9}),

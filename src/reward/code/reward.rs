@@ -1,23 +1,23 @@
-//! The reward for a program that passes its tests.
+//! The reward for programs that pass their tests.
 
 use serde::{Deserialize, Serialize};
 
 use super::judge::{Judge, TestOutcome, deadline};
-use super::{Language, Sandbox, SandboxConfig, SandboxReport, Suite};
+use super::{Cases, Language, Sandbox, SandboxConfig, SandboxReport, Stream, Suite};
 use crate::reward::setters::{with_extract, with_name};
 use crate::reward::{ExtractConfig, Extractor, Reward, RewardError, RewardInput, Rule};
 use crate::{Error, Result};
 
-/// What tests that are passed come to.
+/// How passed tests are scored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Scoring {
-    /// 1 if all tests are passed, else 0; the first failure ends it. The default: a part of the tests is often passed by a
-    /// program that answers always the same.
+    /// 1 if all tests pass, else 0; testing stops at the first failure. The default, since a
+    /// program that always gives the same answer often passes some of the tests.
     #[default]
     AllOrNothing,
-    /// The share of the tests that are passed.
+    /// The share of tests that pass.
     Fraction,
 }
 
@@ -27,14 +27,15 @@ pub enum Scoring {
 pub struct CodeConfig {
     /// The language. Default: [`Language::python`].
     pub language: Language,
-    /// Limits, for each test, and measures of confinement.
+    /// The limits for each test, and the measures of confinement.
     pub sandbox: SandboxConfig,
-    /// What tests that are passed come to. Default: all or nothing.
+    /// How passed tests are scored. Default: all or nothing.
     pub scoring: Scoring,
-    /// How far numbers of an output or a value may be off, as a part of the larger of 1 and the expected number. Default: 0.
+    /// The tolerance for numbers in outputs and values, relative to the larger of 1 and the
+    /// expected number. Default: 0.
     pub tolerance: f64,
-    /// Seconds for all tests of one completion, more than 0 and at most a day; what has not run then is not passed.
-    /// Default: 60.
+    /// The time limit for all tests of one completion, in seconds, more than 0 and at most a day.
+    /// Tests that have not run by then fail. Default: 60.
     pub total_seconds: f64,
 }
 
@@ -50,14 +51,14 @@ impl Default for CodeConfig {
     }
 }
 
-/// Rewards a program that passes the tests of its problem: the program is the last fenced block of the language in the
-/// completion, the tests are in the metadata (see [`Suite`]).
+/// Scores a program by the tests of its problem. The program is the last fenced block of the
+/// language in the completion; the tests are in the metadata (see [`Suite`]).
 ///
-/// The score is that of [`Scoring`]. A completion without a program scores 0. A problem without tests, tests that cannot be
-/// run, or a sandbox that does not work is an error, never a 0.
+/// [`Scoring`] determines the score. A completion without a program scores 0.
 ///
-/// Programs take their time: give the set a [time limit](crate::reward::RewardSetBuilder::time_limit) above `total_seconds`.
-/// What is guaranteed about the confinement and about the verdict is at the head of [`code`](super).
+/// Programs take time: give the set a [time limit](crate::reward::RewardSetBuilder::time_limit)
+/// above `total_seconds`. The [module documentation](super) states the guarantees about confinement
+/// and verdict.
 ///
 /// ```no_run
 /// use rlvr::reward::code::{CodeConfig, CodeReward};
@@ -73,6 +74,10 @@ impl Default for CodeConfig {
 /// assert_eq!(reward.score(&input).unwrap(), Some(1.0));
 /// # Ok::<(), rlvr::Error>(())
 /// ```
+///
+/// # Errors
+/// [`score`](Reward::score) returns an error if the problem has no tests, if the tests cannot be
+/// run, or if the sandbox fails; it never scores 0 instead.
 #[derive(Clone, Debug)]
 pub struct CodeReward {
     name: String,
@@ -82,11 +87,13 @@ pub struct CodeReward {
 }
 
 impl CodeReward {
-    /// The reward called `code`, after a sandbox has been made and the language's trial program has been run in it.
+    /// Creates the reward `code`: sets up a sandbox and runs the trial program of the language in
+    /// it.
     ///
     /// # Errors
-    /// [`Error::Config`] if a setting makes no sense, a measure that is required cannot be had, or the trial fails - the
-    /// interpreter is not there, or not readable in the sandbox; [`Error::Io`] if no folder can be made for the runs.
+    /// Returns [`Error::Config`] if a setting is invalid, if a required measure is not available,
+    /// or if the trial program fails because the interpreter is missing or not readable in the
+    /// sandbox. Returns [`Error::Io`] if no folder can be created for the runs.
     pub fn new(config: CodeConfig) -> Result<Self> {
         if !(config.tolerance >= 0.0 && config.tolerance.is_finite()) {
             let expected = "0 or more, finite";
@@ -121,13 +128,13 @@ impl CodeReward {
     /// Runs the trial program.
     fn try_language(&self) -> Result<()> {
         let language = &self.config.language;
-        let stream = super::Stream {
+        let stream = Stream {
             input: String::new(),
             output: "ok".into(),
         };
         let suite = Suite {
             prelude: String::new(),
-            cases: super::Cases::Streams(vec![stream]),
+            cases: Cases::Streams(vec![stream]),
         };
         let why = match self.judge(&language.trial, &suite) {
             Ok(cases) if cases.iter().all(|case| case.passed) => return Ok(()),
@@ -147,21 +154,21 @@ impl CodeReward {
     with_name!();
     with_extract!();
 
-    /// Which measures of confinement are in force.
+    /// Returns the state of each measure of confinement.
     pub fn report(&self) -> &SandboxReport {
         self.sandbox.report()
     }
 
-    /// The settings; the commands begin with absolute paths.
+    /// Returns the settings, with the commands resolved to absolute paths.
     pub fn config(&self) -> &CodeConfig {
         &self.config
     }
 
-    /// Runs a program against tests: what became of each, in order. With [`Scoring::AllOrNothing`] those after the first
-    /// failure are not run.
+    /// Runs a program against tests and returns the outcome of each, in order. With
+    /// [`Scoring::AllOrNothing`] the tests after the first failure do not run.
     ///
     /// # Errors
-    /// If the sandbox does not work, or the tests cannot be run.
+    /// Returns an error if the sandbox fails or the tests cannot be run.
     pub fn judge(&self, program: &str, suite: &Suite) -> Result<Vec<TestOutcome>, RewardError> {
         let judge = Judge {
             sandbox: &self.sandbox,
@@ -180,7 +187,7 @@ impl Reward for CodeReward {
     }
 
     fn score(&self, input: &RewardInput) -> Result<Option<f64>, RewardError> {
-        // First: broken tests are an error whatever the completion is.
+        // First the tests: invalid ones are an error regardless of the completion.
         let suite = Suite::from_metadata(&input.problem.metadata)?;
         let Some(program) = self.extractor.extract(input.completion()) else {
             return Ok(Some(0.0));

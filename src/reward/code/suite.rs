@@ -1,96 +1,94 @@
-//! The tests of a problem, as its metadata has them.
+//! The tests of a problem, read from its metadata.
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::reward::RewardError;
 
-/// The tests of one problem.
+/// The tests of one problem, read from its metadata.
 ///
-/// # In the metadata
+/// # Metadata
 ///
 /// | key | value |
 /// |---|---|
 /// | `tests` | a list of tests of one kind: `{"input": "1 2\n", "output": "3\n"}` (standard input and output); `{"function": "add", "args": [1, 2], "kwargs": {}, "expected": 3}` (a call with JSON values); `{"assert": "assert add(1, 2) == 3"}` |
-/// | `setup` | Python run before the assertions, beside them and away from the program: imports, helpers |
-/// | `prelude` | code put before the program, and for assertions before the setup: HumanEval's prompt |
-/// | `entry_point` | the one name of the program's that assertions may use; without it every name that neither they nor Python define |
+/// | `setup` | Python code that runs before the assertions, in their process: imports, helpers |
+/// | `prelude` | code that is put before the program and, for assertions, before the setup, such as the prompt of HumanEval |
+/// | `entry_point` | the only name of the program that assertions may use; without it, every name that neither they nor Python define |
 ///
-/// The fields of known data sets are read as well:
+/// The fields of well-known data sets are read as well:
 ///
 /// | data set | keys |
 /// |---|---|
 /// | MBPP | `test_list`, with `test_setup_code` and `test_imports` |
 /// | HumanEval | `test` (defines `check(candidate)`) and `entry_point`; put the prompt into `prelude` |
-/// | APPS, TACO, LiveCodeBench | `input_output`: an object, or its JSON text, with `inputs`, `outputs`, maybe `fn_name` |
+/// | APPS, TACO, LiveCodeBench | `input_output`: an object or its JSON text, with `inputs`, `outputs` and optionally `fn_name` |
 ///
 /// ```
 /// use rlvr::reward::code::Suite;
 ///
 /// let metadata = serde_json::json!({"test_list": ["assert add(1, 2) == 3"], "test_setup_code": ""});
-/// let suite = Suite::from_metadata(metadata.as_object().unwrap()).unwrap();
-/// assert_eq!(suite.len(), 1);
+/// assert!(Suite::from_metadata(metadata.as_object().unwrap()).is_ok());
 ///
-/// // No tests, or tests that are misspelt, are no tests that are passed.
+/// // Missing or misspelt tests are an error.
 /// for broken in [serde_json::json!({}), serde_json::json!({"tests": []}), serde_json::json!({"tests": [{"in": "1"}]})] {
 ///     assert!(Suite::from_metadata(broken.as_object().unwrap()).is_err());
 /// }
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Suite {
-    /// Code before the program.
-    pub prelude: String,
+    /// Code that is put before the program.
+    pub(super) prelude: String,
     /// The tests.
-    pub cases: Cases,
+    pub(super) cases: Cases,
 }
 
 /// Tests of one kind.
 #[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
-pub enum Cases {
+pub(super) enum Cases {
     /// Each run of the program reads one text and must write another.
     Streams(Vec<Stream>),
-    /// A function of the program is called, and the value compared.
+    /// A function of the program is called and its value is compared.
     Calls(Vec<Call>),
-    /// Statements that must run through.
+    /// Statements that must complete.
     Asserts(Asserts),
 }
 
-/// What is read and what must be written.
+/// A standard input and the expected output.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Stream {
+pub(super) struct Stream {
     /// The standard input.
-    pub input: String,
+    pub(super) input: String,
     /// The standard output.
-    pub output: String,
+    pub(super) output: String,
 }
 
-/// A call, and what it must return.
+/// A call and the expected value.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Call {
-    /// The function's name; that of a method of a class `Solution` if there is no such function.
-    pub function: String,
+pub(super) struct Call {
+    /// The name of the function, or of a method of a class `Solution` if there is no such function.
+    pub(super) function: String,
     /// Its arguments.
     #[serde(default)]
-    pub args: Vec<Value>,
+    pub(super) args: Vec<Value>,
     /// Its named arguments. Default: none.
     #[serde(default)]
-    pub kwargs: Map<String, Value>,
-    /// The value. Tuples count as lists, and numbers by their value.
-    pub expected: Value,
+    pub(super) kwargs: Map<String, Value>,
+    /// The expected value. Tuples count as lists, and numbers by their value.
+    pub(super) expected: Value,
 }
 
-/// Assertions, and what they need.
+/// Assertions with their setup.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Asserts {
+pub(super) struct Asserts {
     /// Code before the assertions.
-    pub setup: Vec<String>,
+    pub(super) setup: Vec<String>,
     /// The assertions, any statements.
-    pub tests: Vec<String>,
-    /// The one name of the program's that they may use.
-    pub entry_point: Option<String>,
+    pub(super) tests: Vec<String>,
+    /// The only name of the program that they may use.
+    pub(super) entry_point: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -108,8 +106,8 @@ struct InputOutput {
 }
 
 impl Suite {
-    /// How many tests there are, at least one.
-    pub fn len(&self) -> usize {
+    /// The number of tests, at least one.
+    pub(super) fn len(&self) -> usize {
         match &self.cases {
             Cases::Streams(cases) => cases.len(),
             Cases::Calls(cases) => cases.len(),
@@ -117,21 +115,16 @@ impl Suite {
         }
     }
 
-    /// Never: a suite has a test.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// The tests in the metadata of a problem, see [`Suite`].
+    /// Reads the tests from the metadata of a problem, see [`Suite`].
     ///
     /// # Errors
-    /// If there are none, or they are not as described.
+    /// Returns an error if there are no tests, or if they do not have the form described there.
     pub fn from_metadata(metadata: &Map<String, Value>) -> Result<Self, RewardError> {
         let suite = Self {
             prelude: text(metadata, "prelude")?.unwrap_or_default(),
             cases: cases(metadata)?,
         };
-        if suite.is_empty() {
+        if suite.len() == 0 {
             return Err("the metadata have no tests: the list is empty".into());
         }
         Ok(suite)
@@ -142,17 +135,17 @@ fn text(metadata: &Map<String, Value>, key: &str) -> Result<Option<String>, Rewa
     match metadata.get(key) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => Ok(Some(text.clone())),
-        Some(other) => Err(format!("`{key}` is {other}; expected text").into()),
+        Some(other) => Err(format!("`{key}` is {other}; expected a string").into()),
     }
 }
 
-/// A list of texts, or one.
+/// Reads a list of strings, or a single one.
 fn texts(metadata: &Map<String, Value>, key: &str) -> Result<Vec<String>, RewardError> {
     match metadata.get(key) {
         None | Some(Value::Null) => Ok(Vec::new()),
         Some(Value::String(text)) => Ok(vec![text.clone()]),
         Some(list) => Ok(Vec::<String>::deserialize(list)
-            .map_err(|error| format!("`{key}`: {error}; expected a list of texts"))?),
+            .map_err(|error| format!("`{key}`: {error}; expected a list of strings"))?),
     }
 }
 
@@ -176,7 +169,7 @@ fn cases(metadata: &Map<String, Value>) -> Result<Cases, RewardError> {
     }
     if let (Some(test), Some(name)) = (text(metadata, "test")?, &entry_point) {
         setup.push(test);
-        // What `check` is given is the program's function by the name that the checker has for it.
+        // `check` receives the function of the program by the name that the checker has for it.
         return Ok(asserts(setup, vec![check_call(name)]));
     }
     if let Some(value) = metadata.get("input_output") {
@@ -185,14 +178,14 @@ fn cases(metadata: &Map<String, Value>) -> Result<Cases, RewardError> {
     Err("the metadata have no tests: expected `tests`, `test_list`, `test` with `entry_point`, or `input_output`".into())
 }
 
-/// HumanEval's last line.
+/// The last line of a HumanEval test.
 fn check_call(name: &str) -> String {
     format!("check({name})")
 }
 
-/// The tests of this crate's own form; all of the kind of the first.
+/// Reads the tests in the form of this crate, all of the kind of the first.
 fn own(tests: &Value, asserts: impl FnOnce(Vec<String>) -> Cases) -> Result<Cases, RewardError> {
-    let list = tests.as_array().ok_or("`tests` is no list")?;
+    let list = tests.as_array().ok_or("`tests` is not a list")?;
     let first = list.first().ok_or("`tests` is empty")?;
     let broken = |error: serde_json::Error| RewardError::from(format!("`tests`: {error}"));
     if first.get("assert").is_some() {
@@ -237,7 +230,7 @@ fn input_output(value: &Value) -> Result<Cases, RewardError> {
     Ok(Cases::Calls(calls.collect::<Result<_, RewardError>>()?))
 }
 
-/// A text, or the list of its lines.
+/// Reads a text, or the list of its lines.
 fn lines(value: Value) -> Result<String, RewardError> {
     match value {
         Value::String(text) => Ok(text),
@@ -247,11 +240,11 @@ fn lines(value: Value) -> Result<String, RewardError> {
             Ok(lines?.join("\n"))
         }
         Value::Number(number) => Ok(number.to_string()),
-        other => Err(format!("`input_output` has {other} where a text is expected").into()),
+        other => Err(format!("`input_output` has {other} where a string is expected").into()),
     }
 }
 
-/// A list of arguments, or a text with one JSON value a line.
+/// Reads a list of arguments, or a text with one JSON value per line.
 fn arguments(value: Value) -> Result<Vec<Value>, RewardError> {
     match value {
         Value::Array(arguments) => Ok(arguments),
@@ -264,7 +257,7 @@ fn arguments(value: Value) -> Result<Vec<Value>, RewardError> {
     }
 }
 
-/// A value in JSON text, or alone in a list as APPS has it, or as it is.
+/// Reads a value as JSON text, as the only item of a list (as in APPS), or unchanged.
 fn result(value: Value) -> Result<Value, RewardError> {
     match value {
         Value::String(text) => Ok(serde_json::from_str(&text).unwrap_or(Value::String(text))),
@@ -283,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn the_own_form_has_three_kinds() {
+    fn all_three_kinds_of_tests_are_read() {
         let streams = suite(json!({"tests": [{"input": "1", "output": "2"}]})).unwrap();
         let stream = Stream {
             input: "1".into(),
@@ -305,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn the_forms_of_data_sets() {
+    fn data_set_formats_are_read() {
         let mbpp = json!({"test_list": ["assert f()"], "test_setup_code": "x", "test_imports": ["import math"]});
         let Cases::Asserts(mbpp) = suite(mbpp).unwrap().cases else {
             panic!()
@@ -339,11 +332,11 @@ mod tests {
     }
 
     #[test]
-    fn broken_tests_are_errors_that_say_where() {
+    fn invalid_tests_are_errors_that_name_the_field() {
         for (metadata, reason) in [
             (json!({}), "no tests"),
             (json!({"tests": []}), "`tests` is empty"),
-            (json!({"tests": {}}), "`tests` is no list"),
+            (json!({"tests": {}}), "`tests` is not a list"),
             (
                 json!({"tests": [{"input": "1", "output": "1", "x": 1}]}),
                 "unknown field `x`",

@@ -1,20 +1,22 @@
-//! The format of an answer that is a program.
+//! The format of an answer that contains a program.
 
 use super::lines::answer_on_lines;
 use super::{behind, ends_a_line, verdict};
 use crate::reward::setters::{with_name, with_tags};
 use crate::reward::{Reward, RewardError, RewardInput, Tags};
 
-/// 1 if the completion has the form of [`LineFormatReward`](super::LineFormatReward) and its answer has a fenced block of
-/// code in the right language, else 0: open-r1's `code_format_reward`.
+/// Scores 1 if the completion has the format of [`LineFormatReward`](super::LineFormatReward) and
+/// its answer contains a fenced code block in the right language, else 0: `code_format_reward` of
+/// open-r1.
 ///
 /// ````text
 /// ^<think>\n.*?\n</think>\n<answer>\n.*?```LANGUAGE.*?```.*?\n</answer>$
 /// ````
 ///
-/// As there, the language is the beginning of what follows the fence (`py` accepts a block of `python`), and case matters;
-/// unlike there, it is plain text: `c++` is a language, not a pattern. With [`with_language_key`](Self::with_language_key) the
-/// language is part of the problem. The time is linear in the text.
+/// As in open-r1, the language is a prefix of what follows the fence (`py` accepts a block of
+/// `python`), and case matters. Unlike there, it is plain text: `c++` is a language, not a pattern.
+/// [`with_language_key`](Self::with_language_key) reads the language from the problem. The time is
+/// linear in the text.
 ///
 /// Source: huggingface/open-r1, `src/open_r1/rewards.py`, `get_code_format_reward`.
 ///
@@ -40,10 +42,11 @@ pub struct CodeFormatReward {
 }
 
 impl CodeFormatReward {
-    /// The reward called `code_format`, with the default [`Tags`].
+    /// Creates the reward `code_format`, with the default [`Tags`].
     ///
     /// # Errors
-    /// [`Error::Config`](crate::Error::Config) if the language is empty or contains whitespace or a backtick.
+    /// Returns [`Error::Config`](crate::Error::Config) if the language is empty or contains
+    /// whitespace or a backtick.
     pub fn new(language: impl Into<String>) -> crate::Result<Self> {
         let language = language.into();
         if !is_language(&language) {
@@ -64,7 +67,8 @@ impl CodeFormatReward {
     with_name!();
     with_tags!();
 
-    /// The same reward with the language in `metadata[key]`, where the problem has it. Scoring fails if that is not a language.
+    /// Reads the language from `metadata[key]` if the problem has it. [`score`](Reward::score) then
+    /// returns an error if it is not a language.
     #[must_use]
     pub fn with_language_key(mut self, key: impl Into<String>) -> Self {
         self.language_key = Some(key.into());
@@ -84,7 +88,7 @@ impl CodeFormatReward {
     }
 }
 
-const EXPECTED: &str = "a language's name, without whitespace and backticks";
+const EXPECTED: &str = "the name of a language, without whitespace or backticks";
 
 fn is_language(text: &str) -> bool {
     !text.is_empty() && !text.contains(|c: char| c.is_whitespace() || c == '`')
@@ -115,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn the_block_is_closed_inside_the_answer() {
+    fn the_code_block_must_be_closed_inside_the_answer() {
         let python = CodeFormatReward::new("python").unwrap();
         for (answer, expected) in [
             ("```python\n1\n```", 1.0),
@@ -141,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn the_language_is_text_and_may_be_the_problems() {
+    fn the_language_is_plain_text_and_can_come_from_the_problem() {
         assert!(CodeFormatReward::new("").is_err() && CodeFormatReward::new("a b").is_err());
         let cpp = CodeFormatReward::new("c++")
             .unwrap()

@@ -1,4 +1,4 @@
-//! The share of the reasoning that is written in the target language.
+//! A reward for reasoning in the target language.
 
 use unicode_script::{Script, UnicodeScript};
 use unicode_segmentation::UnicodeSegmentation;
@@ -8,25 +8,30 @@ use crate::reward::setters::{with_name, with_tags};
 use crate::reward::{Reward, RewardError, RewardInput, Tags};
 use crate::{Error, Result};
 
-/// The share of the words of the reasoning that are in the target language, judged by their script.
+/// Scores the share of the words of the reasoning that are in the target language, judged by their
+/// script.
 ///
 /// ```text
 /// reward = words in the target's scripts / words
 /// ```
 ///
-/// DeepSeek-R1 (arXiv 2501.12948, section 2.3.2) adds this share to the accuracy reward against the mixing of languages in
-/// long reasoning, at a small cost in accuracy. The paper does not say what a word is, and no code of it is public. Here:
+/// DeepSeek-R1 (arXiv 2501.12948, section 2.3.2) adds this share to the accuracy reward to prevent
+/// mixing languages in long reasoning, at a small cost in accuracy. The paper does not define a
+/// word, and its code is not public. Here:
 ///
-/// - The reasoning is the text between the first `<think>` and the last `</think>`; up to the end if it is not closed, from
-///   the beginning if it is not opened; without tags it is the whole completion. [`with_whole`](Self::with_whole) takes all of it.
-/// - LaTeX, code and tags are removed first: they are in no language.
-/// - Words are those of Unicode's text segmentation (UAX 29) that contain a letter. Scripts written without spaces, such as Han and
-///   Thai, are counted by character, so that a Chinese text of 100 characters with 100 English words between them is
-///   half Chinese. A Latin or Greek letter by itself is a symbol and is not counted, and neither are numbers.
-/// - A word is in the target if all its letters have one of the target's scripts (UAX 24).
-/// - Without any word the reward abstains.
+/// - The reasoning is the text between the first `<think>` and the last `</think>`. It extends to
+///   the end if it is not closed, and starts at the beginning if it is not opened; without tags it
+///   is the whole completion. [`with_whole`](Self::with_whole) always uses the whole completion.
+/// - LaTeX, code and tags are removed first, since they are in no language.
+/// - Words are those of Unicode text segmentation (UAX 29) that contain a letter. Scripts that are
+///   written without spaces, such as Han and Thai, are counted by character, so that a Chinese text
+///   of 100 characters mixed with 100 English words is half Chinese. A single Latin or Greek letter
+///   is a symbol and is not counted, and neither are numbers.
+/// - A word is in the target language if all its letters have one of its scripts (UAX 24).
+/// - Without any words the reward abstains.
 ///
-/// A script is not a language: English text counts as French, since both are Latin. The time is linear in the text.
+/// A script is not a language: English text counts as French, since both are Latin. The time is
+/// linear in the text.
 ///
 /// ```
 /// use rlvr::reward::{LanguageReward, Reward, RewardInput};
@@ -50,7 +55,7 @@ pub struct LanguageReward {
     whole: bool,
 }
 
-/// Languages by ISO 639-1 code and the scripts that they are written in.
+/// Languages by ISO 639-1 code, with their scripts.
 const LANGUAGES: &[(&[&str], &[Script])] = &[
     (
         &[
@@ -91,10 +96,11 @@ const LANGUAGES: &[(&[&str], &[Script])] = &[
 ];
 
 impl LanguageReward {
-    /// The reward called `language` for a language by its ISO 639-1 code, `en` or `zh`.
+    /// Creates the reward `language` for a language by its ISO 639-1 code, such as `en` or `zh`.
     ///
     /// # Errors
-    /// [`Error::Config`] if the language is not in the list; [`scripts`](Self::scripts) takes the scripts themselves.
+    /// Returns [`Error::Config`] if the language is not in the list; [`scripts`](Self::scripts)
+    /// accepts any script.
     pub fn new(language: &str) -> Result<Self> {
         let found = LANGUAGES
             .iter()
@@ -111,7 +117,8 @@ impl LanguageReward {
         Ok(Self::of(scripts.to_vec()))
     }
 
-    /// The reward called `language` for any scripts, by their names in Unicode: `Latin` or `Latn`.
+    /// Creates the reward `language` for any scripts, by their Unicode names, such as `Latin` or
+    /// `Latn`.
     ///
     /// ```
     /// use rlvr::reward::LanguageReward;
@@ -122,7 +129,7 @@ impl LanguageReward {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Config`] if there is no name, or one that is not a script's.
+    /// Returns [`Error::Config`] if there is no name, or if a name is not that of a script.
     pub fn scripts(names: &[&str]) -> Result<Self> {
         if names.is_empty() {
             return Err(Error::config("scripts", "none", "at least one script"));
@@ -132,7 +139,7 @@ impl LanguageReward {
             let of_letters =
                 |s: &Script| !matches!(s, Script::Common | Script::Inherited | Script::Unknown);
             found.filter(of_letters).ok_or_else(|| {
-                let expected = "a script's name in Unicode, such as Latin or Latn";
+                let expected = "the Unicode name of a script, such as Latin or Latn";
                 Error::config("scripts", format!("{name:?}"), expected)
             })
         };
@@ -151,7 +158,8 @@ impl LanguageReward {
     with_name!();
     with_tags!();
 
-    /// Whether the words of the whole completion count (`true`) or those of the reasoning only (`false`, the default).
+    /// Sets whether the words of the whole completion count (`true`) or only those of the reasoning
+    /// (`false`, the default).
     #[must_use]
     pub fn with_whole(mut self, whole: bool) -> Self {
         self.whole = whole;
@@ -169,7 +177,7 @@ impl LanguageReward {
             .map_or(inside, |(_, thinking)| thinking)
     }
 
-    /// Whether a word is in the target; `None` if it is a symbol.
+    /// Whether a word is in the target language; `None` if it is a symbol.
     fn judge(&self, word: &str) -> Option<bool> {
         let mut letters = word.chars().filter(|c| c.is_alphabetic()).peekable();
         let first = *letters.peek()?;
@@ -177,7 +185,7 @@ impl LanguageReward {
         if symbol && word.chars().filter(|c| c.is_alphabetic()).take(2).count() == 1 {
             return None;
         }
-        // Marks and letters that several scripts share decide nothing.
+        // Marks and letters that several scripts share are neutral.
         let shared = |script| matches!(script, Script::Common | Script::Inherited);
         let own = |script| shared(script) || self.scripts.contains(&script);
         Some(letters.all(|letter| own(letter.script())))
@@ -210,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn words_by_script() {
+    fn words_are_counted_by_script() {
         for (language, text, expected) in [
             ("en", "two words", Some(1.0)),
             ("en", "two слова", Some(0.5)),
@@ -218,7 +226,7 @@ mod tests {
             ("en", "naïve café", Some(1.0)),
             ("fr", "two words", Some(1.0)),
             ("en", "don't", Some(1.0)),
-            // A Cyrillic а in a Latin word: it belongs to neither.
+            // A Cyrillic а in a Latin word: the word is in neither script.
             ("en", "p\u{430}y now", Some(0.5)),
             ("ru", "p\u{430}y now", Some(0.0)),
             ("zh", "我们有三个苹果", Some(1.0)),
@@ -230,7 +238,7 @@ mod tests {
             ("hi", "तीन सेब", Some(1.0)),
             ("th", "สาม", Some(1.0)),
             ("ar", "ثلاث تفاحات", Some(1.0)),
-            // Letters by themselves are symbols, digits are no words.
+            // Single letters are symbols, and digits are not words.
             ("zh", "设 x 为 3, α = 2x", Some(1.0)),
             ("en", "x = 3", None),
             ("en", "1234 + 5 = ?", None),
@@ -241,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_prose_of_the_reasoning_counts() {
+    fn only_the_prose_of_the_reasoning_is_counted() {
         for (text, expected) in [
             ("<think>two</think>слова", Some(1.0)),
             ("two</think>слова", Some(1.0)),
@@ -290,11 +298,11 @@ mod tests {
         let count = codes.len();
         codes.sort_unstable();
         codes.dedup();
-        assert_eq!(codes.len(), count, "a language is there twice");
+        assert_eq!(codes.len(), count, "a language is listed twice");
     }
 
     #[test]
-    fn a_megabyte_is_read_in_linear_time() {
+    fn a_megabyte_of_each_kind_of_character_is_scored() {
         for piece in ["a", "好", "ab ", "a\u{301}", "'", "1.", "\u{200d}", "$x "] {
             let text = piece.repeat(1_000_000 / piece.len());
             assert!(share("en", &text).is_none_or(|share| (0.0..=1.0).contains(&share)));

@@ -1,18 +1,20 @@
-//! The format with every tag on a line of its own.
+//! The format with each tag on its own line.
 
 use super::{behind, ends_a_line, verdict};
 use crate::reward::setters::{with_name, with_tags};
 use crate::reward::{Reward, RewardError, RewardInput, Tags};
 
-/// 1 if the completion begins with thinking and answer, every tag on a line of its own, else 0: open-r1's `format_reward`.
+/// Scores 1 if the completion begins with thinking and answer, each tag on its own line, else 0:
+/// `format_reward` of open-r1.
 ///
 /// ```text
 /// ^<think>\n.*?\n</think>\n<answer>\n.*?\n</answer>$      `.` is any character, `$` the end of a line
 /// ```
 ///
-/// It is looser than [`FormatReward`](super::FormatReward): the parts may contain further tags, and anything may follow on the
-/// lines after `</answer>`. It is stricter about whitespace. Use it for runs that are to be compared with open-r1's, and
-/// [`FormatReward`](super::FormatReward) otherwise. The time is linear in the text.
+/// It is looser than [`FormatReward`](super::FormatReward): the parts may contain further tags, and
+/// anything may follow on the lines after `</answer>`. It is stricter about whitespace. Use it to
+/// compare runs with those of open-r1, and [`FormatReward`](super::FormatReward) otherwise. The
+/// time is linear in the text.
 ///
 /// Source: huggingface/open-r1, `src/open_r1/rewards.py`.
 ///
@@ -42,7 +44,7 @@ impl Default for LineFormatReward {
 }
 
 impl LineFormatReward {
-    /// The reward called `line_format`, with the default [`Tags`].
+    /// Creates the reward `line_format`, with the default [`Tags`].
     pub fn new() -> Self {
         Self::default()
     }
@@ -51,7 +53,7 @@ impl LineFormatReward {
     with_tags!();
 }
 
-/// The text after `<think>\n ... \n</think>\n<answer>\n` at the start of `completion`.
+/// Returns the text after `<think>\n ... \n</think>\n<answer>\n` at the start of `completion`.
 pub(super) fn answer_on_lines<'a>(tags: &Tags, completion: &'a str) -> Option<&'a str> {
     let thinking = completion
         .strip_prefix(tags.think_open())?
@@ -85,8 +87,8 @@ mod tests {
     }
 
     #[test]
-    fn a_line_break_belongs_to_one_tag_only() {
-        // Python's pattern asks for two line breaks between an opening tag and its closing one.
+    fn a_line_break_belongs_to_only_one_tag() {
+        // The pattern requires two line breaks between an opening tag and its closing tag.
         for (completion, expected) in [
             ("<think>\n</think>\n<answer>\n\n</answer>", 0.0),
             ("<think>\n\n</think>\n<answer>\n</answer>", 0.0),
@@ -108,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn other_tags() {
+    fn tags_and_name_can_be_set() {
         let reward = LineFormatReward::new()
             .with_name("form")
             .with_tags(Tags::new("(", ")", "[", "]").unwrap());
@@ -119,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn tag_spam_is_read_in_linear_time() {
+    fn eight_megabytes_of_tags_are_rejected() {
         for piece in ["<think>\n", "\n</think>\n<answer>\n", "\n</answer>x", "\n"] {
             let spam = format!("<think>\n{}", piece.repeat(8_000_000 / piece.len()));
             assert_eq!(score(&spam), 0.0);
@@ -130,7 +132,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(2000))]
 
         #[test]
-        fn agrees_with_the_pattern(pieces in prop::collection::vec(0usize..9, 0..14), right: bool) {
+        fn agrees_with_the_regular_expression(pieces in prop::collection::vec(0usize..9, 0..14), right: bool) {
             const PIECES: [&str; 9] = [
                 "<think>\n", "\n</think>\n", "<answer>\n", "\n</answer>", "\n", "x", "\n</think>\n<answer>\n", "</answer>", " ",
             ];

@@ -1,4 +1,4 @@
-//! Rewards of the format and style of a completion's text, whatever its content.
+//! Rewards for the format and style of a completion, regardless of its content.
 
 mod code_block;
 #[cfg(feature = "language")]
@@ -22,13 +22,14 @@ pub use strict::FormatReward;
 pub use tag_count::TagCountReward;
 pub use think::ThinkFormatReward;
 
-/// 1 for yes, 0 for no.
+/// The score 1 for `true`, 0 for `false`.
 fn verdict(yes: bool) -> Option<f64> {
     Some(if yes { 1.0 } else { 0.0 })
 }
 
-/// The text after the last of `pieces`, each searched from the left after the one before; `None` if one is missing. This
-/// finds every text that has the pieces in this order, since an earlier match leaves more text after it.
+/// Returns the text after the last of `pieces`, each searched from the left after the previous one;
+/// `None` if one is missing. This finds the pieces in every text that contains them in this order,
+/// since an earlier match leaves more text after it.
 fn behind<'a>(text: &'a str, pieces: &[&str]) -> Option<&'a str> {
     pieces.iter().try_fold(text, |rest, piece| {
         rest.split_once(piece).map(|(_, behind)| behind)

@@ -1,14 +1,17 @@
-//! Removes what is not prose from a text: mathematics, code and tags.
+//! Removes mathematics, code and tags from a text.
 
-/// Delimiters of what is removed. A longer opening comes before its own prefix.
+/// Delimiters of removed text. A longer opening delimiter comes before its own prefix.
 const ENCLOSED: [(&str, &str); 4] = [("```", "```"), ("$$", "$$"), ("\\[", "\\]"), ("\\(", "\\)")];
 
-/// The text without what is not prose; each piece is replaced by a space. The time is linear in the text.
+/// Returns the text without the following, each replaced by a space. The time is linear in the
+/// text.
 ///
-/// - fenced code and displayed mathematics (`$$`, `\[`), also if they are never closed;
-/// - `` `code` ``, `$x$` and `\(x\)` where they are closed; `$` on one line, and by the rule of many Markdown dialects: no
-///   space inside the dollars and no digit after them, so that prices are prose;
-/// - LaTeX commands with the name of their environment (`\begin{align}`), tags in angle brackets of up to 64 characters.
+/// - fenced code and displayed mathematics (`$$`, `\[`), even if they are never closed;
+/// - `` `code` ``, `$x$` and `\(x\)`, if they are closed. `$` must be closed on the same line, and
+///   by the rule of many Markdown dialects there is no space inside the dollars and no digit after
+///   them, so that prices are prose;
+/// - LaTeX commands, with the name of their environment (`\begin{align}`), and tags in angle
+///   brackets of up to 64 characters.
 pub(super) fn without_markup(text: &str) -> String {
     let mut prose = String::with_capacity(text.len());
     let mut closers = Closers::default();
@@ -32,7 +35,8 @@ pub(super) fn without_markup(text: &str) -> String {
     prose
 }
 
-/// Up to where a closing delimiter is known to be missing: nothing is searched twice, so that the time is linear.
+/// The positions before which a closing delimiter is known to be missing: nothing is searched
+/// twice, which keeps the time linear.
 #[derive(Default)]
 struct Closers {
     no_dollar_before: usize,
@@ -41,7 +45,7 @@ struct Closers {
 }
 
 impl Closers {
-    /// Where the markup that begins at `at` ends, if it is markup.
+    /// The end of the markup that begins at `at`, if it is markup.
     fn end_of_markup(&mut self, text: &str, at: usize) -> Option<usize> {
         let rest = &text[at..];
         for (open, close) in ENCLOSED {
@@ -78,7 +82,7 @@ impl Closers {
         let line = text[inside..]
             .find('\n')
             .map_or(text.len(), |end| inside + end);
-        // At least one character is inside.
+        // There is at least one character inside.
         let closes = |&(offset, _): &(usize, &str)| {
             let close = inside + offset;
             let digit = text[close + 1..].starts_with(|c: char| c.is_ascii_digit());
@@ -109,7 +113,7 @@ impl Closers {
     }
 }
 
-/// The end of `\command`, with the `{...}` behind `\begin` and `\end`.
+/// The end of `\command`, including the `{...}` after `\begin` and `\end`.
 fn end_of_command(rest: &str) -> Option<usize> {
     let letters = rest[1..]
         .bytes()
@@ -149,7 +153,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn what_is_cut_out() {
+    fn markup_is_removed() {
         for (text, expected) in [
             ("plain", "plain"),
             ("a ```py\nx = 1\n``` b", "a   b"),
@@ -173,7 +177,7 @@ mod tests {
             ("\\ \\\\ \\", "\\ \\\\ \\"),
             ("<think>a</think>", " a "),
             ("1 < 2 and a <b", "1 < 2 and a <b"),
-            // A comparison that looks like a tag is taken for one.
+            // A comparison that looks like a tag is removed like one.
             ("x<y and y>z", "x z"),
             ("好$x$的", "好 的"),
         ] {
@@ -182,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn markup_that_does_not_end_is_read_in_linear_time() {
+    fn four_megabytes_of_unclosed_markup_are_read() {
         for piece in [
             "$x ", "`", "\\(", "\\[", "$", "<a", "\\begin{", "`\n", "$$", "``` ",
         ] {
@@ -193,7 +197,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_accepts_any_text(text in "[a$`\\\\()\\[\\]<>/ \n0é好{}]{0,40}") {
+        fn any_text_is_accepted(text in "[a$`\\\\()\\[\\]<>/ \n0é好{}]{0,40}") {
             prop_assert!(without_markup(&text).len() <= text.len());
         }
     }

@@ -4,47 +4,51 @@ use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 
 use crate::reward::setters::with_name;
+use crate::reward::tasks::is_python_space;
 use crate::reward::{Reward, RewardError, RewardInput};
 use crate::{Error, Result};
 
-/// The unit of which n-grams are made.
+/// The unit of n-grams.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RepetitionUnit {
-    /// Words separated by whitespace, in lower case: open-r1's. The default.
+    /// Words separated by whitespace, in lower case, as in open-r1. The default.
     #[default]
     Words,
-    /// Characters, in lower case, without whitespace: for languages that are written without spaces between words.
+    /// Characters, in lower case, without whitespace, for languages that are written without spaces
+    /// between words.
     Characters,
-    /// Tokens as sampled, the stop token included: TRL's.
+    /// Sampled tokens, including the stop token, as in TRL.
     Tokens,
 }
 
-/// The share of the n-grams of `units` that repeat an earlier one: `1 - unique / total`; 0 if there are none.
+/// Returns the share of the n-grams of `units` that repeat an earlier one, `1 - unique / total`; 0
+/// if there are none.
 ///
-/// It takes time and memory in proportion to `n` times the number of units.
+/// Time and memory are proportional to `n` times the number of units.
 fn repeated_share<T: Hash + Eq>(units: &[T], n: usize) -> f64 {
     if n == 0 || units.len() < n {
         return 0.0;
     }
     let total = units.len() - n + 1;
     let unique: HashSet<&[T]> = units.windows(n).collect();
-    // Not `1 - unique / total`, which rounds twice.
+    // Not computed as `1 - unique / total`, which rounds twice.
     (total - unique.len()) as f64 / total as f64
 }
 
-/// A penalty for repeated n-grams, 0 at best.
+/// A penalty for repeated n-grams: 0 at best.
 ///
 /// ```text
 /// reward = (1 - unique / total) * max_penalty       over the n-grams of the completion; 0 if it has fewer than n units
 /// ```
 ///
-/// With [`RepetitionUnit::Words`] it is open-r1's `repetition_penalty`, with [`RepetitionUnit::Tokens`] TRL's. Both take
-/// n = 3 and a penalty of -1. For `language="zh"` open-r1 cuts Chinese into words with a dictionary;
-/// [`RepetitionUnit::Characters`] needs none.
+/// With [`RepetitionUnit::Words`] this is `repetition_penalty` of open-r1, with
+/// [`RepetitionUnit::Tokens`] that of TRL. Both use n = 3 and a penalty of -1. For `language="zh"`,
+/// open-r1 splits Chinese into words with a dictionary; [`RepetitionUnit::Characters`] needs none.
 ///
-/// Sources: Yeo et al., Demystifying Long Chain-of-Thought Reasoning (arXiv 2502.03373), appendix C.2, where it is subtracted
-/// at the repeated tokens instead of once; huggingface/open-r1, `src/open_r1/rewards.py`; huggingface/trl, `trl/rewards`.
+/// Sources: Yeo et al., Demystifying Long Chain-of-Thought Reasoning (arXiv 2502.03373), appendix
+/// C.2, where it is subtracted at the repeated tokens instead of once; huggingface/open-r1,
+/// `src/open_r1/rewards.py`; huggingface/trl, `trl/rewards`.
 ///
 /// ```
 /// use rlvr::reward::{RepetitionReward, RepetitionUnit, Reward, RewardInput};
@@ -68,10 +72,11 @@ pub struct RepetitionReward {
 }
 
 impl RepetitionReward {
-    /// The reward called `repetition`, over the n-grams of `n` words.
+    /// Creates the reward `repetition`, over the n-grams of `n` words.
     ///
     /// # Errors
-    /// [`Error::Config`] unless `n` is at least 1 and the penalty is finite and at most 0.
+    /// Returns [`Error::Config`] unless `n` is at least 1 and `max_penalty` is finite and at most
+    /// 0.
     pub fn new(n: usize, max_penalty: f64) -> Result<Self> {
         if n == 0 {
             return Err(Error::config("n", 0, "1 or more"));
@@ -93,7 +98,7 @@ impl RepetitionReward {
 
     with_name!();
 
-    /// The same reward over n-grams of another unit.
+    /// Sets the unit of the n-grams. Default: words.
     #[must_use]
     pub fn with_unit(mut self, unit: RepetitionUnit) -> Self {
         self.unit = unit;
@@ -101,15 +106,10 @@ impl RepetitionReward {
     }
 }
 
-/// What Python's `str.split` splits at: Unicode's whitespace and four control characters.
-fn is_blank(character: char) -> bool {
-    character.is_whitespace() || matches!(character, '\u{1c}'..='\u{1f}')
-}
-
-/// The words, each replaced by a number, so that a word is hashed once and not n times.
+/// Maps each word to a number, so that a word is hashed once and not `n` times.
 fn word_numbers(text: &str) -> Vec<usize> {
     let mut numbers = HashMap::new();
-    text.split(is_blank)
+    text.split(is_python_space)
         .filter(|word| !word.is_empty())
         .map(|word| {
             let next = numbers.len();
@@ -130,7 +130,8 @@ impl Reward for RepetitionReward {
             }
             RepetitionUnit::Characters => {
                 let lower = input.completion().to_lowercase();
-                let characters: Vec<char> = lower.chars().filter(|&c| !is_blank(c)).collect();
+                let characters: Vec<char> =
+                    lower.chars().filter(|&c| !is_python_space(c)).collect();
                 repeated_share(&characters, self.n)
             }
             RepetitionUnit::Tokens => {
@@ -156,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn words_are_what_python_splits() {
+    fn words_are_split_as_in_python() {
         let one = RepetitionReward::new(1, -1.0).unwrap();
         for (text, expected) in [
             ("a\u{1c}A\u{a0}a\u{3000}a", -0.75),
@@ -171,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn characters_and_tokens() {
+    fn units_can_be_characters_or_tokens() {
         let characters = RepetitionReward::new(2, -1.0)
             .unwrap()
             .with_unit(RepetitionUnit::Characters);
@@ -209,7 +210,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn agrees_with_counting(units in prop::collection::vec(0u8..4, 0..30), n in 1usize..5) {
+        fn agrees_with_counting_repeats(units in prop::collection::vec(0u8..4, 0..30), n in 1usize..5) {
             let grams: Vec<Vec<u8>> = (0..(units.len() + 1).saturating_sub(n)).map(|i| units[i..i + n].to_vec()).collect();
             let repeats = (0..grams.len()).filter(|&i| grams[..i].contains(&grams[i])).count();
             let expected = if grams.is_empty() { 0.0 } else { repeats as f64 / grams.len() as f64 };

@@ -1,19 +1,21 @@
-//! The format of thinking and answer, and nothing else.
+//! The strict format: thinking, then an answer, and nothing else.
 
 use super::verdict;
 use crate::reward::setters::{with_name, with_tags};
 use crate::reward::{Reward, RewardError, RewardInput, Tags};
 
-/// 1 if the completion is exactly `<think>...</think><answer>...</answer>`, else 0.
+/// Scores 1 if the completion is exactly `<think>...</think><answer>...</answer>`, else 0.
 ///
-/// Each tag occurs exactly once, in this order. Between the pairs and around them there is nothing but whitespace. The answer
-/// is not blank: it has a visible character. The thinking may be blank, unless
-/// [`with_require_thinking`](Self::with_require_thinking) is set. The time is linear in the text. It is the format of
-/// DeepSeek-R1 (arXiv 2501.12948, table 1), read strictly: [`LineFormatReward`](super::LineFormatReward) allows further tags
-/// and lines, and [`ThinkFormatReward`](super::ThinkFormatReward) checks the thinking only.
+/// Each tag occurs exactly once, in this order, with only whitespace between and around the pairs.
+/// The answer has a visible character. The thinking may be blank, unless
+/// [`with_require_thinking`](Self::with_require_thinking) is set. The time is linear in the text.
+/// This is the format of DeepSeek-R1 (arXiv 2501.12948, table 1), read strictly:
+/// [`LineFormatReward`](super::LineFormatReward) allows further tags and lines, and
+/// [`ThinkFormatReward`](super::ThinkFormatReward) checks only the thinking.
 ///
-/// If the prompt ends with the opening tag, the completion does not contain it and never has the format: leave the tag to the
-/// policy. A tag that is quoted in the thinking counts like any other.
+/// If the prompt ends with the opening tag, the completion does not contain it and never has the
+/// format: let the policy write the tag. A tag that is quoted in the thinking counts like any
+/// other.
 ///
 /// ```
 /// use rlvr::reward::{FormatReward, Reward, RewardInput};
@@ -44,7 +46,7 @@ impl Default for FormatReward {
 }
 
 impl FormatReward {
-    /// The reward called `format`, with the default [`Tags`], thinking not required.
+    /// Creates the reward `format`, with the default [`Tags`], which accepts blank thinking.
     pub fn new() -> Self {
         Self::default()
     }
@@ -52,7 +54,8 @@ impl FormatReward {
     with_name!();
     with_tags!();
 
-    /// Whether blank thinking has the format (`false`, the default) or not (`true`).
+    /// Sets whether the thinking must have a visible character (`true`) or may be blank (`false`,
+    /// the default).
     #[must_use]
     pub fn with_require_thinking(mut self, required: bool) -> Self {
         self.require_thinking = required;
@@ -60,7 +63,8 @@ impl FormatReward {
     }
 
     fn holds(&self, completion: &str) -> bool {
-        // Together with the exact order below, one occurrence each leaves no room for a tag inside of a part.
+        // Together with the order below, a single occurrence of each tag leaves no room for a tag
+        // inside a part.
         let once = |tag: &str| completion.matches(tag).take(2).count() == 1;
         let tags = &self.tags;
         let all = [
@@ -75,7 +79,7 @@ impl FormatReward {
             })
     }
 
-    /// Thinking and answer of a text that has nothing else.
+    /// The thinking and the answer of a text that has nothing else.
     fn parts<'a>(&self, completion: &'a str) -> Option<(&'a str, &'a str)> {
         let rest = completion.trim().strip_prefix(self.tags.think_open())?;
         let (thinking, rest) = rest.split_once(self.tags.think_close())?;
@@ -124,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn the_form_and_its_neighbours() {
+    fn only_the_exact_format_is_accepted() {
         for (completion, expected) in [
             ("<think>a</think><answer>b</answer>", 1.0),
             ("<think>a</think>\n\n <answer>b</answer>", 1.0),
@@ -146,7 +150,7 @@ mod tests {
             ("<think>a</think><answer>b</answer></answer>", 0.0),
             ("<think>a</think><answer>b<think></answer>", 0.0),
             ("<think>a <answer></think><answer>b</answer>", 0.0),
-            // Characters that cannot be seen are no answer.
+            // Invisible characters are not an answer.
             ("<think>a</think><answer>\u{200b}</answer>", 0.0),
             ("<think>a</think><answer>\u{2800} \u{feff}\0</answer>", 0.0),
             ("<think>a</think><answer>\u{200b}4</answer>", 1.0),
@@ -162,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn thinking_can_be_required_and_tags_can_be_changed() {
+    fn thinking_can_be_required_and_tags_can_be_set() {
         let strict = FormatReward::new()
             .with_require_thinking(true)
             .with_name("strict");
@@ -178,8 +182,8 @@ mod tests {
     }
 
     #[test]
-    fn tag_spam_is_read_in_linear_time() {
-        // A quadratic reader would need minutes for 8 MB.
+    fn eight_megabytes_of_tags_are_read() {
+        // A quadratic reader would take minutes.
         for tag in ["<think>", "</think>", "<answer>", "<"] {
             let spam = tag.repeat(8_000_000 / tag.len());
             assert_eq!(score(&FormatReward::new(), &spam), 0.0);
@@ -201,7 +205,7 @@ mod tests {
         ">",
     ];
 
-    /// The definition, word by word: all positions of all tags, then the text between them.
+    /// The definition, literally: the positions of all tags, then the text between them.
     fn naive(text: &str, require_thinking: bool) -> bool {
         let positions = |tag: &str| -> Vec<usize> {
             let starts =
@@ -225,7 +229,8 @@ mod tests {
             && !(require_thinking && blank(end(0), at[1]))
     }
 
-    /// Mostly right: the four tags in order with noise between them, so that both verdicts occur often.
+    /// Almost valid texts: the four tags in order with noise between them, so that both verdicts
+    /// are frequent.
     fn nearly() -> impl Strategy<Value = String> {
         let noise = || prop_oneof![4 => Just(4usize), 2 => Just(6), 1 => 0usize..10];
         prop::collection::vec(noise(), 5).prop_map(|noise| {
@@ -242,7 +247,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(1000))]
 
         #[test]
-        fn agrees_with_the_definition_on_tag_soup(
+        fn agrees_with_the_definition_on_random_tags(
             soup in prop::collection::vec(0usize..10, 0..12), nearly in nearly(), required: bool,
         ) {
             let soup: String = soup.into_iter().map(|i| PIECES[i]).collect();

@@ -1,17 +1,19 @@
-//! A share for every tag.
+//! A reward for each tag.
 
 use crate::reward::setters::{with_name, with_tags};
 use crate::reward::{Reward, RewardError, RewardInput, Tags};
 
-/// A quarter for each of the four tags that is on its line exactly once: open-r1's `tag_count_reward`.
+/// Scores 1/4 for each of the four tags that is on its line exactly once: `tag_count_reward` of
+/// open-r1.
 ///
 /// ```text
 /// reward = 0.25 * |{ p : p occurs exactly once }|,   p in  <think>\n   \n</think>\n   \n<answer>\n   \n</answer>
 /// ```
 ///
-/// It rewards partial progress towards a format that no completion has yet. Order and content do not matter, so use it beside
-/// a format reward, or before one. A tag inside a line is not counted, and occurrences do not overlap: in
-/// `\n</think>\n</think>\n` the second has no line break of its own. The time is linear in the text.
+/// It rewards partial progress towards a format that no completion has yet. Order and content do
+/// not matter, so use it together with a format reward, or before one. A tag inside a line is not
+/// counted, and occurrences do not overlap: in `\n</think>\n</think>\n` the second tag has no line
+/// break of its own. The time is linear in the text.
 ///
 /// Source: huggingface/open-r1, `src/open_r1/rewards.py`, after W. Brown's `grpo_demo.py`.
 ///
@@ -41,7 +43,7 @@ impl Default for TagCountReward {
 }
 
 impl TagCountReward {
-    /// The reward called `tag_count`, with the default [`Tags`].
+    /// Creates the reward `tag_count`, with the default [`Tags`].
     pub fn new() -> Self {
         Self::default()
     }
@@ -73,13 +75,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_tag_counts_once_for_itself() {
+    fn each_tag_is_counted_separately() {
         let reward = TagCountReward::new().with_tags(Tags::new("(", ")", "[", "]").unwrap());
         for (completion, expected) in [
             ("(\n\n)\n\n[\n\n]", 1.0),
             ("\n]\n[\n\n)\n(\n", 1.0),
             ("(\n(\n", 0.0),
-            // The second shares its line break with the first.
+            // The second tag shares its line break with the first.
             ("\n)\n)\n", 0.25),
             ("\n)\n\n)\n", 0.0),
             ("\n]]", 0.25),

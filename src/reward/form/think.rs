@@ -4,13 +4,15 @@ use super::verdict;
 use crate::reward::setters::{with_name, with_tags};
 use crate::reward::{Reward, RewardError, RewardInput, Tags};
 
-/// 1 if the completion begins with thinking that ends, and no second thinking begins, else 0: TRL's `think_format_reward`.
+/// Scores 1 if the completion begins with closed thinking and no second thinking begins, else 0:
+/// `think_format_reward` of TRL.
 ///
 /// ```text
 /// ^<think>(?!.*<think>)(.*?)</think>.*$      `.` is any character
 /// ```
 ///
-/// What follows the thinking is ignored, and so is a second `</think>`. The time is linear in the text.
+/// The text after the thinking is ignored, and so is a second `</think>`. The time is linear in the
+/// text.
 ///
 /// Source: huggingface/trl, `trl/rewards/format_rewards.py`.
 ///
@@ -39,7 +41,7 @@ impl Default for ThinkFormatReward {
 }
 
 impl ThinkFormatReward {
-    /// The reward called `think_format`, with the default [`Tags`].
+    /// Creates the reward `think_format`, with the default [`Tags`].
     pub fn new() -> Self {
         Self::default()
     }
@@ -66,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_thinking_at_the_start() {
+    fn thinking_is_required_once_at_the_start() {
         let tagged = ThinkFormatReward::new().with_tags(Tags::new("(", ")", "[", "]").unwrap());
         for (completion, expected) in [
             ("()", 1.0),

@@ -1,21 +1,22 @@
-//! Asking until the answer can be read.
+//! Repeats questions until the answer can be parsed.
 
 use super::Judge;
 use crate::reward::RewardError;
 
-/// How often a question is asked if its answer cannot be read.
+/// The maximum number of attempts per question.
 const ATTEMPTS: u64 = 3;
-/// The seed of the second attempt begins here, so that no attempt has the seed of another vote.
+/// The distance between the seeds of two attempts, so that no attempt has the seed of another vote.
 const NEXT_ATTEMPT: u64 = 1 << 32;
 
-/// What `read` finds in the answers to the questions, which come with the number of the vote.
+/// Asks the questions, each with the number of its vote as the seed, and returns what `read` parses
+/// from the answers.
 pub(super) fn ask<T>(
     judge: &impl Judge,
     questions: Vec<(String, u64)>,
     read: impl Fn(&str) -> Option<T>,
 ) -> Vec<Result<T, RewardError>> {
     let mut found: Vec<Option<Result<T, RewardError>>> = questions.iter().map(|_| None).collect();
-    // The questions that are open, by their places.
+    // The indices of the questions without a parsed answer.
     let mut open: Vec<usize> = (0..questions.len()).collect();
     for attempt in 0..ATTEMPTS {
         if open.is_empty() {
@@ -60,5 +61,5 @@ fn unreadable(answer: &str) -> RewardError {
     let characters = answer.trim().chars();
     let end: String = characters.rev().take(80).collect();
     let end: String = end.chars().rev().collect();
-    format!("no verdict in {ATTEMPTS} answers of the judge; the last one ends in {end:?}, expected a last line `Verdict: ..` as it was asked for").into()
+    format!("no verdict in {ATTEMPTS} answers of the judge; the last one ends in {end:?}, expected a last line `Verdict: ..` in the requested form").into()
 }

@@ -1,4 +1,4 @@
-//! Answers that are given once.
+//! A cache for the answers of a judge.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -14,11 +14,11 @@ use crate::fnv::Fnv;
 use crate::reward::RewardError;
 use crate::{Error, Result};
 
-/// A judge that is asked every question once, and remembers its answer.
+/// Caches the answers of a judge, so that every question is asked once.
 ///
-/// An answer is found by a hash of the judge's [description](Judge::describe), the question and the seed. Errors are not remembered.
-/// With a file ([`open`](Self::open)) answers outlive the process: a resumed or repeated run gives the same rewards for the same
-/// completions, and pays for none twice.
+/// The key of an answer is a hash of the judge's [description](Judge::describe), the question and
+/// the seed. Errors are not cached. With a file ([`open`](Self::open)) answers outlive the process:
+/// a resumed or repeated run gives the same rewards for the same completions without asking again.
 ///
 /// ```
 /// use rlvr::reward::RewardError;
@@ -48,7 +48,7 @@ pub struct CachedJudge<J> {
 #[derive(Debug, Default)]
 struct Memory {
     answers: HashMap<String, String>,
-    /// Where they are written as well.
+    /// The file to which answers are appended.
     file: Option<(File, PathBuf)>,
 }
 
@@ -61,7 +61,7 @@ struct Line {
 }
 
 impl<J: Judge> CachedJudge<J> {
-    /// Remembers in memory.
+    /// Creates a cache in memory.
     pub fn new(judge: J) -> Self {
         Self {
             judge,
@@ -69,11 +69,13 @@ impl<J: Judge> CachedJudge<J> {
         }
     }
 
-    /// Remembers in the JSON Lines file at `path` as well, and begins with what is in it. A line that a killed process left half-written
-    /// is removed. The file belongs to one process at a time.
+    /// Opens a cache that is stored in the JSON Lines file at `path`, and reads the answers in it.
+    /// A partial last line, which a killed process leaves, is removed. Only one process may use the
+    /// file at a time.
     ///
     /// # Errors
-    /// [`Error::Io`] if the file cannot be read or written, [`Error::Data`] if another line is no remembered answer.
+    /// Returns [`Error::Io`] if the file cannot be read or written, and [`Error::Data`] if another
+    /// line is not a cached answer.
     pub fn open(judge: J, path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let io = |error| Error::io(path, error);
@@ -106,7 +108,7 @@ impl<J: Judge> CachedJudge<J> {
         })
     }
 
-    /// How many answers are remembered.
+    /// Returns the number of cached answers.
     pub fn remembered(&self) -> usize {
         self.lock().answers.len()
     }
@@ -117,7 +119,8 @@ impl<J: Judge> CachedJudge<J> {
 }
 
 impl Memory {
-    /// The answer to be given under `key`: `answer`, unless another thread was first.
+    /// Stores the answer under `key` and returns it, or the answer that another thread stored
+    /// first.
     fn keep(&mut self, key: &str, answer: String) -> Result<String, RewardError> {
         if let Some(known) = self.answers.get(key) {
             return Ok(known.clone());
@@ -128,7 +131,7 @@ impl Memory {
                 answer: answer.clone(),
             };
             let line = serde_json::to_string(&line)? + "\n";
-            // In one write, so that a killed process leaves whole lines and the beginning of one.
+            // A single write, so that a killed process leaves at most one partial line, the last.
             let written = file.write_all(line.as_bytes());
             written.map_err(|e| Error::io(&path, e).to_string())?;
         }
@@ -137,7 +140,8 @@ impl Memory {
     }
 }
 
-/// Two checksums and the length of everything that an answer depends on: nothing that two texts share by accident.
+/// The cache key: two checksums of everything that an answer depends on, and the length of the
+/// question, which makes accidental collisions unlikely.
 fn key(describe: &str, question: &str, seed: u64) -> String {
     let mut hash = Fnv::default();
     let mut check = crc32fast::Hasher::new();
@@ -165,13 +169,13 @@ impl<J: Judge> Judge for CachedJudge<J> {
         answers.pop().unwrap_or_else(none)
     }
 
-    /// Asks the judge the questions that are new, each once.
+    /// Asks the judge the questions that are not cached, each once.
     fn answer_all(&self, questions: &[(String, u64)]) -> Vec<Result<String, RewardError>> {
         let describe = self.judge.describe();
         let key = |(question, seed): &(String, u64)| key(&describe, question, *seed);
         let keys: Vec<String> = questions.iter().map(key).collect();
         let mut new: Vec<(String, u64)> = Vec::new();
-        // The place of each new question among those that are asked.
+        // The index of each new question among those that are asked.
         let mut places: HashMap<&str, usize> = HashMap::new();
         {
             let memory = self.lock();
@@ -182,7 +186,7 @@ impl<J: Judge> Judge for CachedJudge<J> {
                 }
             }
         }
-        // Others may ask and be answered meanwhile.
+        // The lock is released here, so other threads can ask in the meantime.
         let answers = match new.is_empty() {
             true => Vec::new(),
             false => self.judge.answer_all(&new),
@@ -200,7 +204,7 @@ impl<J: Judge> Judge for CachedJudge<J> {
             (Some(known), _) => Ok(known.clone()),
             (None, Some(&place)) => match answers.get(place) {
                 Some(Err(message)) => Err(message.clone().into()),
-                _ => Err("the judge gave fewer answers than it was asked for".into()),
+                _ => Err("the judge gave fewer answers than there were questions".into()),
             },
             (None, None) => Err("the answer was not kept".into()),
         };

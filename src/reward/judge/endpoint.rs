@@ -1,4 +1,4 @@
-//! A server that speaks OpenAI's chat protocol as a judge.
+//! A judge behind the chat protocol of OpenAI.
 
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,33 +14,33 @@ use crate::{Error, Result};
 
 const PATH: &str = "/v1/chat/completions";
 
-/// Where a [`ChatEndpoint`] is and how it is asked.
+/// The settings of a [`ChatEndpoint`].
 #[derive(Clone, PartialEq)]
 pub struct ChatConfig {
-    /// The address of the server, `http://HOST:PORT`; `/v1/chat/completions` is added.
+    /// The address of the server, `http://HOST:PORT`. The path `/v1/chat/completions` is appended.
     pub url: String,
-    /// The model, as the server calls it.
+    /// The name of the model on the server.
     pub model: String,
-    /// Sent as `Authorization: Bearer ..`. Default: none.
+    /// The key, sent as `Authorization: Bearer ..`. Default: none.
     pub api_key: Option<String>,
-    /// What the judge is told before the question, as a system message. Default: none.
+    /// The system message before the question. Default: none.
     pub system: Option<String>,
-    /// The temperature of its answers. Default 0.
+    /// The sampling temperature, at least 0. Default: 0.
     pub temperature: f64,
-    /// The most tokens of an answer, reasoning included. Default 1024.
+    /// The maximum number of tokens of an answer, including reasoning. Default: 1024.
     pub max_tokens: usize,
-    /// How many questions of one call are asked at the same time. Default 16.
+    /// The number of concurrent requests per call, 1 to 1024. Default: 16.
     pub max_in_flight: usize,
-    /// The longest that a connection may take to be made. Default 5 seconds.
+    /// The timeout for connecting. Default: 5 seconds.
     pub connect_timeout: Duration,
-    /// The longest that one answer may take. Default 2 minutes.
+    /// The timeout for one answer. Default: 2 minutes.
     pub request_timeout: Duration,
-    /// How long a question that fails is asked again. Default 2 minutes.
+    /// How long a failed request is retried. Default: 2 minutes.
     pub retry_for: Duration,
 }
 
 impl ChatConfig {
-    /// The defaults for this server and model.
+    /// Creates the default settings for this server and model.
     pub fn new(url: impl Into<String>, model: impl Into<String>) -> Self {
         Self {
             url: url.into(),
@@ -56,10 +56,11 @@ impl ChatConfig {
         }
     }
 
-    /// Rejects invalid settings.
+    /// Checks the settings.
     ///
     /// # Errors
-    /// [`Error::Config`] naming the field, its value and what would be right.
+    /// Returns [`Error::Config`] if a setting is invalid. It names the field, its value and the
+    /// expected value.
     pub fn validate(&self) -> Result<()> {
         self.server()?;
         if self.model.is_empty() {
@@ -96,15 +97,15 @@ impl ChatConfig {
         check_key("judge.api_key", self.api_key.as_deref())
     }
 
-    /// The address without a slash at the end.
+    /// The address without a trailing slash.
     fn server(&self) -> Result<String> {
         let given = format!("{:?}", self.url);
-        let refuse = |expected: &str| Error::config("judge.url", given, expected);
-        server_url(&self.url, "http://HOST:PORT").map_err(refuse)
+        let invalid = |expected: &str| Error::config("judge.url", given, expected);
+        server_url(&self.url, "http://HOST:PORT").map_err(invalid)
     }
 }
 
-/// All fields but the key.
+/// Shows all fields except the key.
 impl fmt::Debug for ChatConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ChatConfig")
@@ -122,10 +123,13 @@ impl fmt::Debug for ChatConfig {
     }
 }
 
-/// A server with the route `/v1/chat/completions`, as vLLM, SGLang, llama.cpp and the services have it.
+/// A judge on a server with the route `/v1/chat/completions`, such as vLLM, SGLang, llama.cpp or a
+/// commercial service.
 ///
-/// The question is the user's message. The `seed` is sent along; a server that ignores it may answer the same question differently the next time:
-/// [`CachedJudge`](super::CachedJudge) keeps the first answer. Without the feature `remote-tls` texts and the key travel unencrypted.
+/// The question is the user's message. The `seed` is part of the request; a server that ignores it
+/// may answer the same question differently the next time, unless
+/// [`CachedJudge`](super::CachedJudge) keeps the first answer. Without the feature `remote-tls`,
+/// texts and the key are sent unencrypted.
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -142,11 +146,11 @@ impl fmt::Debug for ChatConfig {
 /// ```
 ///
 /// # Errors
-/// | what | what is done |
+/// | failure | reaction |
 /// |---|---|
-/// | no connection, a broken one, 429, 502, 503 | asked again, after `Retry-After` or 50 ms to 5 s, for [`ChatConfig::retry_for`] |
-/// | 500, no answer in [`ChatConfig::request_timeout`] | the same, three times in all |
-/// | the rest of 4xx, an answer that is none, one that was cut off at [`ChatConfig::max_tokens`] | an error |
+/// | no connection, a broken one, 429, 502, 503 | retried after `Retry-After` or 50 ms to 5 s, for [`ChatConfig::retry_for`] |
+/// | 500, no answer within [`ChatConfig::request_timeout`] | the same, at most three attempts |
+/// | any other 4xx, an invalid answer, or one that was cut off at [`ChatConfig::max_tokens`] | an error |
 #[derive(Debug)]
 pub struct ChatEndpoint {
     config: ChatConfig,
@@ -154,10 +158,10 @@ pub struct ChatEndpoint {
 }
 
 impl ChatEndpoint {
-    /// A judge that is asked at `config`. It is not asked yet.
+    /// Creates a judge. No request is sent yet.
     ///
     /// # Errors
-    /// [`Error::Config`] if a setting is invalid.
+    /// Returns [`Error::Config`] if a setting is invalid.
     pub fn new(config: ChatConfig) -> Result<Self> {
         config.validate()?;
         let key = config.api_key.as_deref();
@@ -165,7 +169,7 @@ impl ChatEndpoint {
         Ok(Self { config, client })
     }
 
-    /// One request.
+    /// Sends one request.
     fn request(&self, question: &str, seed: u64) -> Result<String, Trouble> {
         let config = &self.config;
         let system = config
@@ -180,7 +184,7 @@ impl ChatEndpoint {
             "messages": messages,
             "temperature": config.temperature,
             "max_tokens": config.max_tokens,
-            // Some servers read it as a signed number.
+            // Some servers parse it as a signed number.
             "seed": seed & (i64::MAX as u64),
         });
         let reply = self.client.post(PATH, &body, config.request_timeout)?;
@@ -202,7 +206,7 @@ impl ChatEndpoint {
         let config = &self.config;
         let remedy = match trouble.kind {
             Kind::Away => "is the server running, and is this its address?",
-            Kind::Busy(_) => "ask less at the same time, or raise retry_for",
+            Kind::Busy(_) => "send fewer requests at a time, or raise retry_for",
             Kind::Broken | Kind::Failing => "the server's log says why",
             Kind::TimedOut => "raise request_timeout, or lower max_tokens",
             Kind::Refused => "check model, api_key and max_tokens",
@@ -214,7 +218,8 @@ impl ChatEndpoint {
 }
 
 impl Judge for ChatEndpoint {
-    /// The model and its settings; not the address, at which another server may serve the same.
+    /// Describes the model and its settings. The address is left out, since another server may
+    /// serve the same model.
     fn describe(&self) -> String {
         let config = &self.config;
         format!(
@@ -244,7 +249,7 @@ impl Judge for ChatEndpoint {
         Err("the judge was not asked".into())
     }
 
-    /// As many at the same time as [`ChatConfig::max_in_flight`].
+    /// Sends up to [`ChatConfig::max_in_flight`] requests at the same time.
     fn answer_all(&self, questions: &[(String, u64)]) -> Vec<Result<String, RewardError>> {
         let next = AtomicUsize::new(0);
         let work = || {

@@ -1,4 +1,4 @@
-//! Grades, one completion at a time.
+//! Grades for single completions.
 
 use std::fmt;
 
@@ -9,23 +9,25 @@ use crate::reward::setters::with_name;
 use crate::reward::{Reward, RewardError, RewardInput};
 use crate::{Error, Result};
 
-/// What of a completion the judge reads.
+/// Maps a completion to the text that the judge reads.
 pub(super) type View = Box<dyn Fn(&str) -> String + Send + Sync>;
 
-/// The grade that a judge gives a completion by a rubric, from 0 to 1.
+/// Scores a completion with the grade that a judge gives it by a rubric, scaled to 0 to 1.
 ///
 /// ```text
 /// reward = mean over the votes of (grade - worst) / (best - worst)
 /// ```
 ///
-/// The judge reads the prompt, the reference answer unless it is empty, and the completion; see the [module](super) for the form of
-/// the question and for what becomes of an answer without a grade. In a set, give it as many workers as the judge answers at the same time and
-/// a time limit for its slowest answer with all attempts
+/// The judge reads the prompt, the completion, and the reference answer unless it is empty. The
+/// [module](super) describes the form of the question and what happens to answers without a grade.
+/// In a set, give the reward as many workers as the judge answers concurrently, and a time limit
+/// for its slowest answer including all attempts
 /// ([`RewardOptions::with_concurrency`](crate::reward::RewardOptions::with_concurrency),
 /// [`with_time_limit`](crate::reward::RewardOptions::with_time_limit)).
 ///
 /// # Errors
-/// Scoring fails if the judge fails, or one of its votes has no grade.
+/// [`score`](Reward::score) returns an error if the judge fails, or if one of its votes has no
+/// grade.
 pub struct JudgeReward<J> {
     name: String,
     judge: J,
@@ -38,7 +40,7 @@ pub struct JudgeReward<J> {
 }
 
 impl<J: Judge> JudgeReward<J> {
-    /// The reward called `judge`: whole grades from 1 to 10, one vote, one completion a call.
+    /// Creates the reward `judge`: integer grades from 1 to 10, one vote, one completion per call.
     pub fn new(judge: J, rubric: impl Into<String>) -> Self {
         Self {
             name: "judge".into(),
@@ -54,15 +56,15 @@ impl<J: Judge> JudgeReward<J> {
 
     with_name!();
 
-    /// The same reward with grades from `worst` to `best`. With 0 and 1 it is a yes or no.
+    /// Sets the range of grades. With 0 and 1, the judge answers yes or no.
     #[must_use]
     pub fn with_grades(mut self, worst: i64, best: i64) -> Self {
         self.grades = (worst, best);
         self
     }
 
-    /// How many grades the reward is the mean of, each asked for with a seed of its own, at least 1. More than one is of use where the
-    /// judge samples. Default 1.
+    /// Sets the number of grades to average, each requested with its own seed, 1 to 65536. More
+    /// than one is useful if the judge samples. Default: 1.
     #[must_use]
     pub fn with_votes(mut self, votes: u64) -> Self {
         self.votes = votes;
@@ -71,7 +73,7 @@ impl<J: Judge> JudgeReward<J> {
 
     with_view!();
 
-    /// How many completions the judge is asked about together, at least 1; they share one time limit. Default 1.
+    /// Sets the number of completions per call, at least 1; they share one time limit. Default: 1.
     #[must_use]
     pub fn with_batch(mut self, completions: usize) -> Self {
         self.batch = completions;
@@ -91,12 +93,12 @@ impl<J: Judge> JudgeReward<J> {
     }
 }
 
-/// The reference answer, if the judge sees one.
+/// The reference answer, if the judge may see it and there is one.
 pub(super) fn reference(shown: bool, input: &RewardInput) -> Option<&str> {
     Some(input.answer()).filter(|answer| shown && !answer.trim().is_empty())
 }
 
-/// Rejects what cannot be asked.
+/// Rejects an empty rubric and an invalid number of votes.
 pub(super) fn check(rubric: &str, votes: u64) -> Result<()> {
     if rubric.trim().is_empty() {
         return Err(Error::config(
@@ -130,7 +132,7 @@ impl<J: Judge> Reward for JudgeReward<J> {
         let mut grades = ask(&self.judge, questions.collect(), read).into_iter();
         let (worst, best) = self.grades;
         let score = |_| -> Result<Option<f64>, RewardError> {
-            // All of them are taken, so that the next completion begins with its own.
+            // All votes are consumed, so that the next completion starts with its own.
             let votes: Vec<_> = grades.by_ref().take(self.votes as usize).collect();
             let votes: Vec<i64> = votes.into_iter().collect::<Result<_, _>>()?;
             let above = |grade: &i64| (*grade as f64 - worst as f64) / (best as f64 - worst as f64);

@@ -1,4 +1,4 @@
-//! A model in this process as a judge.
+//! A judge that runs in this process.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,14 +12,32 @@ use crate::rollout::{Completion, GenerationConfig, GenerationRequest, generate};
 use crate::types::FinishReason;
 use crate::{Error, Result};
 
-/// A [`PolicyModel`] that answers questions, in batches and on its own device.
+/// A [`PolicyModel`] as a judge. It answers in batches on its own device.
 ///
-/// A question is the prompt ([`Tokenizer::encode_prompt`]: a turn of the user, with a tokenizer for conversations). No gradient is
-/// recorded, and one batch is generated at a time.
+/// The prompt is the question, encoded by [`Tokenizer::encode_prompt`], which makes it a turn of
+/// the user if the tokenizer is for conversations. No gradient is recorded, and one batch is
+/// generated at a time.
+///
+/// ```
+/// use std::sync::Arc;
+/// use rlvr::policy::PolicyModel;
+/// use rlvr::prompt::Tokenizer;
+/// use rlvr::reward::judge::{JudgeReward, PolicyJudge};
+/// use rlvr::rollout::GenerationConfig;
+///
+/// fn brief<M: PolicyModel + 'static>(
+///     model: M,
+///     tokenizer: Arc<dyn Tokenizer>,
+/// ) -> rlvr::Result<JudgeReward<PolicyJudge<M>>> {
+///     let generation = GenerationConfig { max_new_tokens: 512, ..GenerationConfig::default() };
+///     let judge = PolicyJudge::new("base model", model, tokenizer, generation)?;
+///     Ok(JudgeReward::new(judge, "A good response is right and brief."))
+/// }
+/// ```
 ///
 /// # Errors
-/// An answer fails if the tokenizer cannot encode the question, if generation fails, or if it was cut off at
-/// [`GenerationConfig::max_new_tokens`].
+/// An answer is an error if the tokenizer cannot encode the question, if generation fails, or if
+/// the answer was cut off at [`GenerationConfig::max_new_tokens`].
 pub struct PolicyJudge<M: PolicyModel> {
     name: String,
     model: Mutex<M>,
@@ -28,11 +46,11 @@ pub struct PolicyJudge<M: PolicyModel> {
 }
 
 impl<M: PolicyModel> PolicyJudge<M> {
-    /// The judge `model`, called `name` in [`describe`](Judge::describe): choose another name for other weights. Without stop tokens in
-    /// `generation`, the tokenizer's end an answer.
+    /// Creates a judge called `name` in [`describe`](Judge::describe); use another name for other
+    /// weights. If `generation` has no stop tokens, those of the tokenizer end an answer.
     ///
     /// # Errors
-    /// [`Error::Config`] if a setting is invalid, or there is no stop token at all.
+    /// Returns [`Error::Config`] if a setting is invalid, or if there is no stop token at all.
     pub fn new(
         name: impl Into<String>,
         model: M,
@@ -43,7 +61,7 @@ impl<M: PolicyModel> PolicyJudge<M> {
             generation.stop_tokens = tokenizer.stop_tokens();
         }
         if generation.stop_tokens.is_empty() {
-            let expected = "at least one: an answer has an end";
+            let expected = "at least one, to end an answer";
             return Err(Error::config("generation.stop_tokens", "none", expected));
         }
         generation.validate()?;
@@ -57,7 +75,7 @@ impl<M: PolicyModel> PolicyJudge<M> {
 
     /// Generates the answers to encoded questions.
     fn generate(&self, requests: &[GenerationRequest]) -> Result<Vec<Vec<Completion>>> {
-        // A panic inside of a forward leaves the parameters as they were.
+        // A panic in a forward pass leaves the parameters unchanged.
         let model = self.model.lock().unwrap_or_else(PoisonError::into_inner);
         generate(&*model, requests, &self.generation)
     }

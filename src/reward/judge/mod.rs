@@ -1,14 +1,15 @@
-//! Rewards by a language model as a judge, for what no rule can verify: grades by a rubric, and comparisons with each other.
+//! Rewards from a language model as a judge, for tasks that no rule can verify.
 //!
-//! [`JudgeReward`] has each completion graded, [`PairwiseReward`] has those of a group compared. Who answers is a [`Judge`]: a server that
-//! speaks OpenAI's chat protocol ([`ChatEndpoint`], feature `remote`), a model in this process ([`PolicyJudge`]), or a type that implements the
-//! trait. [`CachedJudge`] remembers answers, on disk if a run is to be resumed or repeated.
+//! [`JudgeReward`] grades each completion by a rubric, [`PairwiseReward`] compares the completions
+//! of a group. A [`Judge`] answers the questions: a server with the chat protocol of OpenAI
+//! ([`ChatEndpoint`], feature `remote`), a model in this process ([`PolicyJudge`]), or a custom
+//! type. [`CachedJudge`] stores answers, on disk if a run is to be resumed or repeated.
 //!
 //! ```
 //! use rlvr::reward::judge::{Judge, JudgeReward};
 //! use rlvr::reward::{RewardError, RewardInput, RewardSet};
 //!
-//! /// Dislikes what goes without saying.
+//! /// Gives a low grade to a needless remark.
 //! struct Terse;
 //!
 //! impl Judge for Terse {
@@ -30,29 +31,33 @@
 //! # Ok::<(), rlvr::Error>(())
 //! ```
 //!
-//! # What a verdict is
+//! # Verdicts
 //!
-//! The last line of an answer that begins with `Verdict:`. If there is none, or it names no grade, the question is asked again with
-//! another seed. If no answer can be read, or the judge fails, the reward fails on that completion: it is never a score of zero.
+//! The verdict is the last line of an answer that begins with `Verdict:`. If there is none, or it
+//! is not a valid verdict, the question is repeated with another seed. If no answer can be parsed,
+//! or the judge fails, the reward fails on that completion; it never scores 0 instead.
 //!
-//! # What a policy can do to a judge
+//! # Reward hacking
 //!
-//! A completion is put between marks that depend on the texts, so that it cannot write the closing one, and the judge is told that
-//! what stands between them is no instruction. That makes persuasion harder and not impossible; and a policy that is trained on a judge learns
-//! what the judge overrates: length, confidence, lists. A completion that keeps the judge from answering is excluded from
-//! training rather than punished: watch the failures. Where a rule can verify, use the rule.
+//! A completion is enclosed in marks that depend on the texts, so that it cannot contain the
+//! closing one, and the judge is instructed to treat the text between them as material, not as
+//! instructions. This makes persuasion harder, but not impossible. A policy that is trained on a
+//! judge also learns what the judge overrates: length, confidence, lists. A completion that keeps
+//! the judge from answering is excluded from training instead of punished, so monitor the failures.
+//! Where a rule can verify the answer, use the rule.
 
-/// Setters of what a judge reads.
+/// Setters for the text that a judge reads.
 macro_rules! with_view {
     () => {
-        /// The same reward of a judge that does not see the reference answer.
+        /// Hides the reference answer from the judge.
         #[must_use]
         pub fn without_reference(mut self) -> Self {
             self.reference = false;
             self
         }
 
-        /// The same reward of what `view` makes of a completion, such as what comes after the reasoning.
+        /// Sets a function that maps a completion to the text that the judge reads, such as the
+        /// part after the reasoning.
         #[must_use]
         pub fn with_view(mut self, view: impl Fn(&str) -> String + Send + Sync + 'static) -> Self {
             self.view = Box::new(view);
@@ -82,20 +87,42 @@ pub use pairwise::{PairwiseReward, Preference};
 
 /// Answers questions about texts.
 ///
-/// The same question with the same seed has the same answer, as far as that can be had of a model: see [`Reward`](super::Reward). Others
-/// are asked in between, from several threads.
+/// The same question with the same seed should get the same answer, as far as the model allows: see
+/// [`Reward`](super::Reward). Several threads ask at once.
+///
+/// ```
+/// use rlvr::reward::RewardError;
+/// use rlvr::reward::judge::Judge;
+///
+/// /// Gives every response the same grade.
+/// struct Constant;
+///
+/// impl Judge for Constant {
+///     fn describe(&self) -> String {
+///         "constant".into()
+///     }
+///
+///     fn answer(&self, _question: &str, _seed: u64) -> Result<String, RewardError> {
+///         Ok("Verdict: 7".into())
+///     }
+/// }
+///
+/// assert_eq!(Constant.answer("How good is this response?", 0)?, "Verdict: 7");
+/// # Ok::<(), RewardError>(())
+/// ```
 pub trait Judge: Send + Sync + 'static {
-    /// Everything but the question and the seed that answers depend on: the model and how it is asked. Answers that were stored under
-    /// another description are not used.
+    /// Describes everything that answers depend on except the question and the seed: the model and
+    /// its settings. Stored answers are used only under the same description.
     fn describe(&self) -> String;
 
-    /// The whole answer to `question`. Another `seed` may give another one.
+    /// Returns the complete answer to `question`. Another `seed` may give another answer.
     ///
     /// # Errors
-    /// If there is no answer, or not all of it.
+    /// Returns an error if there is no answer, or only part of it.
     fn answer(&self, question: &str, seed: u64) -> Result<String, RewardError>;
 
-    /// The answers to several questions with their seeds, in order. Provided: one after the other.
+    /// Returns the answers to several questions with their seeds, in order. The default asks one
+    /// after the other.
     fn answer_all(&self, questions: &[(String, u64)]) -> Vec<Result<String, RewardError>> {
         let answer = |(question, seed): &(String, u64)| self.answer(question, *seed);
         questions.iter().map(answer).collect()

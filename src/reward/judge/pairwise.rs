@@ -1,4 +1,4 @@
-//! Comparisons of completions with each other.
+//! Pairwise comparisons of completions.
 
 use std::fmt;
 
@@ -10,32 +10,58 @@ use crate::reward::setters::with_name;
 use crate::reward::{GroupInput, GroupReward, RewardError};
 use crate::{Error, Result};
 
-/// What a judge thinks of two responses, asked in both orders.
+/// The preference of a judge between two responses, asked in both orders.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Preference {
-    /// By how much the first is better, from -2 (much worse) to 2 (much better): the mean over votes and orders.
+    /// How much better the first response is, from -2 (much worse) to 2 (much better): the mean
+    /// over votes and orders.
     pub first: f64,
-    /// By how much whichever was shown first was found better, from -2 to 2: the mean over votes and orders. 0 of a judge to whom the order
-    /// means nothing.
+    /// How much better the response that is shown first was found, from -2 to 2: the mean over
+    /// votes and orders. It is 0 for a judge that ignores the order.
     pub position_bias: f64,
 }
 
-/// How often a completion is better than the others of its group, to a judge.
+/// Scores how much better a completion is than the others of its group, according to a judge.
 ///
 /// ```text
 /// reward_i = mean over the opponents j of (p_ij + 2) / 4
 /// p_ij = mean over votes and over both orders of the verdict: 2 much better, 1 better, 0 equal, -1, -2
 /// ```
 ///
-/// Each pair is judged in both orders, equally often, as judges favour a position. It is 1 for a completion that is much better than all
-/// others, 1/2 for one that is as good. Completions of equal text are equal without being asked about. With n completions, `n (n - 1) votes`
-/// questions are asked; [`with_opponents`](Self::with_opponents) makes them fewer. DeepSeek-R1 made the data of its helpful reward model with
-/// such verdicts (arXiv 2501.12948, supplement): [`compare`](Self::compare) is what to filter pairs with.
+/// Each pair is judged in both orders equally often, since judges favour a position. The score is 1
+/// for a completion that is much better than all others, and 1/2 for one that is equally good.
+/// Completions with equal text are equal without being judged. With n completions,
+/// `n (n - 1) votes` questions are asked; [`with_opponents`](Self::with_opponents) reduces the
+/// number. DeepSeek-R1 built the training data of its helpful reward model from such verdicts
+/// (arXiv 2501.12948, supplement); use [`compare`](Self::compare) to filter pairs.
 ///
-/// A group of one abstains. A comparison without verdicts is left out of the means.
+/// In a group of one the reward abstains. A comparison without a verdict is left out of the mean.
+///
+/// ```
+/// use rlvr::reward::RewardError;
+/// use rlvr::reward::judge::{Judge, PairwiseReward};
+///
+/// /// Always prefers the response that is shown first.
+/// struct Biased;
+///
+/// impl Judge for Biased {
+///     fn describe(&self) -> String {
+///         "biased".into()
+///     }
+///
+///     fn answer(&self, _question: &str, _seed: u64) -> Result<String, RewardError> {
+///         Ok("Verdict: A>>B".into())
+///     }
+/// }
+///
+/// let reward = PairwiseReward::new(Biased, "A good response is right.");
+/// let preference = reward.compare("2+2=", Some("4"), "4", "5")?;
+/// assert_eq!((preference.first, preference.position_bias), (0.0, 2.0));
+/// # Ok::<(), RewardError>(())
+/// ```
 ///
 /// # Errors
-/// Scoring fails if a completion has no comparison.
+/// [`score_group`](GroupReward::score_group) returns an error if a completion has no comparison.
 pub struct PairwiseReward<J> {
     name: String,
     judge: J,
@@ -46,7 +72,7 @@ pub struct PairwiseReward<J> {
     view: View,
 }
 
-/// Two responses to a request.
+/// Two responses to the same prompt.
 struct Pair<'a> {
     prompt: &'a str,
     reference: Option<&'a str>,
@@ -55,7 +81,7 @@ struct Pair<'a> {
 }
 
 impl<J: Judge> PairwiseReward<J> {
-    /// The reward called `pairwise`: all pairs, one vote in each order.
+    /// Creates the reward `pairwise`: all pairs, one vote in each order.
     pub fn new(judge: J, rubric: impl Into<String>) -> Self {
         Self {
             name: "pairwise".into(),
@@ -70,14 +96,15 @@ impl<J: Judge> PairwiseReward<J> {
 
     with_name!();
 
-    /// How often each pair is judged in each order, each time with a seed of its own, at least 1. Default 1.
+    /// Sets the number of votes per pair and order, each with its own seed, 1 to 65536. Default: 1.
     #[must_use]
     pub fn with_votes(mut self, votes: u64) -> Self {
         self.votes = votes;
         self
     }
 
-    /// With how many of those behind it, in a circle, a completion is compared, at least 1; it meets as many of those before it. Default: all.
+    /// Sets the number of following completions with which each one is compared, in a circle, at
+    /// least 1; it meets as many preceding ones. Default: all.
     #[must_use]
     pub fn with_opponents(mut self, opponents: usize) -> Self {
         self.opponents = Some(opponents);
@@ -86,10 +113,11 @@ impl<J: Judge> PairwiseReward<J> {
 
     with_view!();
 
-    /// What the judge thinks of two responses to `prompt`, given a reference answer or not. They are read as they are.
+    /// Compares two responses to `prompt`, with or without a reference answer. The responses are
+    /// shown unchanged.
     ///
     /// # Errors
-    /// If the judge fails, or one of its votes has no verdict.
+    /// Returns an error if the judge fails, or if one of its votes has no verdict.
     pub fn compare(
         &self,
         prompt: &str,
@@ -134,14 +162,14 @@ impl<J: Judge> PairwiseReward<J> {
         pairs.iter().map(preference).collect()
     }
 
-    /// The places of those who meet in a group of `count`.
+    /// The indices of the pairs to compare in a group of `count`.
     fn meetings(&self, count: usize) -> Vec<(usize, usize)> {
         let all = count.saturating_sub(1);
-        // Further along the circle every pair has met.
+        // Beyond half of the circle, all pairs are known.
         let reach = self.opponents.unwrap_or(all).min(count / 2);
         let mut meetings = Vec::new();
         for step in 1..=reach {
-            // Half-way around, both see each other.
+            // At half of the circle, each pair occurs twice.
             let starts = if 2 * step == count { step } else { count };
             meetings.extend((0..starts).map(|at| (at, (at + step) % count)));
         }

@@ -7,7 +7,8 @@ use crate::reward::setters::with_name;
 use crate::reward::{GroupInput, GroupReward, RewardError};
 use crate::{Error, Result};
 
-/// The cosine-scaled length reward: right answers are worth more when they are short, wrong ones cost less when they are long.
+/// The cosine-scaled length reward: short right answers score more than long ones, and long wrong
+/// answers score more than short ones.
 ///
 /// ```text
 /// p      = min(n / L, 1)
@@ -17,13 +18,14 @@ use crate::{Error, Result};
 /// wrong:  start = min_wrong  = -1     end = max_wrong  = -0.5
 /// ```
 ///
-/// Whether an answer is right is decided by another reward of the set, `accuracy` by default: right is a score of at least 1.
-/// It therefore is a [`GroupReward`], though it compares nothing. Where that reward gave no number it abstains, as in TRL
-/// (open-r1 gives 1).
+/// Another reward of the set decides whether an answer is right, by default a score of at least 1
+/// from `accuracy`. For that reason this is a [`GroupReward`], although it compares nothing. It
+/// abstains if that reward gave no number, as in TRL (open-r1 gives 1).
 ///
-/// TRL counts tokens. open-r1 counts characters and does not stop at L, so that a right answer of length 2L is worth as
-/// much as an empty one; [`with_periodic`](Self::with_periodic) is that form, for comparison. Yeo et al. have 1 to 2 for right and -10 to 0
-/// for wrong, and -10 at the limit: [`with_at_limit`](Self::with_at_limit).
+/// TRL counts tokens. open-r1 counts characters and does not stop at L, so that a right answer of
+/// length 2L scores as much as an empty one; [`with_periodic`](Self::with_periodic) selects that
+/// form for comparison. Yeo et al. use 1 to 2 for right and -10 to 0 for wrong answers, and -10 at
+/// the limit: [`with_at_limit`](Self::with_at_limit).
 ///
 /// Sources: Yeo et al., Demystifying Long Chain-of-Thought Reasoning (arXiv 2502.03373);
 /// huggingface/trl, `get_cosine_scaled_reward`; huggingface/open-r1, `src/open_r1/rewards.py`.
@@ -61,10 +63,10 @@ pub struct CosineLengthReward {
 }
 
 impl CosineLengthReward {
-    /// The reward called `cosine_length`, in tokens: `max_length` is L, and the values are those above.
+    /// Creates the reward `cosine_length`, in tokens, with L = `max_length` and the values above.
     ///
     /// # Errors
-    /// [`Error::Config`] if L is 0.
+    /// Returns [`Error::Config`] if `max_length` is 0.
     pub fn new(max_length: usize) -> Result<Self> {
         if max_length == 0 {
             return Err(Error::config("max_length", 0, "1 or more"));
@@ -83,45 +85,47 @@ impl CosineLengthReward {
 
     with_name!();
 
-    /// What a right answer is worth: `min` at the length L, `max` at the length 0.
-    /// Both are finite and `min <= max`.
+    /// Sets the score of a right answer: `min` at length L, `max` at length 0. Both are finite and
+    /// `min <= max`.
     #[must_use]
     pub fn with_correct(mut self, min: f64, max: f64) -> Self {
         self.correct = (max, min);
         self
     }
 
-    /// What a wrong answer is worth: `min` at the length 0, `max` at the length L.
-    /// Both are finite and `min <= max`.
+    /// Sets the score of a wrong answer: `min` at length 0, `max` at length L. Both are finite and
+    /// `min <= max`.
     #[must_use]
     pub fn with_wrong(mut self, min: f64, max: f64) -> Self {
         self.wrong = (min, max);
         self
     }
 
-    /// What a completion of length L or more is worth, right or wrong: the paper's penalty for exceeding the length.
-    /// It is finite.
+    /// Sets the score of a completion of length L or more, right or wrong, a finite number: the
+    /// penalty of the paper for exceeding the length.
     #[must_use]
     pub fn with_at_limit(mut self, value: f64) -> Self {
         self.at_limit = Some(value);
         self
     }
 
-    /// The same reward with lengths counted in something else.
+    /// Sets the unit in which lengths are counted. Default: tokens.
     #[must_use]
     pub fn with_unit(mut self, unit: LengthUnit) -> Self {
         self.unit = unit;
         self
     }
 
-    /// Whether the cosine goes on beyond L and comes back (`true`, open-r1) or not (`false`, the default).
+    /// Sets whether the cosine continues periodically beyond L (`true`, open-r1) or stays constant
+    /// (`false`, the default).
     #[must_use]
     pub fn with_periodic(mut self, periodic: bool) -> Self {
         self.periodic = periodic;
         self
     }
 
-    /// An answer is right if the reward called `reward` gave it at least `at_least`.
+    /// Sets the reward that decides whether an answer is right, and the score from which it is.
+    /// Default: `accuracy`, 1.
     #[must_use]
     pub fn with_judge(mut self, reward: impl Into<String>, at_least: f64) -> Self {
         self.verdict = Verdict {
@@ -187,7 +191,7 @@ mod tests {
     use crate::reward::{RewardInput, RewardSet};
 
     #[test]
-    fn the_values_of_the_paper() {
+    fn the_values_match_the_paper() {
         let paper = CosineLengthReward::new(100).unwrap();
         let paper = paper.with_correct(1.0, 2.0).with_wrong(-10.0, 0.0);
         let paper = paper.with_at_limit(-10.0);
@@ -202,13 +206,13 @@ mod tests {
         ] {
             assert!((paper.value(right, length) - expected).abs() < 1e-12);
         }
-        // Just below the limit: the ends of the cosine.
+        // Just below the limit: the end values of the cosine.
         assert!((paper.value(true, 99) - 1.0).abs() < 1e-3);
         assert!(paper.value(false, 99).abs() < 3e-3);
     }
 
     #[test]
-    fn without_a_score_of_the_judge_there_is_no_score() {
+    fn the_reward_abstains_without_a_verdict() {
         let reward = CosineLengthReward::new(10)
             .unwrap()
             .with_judge("tests", 0.5)
@@ -233,7 +237,7 @@ mod tests {
         ] {
             let text = reward.validate().unwrap_err().to_string();
             assert!(text.starts_with(&format!("invalid `{field}")), "{text}");
-            // A set with such a reward is not built.
+            // A set with such a reward cannot be built.
             let set = RewardSet::builder().add_group(1.0, reward);
             let text = set.build().unwrap_err().to_string();
             let start = format!("invalid `rewards[0].{field}");

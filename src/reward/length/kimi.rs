@@ -1,4 +1,4 @@
-//! The length reward relative to the group.
+//! A length reward that is relative to the group.
 
 use super::{LengthUnit, Verdict};
 use crate::reward::setters::with_name;
@@ -12,14 +12,15 @@ use crate::reward::{GroupInput, GroupReward, RewardError, RewardInput};
 ///            min(0, l_i)    wrong
 /// ```
 ///
-/// All are 0 if all lengths are equal. Whether an answer is right is decided by another reward of the set, `accuracy` by
-/// default: right is a score of at least 1. A rollout for which that reward gave no number is left out: it abstains, and its
-/// length is not compared with. open-r1 takes it for right instead.
+/// All scores are 0 if all lengths are equal. Another reward of the set decides whether an answer
+/// is right, by default a score of at least 1 from `accuracy`. If that reward gave no number, this
+/// one abstains and ignores the length of the rollout; open-r1 treats such an answer as right.
 ///
-/// The paper adds it with a weight, and only after a warm-up: at the start it keeps the policy from learning to think.
+/// The paper adds it with a weight, and only after a warm-up, since early in training the penalty
+/// keeps the policy from learning to think.
 ///
-/// Sources: Kimi k1.5 (arXiv 2501.12599), section 2.3.3, where it is the length penalty; huggingface/open-r1, `len_reward`, which
-/// counts characters.
+/// Sources: Kimi k1.5 (arXiv 2501.12599), section 2.3.3, where it is called length penalty;
+/// huggingface/open-r1, `len_reward`, which counts characters.
 ///
 /// ```
 /// use rlvr::reward::{AccuracyReward, KimiLengthReward, RewardInput, RewardSet};
@@ -57,21 +58,22 @@ impl Default for KimiLengthReward {
 }
 
 impl KimiLengthReward {
-    /// The reward called `length`, in tokens, judged by `accuracy`.
+    /// Creates the reward `length`, in tokens, with right answers decided by `accuracy`.
     pub fn new() -> Self {
         Self::default()
     }
 
     with_name!();
 
-    /// The same reward with lengths counted in something else.
+    /// Sets the unit in which lengths are counted. Default: tokens.
     #[must_use]
     pub fn with_unit(mut self, unit: LengthUnit) -> Self {
         self.unit = unit;
         self
     }
 
-    /// An answer is right if the reward called `reward` gave it at least `at_least`.
+    /// Sets the reward that decides whether an answer is right, and the score from which it is.
+    /// Default: `accuracy`, 1.
     #[must_use]
     pub fn with_judge(mut self, reward: impl Into<String>, at_least: f64) -> Self {
         self.verdict = Verdict {
@@ -126,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rollout_without_a_verdict_is_left_out() {
+    fn a_rollout_without_a_verdict_is_ignored() {
         let found = scores(&[
             (Some(1.0), 10),
             (None, 1000),
@@ -140,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn characters_and_another_judge() {
+    fn unit_and_deciding_reward_can_be_set() {
         let reward = KimiLengthReward::new()
             .with_unit(LengthUnit::Characters)
             .with_judge("tests", 0.5);

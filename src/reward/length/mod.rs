@@ -1,4 +1,4 @@
-//! Rewards of a completion's length, some of which depend on whether the answer is right.
+//! Rewards for the length of a completion, some of which depend on whether the answer is right.
 
 mod cosine;
 mod kimi;
@@ -14,10 +14,10 @@ use super::{GroupInput, RewardError, RewardInput};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LengthUnit {
-    /// Tokens that the policy sampled, the stop token included. The default.
+    /// Tokens that the policy sampled, including the stop token. The default.
     #[default]
     Tokens,
-    /// Characters (Unicode scalar values) of the text; a stop token has none.
+    /// Characters (Unicode scalar values) of the text, without the stop token.
     Characters,
 }
 
@@ -47,7 +47,7 @@ impl Default for Verdict {
 }
 
 impl Verdict {
-    /// Whether each answer of a group is right; `None` where the reward gave no number.
+    /// Whether each answer of a group is right; `None` if the reward gave no number.
     fn of(&self, group: &GroupInput) -> Result<Vec<Option<bool>>, RewardError> {
         let scores = group.scores(&self.reward)?.iter();
         let right = |score: &Option<f64>| score.map(|score| score >= self.at_least);

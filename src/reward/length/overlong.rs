@@ -5,7 +5,7 @@ use crate::reward::setters::with_name;
 use crate::reward::{Reward, RewardError, RewardInput};
 use crate::{Error, Result};
 
-/// DAPO's soft overlong punishment: nothing up to a length, then a straight fall to -1.
+/// The soft overlong punishment of DAPO: 0 up to a length, then a linear fall to -1.
 ///
 /// ```text
 ///           0                     n <= M - C
@@ -13,18 +13,20 @@ use crate::{Error, Result};
 ///           -1                    n > M
 /// ```
 ///
-/// `n` is the length, `M` the longest that is wanted, `C` the length over which the punishment grows; C = 0 is a step at M.
-/// The paper has M = 20480 and C = 4096 tokens and adds it to an accuracy reward of 1 and -1. A completion that the
-/// generation limit cut off is as long as the limit: with M above it the punishment is never whole.
+/// `n` is the length, `M` the maximum length, and `C` the length over which the penalty grows; C =
+/// 0 is a step at M. The paper uses M = 20480 and C = 4096 tokens, and adds the penalty to an
+/// accuracy reward of 1 or -1. A completion that is cut off has the length of the generation limit,
+/// so with M above that limit the penalty never reaches -1.
 ///
-/// [`with_factor`](Self::with_factor) is verl's form, which goes on falling beyond M and has a factor:
+/// [`with_factor`](Self::with_factor) selects verl's form, which continues to fall beyond M and is
+/// scaled by a factor:
 ///
 /// ```text
 /// reward = min(-(n - (M - C)) / C * factor, 0)
 /// ```
 ///
-/// Sources: Yu et al., DAPO (arXiv 2503.14476), equation 13; TRL and open-r1, `get_soft_overlong_punishment`; verl,
-/// `DAPORewardManager`.
+/// Sources: Yu et al., DAPO (arXiv 2503.14476), equation 13; TRL and open-r1,
+/// `get_soft_overlong_punishment`; verl, `DAPORewardManager`.
 ///
 /// ```
 /// use rlvr::reward::{Reward, RewardInput, SoftOverlongReward};
@@ -45,15 +47,15 @@ pub struct SoftOverlongReward {
     max_length: usize,
     cache: usize,
     unit: LengthUnit,
-    /// verl's form.
+    /// The factor of verl's form.
     factor: Option<f64>,
 }
 
 impl SoftOverlongReward {
-    /// The reward called `overlong`, in tokens: `max_length` is M, `cache` is C.
+    /// Creates the reward `overlong`, in tokens, with M = `max_length` and C = `cache`.
     ///
     /// # Errors
-    /// [`Error::Config`] if M is 0 or C is greater than M.
+    /// Returns [`Error::Config`] if `max_length` is 0 or `cache` is greater than `max_length`.
     pub fn new(max_length: usize, cache: usize) -> Result<Self> {
         if max_length == 0 {
             return Err(Error::config("max_length", 0, "1 or more"));
@@ -73,14 +75,15 @@ impl SoftOverlongReward {
 
     with_name!();
 
-    /// The same reward with lengths counted in something else.
+    /// Sets the unit in which lengths are counted. Default: tokens.
     #[must_use]
     pub fn with_unit(mut self, unit: LengthUnit) -> Self {
         self.unit = unit;
         self
     }
 
-    /// verl's form with this factor, see above: a finite number of at least 0. C must not be 0 then.
+    /// Selects verl's form with this factor, see above: a finite number of at least 0. `cache` must
+    /// not be 0 then.
     #[must_use]
     pub fn with_factor(mut self, factor: f64) -> Self {
         self.factor = Some(factor);
@@ -119,7 +122,7 @@ impl Reward for SoftOverlongReward {
             return Err(Error::config("factor", factor, expected));
         }
         if self.cache == 0 {
-            let expected = "1 or more where there is a factor";
+            let expected = "1 or more with a factor";
             return Err(Error::config("cache", 0, expected));
         }
         Ok(())
@@ -131,7 +134,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_edges() {
+    fn values_at_the_edges() {
         let step = SoftOverlongReward::new(10, 0).unwrap();
         assert_eq!(
             [0, 10, 11, usize::MAX].map(|n| step.value(n)),
@@ -147,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn characters() {
+    fn lengths_can_be_counted_in_characters() {
         let reward = SoftOverlongReward::new(4, 2)
             .unwrap()
             .with_name("long")

@@ -1,4 +1,4 @@
-//! Collects rewards and settings, checks them, and builds the set.
+//! The builder of a [`RewardSet`].
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::reward::pool::Pool;
 use crate::reward::{GroupReward, Reward};
 use crate::{Error, Result};
 
-/// Collects the rewards and the settings of a [`RewardSet`].
+/// Collects the rewards and settings of a [`RewardSet`].
 #[must_use]
 pub struct RewardSetBuilder {
     rewards: Vec<Added>,
@@ -56,12 +56,13 @@ impl RewardSetBuilder {
         }
     }
 
-    /// One more reward and its weight in the total, any finite number. `Arc<dyn Reward>` and `Box<dyn Reward>` are rewards too.
+    /// Adds a reward and its weight in the total, any finite number. `Arc<dyn Reward>` and
+    /// `Box<dyn Reward>` are rewards too.
     pub fn add(self, weight: f64, reward: impl Reward) -> Self {
         self.add_with(weight, reward, RewardOptions::new())
     }
 
-    /// The same with a gate, limits, or other values for missing scores.
+    /// Adds a reward with options: a gate, limits, or other values for missing scores.
     pub fn add_with(mut self, weight: f64, reward: impl Reward, options: RewardOptions) -> Self {
         let scorer = Scorer::Each(Box::new(reward));
         self.rewards.push(Added {
@@ -72,12 +73,12 @@ impl RewardSetBuilder {
         self
     }
 
-    /// One more reward of whole groups, and its weight. It runs after the rewards that it reads.
+    /// Adds a reward of whole groups and its weight. It runs after the rewards that it reads.
     pub fn add_group(self, weight: f64, reward: impl GroupReward) -> Self {
         self.add_group_with(weight, reward, RewardOptions::new())
     }
 
-    /// The same with options.
+    /// Adds a reward of whole groups with options.
     pub fn add_group_with(
         mut self,
         weight: f64,
@@ -93,38 +94,41 @@ impl RewardSetBuilder {
         self
     }
 
-    /// How long one call of a reward may take, more than zero, where its options do not say otherwise. Default: 5 seconds.
+    /// Sets the time limit of one call of a reward, more than zero, unless its options set another.
+    /// Default: 5 seconds.
     pub fn time_limit(mut self, limit: Duration) -> Self {
         self.time_limit = limit;
         self
     }
 
-    /// How many calls of one batch run at once, at least 1, of the rewards without a
-    /// [`concurrency`](RewardOptions::with_concurrency) of their own. Default: [`std::thread::available_parallelism`].
+    /// Sets the number of calls that run at once in a batch, at least 1. Rewards with their own
+    /// [`concurrency`](RewardOptions::with_concurrency) are not counted. Default:
+    /// [`std::thread::available_parallelism`].
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = Some(threads);
         self
     }
 
-    /// A gate in front of the total: where it is closed, the total is [`Gate::otherwise`] whatever the scores of the other
-    /// rewards are.
+    /// Sets a gate for the total. If it is closed, the total is the value of
+    /// [`Gate::with_otherwise`], regardless of the other scores.
     pub fn gate_total(mut self, gate: Gate) -> Self {
         self.gate = Some(gate);
         self
     }
 
-    /// Keeps the total between `low` and `high`; the last thing that is done to it. Either may be infinite.
+    /// Clamps the total to `low..=high`, after everything else. Either bound may be infinite.
     pub fn clamp(mut self, low: f64, high: f64) -> Self {
         self.clamp = Some((low, high));
         self
     }
 
-    /// The set.
+    /// Builds the set.
     ///
     /// # Errors
-    /// [`Error::Config`], naming the field: no reward at all, an empty name or one that occurs twice, a reward whose settings
-    /// are invalid, a weight or a value that is not finite, a time limit of zero, no threads, a gate or a group reward that
-    /// names a reward which is not in the set, or rewards that depend on each other in a cycle.
+    /// Returns [`Error::Config`], which names the field, if there is no reward, a name is empty or
+    /// occurs twice, the settings of a reward are invalid, a weight or a value is not finite, a
+    /// time limit is zero, there are no threads, a gate or a group reward names a reward that is
+    /// not in the set, or rewards depend on each other in a cycle.
     pub fn build(self) -> Result<RewardSet> {
         if self.rewards.is_empty() {
             return Err(Error::config("rewards", "none", "at least one reward"));
@@ -228,10 +232,10 @@ fn find(name: &str, field: &str, names: &[String]) -> Result<usize> {
     place.ok_or_else(|| Error::config(field, format!("{name:?}"), format!("one of {names:?}")))
 }
 
-/// Gives every reward the first wave in which all that it depends on has run.
+/// Assigns to every reward the first wave in which everything that it depends on has run.
 fn order(entries: &mut [Entry]) -> Result<()> {
     let mut waves: Vec<Option<usize>> = vec![None; entries.len()];
-    // Each round finds at least one more wave, or there is a cycle.
+    // Each round assigns at least one more wave, or there is a cycle.
     for _ in 0..entries.len() {
         for (place, entry) in entries.iter().enumerate() {
             let before: Option<Vec<usize>> = entry.after().map(|before| waves[before]).collect();

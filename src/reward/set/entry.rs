@@ -1,4 +1,4 @@
-//! One reward in a set, with everything that was set or read when the set was built.
+//! One reward in a set, with its resolved options.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ pub(super) enum Scorer {
     Group(Box<dyn GroupReward>),
 }
 
-/// A gate whose reward is known by its place in the set.
+/// A gate that refers to its reward by index.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct BoundGate {
     pub(super) reward: usize,
@@ -26,19 +26,19 @@ pub(super) struct Entry {
     pub(super) time_limit: Duration,
     pub(super) concurrency: Option<usize>,
     pub(super) batch: usize,
-    /// The domains on which it runs; none for all.
+    /// The domains on which it runs; `None` for all.
     pub(super) domains: Option<Vec<String>>,
     pub(super) gate: Option<BoundGate>,
-    /// The rewards whose scores it reads.
+    /// The indices of the rewards whose scores it reads.
     pub(super) reads: Vec<usize>,
-    /// When it runs: after all rewards of a lower wave.
+    /// The order of execution: it runs after all rewards of a lower wave.
     pub(super) wave: usize,
     pub(super) on_abstain: Missing,
     pub(super) on_failure: Missing,
 }
 
 impl Entry {
-    /// Whether it runs on this problem.
+    /// Whether the reward runs on this problem.
     pub(super) fn applies_to(&self, problem: &Problem) -> bool {
         let known = |domains: &Vec<String>| {
             let own = problem.domain();
@@ -47,13 +47,13 @@ impl Entry {
         self.domains.as_ref().is_none_or(known)
     }
 
-    /// The rewards that must have run before this one.
+    /// The indices of the rewards that must run before this one.
     pub(super) fn after(&self) -> impl Iterator<Item = usize> {
         let gate = self.gate.map(|gate| gate.reward);
         self.reads.iter().copied().chain(gate)
     }
 
-    /// The record of this reward, of this weight, for a rollout, before it has run.
+    /// The record of this reward for a rollout before it has run.
     pub(super) fn record(&self, weight: f64) -> RewardRecord {
         RewardRecord {
             name: self.name.clone(),
@@ -63,14 +63,15 @@ impl Entry {
         }
     }
 
-    /// Calls the reward for `inputs`, with `scores` of the rewards that it reads; one outcome for each input.
+    /// Calls the reward for `inputs`, with the `scores` of the rewards that it reads. Returns one
+    /// outcome for each input.
     pub(super) fn call(
         &self,
         inputs: &[&RewardInput],
         scores: impl Iterator<Item = (String, Vec<Option<f64>>)>,
     ) -> Vec<RewardOutcome> {
         match &self.scorer {
-            // A batch of one is not a batch.
+            // A single input is scored without `score_batch`.
             Scorer::Each(reward) if inputs.len() == 1 => vec![outcome(reward.score(inputs[0]))],
             Scorer::Each(reward) => {
                 let found = reward.score_batch(inputs);

@@ -1,49 +1,51 @@
-//! The options of one reward in a set: limits, gate, and what counts where it gives no score.
+//! The options of one reward in a set: limits, gate, and the replacement of missing scores.
 
 use std::time::Duration;
 
 use crate::{Error, Result};
 
-/// What counts in the total in place of a missing score.
+/// The replacement of a missing score in the total.
 ///
-/// A total compares a rollout with the others of its group. Which of these keeps the comparison fair depends on why the score
-/// is missing, so it is set for each reward, separately for abstaining and for failing.
+/// Totals are compared within a group. Which replacement keeps the comparison fair depends on why
+/// the score is missing, so it is set for each reward, separately for abstaining and failing.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Missing {
-    /// The rollout has no total and is excluded from training. The default for failures: the sum without the reward would be on
-    /// another scale, so that the failure itself would be rewarded or penalised.
+    /// The rollout has no total and is excluded from training. The default for failures: a sum
+    /// without the reward would be on another scale and would reward or penalise the failure
+    /// itself.
     DropRollout,
-    /// The reward is left out of the sum, as a NaN is in TRL's `nansum`. The same total as with a score of 0,
-    /// unless no reward gave a number. The default for abstaining.
+    /// The reward is left out of the sum, as a NaN is in TRL's `nansum`. The total is the same as
+    /// with a score of 0, unless no reward gave a number. The default for abstaining.
     LeaveOut,
-    /// The reward is left out and the weights of the others grow, in proportion, so that the sum of their absolute values is
-    /// that of all rewards: `total = sum(w_i s_i) * sum_all |w| / sum_counted |w|`. The total stays on its scale.
+    /// The reward is left out and the weights of the others are scaled so that the sum of their
+    /// absolute values stays the same: `total = sum(w_i s_i) * sum_all |w| / sum_counted |w|`. The
+    /// total stays on its scale.
     Renormalise,
-    /// This number, before the weight. `Value(0.0)` for a failure is what most trainers do: a time-out is a wrong answer.
+    /// This number, before the weight. `Value(0.0)` for failures is what most trainers do: a
+    /// time-out counts as a wrong answer.
     Value(f64),
 }
 
-/// A condition on the score of another reward of the set: "only if the format is right".
+/// A condition on the score of another reward of the set, such as "only if the format is right".
 ///
-/// The gate is open if the other reward gave at least [`at_least`](Self::at_least). Where it is closed,
-/// [`otherwise`](Self::otherwise) takes the place of what is behind it: one reward ([`RewardOptions::gate`]), which is then not
-/// run, or the whole total ([`RewardSetBuilder::gate_total`](super::RewardSetBuilder::gate_total)).
+/// The gate is open if the other reward gave at least a [threshold](Self::with_at_least). If it is
+/// closed, a [fixed value](Self::with_otherwise) replaces what is behind it: one reward
+/// ([`RewardOptions::with_gate`]), which then does not run, or the whole total
+/// ([`RewardSetBuilder::gate_total`](super::RewardSetBuilder::gate_total)).
 ///
-/// If the other reward abstained, the gate is open: the condition does not apply to this rollout. If it failed, the reward
-/// behind the gate counts as failed too. In both cases a [`Missing::Value`] of the other reward is compared instead.
+/// If the other reward abstained, the gate is open. If it failed, the reward behind the gate counts
+/// as failed too. In both cases a [`Missing::Value`] of the other reward is compared instead.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Gate {
-    /// The name of the other reward.
-    pub reward: String,
-    /// The least score that opens the gate.
-    pub at_least: f64,
-    /// What counts where the gate is closed.
-    pub otherwise: f64,
+    pub(super) reward: String,
+    pub(super) at_least: f64,
+    pub(super) otherwise: f64,
 }
 
 impl Gate {
-    /// Open where the reward called `reward` gave at least 1, and 0 otherwise.
+    /// Creates a gate that is open if the reward called `reward` gave at least 1. If it is closed,
+    /// the value is 0.
     pub fn on(reward: impl Into<String>) -> Self {
         Self {
             reward: reward.into(),
@@ -52,13 +54,13 @@ impl Gate {
         }
     }
 
-    /// The same gate with another threshold.
+    /// Sets the lowest score that opens the gate, a finite number. Default: 1.
     #[must_use]
     pub fn with_at_least(self, at_least: f64) -> Self {
         Self { at_least, ..self }
     }
 
-    /// The same gate with another number where it is closed.
+    /// Sets the value that counts if the gate is closed, a finite number. Default: 0.
     #[must_use]
     pub fn with_otherwise(self, otherwise: f64) -> Self {
         Self { otherwise, ..self }
@@ -72,7 +74,7 @@ impl Gate {
     }
 }
 
-/// The options of one reward in a set. What is not set is the set's default.
+/// The options of one reward in a set. Each has a default.
 ///
 /// ```
 /// use std::time::Duration;
@@ -99,21 +101,13 @@ impl Gate {
 #[derive(Clone, Debug, PartialEq)]
 #[must_use]
 pub struct RewardOptions {
-    /// How long one call of the reward may take. Default: the set's time limit.
-    pub time_limit: Option<Duration>,
-    /// How many calls of the reward run at once, on workers of its own. Default: it shares the set's workers.
-    pub concurrency: Option<usize>,
-    /// How many completions one call is given. Default: what the reward asks for,
-    /// [`Reward::batch_size`](super::super::Reward::batch_size).
-    pub batch: Option<usize>,
-    /// The domains of the problems on which the reward is run; on others it abstains. Default: all, and problems without a domain.
-    pub domains: Option<Vec<String>>,
-    /// The condition under which the reward is run. Default: none.
-    pub gate: Option<Gate>,
-    /// What counts where the reward abstained. Default: [`Missing::LeaveOut`].
-    pub on_abstain: Missing,
-    /// What counts where the reward failed, panicked or timed out. Default: [`Missing::DropRollout`].
-    pub on_failure: Missing,
+    pub(super) time_limit: Option<Duration>,
+    pub(super) concurrency: Option<usize>,
+    pub(super) batch: Option<usize>,
+    pub(super) domains: Option<Vec<String>>,
+    pub(super) gate: Option<Gate>,
+    pub(super) on_abstain: Missing,
+    pub(super) on_failure: Missing,
 }
 
 impl Default for RewardOptions {
@@ -131,18 +125,19 @@ impl Default for RewardOptions {
 }
 
 impl RewardOptions {
-    /// The defaults.
+    /// Creates the default options.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// How long one call may take, more than zero.
+    /// Sets the time limit of one call, more than zero. Default: the limit of the set.
     pub fn with_time_limit(self, limit: Duration) -> Self {
         let time_limit = Some(limit);
         Self { time_limit, ..self }
     }
 
-    /// How many calls run at once, at least 1, on workers that no other reward uses. For rewards that wait.
+    /// Sets the number of calls that run at once, at least 1, on workers that no other reward uses.
+    /// For rewards that wait. Default: the reward shares the workers of the set.
     pub fn with_concurrency(self, calls: usize) -> Self {
         let concurrency = Some(calls);
         Self {
@@ -151,35 +146,40 @@ impl RewardOptions {
         }
     }
 
-    /// How many completions one call is given, at least 1.
+    /// Sets the number of completions per call, at least 1. Default:
+    /// [`Reward::batch_size`](super::super::Reward::batch_size).
     pub fn with_batch(self, completions: usize) -> Self {
         let batch = Some(completions);
         Self { batch, ..self }
     }
 
-    /// The [domains](crate::types::Problem::domain) of the problems on which the reward is run, at least one. On others it abstains.
+    /// Sets the [domains](crate::types::Problem::domain) of the problems on which the reward runs,
+    /// at least one. On others it abstains. Default: all problems, including those without a
+    /// domain.
     pub fn with_domains(self, domains: impl IntoIterator<Item = impl Into<String>>) -> Self {
         let domains = Some(domains.into_iter().map(Into::into).collect());
         Self { domains, ..self }
     }
 
-    /// The condition under which the reward is run. A group reward is given those of a group for which it holds.
+    /// Sets the condition under which the reward runs. A group reward receives the completions of a
+    /// group that meet it. Default: none.
     pub fn with_gate(self, gate: Gate) -> Self {
         let gate = Some(gate);
         Self { gate, ..self }
     }
 
-    /// What counts where the reward abstained.
+    /// Sets the replacement of the score if the reward abstains. Default: [`Missing::LeaveOut`].
     pub fn with_on_abstain(self, on_abstain: Missing) -> Self {
         Self { on_abstain, ..self }
     }
 
-    /// What counts where the reward failed, panicked or timed out.
+    /// Sets the replacement of the score if the reward fails, panics or times out. Default:
+    /// [`Missing::DropRollout`].
     pub fn with_on_failure(self, on_failure: Missing) -> Self {
         Self { on_failure, ..self }
     }
 
-    /// Rejects settings that are invalid in every set; `field` is the path of these options.
+    /// Rejects settings that are invalid in every set. `field` is the path of these options.
     pub(super) fn validate(&self, field: &str) -> Result<()> {
         if self.time_limit.is_some_and(|limit| limit.is_zero()) {
             let field = format!("{field}.time_limit");

@@ -1,4 +1,4 @@
-//! Which calls a batch of completions takes, and in which order.
+//! The calls that a batch of completions takes, and their order.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -13,12 +13,12 @@ use crate::types::{RewardOutcome, RewardRecord};
 /// The completions of one call of a set.
 pub(super) struct Batch {
     pub(super) inputs: Arc<Vec<RewardInput>>,
-    /// The groups, which together are all inputs in order.
+    /// The groups, which together cover all inputs in order.
     pub(super) groups: Vec<Range<usize>>,
 }
 
 impl Batch {
-    /// The inputs of groups of these sizes.
+    /// Splits the inputs into groups of these sizes.
     pub(super) fn new(inputs: Vec<RewardInput>, sizes: &[usize]) -> Self {
         let mut end = 0;
         let range = |&size: &usize| {
@@ -35,9 +35,9 @@ impl Batch {
 /// One call of a reward.
 struct Call {
     reward: usize,
-    /// The places of the completions in the batch, at least one.
+    /// The indices of the completions in the batch, at least one.
     inputs: Vec<usize>,
-    /// The scores of these inputs by the rewards that it reads.
+    /// The scores of these inputs by the rewards that are read.
     scores: Vec<(usize, Vec<Option<f64>>)>,
 }
 
@@ -45,16 +45,17 @@ struct Call {
 pub(super) struct Schedule<'a> {
     pub(super) entries: &'a Arc<[Entry]>,
     pub(super) weights: &'a [f64],
-    /// Which of the rewards run.
+    /// Whether each reward runs.
     pub(super) runs: &'a [bool],
     pub(super) pool: &'a Pool,
-    /// The workers of the rewards that have none of their own.
+    /// The number of workers that rewards without a concurrency share.
     pub(super) threads: usize,
     pub(super) batch: &'a Batch,
 }
 
 impl Schedule<'_> {
-    /// The records of every input, in the order of the rewards. Rewards that others depend on run first.
+    /// Runs the rewards and returns the records of every input, in the order of the rewards.
+    /// Rewards that others depend on run first.
     pub(super) fn run(&self) -> Vec<Vec<RewardRecord>> {
         let weighted = || self.entries.iter().zip(self.weights);
         let blank = || {
@@ -72,14 +73,15 @@ impl Schedule<'_> {
                     self.plan(reward, &mut records, &mut calls);
                 }
             }
-            // Completion by completion: with cheap and expensive rewards in turn, no worker gets only expensive ones.
+            // In the order of the completions: if cheap and expensive rewards alternate, no worker
+            // gets only expensive ones.
             calls.sort_by_key(|call| call.inputs[0]);
             self.run_calls(calls, &mut records);
         }
         records
     }
 
-    /// Adds the calls of one reward; where its gate is closed, there is none.
+    /// Adds the calls of one reward, for inputs whose gate is open.
     fn plan(&self, reward: usize, records: &mut [Vec<RewardRecord>], calls: &mut Vec<Call>) {
         let entry = &self.entries[reward];
         let mut open = |inputs: Range<usize>| -> Vec<usize> {
@@ -114,7 +116,8 @@ impl Schedule<'_> {
         }
     }
 
-    /// Whether a reward runs on the input of these records. If its gate keeps it from that, the outcome is recorded.
+    /// Whether the gate of a reward is open for the input of these records. If it is not, the
+    /// outcome is recorded.
     fn passes(&self, reward: usize, records: &mut [RewardRecord]) -> bool {
         let Some(gate) = self.entries[reward].gate else {
             return true;
@@ -149,7 +152,8 @@ impl Schedule<'_> {
         let done = self.pool.run(plan, Arc::new(job));
         for (call, done) in calls.iter().zip(done) {
             let seconds = done.seconds / call.inputs.len() as f64;
-            // A call that failed as a whole has one outcome, which is that of each of its inputs.
+            // A call that failed as a whole has a single outcome, which applies to all of its
+            // inputs.
             let outcomes = done.outcomes.into_iter().cycle();
             for (&input, outcome) in call.inputs.iter().zip(outcomes) {
                 let record = &mut records[input][call.reward];
@@ -159,7 +163,7 @@ impl Schedule<'_> {
     }
 }
 
-/// Every reward with a concurrency of its own has a lane of its own; the others share one.
+/// Every reward with a concurrency has its own lane; the others share one.
 fn lanes(entries: &[Entry], calls: &[Call], threads: usize) -> Plan {
     let limits: Vec<Duration> = calls.iter().map(|c| entries[c.reward].time_limit).collect();
     let shared = Lane {
@@ -170,7 +174,7 @@ fn lanes(entries: &[Entry], calls: &[Call], threads: usize) -> Plan {
         jobs: Vec::new(),
         threads: entry.concurrency.unwrap_or(0),
     };
-    // Rewards that wait for something are started first.
+    // Rewards that wait are started first.
     let mut lanes: Vec<Lane> = entries.iter().map(own).chain([shared]).collect();
     for (job, call) in calls.iter().enumerate() {
         let lane = match entries[call.reward].concurrency {

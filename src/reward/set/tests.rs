@@ -1,4 +1,4 @@
-//! Outcomes, limits and threads of a set.
+//! Outcomes, limits and threads of a reward set.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
@@ -11,8 +11,8 @@ use super::*;
 use crate::reward::{FnReward, Reward};
 use crate::types::{Problem, RewardOutcome, RolloutGroup};
 
-/// The default hook would write every panic that is expected, with a backtrace where one is asked for: seconds, in a large
-/// program, that would count against the reward's time limit.
+/// The default hook would print every expected panic, possibly with a backtrace: in a large program
+/// this takes seconds, which would count against the time limit of the reward.
 fn quiet_panics() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -25,12 +25,12 @@ fn quiet_panics() {
     });
 }
 
-/// A reward whose outcome is given by the completion.
+/// A reward whose outcome is named by the completion.
 fn obedient(name: &str) -> impl Reward {
     FnReward::new(name, |input: &RewardInput| match input.completion() {
         "abstain" => Ok(None),
-        "error" => Err("told to".into()),
-        "panic" => panic!("told to panic"),
+        "error" => Err("an error".into()),
+        "panic" => panic!("a panic"),
         "hang" => loop {
             thread::park();
         },
@@ -69,7 +69,7 @@ fn invalid_sets_are_rejected() {
 }
 
 #[test]
-fn every_kind_of_outcome_is_recorded_and_only_failures_cost_the_total() {
+fn every_outcome_is_recorded_and_only_failures_drop_the_total() {
     quiet_panics();
     let set = RewardSet::builder()
         .add(2.0, obedient("a"))
@@ -89,8 +89,8 @@ fn every_kind_of_outcome_is_recorded_and_only_failures_cost_the_total() {
     let expected = [
         (RewardOutcome::TimedOut(2.0), None),
         (RewardOutcome::Score(4.0), Some(6.5)),
-        (failed("told to"), None),
-        (RewardOutcome::Panicked("told to panic".into()), None),
+        (failed("an error"), None),
+        (RewardOutcome::Panicked("a panic".into()), None),
         (failed("the score is NaN; expected a finite number"), None),
         (failed("the score is -inf; expected a finite number"), None),
         (failed("invalid float literal"), None),
@@ -134,9 +134,9 @@ fn without_any_number_there_is_no_total() {
 }
 
 #[test]
-fn hanging_jobs_are_waited_for_side_by_side() {
-    // 400 jobs, of which 4 hang, on 4 threads. When the last of them begins to hang, none has been abandoned: the batch
-    // waits for one time limit, not for four.
+fn hanging_jobs_are_waited_for_in_parallel() {
+    // 400 jobs, of which 4 hang, on 4 threads. When the last of them begins to hang, no thread has
+    // been abandoned yet: the batch waits for one time limit, not for four.
     let shared: Arc<OnceLock<RewardSet>> = Arc::default();
     let (of_job, hanging) = (Arc::clone(&shared), AtomicUsize::new(0));
     let (report, abandoned) = mpsc::channel();
@@ -172,8 +172,8 @@ fn hanging_jobs_are_waited_for_side_by_side() {
 }
 
 #[test]
-fn rollouts_are_scored_without_a_copy_of_what_they_hold() {
-    // The same allocations before, inside and after.
+fn rollouts_are_scored_without_copies() {
+    // The same allocations before, during and after scoring.
     let text = String::from("<answer>4</answer>");
     let address = text.as_ptr() as usize;
     let problem = Arc::new(Problem::new("2+2=", "4").with_metadata("tests", "many"));
@@ -193,7 +193,7 @@ fn rollouts_are_scored_without_a_copy_of_what_they_hold() {
 }
 
 #[test]
-fn two_threads_may_score_at_once() {
+fn two_threads_can_score_at_once() {
     let set = RewardSet::builder()
         .add(1.0, obedient("a"))
         .add(10.0, constant("b", Some(1.0)))
@@ -213,7 +213,7 @@ fn two_threads_may_score_at_once() {
         scope.spawn(|| run(&set, 0));
         scope.spawn(|| run(&clone, 7000));
     });
-    // One each, counted together.
+    // One of each thread, counted together.
     assert_eq!(set.abandoned_threads(), 2);
 }
 
@@ -235,7 +235,7 @@ fn dropping_a_set_does_not_wait_for_a_stuck_job() {
         set.score(inputs(&["x"]))[0].rewards[0].outcome,
         RewardOutcome::TimedOut(0.1)
     );
-    // Otherwise this would not return: the job is released below.
+    // If dropping waited, this would not return: the job is released below.
     drop(set);
     // The job is still running, and may end at any time.
     assert!(returned.try_recv().is_err());
@@ -244,7 +244,7 @@ fn dropping_a_set_does_not_wait_for_a_stuck_job() {
 }
 
 #[test]
-fn more_stuck_jobs_than_threads_to_spare_are_refused() {
+fn jobs_fail_once_too_many_threads_are_stuck() {
     let set = RewardSet::builder()
         .add(1.0, obedient("a"))
         .time_limit(Duration::from_millis(50))
@@ -278,7 +278,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(50))]
 
     #[test]
-    fn the_result_does_not_depend_on_the_threads(
+    fn the_result_does_not_depend_on_the_number_of_threads(
         scores in prop::collection::vec(-9i32..9, 0..40), weights in prop::collection::vec(-9i32..9, 1..4), threads in 2usize..9,
     ) {
         let scored = |threads| {
@@ -300,7 +300,7 @@ proptest! {
 }
 
 #[test]
-fn a_reward_of_one_domain_abstains_on_the_problems_of_others() {
+fn a_reward_abstains_outside_its_domains() {
     let calls = Arc::new(AtomicUsize::new(0));
     let counter = calls.clone();
     let general = FnReward::new("general", move |_| {
@@ -330,7 +330,7 @@ fn a_reward_of_one_domain_abstains_on_the_problems_of_others() {
 }
 
 #[test]
-fn a_reply_to_a_broken_environment_has_no_total() {
+fn a_rollout_with_a_failed_environment_has_no_total() {
     use crate::types::{EpisodeEnd, EpisodeRecord};
 
     let set = RewardSet::builder()

@@ -1,4 +1,4 @@
-//! From the records of one rollout to its total.
+//! Computes the total of one rollout from its records.
 
 use super::entry::{BoundGate, Entry};
 use super::options::Missing;
@@ -9,12 +9,13 @@ use crate::types::{RewardOutcome, RewardRecord};
 pub(super) enum GateState {
     Open,
     Closed,
-    /// The reward that it depends on failed.
+    /// The reward of the gate failed.
     Unknown,
 }
 
 impl Entry {
-    /// How an outcome of this reward enters the total: a score as [`Missing::Value`], and otherwise what the options say.
+    /// The contribution of an outcome to the total: a score becomes [`Missing::Value`], a missing
+    /// one is replaced according to the options.
     fn contribution(&self, outcome: &RewardOutcome) -> Missing {
         match outcome {
             RewardOutcome::Score(number) | RewardOutcome::Gated(number) => Missing::Value(*number),
@@ -37,7 +38,7 @@ impl BoundGate {
     }
 }
 
-/// How the rewards of a rollout become one number.
+/// The options of the total.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Total {
     pub(super) gate: Option<BoundGate>,
@@ -45,8 +46,8 @@ pub(super) struct Total {
 }
 
 impl Total {
-    /// The total of the records, one for each entry, by their weights; `None` if there is none. What `runs` leaves out counts as if it
-    /// were not in the set.
+    /// Returns the total of the records, one for each entry, or `None` if there is none. Entries
+    /// whose `runs` is `false` are ignored.
     pub(super) fn of(
         &self,
         entries: &[Entry],
@@ -83,7 +84,8 @@ fn weighted_sum(entries: &[Entry], runs: &[bool], records: &[RewardRecord]) -> O
             }
         }
     }
-    // Exact where nothing is renormalised; where only weights of 0 are left there is nothing to scale.
+    // Exact if nothing is renormalised. If only weights of 0 are present, there is nothing to
+    // scale.
     match absent > 0.0 && present > 0.0 {
         true => sum.map(|sum| sum * ((present + absent) / present)),
         false => sum,

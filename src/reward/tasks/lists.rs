@@ -1,4 +1,4 @@
-//! Answers that are a list, each item in its place.
+//! Scorers for answers that are a list.
 
 use serde_json::Value;
 
@@ -7,7 +7,7 @@ use super::metadata::{read, reference};
 use super::text::strip;
 use crate::types::Problem;
 
-/// 1 for the numbers of the reference in its order, else 0.
+/// Scores 1 for the numbers of the reference in its order, else 0.
 pub(super) fn number_sorting(problem: &Problem, answer: &str) -> Result<f64, RewardError> {
     let reference = reference(problem)?;
     let Some(right) = numbers(reference) else {
@@ -19,7 +19,7 @@ pub(super) fn number_sorting(problem: &Problem, answer: &str) -> Result<f64, Rew
     Ok(if found == Some(right) { 1.0 } else { 0.0 })
 }
 
-/// The numbers of a JSON list of numbers, or of texts in either kind of quotes.
+/// The numbers of a JSON list of numbers or of strings in either kind of quotes.
 fn numbers(text: &str) -> Option<Vec<f64>> {
     let list: Vec<Value> = serde_json::from_str(&text.replace('\'', "\"")).ok()?;
     let number = |value: &Value| match value {
@@ -29,7 +29,7 @@ fn numbers(text: &str) -> Option<Vec<f64>> {
     list.iter().map(number).collect()
 }
 
-/// The share of words in their place; 0.2 or more for the right words in another order.
+/// Scores the share of words in their place; at least 0.2 for the right words in another order.
 pub(super) fn word_sorting(problem: &Problem, answer: &str) -> Result<f64, RewardError> {
     let mut right: Vec<String> = read(problem, "sorted_words", "a list of words")?;
     let mut found: Vec<&str> = answer.split(',').map(strip).collect();
@@ -45,7 +45,7 @@ pub(super) fn word_sorting(problem: &Problem, answer: &str) -> Result<f64, Rewar
     })
 }
 
-/// The share of letters in their place, whatever their case; 0.8 if more follows the word.
+/// Scores the share of letters in their place, ignoring case; 0.8 if more text follows the word.
 pub(super) fn spell_backward(problem: &Problem, answer: &str) -> Result<f64, RewardError> {
     let right = reference(problem)?.to_lowercase();
     let answer = answer.to_lowercase();

@@ -1,11 +1,11 @@
-//! What the scorers read from a problem.
+//! Access to the parts of a problem that the scorers need.
 
 use serde::de::DeserializeOwned;
 
 use super::super::RewardError;
 use crate::types::Problem;
 
-/// `metadata[key]`, which is `expected`.
+/// Returns `metadata[key]`; `expected` describes the type in the error message.
 pub(super) fn read<T: DeserializeOwned>(
     problem: &Problem,
     key: &str,
@@ -18,12 +18,12 @@ pub(super) fn read<T: DeserializeOwned>(
         .map_err(|_| format!("metadata `{key}` is {value}; expected {expected}").into())
 }
 
-/// `metadata[key]`, which is a text.
+/// Returns `metadata[key]`, a string.
 pub(super) fn text(problem: &Problem, key: &str) -> Result<String, RewardError> {
-    read(problem, key, "a text")
+    read(problem, key, "a string")
 }
 
-/// The reference answer, which is not empty.
+/// Returns the reference answer, or an error if it is empty.
 pub(super) fn reference(problem: &Problem) -> Result<&str, RewardError> {
     match problem.answer.is_empty() {
         true => Err("the reference `answer` is empty; expected the right answer".into()),

@@ -1,4 +1,4 @@
-//! Whether the answer to a reasoning task is right, and how much of it.
+//! The reward for answers to reasoning tasks, with partial credit.
 
 mod lists;
 mod logic;
@@ -7,12 +7,14 @@ mod numbers;
 mod puzzles;
 mod text;
 
+pub(super) use text::is_python_space;
+
 use super::setters::{with_extract, with_name};
 use super::{Extractor, Reward, RewardError, RewardInput, Rule};
 use crate::types::Problem;
 use crate::{Error, Result};
 
-/// Scores an answer, 0 to 1; fails if the problem lacks what it needs.
+/// Scores an answer from 0 to 1. Returns an error if the problem lacks what it needs.
 type Scorer = fn(&Problem, &str) -> Result<f64, RewardError>;
 
 /// The tasks by name.
@@ -34,49 +36,58 @@ const SCORERS: [(&str, Scorer); 20] = [
     ("shortest_path", puzzles::shortest_path),
     ("propositional_logic", logic::propositional_logic),
     ("knights_knaves", puzzles::knights_knaves),
-    // Without generators here.
+    // These have no generator in this crate.
     ("decimal_arithmetic", numbers::decimal_arithmetic),
     ("gsm_symbolic", numbers::gsm_symbolic),
     ("polynomial_equations", numbers::polynomial_equations),
 ];
 
-/// Scores the answer to a [task](crate::prompt::tasks), 0 to 1, with partial credit.
+/// Scores the answer to a [task](crate::prompt::tasks) from 0 to 1, with partial credit.
 ///
-/// The task is `metadata["task"]`, so that one reward serves a mixture of tasks; [`of`](Self::of) scores problems of one task that do
-/// not name it. Problems of [reasoning_gym](https://github.com/open-thought/reasoning-gym) are scored as well: the rules are those
-/// of its version 0.1.25, but for the differences below. Three of its tasks, the last in the table, have no generator here.
+/// The task is `metadata["task"]`, so that one reward serves a mixture of tasks; [`of`](Self::of)
+/// scores problems of a single task that do not name it. Problems of
+/// [reasoning_gym](https://github.com/open-thought/reasoning-gym) are scored as well: the rules are
+/// those of version 0.1.25, except for the differences below. The last three tasks in the table
+/// have no generator in this crate.
 ///
 /// | task | score |
 /// |---|---|
-/// | `basic_arithmetic`, `simple_equations`, `base_conversion`, `gcd`, `lcm`, `letter_counting` | 1 for the reference; if the answer contains it, its share of the characters |
+/// | `basic_arithmetic`, `simple_equations`, `base_conversion`, `gcd`, `lcm`, `letter_counting` | 1 for the reference; an answer that contains it scores its share of the characters |
 /// | `chain_sum` | the same, and 1 for the same number in another form (`+01,000.00`) |
 /// | `countdown` | 1 for a solution, 0.05 for another expression, 0.01 for anything else |
 /// | `prime_factorization` | 1 for the primes in any order, 0.5 for other factors of the number, 0.01 for other numbers |
-/// | `fraction_simplification` | 1 for the fraction, 0.1 if one part is as in the question, 0.05 for another fraction, else 0.01 |
+/// | `fraction_simplification` | 1 for the fraction, 0.1 if one part is that of the question, 0.05 for another fraction, else 0.01 |
 /// | `number_sorting` | 1 for the list, else 0 |
-/// | `word_sorting` | the share of words in their place; 0.2 or more for the right words in another order |
-/// | `spell_backward` | the share of letters in their place; 0.8 if more follows the word |
+/// | `word_sorting` | the share of words in their place; at least 0.2 for the right words in another order |
+/// | `spell_backward` | the share of letters in their place; 0.8 if more text follows the word |
 /// | `mini_sudoku` | the share of right cells; times 0.9 in another form, and less for a longer text |
-/// | `shortest_path` | 1 for a shortest way, 0.5 for a longer one |
-/// | `propositional_logic` | 1 for a formula that follows, 0.25 if it says nothing new, 0.05 if it does not follow |
-/// | `knights_knaves` | 1 if all roles are right, else 0.3 + 0.7 of the share that is, if there is any |
-/// | `decimal_arithmetic` | 1 if it is off by at most one of the last decimal place of the question, else 0 |
+/// | `shortest_path` | 1 for a shortest path, 0.5 for a longer one |
+/// | `propositional_logic` | 1 for a formula that follows, 0.25 if it follows but is not new, 0.05 if it does not follow |
+/// | `knights_knaves` | 1 if all roles are right; if only some are, 0.3 + 0.7 of their share; else 0 |
+/// | `decimal_arithmetic` | 1 if the answer is off by at most one unit of the last decimal place of the question, else 0 |
 /// | `gsm_symbolic` | 1 if the first number in the answer is right, 0.01 if it is not |
-/// | `polynomial_equations` | mean of `exp(-10 d)` over the distances `d` of the solutions from the nearest, less 0.5 for each that is missing or extra |
+/// | `polynomial_equations` | mean of `exp(-10 d)` over the distances `d` of the solutions from the nearest, minus 0.5 for each missing or extra solution |
 ///
-/// Where it differs from the package:
+/// Differences from the package:
 ///
-/// - A completion without an answer scores 0, and so does an answer that the package raises an exception for.
-/// - `countdown` reads `+ - * /` (also `×`, `÷`, `−`), parentheses and unary minus, and computes exactly: no powers, functions, decimals
-///   or unary plus, and nothing that is merely close to the target.
-/// - `number_sorting` compares exactly; the package allows every number to be off by 1, and NaN for any number.
-/// - `word_sorting` divides by the number of words of the answer if that is larger; in the package, words may be appended.
-/// - `spell_backward` gives 0.8 to any answer that continues the word; in the package, rounding decides between 0.8 and about 1.
+/// - A completion without an answer scores 0, and so does an answer for which the package raises an
+///   exception.
+/// - `countdown` reads `+ - * /` (also `×`, `÷`, `−`), parentheses and unary minus, and computes
+///   exactly. It accepts no powers, functions, decimals or unary plus, and no value that is only
+///   close to the target.
+/// - `number_sorting` compares exactly; the package allows every number to be off by 1, and NaN for
+///   any number.
+/// - `word_sorting` divides by the number of words of the answer if that is larger; in the package,
+///   appended words cost nothing.
+/// - `spell_backward` gives 0.8 to any answer that continues the word; in the package, rounding
+///   decides between 0.8 and about 1.
 /// - `gsm_symbolic` reads the sign of the number.
-/// - `propositional_logic` counts a premise, or what is equivalent to one, as nothing new. Formulas longer than 1000 characters, and
-///   of more than 12 variables with those of the premises, score 0.
+/// - In `propositional_logic` a premise, or a formula equivalent to one, is not new. Formulas
+///   longer than 1000 characters, or with more than 12 variables including those of the premises,
+///   score 0.
 ///
-/// Partial credit can be had without solving the problem: a policy may learn to print many numbers. [`exact`](Self::exact) gives 1 or 0.
+/// Partial credit is possible without solving the problem: a policy may learn to print many
+/// numbers. [`exact`](Self::exact) scores only 1 or 0.
 ///
 /// ```
 /// use rlvr::reward::{Reward, RewardInput, TaskReward};
@@ -91,15 +102,16 @@ const SCORERS: [(&str, Scorer); 20] = [
 /// assert_eq!(score("2 × 2 × 3"), 0.0);
 /// ```
 ///
-/// It is called `accuracy`, so that it has the same name in the metrics of every task.
+/// The name of the reward is `accuracy`, so that the metric has the same name for every task.
 ///
 /// # Errors
-/// Scoring fails if the task is not named or unknown, or if the reference or metadata that it needs are missing or not of their kind.
+/// [`score`](Reward::score) returns an error if the task is missing or unknown, or if the reference
+/// or metadata that it needs are missing or of the wrong type.
 #[derive(Clone, Debug)]
 pub struct TaskReward {
     name: String,
     extractor: Extractor,
-    /// By its index among the scorers; `None` reads the metadata.
+    /// The index among the scorers; `None` reads the metadata.
     task: Option<usize>,
     exact: bool,
 }
@@ -116,15 +128,16 @@ impl Default for TaskReward {
 }
 
 impl TaskReward {
-    /// The reward called `accuracy`, of the task that the problem names: [`Rule::AnswerTag`] with the default [`Tags`](super::Tags).
+    /// Creates the reward `accuracy` for the task that each problem names, with [`Rule::AnswerTag`]
+    /// and the default [`Tags`](super::Tags).
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The same for problems that are all of one task.
+    /// Creates the reward for problems of a single task.
     ///
     /// # Errors
-    /// [`Error::Config`] if there is no such task; the message lists those that there are.
+    /// Returns [`Error::Config`] if there is no such task; the message lists the tasks.
     pub fn of(task: &str) -> Result<Self> {
         let position = SCORERS.iter().position(|(name, _)| *name == task);
         let Some(position) = position else {
@@ -137,7 +150,7 @@ impl TaskReward {
         })
     }
 
-    /// The same reward without partial credit: 1 where it would be 1, else 0.
+    /// Disables partial credit: an answer scores 1 if it is fully right, else 0.
     #[must_use]
     pub fn exact(mut self) -> Self {
         self.exact = true;
@@ -147,10 +160,10 @@ impl TaskReward {
     with_name!();
     with_extract!();
 
-    /// The score of an answer that has been taken from the completion already.
+    /// Returns the score of an answer that has already been extracted from the completion.
     ///
     /// # Errors
-    /// As for scoring a completion.
+    /// Returns an error under the same conditions as scoring a completion.
     pub fn score_answer(&self, problem: &Problem, answer: &str) -> Result<f64, RewardError> {
         let score = self.scorer(problem)?(problem, answer)?;
         Ok(match self.exact && score < 1.0 {
@@ -177,7 +190,8 @@ impl Reward for TaskReward {
     }
 
     fn score(&self, input: &RewardInput) -> Result<Option<f64>, RewardError> {
-        // Without an answer the problem is read all the same: broken metadata are an error whatever the completion is.
+        // The problem is read even without an answer: invalid metadata is an error regardless of
+        // the completion.
         let answer = self.extractor.extract(input.completion());
         let score = self.score_answer(&input.problem, answer.as_ref().map_or("", |a| a.all()))?;
         Ok(Some(match answer {
@@ -198,7 +212,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn every_task_scores_its_own_answers_and_no_empty_ones() {
+    fn reference_answers_score_1_and_empty_answers_almost_0() {
         assert_eq!(SCORERS.map(|(name, _)| name)[..17], *Task::NAMES);
         let reward = TaskReward::new();
         for name in Task::NAMES {
@@ -217,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_to_another_problem_is_not_right() {
+    fn answers_to_other_problems_are_rarely_right() {
         for name in Task::NAMES {
             let problems = Task::named(name).unwrap().problems(60, 6).unwrap();
             let right = |(a, b): (&Problem, &Problem)| {
@@ -225,14 +239,14 @@ mod tests {
                 exact.score_answer(a, &b.answer).unwrap() == 1.0
             };
             let both = problems.iter().zip(&problems[1..]).filter(|p| right(*p));
-            // Small numbers, common conclusions and two people's roles can be right by chance.
+            // Small numbers, common conclusions and the roles of two people can coincide.
             let count = both.count();
             assert!(count < 25, "{name}: {count} of 59");
         }
     }
 
     #[test]
-    fn tasks_are_named_by_the_problem_or_the_reward() {
+    fn the_task_is_named_by_the_problem_or_the_reward() {
         let problem = Problem::new("", "12");
         let error = |reward: &TaskReward, problem: &Problem| {
             reward.score_answer(problem, "12").unwrap_err().to_string()
@@ -267,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn missing_and_broken_metadata_are_errors() {
+    fn missing_and_invalid_metadata_are_errors() {
         for (name, key) in [
             ("countdown", "numbers"),
             ("countdown", "target"),

@@ -1,4 +1,4 @@
-//! Answers that are a number, or made of numbers.
+//! Scorers for answers that consist of numbers.
 
 use super::super::RewardError;
 use super::metadata::{read, reference};
@@ -6,7 +6,7 @@ use super::text::{Decimal, first_number, integer, length, strip};
 use crate::prompt::evaluate_expression;
 use crate::types::Problem;
 
-/// 1 for the reference; if the answer contains it, its share of the characters.
+/// Scores 1 for the reference; an answer that contains it scores its share of the characters.
 pub(super) fn contained(problem: &Problem, answer: &str) -> Result<f64, RewardError> {
     let reference = reference(problem)?;
     Ok(match answer.contains(reference) {
@@ -15,7 +15,7 @@ pub(super) fn contained(problem: &Problem, answer: &str) -> Result<f64, RewardEr
     })
 }
 
-/// As [`contained`], and 1 for the same number. Commas are left out.
+/// As [`contained`], and 1 for the same number in another form. Commas are ignored.
 pub(super) fn decimal(problem: &Problem, answer: &str) -> Result<f64, RewardError> {
     let reference = reference(problem)?.replace(',', "");
     let Some(right) = Decimal::read(&reference) else {
@@ -31,9 +31,9 @@ pub(super) fn decimal(problem: &Problem, answer: &str) -> Result<f64, RewardErro
     })
 }
 
-/// 1 for a solution, 0.05 for another expression, 0.01 for anything else.
+/// Scores 1 for a solution, 0.05 for another expression, 0.01 for anything else.
 pub(super) fn countdown(problem: &Problem, answer: &str) -> Result<f64, RewardError> {
-    let mut numbers: Vec<u64> = read(problem, "numbers", "a list of integers, 0 or more each")?;
+    let mut numbers: Vec<u64> = read(problem, "numbers", "a list of non-negative integers")?;
     let target: i64 = read(problem, "target", "an integer")?;
     let Ok(mut found) = evaluate_expression(answer) else {
         return Ok(0.01);
@@ -44,7 +44,8 @@ pub(super) fn countdown(problem: &Problem, answer: &str) -> Result<f64, RewardEr
     Ok(if solved { 1.0 } else { 0.05 })
 }
 
-/// 1 for the primes in any order, 0.5 for other factors of the number, 0.01 for other numbers.
+/// Scores 1 for the primes in any order, 0.5 for other factors of the number, 0.01 for other
+/// numbers.
 pub(super) fn prime_factorization(problem: &Problem, answer: &str) -> Result<f64, RewardError> {
     let reference = reference(problem)?;
     let Some(right) = factors(reference) else {
@@ -63,7 +64,7 @@ pub(super) fn prime_factorization(problem: &Problem, answer: &str) -> Result<f64
     })
 }
 
-/// The integers between `×`, in order; blanks are left out.
+/// The integers between `×`, sorted. Blank factors are ignored.
 fn factors(text: &str) -> Option<Vec<i128>> {
     let factors = text.split('×').filter(|factor| !strip(factor).is_empty());
     let mut factors: Vec<i128> = factors.map(integer).collect::<Option<_>>()?;
@@ -71,7 +72,8 @@ fn factors(text: &str) -> Option<Vec<i128>> {
     Some(factors)
 }
 
-/// 1 for the fraction, 0.1 if one part is as in the question, 0.05 for another fraction, else 0.01.
+/// Scores 1 for the fraction, 0.1 if one part is that of the question, 0.05 for another fraction,
+/// else 0.01.
 pub(super) fn fraction_simplification(problem: &Problem, answer: &str) -> Result<f64, RewardError> {
     let part = |key| read::<i64>(problem, key, "an integer").map(i128::from);
     let right = (
@@ -87,7 +89,7 @@ pub(super) fn fraction_simplification(problem: &Problem, answer: &str) -> Result
     })
 }
 
-/// A fraction `a/b`, or `\frac{a}{b}` with anything after it, in dollar signs or not.
+/// Parses a fraction `a/b`, or `\frac{a}{b}` with anything after it, with or without dollar signs.
 fn fraction(text: &str) -> Option<(i128, i128)> {
     let text = strip(strip(text).trim_matches('$'));
     latex_fraction(text).or_else(|| {
@@ -96,7 +98,7 @@ fn fraction(text: &str) -> Option<(i128, i128)> {
     })
 }
 
-/// `\frac{a}{b}` or `\dfrac{a}{b}` of digits at the start of the text.
+/// Parses `\frac{a}{b}` or `\dfrac{a}{b}` of digits at the start of the text.
 fn latex_fraction(text: &str) -> Option<(i128, i128)> {
     let rest = text.strip_prefix('\\')?;
     let command = ["frac", "dfrac"].into_iter().find(|command| {
@@ -108,7 +110,7 @@ fn latex_fraction(text: &str) -> Option<(i128, i128)> {
     Some((numerator, denominator))
 }
 
-/// The number in braces at the start of the text, and what comes after it.
+/// The number in braces at the start of the text, and the text after it.
 fn braced_digits(text: &str) -> Option<(i128, &str)> {
     let (inside, rest) = strip_start(text).strip_prefix('{')?.split_once('}')?;
     let digits = strip(inside);
@@ -118,13 +120,14 @@ fn braced_digits(text: &str) -> Option<(i128, &str)> {
 }
 
 fn strip_start(text: &str) -> &str {
-    text.trim_start_matches(super::text::is_space)
+    text.trim_start_matches(super::text::is_python_space)
 }
 
-/// 1 if it is off by at most one of the last decimal place of the question, else 0.
+/// Scores 1 if the answer is off by at most one unit of the last decimal place of the question,
+/// else 0.
 pub(super) fn decimal_arithmetic(problem: &Problem, answer: &str) -> Result<f64, RewardError> {
     let reference = reference(problem)?;
-    // The most places of the setting, or else those of the question.
+    // The maximum number of places of the generator, or else those of the question.
     let range = problem.metadata.get("difficulty");
     let places = match range.and_then(|range| range.pointer("/decimal_places/1")?.as_u64()) {
         Some(places) => places,
@@ -140,7 +143,7 @@ pub(super) fn decimal_arithmetic(problem: &Problem, answer: &str) -> Result<f64,
     Ok(if near { 1.0 } else { 0.0 })
 }
 
-/// 1 if the first number in the answer is right, 0.01 if it is not.
+/// Scores 1 if the first number in the answer is right, and 0.01 if it is not.
 pub(super) fn gsm_symbolic(problem: &Problem, answer: &str) -> Result<f64, RewardError> {
     let reference = reference(problem)?;
     let Ok(right) = strip(reference).parse::<f64>() else {
@@ -153,7 +156,8 @@ pub(super) fn gsm_symbolic(problem: &Problem, answer: &str) -> Result<f64, Rewar
     })
 }
 
-/// Closeness of the solutions, less what is missing and extra. A reference without numbers says that there are none.
+/// Scores the closeness of the solutions, minus a penalty for missing and extra ones. A reference
+/// without numbers means that there are no solutions.
 pub(super) fn polynomial_equations(problem: &Problem, answer: &str) -> Result<f64, RewardError> {
     let solutions = |text: &str| {
         let numbers = text.split(',').filter_map(|part| strip(part).parse().ok());
@@ -167,7 +171,7 @@ pub(super) fn polynomial_equations(problem: &Problem, answer: &str) -> Result<f6
     }
     let (mut closeness, mut matched, mut extra) = (0.0, 0usize, 0usize);
     for number in found {
-        // The nearest that is left; none is near infinity.
+        // The nearest of the remaining solutions; an infinite number has none.
         let distances = right.iter().map(|right| (number - right).abs()).enumerate();
         let nearest = distances
             .filter(|(_, distance)| distance.is_finite())

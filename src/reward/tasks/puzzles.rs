@@ -1,14 +1,15 @@
-//! Boards, ways and roles.
+//! Scorers for puzzles.
 
 use std::collections::BTreeSet;
 
 use super::super::RewardError;
 use super::metadata::{read, reference};
-use super::text::{is_space, length, strip, words};
+use super::text::{is_python_space, length, strip, words};
 use crate::prompt::tasks::path::DIRECTIONS;
 use crate::types::Problem;
 
-/// The share of right cells; times 0.9 in another form than the reference's, and less for a longer text.
+/// Scores the share of right cells; times 0.9 in a form other than that of the reference, and less
+/// for a longer text.
 pub(super) fn mini_sudoku(problem: &Problem, answer: &str) -> Result<f64, RewardError> {
     let reference = reference(problem)?;
     let solution: Vec<Vec<u32>> = read(problem, "solution", "a list of rows of digits")?;
@@ -19,7 +20,7 @@ pub(super) fn mini_sudoku(problem: &Problem, answer: &str) -> Result<f64, Reward
         let lines = |text: &'_ str| -> Vec<String> {
             let lines = text.split('\n');
             lines
-                .map(|line| line.trim_end_matches(is_space).to_string())
+                .map(|line| line.trim_end_matches(is_python_space).to_string())
                 .collect()
         };
         lines(answer) == lines(reference)
@@ -32,7 +33,7 @@ pub(super) fn mini_sudoku(problem: &Problem, answer: &str) -> Result<f64, Reward
                 let digits = line.chars().filter_map(|c| c.to_digit(10));
                 digits.filter(|&digit| digit > 0).collect()
             };
-            // Lines with another number of digits are passed over.
+            // Lines with another number of digits are skipped.
             let rows = answer
                 .split('\n')
                 .map(digits)
@@ -51,7 +52,7 @@ pub(super) fn mini_sudoku(problem: &Problem, answer: &str) -> Result<f64, Reward
     })
 }
 
-/// 1 for the reference or a way of its length, 0.5 for a longer way, else 0.
+/// Scores 1 for the reference or a path of the same length, 0.5 for a longer path, else 0.
 pub(super) fn shortest_path(problem: &Problem, answer: &str) -> Result<f64, RewardError> {
     let reference = strip(reference(problem)?);
     let grid: Vec<Vec<String>> = read(problem, "matrix", "a list of rows of cells")?;
@@ -66,7 +67,7 @@ pub(super) fn shortest_path(problem: &Problem, answer: &str) -> Result<f64, Rewa
     })
 }
 
-/// Whether the steps go from `*` to `#` inside the grid and past its blocked cells.
+/// Whether the steps lead from `*` to `#` inside the grid without entering a blocked cell.
 fn leads_to_the_end(grid: &[Vec<String>], steps: &str) -> bool {
     let at = |row: usize, column: usize| grid.get(row).and_then(|row| row.get(column));
     let mut cells = (0..grid.len()).flat_map(|r| (0..grid[r].len()).map(move |c| (r, c)));
@@ -86,13 +87,14 @@ fn leads_to_the_end(grid: &[Vec<String>], steps: &str) -> bool {
     at(row, column).is_some_and(|cell| cell == "#")
 }
 
-/// What the two kinds of people are called in problems of reasoning_gym; here they are knights and knaves.
+/// The names of the two roles in problems of reasoning_gym. The generator of this crate uses
+/// knights and knaves.
 const ROLES: [&str; 14] = [
     "knight", "knave", "pioneer", "laggard", "saint", "sinner", "hero", "villain", "angel",
     "devil", "altruist", "egoist", "sage", "fool",
 ];
 
-/// 1 if all roles are right, else 0.3 + 0.7 of the share that is, if there is any.
+/// Scores 1 if all roles are right; if only some are, 0.3 + 0.7 of their share; else 0.
 pub(super) fn knights_knaves(problem: &Problem, answer: &str) -> Result<f64, RewardError> {
     let reference = reference(problem)?;
     let right = roles(reference);
@@ -109,10 +111,10 @@ pub(super) fn knights_knaves(problem: &Problem, answer: &str) -> Result<f64, Rew
     })
 }
 
-/// Pairs of a name and the role after it, in lowercase.
+/// Pairs of a name and the role that follows it, in lower case.
 fn roles(text: &str) -> BTreeSet<(String, String)> {
     let text = text.to_lowercase().replace(['.', ',', ')', '('], " ");
-    // Two that share a blank, `and and`, are one that is left.
+    // Of two adjacent words `and and`, which share a blank, one is left.
     let text = strip(&text).replace(" and ", " ");
     let (mut pairs, mut name) = (BTreeSet::new(), None);
     for word in words(&text).filter(|word| !["is", "a", "an"].contains(word)) {

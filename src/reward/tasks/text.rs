@@ -1,27 +1,28 @@
-//! Reading text as Python does, which the peers' scores rest on.
+//! Parses text as Python does, which the scores of reasoning_gym depend on.
 
-/// What Python counts as whitespace.
-pub(super) fn is_space(character: char) -> bool {
+/// Whether Python's `str.split` and `str.strip` treat the character as whitespace: Unicode
+/// whitespace and four control characters.
+pub(in crate::reward) fn is_python_space(character: char) -> bool {
     character.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&character)
 }
 
-/// The text without whitespace around it.
+/// Removes leading and trailing whitespace.
 pub(super) fn strip(text: &str) -> &str {
-    text.trim_matches(is_space)
+    text.trim_matches(is_python_space)
 }
 
-/// The words between whitespace.
+/// Splits at whitespace.
 pub(super) fn words(text: &str) -> impl Iterator<Item = &str> {
-    text.split(is_space).filter(|word| !word.is_empty())
+    text.split(is_python_space).filter(|word| !word.is_empty())
 }
 
-/// How many characters the text has.
+/// The number of characters.
 pub(super) fn length(text: &str) -> usize {
     text.chars().count()
 }
 
-/// An integer: a sign, digits with single underscores between them, whitespace around. Those beyond 128 bits are the
-/// largest or smallest there is.
+/// Parses an integer: a sign, digits with single underscores between them, and surrounding
+/// whitespace. Numbers beyond 128 bits saturate.
 pub(super) fn integer(text: &str) -> Option<i128> {
     let text = strip(text);
     let (negative, digits) = sign(text);
@@ -38,7 +39,7 @@ pub(super) fn integer(text: &str) -> Option<i128> {
     Some(if negative { -value } else { value })
 }
 
-/// Whether it begins with a minus, and what comes after the sign.
+/// Whether the text begins with a minus, and the text after the sign.
 fn sign(text: &str) -> (bool, &str) {
     match text.strip_prefix('-') {
         Some(rest) => (true, rest),
@@ -46,18 +47,19 @@ fn sign(text: &str) -> (bool, &str) {
     }
 }
 
-/// A finite decimal number of any length in the one form that it has.
+/// A finite decimal number of any length, in normal form.
 #[derive(PartialEq, Eq)]
 pub(super) struct Decimal {
     negative: bool,
-    /// Without zeros at either end; empty is 0.
+    /// Without leading and trailing zeros; empty for 0.
     digits: String,
     /// The power of ten of the last digit.
     exponent: i64,
 }
 
 impl Decimal {
-    /// A sign, digits with or without a point, an exponent, and whitespace around; underscores are left out.
+    /// Parses a sign, digits with or without a point, an exponent, and surrounding whitespace.
+    /// Underscores are ignored.
     pub(super) fn read(text: &str) -> Option<Self> {
         let text: String = strip(text).chars().filter(|&c| c != '_').collect();
         let (negative, number) = sign(&text);
@@ -92,7 +94,7 @@ impl Decimal {
 }
 
 impl Decimal {
-    /// In units of 10^-25, what is beyond them left out; `None` if that does not fit 128 bits.
+    /// The number in units of 10^-25, truncated; `None` if it does not fit into 128 bits.
     pub(super) fn units(&self) -> Option<i128> {
         const PLACES: i64 = 25;
         let shift = self.exponent.checked_add(PLACES)?;
@@ -110,8 +112,8 @@ impl Decimal {
     }
 }
 
-/// The first number in a text that no letter touches: digits, perhaps a point and more of them, and a minus before it that is no
-/// operator.
+/// The first number in a text that is not adjacent to a letter: digits, optionally a point and more
+/// digits, and a preceding minus that is not an operator.
 pub(super) fn first_number(text: &str) -> Option<f64> {
     let is_word = |c: char| c.is_alphanumeric() || c == '_';
     let digits = |from: usize| {
@@ -152,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn integers_are_read_as_python_reads_them() {
+    fn integers_are_parsed_as_in_python() {
         for (text, value) in [
             (" 42\n", Some(42)),
             ("+7", Some(7)),
@@ -174,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn decimals_of_one_value_have_one_form() {
+    fn equal_decimals_have_the_same_normal_form() {
         let same = |a: &str, b: &str| match (Decimal::read(a), Decimal::read(b)) {
             (Some(a), Some(b)) => Some(a == b),
             _ => None,
@@ -214,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn decimals_are_counted_in_units() {
+    fn decimals_are_converted_to_units() {
         let units = |text: &str| Decimal::read(text).unwrap().units();
         assert_eq!(units("0.001"), Some(10i128.pow(22)));
         assert_eq!(units("-12"), Some(-12 * 10i128.pow(25)));
@@ -230,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_number_is_found_between_words() {
+    fn the_first_separate_number_is_found() {
         for (text, number) in [
             ("288", Some(288.0)),
             ("about 3.5 or 4", Some(3.5)),

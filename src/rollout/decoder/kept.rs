@@ -1,15 +1,15 @@
-//! Sequences that may go on: what was read for a completion that has ended, for a prompt that begins with it.
+//! Cached sequences of ended completions, for prompts that continue them.
 
 use super::Decoder;
 use super::row::{Request, Row};
 use crate::policy::{PolicyCache, PolicyModel};
 use crate::types::FinishReason;
 
-/// Sequences with their keys and values, the oldest first.
+/// Sequences with their keys and values, oldest first.
 #[derive(Clone, Debug)]
 pub(in crate::rollout) struct Kept<C> {
     sequences: Vec<Sequence<C>>,
-    /// The most tokens, those of running requests included.
+    /// The maximum number of tokens, including those of running requests.
     pub limit: Option<usize>,
 }
 
@@ -17,7 +17,7 @@ pub(in crate::rollout) struct Kept<C> {
 struct Sequence<C> {
     /// The tokens that were read.
     tokens: Vec<u32>,
-    /// A row that holds them.
+    /// A cache of one row that holds them.
     cache: C,
 }
 
@@ -31,7 +31,7 @@ impl<C> Default for Kept<C> {
 }
 
 impl<C> Kept<C> {
-    /// Takes the sequence that holds most of `prompt`, and not all of it.
+    /// Takes the longest sequence that is a proper prefix of `prompt`.
     fn take(&mut self, prompt: &[u32]) -> Option<Sequence<C>> {
         let begins =
             |one: &Sequence<C>| one.tokens.len() < prompt.len() && prompt.starts_with(&one.tokens);
@@ -44,7 +44,7 @@ impl<C> Kept<C> {
         Some(self.sequences.remove(index))
     }
 
-    /// Takes the sequences that `prompts` begin with.
+    /// Takes the sequences that are prefixes of `prompts`.
     pub fn split_off<'a>(&mut self, prompts: impl IntoIterator<Item = &'a [u32]>) -> Self {
         let own = prompts.into_iter().filter_map(|prompt| self.take(prompt));
         Self {
@@ -62,7 +62,7 @@ impl<C> Kept<C> {
         self.sequences.iter().map(|one| one.tokens.len()).sum()
     }
 
-    /// Drops the oldest until there is room for `running` tokens beside them.
+    /// Drops the oldest sequences until the rest and `running` tokens are within the limit.
     fn make_room(&mut self, running: usize) {
         let Some(limit) = self.limit else { return };
         let mut tokens = self.tokens();
@@ -78,15 +78,15 @@ impl<C> Kept<C> {
     }
 }
 
-/// Requests that begin together.
+/// Requests that start together.
 pub(super) struct Beginning<C> {
     pub requests: Vec<Request>,
-    /// What was read of each prompt before.
+    /// The cache of the prefix of each prompt that was already read.
     pub cache: C,
 }
 
 impl<C: PolicyCache> Beginning<C> {
-    /// What is still to be read of each prompt.
+    /// The part of each prompt that is still to be read.
     pub fn prompts(&self) -> Vec<&[u32]> {
         let requests = self.requests.iter().zip(self.cache.lengths());
         requests
@@ -96,18 +96,19 @@ impl<C: PolicyCache> Beginning<C> {
 }
 
 impl<M: PolicyModel> Decoder<M> {
-    /// The same, which keeps sequences that end with a stop token, and begins prompts where one of them ends.
+    /// Makes the decoder keep sequences that end with a stop token, and start prompts from them.
     pub(in crate::rollout) fn keeping(mut self, kept: Kept<M::Cache>) -> Self {
         self.kept = Some(kept);
         self
     }
 
-    /// The sequences that are kept.
+    /// Returns the kept sequences.
     pub(in crate::rollout) fn into_kept(self) -> Kept<M::Cache> {
         self.kept.unwrap_or_default()
     }
 
-    /// Requests whose prompts are new, and requests whose prompts were read in part.
+    /// Splits requests into those with new prompts and those whose prompts continue a kept
+    /// sequence.
     pub(super) fn beginnings(&mut self, requests: Vec<Request>) -> Vec<Beginning<M::Cache>> {
         let reserved = requests.iter().map(Request::cache_tokens).sum::<usize>();
         let (mut fresh, mut continued) = (Vec::new(), Vec::new());
@@ -131,7 +132,7 @@ impl<M: PolicyModel> Decoder<M> {
             .collect()
     }
 
-    /// Drops sequences until there is room for what is running and `more` tokens.
+    /// Drops sequences until the rest, the running requests and `more` tokens are within the limit.
     pub(super) fn make_room(&mut self, more: usize) {
         let running = self.reserved_tokens().saturating_add(more);
         if let Some(kept) = &mut self.kept {
@@ -139,7 +140,8 @@ impl<M: PolicyModel> Decoder<M> {
         }
     }
 
-    /// Keeps row `index` of `cache`, which is that of `row`, if the completion ended with a stop token.
+    /// Keeps row `index` of `cache`, which belongs to `row`, if the completion ended with a stop
+    /// token.
     pub(super) fn keep(&mut self, row: &Row, cache: &M::Cache, index: usize) {
         let (Some(kept), Some(group)) = (&mut self.kept, self.running.get(&row.id)) else {
             return;

@@ -1,4 +1,4 @@
-//! New weights while completions are running.
+//! Replacement of the weights while completions are running.
 
 use std::collections::BTreeSet;
 
@@ -8,17 +8,17 @@ use crate::policy::{PolicyCache, PolicyModel, TokenBatch};
 use crate::rollout::InFlight;
 use crate::{Error, Result, host};
 
-/// Tokens of one row times rows that are read at once when a cache is computed again.
+/// The number of tokens, over all rows, that are read at once when a cache is recomputed.
 const RECOMPUTED_TOGETHER: usize = 4096;
 
 impl<M: PolicyModel> Decoder<M> {
-    /// Samples all tokens that follow from another model of the same shape. What becomes of requests that have begun is said by
-    /// `in_flight`.
+    /// Replaces the model by another of the same shape, which samples all later tokens. `in_flight`
+    /// selects the handling of requests that have started.
     ///
     /// # Errors
-    /// If the model does not have the vocabulary and positions of the one before it, or requests are to be finished before and are not;
-    /// nothing is changed then. If its cache could not be computed:
-    /// all requests are dropped then.
+    /// Returns an error, and changes nothing, if the model differs in vocabulary or positions, or
+    /// if `in_flight` is [`InFlight::Finish`] and the decoder is not idle. Returns an error, and
+    /// drops all requests, if the cache cannot be recomputed.
     pub fn replace_model(&mut self, model: M, version: u64, in_flight: InFlight) -> Result<()> {
         let shape = |model: &M| [model.vocab_size(), model.max_positions()];
         if shape(&model) != shape(&self.model) {
@@ -31,11 +31,10 @@ impl<M: PolicyModel> Decoder<M> {
             ));
         }
         if in_flight == InFlight::Finish && !self.is_idle() {
-            let expected =
-                "another way, or a decoder that has nothing to do: take steps until it is idle";
+            let expected = "another policy, or an idle decoder: call `step` until it is idle";
             return Err(Error::config("in_flight", "finish", expected));
         }
-        self.unembedding = model.unembedding();
+        let model = model.with_weight_format(self.format)?;
         self.device = model.device();
         self.model = model;
         self.version = version;
@@ -49,7 +48,7 @@ impl<M: PolicyModel> Decoder<M> {
                 }
                 result
             }
-            // What was submitted before has ended: it was checked above.
+            // The decoder is idle: checked above.
             InFlight::Finish => Ok(()),
             InFlight::Redo => {
                 self.begin_again();
@@ -58,7 +57,7 @@ impl<M: PolicyModel> Decoder<M> {
         }
     }
 
-    /// Requests that have begun wait again, before those that have not.
+    /// Moves requests that have started back to the front of the queue.
     fn begin_again(&mut self) {
         let mut known = BTreeSet::new();
         let mut order: Vec<u64> = self.rows.iter().map(|row| row.id).collect();
@@ -72,7 +71,7 @@ impl<M: PolicyModel> Decoder<M> {
         self.cache = self.model.empty_cache(0);
     }
 
-    /// Computes keys and values of everything that was read, one request after the other.
+    /// Recomputes the keys and values of everything that was read, request by request.
     fn recompute(&mut self) -> Result<()> {
         let mut cache = self.model.empty_cache(0);
         for rows in self.rows.chunk_by(|a, b| a.id == b.id) {

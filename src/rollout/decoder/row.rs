@@ -1,3 +1,5 @@
+//! Requests and running completions of a [`Decoder`](super::Decoder).
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -5,13 +7,13 @@ use burn::tensor::Tensor;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
-use crate::fused::linear;
+use crate::policy::PolicyModel;
 use crate::rollout::sampling::sample_token;
 use crate::rollout::{Completion, GenerationConfig, GenerationRequest, TokenEvent};
 use crate::types::{FinishReason, VersionSpan};
 use crate::{Result, host, random};
 
-/// A request, begun or not.
+/// A request, waiting or running.
 #[derive(Debug)]
 pub(super) struct Request {
     pub id: u64,
@@ -20,7 +22,7 @@ pub(super) struct Request {
 }
 
 impl Request {
-    /// Tokens in the cache when all samples are about to get their last one.
+    /// The number of cache tokens that the request reserves.
     pub fn cache_tokens(&self) -> usize {
         let continued = self
             .asked
@@ -29,7 +31,7 @@ impl Request {
         self.asked.prompt.len().saturating_add(continued)
     }
 
-    /// Sample `sample` before its first token.
+    /// Creates the row of a sample, before its first token.
     pub fn row(&self, sample: usize) -> Row {
         let mut address = self.asked.address.clone();
         address.push(sample as u64);
@@ -47,15 +49,15 @@ impl Request {
     }
 }
 
-/// A request that has begun.
+/// A running request.
 #[derive(Debug)]
 pub(super) struct Group {
     pub request: Request,
-    /// Those that have ended, by their samples.
+    /// The completions that have ended, by sample.
     pub ended: BTreeMap<usize, Completion>,
 }
 
-/// One completion in the making.
+/// A running completion.
 #[derive(Debug)]
 pub(super) struct Row {
     pub id: u64,
@@ -67,7 +69,7 @@ pub(super) struct Row {
 }
 
 impl Row {
-    /// Draws the next token from `logits`.
+    /// Samples the next token from `logits`.
     pub fn extend(&mut self, logits: &[f32], version: u64, weights: &mut Vec<f64>) -> Result<()> {
         // 53 bits: every multiple of 2^-53 in [0, 1), the same on every platform.
         let uniform = (self.rng.next_u64() >> 11) as f64 * (-53f64).exp2();
@@ -89,7 +91,7 @@ impl Row {
         Ok(())
     }
 
-    /// The newest token.
+    /// The event of the newest token.
     pub fn event(&self) -> Option<TokenEvent> {
         let completion = &self.completion;
         Some(TokenEvent {
@@ -101,20 +103,20 @@ impl Row {
         })
     }
 
-    /// The tokens of the completion that the cache holds: all but the newest.
+    /// The tokens of the completion that are in the cache: all but the newest.
     pub fn read(&self) -> &[u32] {
         let tokens = &self.completion.tokens;
         &tokens[..tokens.len().saturating_sub(1)]
     }
 }
 
-/// The logits of hidden states `[N, D]`, row by row.
-pub(super) fn logits(hidden: Tensor<2>, unembedding: Tensor<2>) -> Result<Vec<f32>> {
-    host::floats(linear(hidden, unembedding, None), "logits")
+/// Computes the logits of hidden states `[N, D]`, row by row.
+pub(super) fn logits<M: PolicyModel>(model: &M, hidden: Tensor<2>) -> Result<Vec<f32>> {
+    host::floats(model.logits(hidden), "logits")
 }
 
-/// Tells `observe` of the newest tokens; whether it wants more.
-pub(super) fn tell(rows: &[Row], observe: &mut dyn FnMut(&TokenEvent) -> bool) -> bool {
+/// Calls `observe` with the newest tokens. Returns whether it asked to continue.
+pub(super) fn notify(rows: &[Row], observe: &mut dyn FnMut(&TokenEvent) -> bool) -> bool {
     rows.iter()
         .filter_map(Row::event)
         .all(|event| observe(&event))

@@ -1,4 +1,4 @@
-//! Where the engines are and how they are used.
+//! Addresses and settings of remote engines.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use super::http::Client;
 use crate::rollout::InFlight;
 use crate::{Error, Result};
 
-/// How an engine is spoken to.
+/// The protocol of an engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Protocol {
     /// vLLM's `/v1/completions`.
@@ -25,7 +25,7 @@ pub(super) enum Protocol {
 impl Protocol {
     const ALL: [Self; 3] = [Self::Completions, Self::Generate, Self::Sglang];
 
-    /// What an address begins with.
+    /// The prefix of an address.
     fn word(self) -> &'static str {
         match self {
             Self::Completions => "vllm",
@@ -40,7 +40,7 @@ impl Protocol {
     }
 }
 
-/// The address of an engine with its protocol, read from text:
+/// The protocol and address of an engine, parsed from text:
 ///
 /// | text | protocol |
 /// |---|---|
@@ -69,15 +69,15 @@ impl FromStr for EngineAddress {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let refuse = |expected: &str| Error::config("engine", format!("{text:?}"), expected);
+        let invalid = |expected: &str| Error::config("engine", format!("{text:?}"), expected);
         let Some((word, url)) = text.split_once('=') else {
-            return Err(refuse(FORMS));
+            return Err(invalid(FORMS));
         };
         let known = |protocol: &Protocol| protocol.word() == word.trim();
         let Some(protocol) = Protocol::ALL.into_iter().find(known) else {
-            return Err(refuse(FORMS));
+            return Err(invalid(FORMS));
         };
-        let url = server_url(url, FORMS).map_err(refuse)?;
+        let url = server_url(url, FORMS).map_err(invalid)?;
         Ok(Self { protocol, url })
     }
 }
@@ -88,8 +88,8 @@ impl fmt::Display for EngineAddress {
     }
 }
 
-/// The address `http://HOST:PORT` of a server, perhaps with a path, without a slash at the end; or what was expected instead, for
-/// which `forms` is a name.
+/// Parses the address `http://HOST:PORT` of a server, with an optional path, and removes the
+/// trailing slash. The error is the expected form; `forms` describes it.
 pub(crate) fn server_url<'a>(text: &str, forms: &'a str) -> Result<String, &'a str> {
     let url = text.trim().trim_end_matches('/');
     let uri: Uri = url.parse().map_err(|_| forms)?;
@@ -108,53 +108,57 @@ pub(crate) fn server_url<'a>(text: &str, forms: &'a str) -> Result<String, &'a s
     }
 }
 
-/// Rejects a key that no header can carry; `field` names it.
+/// Returns an error if a key cannot be sent in a header. `field` names it.
 pub(crate) fn check_key(field: &str, key: Option<&str>) -> Result<()> {
     let printable = |key: &str| !key.is_empty() && key.bytes().all(|b| b.is_ascii_graphic());
     match key.is_none_or(printable) {
         true => Ok(()),
         false => Err(Error::config(
             field,
-            "a text that no header can carry",
+            "text that cannot be sent in a header",
             "printable ASCII characters without spaces",
         )),
     }
 }
 
-/// How [`RemoteEngines`](super::RemoteEngines) generate.
+/// The settings of [`RemoteEngines`](super::RemoteEngines).
 #[derive(Clone, PartialEq)]
 pub struct RemoteConfig {
-    /// The engines; at least one. All serve the same model.
+    /// The engines; at least one. All must serve the same model.
     pub engines: Vec<EngineAddress>,
-    /// The folder that weights are written to, one folder a version. The engines must see it under the same path. It belongs to one
-    /// run.
+    /// The folder that weights are written to, with one subfolder per version. The engines must see
+    /// it under the same path. It belongs to one run.
     pub weights: PathBuf,
-    /// What becomes of requests in flight when new weights are loaded. Default: they go on, keys and values computed again. Requests
-    /// to a LoRA adapter end with the adapter that they began with instead.
+    /// The handling of requests in flight when new weights are loaded. Default: they continue, with
+    /// recomputed keys and values. Requests to a LoRA adapter finish with the adapter that they
+    /// started with instead.
     pub in_flight: InFlight,
-    /// The most samples that one engine works on at the same time; the others wait here. Default 64.
+    /// The maximum number of samples that one engine works on at the same time, 1 to 1024; the
+    /// others wait in this process. Default: 64.
     pub max_in_flight: usize,
-    /// Whether tokens are received one by one. What arrived before a connection breaks is then kept and continued from. Default
-    /// false: with the end of the sample.
+    /// Whether tokens are streamed. Tokens that arrived before a connection breaks are then kept.
+    /// Default: false, a sample arrives when it has ended.
     pub stream: bool,
-    /// Sent as `Authorization: Bearer ..`. Default: none.
+    /// The key, sent as `Authorization: Bearer ..`. Default: none.
     pub api_key: Option<String>,
-    /// The longest that a connection may take to be made. Default 5 seconds.
+    /// The time limit of a connection attempt. Default: 5 seconds.
     pub connect_timeout: Duration,
-    /// The longest that one sample may take, waiting at the engine included. A sample that takes longer is asked of another engine
-    /// once, and is an error after that. Default 30 minutes.
+    /// The time limit of one sample, including its wait at the engine. A sample that takes longer
+    /// is retried once on another engine, and is an error after that. Default: 30 minutes.
     pub request_timeout: Duration,
-    /// The longest that an engine may take to load weights. Default 10 minutes.
+    /// The time limit of an engine for loading weights. Default: 10 minutes.
     pub load_timeout: Duration,
-    /// How long a request that fails is tried again, and how long requests wait for an engine when none is left. Default 5 minutes.
+    /// How long a failing request is retried, and how long requests wait when no engine is
+    /// available. Default: 5 minutes.
     pub retry_for: Duration,
-    /// How far an engine's log-prob of a token may be from the policy's, in nats, in the examination after weights were loaded.
-    /// Default 1e-3, for an engine in f32 and a policy in f32. In half precision 0.1 is usual.
+    /// The maximum difference between an engine's and the policy's log-prob of a token, in nats, in
+    /// the check after weights were loaded. Default: 1e-3, for an engine and a policy in f32. In
+    /// half precision 0.1 is usual.
     pub tolerance: f64,
 }
 
 impl RemoteConfig {
-    /// The defaults for these engines and this folder for weights.
+    /// Creates the default settings for these engines and this folder for weights.
     pub fn new(engines: Vec<EngineAddress>, weights: impl Into<PathBuf>) -> Self {
         Self {
             engines,
@@ -171,10 +175,10 @@ impl RemoteConfig {
         }
     }
 
-    /// Rejects invalid settings.
+    /// Checks the settings.
     ///
     /// # Errors
-    /// [`Error::Config`] naming the field, its value and what would be right.
+    /// Returns [`Error::Config`] with the field, its value and the expected range.
     pub fn validate(&self) -> Result<()> {
         if self.engines.is_empty() {
             return Err(Error::config("remote.engines", "none", "at least one"));
@@ -189,7 +193,7 @@ impl RemoteConfig {
             }
         }
         if !(1..=1024).contains(&self.max_in_flight) {
-            let expected = "1 to 1024, as each is a thread";
+            let expected = "1 to 1024, since each is a thread";
             return Err(Error::config(
                 "remote.max_in_flight",
                 self.max_in_flight,
@@ -213,13 +217,13 @@ impl RemoteConfig {
         check_key("remote.api_key", self.api_key.as_deref())
     }
 
-    /// Speaks to the engine at `url`.
+    /// Creates a client of the engine at `url`.
     pub(super) fn client(&self, url: &str) -> Client {
         Client::new(url, self.connect_timeout, self.api_key.as_deref())
     }
 }
 
-/// All fields but the key.
+/// Prints all fields but the key.
 impl fmt::Debug for RemoteConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RemoteConfig")
@@ -243,7 +247,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_is_a_protocol_and_a_url() {
+    fn addresses_are_parsed_and_printed() {
         for (text, protocol, url) in [
             (
                 "vllm=http://127.0.0.1:8000",
@@ -284,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_not_printed_and_bad_settings_are_named() {
+    fn the_key_is_not_printed_and_errors_name_the_field() {
         let engine: EngineAddress = "vllm=http://a:1".parse().unwrap();
         let good = RemoteConfig::new(vec![engine.clone()], "w");
         good.validate().unwrap();

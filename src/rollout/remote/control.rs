@@ -1,4 +1,4 @@
-//! What is asked of a server beside samples: what it is, and that it takes new weights.
+//! Control requests to a server: description, health, and loading of weights.
 
 use std::path::Path;
 use std::time::Duration;
@@ -15,30 +15,30 @@ const LORA_FLAGS: &str = "start vLLM with --enable-lora --max-lora-rank R --max-
 const SGLANG_FLAGS: &str =
     "see SGLang's log; the engine and this process must see the folder under the same path";
 
-/// Short questions are answered within this time, or the engine is taken to hang.
+/// The time limit of requests that need no work.
 const SHORT: Duration = Duration::from_secs(10);
 
-/// What a server says of itself.
+/// A server's description of itself.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Served {
     /// The name of the model.
     pub model: String,
-    /// Where its weights came from, if it says so.
+    /// The folder that its weights came from, if reported.
     pub root: Option<String>,
-    /// The most tokens of a prompt and its completion together, if it says so.
+    /// The maximum number of tokens of a prompt with its completion, if reported.
     pub context: Option<usize>,
 }
 
-/// What a server does with requests in flight while weights are loaded.
+/// The handling of requests in flight while weights are loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Pause {
-    /// They stop where they are and go on with the new weights.
+    /// Requests are suspended and continue with the new weights.
     Keep { recompute: bool },
-    /// They end, and answer with what they have.
+    /// Requests end and return the tokens so far.
     Abort,
 }
 
-/// The requests by which one server is controlled.
+/// The control requests to one server.
 #[derive(Clone, Debug)]
 pub(super) struct Control {
     pub client: Client,
@@ -66,7 +66,7 @@ impl Control {
         reply.map_err(|trouble| at(path, trouble))
     }
 
-    /// Posts, and takes a missing address for a missing flag.
+    /// Posts a command. A missing endpoint is reported as a missing flag.
     fn command(&self, path: &str, body: &Value, flags: &str) -> Result<Reply, Trouble> {
         let reply = self.post(path, body)?;
         let missing = matches!(reply.status, 403..=405);
@@ -82,10 +82,10 @@ impl Control {
         })
     }
 
-    /// Whether the server can answer.
+    /// Checks that the server can generate.
     pub(super) fn health(&self) -> Result<(), Trouble> {
         let path = match self.protocol {
-            // SGLang's /health answers without work.
+            // SGLang's /health does not test generation.
             Protocol::Sglang => "/health_generate",
             _ => "/health",
         };
@@ -94,7 +94,7 @@ impl Control {
         Ok(())
     }
 
-    /// What the server is.
+    /// Requests the server's description.
     pub(super) fn describe(&self) -> Result<Served, Trouble> {
         let path = "/v1/models";
         let models = self.get(path)?.accepted().and_then(|reply| reply.json());
@@ -103,7 +103,7 @@ impl Control {
         let mut own = entries.filter(|entry| entry["parent"].is_null());
         let Some((entry, model)) = own.find_map(|entry| Some((entry, entry["id"].as_str()?)))
         else {
-            return Err(at(path, Trouble::wrong("it lists no model")));
+            return Err(at(path, Trouble::wrong("it lists no models")));
         };
         Ok(Served {
             model: model.to_string(),
@@ -114,7 +114,7 @@ impl Control {
         })
     }
 
-    /// The label of the weights, if the server has labels.
+    /// Requests the label of the weights, if the server supports labels.
     pub(super) fn label(&self) -> Result<Option<String>, Trouble> {
         let path = match self.protocol {
             Protocol::Sglang => "/model_info",
@@ -129,7 +129,7 @@ impl Control {
         Ok(super::protocol::label(&info["weight_version"]))
     }
 
-    /// Stops generation.
+    /// Pauses generation.
     pub(super) fn pause(&self, how: Pause) -> Result<(), Trouble> {
         if self.protocol == Protocol::Sglang {
             let mode = match how {
@@ -149,7 +149,7 @@ impl Control {
         Ok(())
     }
 
-    /// Goes on with generation.
+    /// Resumes generation.
     pub(super) fn resume(&self) -> Result<(), Trouble> {
         let path = match self.protocol {
             Protocol::Sglang => "/continue_generation",
@@ -159,7 +159,8 @@ impl Control {
         Ok(())
     }
 
-    /// Loads the weights of `folder` into the paused server and labels them. Says whether the label was taken.
+    /// Loads the weights of `folder` into the paused server and labels them. Returns whether the
+    /// server accepted the label.
     pub(super) fn load(&self, folder: &Path, label: &str, how: Pause) -> Result<bool, Trouble> {
         match self.protocol {
             Protocol::Sglang => self.load_sglang(folder, label, how),
@@ -180,7 +181,7 @@ impl Control {
                 true
             }
         };
-        // Kept requests hold blocks, so that it may have no success; requests are salted by version as well.
+        // This fails if suspended requests hold blocks; requests are salted by version as well.
         let path = "/reset_prefix_cache";
         let reset = self.post(path, &json!({}))?.accepted();
         let reset = reset.map_err(|trouble| at(path, trouble))?;
@@ -199,7 +200,8 @@ impl Control {
         let body = json!({
             "model_path": folder,
             "weight_version": label,
-            // With requests in place the cache cannot be flushed; requests are salted by version as well.
+            // The cache cannot be flushed while requests are suspended in place; requests are
+            // salted by version as well.
             "flush_cache": how != Pause::Keep { recompute: false },
             "abort_all_requests": false,
         });
@@ -222,7 +224,7 @@ impl Control {
         };
         let body = json!({"lora_name": name, "lora_path": folder});
         let reply = self.command(path, &body, LORA_FLAGS)?;
-        // vLLM answers with a text, SGLang with whether it succeeded.
+        // vLLM answers with text, SGLang with a success flag.
         match reply
             .json()
             .ok()
@@ -246,7 +248,7 @@ impl Control {
     }
 }
 
-/// The trouble with what was asked.
+/// Adds the path to a failure.
 fn at(path: &str, trouble: Trouble) -> Trouble {
     Trouble {
         reason: format!("{path}: {}", trouble.reason),

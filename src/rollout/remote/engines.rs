@@ -1,4 +1,4 @@
-//! The engines as one.
+//! Several engines as one.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::mpsc::Sender;
@@ -14,28 +14,29 @@ use super::flight::Shared;
 use super::http::{Kind, Trouble};
 use super::job::Asked;
 use super::probe::Findings;
-use super::state::{Engine, Slot, Standing, State};
+use super::state::{Engine, Slot, State, Status};
 use super::weights::{Labels, Target, Weights};
-use crate::policy::PolicyModel;
+use crate::policy::{PolicyModel, WeightFormat};
 use crate::rollout::{
     Answer, AsyncEngine, CHECK_INTERVAL, Completion, GenerationConfig, GenerationRequest, InFlight,
     RolloutEngine, generate_with,
 };
 use crate::{Error, Result, random};
 
-/// Stack of a thread that waits for an engine.
+/// The stack size of a thread that waits for an engine.
 const STACK: usize = 512 * 1024;
 
-/// Inference servers as one engine; see the [module](super).
+/// A client of one or more inference servers; see the [module documentation](super) for setup and
+/// an example.
 ///
-/// Dropping it ends its threads and closes its connections, which aborts what is in flight.
+/// Dropping it ends its threads and closes its connections, which aborts requests in flight.
 #[doc(alias("use_vllm", "vllm_server_base_url"))]
 #[derive(Debug)]
 pub struct RemoteEngines {
     shared: Arc<Shared>,
     weights: Weights,
     threads: Vec<JoinHandle<()>>,
-    /// The models that are served, by their folders.
+    /// The folders of the served models.
     roots: Vec<String>,
     loaded: bool,
     last: [Option<u64>; 2],
@@ -43,10 +44,12 @@ pub struct RemoteEngines {
 }
 
 impl RemoteEngines {
-    /// Connects to all engines. Nothing is generated before weights were loaded: they are what an engine is examined by.
+    /// Connects to all engines. Load a policy before submitting requests: an engine is checked
+    /// against its weights.
     ///
     /// # Errors
-    /// If a setting is refused, the folder for weights cannot be made or belongs to another run, or an engine cannot be reached.
+    /// Returns an error if a setting is invalid, the folder for weights cannot be created or
+    /// belongs to another run, or an engine cannot be reached.
     pub fn connect(config: RemoteConfig) -> Result<Self> {
         config.validate()?;
         let weights = Weights::open(&config.weights)?;
@@ -70,10 +73,10 @@ impl RemoteEngines {
                 address: address.clone(),
                 control,
                 served,
-                standing: Standing::Out,
-                reason: "it has no weights yet".into(),
+                status: Status::Out,
+                reason: "no weights are loaded yet".into(),
                 target: None,
-                examined: false,
+                checked: false,
                 findings: Findings::default(),
                 labels: false,
                 queue: VecDeque::new(),
@@ -115,23 +118,23 @@ impl RemoteEngines {
         let shared = self.shared.clone();
         let thread = thread::Builder::new().name(name).stack_size(STACK);
         let thread = thread.spawn(move || work(&shared)).map_err(|reason| {
-            let expected = "as many as the system has threads for";
+            let expected = "no more than the number of threads that the system allows";
             Error::config("remote.max_in_flight", format!("{reason}"), expected)
         })?;
         self.threads.push(thread);
         Ok(())
     }
 
-    /// Has `target` loaded by all engines at the same time. Waits for one that can be reached.
-    fn bring_all(&self, target: &Arc<Target>) -> Result<()> {
+    /// Loads `target` into all engines in parallel. Waits until one can be reached.
+    fn load_all(&self, target: &Arc<Target>) -> Result<()> {
         let shared = &self.shared;
         let until = Instant::now() + shared.config.retry_for;
         let what = format!("load {}", target.folder.display());
         loop {
             let outcomes: Vec<Result<(), Trouble>> = thread::scope(|scope| {
-                let bring = |index| scope.spawn(move || shared.bring(index, target));
-                let threads: Vec<_> = (0..shared.config.engines.len()).map(bring).collect();
-                let panicked = |_| Err(Trouble::wrong("the thread that loaded weights panicked"));
+                let load = |index| scope.spawn(move || shared.load_and_verify(index, target));
+                let threads: Vec<_> = (0..shared.config.engines.len()).map(load).collect();
+                let panicked = |_| Err(Trouble::wrong("the thread that loads weights panicked"));
                 threads
                     .into_iter()
                     .map(|thread| thread.join().unwrap_or_else(panicked))
@@ -142,7 +145,8 @@ impl RemoteEngines {
             let failed: Vec<_> = failed
                 .filter_map(|(index, outcome)| Some((index, outcome.err()?)))
                 .collect();
-            // At first, all of them: an engine that was started wrongly is not for the log.
+            // The first load must succeed on all engines: a wrongly started engine is an error, not
+            // a warning.
             let worst = failed
                 .into_iter()
                 .max_by_key(|(_, trouble)| !trouble.is_of_transport());
@@ -154,26 +158,26 @@ impl RemoteEngines {
             }
             if !trouble.is_of_transport()
                 || Instant::now() >= until
-                || shared.nap(shared.heartbeat())
+                || shared.sleep(shared.heartbeat())
             {
                 return Err(shared.error(index, &what, trouble));
             }
         }
     }
 
-    /// Waits until everything that was asked has been answered.
+    /// Waits until all requests are answered.
     fn finish(&self) -> Result<()> {
         let shared = &self.shared;
         let mut state = shared.lock();
-        let busy = |engine: &Engine| engine.flying() > 0 || !engine.queue.is_empty();
-        while state.engines.iter().any(busy) || !state.orphans.is_empty() {
+        let busy = |engine: &Engine| engine.active() > 0 || !engine.queue.is_empty();
+        while state.engines.iter().any(busy) || !state.unassigned.is_empty() {
             dead(&state)?;
-            state = Shared::wait(&shared.landed, state, CHECK_INTERVAL);
+            state = Shared::wait(&shared.ended, state, CHECK_INTERVAL);
         }
         Ok(())
     }
 
-    /// Rejects what no engine can answer.
+    /// Checks a request against the policy and the engines.
     fn check_request(
         &self,
         request: &GenerationRequest,
@@ -181,6 +185,11 @@ impl RemoteEngines {
         state: &State,
     ) -> Result<()> {
         config.validate()?;
+        if config.weights != WeightFormat::Trained {
+            let expected = "trained: the server's own flags say how it stores weights";
+            let given = config.weights.name();
+            return Err(Error::config("generation.weights", given, expected));
+        }
         let Some(target) = &state.current else {
             return Err(Error::Engine {
                 engine: state.addresses(),
@@ -198,7 +207,7 @@ impl RemoteEngines {
             return Err(Error::UnknownToken { id, vocabulary });
         }
         let needed = request.prompt.len().saturating_add(config.max_new_tokens);
-        // The last token of a completion is never read again, but engines count it.
+        // The last token of a completion is never fed back, but engines count it.
         let contexts = state
             .engines
             .iter()
@@ -206,7 +215,7 @@ impl RemoteEngines {
         let limits = [
             (
                 target.positions + 1,
-                "max_position_embeddings of the policy, and one",
+                "max_position_embeddings of the policy, plus one",
             ),
             (
                 contexts.min().unwrap_or(usize::MAX),
@@ -219,7 +228,7 @@ impl RemoteEngines {
                 "{} after a prompt of {tokens} tokens",
                 config.max_new_tokens
             );
-            let expected = format!("at most {limit} tokens together ({what})");
+            let expected = format!("at most {limit} tokens in total ({what})");
             return Err(Error::config("generation.max_new_tokens", value, expected));
         }
         let truncates = config.sampling.truncates() && config.sampling.temperature > 0.0;
@@ -254,7 +263,7 @@ impl<M: PolicyModel> AsyncEngine<M> for RemoteEngines {
         let result = self.weights.write(policy, version, label, &self.roots);
         let result = result.and_then(|target| {
             let target = Arc::new(target);
-            self.bring_all(&target)?;
+            self.load_all(&target)?;
             Ok(target)
         });
         let mut state = shared.lock();
@@ -321,7 +330,7 @@ impl<M: PolicyModel> AsyncEngine<M> for RemoteEngines {
         let ready = state
             .engines
             .iter()
-            .filter(|engine| engine.standing == Standing::Ready);
+            .filter(|engine| engine.status == Status::Ready);
         let metrics = [
             ("completions", counters.completions as f64),
             ("tokens", counters.tokens as f64),
@@ -330,10 +339,10 @@ impl<M: PolicyModel> AsyncEngine<M> for RemoteEngines {
             ("wrong_answers", counters.wrong_answers as f64),
             ("outages", counters.outages as f64),
             ("load_seconds", counters.load_seconds),
-            ("in_flight", sum(Engine::flying)),
+            ("in_flight", sum(Engine::active)),
             (
                 "queued",
-                sum(|engine| engine.queue.len()) + state.orphans.len() as f64,
+                sum(|engine| engine.queue.len()) + state.unassigned.len() as f64,
             ),
             ("ready", ready.count() as f64),
         ];
@@ -344,7 +353,7 @@ impl<M: PolicyModel> AsyncEngine<M> for RemoteEngines {
     }
 }
 
-/// Returns an error if there has been no engine for too long.
+/// Returns an error if no engine has been available for too long.
 fn dead(state: &State) -> Result<()> {
     match &state.dead {
         None => Ok(()),
@@ -375,17 +384,21 @@ impl Drop for RemoteEngines {
         {
             let mut state = self.shared.lock();
             state.stopping = true;
-            let reason = "the engines were dropped before it was finished";
-            state.fail_all(&Trouble::new(Kind::Broken, reason, "wait for the answers"));
+            let reason = "the engines were dropped before the request finished";
+            state.fail_all(&Trouble::new(
+                Kind::Broken,
+                reason,
+                "wait for the answers before dropping the engines",
+            ));
             for engine in &state.engines {
                 engine.control.client.shut_down();
                 engine.slots.iter().for_each(|slot| slot.client.shut_down());
             }
         }
         self.shared.wake.notify_all();
-        self.shared.landed.notify_all();
+        self.shared.ended.notify_all();
         for thread in self.threads.drain(..) {
-            // It has nothing to say.
+            // Panics are ignored.
             let _ = thread.join();
         }
     }

@@ -1,4 +1,4 @@
-//! The threads that carry one sample at a time to an engine, and what they do when it does not come back.
+//! The worker threads: each requests one sample at a time from an engine, and handles failures.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -8,34 +8,34 @@ use super::control::Control;
 use super::http::{Client, FAILURES, Kind, Trouble, wait_after};
 use super::job::Job;
 use super::protocol::{self, Finish, Order, Part};
-use super::state::{Flight, Standing, State};
+use super::state::{Flight, State, Status};
 use super::weights::{Labels, Target};
 use crate::rollout::{Completion, InFlight};
 use crate::types::VersionSpan;
 
-/// What all threads of [`RemoteEngines`](super::RemoteEngines) share.
+/// The state that all threads of [`RemoteEngines`](super::RemoteEngines) share.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub config: RemoteConfig,
     pub labels: Labels,
     state: Mutex<State>,
-    /// There may be something to do.
+    /// Signals that there may be work.
     pub wake: Condvar,
-    /// A flight has ended.
-    pub landed: Condvar,
+    /// Signals that a request to an engine has ended.
+    pub ended: Condvar,
     /// Held while weights are loaded.
     pub loading: Mutex<()>,
 }
 
-/// Everything that a thread needs to ask for a sample.
-struct Boarding {
+/// The data that a thread needs to request a sample.
+struct Assignment {
     engine: usize,
     slot: usize,
     job: Job,
     client: Client,
     control: Control,
     protocol: Protocol,
-    /// The weights that the engine had when it was asked.
+    /// The weights of the engine at the time of the request.
     target: Arc<Target>,
     model: String,
     reports: bool,
@@ -49,7 +49,7 @@ impl Shared {
             labels,
             state: Mutex::new(state),
             wake: Condvar::new(),
-            landed: Condvar::new(),
+            ended: Condvar::new(),
             loading: Mutex::new(()),
         }
     }
@@ -67,22 +67,22 @@ impl Shared {
         waited.unwrap_or_else(PoisonError::into_inner).0
     }
 
-    /// Carries samples to `engine` until the end.
+    /// Requests samples from `engine` until shutdown.
     pub(super) fn work(&self, engine: usize, slot: usize) {
-        while let Some(boarding) = self.board(engine, slot) {
-            let asked = self.ask(&boarding);
+        while let Some(assignment) = self.assign(engine, slot) {
+            let asked = self.ask(&assignment);
             let sick = asked
                 .1
                 .as_ref()
-                .and_then(|trouble| self.health(&boarding, trouble));
-            if let Some((job, due)) = self.settle(boarding, asked, sick) {
+                .and_then(|trouble| self.health(&assignment, trouble));
+            if let Some((job, due)) = self.settle(assignment, asked, sick) {
                 self.retry_at(job, due);
             }
         }
     }
 
-    /// Waits for a job; `None` at the end.
-    fn board(&self, engine: usize, slot: usize) -> Option<Boarding> {
+    /// Waits for a job; `None` at shutdown.
+    fn assign(&self, engine: usize, slot: usize) -> Option<Assignment> {
         let mut state = self.lock();
         loop {
             if state.stopping {
@@ -102,7 +102,7 @@ impl Shared {
                     true => target.label.clone(),
                     false => at.served.model.clone(),
                 };
-                return Some(Boarding {
+                return Some(Assignment {
                     engine,
                     slot,
                     job,
@@ -122,14 +122,14 @@ impl Shared {
         }
     }
 
-    /// Asks for the rest of a sample.
-    fn ask(&self, boarding: &Boarding) -> (Part, Option<Trouble>) {
-        let (job, target) = (&boarding.job, &boarding.target);
+    /// Requests the rest of a sample.
+    fn ask(&self, assignment: &Assignment) -> (Part, Option<Trouble>) {
+        let (job, target) = (&assignment.job, &assignment.target);
         let config = &job.asked.config;
         let mut tokens = job.asked.prompt.clone();
         tokens.extend(&job.tokens);
         let order = Order {
-            model: &boarding.model,
+            model: &assignment.model,
             adapter: target.adapter,
             salt: &target.label,
             tokens: &tokens,
@@ -141,80 +141,83 @@ impl Shared {
             vocabulary: target.fingerprint.vocabulary,
         };
         let limit = self.config.request_timeout;
-        let (part, trouble) = protocol::ask(&boarding.client, boarding.protocol, &order, limit);
+        let (part, trouble) = protocol::ask(&assignment.client, assignment.protocol, &order, limit);
         if trouble.is_some() {
             return (part, trouble);
         }
-        match self.check_label(boarding, &part) {
+        match self.check_label(assignment, &part) {
             Ok(()) => (part, None),
             Err(trouble) => (Part::default(), Some(trouble)),
         }
     }
 
-    /// Returns an error if the engine has labels, and its weights are not of this run: it began anew, or somebody else loaded them.
-    fn check_label(&self, boarding: &Boarding, part: &Part) -> Result<(), Trouble> {
-        if !boarding.labels {
+    /// Returns an error if the engine supports labels and its weights are not from this run: it
+    /// restarted, or another client loaded weights.
+    fn check_label(&self, assignment: &Assignment, part: &Part) -> Result<(), Trouble> {
+        if !assignment.labels {
             return Ok(());
         }
         let found = match (&part.spans, &part.label) {
-            (Some(spans), _) if boarding.reports => {
+            (Some(spans), _) if assignment.reports => {
                 let foreign = spans
                     .iter()
                     .find(|(label, _)| self.labels.version(label).is_none());
                 foreign.map(|(label, _)| label.clone())
             }
             (_, Some(label)) => self.labels.version(label).is_none().then(|| label.clone()),
-            // A label lives as long as the process: if it is there after the answer, it was there before.
-            _ => match boarding.control.label() {
+            // A label lives as long as the process: if it is present after the answer, it was
+            // present before.
+            _ => match assignment.control.label() {
                 Ok(Some(label)) if self.labels.version(&label).is_some() => None,
-                Ok(label) => Some(label.unwrap_or_else(|| "nothing".into())),
+                Ok(label) => Some(label.unwrap_or_else(|| "none".into())),
                 Err(trouble) => return Err(trouble),
             },
         };
         match found {
             None => Ok(()),
-            Some(label) => Err(stale(&label, &boarding.target.label)),
+            Some(label) => Err(stale(&label, &assignment.target.label)),
         }
     }
 
-    /// After a failure that may be the engine's end: why it is not healthy.
-    fn health(&self, boarding: &Boarding, trouble: &Trouble) -> Option<Trouble> {
+    /// Checks the engine's health after a failure that suggests that it died. Returns the reason if
+    /// it is unhealthy.
+    fn health(&self, assignment: &Assignment, trouble: &Trouble) -> Option<Trouble> {
         let doubtful = trouble.is_of_transport() || trouble.kind == Kind::Failing;
-        let slot = |state: &State| match &state.engines[boarding.engine].slots[boarding.slot].flight
-        {
-            Some(flight) => flight.cut,
-            None => true,
-        };
+        let slot =
+            |state: &State| match &state.engines[assignment.engine].slots[assignment.slot].flight {
+                Some(flight) => flight.cut,
+                None => true,
+            };
         let cut = slot(&self.lock());
         match doubtful && !cut {
-            true => boarding.control.health().err(),
+            true => assignment.control.health().err(),
             false => None,
         }
     }
 
-    /// Puts what came back where it belongs. Gives back a job that is to be tried again at a time.
+    /// Handles an answer. Returns a job that is to be retried, and when.
     fn settle(
         &self,
-        boarding: Boarding,
+        assignment: Assignment,
         (part, trouble): (Part, Option<Trouble>),
         sick: Option<Trouble>,
     ) -> Option<(Job, Instant)> {
-        let (index, mut job) = (boarding.engine, boarding.job);
+        let (index, mut job) = (assignment.engine, assignment.job);
         let mut state = self.lock();
-        while state.engines[index].standing == Standing::Verifying && !state.stopping {
+        while state.engines[index].status == Status::Verifying && !state.stopping {
             state = self
                 .wake
                 .wait(state)
                 .unwrap_or_else(PoisonError::into_inner);
         }
         let engine = &mut state.engines[index];
-        let slot = &mut engine.slots[boarding.slot];
+        let slot = &mut engine.slots[assignment.slot];
         let flight = slot.flight.take();
         let (cut, discard) = flight.map_or((true, true), |flight| (flight.cut, flight.discard));
         if cut {
             slot.client = self.config.client(&engine.address.url);
         }
-        self.landed.notify_all();
+        self.ended.notify_all();
         if state.stopping || !state.groups.contains_key(&job.ticket) {
             return None;
         }
@@ -227,16 +230,16 @@ impl Shared {
             .target
             .as_ref()
             .map(|target| target.version);
-        let reloaded = now_has != Some(boarding.target.version)
-            || state.engines[index].standing != Standing::Ready;
+        let reloaded = now_has != Some(assignment.target.version)
+            || state.engines[index].status != Status::Ready;
         let finish = part.finish;
-        let spans = part.spans.filter(|_| boarding.reports);
-        // Of a broken stream it is not known where new weights began.
-        if trouble.is_none() || boarding.target.adapter || spans.is_some() || !reloaded {
+        let spans = part.spans.filter(|_| assignment.reports);
+        // In a broken stream, the boundary between old and new weights is unknown.
+        if trouble.is_none() || assignment.target.adapter || spans.is_some() || !reloaded {
             let versions = match spans {
                 Some(spans) => self.versions(&spans),
                 None => vec![VersionSpan {
-                    version: boarding.target.version,
+                    version: assignment.target.version,
                     tokens: part.tokens.len(),
                 }],
             };
@@ -259,13 +262,13 @@ impl Shared {
                 &mut state,
                 index,
                 job,
-                boarding.target.adapter,
+                assignment.target.adapter,
                 trouble,
                 sick,
             ),
             None if finish == Some(Finish::Aborted) && !reloaded && !cut => {
-                let reason = "somebody aborted the request";
-                let remedy = "an engine must not be paused or told to abort by others";
+                let reason = "the request was aborted by another client";
+                let remedy = "no other client may pause the engine or abort its requests";
                 let trouble = Trouble::new(Kind::Busy(None), reason, remedy);
                 self.handle(&mut state, index, job, false, trouble, None)
             }
@@ -278,7 +281,7 @@ impl Shared {
         retried
     }
 
-    /// Decides what becomes of a job that failed.
+    /// Handles a failed job: retries it, moves it or fails it.
     fn handle(
         &self,
         state: &mut State,
@@ -292,12 +295,12 @@ impl Shared {
         let expired = since.elapsed() >= self.config.retry_for;
         job.tries += 1;
         if trouble.kind == Kind::Refused && adapter && job.wrongs == 0 {
-            // It may have begun anew, without the adapter.
+            // The engine may have restarted without the adapter.
             trouble.kind = Kind::Stale;
             job.wrongs += 1;
         }
         if let Some(sick) = sick {
-            if state.engines[index].standing == Standing::Ready {
+            if state.engines[index].status == Status::Ready {
                 let sick = Trouble {
                     reason: format!("{}; {}", trouble.reason, sick.reason),
                     ..sick
@@ -305,7 +308,7 @@ impl Shared {
                 state.take_out(index, &sick, true, false);
             }
             state.counters.retries += 1;
-            // It may be this request that ends engines.
+            // This request may be the one that crashes engines.
             match expired {
                 true => state.fail(&job, index, &trouble),
                 false => state.place(job, true),
@@ -322,7 +325,7 @@ impl Shared {
                     state.counters.wrong_answers += 1;
                     job.wrongs += 1;
                 }
-                if state.engines[index].standing == Standing::Ready {
+                if state.engines[index].status == Status::Ready {
                     state.take_out(index, &trouble, true, true);
                 }
                 match job.wrongs >= 2 || expired {
@@ -352,12 +355,12 @@ impl Shared {
         }
         state.counters.retries += 1;
         let wait = wait_after(trouble.kind, job.tries);
-        // One more try when the time is up.
+        // One more attempt when the time is up.
         let left = self.config.retry_for.saturating_sub(since.elapsed());
         Some((job, Instant::now() + wait.min(left)))
     }
 
-    /// Waits until `due`, unless nobody wants the job any more, and puts it back.
+    /// Waits until `due`, unless the job is cancelled, and queues it again.
     fn retry_at(&self, job: Job, due: Instant) {
         let mut state = self.lock();
         loop {
@@ -374,7 +377,7 @@ impl Shared {
         self.wake.notify_all();
     }
 
-    /// Spans of labels as spans of versions; all of them are known to be of this run.
+    /// Converts spans of labels, all from this run, to spans of versions.
     fn versions(&self, spans: &[(String, usize)]) -> Vec<VersionSpan> {
         let version = |(label, tokens): &(String, usize)| {
             Some(VersionSpan {
@@ -386,10 +389,10 @@ impl Shared {
     }
 }
 
-/// An engine whose weights are called something else.
+/// The failure of an engine whose weights have another label.
 pub(super) fn stale(found: &str, expected: &str) -> Trouble {
     let reason = format!(
-        "its weights are called {found:?}, expected {expected:?}: it began anew, or somebody else loaded weights"
+        "its weights have the label {found:?}, expected {expected:?}: it restarted, or another client loaded weights"
     );
-    Trouble::new(Kind::Stale, reason, "an engine belongs to one run")
+    Trouble::new(Kind::Stale, reason, "use an engine in one run only")
 }

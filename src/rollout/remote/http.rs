@@ -1,4 +1,4 @@
-//! JSON over HTTP, and what goes wrong with it.
+//! JSON over HTTP, and its failures.
 
 use std::fmt;
 use std::io::{self, BufRead, BufReader};
@@ -10,12 +10,13 @@ use ureq::{Agent, Body, Timeout};
 
 use super::sse::Events;
 
-/// The first wait after a failure, and the longest.
+/// The first and the longest wait after a failure.
 const BACK_OFF: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(5)];
-/// How often a server that is there may fail at one request.
+/// How often a reachable server may fail one request.
 pub(crate) const FAILURES: u32 = 3;
 
-/// How long to wait after a request has failed `tries` times: what the server says, else twice as long each time.
+/// The wait after a request has failed `tries` times: the server's `Retry-After`, or exponential
+/// back-off.
 pub(crate) fn wait_after(kind: Kind, tries: u32) -> Duration {
     let [first, longest] = BACK_OFF;
     match kind {
@@ -26,31 +27,31 @@ pub(crate) fn wait_after(kind: Kind, tries: u32) -> Duration {
     }
 }
 
-/// The most bytes of an answer that are read.
+/// The maximum size of an answer, in bytes.
 const LONGEST_ANSWER: u64 = 1 << 30;
 
-/// What kind of trouble, which decides what is done about it.
+/// The kind of a failure, which determines its handling.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Kind {
-    /// No connection could be made.
+    /// The connection failed.
     Away,
     /// The connection ended before the answer did.
     Broken,
     /// The answer took too long.
     TimedOut,
-    /// The engine asks to come again, perhaps after a time that it names.
+    /// The engine asks to retry, optionally after a given time.
     Busy(Option<Duration>),
-    /// The engine says that it failed.
+    /// The engine reports an internal error.
     Failing,
-    /// The engine will not do this, however often it is asked.
+    /// The engine rejects the request; a retry does not help.
     Refused,
-    /// The answer is not one that the engine can have given honestly.
+    /// The answer is invalid.
     Wrong,
-    /// The engine has other weights than it should.
+    /// The engine has unexpected weights.
     Stale,
 }
 
-/// What went wrong with a request to an engine, and what helps.
+/// The failure of a request to an engine, and its remedy.
 #[derive(Clone, Debug)]
 pub(crate) struct Trouble {
     pub kind: Kind,
@@ -67,13 +68,13 @@ impl Trouble {
         }
     }
 
-    /// An answer that cannot be used.
+    /// The failure of an invalid answer.
     pub(crate) fn wrong(reason: impl Into<String>) -> Self {
-        let remedy = "expected an answer as the engine's documentation describes it; is it a supported version?";
+        let remedy = "check that the engine is a supported version";
         Self::new(Kind::Wrong, reason, remedy)
     }
 
-    /// Whether the engine could not be asked at all, or not for long enough.
+    /// Whether the failure is one of the connection, not of the engine's answer.
     pub(super) fn is_of_transport(&self) -> bool {
         matches!(
             self.kind,
@@ -82,7 +83,7 @@ impl Trouble {
     }
 }
 
-/// An answer, whatever its status.
+/// An answer with any status.
 #[derive(Debug)]
 pub(crate) struct Reply {
     pub status: u16,
@@ -91,18 +92,18 @@ pub(crate) struct Reply {
 }
 
 impl Reply {
-    /// The answer as JSON.
+    /// Parses the answer as JSON.
     pub(crate) fn json(&self) -> Result<Value, Trouble> {
         let broken = |e| {
             Trouble::wrong(format!(
-                "the answer is no JSON ({e}): {}",
+                "the answer is not valid JSON ({e}): {}",
                 short(&self.text)
             ))
         };
         serde_json::from_str(&self.text).map_err(broken)
     }
 
-    /// The answer if its status is 200, or what the status means.
+    /// Returns the answer if its status is 2xx, and the failure that the status means otherwise.
     pub(crate) fn accepted(self) -> Result<Self, Trouble> {
         match self.status {
             200..=299 => Ok(self),
@@ -111,28 +112,28 @@ impl Reply {
     }
 }
 
-/// What an answer of this status means.
+/// The failure that a status means.
 pub(super) fn refusal(status: u16, retry_after: Option<Duration>, text: &str) -> Trouble {
     let (kind, remedy) = match status {
         429 | 502 | 503 => (
             Kind::Busy(retry_after),
             "the engine is overloaded, paused or starting: lower max_in_flight, or raise retry_for",
         ),
-        500..=599 => (Kind::Failing, "the engine's log says why; restart it"),
+        500..=599 => (Kind::Failing, "see the engine's log and restart it"),
         401 | 403 => (
             Kind::Refused,
             "set api_key to the key that the engine was started with; /inference/v1/generate needs --enable-scale-out as well",
         ),
         404 => (
             Kind::Refused,
-            "the engine does not have this address: is it of the kind and version that the address says?",
+            "the engine does not have this endpoint: check its kind and version against the address",
         ),
         _ => (Kind::Refused, "see the engine's message"),
     };
     Trouble::new(kind, format!("status {status}: {}", message(text)), remedy)
 }
 
-/// The message of an error in JSON, or the beginning of the text.
+/// The message of a JSON error, or the beginning of the text.
 fn message(text: &str) -> String {
     let value: Value = serde_json::from_str(text).unwrap_or_default();
     let found = [
@@ -147,7 +148,7 @@ fn message(text: &str) -> String {
     }
 }
 
-/// At most 300 characters on one line.
+/// The first 300 characters, on one line.
 pub(super) fn short(text: &str) -> String {
     let mut characters = text
         .trim()
@@ -161,7 +162,7 @@ pub(super) fn short(text: &str) -> String {
     }
 }
 
-/// Speaks to one engine. Clones share their connections.
+/// A client of one engine. Clones share their connections.
 #[derive(Clone)]
 pub(crate) struct Client {
     agent: Agent,
@@ -170,13 +171,13 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// Of the server at `url`, with a key to show.
+    /// Creates a client of the server at `url`.
     pub(crate) fn new(url: &str, connect_timeout: Duration, api_key: Option<&str>) -> Self {
         let agent = Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
             .max_redirects_will_error(false)
-            // Engines are near; prompts do not go through the proxy of the environment.
+            // Engines are local; prompts must not go through the proxy of the environment.
             .proxy(None)
             .user_agent(concat!("rlvr/", env!("CARGO_PKG_VERSION")))
             .timeout_connect(Some(connect_timeout))
@@ -192,7 +193,7 @@ impl Client {
         }
     }
 
-    /// Ends every request of this client and its clones, and fails those to come.
+    /// Aborts all requests of this client and its clones, and fails later ones.
     pub(super) fn shut_down(&self) {
         self.agent.clone().shutdown();
     }
@@ -205,7 +206,7 @@ impl Client {
         reply(self.send(path, Some(body), limit)?)
     }
 
-    /// Asks for an event stream.
+    /// Requests an event stream.
     pub(super) fn events(
         &self,
         path: &str,
@@ -215,7 +216,7 @@ impl Client {
         let response = self.send(path, Some(body), limit)?;
         if response.status() != 200 {
             return Err(match reply(response)?.accepted() {
-                Ok(_) => Trouble::wrong("the answer is no event stream"),
+                Ok(_) => Trouble::wrong("the answer is not an event stream"),
                 Err(trouble) => trouble,
             });
         }
@@ -258,7 +259,7 @@ impl Client {
     }
 }
 
-/// Without the key.
+/// Prints no key.
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client")
@@ -283,9 +284,10 @@ fn reply(response: Response<Body>) -> Result<Reply, Trouble> {
     })
 }
 
-/// What an error of the HTTP client means, before (`connecting`) or after the head of the answer arrived.
+/// Converts an error of the HTTP client, before (`connecting`) or after the head of the answer
+/// arrived.
 fn fault(error: &ureq::Error, connecting: bool) -> Trouble {
-    let away = "is the engine running, and is this its address?";
+    let away = "check that the engine is running and that its address is correct";
     match error {
         ureq::Error::Timeout(Timeout::Connect | Timeout::Resolve)
         | ureq::Error::HostNotFound
@@ -293,7 +295,7 @@ fn fault(error: &ureq::Error, connecting: bool) -> Trouble {
         ureq::Error::Timeout(_) => Trouble::new(
             Kind::TimedOut,
             format!("no answer in time ({error})"),
-            "raise request_timeout or load_timeout, or find out what the engine waits for",
+            "raise request_timeout or load_timeout, or see the engine's log",
         ),
         ureq::Error::Io(source) if connecting && refused(source) => {
             Trouble::new(Kind::Away, source.to_string(), away)
@@ -301,7 +303,7 @@ fn fault(error: &ureq::Error, connecting: bool) -> Trouble {
         ureq::Error::Io(_) | ureq::Error::Protocol(_) | ureq::Error::BodyStalled => Trouble::new(
             Kind::Broken,
             format!("the connection broke ({error})"),
-            "the engine's log says whether it died; restart it",
+            "see the engine's log and restart it",
         ),
         ureq::Error::BodyExceedsLimit(_) => Trouble::wrong(format!("{error}")),
         other => Trouble::new(
@@ -312,7 +314,7 @@ fn fault(error: &ureq::Error, connecting: bool) -> Trouble {
     }
 }
 
-/// Whether no connection was made.
+/// Whether the connection failed.
 fn refused(error: &io::Error) -> bool {
     use io::ErrorKind::{
         AddrNotAvailable, ConnectionRefused, HostUnreachable, NetworkUnreachable, NotConnected,
@@ -323,7 +325,7 @@ fn refused(error: &io::Error) -> bool {
     )
 }
 
-/// What an error while a body is read means.
+/// Converts an error while a body is read.
 pub(super) fn reading(error: &io::Error) -> Trouble {
     let inner = error
         .get_ref()
@@ -338,7 +340,7 @@ pub(super) fn reading(error: &io::Error) -> Trouble {
         None => Trouble::new(
             Kind::Broken,
             format!("the connection broke ({error})"),
-            "the engine's log says whether it died; restart it",
+            "see the engine's log and restart it",
         ),
     }
 }
@@ -348,7 +350,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_status_decides_what_is_done_and_the_message_is_found() {
+    fn statuses_map_to_kinds_and_messages_are_extracted() {
         let busy = refusal(503, Some(Duration::from_secs(2)), "");
         assert_eq!(busy.kind, Kind::Busy(Some(Duration::from_secs(2))));
         assert!(busy.reason.contains("an empty answer"));

@@ -1,4 +1,4 @@
-//! One sample on its way.
+//! One sample of a request.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -10,7 +10,7 @@ use crate::random;
 use crate::rollout::GenerationConfig;
 use crate::types::{FinishReason, VersionSpan};
 
-/// A request as it was submitted.
+/// A submitted request.
 #[derive(Debug)]
 pub(super) struct Asked {
     pub prompt: Vec<u32>,
@@ -19,14 +19,14 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    /// One of its samples, for an error.
+    /// Describes one of its samples, for errors.
     pub(super) fn name(&self, sample: usize) -> String {
         let (address, tokens) = (&self.address, self.prompt.len());
         format!("sample {sample} of the request at {address:?} (prompt of {tokens} tokens)")
     }
 }
 
-/// One sample that is not finished, with what there is of it.
+/// An unfinished sample, with its tokens so far.
 #[derive(Debug)]
 pub(super) struct Job {
     pub ticket: u64,
@@ -35,12 +35,12 @@ pub(super) struct Job {
     pub tokens: Vec<u32>,
     pub log_probs: Vec<f32>,
     pub versions: Vec<VersionSpan>,
-    /// Since when it fails.
+    /// The time of the first failure since the last token.
     pub failing: Option<Instant>,
-    /// How often it failed since its last token.
+    /// The number of failures since the last token.
     pub tries: u32,
     pub timeouts: u32,
-    /// How often its answer could not be used.
+    /// The number of invalid answers.
     pub wrongs: u32,
 }
 
@@ -60,7 +60,7 @@ impl Job {
         }
     }
 
-    /// Drops its tokens.
+    /// Drops the tokens so far.
     pub(super) fn begin_again(&mut self) {
         self.tokens.clear();
         self.log_probs.clear();
@@ -87,7 +87,8 @@ impl Job {
         }
     }
 
-    /// Why it is complete, if it is: also if the end of the answer was lost after the last token.
+    /// Returns the finish reason if the sample is complete, even if the end of the answer was lost
+    /// after its last token.
     pub(super) fn complete(&self, finish: Option<Finish>) -> Option<FinishReason> {
         let config = &self.asked.config;
         let stopped = self
@@ -103,14 +104,14 @@ impl Job {
         }
     }
 
-    /// The seed of what comes next.
+    /// The seed of the next request.
     pub(super) fn seed(&self) -> u64 {
         seed(&self.asked.address, self.sample, self.tokens.len())
     }
 }
 
-/// The seed of a sample from its token `begun` on: 63 bits, which is what engines take. Consecutive samples have unrelated seeds, as
-/// engines add numbers to the seed themselves.
+/// The seed of a sample from its token `begun` on: 63 bits, the range that engines accept.
+/// Consecutive samples have unrelated seeds, since engines may add small numbers to a seed.
 fn seed(address: &[u64], sample: usize, begun: usize) -> u64 {
     let mut words = address.to_vec();
     words.push(sample as u64);
@@ -126,7 +127,7 @@ mod tests {
     use std::collections::HashSet;
 
     #[test]
-    fn seeds_are_apart_whatever_an_engine_adds_to_them() {
+    fn seeds_do_not_collide_when_an_engine_adds_small_numbers() {
         let mut seen = HashSet::new();
         for problem in 0..50u64 {
             for sample in 0..8 {

@@ -1,4 +1,4 @@
-//! How an engine gets the current weights, is examined, is watched, and comes back.
+//! Loading of weights into an engine, and the check that follows.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -8,22 +8,23 @@ use super::config::Protocol;
 use super::control::{Control, Pause, Served};
 use super::flight::{Shared, stale};
 use super::http::{Kind, Trouble};
-use super::probe::{Findings, Question, compare, examine};
+use super::probe::{Findings, Question, check_engine, compare};
 use super::protocol::{self, Part};
-use super::state::Standing;
+use super::state::Status;
 use super::weights::Target;
 use crate::Error;
 use crate::rollout::InFlight;
 
-/// How long requests may take to end after they were aborted, and again after their connections were closed.
+/// The time limit for requests to end after they were aborted, and again after their connections
+/// were closed.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// Why weights were not loaded, and what that means for requests in flight.
+/// The reason that weights were not loaded, and its effect on requests in flight.
 struct Failed {
     trouble: Trouble,
-    /// The engine has its last good weights again, and goes on with what it was doing.
+    /// The engine has its last valid weights again and continues.
     repaired: bool,
-    /// What the engine gives from now on must not be used.
+    /// Later answers of the engine must be discarded.
     tainted: bool,
 }
 
@@ -37,17 +38,17 @@ impl From<Trouble> for Failed {
     }
 }
 
-/// What is known of an engine when weights are to be loaded.
+/// The state of an engine before weights are loaded.
 struct Before {
     control: Control,
     protocol: Protocol,
     good: Option<Arc<Target>>,
-    examined: bool,
+    checked: bool,
     findings: Findings,
     labels: bool,
 }
 
-/// What is known of it afterwards.
+/// The state of an engine after weights are loaded.
 struct After {
     served: Served,
     findings: Findings,
@@ -55,19 +56,23 @@ struct After {
 }
 
 impl Shared {
-    /// Loads `target` into an engine and examines it. The engine is in rotation afterwards, or out of it with a reason. The caller
-    /// holds [`loading`](Self::loading).
-    pub(super) fn bring(&self, index: usize, target: &Arc<Target>) -> Result<(), Trouble> {
+    /// Loads `target` into an engine and checks it. Afterwards the engine is in rotation, or out of
+    /// it with a reason. The caller must hold [`loading`](Self::loading).
+    pub(super) fn load_and_verify(
+        &self,
+        index: usize,
+        target: &Arc<Target>,
+    ) -> Result<(), Trouble> {
         let started = Instant::now();
         let before = {
             let mut state = self.lock();
             let engine = &mut state.engines[index];
-            engine.standing = Standing::Loading;
+            engine.status = Status::Loading;
             Before {
                 control: engine.control.clone(),
                 protocol: engine.address.protocol,
                 good: engine.target.clone(),
-                examined: engine.examined,
+                checked: engine.checked,
                 findings: engine.findings,
                 labels: engine.labels,
             }
@@ -81,7 +86,7 @@ impl Shared {
                 engine.target = Some(target.clone());
                 (engine.served, engine.findings, engine.labels) =
                     (after.served, after.findings, after.labels);
-                (engine.standing, engine.examined) = (Standing::Ready, true);
+                (engine.status, engine.checked) = (Status::Ready, true);
                 engine.reason.clear();
                 (state.none_since, state.dead) = (None, None);
                 state.adopt();
@@ -101,7 +106,8 @@ impl Shared {
 
     fn load(&self, index: usize, target: &Arc<Target>, before: &Before) -> Result<After, Failed> {
         let control = &before.control;
-        // Whoever cannot say what it serves has no new weights yet: what is in flight is still of the old ones.
+        // An engine that cannot be described has no new weights yet: requests in flight still use
+        // the old ones.
         let served = control.describe().map_err(|trouble| Failed {
             trouble,
             repaired: false,
@@ -122,9 +128,9 @@ impl Shared {
         })
     }
 
-    /// Requests to other adapters go on.
+    /// Loads an adapter. Requests to other adapters continue.
     fn load_adapter(&self, index: usize, target: &Target, control: &Control) -> Result<(), Failed> {
-        // There from an attempt whose answer was lost, it would be refused.
+        // The engine would reject an adapter that it has from an attempt whose answer was lost.
         if self.lock().engines[index]
             .adapters
             .contains_key(&target.version)
@@ -138,7 +144,7 @@ impl Shared {
             .load_adapter(&target.folder, &target.label)
             .map_err(|trouble| Failed {
                 trouble,
-                // It has what it had.
+                // The engine is unchanged.
                 repaired: true,
                 tainted: false,
             })?;
@@ -148,14 +154,16 @@ impl Shared {
         Ok(())
     }
 
-    /// Pauses, loads, labels, goes on. Gives whether the engine keeps labels.
+    /// Pauses the engine, loads and labels the weights, and resumes. Returns whether the engine
+    /// supports labels.
     fn load_whole(&self, index: usize, target: &Target, before: &Before) -> Result<bool, Failed> {
         let control = &before.control;
         let how = match self.config.in_flight {
             InFlight::Continue { recompute } if before.findings.reports && before.labels => {
                 Pause::Keep { recompute }
             }
-            // What an engine does not tell is known if nothing is in flight: requests end with what they have and are continued.
+            // The engine does not report versions, so nothing may be in flight: requests end with
+            // their tokens so far and are continued afterwards.
             _ => Pause::Abort,
         };
         control.pause(how).map_err(|trouble| Failed {
@@ -183,37 +191,38 @@ impl Shared {
         };
         {
             let mut state = self.lock();
-            state.engines[index].standing = Standing::Verifying;
+            state.engines[index].status = Status::Verifying;
         }
         control.resume()?;
         Ok(labels)
     }
 
-    /// Waits until nothing is in flight at an engine that has aborted everything. A request that arrived after that is waiting there;
-    /// its connection is closed.
+    /// Waits until nothing is in flight at an engine that has aborted everything. The connection of
+    /// a request that arrived after the abort, and waits there, is closed.
     fn drain(&self, index: usize) -> Result<(), Trouble> {
         let mut state = self.lock();
         for attempt in 0..2 {
             let until = Instant::now() + GRACE;
-            while state.engines[index].flying() > 0 && !state.stopping {
+            while state.engines[index].active() > 0 && !state.stopping {
                 let left = until.saturating_duration_since(Instant::now());
                 if left.is_zero() {
                     break;
                 }
-                state = Self::wait(&self.landed, state, left);
+                state = Self::wait(&self.ended, state, left);
             }
-            match (state.engines[index].flying(), attempt) {
+            match (state.engines[index].active(), attempt) {
                 (0, _) => return Ok(()),
                 (_, 0) => state.engines[index].cut_all(false),
                 _ => {}
             }
         }
-        let count = state.engines[index].flying();
+        let count = state.engines[index].active();
         let reason = format!("{count} requests did not end after they were aborted");
         Err(Trouble::new(Kind::TimedOut, reason, "restart the engine"))
     }
 
-    /// Compares what the engine says of fixed texts with what the policy does, and examines the rest if it was not before.
+    /// Compares the engine's log-probs of fixed texts with the policy's, and runs the other checks
+    /// if they were not run before.
     fn verify(
         &self,
         target: &Target,
@@ -228,7 +237,7 @@ impl Shared {
         let vocabulary = target.fingerprint.vocabulary;
         let ask = |question: &Question| {
             let order = question.order(model, target.adapter, &target.label, vocabulary);
-            self.patiently(|| {
+            self.with_retries(|| {
                 let limit = self.config.load_timeout;
                 match protocol::ask(&before.control.client, before.protocol, &order, limit) {
                     (part, None) => Ok(part),
@@ -239,9 +248,9 @@ impl Shared {
         let tolerance = self.config.tolerance;
         let expected = &target.fingerprint;
         let compared = compare(&ask, before.protocol, expected, tolerance)?;
-        let findings = match before.examined {
+        let findings = match before.checked {
             true => before.findings,
-            false => examine(&ask, before.protocol, expected, tolerance, &compared)?,
+            false => check_engine(&ask, before.protocol, expected, tolerance, &compared)?,
         };
         if target.adapter {
             return Ok(findings);
@@ -256,26 +265,26 @@ impl Shared {
             ..findings
         };
         if self.config.in_flight == (InFlight::Continue { recompute: false }) && !findings.reports {
-            let reason = "its answers do not say which weights sampled which tokens";
-            let remedy = "InFlight::Continue { recompute: false } needs vLLM 0.33, or vllm-generate= with 0.32; or recompute";
+            let reason = "its answers do not report which weights sampled which tokens";
+            let remedy = "InFlight::Continue { recompute: false } needs vLLM 0.33, or vllm-generate= with 0.32; otherwise set recompute";
             return Err(Trouble::new(Kind::Refused, reason, remedy));
         }
         if !findings.seeded {
             tracing::warn!(
                 model,
-                "the engine does not honour seeds: completions cannot be drawn again"
+                "the engine does not honour seeds: completions are not reproducible"
             );
         }
         Ok(findings)
     }
 
-    /// Asks up to three times if the connection breaks or the engine is busy.
-    fn patiently(&self, ask: impl Fn() -> Result<Part, Trouble>) -> Result<Part, Trouble> {
+    /// Retries up to twice if the connection breaks or the engine is busy.
+    fn with_retries(&self, ask: impl Fn() -> Result<Part, Trouble>) -> Result<Part, Trouble> {
         let mut result = ask();
         for _ in 0..2 {
             match &result {
                 Err(trouble) if matches!(trouble.kind, Kind::Broken | Kind::Busy(_)) => {
-                    self.nap(Duration::from_millis(300));
+                    self.sleep(Duration::from_millis(300));
                     result = ask();
                 }
                 _ => break,
@@ -284,7 +293,7 @@ impl Shared {
         result
     }
 
-    /// Versions whose folders are still read.
+    /// The versions whose folders are still in use.
     pub(super) fn versions_in_use(&self) -> BTreeSet<u64> {
         let state = self.lock();
         let engines = state.engines.iter();
@@ -298,7 +307,7 @@ impl Shared {
         adapters.chain(targets).chain(current).collect()
     }
 
-    /// What went wrong with an engine as an error.
+    /// Converts a failure of an engine to an error.
     pub(super) fn error(&self, index: usize, request: &str, trouble: Trouble) -> Error {
         Error::Engine {
             engine: self.config.engines[index].to_string(),

@@ -1,11 +1,13 @@
-//! The examination of an engine: are its weights the policy's, and does it do what it is asked?
+//! Checks of an engine: that its weights are the policy's, and that it honours the sampling
+//! settings.
 
 use super::config::Protocol;
 use super::http::{Kind, Trouble};
 use super::protocol::{Finish, Order, Part};
 use crate::rollout::SamplingConfig;
 
-/// What a policy says of a few fixed texts. An engine with the same weights says the same.
+/// A policy's logits after a few fixed texts. An engine with the same weights gives the same
+/// log-probs.
 #[derive(Debug)]
 pub(super) struct Fingerprint {
     pub texts: Vec<Text>,
@@ -20,7 +22,7 @@ pub(super) struct Text {
 }
 
 impl Text {
-    /// The log-prob of `token` at a temperature.
+    /// The log-prob of `token` at a temperature, in nats.
     fn log_prob(&self, token: u32, temperature: f64) -> f64 {
         let scaled = |logit: f32| f64::from(logit) / temperature;
         let top = self
@@ -33,14 +35,14 @@ impl Text {
     }
 }
 
-/// What was found out about an engine.
+/// The capabilities of an engine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Findings {
-    /// Whether log-probs are those of the distribution that top-k, top-p and min-p leave.
+    /// Whether log-probs are those of the distribution after top-k, top-p and min-p.
     pub truncates: bool,
     /// Whether the same seed gives the same token.
     pub seeded: bool,
-    /// Whether answers say which weights sampled which tokens.
+    /// Whether answers report which weights sampled which tokens.
     pub reports: bool,
 }
 
@@ -48,7 +50,7 @@ const VLLM_MODE: &str =
     "start vLLM with --logprobs-mode processed_logprobs --generation-config vllm";
 const SGLANG_MODE: &str = "start SGLang without SGLANG_RETURN_ORIGINAL_LOGPROB";
 
-/// One question, of which everything else is fixed.
+/// The variable part of a test request.
 pub(super) struct Question<'a> {
     tokens: &'a [u32],
     sampling: SamplingConfig,
@@ -72,7 +74,7 @@ impl<'a> Question<'a> {
         }
     }
 
-    /// The order for a model.
+    /// The request for a model.
     pub(super) fn order(
         &'a self,
         model: &'a str,
@@ -95,7 +97,8 @@ impl<'a> Question<'a> {
     }
 }
 
-/// Returns an error unless the engine's log-probs at temperature 1 are the policy's. Gives the last answer.
+/// Returns an error unless the engine's log-probs at temperature 1 match the policy's. Returns the
+/// last answer.
 pub(super) fn compare(
     ask: &dyn Fn(&Question) -> Result<Part, Trouble>,
     protocol: Protocol,
@@ -117,19 +120,19 @@ pub(super) fn compare(
                 _ => VLLM_MODE,
             };
             let reason = format!(
-                "its log-probs of a fixed text are up to {worst:.5} nats from the policy's, {tolerance} is allowed: it has other \
-                 weights, or changes the distribution"
+                "its log-probs after a fixed text differ by up to {worst:.5} nats from the policy's, {tolerance} is allowed: it has other weights, or changes the distribution"
             );
             let remedy = format!(
-                "{mode} and with the policy's own model; for an engine or a policy in half precision raise `tolerance`, to 0.1 say"
+                "{mode} and with the policy's own model; for an engine or a policy in half precision raise `tolerance`, for example to 0.1"
             );
             Err(Trouble::new(Kind::Stale, reason, remedy))
         }
     }
 }
 
-/// Examines an engine whose weights are the policy's; `compared` is what [`compare`] gave.
-pub(super) fn examine(
+/// Runs the other checks on an engine whose weights match the policy's. `compared` is the result of
+/// [`compare`].
+pub(super) fn check_engine(
     ask: &dyn Fn(&Question) -> Result<Part, Trouble>,
     protocol: Protocol,
     expected: &Fingerprint,
@@ -145,7 +148,8 @@ pub(super) fn examine(
         return Ok(findings);
     };
 
-    // Filters that leave one token: its log-prob is then 0, and the policy's own if they are not in it.
+    // Filters that keep one token: its log-prob is 0 if log-probs include the filters, and the
+    // policy's otherwise.
     let filters = |question: &mut Question, which: usize| match which {
         0 => question.sampling.top_k = Some(1),
         1 => question.sampling.top_p = Some(1e-6),
@@ -159,20 +163,20 @@ pub(super) fn examine(
         let (token, found) = single(&ask(&question)?)?;
         let name = ["top_k", "top_p", "min_p"][which];
         if *best.get_or_insert(token) != token && !tied(text, best, token, tolerance) {
-            let reason =
-                format!("{name} that keeps one token gave token {token}, and another one {best:?}");
-            let remedy =
-                "the engine must honour top_k, top_p and min_p; is it a supported version?";
+            let reason = format!(
+                "{name} that keeps one token gave token {token}, and another filter {best:?}"
+            );
+            let remedy = "the engine must honour top_k, top_p and min_p; check that it is a supported version";
             return Err(Trouble::new(Kind::Refused, reason, remedy));
         }
         findings.truncates &= found.abs() <= tolerance;
     }
     if !findings.truncates && protocol.is_vllm() {
-        let reason = "its log-probs are not those of the distribution that is sampled from: top_k = 1 does not give 0";
+        let reason = "its log-probs are not those of the distribution that is sampled from: with top_k = 1 they are not 0";
         return Err(Trouble::new(Kind::Refused, reason, VLLM_MODE));
     }
 
-    // The same seed again, and other seeds.
+    // The same seed twice, then other seeds.
     let draw = |seed| single(&ask(&Question::new(text, 1.0, seed))?);
     let first = draw(31)?.0;
     findings.seeded = draw(31)?.0 == first;
@@ -184,9 +188,9 @@ pub(super) fn examine(
     });
     if copies? && !certain {
         let reason = format!(
-            "nine seeds gave token {first} of probability below 0.9: the samples of a group would be copies"
+            "nine seeds gave token {first} of probability below 0.9: the samples of a group would be identical"
         );
-        let remedy = "start SGLang with --enable-deterministic-inference, or without; the engine must honour the seed";
+        let remedy = "start SGLang with --enable-deterministic-inference, or without it; the engine must honour the seed";
         return Err(Trouble::new(Kind::Refused, reason, remedy));
     }
 
@@ -200,20 +204,20 @@ pub(super) fn examine(
     if (part.tokens.as_slice(), part.finish) != (&stop[..], Some(Finish::Stop)) {
         let found = &part.tokens;
         let reason =
-            format!("with the stop token {best} it answered {found:?} instead of that token alone");
-        let remedy = "the engine must end with a token of stop_token_ids and return it; is it a supported version?";
+            format!("with the stop token {best} it returned {found:?} instead of that token alone");
+        let remedy = "the engine must end with a token of stop_token_ids and return it; check that it is a supported version";
         return Err(Trouble::new(Kind::Refused, reason, remedy));
     }
     Ok(findings)
 }
 
-/// Whether two tokens are so close that either may be the most probable one.
+/// Whether two tokens are close enough that either may be the most probable one.
 fn tied(text: &Text, one: Option<u32>, other: u32, tolerance: f64) -> bool {
     let one = one.map_or(f64::NAN, |token| text.log_prob(token, 1.0));
     (one - text.log_prob(other, 1.0)).abs() <= 2.0 * tolerance
 }
 
-/// Returns an error if log-probs at temperature 2 are not those at temperature 2.
+/// Returns an error if log-probs do not include the temperature.
 fn temperature(
     ask: &dyn Fn(&Question) -> Result<Part, Trouble>,
     protocol: Protocol,
@@ -235,7 +239,7 @@ fn temperature(
     };
     let reason = match raw <= tolerance {
         true => "at temperature 2 its log-probs are those of temperature 1, not of the distribution that is sampled from".into(),
-        false => format!("at temperature 2 its log-probs are up to {processed:.5} nats from the policy's, {tolerance} is allowed"),
+        false => format!("at temperature 2 its log-probs differ by up to {processed:.5} nats from the policy's, {tolerance} is allowed"),
     };
     Err(Trouble::new(Kind::Refused, reason, mode))
 }
@@ -245,8 +249,8 @@ fn single(part: &Part) -> Result<(u32, f64), Trouble> {
     match (part.tokens.as_slice(), part.log_probs.as_slice()) {
         (&[token], &[log_prob]) => Ok((token, f64::from(log_prob))),
         (tokens, _) => {
-            let reason = format!("it answered {} tokens where 1 was asked for", tokens.len());
-            let remedy = "the engine must honour the length limit and ignore_eos; is it a supported version?";
+            let reason = format!("it returned {} tokens, 1 was requested", tokens.len());
+            let remedy = "the engine must honour the length limit and ignore_eos; check that it is a supported version";
             Err(Trouble::new(Kind::Refused, reason, remedy))
         }
     }

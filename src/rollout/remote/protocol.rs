@@ -1,4 +1,4 @@
-//! One sample in the words of an engine: what is asked, what is answered, and whether the answer can be true.
+//! The request for one sample, its answer, and the validation of the answer.
 
 use std::time::Duration;
 
@@ -9,48 +9,49 @@ use super::http::{Client, Kind, Trouble};
 use super::{sglang, vllm};
 use crate::rollout::SamplingConfig;
 
-/// What is asked of an engine.
+/// A request for one sample.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Order<'a> {
-    /// The model by its name; an adapter's name asks for the adapter.
+    /// The name of the model or adapter.
     pub model: &'a str,
     /// Whether `model` is the name of an adapter.
     pub adapter: bool,
-    /// Requests with different salts share no keys and values.
+    /// Requests with different salts do not share cached keys and values.
     pub salt: &'a str,
-    /// The prompt, and the tokens that were sampled before.
+    /// The prompt and the tokens that were already sampled.
     pub tokens: &'a [u32],
     pub max_tokens: usize,
     pub sampling: &'a SamplingConfig,
     pub stop: &'a [u32],
     pub seed: u64,
     pub stream: bool,
-    /// The policy's vocabulary.
+    /// The size of the policy's vocabulary.
     pub vocabulary: usize,
 }
 
-/// Why an engine ended.
+/// Why an engine ended a completion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Finish {
     Stop,
     Length,
-    /// Somebody ended it before its time.
+    /// Aborted by a client.
     Aborted,
 }
 
-/// What has arrived of an answer.
+/// The part of an answer that has arrived.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Part {
     pub tokens: Vec<u32>,
     pub log_probs: Vec<f32>,
     pub finish: Option<Finish>,
-    /// The label of the weights, and how many tokens in a row they sampled; `None` if the engine does not report it.
+    /// The labels of the weights with the number of consecutive tokens that they sampled; `None` if
+    /// the engine does not report them.
     pub spans: Option<Vec<(String, usize)>>,
     /// The label of the weights at the end, if the engine reports it.
     pub label: Option<String>,
 }
 
-/// Asks the engine. Gives what arrived, and what went wrong before the rest could.
+/// Sends a request. Returns the part that arrived, and the failure if the rest did not arrive.
 pub(super) fn ask(
     client: &Client,
     protocol: Protocol,
@@ -70,13 +71,13 @@ pub(super) fn ask(
         Ok(()) => (part, None),
         Err(trouble) if trouble.kind == Kind::Wrong => (Part::default(), Some(trouble)),
         Err(trouble) => {
-            part.finish = None; // the end that it says may belong to a later token
+            part.finish = None; // the finish reason may belong to a later token
             (part, Some(trouble))
         }
     }
 }
 
-/// Reads the answer, whole or as a stream, into `part`.
+/// Reads the answer, complete or as a stream, into `part`.
 fn receive(
     client: &Client,
     path: &str,
@@ -99,7 +100,7 @@ fn receive(
         match events.next()? {
             Some(data) if data == "[DONE]" => break,
             Some(data) => {
-                let broken = |e| Trouble::wrong(format!("a chunk is no JSON ({e})"));
+                let broken = |e| Trouble::wrong(format!("a chunk is not valid JSON ({e})"));
                 read(&serde_json::from_str(&data).map_err(broken)?, part)?;
                 check_tokens(part, order)?;
             }
@@ -111,12 +112,12 @@ fn receive(
         None => Err(Trouble::new(
             Kind::Broken,
             "the stream ended without a finish reason",
-            "the engine's log says whether it died; restart it",
+            "see the engine's log and restart it",
         )),
     }
 }
 
-/// Checks everything that one finished answer can be checked for.
+/// Checks a finished answer.
 fn check(part: &mut Part, order: &Order) -> Result<(), Trouble> {
     check_tokens(part, order)?;
     let count = part.tokens.len();
@@ -136,10 +137,10 @@ fn check(part: &mut Part, order: &Order) -> Result<(), Trouble> {
                 "the engine must honour ignore_eos and stop_token_ids",
             ));
         }
-        // The stop token was the last one that the limit allowed.
+        // The stop token is also the last token that the limit allows.
         Some(Finish::Length) if stopped => part.finish = Some(Finish::Stop),
         Some(Finish::Length) if count == 0 => {
-            return Err(Trouble::wrong("it ended by the length limit with 0 tokens"));
+            return Err(Trouble::wrong("it ended at the length limit with 0 tokens"));
         }
         _ => {}
     }
@@ -152,20 +153,20 @@ fn check(part: &mut Part, order: &Order) -> Result<(), Trouble> {
         }
     }
     if order.sampling.temperature == 0.0 {
-        // The distribution has one token; what engines report is the policy's at temperature 1.
+        // The distribution has one token; engines report the log-prob at temperature 1.
         part.log_probs.fill(0.0);
     }
     Ok(())
 }
 
-/// Checks the tokens that have arrived.
+/// Checks the tokens so far.
 fn check_tokens(part: &Part, order: &Order) -> Result<(), Trouble> {
     let (count, most) = (part.tokens.len(), order.max_tokens);
     if count > most {
         return Err(Trouble::new(
             Kind::Wrong,
-            format!("it has {count} tokens where {most} were asked for"),
-            "the engine must honour the length limit; is it of the kind that the address says?",
+            format!("it has {count} tokens, {most} were requested"),
+            "the engine must honour the length limit; check that it is of the kind that the address says",
         ));
     }
     if part.log_probs.len() != count {
@@ -196,7 +197,7 @@ fn check_tokens(part: &Part, order: &Order) -> Result<(), Trouble> {
         return Err(Trouble::new(
             Kind::Wrong,
             format!(
-                "it went on after the stop token {} at {at}",
+                "it continued after the stop token {} at {at}",
                 part.tokens[at]
             ),
             "the engine must honour stop_token_ids",
@@ -205,7 +206,7 @@ fn check_tokens(part: &Part, order: &Order) -> Result<(), Trouble> {
     Ok(())
 }
 
-/// A list of token ids.
+/// Reads a list of token ids.
 pub(super) fn ids(value: &Value, what: &str) -> Result<Vec<u32>, Trouble> {
     let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
     let all = value
@@ -214,10 +215,10 @@ pub(super) fn ids(value: &Value, what: &str) -> Result<Vec<u32>, Trouble> {
     all.ok_or_else(|| Trouble::wrong(format!("{what} is {}, expected token ids", brief(value))))
 }
 
-/// A log-prob that can be one.
+/// Reads a finite log-prob of at most 0.
 pub(super) fn log_prob(value: &Value) -> Result<f32, Trouble> {
     match value.as_f64() {
-        // -9999 is how vLLM writes minus infinity and NaN.
+        // vLLM writes -9999 for minus infinity and NaN.
         Some(number) if number > -9999.0 && number <= 1e-4 => Ok(number.min(0.0) as f32),
         _ => Err(Trouble::new(
             Kind::Wrong,
@@ -227,28 +228,29 @@ pub(super) fn log_prob(value: &Value) -> Result<f32, Trouble> {
     }
 }
 
-/// Returns an error if the engine says that it read another prompt.
+/// Returns an error if the engine reports a different prompt.
 pub(super) fn check_prompt(told: &Value, counted: &Value, order: &Order) -> Result<(), Trouble> {
     let remedy =
-        "token ids must be read as they are sent, without a template or a first token added";
+        "the engine must read token ids as sent, without adding a template or a first token";
     if !told.is_null() && ids(told, "prompt_token_ids")? != order.tokens {
         return Err(Trouble::new(
             Kind::Wrong,
-            "it read other prompt tokens than were sent",
+            "it read different prompt tokens than were sent",
             remedy,
         ));
     }
     match counted.as_u64() {
         Some(count) if count != order.tokens.len() as u64 => {
             let sent = order.tokens.len();
-            let reason = format!("it read {count} prompt tokens where {sent} were sent");
+            let reason = format!("it read {count} prompt tokens, {sent} were sent");
             Err(Trouble::new(Kind::Wrong, reason, remedy))
         }
         _ => Ok(()),
     }
 }
 
-/// Lists of `{"version", "start", "end"}` as labels with numbers of tokens, each beginning where the one before ends.
+/// Reads a list of `{"version", "start", "end"}` as labels with numbers of tokens. Each entry must
+/// start where the previous one ends.
 pub(super) fn spans(value: &Value) -> Result<Option<Vec<(String, usize)>>, Trouble> {
     let Some(list) = value.as_array() else {
         return Ok(None);
@@ -273,7 +275,7 @@ pub(super) fn spans(value: &Value) -> Result<Option<Vec<(String, usize)>>, Troub
     Ok(Some(spans))
 }
 
-/// A label, whether it is a text or a number.
+/// Reads a label, a string or a number.
 pub(super) fn label(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),
@@ -282,12 +284,12 @@ pub(super) fn label(value: &Value) -> Option<String> {
     }
 }
 
-/// The beginning of a value as text.
+/// The beginning of a value, as text.
 pub(super) fn brief(value: &Value) -> String {
     super::http::short(&value.to_string())
 }
 
-/// `min_p` and `top_p` as engines spell "all".
+/// The sampling settings that vLLM and SGLang share.
 pub(super) fn filters(sampling: &SamplingConfig) -> Value {
     json!({
         "temperature": sampling.temperature,

@@ -35,15 +35,15 @@ pub(super) fn body(order: &Order) -> Value {
     body
 }
 
-/// Reads a whole answer, or one chunk of a stream, into `part`. A chunk has all tokens so far, or, with
-/// `--incremental-streaming-output`, the new ones.
+/// Reads a complete answer, or one chunk of a stream, into `part`. A chunk has all tokens so far
+/// or, with `--incremental-streaming-output`, the new ones.
 pub(super) fn read(value: &Value, order: &Order, part: &mut Part) -> Result<(), Trouble> {
     if let Some(error) = value.get("error").filter(|error| !error.is_null()) {
-        let reason = format!("it answers with the error {}", brief(error));
+        let reason = format!("it returned the error {}", brief(error));
         return Err(Trouble::new(
             Kind::Failing,
             reason,
-            "the engine's log says why; restart it",
+            "see the engine's log and restart it",
         ));
     }
     let meta = &value["meta_info"];
@@ -67,9 +67,7 @@ pub(super) fn read(value: &Value, order: &Order, part: &mut Part) -> Result<(), 
         .map_or(tokens.len(), |count| count as usize);
     if total == tokens.len() {
         if !tokens.starts_with(&part.tokens) {
-            return Err(Trouble::wrong(
-                "a chunk takes back tokens of the one before",
-            ));
+            return Err(Trouble::wrong("a chunk changes tokens of the previous one"));
         }
         (part.tokens, part.log_probs) = (tokens, log_probs);
     } else if total == held + tokens.len() {
@@ -77,7 +75,9 @@ pub(super) fn read(value: &Value, order: &Order, part: &mut Part) -> Result<(), 
         part.log_probs.extend(log_probs);
     } else {
         let count = tokens.len();
-        let reason = format!("a chunk counts {total} tokens; {held} were there and it has {count}");
+        let reason = format!(
+            "a chunk counts {total} tokens; {held} were received before and it has {count}"
+        );
         return Err(Trouble::wrong(reason));
     }
     if let Some(spans) = protocol::spans(&meta["weight_versions"])? {
@@ -100,7 +100,7 @@ fn finish(reason: &Value) -> Result<Finish, Trouble> {
     }
 }
 
-/// Lists of log-prob, token and text.
+/// Reads the log-probs from lists of log-prob, token and text.
 fn triples(value: &Value, tokens: &[u32]) -> Result<Vec<f32>, Trouble> {
     let list = match value {
         Value::Null => &[][..],
@@ -124,7 +124,7 @@ fn triples(value: &Value, tokens: &[u32]) -> Result<Vec<f32>, Trouble> {
             |(entry, &token)| match entry[1].as_u64() == Some(u64::from(token)) {
                 true => log_prob(&entry[0]),
                 false => Err(Trouble::wrong(format!(
-                    "the log-prob of token {token} is given as one of {}",
+                    "the log-prob of token {token} belongs to {}",
                     brief(entry)
                 ))),
             },

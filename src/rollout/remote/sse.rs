@@ -1,10 +1,10 @@
-//! Event streams, line by line.
+//! A parser of event streams.
 
 use std::io::BufRead;
 
 use super::http::{Trouble, reading};
 
-/// The events of a `text/event-stream` (WHATWG HTML, server-sent events), as far as they have data.
+/// The events of a `text/event-stream` (WHATWG HTML, server-sent events) that have data.
 pub(super) struct Events<R> {
     lines: R,
 }
@@ -14,7 +14,8 @@ impl<R: BufRead> Events<R> {
         Self { lines }
     }
 
-    /// The data of the next event; `None` at the end of the stream. An event without an end is none.
+    /// Returns the data of the next event, and `None` at the end of the stream. An incomplete event
+    /// is dropped.
     pub(super) fn next(&mut self) -> Result<Option<String>, Trouble> {
         let mut data: Option<String> = None;
         let mut line = Vec::new();
@@ -54,7 +55,7 @@ mod tests {
     use super::*;
     use std::io::{self, BufReader};
 
-    /// Gives one byte at a time.
+    /// Returns one byte per read.
     struct Slow<'a>(&'a [u8]);
 
     impl io::Read for Slow<'_> {
@@ -72,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_is_cut_into_the_data_of_its_events() {
+    fn a_stream_is_split_into_the_data_of_its_events() {
         let stream = ": ping\r\n\r\ndata: {\"a\":\"ü\"}\r\n\r\nevent: x\ndata:1\ndata:  2\nid: 3\n\n\n\ndata: [DONE]\n\n";
         assert_eq!(events(stream), ["{\"a\":\"ü\"}", "1\n 2", "[DONE]"]);
         assert_eq!(events("data: whole\n\ndata: cut"), ["whole"]);

@@ -1,4 +1,4 @@
-//! Who works on what: requests, jobs in queues, engines in and out of rotation.
+//! The shared state: requests, queued jobs, and engines in and out of rotation.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -14,42 +14,43 @@ use super::weights::Target;
 use crate::rollout::{Answer, Completion, InFlight};
 use crate::{Error, Result};
 
-/// A request that is not answered yet.
+/// An unanswered request.
 #[derive(Debug)]
 pub(super) struct Group {
     asked: Arc<Asked>,
     answers: Sender<Answer>,
     completions: Vec<Option<Result<Completion>>>,
-    /// Its samples stay together, so that the engine reads the prompt once.
+    /// The engine of its samples, which stay together so that the prompt is read once.
     engine: Option<usize>,
 }
 
-/// Where an engine stands.
+/// The status of an engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Standing {
-    /// It answers.
+pub(super) enum Status {
+    /// It accepts requests.
     Ready,
-    /// It is loading weights; nothing new is asked of it.
+    /// It is loading weights and gets no new requests.
     Loading,
-    /// It has loaded weights and may generate, but is not yet known to have the right ones: answers wait for the verdict.
+    /// It has loaded weights and may generate, but the weights are not yet verified: answers wait
+    /// for the result.
     Verifying,
-    /// It is not asked anything.
+    /// It is out of rotation.
     Out,
 }
 
-/// What a thread is waiting for.
+/// A request to an engine.
 #[derive(Debug)]
 pub(super) struct Flight {
     pub ticket: u64,
-    /// Of the weights that it was asked of.
+    /// The version of the engine's weights at the time of the request.
     pub version: u64,
     /// The connection was closed on purpose.
     pub cut: bool,
-    /// What it gives must not be used.
+    /// The answer must be discarded.
     pub discard: bool,
 }
 
-/// One thread's place.
+/// The connection of one thread.
 #[derive(Debug)]
 pub(super) struct Slot {
     pub client: Client,
@@ -57,7 +58,7 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    /// Closes the connection of the flight, if there is one.
+    /// Closes the connection, if a request is in flight.
     fn cut(&mut self, discard: bool) {
         if let Some(flight) = &mut self.flight {
             flight.cut = true;
@@ -73,36 +74,36 @@ pub(super) struct Engine {
     pub address: EngineAddress,
     pub control: Control,
     pub served: Served,
-    pub standing: Standing,
-    /// Why it is out.
+    pub status: Status,
+    /// Why it is out of rotation.
     pub reason: String,
-    /// The weights that it has, if that is certain.
+    /// Its weights, if known.
     pub target: Option<Arc<Target>>,
-    /// Whether it was examined since it was last out.
-    pub examined: bool,
+    /// Whether it was checked since it was last out of rotation.
+    pub checked: bool,
     pub findings: Findings,
-    /// Whether it keeps the label of its weights.
+    /// Whether it supports labels of weights.
     pub labels: bool,
     pub queue: VecDeque<Job>,
     pub slots: Vec<Slot>,
-    /// Adapters that it has, by version.
+    /// Its loaded adapters, by version.
     pub adapters: BTreeMap<u64, String>,
 }
 
 impl Engine {
-    /// Whether it is asked, or will be as soon as it has its weights.
+    /// Whether it gets requests, now or once its weights are loaded.
     pub(super) fn in_rotation(&self) -> bool {
-        self.standing != Standing::Out
+        self.status != Status::Out
     }
 
-    pub(super) fn flying(&self) -> usize {
+    pub(super) fn active(&self) -> usize {
         self.slots
             .iter()
             .filter(|slot| slot.flight.is_some())
             .count()
     }
 
-    /// Whether something in flight was asked of a version.
+    /// Whether a request in flight uses a version.
     pub(super) fn uses(&self, version: u64) -> bool {
         let mut flights = self.slots.iter().filter_map(|slot| slot.flight.as_ref());
         flights.any(|flight| flight.version == version)
@@ -114,7 +115,7 @@ impl Engine {
     }
 }
 
-/// What happened since it was last told.
+/// Counters since they were last reported.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Counters {
     pub completions: u64,
@@ -126,20 +127,20 @@ pub(super) struct Counters {
     pub load_seconds: f64,
 }
 
-/// Everything that threads share.
+/// The state that all threads share.
 #[derive(Debug)]
 pub(super) struct State {
     pub stopping: bool,
     pub engines: Vec<Engine>,
     pub groups: BTreeMap<u64, Group>,
     next_ticket: u64,
-    /// Jobs for which there is no engine.
-    pub orphans: VecDeque<Job>,
-    /// What engines are to have.
+    /// Jobs without an engine.
+    pub unassigned: VecDeque<Job>,
+    /// The weights that engines should have.
     pub current: Option<Arc<Target>>,
-    /// Since when no engine is in rotation.
+    /// The time since which no engine is in rotation.
     pub none_since: Option<Instant>,
-    /// Why nothing can be answered any more.
+    /// Why no request can be answered any more.
     pub dead: Option<Trouble>,
     pub counters: Counters,
 }
@@ -151,7 +152,7 @@ impl State {
             engines,
             groups: BTreeMap::new(),
             next_ticket: 0,
-            orphans: VecDeque::new(),
+            unassigned: VecDeque::new(),
             current: None,
             none_since: None,
             dead: None,
@@ -159,7 +160,7 @@ impl State {
         }
     }
 
-    /// Takes up a request and gives its ticket.
+    /// Adds a request and returns its ticket.
     pub(super) fn submit(&mut self, asked: Asked, samples: usize, answers: &Sender<Answer>) -> u64 {
         let ticket = self.next_ticket;
         self.next_ticket += 1;
@@ -185,10 +186,10 @@ impl State {
         ticket
     }
 
-    /// Drops a request.
+    /// Cancels a request.
     pub(super) fn cancel(&mut self, ticket: u64) {
         self.groups.remove(&ticket);
-        self.orphans.retain(|job| job.ticket != ticket);
+        self.unassigned.retain(|job| job.ticket != ticket);
         for engine in &mut self.engines {
             engine.queue.retain(|job| job.ticket != ticket);
             for slot in &mut engine.slots {
@@ -203,18 +204,18 @@ impl State {
         }
     }
 
-    /// The engine in rotation with the least to do.
+    /// The engine in rotation with the fewest jobs.
     pub(super) fn least_loaded(&self, except: Option<usize>) -> Option<usize> {
         let engines = self.engines.iter().enumerate();
         let usable =
             engines.filter(|(index, engine)| Some(*index) != except && engine.in_rotation());
-        let load = |engine: &Engine| engine.queue.len() + engine.flying();
+        let load = |engine: &Engine| engine.queue.len() + engine.active();
         usable
             .min_by_key(|(_, engine)| load(engine))
             .map(|(index, _)| index)
     }
 
-    /// Puts a job into the queue of its group's engine, in front if it was begun.
+    /// Queues a job at its group's engine, at the front if it was started.
     pub(super) fn place(&mut self, job: Job, begun: bool) {
         let Some(group) = self.groups.get(&job.ticket) else {
             return;
@@ -223,7 +224,7 @@ impl State {
             .engine
             .filter(|&index| self.engines[index].in_rotation());
         let Some(index) = known.or_else(|| self.least_loaded(None)) else {
-            self.orphans.push_back(job);
+            self.unassigned.push_back(job);
             return;
         };
         if let Some(group) = self.groups.get_mut(&job.ticket) {
@@ -236,20 +237,20 @@ impl State {
         }
     }
 
-    /// Gives jobs without an engine to those in rotation.
+    /// Distributes jobs without an engine to engines in rotation.
     pub(super) fn adopt(&mut self) {
-        for job in std::mem::take(&mut self.orphans) {
+        for job in std::mem::take(&mut self.unassigned) {
             self.place(job, false);
         }
     }
 
-    /// Takes an engine out of rotation, and gives what it had to do to others.
+    /// Takes an engine out of rotation and moves its jobs to others.
     pub(super) fn take_out(&mut self, index: usize, trouble: &Trouble, cut: bool, discard: bool) {
         let engine = &mut self.engines[index];
         engine.reason = format!("{}; {}", trouble.reason, trouble.remedy);
-        tracing::warn!(engine = %engine.address, reason = engine.reason, "an engine is not used");
-        engine.standing = Standing::Out;
-        self.counters.outages += u64::from(std::mem::take(&mut engine.examined));
+        tracing::warn!(engine = %engine.address, reason = engine.reason, "an engine was taken out of rotation");
+        engine.status = Status::Out;
+        self.counters.outages += u64::from(std::mem::take(&mut engine.checked));
         if cut {
             engine.cut_all(discard);
         }
@@ -262,7 +263,7 @@ impl State {
         }
     }
 
-    /// Ends a sample, and answers its request if it was the last.
+    /// Completes a sample, and answers its request if it was the last.
     pub(super) fn finish(&mut self, ticket: u64, sample: usize, result: Result<Completion>) {
         let Some(group) = self.groups.get_mut(&ticket) else {
             return;
@@ -276,7 +277,7 @@ impl State {
             && let Some(group) = self.groups.remove(&ticket)
         {
             let completions = group.completions.into_iter().flatten().collect();
-            // Whoever asked may have gone.
+            // The receiver may be gone.
             let _ = group.answers.send(Answer {
                 ticket,
                 completions,
@@ -284,7 +285,7 @@ impl State {
         }
     }
 
-    /// Ends a sample with what went wrong at an engine.
+    /// Fails a sample with the failure of an engine.
     pub(super) fn fail(&mut self, job: &Job, engine: usize, trouble: &Trouble) {
         let error = Error::Engine {
             engine: self.engines[engine].address.to_string(),
@@ -295,9 +296,9 @@ impl State {
         self.finish(job.ticket, job.sample, Err(error));
     }
 
-    /// Answers every request with what is wrong.
+    /// Answers every request with a failure.
     pub(super) fn fail_all(&mut self, trouble: &Trouble) {
-        self.orphans.clear();
+        self.unassigned.clear();
         self.engines.iter_mut().for_each(|engine| {
             engine.queue.clear();
             engine.cut_all(true);
@@ -328,7 +329,7 @@ impl State {
         }
     }
 
-    /// All engines, for an error.
+    /// The addresses of all engines, for errors.
     pub(super) fn addresses(&self) -> String {
         let each: Vec<String> = self
             .engines
@@ -338,7 +339,7 @@ impl State {
         each.join(", ")
     }
 
-    /// Why each engine that is out is out.
+    /// The reason of each engine that is out of rotation.
     pub(super) fn reasons(&self) -> String {
         let out = self.engines.iter().filter(|engine| !engine.in_rotation());
         let each: Vec<String> = out
@@ -347,10 +348,10 @@ impl State {
         each.join("; ")
     }
 
-    /// The next job for an engine that is ready.
+    /// Takes the next job of an engine, if the engine is ready.
     pub(super) fn next(&mut self, index: usize, in_flight: InFlight) -> Option<Job> {
         let engine = &mut self.engines[index];
-        if engine.standing != Standing::Ready {
+        if engine.status != Status::Ready {
             return None;
         }
         let mut job = engine.queue.pop_front()?;

@@ -6,8 +6,8 @@ use super::config::Protocol;
 use super::http::{Kind, Trouble};
 use super::protocol::{self, Finish, Order, Part, brief, log_prob};
 
-/// The path and the body of a request. Every field that changes the distribution is in it: those that are left out would be taken
-/// from the model's folder.
+/// The path and the body of a request. The body has every field that affects the distribution,
+/// since absent fields would be read from the model folder.
 pub(super) fn body(protocol: Protocol, order: &Order) -> (&'static str, Value) {
     let mut sampling = protocol::filters(order.sampling);
     let more = json!({
@@ -47,7 +47,7 @@ pub(super) fn merge(body: &mut Value, more: Value) {
     }
 }
 
-/// Reads a whole answer, or one chunk of a stream, into `part`.
+/// Reads a complete answer, or one chunk of a stream, into `part`.
 pub(super) fn read(
     value: &Value,
     protocol: Protocol,
@@ -55,11 +55,11 @@ pub(super) fn read(
     part: &mut Part,
 ) -> Result<(), Trouble> {
     if let Some(error) = value.get("error").filter(|error| !error.is_null()) {
-        let reason = format!("it answers with the error {}", brief(error));
+        let reason = format!("it returned the error {}", brief(error));
         return Err(Trouble::new(
             Kind::Failing,
             reason,
-            "the engine's log says why; restart it",
+            "see the engine's log and restart it",
         ));
     }
     let Some(choices) = value["choices"].as_array() else {
@@ -68,12 +68,12 @@ pub(super) fn read(
     };
     let choice = match choices.as_slice() {
         [choice] => choice,
-        // The chunk that counts the tokens.
+        // The last chunk, with the token counts.
         [] if order.stream => {
             return protocol::check_prompt(&Value::Null, &value["usage"]["prompt_tokens"], order);
         }
         _ => {
-            let reason = format!("it has {} choices where 1 was asked for", choices.len());
+            let reason = format!("it has {} choices, 1 was requested", choices.len());
             return Err(Trouble::wrong(reason));
         }
     };
@@ -124,7 +124,7 @@ fn finish(reason: &Value) -> Result<Finish, Trouble> {
     }
 }
 
-/// `token_logprobs` of completions.
+/// Reads `token_logprobs` of `/v1/completions`.
 fn listed(value: &Value) -> Result<Vec<f32>, Trouble> {
     match value {
         Value::Null => Ok(Vec::new()),
@@ -136,7 +136,8 @@ fn listed(value: &Value) -> Result<Vec<f32>, Trouble> {
     }
 }
 
-/// `content` of `/inference/v1/generate`: each entry names its token by a number, or, before 0.32, by `token_id:N`.
+/// Reads `content` of `/inference/v1/generate`. Each entry names its token by a number or, before
+/// 0.32, by `token_id:N`.
 fn content(value: &Value, tokens: &[u32]) -> Result<Vec<f32>, Trouble> {
     let list = match value {
         Value::Null => return Ok(Vec::new()),
@@ -154,10 +155,7 @@ fn content(value: &Value, tokens: &[u32]) -> Result<Vec<f32>, Trouble> {
             .and_then(|text| text.strip_prefix("token_id:")?.parse().ok());
         let named = entry["token_id"].as_u64().or(spelt);
         if named.is_some_and(|id| id != u64::from(token)) {
-            let reason = format!(
-                "the log-prob of token {token} is given as one of {}",
-                brief(entry)
-            );
+            let reason = format!("the log-prob of token {token} belongs to {}", brief(entry));
             return Err(Trouble::wrong(reason));
         }
     }

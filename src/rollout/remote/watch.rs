@@ -1,4 +1,5 @@
-//! How engines are watched: a dead one leaves, one that lives again comes back with the current weights.
+//! Supervision of engines: a dead engine leaves the rotation, and a recovered one returns with the
+//! current weights.
 
 use std::sync::{Arc, TryLockError};
 use std::time::{Duration, Instant};
@@ -6,19 +7,19 @@ use std::time::{Duration, Instant};
 use super::control::Control;
 use super::flight::{Shared, stale};
 use super::http::{Kind, Trouble};
-use super::state::{Engine, Standing};
+use super::state::{Engine, Status};
 use super::weights::Target;
 
-/// How often engines are looked at.
+/// How often engines are checked.
 const HEARTBEAT: Duration = Duration::from_secs(2);
-/// The longest wait between two attempts to bring an engine back that refuses.
+/// The longest wait between two attempts to reload an engine.
 const LONGEST: Duration = Duration::from_secs(60);
-/// How many times in a row an engine may be late with its health.
+/// The number of consecutive health checks that may time out.
 const LATE: u32 = 3;
 
 impl Shared {
-    /// Waits, but not beyond the end. Says whether that has come.
-    pub(super) fn nap(&self, time: Duration) -> bool {
+    /// Waits, but not beyond shutdown. Returns whether shutdown has begun.
+    pub(super) fn sleep(&self, time: Duration) -> bool {
         let until = Instant::now() + time;
         let mut state = self.lock();
         loop {
@@ -30,51 +31,46 @@ impl Shared {
         }
     }
 
-    /// How often engines are looked at.
+    /// How often engines are checked.
     pub(super) fn heartbeat(&self) -> Duration {
         HEARTBEAT
             .min(self.config.retry_for / 4)
             .max(Duration::from_millis(20))
     }
 
-    /// Watches an engine until the end: takes it out when it dies, brings it back when it lives again.
+    /// Supervises an engine until shutdown: takes it out of rotation when it dies, and brings it
+    /// back when it recovers.
     pub(super) fn supervise(&self, index: usize) {
         let (mut late, mut wait, mut again) = (0, self.heartbeat(), Instant::now());
-        while !self.nap(self.heartbeat()) {
-            let (standing, control, current) = {
+        while !self.sleep(self.heartbeat()) {
+            let (status, control, current) = {
                 let state = self.lock();
                 let engine = &state.engines[index];
-                (
-                    engine.standing,
-                    engine.control.clone(),
-                    state.current.clone(),
-                )
+                (engine.status, engine.control.clone(), state.current.clone())
             };
-            match standing {
-                Standing::Ready => {
+            match status {
+                Status::Ready => {
                     (wait, again) = (self.heartbeat(), Instant::now());
                     late = match self.look(index, &control) {
                         Err(trouble) if trouble.kind == Kind::TimedOut && late + 1 < LATE => {
                             late + 1
                         }
                         Err(trouble) => {
-                            self.lose(index, &trouble);
+                            self.remove(index, &trouble);
                             0
                         }
                         Ok(()) => 0,
                     };
                     self.unload(index, &control);
                 }
-                Standing::Out => {
+                Status::Out => {
                     if let Some(target) = current
                         && Instant::now() >= again
                         && control.health().is_ok()
                     {
                         let brought = match self.loading.try_lock() {
-                            Ok(_held) => self.bring_current(index, &target),
-                            Err(TryLockError::Poisoned(_held)) => {
-                                self.bring_current(index, &target)
-                            }
+                            Ok(_held) => self.load_current(index, &target),
+                            Err(TryLockError::Poisoned(_held)) => self.load_current(index, &target),
                             Err(TryLockError::WouldBlock) => Ok(()),
                         };
                         wait = match brought {
@@ -83,30 +79,30 @@ impl Shared {
                         };
                         again = Instant::now() + wait;
                     }
-                    self.give_up();
+                    self.fail_if_unavailable();
                 }
-                Standing::Loading | Standing::Verifying => {}
+                Status::Loading | Status::Verifying => {}
             }
         }
     }
 
-    /// As [`bring`](Self::bring), if the engine still needs it.
-    fn bring_current(&self, index: usize, target: &Arc<Target>) -> Result<(), Trouble> {
+    /// Calls [`load_and_verify`](Self::load_and_verify) if the engine still needs it.
+    fn load_current(&self, index: usize, target: &Arc<Target>) -> Result<(), Trouble> {
         let needed = {
             let state = self.lock();
             let same = state
                 .current
                 .as_ref()
                 .is_some_and(|current| Arc::ptr_eq(current, target));
-            same && state.engines[index].standing == Standing::Out
+            same && state.engines[index].status == Status::Out
         };
         match needed {
-            true => self.bring(index, target),
+            true => self.load_and_verify(index, target),
             false => Ok(()),
         }
     }
 
-    /// Returns an error unless a ready engine is healthy and has the weights that it was given.
+    /// Returns an error unless a ready engine is healthy and has this run's weights.
     fn look(&self, index: usize, control: &Control) -> Result<(), Trouble> {
         control.health()?;
         let expected = {
@@ -121,23 +117,23 @@ impl Shared {
         match control.label()? {
             Some(label) if self.labels.version(&label).is_some() => Ok(()),
             label => Err(stale(
-                &label.unwrap_or_else(|| "nothing".into()),
+                &label.unwrap_or_else(|| "none".into()),
                 &expected.label,
             )),
         }
     }
 
-    /// Takes a ready engine out.
-    fn lose(&self, index: usize, trouble: &Trouble) {
+    /// Takes a ready engine out of rotation.
+    fn remove(&self, index: usize, trouble: &Trouble) {
         let mut state = self.lock();
-        if state.engines[index].standing == Standing::Ready {
+        if state.engines[index].status == Status::Ready {
             let stale = trouble.kind == Kind::Stale;
             state.take_out(index, trouble, true, stale);
             self.wake.notify_all();
         }
     }
 
-    /// Unloads adapters of versions that nothing in flight uses.
+    /// Unloads adapters that no request in flight uses.
     fn unload(&self, index: usize, control: &Control) {
         let old: Vec<(u64, String)> = {
             let state = self.lock();
@@ -151,7 +147,7 @@ impl Shared {
                 .collect()
         };
         for (version, name) in old {
-            // An adapter that is not there any more is as good.
+            // An adapter that is already gone counts as unloaded.
             let gone = match control.unload_adapter(&name) {
                 Ok(()) => true,
                 Err(trouble) => !trouble.is_of_transport(),
@@ -162,8 +158,8 @@ impl Shared {
         }
     }
 
-    /// Answers everything with errors if there has been no engine for too long.
-    fn give_up(&self) {
+    /// Fails all requests if no engine has been available for too long.
+    fn fail_if_unavailable(&self) {
         let mut state = self.lock();
         let none = !state.engines.iter().any(Engine::in_rotation);
         let long = state
@@ -172,13 +168,13 @@ impl Shared {
         if none && long && state.dead.is_none() {
             let seconds = self.config.retry_for.as_secs_f64();
             let reason = format!(
-                "no engine is left since {seconds:.0} s ({})",
+                "no engine has been available for {seconds:.0} s ({})",
                 state.reasons()
             );
             let trouble = Trouble::new(
                 Kind::Away,
                 reason,
-                "start the engines again, or raise retry_for",
+                "restart the engines, or raise retry_for",
             );
             state.fail_all(&trouble);
             state.dead = Some(trouble);

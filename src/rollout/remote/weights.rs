@@ -1,4 +1,4 @@
-//! One version of the policy on disk, and what an engine that has loaded it must say.
+//! Versions of the policy on disk, and their fingerprints.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -15,17 +15,17 @@ use crate::{Error, Result, host, random};
 #[derive(Debug)]
 pub(super) struct Target {
     pub version: u64,
-    /// What engines call it.
+    /// The label that engines report.
     pub label: String,
     pub folder: PathBuf,
-    /// Whether the folder holds an adapter, to be loaded beside the model.
+    /// Whether the folder holds an adapter, which is loaded in addition to the model.
     pub adapter: bool,
     pub fingerprint: Fingerprint,
-    /// The most tokens of a row.
+    /// The maximum number of tokens of a sequence.
     pub positions: usize,
 }
 
-/// The names of a run's versions: no other run gives the same ones, whatever it does to the same engines.
+/// The labels of a run's versions, distinct from those of other runs.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Labels {
     run: u32,
@@ -40,7 +40,7 @@ impl Labels {
         format!("rlvr-{:08x}-{version}", self.run)
     }
 
-    /// The version that a label of this run means.
+    /// The version of a label, if it is of this run.
     pub(super) fn version(self, label: &str) -> Option<u64> {
         let run = format!("rlvr-{:08x}-", self.run);
         label.strip_prefix(&run)?.parse().ok()
@@ -52,23 +52,25 @@ impl Labels {
 pub(super) struct Weights {
     folder: PathBuf,
     _lock: RunLock,
-    /// The tensors of the first version that was written.
+    /// The tensor shapes of the first version.
     first: Option<BTreeMap<String, Vec<usize>>>,
 }
 
-/// The word that keeps the fixed texts apart from every other use of an address.
+/// The first word of the random addresses of the fixed texts.
 const TEXTS: u64 = 0x5052_4F42_4500_0000;
-/// Tokens of the fixed texts: the longest fills blocks of an engine's prefix cache.
+/// The lengths of the fixed texts, in tokens; the longest fills blocks of an engine's prefix cache.
 const LENGTHS: [usize; 3] = [48, 17, 5];
-/// The most tokens that an examination samples after a text.
+/// The maximum number of tokens that a check samples after a text.
 const SAMPLED: usize = 3;
 
 impl Weights {
+    /// Opens the folder and locks it for this run.
+    ///
     /// # Errors
-    /// If the folder cannot be made or another run has it.
+    /// Returns an error if the folder cannot be created or another run has locked it.
     pub(super) fn open(folder: &Path) -> Result<Self> {
         let lock = RunLock::acquire(folder)?;
-        // Engines have another working directory.
+        // Engines may have another working directory.
         let folder = folder.canonicalize().map_err(|e| Error::io(folder, e))?;
         Ok(Self {
             folder,
@@ -77,10 +79,12 @@ impl Weights {
         })
     }
 
-    /// Writes the policy, or its adapters if it has any, and checks what was written against the models in `roots`.
+    /// Writes the policy, or its adapters if it has any, and compares the tensors with those of the
+    /// models in `roots`.
     ///
     /// # Errors
-    /// If the policy cannot be written for other programs, a file cannot be written, or the tensors are not those that are served.
+    /// Returns an error if the policy cannot be exported, a file cannot be written, or the tensors
+    /// differ from the served ones.
     pub(super) fn write<M: PolicyModel>(
         &mut self,
         policy: &M,
@@ -96,8 +100,8 @@ impl Weights {
             false => {
                 return Err(Error::config(
                     "policy",
-                    "a model that cannot be written for other programs",
-                    "one whose export or export_adapters writes a folder, such as a CausalModel of a supported shape",
+                    "a model that cannot be exported",
+                    "a model whose export or export_adapters writes a folder, such as a CausalModel of a supported shape",
                 ));
             }
         };
@@ -121,7 +125,7 @@ impl Weights {
         })
     }
 
-    /// Removes all versions but those in `kept`.
+    /// Removes all versions except those in `kept`.
     pub(super) fn prune(&self, kept: &BTreeSet<u64>) -> Result<()> {
         let entries = fs::read_dir(&self.folder).map_err(|e| Error::io(&self.folder, e))?;
         for entry in entries {
@@ -139,8 +143,9 @@ impl Weights {
     }
 }
 
-/// Returns an error unless the tensors of `ours` have the names and shapes of those in `theirs`, which an engine has loaded before:
-/// one that is left out keeps its old values there, and one of another shape leaves the engine without weights.
+/// Returns an error unless the tensors of `ours` have the names and shapes of those in `theirs`,
+/// which an engine has loaded: a missing tensor would keep its old values there, and one of another
+/// shape would leave the engine without weights.
 fn compare(
     folder: &Path,
     ours: &BTreeMap<String, Vec<usize>>,
@@ -155,7 +160,7 @@ fn compare(
                 "{name} is {own:?} and {shape:?} in {}",
                 root.display()
             )),
-            // A tied unembedding and tables that follow from the configuration may be written out or not.
+            // A tied unembedding and derived tables are optional.
             None if name == "lm_head.weight" || name.ends_with("rotary_emb.inv_freq") => {}
             None => missing.push(name.clone()),
         }
@@ -175,11 +180,11 @@ fn compare(
     }
 }
 
-/// The logits of the policy after fixed texts.
+/// Computes the policy's logits after fixed texts.
 fn fingerprint<M: PolicyModel>(policy: &M) -> Result<Fingerprint> {
     let (vocabulary, positions) = (policy.vocab_size(), policy.max_positions());
     if positions <= SAMPLED {
-        let expected = format!("more than {SAMPLED}, to be examined");
+        let expected = format!("more than {SAMPLED}, so that engines can be checked");
         return Err(Error::config("policy.max_positions", positions, expected));
     }
     let token = |rng: &mut _| random::below(rng, vocabulary as u64) as u32;
@@ -222,7 +227,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_label_is_the_runs_own() {
+    fn labels_of_other_runs_have_no_version() {
         let (labels, other) = (Labels::new(7), Labels::new(8));
         assert_eq!(labels.version(&labels.label(12)), Some(12));
         assert_eq!(other.version(&labels.label(12)), None);
@@ -230,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn all_versions_but_the_kept_ones_are_removed_and_nothing_else() {
+    fn pruning_removes_only_old_versions() {
         let root = tempfile::tempdir().unwrap();
         let weights = Weights::open(root.path()).unwrap();
         for name in [
@@ -249,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn tensors_that_an_engine_would_keep_or_choke_on_are_listed() {
+    fn errors_list_missing_unknown_and_misshapen_tensors() {
         let tensors = |list: &[(&str, usize)]| {
             let pair = |&(name, size): &(&str, usize)| (name.to_string(), vec![size]);
             list.iter().map(pair).collect::<BTreeMap<_, _>>()

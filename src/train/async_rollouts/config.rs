@@ -1,4 +1,4 @@
-//! How far rollouts may run ahead.
+//! The settings of asynchronous rollouts.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,16 +8,19 @@ use crate::{Error, Result};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AsyncConfig {
-    /// The most weight updates between the policy that sampled a rollout and the policy that learns from it. 0 generates and
-    /// learns in turn. Default 1.
+    /// The largest number of weight updates between the policy that sampled a rollout and the
+    /// policy that is trained on it. With 0, generation and training alternate. Default 1.
     pub max_staleness: u64,
-    /// Consume groups in the order in which their problems were drawn. Each step then waits for its slowest completion. With an
-    /// engine that finishes what is in flight with the old weights ([`InFlight::Finish`](crate::rollout::InFlight::Finish)),
-    /// a run does not depend on timing. Default false: groups are consumed as they arrive, so short completions come first.
+    /// Consume groups in the order in which their problems were drawn. Each step then waits for its
+    /// slowest completion. With an engine that finishes running completions with the old weights
+    /// ([`InFlight::Finish`](crate::rollout::InFlight::Finish)), a run does not depend on timing.
+    /// Default false: groups are consumed as they arrive, so short completions come first.
     pub ordered: bool,
-    /// How often a problem is asked before it is given up, because its group was too old or could not be generated. Default 3.
+    /// The number of times a problem is submitted before it is dropped, if its group is too old or
+    /// cannot be generated. Default 3.
     pub max_attempts: u32,
-    /// The run ends with an error after so many groups in a row that were too old or could not be generated. Default 256.
+    /// The run ends with an error after more than this many consecutive groups were too old or
+    /// could not be generated. Default 256.
     pub max_dropped: usize,
 }
 
@@ -36,7 +39,7 @@ impl AsyncConfig {
     /// Rejects invalid settings.
     ///
     /// # Errors
-    /// [`Error::Config`] naming the field, its value and what would be right.
+    /// Returns [`Error::Config`], which names the field, its value and what is expected.
     pub fn validate(&self) -> Result<()> {
         if self.max_staleness > 1000 {
             let expected = "at most 1000 weight updates";

@@ -1,4 +1,4 @@
-//! Groups that were asked: in flight, and finished.
+//! Groups in flight, and finished groups.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,26 +10,26 @@ use crate::reward::RewardSet;
 use crate::rollout::{GenerationConfig, Question};
 use crate::types::{Rollout, RolloutGroup};
 
-/// A problem that an engine is answering.
+/// A problem that was submitted to the engine.
 #[derive(Clone, Debug)]
 pub(super) struct Flight {
-    /// Its place among all that were asked.
+    /// Its position among all submitted problems.
     pub order: u64,
     pub question: Question,
-    /// The version that it was asked of.
+    /// The version of the weights it was submitted to.
     pub version: u64,
-    /// How often it was asked before.
+    /// The number of earlier attempts.
     pub attempts: u32,
 }
 
-/// How a problem is answered and scored: the settings of the step in which it was asked.
+/// The settings with which a problem is generated and scored: those of the step that submitted it.
 #[derive(Debug)]
 pub(super) struct Asked {
     pub generation: GenerationConfig,
     pub rewards: RewardSet,
 }
 
-/// A finished group that has not been learned from.
+/// A finished group that has not been trained on.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Ready {
@@ -38,18 +38,18 @@ pub(super) struct Ready {
     pub address: Vec<u64>,
     pub samples: usize,
     pub group: RolloutGroup,
-    /// Whether the problem source has seen it.
+    /// Whether the problem source has observed it.
     pub observed: bool,
 }
 
 impl Ready {
-    /// The oldest version that sampled a token of it.
+    /// The oldest policy version that sampled one of its tokens.
     pub fn oldest_version(&self) -> u64 {
         let versions = self.group.rollouts.iter().map(Rollout::oldest_version);
         versions.min().unwrap_or(0)
     }
 
-    /// The same problem, to be asked again.
+    /// The same problem, to be submitted again.
     pub fn into_flight(self) -> Flight {
         Flight {
             order: self.order,
@@ -65,10 +65,10 @@ impl Ready {
     }
 }
 
-/// A problem in flight, and how it was asked.
+/// A problem in flight and its settings.
 type AskedFlight = (Flight, Arc<Asked>);
 
-/// What is in flight, by the engine's ticket; shared with the thread that scores.
+/// The problems in flight by the engine's ticket; shared with the scoring thread.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Flights(Arc<Mutex<BTreeMap<u64, AskedFlight>>>);
 
@@ -77,10 +77,11 @@ impl Flights {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds `flight` under the ticket that `submit` gives. An answer that comes before this returns finds it.
+    /// Adds `flight` under the ticket that `submit` returns. The lock is held meanwhile, so an
+    /// answer that arrives before this function returns finds its entry.
     ///
     /// # Errors
-    /// That of `submit`.
+    /// Returns the error of `submit`.
     pub fn add(
         &self,
         flight: &Flight,
@@ -104,26 +105,26 @@ impl Flights {
         self.lock().len()
     }
 
-    /// All of them are now asked of `version`.
+    /// Marks all of them as submitted to `version`.
     pub fn begin_again(&self, version: u64) {
         for (flight, _) in self.lock().values_mut() {
             flight.version = version;
         }
     }
 
-    /// The place of the one that was asked first.
+    /// The position of the one that was submitted first.
     pub fn first_order(&self) -> Option<u64> {
         self.lock().values().map(|(flight, _)| flight.order).min()
     }
 
-    /// The tickets of those that `wanted` says, in the order in which they were asked of the engine.
+    /// The tickets of the problems that `wanted` selects, in the order of submission.
     pub fn tickets(&self, wanted: impl Fn(&Flight) -> bool) -> Vec<u64> {
         let flights = self.lock();
         let found = flights.iter().filter(|(_, (flight, _))| wanted(flight));
         found.map(|(&ticket, _)| ticket).collect()
     }
 
-    /// All of them, in the order in which they were asked.
+    /// All of them, in the order of their positions.
     pub fn all(&self) -> Vec<(u64, Flight)> {
         let flights = self.lock();
         let mut all: Vec<_> = flights

@@ -1,4 +1,4 @@
-//! Rollouts that are generated while the learner works, with a bound on their age.
+//! Asynchronous rollouts: generation runs beside training, with a bound on staleness.
 
 mod config;
 mod flights;
@@ -24,61 +24,83 @@ use crate::rollout::{AsyncEngine, CHECK_INTERVAL, InFlight, Waiting, answer};
 use crate::types::{RolloutBuffer, RolloutGroup};
 use crate::{Error, Result};
 
-/// Rollouts from an engine that generates while the learner works: asynchronous training with bounded staleness.
+/// A rollout source whose engine generates while the learner trains: asynchronous training with
+/// bounded staleness.
 ///
-/// Between two steps the learner loads its weights into the engine, asks as many problems as it may, and learns from the groups
-/// that are ready. With [`max_staleness`](AsyncConfig::max_staleness) `S`, groups for `S` further steps are in flight or ready
-/// while it learns. A step then takes about the longer of generation and update, not their sum. With `S = 0` nothing runs ahead:
-/// the step is that of [`OnPolicy`](super::OnPolicy) with the same engine.
+/// Between two steps the learner loads its weights into the engine, submits as many problems as the
+/// bound allows, and takes the groups that are ready. With
+/// [`max_staleness`](AsyncConfig::max_staleness) `S`, the groups of `S` further steps are in flight
+/// or ready while it trains. A step then takes about the longer of generation and update, not their
+/// sum. With `S = 0` nothing runs ahead, and the steps are those of the default source with the
+/// same engine.
 ///
-/// **The bound holds where rollouts are consumed.** The staleness of a rollout is the number of weight updates between the policy
-/// that sampled its first token and the policy that learns from it. It never exceeds `S`: a group that would is dropped, and its
-/// problem is asked again.
+/// **The bound is checked when rollouts are consumed.** The staleness of a rollout is the number of
+/// weight updates between the policy that sampled its first token and the policy that is trained on
+/// it. It never exceeds `S`: an older group is dropped, and its problem is submitted again.
 ///
-/// **What is learned.** The importance ratio is taken to the policy before the step, `pi / pi_old`, whose log-probs are computed
-/// by the learner; a [`SamplerCorrection`](crate::loss::SamplerCorrection) accounts for the difference between `pi_old` and
-/// the policies that sampled (decoupled PPO). With `S > 0` the objective must have one; truncation of the token weights at 2 is usual:
+/// **Objective.** The importance ratio `pi / pi_old` is relative to the policy before the step,
+/// whose log-probs the learner computes. A [`SamplerCorrection`](crate::loss::SamplerCorrection)
+/// corrects for the difference between `pi_old` and the policies that sampled (decoupled PPO). With
+/// `S > 0` the objective must have one; truncation of the token weights at 2 is usual:
 /// `SamplerCorrection::token_truncate(2.0)`.
 ///
-/// **Checkpoints** hold every finished group that is not consumed yet. Problems in flight are asked again with the same
-/// address after a resume.
+/// **Checkpoints** contain every finished group that is not yet consumed. After a resume, problems
+/// in flight are submitted again with the same random address.
 ///
 /// | metric | |
 /// |---|---|
 /// | `async/staleness`, `async/staleness_max` | mean and maximum over the rollouts of the step, in weight updates |
 /// | `async/tokens_stale_K` | share of the step's tokens that were sampled `K` weight updates ago |
 /// | `async/wait` | seconds that the learner waited for rollouts |
-/// | `async/load` | seconds that it took to load the weights into the engine |
-/// | `async/in_flight`, `async/ready` | groups that are being generated, and that are finished, when the step begins to learn |
-/// | `async/expired` | groups that were dropped for their age |
+/// | `async/load` | seconds spent loading the weights into the engine |
+/// | `async/in_flight`, `async/ready` | groups being generated, and finished groups, when the update begins |
+/// | `async/expired` | groups dropped because they were too old |
 /// | `async/failed_samples`, `async/failed_groups` | completions and groups that the engine could not generate |
-/// | `engine/..` | what the engine measured |
+/// | `engine/..` | metrics of the engine |
 ///
-/// Sources: AReaL (arXiv 2505.24298) for the bound and the decoupled objective; TRL's and prime-rl's trainers check the bound
-/// where rollouts are consumed, as here.
+/// ```
+/// use rlvr::loss::{PolicyObjective, SamplerCorrection};
+/// use rlvr::policy::causal::CausalModel;
+/// use rlvr::rollout::LocalWorker;
+/// use rlvr::train::{AsyncConfig, AsyncRollouts, TrainerConfig};
+///
+/// let config = AsyncConfig { max_staleness: 2, ..AsyncConfig::default() };
+/// let source: AsyncRollouts<CausalModel> = AsyncRollouts::new(LocalWorker::default(), config)?;
+/// let config = TrainerConfig {
+///     objective: PolicyObjective::dapo()
+///         .with_sampler_correction(Some(SamplerCorrection::token_truncate(2.0))),
+///     ..TrainerConfig::default()
+/// };
+/// // Trainer::builder(policy, tokenizer).config(config).source(source) ...
+/// # Ok::<(), rlvr::Error>(())
+/// ```
+///
+/// The bound and the decoupled objective are those of AReaL (arXiv 2505.24298). TRL and prime-rl
+/// also check the bound when rollouts are consumed.
 #[doc(alias = "fully_async_policy")]
 pub struct AsyncRollouts<M: PolicyModel> {
-    // The engine is dropped first: it ends its threads, and then the channel to the scoring thread is closed.
+    // Dropped first: the engine ends its threads, and then the channel to the scoring thread
+    // closes.
     engine: Box<dyn AsyncEngine<M>>,
     config: AsyncConfig,
     flights: Flights,
     scoring: Option<Scoring>,
     /// Finished groups in the order of their arrival.
     ready: VecDeque<Ready>,
-    /// To be asked before new problems are drawn.
+    /// Problems to submit before new ones are drawn.
     again: VecDeque<Flight>,
-    /// What the current step was given.
+    /// The groups that the current step has taken.
     taken: Vec<Ready>,
-    /// The versions that were loaded last, oldest first.
+    /// The last loaded versions, oldest first.
     loaded: VecDeque<u64>,
-    /// The number of groups asked so far.
+    /// The number of groups submitted so far.
     asked: u64,
-    /// Groups that were dropped, one after the other, since the last that was not.
+    /// Consecutive groups dropped since the last usable one.
     dropped_in_a_row: usize,
     counts: Counts,
 }
 
-/// What happened in one step.
+/// Counters of one step.
 #[derive(Default)]
 struct Counts {
     wait: Duration,
@@ -89,10 +111,10 @@ struct Counts {
 }
 
 impl<M: PolicyModel> AsyncRollouts<M> {
-    /// Rollouts from `engine`.
+    /// Creates a source of rollouts from `engine`.
     ///
     /// # Errors
-    /// If a setting is invalid.
+    /// Returns an error if a setting is invalid.
     pub fn new(engine: impl AsyncEngine<M> + 'static, config: AsyncConfig) -> Result<Self> {
         config.validate()?;
         Ok(Self {
@@ -110,7 +132,7 @@ impl<M: PolicyModel> AsyncRollouts<M> {
         })
     }
 
-    /// How many weight updates ago `version` was the current one.
+    /// The number of weight updates since `version`.
     fn staleness(&self, version: u64) -> u64 {
         self.loaded.iter().filter(|&&later| later > version).count() as u64
     }
@@ -130,14 +152,14 @@ impl<M: PolicyModel> AsyncRollouts<M> {
         if self.loaded.back() != Some(&state.version) {
             self.loaded.push_back(state.version);
         }
-        // One more than the bound is enough to tell that a version is beyond it.
+        // One more than the bound is enough to detect an expired version.
         while self.loaded.len() as u64 > self.config.max_staleness + 2 {
             self.loaded.pop_front();
         }
         Ok(())
     }
 
-    /// `count` scored groups that may be learned from now.
+    /// Returns `count` scored groups that are fresh enough to train on.
     fn take(
         &mut self,
         collector: &mut Collector<M>,
@@ -165,13 +187,14 @@ impl<M: PolicyModel> AsyncRollouts<M> {
                 None => self.wait(state)?,
             }
         }
-        // What arrived meanwhile is counted as ready, and the engine has work while the learner learns.
+        // Count what has arrived in the meantime as ready, and give the engine work for the time of
+        // the update.
         self.receive_all(state)?;
         self.ask(collector, state, ahead)?;
         Ok(groups)
     }
 
-    /// The next group to learn from, if it is ready.
+    /// Returns the next group to train on, if it is ready.
     fn pop_ready(&mut self) -> Option<Ready> {
         let oldest = (0..self.ready.len()).min_by_key(|&at| self.ready[at].order)?;
         let order = self.ready[oldest].order;
@@ -189,7 +212,7 @@ impl<M: PolicyModel> AsyncRollouts<M> {
         }
     }
 
-    /// Asks until `wanted` groups are ready or in flight.
+    /// Submits problems until `wanted` groups are ready or in flight.
     fn ask(
         &mut self,
         collector: &mut Collector<M>,
@@ -205,9 +228,10 @@ impl<M: PolicyModel> AsyncRollouts<M> {
                 Some(flight) => flight,
                 None => {
                     let draws = collector.problems.draw(1)?;
-                    let draw = draws.into_iter().next().ok_or_else(|| {
-                        Error::shape("problems of the source", 0, "1, as asked for")
-                    })?;
+                    let draw = draws
+                        .into_iter()
+                        .next()
+                        .ok_or_else(|| Error::shape("problems of the source", 0, "1"))?;
                     self.asked += 1;
                     Flight {
                         order: self.asked,
@@ -238,7 +262,7 @@ impl<M: PolicyModel> AsyncRollouts<M> {
         Ok(())
     }
 
-    /// Drops what is too old, finished or not, and has it asked again.
+    /// Drops the groups that are too old, finished or not, and queues their problems again.
     fn expire(&mut self, version: u64) -> Result<()> {
         let (expired, fresh) = std::mem::take(&mut self.ready)
             .into_iter()
@@ -273,7 +297,7 @@ impl<M: PolicyModel> AsyncRollouts<M> {
         Ok(())
     }
 
-    /// Has a problem asked again, unless it was asked too often.
+    /// Queues a problem again unless it has used up its attempts.
     fn ask_again(&mut self, mut flight: Flight) {
         flight.attempts += 1;
         if flight.attempts < self.config.max_attempts {
@@ -284,12 +308,12 @@ impl<M: PolicyModel> AsyncRollouts<M> {
             tracing::warn!(
                 problem = flight.question.problem.prompt,
                 attempts = flight.attempts,
-                "a problem is given up: it was asked too often without a usable answer"
+                "a problem was dropped: no attempt gave a usable group"
             );
         }
     }
 
-    /// Waits for the next group, and asks the engine whether there will be one if it takes long.
+    /// Waits for the next group, and checks the engine if none arrives in time.
     fn wait(&mut self, state: PolicyState<'_, M>) -> Result<()> {
         let Some(scoring) = &self.scoring else {
             return Ok(());
@@ -350,7 +374,7 @@ impl<M: PolicyModel> AsyncRollouts<M> {
         }
     }
 
-    /// What is supplied goes back to what is ready.
+    /// Puts the groups of the current step back into the ready queue.
     fn put_back(&mut self) {
         for ready in self.taken.drain(..).rev() {
             self.ready.push_front(ready);
@@ -394,7 +418,7 @@ impl<M: PolicyModel> AsyncRollouts<M> {
         })
     }
 
-    /// As [`Collector::collect`] does: the reward of one greedy completion of each problem.
+    /// The rewards of one greedy completion of each problem, as in [`Collector::collect`].
     fn greedy_rewards(
         &mut self,
         collector: &Collector<M>,
@@ -410,7 +434,7 @@ impl<M: PolicyModel> AsyncRollouts<M> {
         Ok(greedy_baselines(&greedy, rollouts))
     }
 
-    /// The metrics of the rollouts that are supplied.
+    /// The metrics of the supplied rollouts.
     fn measure(&self, rollouts: &RolloutBuffer, load: Duration) -> BTreeMap<String, f64> {
         let mut metrics = BTreeMap::new();
         let mut put = |name: String, value: f64| {
@@ -481,14 +505,14 @@ impl<M: PolicyModel> RolloutSource<M> for AsyncRollouts<M> {
             return Err(Error::config(
                 "learners",
                 collector.learners.size(),
-                "1 with asynchronous rollouts: learners would be given different ones",
+                "1 with asynchronous rollouts: each learner would get other rollouts",
             ));
         }
         if collector.agent_loop.is_some() {
             return Err(Error::config(
                 "agent_loop",
                 "given",
-                "none with asynchronous rollouts, which are single completions",
+                "none with asynchronous rollouts, which have a single turn",
             ));
         }
         let config = &collector.config;

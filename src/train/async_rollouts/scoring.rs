@@ -1,4 +1,4 @@
-//! A thread that turns answers into scored groups while the learner works.
+//! The thread that turns the engine's answers into scored groups while the learner trains.
 
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
@@ -14,27 +14,27 @@ use crate::train::collector::{Collector, score};
 use crate::types::{RolloutBuffer, RolloutGroup};
 use crate::{Error, Result};
 
-/// A group as far as it could be generated.
+/// The completions of a group that could be generated, scored.
 pub(super) struct Scored {
     pub ticket: u64,
     /// The scored rollouts; an error if a completion cannot be decoded.
     pub group: Result<RolloutGroup>,
-    /// Samples that the engine could not generate.
+    /// The number of samples that the engine could not generate.
     pub failures: usize,
-    /// Why, for the first of them.
+    /// The error of the first of them.
     pub first_error: Option<Error>,
-    /// How long the rewards took.
+    /// The time spent on decoding and rewards.
     pub time: Duration,
 }
 
-/// The thread, seen from the learner. It ends when the engine and this are gone.
+/// A handle to the scoring thread. The thread ends when the engine and this handle are dropped.
 pub(super) struct Scoring {
-    /// Where the engine sends its answers.
+    /// The channel on which the engine sends its answers.
     pub answers: Sender<Answer>,
     scored: Receiver<Scored>,
 }
 
-/// What the thread needs.
+/// The state of the thread.
 struct Scorer {
     flights: Flights,
     tokenizer: Arc<dyn Tokenizer>,
@@ -69,10 +69,10 @@ impl Scoring {
         Self { answers, scored }
     }
 
-    /// The next scored group, if one comes within `time`.
+    /// Returns the next scored group, or `None` if none arrives within `time`.
     ///
     /// # Errors
-    /// If the thread is gone.
+    /// Returns an error if the thread has ended.
     pub fn next(&self, time: Duration) -> Result<Option<Scored>> {
         match self.scored.recv_timeout(time) {
             Ok(scored) => Ok(Some(scored)),
@@ -80,8 +80,8 @@ impl Scoring {
             Err(RecvTimeoutError::Disconnected) => Err(Error::Engine {
                 engine: "rollouts".into(),
                 request: "scoring the answers".into(),
-                reason: "the thread ended".into(),
-                remedy: "its panic message is on the standard error".into(),
+                reason: "the scoring thread ended".into(),
+                remedy: "see its panic message on standard error".into(),
             }),
         }
     }

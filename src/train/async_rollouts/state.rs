@@ -1,4 +1,4 @@
-//! What a checkpoint holds of rollouts that run ahead.
+//! The checkpointed state of asynchronous rollouts.
 
 use std::collections::VecDeque;
 
@@ -16,7 +16,7 @@ use crate::{Error, Result};
 struct Saved {
     /// Finished groups.
     ready: Vec<Ready>,
-    /// Problems in flight, in the order in which they were asked; their groups are empty.
+    /// Problems in flight in the order of submission; their groups are empty.
     in_flight: Vec<Ready>,
     loaded: VecDeque<u64>,
     asked: u64,
@@ -43,9 +43,8 @@ impl<M: PolicyModel> AsyncRollouts<M> {
             asked: self.asked,
             dropped_in_a_row: self.dropped_in_a_row,
         };
-        serde_json::to_value(saved).map_err(|reason| {
-            Error::config("rollout source", reason, "a state that can be written")
-        })
+        serde_json::to_value(saved)
+            .map_err(|reason| Error::config("rollout source", reason, "a serializable state"))
     }
 
     pub(super) fn restore_saved(&mut self, state: &Value) -> Result<()> {

@@ -1,11 +1,11 @@
-//! Findings about the policy: its signal, its entropy and length, how far it moves.
+//! Findings about the policy: its training signal, entropy, length, and distance from the start.
 
 use super::window::{Change, Windows};
 use super::{Finding, Severity, found, number, percent, severity};
 
-/// From this accuracy on a problem set counts as solved.
+/// The accuracy from which a problem set counts as solved.
 const SOLVED: f64 = 0.9;
-/// The fewest steps after which a policy should have moved.
+/// The number of steps after which a policy should have changed.
 const MOVED_AFTER: u64 = 30;
 
 pub(super) fn findings(windows: &Windows) -> Vec<Finding> {
@@ -24,14 +24,14 @@ pub(super) fn findings(windows: &Windows) -> Vec<Finding> {
     checks.iter().filter_map(|check| check(windows)).collect()
 }
 
-/// The share of the completions that are right, or of held-out problems.
+/// Returns the accuracy on training problems, or else on held-out problems.
 fn accuracy(windows: &Windows) -> Option<f64> {
     let held_out = windows.evaluations.last().map(|&(_, accuracy)| accuracy);
     windows.mean("rewards/accuracy/mean").or(held_out)
 }
 
 fn no_signal(windows: &Windows) -> Option<Finding> {
-    // Under dynamic sampling the groups that are left have a signal; what was dropped counts.
+    // With dynamic sampling all kept groups have a signal, so the dropped ones are counted.
     let names = ["dynamic_sampling/frac_zero_std", "frac_reward_zero_std"];
     let (metric, share) = names
         .into_iter()
@@ -39,7 +39,7 @@ fn no_signal(windows: &Windows) -> Option<Finding> {
     let severity = severity(share, 0.6, 0.95)?;
     let accuracy = accuracy(windows);
     let mut evidence = format!(
-        "in {} of the groups all completions have the same reward, so that they teach nothing",
+        "in {} of the groups all completions have the same reward, which gives no gradient",
         percent(share)
     );
     let mut numbers = vec![(metric, share)];
@@ -51,20 +51,20 @@ fn no_signal(windows: &Windows) -> Option<Finding> {
         Some(accuracy) if accuracy >= 0.75 => (
             "no_signal/too_easy",
             Severity::Warning,
-            "The problems are too easy for this policy: stop here, ask harder ones, or let `dynamic_sampling` replace \
-             them",
+            "The problems are too easy for this policy: stop here, use harder ones, or replace them with \
+             `dynamic_sampling`",
         ),
         Some(accuracy) if accuracy <= 0.25 => (
             "no_signal/too_hard",
             severity,
-            "The problems are too hard for this policy: begin with easier ones or with supervised fine-tuning, raise \
+            "The problems are too hard for this policy: start with easier ones or with supervised fine-tuning, raise \
              `group_size`, or give partial credit",
         ),
         _ => (
             "no_signal",
             severity,
-            "Ask problems that the policy solves sometimes, not always or never; raise `group_size`, or let \
-             `dynamic_sampling` replace groups without a signal",
+            "Use problems that the policy solves sometimes, not always or never; raise `group_size`, or replace groups \
+             without a signal with `dynamic_sampling`",
         ),
     };
     Some(found(windows, name, severity, &numbers, evidence, advice))
@@ -73,7 +73,7 @@ fn no_signal(windows: &Windows) -> Option<Finding> {
 fn entropy_collapse(windows: &Windows) -> Option<Finding> {
     let last = windows.mean("entropy")?;
     let first = windows.change("entropy").map(|change| change.first);
-    // A policy that has solved its problems may be certain.
+    // A low entropy is fine once the problems are solved.
     let solved = accuracy(windows).is_some_and(|accuracy| accuracy >= SOLVED);
     let fell = first.is_none_or(|first| last <= first / 5.0);
     let severity = match last {
@@ -82,13 +82,13 @@ fn entropy_collapse(windows: &Windows) -> Option<Finding> {
         entropy if entropy < 0.02 && fell => Severity::Warning,
         _ => return None,
     };
-    let mut evidence = format!("the entropy is {} nats a token", number(last));
+    let mut evidence = format!("the entropy is {} nats per token", number(last));
     if let Some(first) = first {
         evidence += &format!("; it was {} in the first steps", number(first));
     }
-    evidence += ". The policy explores no longer, although its problems are not solved";
+    evidence += ". The policy no longer explores, although its problems are not solved";
     let advice = "Lower the learning rate, raise the upper clip bound (clip-higher), add an entropy bonus \
-                  (`objective.entropy_coef`, `adaptive_entropy`) or a KL penalty; go on from an earlier checkpoint";
+                  (`objective.entropy_coef`, `adaptive_entropy`) or a KL penalty; continue from an earlier checkpoint";
     let numbers = [("entropy", last)];
     Some(found(
         windows,
@@ -133,8 +133,8 @@ fn truncation(windows: &Windows) -> Option<Finding> {
         "{} of the completions were cut off at the length limit",
         percent(share)
     );
-    let advice = "Raise `generation.max_new_tokens`, check that the stop tokens are those the policy was taught to end \
-                  with, and leave cut completions out with `mask_truncated` or punish their length softly";
+    let advice = "Raise `generation.max_new_tokens`, check that the stop tokens are those the policy was trained to end \
+                  with, and exclude truncated completions with `mask_truncated` or add a soft length penalty";
     Some(found(
         windows,
         "truncation",
@@ -154,16 +154,16 @@ fn kl_runaway(windows: &Windows) -> Option<Finding> {
     let (severity, what) = match last {
         kl if kl >= 10.0 => (Severity::Failing, ""),
         kl if kl >= 1.0 && falls => (Severity::Failing, ", and the reward falls"),
-        kl if kl >= 1.0 && penalised => (Severity::Warning, ", in spite of the penalty on it"),
+        kl if kl >= 1.0 && penalised => (Severity::Warning, ", despite the penalty on it"),
         kl if kl >= 0.5 && tripled => (Severity::Warning, ", three times that of the steps before"),
         _ => return None,
     };
     let evidence = format!(
-        "the KL to the reference policy is {} nats a token{what}",
+        "the KL to the reference policy is {} nats per token{what}",
         number(last)
     );
     let advice = "Lower the learning rate, clip the gradient more tightly (`optimizer.max_grad_norm`), or raise the \
-                  coefficient of the KL (`objective.kl`, `adaptive_kl`); go on from a checkpoint before the rise";
+                  coefficient of the KL (`objective.kl`, `adaptive_kl`); continue from a checkpoint before the rise";
     let numbers = [("kl", last)];
     Some(found(
         windows,
@@ -185,10 +185,10 @@ fn advantage_outliers(windows: &Windows) -> Option<Finding> {
     let ratio = largest.abs() / rms;
     severity(ratio, 10.0, f64::INFINITY)?;
     let evidence = format!(
-        "the largest advantage of a step is {largest:.1}, {ratio:.0} times their root mean square of {rms:.2}: single \
-         completions decide the update"
+        "the largest advantage of a step is {largest:.1}, {ratio:.0} times the root mean square of {rms:.2}: single \
+         completions dominate the update"
     );
-    let advice = "Clamp the reward that is out of scale, divide by the deviation of the group or the batch, or use larger \
+    let advice = "Clamp the reward with the large scale, divide by the deviation of the group or the batch, or use larger \
                   groups";
     let numbers = [
         ("advantages/min", min),
@@ -217,7 +217,7 @@ fn clipping(windows: &Windows) -> Option<Finding> {
         percent(share)
     );
     let advice = "Make fewer updates on the same rollouts (`passes`, `updates_per_pass`), lower the learning rate, or widen \
-                  the clip range; with one update a step, look for a sampler that disagrees with the policy";
+                  the clip range; with one update per step, check whether the sampler's log-probs match the policy's";
     Some(found(
         windows,
         "clipping",
@@ -233,7 +233,7 @@ fn no_effect(windows: &Windows) -> Option<Finding> {
     let rate = windows.mean("learning_rate")?;
     let norm = windows.mean("grad_norm")?;
     if step < MOVED_AFTER || norm == 0.0 {
-        // Without a gradient there is no signal, which is another finding.
+        // A zero gradient is reported by `no_signal`.
         return None;
     }
     let still = |name: &str| {
@@ -247,19 +247,19 @@ fn no_effect(windows: &Windows) -> Option<Finding> {
         return None;
     }
     let (severity, kl) = match windows.change("kl") {
-        // Less than rounding leaves between two ways of computing the same log-probs in single precision.
+        // Below the rounding difference between two computations of the same log-probs in f32.
         Some(kl) if kl.last < 1e-10 => (Severity::Failing, Some(kl)),
-        // In half precision even equal weights have a KL, which does not grow.
+        // In half precision equal weights have a nonzero KL, but it does not grow.
         Some(kl) if kl.last < 1.5 * kl.first => (Severity::Warning, Some(kl)),
         Some(_) => return None,
-        // Nothing but noisy metrics to go by.
+        // Only noisy metrics are available, so wait longer.
         None if step >= 3 * MOVED_AFTER => (Severity::Warning, None),
         None => return None,
     };
     let mut numbers = vec![("learning_rate", rate), ("grad_norm", norm)];
     let mut evidence = format!(
-        "with a learning rate of {rate:.1e} and a gradient norm of {norm:.1e}, reward, entropy and length are those of the \
-         first steps"
+        "with a learning rate of {rate:.1e} and a gradient norm of {norm:.1e}, reward, entropy and length have not \
+         changed since the first steps"
     );
     if let Some(Change { first, last, .. }) = kl {
         numbers.push(("kl", last));
@@ -267,7 +267,7 @@ fn no_effect(windows: &Windows) -> Option<Finding> {
     }
     let advice = "Raise the learning rate (about 1e-6 for all weights of a pretrained model, 1e-5 to 2e-4 for adapters, 3e-4 \
                   from scratch), check that warm-up has ended and which parameters are trained; in half precision, \
-                  update copies in single precision as the crate's optimizer does, since smaller updates are rounded away";
+                  update f32 copies of the weights, as the crate's optimizer does: small updates are otherwise rounded away";
     Some(found(
         windows,
         "no_effect",
@@ -284,7 +284,7 @@ fn sampler_mismatch(windows: &Windows) -> Option<Finding> {
     let severity = severity(kl, 0.01, 0.1)?;
     let mut numbers = vec![(name, kl)];
     let mut evidence = format!(
-        "the sampler's log-probs are not those of the policy: their KL is {} nats a token, where 0.001 is usual",
+        "the sampler's log-probs differ from the policy's: the KL is {} nats per token, where 0.001 is usual",
         number(kl)
     );
     let largest = "sampling/sampling_logp_difference/max";
@@ -295,8 +295,8 @@ fn sampler_mismatch(windows: &Windows) -> Option<Finding> {
             number(difference)
         );
     }
-    let advice = "Check temperature, chat template, weights and precision of the engine; rollouts of an older policy need \
-                  fewer steps of delay; what remains can be weighted with `objective.sampler_correction`";
+    let advice = "Check temperature, chat template, weights and precision of the engine; reduce the staleness of \
+                  asynchronous rollouts; correct the remaining difference with `objective.sampler_correction`";
     Some(found(
         windows,
         "sampler_mismatch",
@@ -317,11 +317,11 @@ fn updates_skipped(windows: &Windows) -> Option<Finding> {
     let skipped = counts.last()? - counts.first()?;
     let severity = severity(skipped, 1.0, counts.len() as f64 / 2.0)?;
     let evidence = format!(
-        "{skipped} of the last {} updates were skipped, because loss or gradient were not finite",
+        "{skipped} of the last {} updates were skipped because the loss or gradient was not finite",
         counts.len()
     );
-    let advice = "Lower the learning rate, look for rewards or log-probs that are not finite or very large, and use f32 where \
-                  it was f16";
+    let advice = "Lower the learning rate, look for rewards or log-probs that are not finite or very large, and use f32 \
+                  instead of f16";
     Some(found(
         windows,
         "updates_skipped",

@@ -1,33 +1,33 @@
-//! Says in words what is wrong with a run: findings with evidence and advice, from its metrics.
+//! Diagnoses a run from its metrics: findings with evidence and advice.
 //!
-//! [`Diagnosis::of`] looks at the records of a run, as they are in `metrics.jsonl`. It compares windows at the two ends of the run, each
-//! a third of its steps, at least 5 and at most 20: so a finding is about *now*, and goes away when its cause does. Trends count
-//! from three standard errors on.
+//! [`Diagnosis::of`] reads the records of a run, as in `metrics.jsonl`. It compares two windows, at
+//! the beginning and the end of the run, each a third of its steps (at least 5, at most 20). A
+//! finding therefore describes the last steps, and disappears with its cause. A trend counts from
+//! three standard errors on.
 //!
-//! | finding | what was measured | warning | failing |
+//! | finding | measured | warning | failing |
 //! |---|---|---|---|
-//! | `no_signal/too_hard`, `/too_easy`, `no_signal` | groups whose rewards are all equal; at most 25 %, at least 75 % of the answers right, or neither | 60 % | 95 %, unless too easy |
-//! | `entropy_collapse` | entropy, where less than 90 % are right | below 0.02 nats and a fifth of the first | below 0.002 nats |
-//! | `length_explosion` | length, doubled without more reward | x 2 | x 4 |
+//! | `no_signal/too_hard`, `/too_easy`, `no_signal` | groups whose rewards are all equal; at most 25 % of the answers right, at least 75 %, or neither | 60 % | 95 %, unless too easy |
+//! | `entropy_collapse` | entropy, if less than 90 % of the answers are right | below 0.02 nats and a fifth of the first | below 0.002 nats |
+//! | `length_explosion` | length, growing without more reward | x 2 | x 4 |
 //! | `truncation` | completions cut off at the limit | 25 % | 80 % |
 //! | `kl_runaway` | KL to the reference | above 1 nat with a penalty on it, or tripled to above 0.5 | above 10, or above 1 while the reward falls |
 //! | `reward_hacking` | reward up, held-out accuracy down from its best | by 0.05 twice | by 0.15, or to half of it twice |
 //! | `reward_hacking/<reward>` | that reward up, the reward `accuracy` down by 0.05 | yes | by 0.15 |
 //! | `held_out_falls` | accuracy down as above, reward not up | as above | as above |
-//! | `repetition`, `copied_prompt` | completions that end in a loop, or contain the prompt | 20 %, 50 % | 60 %, - |
-//! | `advantage_outliers` | largest advantage by their root mean square | 10 | |
+//! | `repetition`, `copied_prompt` | completions that end in a repetition loop, or contain the prompt | 20 %, 50 % | 60 %, - |
+//! | `advantage_outliers` | largest advantage divided by the root mean square | 10 | |
 //! | `clipping` | tokens outside the clip range or bounded | 40 % | 80 % |
-//! | `no_effect` | KL to the first policy does not grow; reward, entropy and length stay | after 30 steps | if the KL is 0 |
+//! | `no_effect` | KL to the first policy does not grow; reward, entropy and length do not change | after 30 steps | if the KL is 0 |
 //! | `sampler_mismatch` | KL between sampler and policy (k3), per token | 0.01 | 0.1 |
-//! | `reward_fails/<reward>`, `reward_times_out/<reward>` | completions on which it failed | 1 % | 25 % |
+//! | `reward_fails/<reward>`, `reward_times_out/<reward>` | completions on which the reward failed | 1 % | 25 % |
 //! | `unscored` | completions without a total reward | 25 % | 75 % |
-//! | `domain_dominates/<domain>` | tokens of that domain, of two or more | 80 % | |
+//! | `domain_dominates/<domain>` | share of the tokens, with two or more domains | 80 % | |
 //! | `updates_skipped` | updates with a loss or gradient that is not finite | one | half of the steps |
 //!
-//! Those of `repetition` and `copied_prompt` need the texts: [`Diagnosis::with_rollouts`]. Shares of domains are read from the metrics
-//! `domains/<domain>/tokens`.
+//! `repetition` and `copied_prompt` need the completions: see [`Diagnosis::with_rollouts`].
 //!
-//! A [`Watchdog`] does this during a run, and tells the other observers:
+//! A [`Watchdog`] diagnoses during a run and reports to the other observers. After a run:
 //!
 //! ```
 //! use rlvr::train::diagnosis::{Diagnosis, Verdict};
@@ -58,48 +58,48 @@ use super::observer::StepRecord;
 use crate::types::RolloutBuffer;
 use window::Windows;
 
-/// How bad a finding is.
+/// The severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
-    /// The run may still learn; look at it.
+    /// The run may still learn, but should be inspected.
     Warning,
-    /// The run learns nothing, or the wrong thing.
+    /// The run does not learn, or learns the wrong behaviour.
     Failing,
 }
 
-/// What is to be thought of a run: the most severe of its findings.
+/// The verdict on a run: the highest severity of its findings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
-    /// Nothing was found.
+    /// There are no findings.
     Healthy,
-    /// A [`Severity::Warning`] was found, and nothing worse.
+    /// There are warnings only.
     Warning,
-    /// A [`Severity::Failing`] was found.
+    /// There is a [`Severity::Failing`] finding.
     Failing,
 }
 
-/// Something that is wrong with a run.
+/// A problem of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Finding {
-    /// What it is, as `entropy_collapse`, or with what it is about, as `reward_fails/accuracy`: see the [table](self).
+    /// The name, such as `entropy_collapse` or `reward_fails/accuracy`; see the [table](self).
     pub name: String,
-    /// How bad it is.
+    /// The severity.
     pub severity: Severity,
-    /// The first of the steps that were looked at.
+    /// The first step of the window.
     pub first_step: u64,
-    /// The last of them.
+    /// The last step of the window.
     pub last_step: u64,
-    /// What was measured, in words.
+    /// The evidence, as text.
     pub evidence: String,
-    /// The same numbers by the metric that they are of.
+    /// The numbers of the evidence, by metric.
     pub numbers: BTreeMap<String, f64>,
-    /// What usually helps.
+    /// Suggested remedies, as text.
     pub advice: String,
 }
 
-/// What is wrong with a run, judged by its last steps.
+/// The findings about the last steps of a run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Diagnosis {
     step: u64,
@@ -107,7 +107,7 @@ pub struct Diagnosis {
 }
 
 impl Diagnosis {
-    /// Judges a run by `records`, in the order of steps.
+    /// Diagnoses a run from `records`, in the order of steps.
     pub fn of(records: &[StepRecord]) -> Self {
         let mut diagnosis = Self::default();
         if let Some(windows) = Windows::new(records) {
@@ -119,7 +119,7 @@ impl Diagnosis {
         diagnosis
     }
 
-    /// The same, with what the completions of `step` show: loops, and prompts that were copied.
+    /// Adds the findings of the completions of `step`: repetition loops and copied prompts.
     #[must_use]
     pub fn with_rollouts(mut self, step: u64, rollouts: &RolloutBuffer) -> Self {
         self.step = self.step.max(step);
@@ -133,17 +133,17 @@ impl Diagnosis {
             .sort_by(|a, b| (b.severity, &a.name).cmp(&(a.severity, &b.name)));
     }
 
-    /// The findings, the most severe first.
+    /// Returns the findings, most severe first.
     pub fn findings(&self) -> &[Finding] {
         &self.findings
     }
 
-    /// The last step that was looked at; 0 if there was none.
+    /// Returns the last diagnosed step; 0 if there is none.
     pub fn step(&self) -> u64 {
         self.step
     }
 
-    /// Whether the run is healthy.
+    /// Returns the verdict.
     pub fn verdict(&self) -> Verdict {
         match self.findings.iter().map(|finding| finding.severity).max() {
             None => Verdict::Healthy,
@@ -154,7 +154,7 @@ impl Diagnosis {
 }
 
 impl Severity {
-    /// The value of a metric `findings/<name>`: 1 for a warning, 2 for failing.
+    /// Returns the value of the metric `findings/<name>`: 1 for a warning, 2 for failing.
     pub(crate) fn as_metric(self) -> f64 {
         match self {
             Self::Warning => 1.0,
@@ -162,7 +162,7 @@ impl Severity {
         }
     }
 
-    /// What such a metric says.
+    /// Returns the severity that such a metric stands for.
     pub(crate) fn of_metric(value: f64) -> Self {
         match value >= Self::Failing.as_metric() {
             true => Self::Failing,
@@ -210,13 +210,13 @@ impl fmt::Display for Finding {
     }
 }
 
-/// The verdict, then each finding on a line of its own.
+/// Writes the verdict, then one line per finding.
 impl fmt::Display for Diagnosis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "verdict: {}", self.verdict())?;
         if self.findings.is_empty() && self.step < window::FEWEST as u64 {
             let (step, fewest) = (self.step, window::FEWEST);
-            write!(f, " so far: {step} steps, and most findings need {fewest}")?;
+            write!(f, " so far: {step} steps, most findings need {fewest}")?;
         }
         for finding in &self.findings {
             write!(f, "\n  {finding}")?;
@@ -225,7 +225,7 @@ impl fmt::Display for Diagnosis {
     }
 }
 
-/// A finding about the last window.
+/// Creates a finding about the last window.
 fn found(
     windows: &Windows,
     name: impl Into<String>,
@@ -249,7 +249,7 @@ fn found(
     }
 }
 
-/// The severity of a value that grows worse: none below `warning`, failing from `failing` on.
+/// Returns the severity of a value: none below `warning`, failing from `failing` on.
 fn severity(value: f64, warning: f64, failing: f64) -> Option<Severity> {
     match value {
         v if v >= failing => Some(Severity::Failing),
@@ -258,7 +258,7 @@ fn severity(value: f64, warning: f64, failing: f64) -> Option<Severity> {
     }
 }
 
-/// A number of any size in three digits.
+/// Formats a number of any size with about three digits.
 fn number(value: f64) -> String {
     match value.abs() {
         0.0 => "0".into(),
@@ -269,7 +269,7 @@ fn number(value: f64) -> String {
     }
 }
 
-/// A share in percent.
+/// Formats a share as a percentage.
 fn percent(share: f64) -> String {
     format!("{:.0}%", 100.0 * share)
 }

@@ -1,4 +1,4 @@
-//! Findings about the rewards: hacked, broken, or given to one domain.
+//! Findings about rewards: hacking, failures, missing totals, and a dominant domain.
 
 use super::window::Windows;
 use super::{Finding, Severity, found, percent, severity};
@@ -12,7 +12,7 @@ pub(super) fn findings(windows: &Windows) -> Vec<Finding> {
     findings
 }
 
-/// How far the accuracy has to fall for a warning and for a failure.
+/// The drop in accuracy for a warning and for a failure.
 const FALL: (f64, f64) = (0.05, 0.15);
 
 fn held_out(windows: &Windows) -> Option<Finding> {
@@ -20,7 +20,7 @@ fn held_out(windows: &Windows) -> Option<Finding> {
     let &(_, last) = evaluations.last()?;
     let best = evaluations.iter().rev().max_by(|a, b| a.1.total_cmp(&b.1));
     let &(step, best) = best?;
-    // One evaluation of few problems may be chance.
+    // A single evaluation may be lower by chance.
     let after = evaluations.iter().rev().take_while(|(at, _)| *at > step);
     let below = after
         .take(2)
@@ -47,8 +47,8 @@ fn held_out(windows: &Windows) -> Option<Finding> {
                 "{fell}, while the training reward rose from {:.3} to {:.3}",
                 reward.first, reward.last
             );
-            let advice = "Read completions with a high reward: the reward is being earned without solving the problems. Make it \
-                          stricter, lower the weight of what is not accuracy, and go back to the best checkpoint";
+            let advice = "Read completions with a high reward: they earn it without solving the problems. Make the reward \
+                 stricter, lower the weight of rewards other than accuracy, and return to the best checkpoint";
             Some(found(
                 windows,
                 "reward_hacking",
@@ -59,8 +59,8 @@ fn held_out(windows: &Windows) -> Option<Finding> {
             ))
         }
         None => {
-            let advice = "Go back to the best checkpoint; lower the learning rate or add a KL penalty, and compare training and \
-                          held-out problems";
+            let advice = "Return to the best checkpoint; lower the learning rate or add a KL penalty, and compare training and \
+                 held-out problems";
             Some(found(
                 windows,
                 "held_out_falls",
@@ -93,7 +93,7 @@ fn one_reward_up(windows: &Windows) -> Vec<Finding> {
             (metric.as_str(), reward.last),
             ("rewards/accuracy/mean", accuracy.last),
         ];
-        let advice = "Lower the weight of that reward, or give it only to right answers (a gate on `accuracy`)";
+        let advice = "Lower the weight of that reward, or gate it on `accuracy`";
         let name = format!("reward_hacking/{name}");
         Some(found(windows, name, severity, &numbers, evidence, advice))
     };
@@ -134,16 +134,16 @@ fn failures(windows: &Windows) -> Vec<Finding> {
             &failed,
             broken,
             "failed",
-            "The reasons are in the rollouts (`Trainer::last_rollouts`, `--keep-rollouts`) and in the log of `tracing`; a reward \
+            "See the reasons in the rollouts (`Trainer::last_rollouts`, `RolloutFiles`) and in the `tracing` log; a reward \
              that does not apply to a problem should abstain",
         );
         put(
             "reward_times_out",
             &timed_out,
             late,
-            "took longer than its limit",
-            "Raise the time limit of that reward, give it fewer completions at once, or make it faster; `time/reward/...` says \
-             what it costs",
+            "exceeded its time limit",
+            "Raise the time limit of that reward, score fewer completions at once, or make it faster; `time/reward/<name>` \
+             is its cost",
         );
     }
     findings
@@ -155,10 +155,10 @@ fn unscored(windows: &Windows) -> Option<Finding> {
     let share = windows.sum(name) / rollouts;
     let severity = severity(share, 0.25, 0.75)?;
     let evidence = format!(
-        "{} of the completions have no total reward and are not learned from",
+        "{} of the completions have no total reward and are excluded from training",
         percent(share)
     );
-    let advice = "See which reward abstains or fails (`rewards/<name>/abstained`, `/failed`): each completion needs at least one \
+    let advice = "Check which reward abstains or fails (`rewards/<name>/abstained`, `/failed`): each completion needs at least one \
                   score";
     Some(found(
         windows,
@@ -184,12 +184,12 @@ fn domain(windows: &Windows) -> Option<Finding> {
     let share = sum / total;
     let severity = severity(share, 0.8, f64::INFINITY)?;
     let evidence = format!(
-        "{} of the tokens learned from are of the domain `{name}`, one of {}",
+        "{} of the trained tokens belong to the domain `{name}`, one of {}",
         percent(share),
         names.len()
     );
-    let advice = "Change the mixture of the domains, bound the length of that domain's completions, or average by completion \
-                  instead of by token";
+    let advice = "Change the mixture of domains, limit the length of that domain's completions, or average the loss per \
+                  completion instead of per token";
     let metric = metric(name);
     let name = format!("domain_dominates/{name}");
     let numbers = [(metric.as_str(), share)];

@@ -1,8 +1,8 @@
-//! Every finding is provoked, alone, by the metrics that it is about; beside it the same run without its cause.
+//! Each finding is triggered alone by its metrics, and is absent in the same run without its cause.
 
 use super::*;
 
-/// A number in [-1, 1] that differs from step to step.
+/// A pseudo-random number in [-1, 1].
 fn noise(step: u64) -> f64 {
     let mixed = step.wrapping_mul(0x9E37_79B9_7F4A_7C15);
     (mixed >> 11) as f64 / (1u64 << 52) as f64 - 1.0
@@ -13,7 +13,7 @@ fn progress(step: u64) -> f64 {
     (step - 1) as f64 / 59.0
 }
 
-/// A run that learns as it should: the reward rises, held-out accuracy as well.
+/// A healthy run: reward and held-out accuracy rise.
 fn healthy(step: u64) -> StepRecord {
     let wave = noise(step);
     let record = StepRecord::new(step)
@@ -61,7 +61,7 @@ fn run(changed: &[(&str, &dyn Fn(u64) -> f64)]) -> Vec<StepRecord> {
     let record = |step| {
         let mut record = healthy(step);
         for (name, value) in changed {
-            // Evaluations stay where they are.
+            // Evaluations stay at their steps.
             if record.metrics.contains_key(*name) || !name.starts_with("eval/") {
                 record.metrics.insert((*name).into(), value(step));
             }
@@ -71,7 +71,7 @@ fn run(changed: &[(&str, &dyn Fn(u64) -> f64)]) -> Vec<StepRecord> {
     (1..=60).map(record).collect()
 }
 
-/// The names of the findings, with the severity.
+/// The severities and names of the findings.
 fn diagnosed(records: &[StepRecord]) -> Vec<String> {
     let diagnosis = Diagnosis::of(records);
     for finding in diagnosis.findings() {
@@ -91,12 +91,12 @@ fn diagnosed(records: &[StepRecord]) -> Vec<String> {
         .collect()
 }
 
-fn provoked(changed: &[(&str, &dyn Fn(u64) -> f64)]) -> Vec<String> {
+fn found_in(changed: &[(&str, &dyn Fn(u64) -> f64)]) -> Vec<String> {
     diagnosed(&run(changed))
 }
 
 #[test]
-fn a_healthy_run_is_silent_at_every_step() {
+fn a_healthy_run_has_no_findings_at_any_step() {
     let records = run(&[]);
     for steps in 0..=60 {
         assert_eq!(diagnosed(&records[..steps]), [""; 0], "after {steps} steps");
@@ -110,169 +110,169 @@ fn a_healthy_run_is_silent_at_every_step() {
     let early = Diagnosis::of(&records[..4]).to_string();
     assert_eq!(
         early,
-        "verdict: healthy so far: 4 steps, and most findings need 5"
+        "verdict: healthy so far: 4 steps, most findings need 5"
     );
 }
 
 #[test]
-fn groups_without_a_signal() {
+fn no_signal_is_found_on_both_sides() {
     let share = "frac_reward_zero_std";
     let right = "rewards/accuracy/mean";
     let low = |step| 0.02 + 0.005 * noise(step);
     let high = |step| 0.85 + 0.005 * noise(step);
     let found = |of_groups: f64, of_answers: &dyn Fn(u64) -> f64| {
-        provoked(&[(share, &|_| of_groups), (right, of_answers)])
+        found_in(&[(share, &|_| of_groups), (right, of_answers)])
     };
     assert_eq!(found(0.7, &high), ["warning no_signal/too_easy"]);
     assert_eq!(found(1.0, &high), ["warning no_signal/too_easy"]);
     assert_eq!(found(0.7, &low), ["warning no_signal/too_hard"]);
     assert_eq!(found(0.97, &low), ["failing no_signal/too_hard"]);
-    // Some are always solved, the others never.
-    assert_eq!(provoked(&[(share, &|_| 0.97)]), ["failing no_signal"]);
-    // The groups that dynamic sampling leaves have a signal; what it dropped counts.
+    // Some problems are always solved, the others never.
+    assert_eq!(found_in(&[(share, &|_| 0.97)]), ["failing no_signal"]);
+    // With dynamic sampling the dropped groups count.
     let dropped = "dynamic_sampling/frac_zero_std";
     let changed: [(&str, &dyn Fn(u64) -> f64); 2] = [(share, &|_| 0.0), (dropped, &|_| 0.8)];
-    assert_eq!(provoked(&changed), ["warning no_signal"]);
-    // Without any accuracy nothing says on which side the problems are.
+    assert_eq!(found_in(&changed), ["warning no_signal"]);
+    // Without an accuracy the side is unknown.
     let unknown = |step| StepRecord::new(step).with(share, 1.0);
     let records: Vec<StepRecord> = (1..=6).map(unknown).collect();
     assert_eq!(diagnosed(&records), ["failing no_signal"]);
 }
 
 #[test]
-fn the_entropy_collapses() {
+fn entropy_collapse_is_found() {
     let falls = |step| 0.5 - 0.49 * progress(step);
     let (low, lower) = (|step: u64| falls(step).min(0.015), |_| 0.001);
     assert_eq!(
-        provoked(&[("entropy", &|step| if step < 30 { 0.5 } else { low(step) })]),
+        found_in(&[("entropy", &|step| if step < 30 { 0.5 } else { low(step) })]),
         ["warning entropy_collapse"]
     );
     assert_eq!(
-        provoked(&[("entropy", &lower)]),
+        found_in(&[("entropy", &lower)]),
         ["failing entropy_collapse"]
     );
-    // Low from the start on is the nature of the task.
-    assert_eq!(provoked(&[("entropy", &|_| 0.015)]), [""; 0]);
-    // Whoever has solved the problems may be certain.
+    // An entropy that is low from the start is no collapse.
+    assert_eq!(found_in(&[("entropy", &|_| 0.015)]), [""; 0]);
+    // Low entropy is fine once the problems are solved.
     let right = |step| 0.95 + 0.01 * noise(step);
     assert_eq!(
-        provoked(&[("entropy", &lower), ("rewards/accuracy/mean", &right)]),
+        found_in(&[("entropy", &lower), ("rewards/accuracy/mean", &right)]),
         [""; 0]
     );
 }
 
 #[test]
-fn lengths_explode_and_are_cut_off() {
+fn length_explosion_and_truncation_are_found() {
     let length = "completions/mean_length";
     let longer = |step| 100.0 + 300.0 * progress(step);
     let flat = |step| 1.0 + 0.05 * noise(step);
     assert_eq!(
-        provoked(&[(length, &longer), ("reward", &flat)]),
+        found_in(&[(length, &longer), ("reward", &flat)]),
         ["warning length_explosion"]
     );
     let much = |step| 100.0 + 4000.0 * progress(step);
     assert_eq!(
-        provoked(&[(length, &much), ("reward", &flat)]),
+        found_in(&[(length, &much), ("reward", &flat)]),
         ["failing length_explosion"]
     );
-    // Longer thoughts that are worth it are what one wants.
-    assert_eq!(provoked(&[(length, &longer)]), [""; 0]);
+    // Longer completions with more reward are fine.
+    assert_eq!(found_in(&[(length, &longer)]), [""; 0]);
     let cut = "completions/clipped_ratio";
-    assert_eq!(provoked(&[(cut, &|_| 0.3)]), ["warning truncation"]);
-    assert_eq!(provoked(&[(cut, &|_| 0.9)]), ["failing truncation"]);
+    assert_eq!(found_in(&[(cut, &|_| 0.3)]), ["warning truncation"]);
+    assert_eq!(found_in(&[(cut, &|_| 0.9)]), ["failing truncation"]);
 }
 
 #[test]
-fn the_kl_runs_away() {
-    assert_eq!(provoked(&[("kl", &|_| 1.5)]), ["warning kl_runaway"]);
-    assert_eq!(provoked(&[("kl", &|_| 12.0)]), ["failing kl_runaway"]);
-    // Without a penalty nobody wanted the KL to be small.
+fn kl_runaway_is_found() {
+    assert_eq!(found_in(&[("kl", &|_| 1.5)]), ["warning kl_runaway"]);
+    assert_eq!(found_in(&[("kl", &|_| 12.0)]), ["failing kl_runaway"]);
+    // Without a penalty a large KL alone is fine.
     assert_eq!(
-        provoked(&[("kl", &|_| 1.5), ("kl_coef", &|_| 0.0)]),
+        found_in(&[("kl", &|_| 1.5), ("kl_coef", &|_| 0.0)]),
         [""; 0]
     );
     let falls = |step| 1.5 - progress(step) + 0.05 * noise(step);
     assert_eq!(
-        provoked(&[("kl", &|_| 1.5), ("kl_coef", &|_| 0.0), ("reward", &falls)]),
+        found_in(&[("kl", &|_| 1.5), ("kl_coef", &|_| 0.0), ("reward", &falls)]),
         ["failing kl_runaway"]
     );
     let jumps = |step| if step > 40 { 0.6 } else { 0.1 };
-    assert_eq!(provoked(&[("kl", &jumps)]), ["warning kl_runaway"]);
+    assert_eq!(found_in(&[("kl", &jumps)]), ["warning kl_runaway"]);
 }
 
 #[test]
-fn the_reward_is_hacked() {
+fn reward_hacking_is_found() {
     let falls = |step| 0.6 - 0.15 * progress(step);
     assert_eq!(
-        provoked(&[("eval/accuracy", &falls)]),
+        found_in(&[("eval/accuracy", &falls)]),
         ["warning reward_hacking"]
     );
     let far = |step| 0.6 - 0.5 * progress(step);
     assert_eq!(
-        provoked(&[("eval/accuracy", &far)]),
+        found_in(&[("eval/accuracy", &far)]),
         ["failing reward_hacking"]
     );
-    // One evaluation that is a little lower is chance.
+    // A single lower evaluation may be chance.
     let once = |step| if step == 60 { 0.5 } else { 0.6 };
-    assert_eq!(provoked(&[("eval/accuracy", &once)]), [""; 0]);
+    assert_eq!(found_in(&[("eval/accuracy", &once)]), [""; 0]);
     let flat = |step| 1.0 + 0.05 * noise(step);
     assert_eq!(
-        provoked(&[("eval/accuracy", &far), ("reward", &flat)]),
+        found_in(&[("eval/accuracy", &far), ("reward", &flat)]),
         ["failing held_out_falls"]
     );
-    // Of few right answers most are gone.
+    // Low accuracy that falls to less than half.
     let few = |step| if step > 30 { 0.05 } else { 0.19 };
     assert_eq!(
-        provoked(&[("eval/accuracy", &few), ("reward", &flat)]),
+        found_in(&[("eval/accuracy", &few), ("reward", &flat)]),
         ["failing held_out_falls"]
     );
     let wrong = |step| 0.5 - 0.1 * progress(step) + 0.01 * noise(step);
     let wronger = |step| 0.5 - 0.4 * progress(step) + 0.01 * noise(step);
     let accuracy = "rewards/accuracy/mean";
     assert_eq!(
-        provoked(&[(accuracy, &wrong)]),
+        found_in(&[(accuracy, &wrong)]),
         ["warning reward_hacking/format"]
     );
     assert_eq!(
-        provoked(&[(accuracy, &wronger)]),
+        found_in(&[(accuracy, &wronger)]),
         ["failing reward_hacking/format"]
     );
     assert_eq!(
-        provoked(&[(accuracy, &wrong), ("rewards/format/mean", &|_| 0.7)]),
+        found_in(&[(accuracy, &wrong), ("rewards/format/mean", &|_| 0.7)]),
         [""; 0]
     );
-    // The best was measured before the first step.
+    // The best evaluation is before the first step.
     let mut records = vec![StepRecord::new(0).with("eval/accuracy", 0.9)];
     records.extend(run(&[("eval/accuracy", &|_| 0.4)]));
     assert_eq!(diagnosed(&records), ["failing reward_hacking"]);
 }
 
 #[test]
-fn single_advantages_decide() {
+fn advantage_outliers_are_found() {
     assert_eq!(
-        provoked(&[("advantages/max", &|_| 12.0)]),
+        found_in(&[("advantages/max", &|_| 12.0)]),
         ["warning advantage_outliers"]
     );
     assert_eq!(
-        provoked(&[("advantages/min", &|_| -12.0)]),
+        found_in(&[("advantages/min", &|_| -12.0)]),
         ["warning advantage_outliers"]
     );
-    assert_eq!(provoked(&[("advantages/rms", &|_| 0.0)]), [""; 0]);
+    assert_eq!(found_in(&[("advantages/rms", &|_| 0.0)]), [""; 0]);
 }
 
 #[test]
-fn nearly_everything_is_clipped() {
+fn clipping_is_found() {
     let region = "clip_ratio/region_mean";
-    assert_eq!(provoked(&[(region, &|_| 0.5)]), ["warning clipping"]);
-    assert_eq!(provoked(&[(region, &|_| 0.85)]), ["failing clipping"]);
+    assert_eq!(found_in(&[(region, &|_| 0.5)]), ["warning clipping"]);
+    assert_eq!(found_in(&[(region, &|_| 0.85)]), ["failing clipping"]);
     assert_eq!(
-        provoked(&[("clip_ratio/bounded_mean", &|_| 0.5)]),
+        found_in(&[("clip_ratio/bounded_mean", &|_| 0.5)]),
         ["warning clipping"]
     );
 }
 
 #[test]
-fn the_learning_rate_has_no_effect() {
+fn a_learning_rate_without_effect_is_found() {
     let reward = |step| 1.0 + 0.05 * noise(step);
     let still: [(&str, &dyn Fn(u64) -> f64); 3] = [
         ("reward", &reward),
@@ -282,62 +282,62 @@ fn the_learning_rate_has_no_effect() {
     let with = |kl: &dyn Fn(u64) -> f64| {
         let mut changed = still.to_vec();
         changed.push(("kl", kl));
-        provoked(&changed)
+        found_in(&changed)
     };
-    // In single precision the KL of equal weights is 0.
+    // In f32 the KL of equal weights is 0.
     assert_eq!(with(&|_| 0.0), ["failing no_effect"]);
-    // In half precision it is noise: updates that are rounded away do not let it grow.
+    // In half precision it is noise that does not grow when updates are rounded away.
     assert_eq!(
         with(&|step| 2e-4 + 1e-5 * noise(step)),
         ["warning no_effect"]
     );
-    // A policy that moves slowly moves.
+    // A policy that changes slowly is fine.
     assert_eq!(with(&|step| 2e-4 * step as f64), [""; 0]);
     let mut silent = still.to_vec();
     silent.push(("grad_norm", &|_| 0.0));
     silent.push(("kl", &|_| 0.0));
-    assert_eq!(provoked(&silent), [""; 0]);
+    assert_eq!(found_in(&silent), [""; 0]);
 }
 
 #[test]
-fn the_sampler_is_another_policy() {
+fn sampler_mismatch_is_found() {
     let kl = "rollout_corr/k3_kl";
-    assert_eq!(provoked(&[(kl, &|_| 0.02)]), ["warning sampler_mismatch"]);
-    assert_eq!(provoked(&[(kl, &|_| 0.2)]), ["failing sampler_mismatch"]);
+    assert_eq!(found_in(&[(kl, &|_| 0.02)]), ["warning sampler_mismatch"]);
+    assert_eq!(found_in(&[(kl, &|_| 0.2)]), ["failing sampler_mismatch"]);
 }
 
 #[test]
-fn rewards_break() {
-    // Sixteen completions a step.
+fn reward_failures_are_found() {
+    // Sixteen completions per step.
     let (failed, late) = ("rewards/accuracy/failed", "rewards/accuracy/timed_out");
     assert_eq!(
-        provoked(&[(failed, &|_| 1.0)]),
+        found_in(&[(failed, &|_| 1.0)]),
         ["warning reward_fails/accuracy"]
     );
     assert_eq!(
-        provoked(&[(failed, &|_| 8.0)]),
+        found_in(&[(failed, &|_| 8.0)]),
         ["failing reward_fails/accuracy"]
     );
     assert_eq!(
-        provoked(&[(failed, &|_| 8.0), (late, &|_| 8.0)]),
+        found_in(&[(failed, &|_| 8.0), (late, &|_| 8.0)]),
         ["failing reward_times_out/accuracy"]
     );
     let once = |step| f64::from(u8::from(step == 55));
-    assert_eq!(provoked(&[(failed, &once)]), [""; 0]);
+    assert_eq!(found_in(&[(failed, &once)]), [""; 0]);
     assert_eq!(
-        provoked(&[("rewards/unscored", &|_| 8.0)]),
+        found_in(&[("rewards/unscored", &|_| 8.0)]),
         ["warning unscored"]
     );
-    // At the very first step, where nothing else is judged yet.
+    // Also at the first step, where windows are too short for other findings.
     let first = healthy(1).with(failed, 16.0);
     assert_eq!(diagnosed(&[first]), ["failing reward_fails/accuracy"]);
 }
 
 #[test]
-fn one_domain_eats_the_batch() {
+fn a_dominant_domain_is_found() {
     let tokens = "domains/maths/tokens";
     assert_eq!(
-        provoked(&[(tokens, &|_| 9000.0)]),
+        found_in(&[(tokens, &|_| 9000.0)]),
         ["warning domain_dominates/maths"]
     );
     let only = |step| StepRecord::new(step).with(tokens, 900.0);
@@ -346,26 +346,26 @@ fn one_domain_eats_the_batch() {
 }
 
 #[test]
-fn updates_are_skipped() {
+fn skipped_updates_are_found() {
     let twice = |step| f64::from(u8::from(step > 45)) + f64::from(u8::from(step > 50));
     assert_eq!(
-        provoked(&[("skipped_steps", &twice)]),
+        found_in(&[("skipped_steps", &twice)]),
         ["warning updates_skipped"]
     );
     let most = |step: u64| step as f64;
     assert_eq!(
-        provoked(&[("skipped_steps", &most)]),
+        found_in(&[("skipped_steps", &most)]),
         ["failing updates_skipped"]
     );
-    // Long ago.
+    // Not in the last window.
     assert_eq!(
-        provoked(&[("skipped_steps", &|step| f64::from(u8::from(step > 5)))]),
+        found_in(&[("skipped_steps", &|step| f64::from(u8::from(step > 5)))]),
         [""; 0]
     );
 }
 
 #[test]
-fn metrics_that_are_not_finite_break_nothing() {
+fn metrics_that_are_not_finite_are_ignored() {
     let mut records = run(&[]);
     for record in &mut records {
         for value in record.metrics.values_mut() {
@@ -376,7 +376,7 @@ fn metrics_that_are_not_finite_break_nothing() {
 }
 
 #[test]
-fn it_is_said_in_one_line_each_and_survives_json() {
+fn findings_print_one_per_line_and_round_trip_through_json() {
     let diagnosis = Diagnosis::of(&run(&[
         ("completions/clipped_ratio", &|_| 0.3),
         ("rollout_corr/k3_kl", &|_| 0.2),

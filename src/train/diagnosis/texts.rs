@@ -1,16 +1,16 @@
-//! Findings that only the completions show: loops, and prompts that were copied.
+//! Findings about the texts of completions: repetition loops and copied prompts.
 
 use super::{Finding, Severity, percent, severity};
 use crate::types::{Rollout, RolloutBuffer};
 
-/// The most completions that are read, evenly over the step.
+/// The largest number of completions that are read, evenly spread over the step.
 const MOST: usize = 64;
-/// How many characters of the end of a completion are read.
+/// The number of characters that are read at the end of a completion.
 const TAIL: usize = 2000;
-/// The longest loop that is looked for, and the fewest characters that it has to fill.
+/// The longest period of a loop, and the fewest characters that a loop must fill.
 const PERIOD: usize = 200;
 const LOOPING: usize = 60;
-/// The shortest prompt of which a copy says something.
+/// The shortest prompt whose copy counts, in characters.
 const PROMPT: usize = 40;
 
 pub(super) fn findings(step: u64, rollouts: &RolloutBuffer) -> Vec<Finding> {
@@ -49,9 +49,9 @@ pub(super) fn findings(step: u64, rollouts: &RolloutBuffer) -> Vec<Finding> {
             "repetition",
             severity,
             looping,
-            "end by repeating themselves",
-            "Add a reward against repetition, punish length softly, and lower the learning rate; if it comes with a reward that \
-             rises, that reward pays for length",
+            "end in a repetition loop",
+            "Add a reward that penalises repetition, add a soft length penalty, and lower the learning rate; if a \
+             reward rises with the repetition, it probably favours length",
         );
     }
     let copied =
@@ -63,16 +63,16 @@ pub(super) fn findings(step: u64, rollouts: &RolloutBuffer) -> Vec<Finding> {
             severity,
             copied,
             "contain the whole prompt",
-            "Check that no reward is earned by repeating the question, such as one for length, language or answers found \
-             anywhere in the text, and that the chat template marks where the answer begins",
+            "Check that repeating the question earns no reward, such as one for length, language or an answer found \
+             anywhere in the text, and that the chat template marks the beginning of the answer",
         );
     }
     findings
 }
 
-/// Whether the end of the text is at least four times the same, over 60 characters.
+/// Returns whether the text ends with at least four repetitions that fill at least 60 characters.
 fn ends_in_loop(text: &str) -> bool {
-    // From the end on: `tail[0]` is the last character.
+    // Reversed: `tail[0]` is the last character.
     let tail: Vec<char> = text.trim_end().chars().rev().take(TAIL).collect();
     (1..=PERIOD.min(tail.len() / 4)).any(|period| {
         let same = tail.iter().zip(&tail[period..]);
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn loops_are_found_by_their_period() {
+    fn repetition_loops_are_detected() {
         let word = "wait, let me check. ".repeat(5);
         assert!(ends_in_loop(&word));
         assert!(ends_in_loop(&format!("Some thought first. {word}")));
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn shares_are_of_the_step() {
+    fn the_finding_reports_the_share_of_completions() {
         let word = "so it is, ".repeat(9);
         let found = step("1+1=", &[&word, "2", "2", "3"]);
         assert_eq!(found.len(), 1);
@@ -124,14 +124,14 @@ mod tests {
         assert_eq!((found[0].first_step, found[0].last_step), (7, 7));
         assert_eq!(
             found[0].evidence,
-            "25% of 4 completions end by repeating themselves"
+            "25% of 4 completions end in a repetition loop"
         );
         let found = step("1+1=", &[&word, &word, "3"]);
         assert_eq!(found[0].severity, Severity::Failing);
     }
 
     #[test]
-    fn a_long_prompt_that_comes_back_is_found() {
+    fn a_copied_long_prompt_is_found() {
         let prompt = "How many apples are left if Ann eats two of her seven?";
         let copy = format!("The question: {prompt} Five.");
         let found = step(prompt, &[&copy, "Five."]);

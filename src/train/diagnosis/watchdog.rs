@@ -1,4 +1,4 @@
-//! The observer that diagnoses a run while it goes on.
+//! The observer that diagnoses a run while it trains.
 
 use std::collections::BTreeMap;
 
@@ -7,14 +7,15 @@ use crate::Result;
 use crate::train::observer::{Observer, RunInfo, StepRecord};
 use crate::types::RolloutBuffer;
 
-/// What a finding is called among the metrics of a step.
+/// The prefix of findings among the metrics of a step.
 const PREFIX: &str = "findings/";
 
-/// Diagnoses the run at every step, and tells the observers that it wraps.
+/// Diagnoses the run after every step and reports to the observers that it wraps.
 ///
-/// They get the record of each step with one more metric for each finding that holds at this step, `findings/<name>`: 1 for a
-/// warning, 2 for failing. So `metrics.jsonl` says from when to when something was wrong. When a finding appears for the first
-/// time, or becomes more severe, they are also told in words, by [`Observer::on_finding`]: a progress bar prints it.
+/// The wrapped observers get each record with one more metric per current finding,
+/// `findings/<name>`: 1 for a warning, 2 for failing. So `metrics.jsonl` records when each problem
+/// began and ended. When a finding first appears, or becomes more severe, the watchdog also calls
+/// [`Observer::on_finding`]; a progress bar prints it.
 ///
 /// ```
 /// use rlvr::train::diagnosis::{Verdict, Watchdog};
@@ -35,15 +36,15 @@ const PREFIX: &str = "findings/";
 pub struct Watchdog<O> {
     observers: O,
     records: Vec<StepRecord>,
-    /// What the completions of the current step show.
+    /// The findings about the completions of the current step.
     texts: Vec<Finding>,
     diagnosis: Diagnosis,
-    /// What was told already, at its most severe.
+    /// The findings reported so far, with their highest severity.
     told: BTreeMap<String, Severity>,
 }
 
 impl<O: Observer> Watchdog<O> {
-    /// Watches a run for `observers`: one, or a `Vec<Box<dyn Observer>>`.
+    /// Creates a watchdog for `observers`: one, or a `Vec<Box<dyn Observer>>`.
     pub fn new(observers: O) -> Self {
         Self {
             observers,
@@ -54,15 +55,15 @@ impl<O: Observer> Watchdog<O> {
         }
     }
 
-    /// Begins with `records`, in the order of steps, as those of a run that is resumed. When the run starts, those of steps that it
-    /// will do again are dropped. What they say was found is not told again.
+    /// Starts with the `records` of a resumed run, in the order of steps. Records of steps that the
+    /// run repeats are dropped at its start. Findings recorded in them are not reported again.
     #[must_use]
     pub fn with_history(mut self, records: Vec<StepRecord>) -> Self {
         self.records = records;
         self
     }
 
-    /// The diagnosis after the last step.
+    /// Returns the diagnosis after the last step.
     pub fn diagnosis(&self) -> &Diagnosis {
         &self.diagnosis
     }
@@ -104,7 +105,7 @@ impl<O: Observer> Observer for Watchdog<O> {
                 result = result.and(self.observers.on_finding(finding));
             }
         }
-        // An observer that fails does not keep the others from the record.
+        // The record is delivered even if an observer failed on a finding.
         let observed = self.observers.on_step(&record);
         result.and(observed)
     }
@@ -125,7 +126,7 @@ mod tests {
     use super::*;
     use crate::types::{Problem, Rollout, RolloutGroup};
 
-    /// Remembers what it was told.
+    /// Remembers its calls.
     #[derive(Clone, Default)]
     struct Told(Arc<Mutex<Vec<String>>>);
 
@@ -151,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn a_finding_is_told_once_and_again_when_it_is_worse() {
+    fn a_finding_is_reported_once_and_again_when_more_severe() {
         let told = Told::default();
         let mut watchdog = Watchdog::new(told.clone());
         watchdog.on_start(&RunInfo::default()).unwrap();
@@ -174,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_resumed_run_knows_what_was_told() {
+    fn a_resumed_run_does_not_report_findings_again() {
         let told = Told::default();
         let history = (1..=9).map(|step| {
             let record = cut_off(step, 0.5);
@@ -196,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn completions_are_looked_at_in_their_step_only() {
+    fn completions_are_diagnosed_in_their_own_step_only() {
         let told = Told::default();
         let mut watchdog = Watchdog::new(told.clone());
         let text = "over and over, ".repeat(8);

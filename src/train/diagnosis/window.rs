@@ -1,13 +1,13 @@
-//! The first and the last steps of a run, and what a metric did between them.
+//! Windows over the first and the last steps of a run, and the change of a metric between them.
 
 use crate::train::observer::StepRecord;
 
-/// The fewest steps from which the level of a metric is judged.
+/// The fewest measurements for a mean.
 pub(super) const FEWEST: usize = 5;
-/// The most steps that are averaged.
+/// The largest window, in steps.
 const MOST: usize = 20;
 
-/// The steps of a run, seen through the windows at its two ends.
+/// The steps of a run with windows at both ends.
 pub(super) struct Windows<'a> {
     /// All steps, without an evaluation before the first.
     steps: &'a [StepRecord],
@@ -17,17 +17,18 @@ pub(super) struct Windows<'a> {
     size: usize,
 }
 
-/// The means of a metric in the first and in the last window, and how sure their difference is.
+/// The means of a metric in the first and in the last window, and the significance of their
+/// difference.
 #[derive(Clone, Copy)]
 pub(super) struct Change {
     pub first: f64,
     pub last: f64,
-    /// The difference in standard errors; infinite if there is one without any noise.
+    /// The difference in standard errors; infinite for a difference without noise.
     pub z: f64,
 }
 
 impl<'a> Windows<'a> {
-    /// `None` of no step.
+    /// Returns `None` if there are no steps.
     pub fn new(records: &'a [StepRecord]) -> Option<Self> {
         let accuracy = |record: &StepRecord| Some((record.step, record.finite("eval/accuracy")?));
         let evaluations = records.iter().filter_map(accuracy).collect();
@@ -40,56 +41,57 @@ impl<'a> Windows<'a> {
         })
     }
 
-    /// The last steps, as many as a window has or as there are.
+    /// Returns the last window, which is shorter if the run is.
     pub fn last(&self) -> &'a [StepRecord] {
         &self.steps[self.steps.len().saturating_sub(self.size)..]
     }
 
-    /// The first and the last step of a window, for a finding.
+    /// Returns the first and the last step of the last window.
     pub fn span(&self) -> (u64, u64) {
         let last = self.last();
         let step = |record: Option<&StepRecord>| record.map_or(0, |record| record.step);
         (step(last.first()), step(last.last()))
     }
 
-    /// The windows at the beginning and at the end, if they do not overlap.
+    /// Returns the first and the last window, if they do not overlap.
     fn ends(&self) -> Option<(&'a [StepRecord], &'a [StepRecord])> {
         let apart = self.steps.len() >= 2 * self.size;
         apart.then(|| (&self.steps[..self.size], self.last()))
     }
 
-    /// The mean of a metric over the last window; `None` where fewer than five of its steps measured it.
+    /// Returns the mean of a metric over the last window; `None` if fewer than five of its steps
+    /// measured it.
     pub fn mean(&self, name: &str) -> Option<f64> {
         mean(&values(self.last(), name))
     }
 
-    /// The same over the window before the last.
+    /// Returns the mean of a metric over the window before the last.
     pub fn mean_before(&self, name: &str) -> Option<f64> {
         let end = self.steps.len().checked_sub(self.size)?;
         mean(&values(&self.steps[end.checked_sub(self.size)?..end], name))
     }
 
-    /// The sum over the last window; 0 where nothing was measured.
+    /// Returns the sum of a metric over the last window; 0 if it was not measured.
     pub fn sum(&self, name: &str) -> f64 {
         values(self.last(), name).iter().sum()
     }
 
-    /// What a metric did from the first window to the last.
+    /// Returns the change of a metric from the first window to the last.
     pub fn change(&self, name: &str) -> Option<Change> {
         let (first, last) = self.ends()?;
         Change::between(&values(first, name), &values(last, name))
     }
 
-    /// What a metric did from the window that ends at `step` to the last.
+    /// Returns the change of a metric from the window that ends at `step` to the last.
     pub fn change_since(&self, step: u64, name: &str) -> Option<Change> {
         let end = self.steps.partition_point(|record| record.step <= step);
-        // An evaluation before the first step: what follows is the nearest to it.
+        // For an evaluation before the first step, use the first window.
         let end = end.max(self.size).min(self.steps.len());
         let then = &self.steps[end - self.size.min(end)..end];
         Change::between(&values(then, name), &values(self.last(), name))
     }
 
-    /// Of all metrics of the last window called `<prefix><name><suffix>`, the names.
+    /// Returns each `name` for which the last window has a metric `<prefix><name><suffix>`.
     pub fn named(&self, prefix: &str, suffix: &str) -> Vec<&'a str> {
         let mut found: Vec<&str> = self
             .last()
@@ -102,7 +104,7 @@ impl<'a> Windows<'a> {
         found
     }
 
-    /// The rollouts of the last window, as far as the metrics tell: tokens by tokens a rollout.
+    /// Returns the number of rollouts in the last window: tokens divided by the mean length.
     pub fn rollouts(&self) -> Option<f64> {
         let last = self.last();
         let begin = self.steps.len() - last.len();
@@ -140,12 +142,12 @@ impl Change {
         })
     }
 
-    /// Up, beyond noise.
+    /// Returns whether the metric rose significantly.
     pub fn rose(&self) -> bool {
         self.z >= 3.0
     }
 
-    /// Down, beyond noise.
+    /// Returns whether the metric fell significantly.
     pub fn fell(&self) -> bool {
         self.z <= -3.0
     }
@@ -185,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn noise_is_no_change_and_a_jump_without_noise_is_one() {
+    fn noise_is_not_a_change_and_a_jump_without_noise_is() {
         let noise = |step: u64| if step.is_multiple_of(2) { 1.0 } else { -1.0 };
         let records = steps(60, noise);
         let change = Windows::new(&records).unwrap().change("x").unwrap();
@@ -207,7 +209,7 @@ mod tests {
         let records: Vec<StepRecord> = (1..=9).map(record).collect();
         assert_eq!(Windows::new(&records).unwrap().rollouts(), Some(40.0));
         assert_eq!(Windows::new(&records[..2]).unwrap().rollouts(), Some(16.0));
-        // The tokens before the first record are not known.
+        // The token count before the first record is unknown.
         assert_eq!(Windows::new(&records[4..6]).unwrap().rollouts(), None);
     }
 }

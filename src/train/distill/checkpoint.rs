@@ -1,4 +1,4 @@
-//! The state of a distillation in a folder.
+//! Saving and restoring the state of a distillation.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -17,7 +17,7 @@ use crate::{Error, Result};
 const MANIFEST: &str = "distill.json";
 const NAME: &str = "student";
 
-/// What is not weights or moments.
+/// The state other than weights and moments.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Manifest {
@@ -28,7 +28,7 @@ struct Manifest {
     files: BTreeMap<String, String>,
 }
 
-/// Where the former folder lies for the moment between two renames.
+/// The path of the previous folder between two renames.
 fn aside(path: &Path) -> PathBuf {
     let mut name = OsString::from(".");
     name.push(path.file_name().unwrap_or_default());
@@ -59,27 +59,26 @@ pub(super) fn save<M: PolicyModel>(
     })
 }
 
-/// The student, the optimizer and the number of updates.
+/// Returns the student, the optimizer and the number of updates.
 pub(super) fn restore<M: PolicyModel>(
     config: &DistillConfig,
     student: &M,
     path: &Path,
 ) -> Result<(M, Optimizer, u64)> {
-    // The process that wrote it may have been killed at that moment.
+    // The writing process may have been killed between the two renames.
     let former = Some(aside(path)).filter(|aside| !path.exists() && aside.exists());
     let path = former.as_deref().unwrap_or(path);
     let file = path.join(MANIFEST);
     let text = fs::read_to_string(&file).map_err(|e| Error::io(&file, e))?;
     let manifest: Manifest =
         serde_json::from_str(&text).map_err(|reason| Error::checkpoint(&file, reason))?;
-    // How far it is to go may change.
+    // The number of steps may change.
     let theirs = DistillConfig {
         steps: config.steps,
         ..manifest.config
     };
     if theirs != *config {
-        let reason =
-            "it belongs to a distillation with other settings; expected the same but for `steps`";
+        let reason = "it belongs to a distillation with other settings; only `steps` may differ";
         return Err(Error::checkpoint(&file, reason));
     }
     verify(path, &manifest.files)?;

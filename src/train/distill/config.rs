@@ -12,32 +12,37 @@ use crate::{Error, Result};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DistillConfig {
-    /// Updates. Default 250.
+    /// The number of updates. Default 250.
     pub steps: u64,
-    /// Completions an update. Default 64.
+    /// Completions per update. Default 64.
     pub batch_size: usize,
-    /// The share of the completions that the student generates, in [0, 1]; the others are demonstrations (`lambda` of GKD, which draws it for
-    /// each batch; here every batch has this share, up to whole completions). Default 1.
+    /// The share of the completions that the student generates, in [0, 1]; the others are
+    /// demonstrations. This is `lambda` of GKD, which makes the choice at random for each batch;
+    /// here every batch has this share, rounded to whole completions. Default 1.
     pub on_policy: f64,
-    /// What is minimised. Default: the reverse KL over the whole vocabulary.
+    /// The divergence that is minimised. Default: the reverse KL over the whole vocabulary.
     pub divergence: Divergence,
     /// The temperature of both distributions in the divergence; not that of the sampler. Default 1.
     pub temperature: f64,
-    /// How the divergences of tokens become the loss. Default: every token weighs the same.
+    /// How the divergences of tokens are averaged into the loss. Default: every token has the same
+    /// weight.
     pub aggregation: Aggregation,
-    /// How the student generates; a sampler that truncates is allowed. Default: that of [`GenerationConfig`], with the tokenizer's stop
-    /// tokens.
+    /// How the student generates; a truncating sampler is allowed. Default:
+    /// [`GenerationConfig::default`] with the tokenizer's stop tokens.
     pub generation: GenerationConfig,
-    /// Completions that are forwarded together; changes speed and memory, no result beyond rounding. Default 64.
+    /// The largest number of completions in one forward pass. Affects speed and memory, and results
+    /// only by rounding. Default 64.
     pub micro_batch: usize,
-    /// The most tokens, padding included, that are forwarded together; a longer completion is forwarded alone. Changes speed and memory,
-    /// no result beyond rounding. Default: no limit but `micro_batch`.
+    /// The largest number of tokens, padding included, in one forward pass; a longer completion has
+    /// its own. Affects speed and memory, and results only by rounding. Default: only `micro_batch`
+    /// limits it.
     pub max_tokens_per_micro_batch: Option<usize>,
-    /// Tokens whose logits, the student's and the teacher's, exist at the same time; changes memory, no result beyond rounding. Default 1024.
+    /// The number of tokens whose logits, of student and teacher, are in memory at the same time.
+    /// Affects memory, and results only by rounding. Default 1024.
     pub logit_chunk: usize,
     /// The optimizer.
     pub optimizer: OptimizerConfig,
-    /// Orders problems and demonstrations, and draws the completions. Default 0.
+    /// The seed of the order of problems and demonstrations, and of sampling. Default 0.
     pub seed: u64,
 }
 
@@ -64,7 +69,7 @@ impl DistillConfig {
     /// Rejects invalid settings.
     ///
     /// # Errors
-    /// [`Error::Config`] naming the field, its value and what would be right.
+    /// Returns [`Error::Config`], which names the field, its value and what is expected.
     pub fn validate(&self) -> Result<()> {
         self.divergence.validate()?;
         self.aggregation.validate()?;
@@ -94,7 +99,7 @@ impl DistillConfig {
             return Err(Error::config(
                 "distill.aggregation",
                 "prompt_mean",
-                "another one: each prompt is answered once",
+                "another aggregation: each prompt has one completion",
             ));
         }
         self.log_probs()
@@ -102,7 +107,7 @@ impl DistillConfig {
             .map_err(|error| error.within("distill"))
     }
 
-    /// How both distributions are computed.
+    /// Returns how both distributions are computed.
     pub fn log_probs(&self) -> LogProbConfig {
         LogProbConfig {
             temperature: self.temperature,
@@ -110,7 +115,7 @@ impl DistillConfig {
         }
     }
 
-    /// How many of the completions of the first `steps` updates the student generates.
+    /// Returns how many completions the student generates in the first `steps` updates.
     pub(super) fn generated(&self, steps: u64) -> u64 {
         (steps as f64 * self.batch_size as f64 * self.on_policy).floor() as u64
     }
@@ -121,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_batch_has_its_share_up_to_whole_completions() {
+    fn batches_have_the_configured_share_rounded_to_whole_completions() {
         let config = DistillConfig {
             batch_size: 3,
             on_policy: 0.5,
@@ -138,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_without_meaning_are_refused() {
+    fn invalid_settings_are_rejected() {
         let refused = |change: fn(&mut DistillConfig)| {
             let mut config = DistillConfig::default();
             change(&mut config);

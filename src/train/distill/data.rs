@@ -1,4 +1,4 @@
-//! What a distillation is about: problems that the student answers, and demonstrations.
+//! The data of a distillation: problems and demonstrations.
 
 use std::sync::Arc;
 
@@ -8,20 +8,21 @@ use crate::rollout::{Question, RolloutBuffer, RolloutGroup, check_prompts};
 use crate::train::{Demonstration, SftExample};
 use crate::{Error, Result};
 
-/// The word that keeps the completions of a distillation apart from other streams.
+/// The domain separator of the random streams.
 const DISTILL: u64 = u64::from_be_bytes(*b"distill.");
 
-/// What a student learns its teacher's distributions on.
+/// The texts on which a student learns its teacher's distributions.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct DistillData {
-    /// Problems that the student answers; their reference answers are not read.
+    /// Problems for which the student generates completions; their reference answers are not used.
     pub problems: Vec<Problem>,
-    /// Prompts with responses, by the teacher or another, on which it learns what the teacher would say at each token.
+    /// Prompts with given responses, of the teacher or of another source. The student learns the
+    /// teacher's distribution at each of their tokens.
     pub demonstrations: Vec<Demonstration>,
 }
 
 impl DistillData {
-    /// Problems alone.
+    /// Creates data with problems only.
     pub fn problems(problems: impl IntoIterator<Item = Problem>) -> Self {
         Self {
             problems: problems.into_iter().collect(),
@@ -29,7 +30,7 @@ impl DistillData {
         }
     }
 
-    /// Demonstrations alone.
+    /// Creates data with demonstrations only.
     pub fn demonstrations(demonstrations: impl IntoIterator<Item = Demonstration>) -> Self {
         Self {
             demonstrations: demonstrations.into_iter().collect(),
@@ -38,7 +39,7 @@ impl DistillData {
     }
 }
 
-/// The same as tokens, in an order.
+/// The tokenised data and its order.
 pub(super) struct Prepared {
     problems: Vec<(Arc<Problem>, Vec<u32>)>,
     demonstrations: Vec<RolloutGroup>,
@@ -46,10 +47,11 @@ pub(super) struct Prepared {
 }
 
 impl Prepared {
-    /// Encodes `data` for a policy of so many tokens and positions.
+    /// Encodes `data` for a policy with this vocabulary size and number of positions.
     ///
     /// # Errors
-    /// If a part is missing or without effect, or a prompt or demonstration does not fit, by its index.
+    /// Returns an error if a part is missing or has no effect, or a prompt or demonstration (named
+    /// by its index) does not fit.
     pub fn new(
         data: DistillData,
         tokenizer: &dyn Tokenizer,
@@ -93,7 +95,7 @@ impl Prepared {
         })
     }
 
-    /// What the student is asked in update `step`, counted from 0.
+    /// Returns the generation requests of update `step`, counted from 0.
     pub fn questions(&self, step: u64, config: &DistillConfig) -> Vec<Question> {
         let [from, to] = [step, step + 1].map(|step| config.generated(step));
         let Some(order) = &self.orders[0] else {
@@ -112,7 +114,7 @@ impl Prepared {
         chosen.map(question).collect()
     }
 
-    /// The demonstrations of update `step`.
+    /// Returns the demonstrations of update `step`.
     pub fn demonstrations(&self, step: u64, config: &DistillConfig) -> RolloutBuffer {
         let before = |step: u64| step * config.batch_size as u64 - config.generated(step);
         let Some(order) = &self.orders[1] else {
@@ -128,7 +130,7 @@ impl Prepared {
     }
 }
 
-/// A demonstration in the shape of a rollout.
+/// Converts a demonstration into a rollout.
 fn demonstrated(
     index: usize,
     demonstration: &Demonstration,

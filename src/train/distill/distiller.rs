@@ -1,4 +1,4 @@
-//! The loop: completions, what the teacher says of them, and an update.
+//! The training loop of a distillation.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -20,10 +20,10 @@ use crate::train::optimizer::{Optimizer, UpdateReport};
 use crate::types::Rollout;
 use crate::{Error, Result, host};
 
-/// What one update of a distillation reports.
+/// The report of one distillation update.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct DistillReport {
-    /// The update, counted from 1.
+    /// The number of the update, counted from 1.
     pub step: u64,
     /// The loss.
     pub loss: f64,
@@ -31,26 +31,29 @@ pub struct DistillReport {
     pub divergence: f64,
     /// Completions that the student generated.
     pub generated: usize,
-    /// Completions that were demonstrated.
+    /// Demonstrated completions.
     pub demonstrated: usize,
-    /// Tokens of both.
+    /// Tokens of all completions.
     pub tokens: usize,
-    /// Means over the tokens of what the teacher gives to its most likely tokens, what the student gives to them, and the
-    /// share of them that are among the student's; of a top-k divergence.
+    /// For a top-k divergence, three means over the tokens: the probability that the teacher gives
+    /// to its top k, the probability that the student gives to them, and the share of them that are
+    /// also in the student's top k.
     pub agreement: Option<[f64; 3]>,
     /// Norm and learning rate of the update.
     pub update: UpdateReport,
 }
 
-/// Distils a teacher into a student by minimising a divergence of their distributions at every token (GKD, arXiv 2306.13649).
+/// Distils a teacher into a student by minimising a divergence between their distributions at every
+/// token (GKD, arXiv 2306.13649).
 ///
-/// An update generates completions with the student as it is, adds the share of demonstrations, asks the teacher what it would say at
-/// every token, and moves the student along the gradient of [`DistilledTokens`]. No gradient passes through the choice of the
-/// tokens. With `on_policy` 1 and the reverse KL it is on-policy distillation over the whole vocabulary. A reward is not needed; to combine
-/// the two, see [`Distillation`](crate::advantage::Distillation).
+/// An update generates completions with the current student, adds the share of demonstrations,
+/// computes the teacher's distribution at every token, and updates the student with the gradient of
+/// [`DistilledTokens`]. No gradient flows through the sampling of tokens. With `on_policy` 1 and
+/// the reverse KL this is on-policy distillation over the whole vocabulary. No reward is needed; to
+/// combine distillation with rewards, see [`Distillation`](crate::advantage::Distillation).
 ///
-/// Everything random is a function of the seed and the number of the update: a distillation that was [saved](Self::save) and
-/// [restored](Self::restore) goes on as if it had never stopped.
+/// All randomness is a function of the seed and the number of the update: a distillation that was
+/// [saved](Self::save) and [restored](Self::restore) continues as if it had never stopped.
 ///
 /// ```
 /// use rlvr::policy::causal::CausalConfig;
@@ -86,12 +89,13 @@ pub struct Distiller<M: PolicyModel> {
 }
 
 impl<M: PolicyModel> Distiller<M> {
-    /// Puts the parts together and checks them against each other and against the student.
+    /// Creates a distiller and checks that its parts fit each other and the student.
     ///
     /// # Errors
-    /// If a setting is invalid, no parameter of the student requires gradients, the tokenizer has more tokens than the student or the
-    /// teacher, a share of the batch has no data or data has no share, or a prompt or demonstration, by its index, cannot be encoded or
-    /// is too long for one of the two.
+    /// Returns an error if a setting is invalid, no parameter of the student requires gradients,
+    /// the tokenizer has more tokens than the student or the teacher, problems or demonstrations
+    /// are missing or unused with this `on_policy`, or a prompt or demonstration (named by its
+    /// index) cannot be encoded or is too long for the student or the teacher.
     pub fn new(
         student: &M,
         teacher: impl Teacher + 'static,
@@ -132,22 +136,23 @@ impl<M: PolicyModel> Distiller<M> {
         })
     }
 
-    /// The same with another generator of completions. Default: the crate's own.
+    /// Sets the engine that generates completions. Default: the crate's own generator.
     #[must_use]
     pub fn with_engine(mut self, engine: impl RolloutEngine<M> + 'static) -> Self {
         self.engine = Box::new(engine);
         self
     }
 
-    /// The updates made so far.
+    /// Returns the number of updates made so far.
     pub fn steps_done(&self) -> u64 {
         self.steps
     }
 
-    /// Makes the updates that are left of the configured ones. `observe` is called after each; `false` from it ends them early.
+    /// Makes the remaining configured updates. `observe` is called after each update; training ends
+    /// early if it returns `false`.
     ///
     /// # Errors
-    /// As [`step`](Self::step).
+    /// Returns the errors of [`step`](Self::step).
     pub fn run(
         &mut self,
         student: &mut M,
@@ -164,8 +169,8 @@ impl<M: PolicyModel> Distiller<M> {
     /// Makes one update.
     ///
     /// # Errors
-    /// If generation fails, the teacher cannot read a completion or does not fit the divergence, or the gradient is not finite. The student
-    /// is then as it was.
+    /// Returns an error if generation fails, the teacher cannot score a completion or does not fit
+    /// the divergence, or the gradient is not finite. The student is then unchanged.
     pub fn step(&mut self, student: &mut M) -> Result<DistillReport> {
         let (step, version) = (self.steps, self.optimizer.updates());
         let questions = self.data.questions(step, &self.config);
@@ -218,7 +223,7 @@ impl<M: PolicyModel> Distiller<M> {
         })
     }
 
-    /// The divergences of a batch.
+    /// Computes the divergences of a batch.
     fn compare(
         &self,
         student: &M,
@@ -234,7 +239,7 @@ impl<M: PolicyModel> Distiller<M> {
                 unembedding,
             } => {
                 let [of_student, of_teacher] = [&own, &unembedding].map(|matrix| matrix.dims()[1]);
-                // Tokens that only one of the two has are rows that were added to round its vocabulary up.
+                // Tokens that only one of the two has are padding of its vocabulary.
                 let shared = of_student.min(of_teacher);
                 let cut = |matrix: Tensor<2>, size: usize| match size > shared {
                     true => matrix.slice(s![.., 0..shared]),
@@ -250,17 +255,17 @@ impl<M: PolicyModel> Distiller<M> {
                 Divergence::Jsd { .. } => Err(Error::config(
                     "distill.divergence",
                     "jsd",
-                    "top_k with a teacher that gives its most likely tokens alone",
+                    "top_k with a teacher that returns its most likely tokens only",
                 )),
             },
         }
     }
 
-    /// Writes the student's trained parameters, the optimizer and the number of updates into the folder `path`, whole or not at all; what was
-    /// there before is replaced.
+    /// Writes the student's trained parameters, the optimizer and the number of updates into the
+    /// folder `path`, atomically replacing its previous contents.
     ///
     /// # Errors
-    /// If a file cannot be written.
+    /// Returns an error if a file cannot be written.
     pub fn save(&self, student: &M, path: impl AsRef<Path>) -> Result<()> {
         super::checkpoint::save(
             &self.config,
@@ -271,11 +276,11 @@ impl<M: PolicyModel> Distiller<M> {
         )
     }
 
-    /// Goes back to what [`save`](Self::save) wrote; the student's trained parameters are replaced.
+    /// Restores what [`save`](Self::save) wrote, including the student's trained parameters.
     ///
     /// # Errors
-    /// If a file is missing or damaged, or belongs to a distillation with other settings or to a student of another shape. Nothing has
-    /// changed then.
+    /// Returns an error if a file is missing or damaged, or belongs to a distillation with other
+    /// settings or to a student of another shape. Nothing is then changed.
     pub fn restore(&mut self, student: &mut M, path: impl AsRef<Path>) -> Result<()> {
         let read = super::checkpoint::restore(&self.config, student, path.as_ref())?;
         (*student, self.optimizer, self.steps) = read;
@@ -283,7 +288,7 @@ impl<M: PolicyModel> Distiller<M> {
     }
 }
 
-/// What is reported, added up over micro-batches.
+/// The sums of the report over micro-batches.
 #[derive(Debug, Default)]
 struct Sums {
     loss: f64,

@@ -1,4 +1,5 @@
-//! Distillation: a student learns a teacher's distributions, on completions of its own and on demonstrations.
+//! Distillation: a student learns a teacher's distributions on its own completions and on
+//! demonstrations. See [`Distiller`].
 
 mod checkpoint;
 mod config;

@@ -1,4 +1,4 @@
-//! Who says what the student should have said: a model, or what a model once said.
+//! Teachers: a model, or the recorded top tokens of a model.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -13,27 +13,30 @@ use crate::rollout::{RolloutBatch, RolloutBuffer, RolloutView};
 use crate::types::Rollout;
 use crate::{Error, Result, host};
 
-/// What a teacher says of the tokens of a batch.
+/// A teacher's distributions at the tokens of a batch, detached.
 #[derive(Clone, Debug)]
 pub enum TeacherStates {
-    /// Everything: hidden states `[N, T, D]`, off the gradient tape, and the unembedding `[D, V]`.
+    /// Full distributions: hidden states `[N, T, D]` and the unembedding `[D, V]`.
     Hidden {
         /// The hidden states that predict the targets.
         hidden: Tensor<3>,
-        /// The unembedding. A vocabulary that differs from the student's in tokens that the tokenizer does not have is cut to it.
+        /// The unembedding. Padding tokens, which only one of the two vocabularies has, are cut
+        /// off.
         unembedding: Tensor<2>,
     },
-    /// Its most likely tokens, `[N, T, k]`; for [`Divergence::TopK`](crate::policy::Divergence::TopK) alone, which then takes its `k` from here.
+    /// The most likely tokens, `[N, T, k]`; only for
+    /// [`Divergence::TopK`](crate::policy::Divergence::TopK), which uses this `k`.
     Top(TopTokens),
 }
 
-/// Says at every token of a completion what it would say there: [`ModelTeacher`] from its weights, [`TopTeacher`] from a file. Another
-/// implementation may ask a server for the most likely tokens.
+/// Computes next-token distributions at every token of a completion: [`ModelTeacher`] with a model,
+/// [`TopTeacher`] from a file. A custom teacher may query a server for the most likely tokens.
 pub trait Teacher: Send {
-    /// What it says of the completions of `batch`, whose rows are `rollouts` with their `prompts`.
+    /// Returns the distributions at the tokens of `batch`, whose rows are `rollouts` with their
+    /// `prompts`.
     ///
     /// # Errors
-    /// If the completions cannot be read.
+    /// Returns an error if the completions cannot be scored.
     fn states(
         &self,
         batch: &RolloutBatch,
@@ -41,35 +44,39 @@ pub trait Teacher: Send {
         rollouts: &[&Rollout],
     ) -> Result<TeacherStates>;
 
-    /// The most tokens that it reads of prompt and completion together, less one; `None` if it does not matter.
+    /// Returns the largest number of positions, prompt and completion together less one token;
+    /// `None` for no limit.
     fn max_positions(&self) -> Option<usize> {
         None
     }
 
-    /// The size of its vocabulary, if it is known.
+    /// Returns the size of the vocabulary, if it is known.
     fn vocab_size(&self) -> Option<usize> {
         None
     }
 }
 
-/// A model on the student's device, of any width and depth, with its tokens.
+/// A model as a [`Teacher`]: on the student's device, of any width and depth, with the student's
+/// tokens.
 #[derive(Clone, Debug)]
 pub struct ModelTeacher<M> {
     model: M,
 }
 
 impl<M: PolicyModel> ModelTeacher<M> {
-    /// Frozen as it is.
+    /// Creates a teacher from a frozen copy of `model`.
     pub fn new(model: &M) -> Self {
         Self {
             model: model.valid(),
         }
     }
 
-    /// The `k` most likely tokens at every token of the completions, for a [`TopTeacher`]; `micro_batch` of them are forwarded together.
+    /// Returns the `k` most likely tokens at every token of the completions, for a [`TopTeacher`].
+    /// Each forward pass has `micro_batch` completions.
     ///
     /// # Errors
-    /// If the configuration is refused, `k` or `micro_batch` is 0, or a completion cannot be read.
+    /// Returns an error if the configuration is invalid, `k` or `micro_batch` is 0, or a completion
+    /// cannot be scored.
     pub fn top(
         &self,
         completions: &RolloutBuffer,
@@ -131,19 +138,20 @@ impl<M: PolicyModel> Teacher for ModelTeacher<M> {
     }
 }
 
-/// A completion with what a teacher said of it: a line of a file.
+/// A completion with a teacher's most likely tokens: one line of a JSON Lines file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TopRecord {
     /// The prompt's tokens.
     pub prompt: Vec<u32>,
-    /// The completion's tokens, the end included.
+    /// The completion's tokens, the stop token included.
     pub tokens: Vec<u32>,
-    /// The teacher's most likely tokens at each of them.
+    /// The teacher's most likely tokens at each position.
     pub top: TopLogProbs,
 }
 
-/// A teacher that was asked before: it knows the completions of its records and no others, so it goes with demonstrations alone.
+/// A [`Teacher`] that reads recorded distributions. It knows the completions of its records only,
+/// so it requires `on_policy` 0.
 #[derive(Clone, Debug, Default)]
 pub struct TopTeacher {
     records: HashMap<(Vec<u32>, Vec<u32>), TopLogProbs>,
@@ -153,7 +161,8 @@ impl TopTeacher {
     /// Reads JSON Lines of [`TopRecord`]s.
     ///
     /// # Errors
-    /// If the file cannot be read, or a line is not a record: file, line and reason.
+    /// Returns [`Error::Io`] if the file cannot be read, and [`Error::Data`] with file, line and
+    /// reason if a line is not a record.
     pub fn read(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let file = BufReader::new(File::open(path).map_err(|e| Error::io(path, e))?);
@@ -171,7 +180,7 @@ impl TopTeacher {
 }
 
 impl FromIterator<TopRecord> for TopTeacher {
-    /// Of two records of the same completion the last counts.
+    /// If a completion has several records, the last one is used.
     fn from_iter<I: IntoIterator<Item = TopRecord>>(records: I) -> Self {
         let entry = |record: TopRecord| ((record.prompt, record.tokens), record.top);
         Self {

@@ -1,4 +1,4 @@
-//! How the learners of a run divide a step, and how they speak to each other about it.
+//! Division of a step among learners, and typed collective calls.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -10,24 +10,24 @@ use super::super::config::TrainerConfig;
 use super::{Alone, Learners, slice};
 use crate::{Error, Result};
 
-/// The learners of a run with the number of parts that its steps are cut into.
+/// The learners of a run, and the number of shards of a step.
 #[derive(Clone)]
 pub(in crate::train) struct LearnerGroup {
     learners: Arc<dyn Learners>,
     shards: usize,
-    /// Gradients are added in an order that is not promised.
+    /// Gradients are summed in an unspecified order.
     pub all_reduce: bool,
-    /// Each learner holds its part of the optimizer's state.
+    /// Each learner holds a part of the optimizer's state.
     pub sharded_optimizer: bool,
 }
 
 impl LearnerGroup {
-    /// One learner that does not cut.
+    /// Creates a group of one learner and one shard.
     pub fn one() -> Self {
         Self::alone(&TrainerConfig::default())
     }
 
-    /// One learner that cuts steps as `config` says.
+    /// Creates a group of one learner with the shards of `config`.
     pub fn alone(config: &TrainerConfig) -> Self {
         Self {
             learners: Arc::new(Alone),
@@ -37,10 +37,10 @@ impl LearnerGroup {
         }
     }
 
-    /// Several, which must divide the shards.
+    /// Creates a group of several learners, whose number must divide the shards.
     ///
     /// # Errors
-    /// If they do not.
+    /// Returns an error if it does not.
     pub fn new(learners: Arc<dyn Learners>, config: &TrainerConfig) -> Result<Self> {
         let size = learners.size();
         let shards = match config.all_reduce {
@@ -52,7 +52,7 @@ impl LearnerGroup {
                 "shards",
                 shards,
                 format!(
-                    "a multiple of the {size} learners, so that each has as many; or all_reduce, which promises no order of sums"
+                    "a multiple of the {size} learners, or all_reduce, whose order of summation is unspecified"
                 ),
             ));
         }
@@ -75,7 +75,7 @@ impl LearnerGroup {
         self.learners.size()
     }
 
-    /// Whether this is the learner that prints and writes.
+    /// Returns whether this learner calls observers and writes files.
     pub fn is_first(&self) -> bool {
         self.rank() == 0
     }
@@ -84,26 +84,26 @@ impl LearnerGroup {
         self.size() > 1
     }
 
-    /// The parts that a step is cut into.
+    /// Returns the number of parts of a step.
     pub fn shards(&self) -> usize {
         self.shards
     }
 
-    /// Those that this learner computes.
+    /// Returns the shards that this learner computes.
     pub fn own_shards(&self) -> Range<usize> {
         slice(self.shards, self.rank(), self.size())
     }
 
-    /// The consecutive blocks of `count` things that this learner takes; those of all learners, by rank, are in order. What is in a
-    /// block does not depend on the number of learners.
+    /// Returns this learner's consecutive blocks of `count` items. The blocks of all learners, by
+    /// rank, are in order, and do not depend on the number of learners.
     pub fn own_blocks(&self, count: usize) -> impl Iterator<Item = Range<usize>> {
         let shards = self.shards;
         let blocks = self.own_shards().map(move |at| slice(count, at, shards));
         blocks.filter(|block| !block.is_empty())
     }
 
-    /// How many of `count` rows are forwarded together where at most `most` may be: of several shards each has the same number of
-    /// micro-batches, of about the same size.
+    /// Returns the micro-batch size for `count` rows, at most `most`. With several shards, each has
+    /// the same number of micro-batches of about the same size.
     pub fn rows_together(&self, count: usize, most: usize) -> usize {
         match self.shards {
             1 => most,
@@ -114,15 +114,17 @@ impl LearnerGroup {
         }
     }
 
-    /// What each learner has of `what`, by rank. An error of one learner is an error on all of them.
+    /// Returns `mine` of every learner, by rank. `what` names the call in errors. An error of one
+    /// learner is an error on all of them.
     ///
     /// # Errors
-    /// This learner's error, another's, or that a learner is gone.
+    /// Returns this learner's error, that of another learner, or an error if a learner does not
+    /// answer.
     pub fn gather_bytes(&self, what: &str, mine: Result<Vec<u8>>) -> Result<Vec<Vec<u8>>> {
         if !self.several() {
             return mine.map(|bytes| vec![bytes]);
         }
-        // What is spoken of, then 1 and the bytes, or 0 and the reason why there are none.
+        // The name of the call, a zero byte, then 1 and the bytes, or 0 and the error message.
         let (good, content) = match &mine {
             Ok(bytes) => (1, bytes.as_slice()),
             Err(error) => (0, &*error.to_string().into_bytes()),
@@ -154,10 +156,11 @@ impl LearnerGroup {
         Ok(all)
     }
 
-    /// The same for values. They must not hold numbers that JSON cannot write.
+    /// [`gather_bytes`](Self::gather_bytes) for serializable values, which must not contain NaN or
+    /// infinities.
     ///
     /// # Errors
-    /// As [`gather_bytes`](Self::gather_bytes).
+    /// Returns the errors of [`gather_bytes`](Self::gather_bytes).
     pub fn gather<T: Serialize + DeserializeOwned>(
         &self,
         what: &str,
@@ -170,7 +173,7 @@ impl LearnerGroup {
             Error::shape(
                 format!("message of a learner about `{what}`"),
                 reason,
-                "what every learner sends",
+                "a message of the same program",
             )
         };
         let bytes = mine.and_then(|value| serde_json::to_vec(&value).map_err(broken));
@@ -179,10 +182,10 @@ impl LearnerGroup {
         all.into_iter().map(read).collect()
     }
 
-    /// The same for numbers, NaN and infinities included.
+    /// [`gather_bytes`](Self::gather_bytes) for numbers, NaN and infinities included.
     ///
     /// # Errors
-    /// As [`gather_bytes`](Self::gather_bytes).
+    /// Returns the errors of [`gather_bytes`](Self::gather_bytes).
     pub fn gather_numbers(&self, what: &str, mine: Result<Vec<f64>>) -> Result<Vec<Vec<f64>>> {
         if !self.several() {
             return mine.map(|numbers| vec![numbers]);
@@ -196,28 +199,30 @@ impl LearnerGroup {
         Ok(all.into_iter().map(read).collect())
     }
 
-    /// Fails on all learners if one of them has failed.
+    /// Returns an error on all learners if one of them has failed.
     ///
     /// # Errors
-    /// As [`gather_bytes`](Self::gather_bytes).
+    /// Returns the errors of [`gather_bytes`](Self::gather_bytes).
     pub fn agree(&self, what: &str, mine: Result<()>) -> Result<()> {
         self.gather_bytes(what, mine.map(|()| Vec::new()))?;
         Ok(())
     }
 
-    /// Whether `mine` is true on any learner.
+    /// Returns whether `mine` is true on any learner.
     ///
     /// # Errors
-    /// As [`gather_bytes`](Self::gather_bytes).
+    /// Returns the errors of [`gather_bytes`](Self::gather_bytes).
     pub fn any(&self, what: &str, mine: bool) -> Result<bool> {
         let all = self.gather_bytes(what, Ok(vec![u8::from(mine)]))?;
         Ok(all.contains(&vec![1]))
     }
 
-    /// Fails unless `mine` is the same number on all learners; `what` names what it stands for.
+    /// Returns an error unless `mine` is the same number on all learners; `what` names it in the
+    /// error.
     ///
     /// # Errors
-    /// If they differ, and as [`gather_bytes`](Self::gather_bytes).
+    /// Returns an error if the numbers differ, and the errors of
+    /// [`gather_bytes`](Self::gather_bytes).
     pub fn check_same(&self, what: &str, mine: Result<u64>) -> Result<()> {
         let all = self.gather_bytes(what, mine.map(|number| number.to_le_bytes().to_vec()))?;
         match all.iter().position(|theirs| *theirs != all[0]) {
@@ -225,14 +230,15 @@ impl LearnerGroup {
             Some(rank) => Err(Error::learner(
                 rank,
                 format!(
-                    "its {what} differ from learner 0's; expected the same program, configuration and kind of processor on all of them"
+                    "its {what} differ from learner 0's; expected the same program, configuration and processor model on all learners"
                 ),
             )),
         }
     }
 }
 
-/// Who of `count` takes thing `index` of a sorted list: up and down the ranks in turn, so that each has its share of the large ones.
+/// Returns which of `count` learners gets item `index` of a sorted list. The ranks are traversed up
+/// and down in turn, so that large items are spread evenly.
 pub(in crate::train) fn dealt_to(index: usize, count: usize) -> usize {
     let (round, place) = (index / count, index % count);
     match round % 2 {
@@ -248,7 +254,7 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn shards_have_as_many_micro_batches_each() {
+    fn shards_have_equal_numbers_of_micro_batches() {
         let rows = |shards, count, most| {
             let config = TrainerConfig {
                 shards,
@@ -264,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn things_are_dealt_up_and_down() {
+    fn items_are_dealt_up_and_down_the_ranks() {
         let to = |count| {
             (0..7)
                 .map(|index| dealt_to(index, count))
@@ -274,7 +280,7 @@ mod tests {
         assert_eq!(to(1), [0; 7]);
     }
 
-    /// What every learner of `size` gets from `work`, or the text of its error.
+    /// The result of `work` on each of `size` learners, or the text of its error.
     fn each<T: Send + 'static>(
         size: usize,
         config: TrainerConfig,
@@ -349,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn learners_at_different_places_are_told() {
+    fn mismatched_calls_are_an_error_on_all_learners() {
         let results = each(2, shards(2), |group| match group.rank() {
             0 => group.agree("rollouts", Ok(())),
             _ => group.agree("checkpoint", Ok(())),
@@ -362,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn values_numbers_and_words_travel_unchanged() {
+    fn gathered_values_are_unchanged() {
         let results = each(2, shards(2), |group| {
             let rank = group.rank() as f64;
             let numbers =
@@ -389,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn learners_that_do_not_divide_the_shards_are_refused() {
+    fn the_number_of_learners_must_divide_the_shards() {
         let results = each(3, shards(4), |_| Ok(()));
         let error = results[0].as_ref().unwrap_err();
         assert!(

@@ -1,4 +1,4 @@
-//! Fingerprints of what must be the same on all learners.
+//! Hashes of data that must be the same on all learners.
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::Tensor;
@@ -7,7 +7,7 @@ use crate::fnv::Fnv;
 use crate::types::RolloutBuffer;
 use crate::{Result, host};
 
-/// Of the tokens, log-probs and rewards of rollouts.
+/// Hashes the tokens, log-probs and rewards of rollouts.
 pub(in crate::train) fn rollouts_hash(rollouts: &RolloutBuffer) -> u64 {
     let mut hash = Fnv::default();
     for group in &rollouts.groups {
@@ -23,7 +23,7 @@ pub(in crate::train) fn rollouts_hash(rollouts: &RolloutBuffer) -> u64 {
                 .iter()
                 .for_each(|&token| hash.add(token.into()));
             let log_probs = rollout.log_probs.iter();
-            // All NaNs are one: a message does not tell them apart.
+            // All NaNs are equal: serialization does not preserve their bits.
             let bits = log_probs.map(|x| if x.is_nan() { f32::NAN } else { *x }.to_bits());
             bits.for_each(|bits| hash.add(bits.into()));
             hash.add(rollout.reward.map_or(1, f64::to_bits));
@@ -32,10 +32,10 @@ pub(in crate::train) fn rollouts_hash(rollouts: &RolloutBuffer) -> u64 {
     hash.finish()
 }
 
-/// Of the trained weights of a model.
+/// Hashes the trained weights of a model.
 ///
 /// # Errors
-/// If the device cannot give them back.
+/// Returns an error if they cannot be read from the device.
 pub(in crate::train) fn weights_hash<M: Module>(model: &M) -> Result<u64> {
     struct Hash {
         hash: Fnv,

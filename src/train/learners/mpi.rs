@@ -37,8 +37,9 @@ use crate::{Error, Result};
 ///
 /// # Launching
 ///
-/// Building needs an MPI library with `mpicc` on the path, and libclang (Debian: `libopenmpi-dev openmpi-bin libclang-dev`). A program
-/// belongs to the library that it was built with. Without a launcher it is one learner.
+/// Building needs an MPI library with `mpicc` on the path, and libclang (Debian:
+/// `libopenmpi-dev openmpi-bin libclang-dev`). A program must run with the library it was built
+/// with. Without a launcher it is a single learner.
 ///
 /// ```text
 /// RAYON_NUM_THREADS=8 mpirun -n 4 --map-by slot:PE=8 target/release/examples/r1_zero --learners mpi --shards 4
@@ -46,24 +47,30 @@ use crate::{Error, Result};
 /// srun --mpi=pmix --ntasks 4 --cpus-per-task 8 PROGRAM ...
 /// ```
 ///
-/// - **Binding.** Open MPI binds each of one or two processes to a single core, so that a process computes with one thread.
-///   `--map-by slot:PE=n` gives each process `n` cores, and `--bind-to none` all. `RAYON_NUM_THREADS` is the number of threads of a
-///   process: the cores of a machine divided by its learners.
-/// - **More learners than cores** need `--oversubscribe`. A learner that waits keeps its core busy, so that this is for tests.
-/// - **As root**, in containers, Open MPI wants `OMPI_ALLOW_RUN_AS_ROOT=1` and `OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1`.
-/// - **Stopping.** Ctrl-C at `mpirun` ends all processes at once. To stop after a step, raise the stop flag of
-///   [`Trainer::run`](crate::train::Trainer::run) on one learner: all of them stop.
-/// - **GPUs.** [`local_rank`](Self::local_rank) numbers the learners of a machine: each takes the device of that number, before it makes a
-///   tensor. Gradients are exchanged in host memory. Runs on several GPUs have not been tested.
-/// - **Processors of different kinds** round differently: the learners compare their weights when training begins and at every
-///   checkpoint, and a difference is an error. So is a program that was started with different settings.
+/// - **Binding.** Open MPI binds one or two processes to a single core each, so each process
+///   computes with one thread. `--map-by slot:PE=n` gives each process `n` cores, and
+///   `--bind-to none` all. `RAYON_NUM_THREADS` is the number of threads of a process: the cores of
+///   a machine divided by its number of learners.
+/// - **More learners than cores** need `--oversubscribe`. A waiting learner keeps its core busy, so
+///   use this for tests only.
+/// - **As root**, in containers, Open MPI requires `OMPI_ALLOW_RUN_AS_ROOT=1` and
+///   `OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1`.
+/// - **Stopping.** Ctrl-C at `mpirun` ends all processes immediately. To stop after a step, set the
+///   stop flag of [`Trainer::run`](crate::train::Trainer::run) on one learner: all of them stop.
+/// - **GPUs.** [`local_rank`](Self::local_rank) numbers the learners of a machine. Each should
+///   select the device with that number before it creates a tensor. Gradients are exchanged in host
+///   memory. Runs on several GPUs have not been tested.
+/// - **Processors of different kinds** round differently: the learners compare their weights at the
+///   start of training and at every checkpoint, and a difference is an error. Different settings
+///   are an error too.
 ///
 /// # Failure
 ///
-/// MPI itself has no time limit, and a program that ends without telling it makes the others wait. [`run`](Self::run) therefore
-/// catches the errors and panics of its learner and aborts the job, with exit code 2 or 101. A killed process is noticed by `mpirun`,
-/// which ends the others. A learner that hangs is noticed by the first that has waited for it longer than the limit. In each
-/// case the last checkpoint is whole, and any number of learners that divides the shards can continue from it.
+/// MPI has no time limit, and the other processes wait if one ends without finalizing it.
+/// [`run`](Self::run) therefore catches the errors and panics of its learner and aborts the job,
+/// with exit code 2 or 101. If a process is killed, `mpirun` ends the others. If a learner hangs,
+/// the first learner to wait longer than the limit aborts the job. In each case the last checkpoint
+/// is complete, and any number of learners that divides the shards can continue from it.
 #[derive(Clone, Debug)]
 pub struct Mpi {
     handle: Arc<Handle>,
@@ -76,7 +83,7 @@ struct Handle {
     line: Mutex<Line>,
 }
 
-/// Where a process stands among the others.
+/// The ranks of a process.
 #[derive(Clone, Copy, Debug)]
 struct Place {
     rank: usize,
@@ -84,12 +91,12 @@ struct Place {
     local_rank: usize,
 }
 
-/// To the thread that alone calls MPI.
+/// The channels to the only thread that calls MPI.
 #[derive(Debug)]
 struct Line {
     calls: Sender<Call>,
     replies: Receiver<Result<Reply>>,
-    /// A call has not come back: the thread hangs in it.
+    /// Set when a call did not return in time: the thread hangs.
     lost: bool,
 }
 
@@ -103,7 +110,7 @@ enum Call {
     Abort(i32),
 }
 
-/// The calls that all learners make together, as they tell each other.
+/// The names of the collective calls in errors.
 const NAMES: [&str; 5] = ["gather", "exchange", "concat", "sum", "the end of its work"];
 
 #[derive(Debug)]
@@ -114,19 +121,21 @@ enum Reply {
     Finished,
 }
 
-/// The exit codes of a job whose learner returned an error, or panicked.
+/// The exit codes of a job when a learner returns an error, or panics.
 const FAILED: i32 = 2;
 const PANICKED: i32 = 101;
 
 impl Mpi {
-    /// Starts MPI, runs `work` as one learner, and ends MPI. A call that some learner does not join within `limit` is an error: it must be
-    /// longer than the longest phase of a step.
+    /// Initializes MPI, runs `work` as one learner, and finalizes MPI. A collective call that a
+    /// learner does not join within `limit` is an error, so `limit` must be longer than the longest
+    /// phase of a step.
     ///
-    /// If `work` fails, `report` is given the error and the job is aborted: this function does not return then. Exits before or
-    /// within `work`, such as those of a parser of arguments, belong before `run`.
+    /// If `work` fails, `report` is called with the error and the job is aborted: this function
+    /// then does not return. Code that may exit the process, such as an argument parser, must run
+    /// before this function.
     ///
     /// # Errors
-    /// If MPI cannot be started.
+    /// Returns an error if MPI cannot be initialized.
     pub fn run<T>(
         limit: Duration,
         work: impl FnOnce(Self) -> Result<T>,
@@ -164,7 +173,7 @@ impl Mpi {
         let outcome = catch_unwind(AssertUnwindSafe(move || work(own)));
         let code = match outcome {
             Ok(Ok(value)) => match learner.call(Call::Finish) {
-                // Who does not come to the end of MPI would be waited for.
+                // A process that does not finalize MPI would block the others.
                 Ok(_) if end.recv_timeout(limit) != Err(RecvTimeoutError::Timeout) => {
                     return Ok(value);
                 }
@@ -183,7 +192,8 @@ impl Mpi {
         learner.abort(code)
     }
 
-    /// The number of this learner among those of its machine; on a machine with several GPUs, the number of its device.
+    /// Returns the index of this learner among those of its machine, which can serve as the index
+    /// of its GPU.
     pub fn local_rank(&self) -> usize {
         self.handle.place.local_rank
     }
@@ -194,7 +204,7 @@ impl Mpi {
         let name = NAMES[call.number()];
         let lost = |reason: String| Err(Error::learner(place.rank, reason));
         if line.lost {
-            return lost(format!("no `{name}` after one that was given up"));
+            return lost(format!("`{name}` was called after a call that timed out"));
         }
         if line.calls.send(call).is_err() {
             return lost(format!("MPI has ended before `{name}`"));
@@ -204,14 +214,14 @@ impl Mpi {
             Err(RecvTimeoutError::Timeout) => {
                 line.lost = true;
                 lost(format!(
-                    "it waited {limit:?} for the others in `{name}`: one of them hangs, or its work takes longer than this limit"
+                    "it waited {limit:?} for the others in `{name}`: one of them hangs, or needs more time than this limit"
                 ))
             }
             Err(RecvTimeoutError::Disconnected) => lost(format!("MPI has ended in `{name}`")),
         }
     }
 
-    /// Ends all processes of the job.
+    /// Aborts all processes of the job.
     fn abort(&self, code: i32) -> ! {
         let patience = Duration::from_secs(5);
         let line = &self.handle.line;
@@ -220,7 +230,8 @@ impl Mpi {
             // MPI ends this process while it waits.
             let _ = line.replies.recv_timeout(patience);
         }
-        // The launcher ends the others when one of them ends without its consent. What is called on exit may hang as well.
+        // The launcher ends the others when a process ends without finalizing. Exit handlers may
+        // hang too.
         thread::spawn(move || {
             thread::sleep(patience);
             process::abort();
@@ -278,10 +289,7 @@ impl Mpi {
             Reply::Numbers(_) => "numbers",
             Reply::Finished => "the end",
         };
-        Error::learner(
-            self.rank(),
-            format!("MPI answered another call, with {kind}"),
-        )
+        Error::learner(self.rank(), format!("MPI returned {kind} for another call"))
     }
 }
 
@@ -306,13 +314,16 @@ impl Call {
     }
 }
 
-/// Makes the calls to MPI, all of them on this thread, until the end.
+/// Makes all calls to MPI on this thread, until the end.
 fn serve(started: &Sender<Result<Place>>, calls: &Receiver<Call>, replies: &Sender<Result<Reply>>) {
     let refuse = |value: &str, expected: &str| {
         let _ = started.send(Err(Error::config("MPI", value, expected)));
     };
     let Some((universe, granted)) = mpi::initialize_with_threading(Threading::Serialized) else {
-        return refuse("initialized before", "a program that leaves it to Mpi::run");
+        return refuse(
+            "already initialized",
+            "a program that initializes it only in Mpi::run",
+        );
     };
     if granted < Threading::Serialized {
         return refuse(
@@ -338,7 +349,7 @@ fn serve(started: &Sender<Result<Place>>, calls: &Receiver<Call>, replies: &Send
         let reply = answer(&world, place, call);
         open = !matches!(reply, Ok(Reply::Finished)) && replies.send(reply).is_ok();
     }
-    // A receiver that waits for the end is told; MPI ends with `universe`.
+    // Unblock a receiver that waits for the end; dropping `universe` finalizes MPI.
     let _ = replies.send(Ok(Reply::Finished));
 }
 
@@ -364,10 +375,11 @@ fn answer(world: &SimpleCommunicator, place: Place, call: Call) -> Result<Reply>
     })
 }
 
-/// Numbers that travel in one call of MPI, which counts in 32 bits.
+/// The largest number of elements in one MPI call, whose counts have 32 bits.
 const WINDOW: usize = 1 << 28;
 
-/// The lengths of what all learners bring, once it is known that they make the same call: MPI cannot tell, and would mix the data up.
+/// Checks that all learners make the same call, which MPI does not do, and returns the lengths of
+/// their data.
 fn check_call(world: &SimpleCommunicator, place: Place, call: &Call) -> Result<Vec<usize>> {
     let mine = [call.number() as u64, call.length() as u64];
     let mut all = vec![0u64; 2 * place.size];
@@ -396,7 +408,7 @@ fn check_lengths(place: Place, lengths: &[usize]) -> Result<()> {
     all.try_for_each(|(rank, &length)| check_length(rank, length, place.rank, own))
 }
 
-/// What all learners bring, by rank.
+/// Gathers the data of all learners, by rank.
 fn all_gather<T: Equivalence + Clone + Default>(
     world: &SimpleCommunicator,
     mine: &[T],
@@ -434,7 +446,7 @@ fn all_gather<T: Equivalence + Clone + Default>(
     all
 }
 
-/// This learner's slice of what each learner brings, by rank.
+/// Exchanges data so that this learner gets its slice of every learner's data, by rank.
 fn all_to_all(world: &SimpleCommunicator, place: Place, mine: &[f32]) -> Vec<Vec<f32>> {
     let Place { rank, size, .. } = place;
     let slices: Vec<&[f32]> = (0..size)
@@ -445,7 +457,7 @@ fn all_to_all(world: &SimpleCommunicator, place: Place, mine: &[f32]) -> Vec<Vec
     let mut parts: Vec<Vec<f32>> = (0..size).map(|_| Vec::with_capacity(own)).collect();
     let window = WINDOW / size;
     for start in (0..longest).step_by(window) {
-        // Slices differ by at most one number: they are sent as if all were as long as the longest.
+        // Slices differ by at most one number, so all are padded to the longest.
         let width = window.min(longest - start);
         let part = |length: usize| start.min(length)..(start + width).min(length);
         let mut send = Vec::with_capacity(width * size);

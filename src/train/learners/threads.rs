@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 use super::{Learners, check_length, slice};
 use crate::{Error, Result};
 
-/// Learners as threads of this process, which meet in shared memory: several learners without an installation of MPI. They share the
-/// processor, so that this is for tests.
+/// Learners as threads of one process, for tests: several learners without an MPI installation.
+/// They share the processor.
 ///
-/// A learner that fails, panics, ends early or does not answer within the limit is an error on every other one.
+/// If a learner fails, panics, ends early or does not answer within the limit, the calls of all
+/// others return an error.
 ///
 /// ```
 /// use std::time::Duration;
@@ -32,7 +33,7 @@ pub struct Threads {
     rank: usize,
     limit: Duration,
     meeting: Arc<Meeting>,
-    /// [`run`](Self::run) tells the others of the end, and why.
+    /// [`run`](Self::run) reports the end of this learner to the others.
     managed: bool,
 }
 
@@ -46,9 +47,9 @@ struct Meeting {
 struct State {
     /// The number of calls that all learners have made.
     calls: u64,
-    /// What each learner has brought to the next one.
+    /// The message of each learner for the next call.
     brought: Vec<Option<Message>>,
-    /// What they brought to the last one.
+    /// The messages of the last call.
     last: Arc<Vec<Message>>,
     /// Learners that have ended.
     gone: Vec<bool>,
@@ -74,10 +75,10 @@ impl Message {
 }
 
 impl Threads {
-    /// `size` learners, each to be given to a thread. A call that some learner has not made within `limit` fails on all of
-    /// them: it must be longer than the longest phase of a step.
+    /// Creates `size` learners, one for each thread. A call that a learner does not join within
+    /// `limit` fails on all of them, so `limit` must be longer than the longest phase of a step.
     #[must_use]
-    pub fn new(size: usize, limit: Duration) -> Vec<Self> {
+    pub(crate) fn new(size: usize, limit: Duration) -> Vec<Self> {
         let meeting = Arc::new(Meeting {
             state: Mutex::new(State {
                 calls: 0,
@@ -97,11 +98,13 @@ impl Threads {
         (0..size).map(learner).collect()
     }
 
-    /// Runs `work` on `size` threads, each a learner, and returns what each of them returned, by rank.
+    /// Runs `work` on `size` threads, each with its learner, and returns their results by rank. A
+    /// call that a learner does not join within `limit` fails on all of them, so `limit` must be
+    /// longer than the longest phase of a step.
     ///
     /// # Errors
-    /// The error of the learner that failed first by itself; also if one panics, or does not end within `limit` after the others. A
-    /// thread that does not end is left behind.
+    /// Returns the error of the learner that failed first. A panic is an error, and so is a thread
+    /// that does not end within `limit` after the others; such a thread is leaked.
     pub fn run<T: Send + 'static>(
         size: usize,
         limit: Duration,
@@ -118,7 +121,7 @@ impl Threads {
                 let outcome = outcome.unwrap_or_else(|payload| {
                     Err(Error::learner(
                         rank,
-                        format!("panicked: {}", said(&*payload)),
+                        format!("panicked: {}", panic_message(&*payload)),
                     ))
                 });
                 if let Err(error) = &outcome {
@@ -133,7 +136,8 @@ impl Threads {
         let mut results: Vec<Option<T>> = (0..size).map(|_| None).collect();
         let mut errors: Vec<Error> = Vec::new();
         for ended in 0..size {
-            // The others are waited for without a limit while none has failed: each of their calls has one.
+            // While no learner has failed, wait for the others without a limit: each of their calls
+            // has one.
             let outcome = match errors.is_empty() && ended < size.saturating_sub(1) {
                 true => outcomes.recv().map_err(|_| RecvTimeoutError::Disconnected),
                 false => outcomes.recv_timeout(limit),
@@ -158,7 +162,7 @@ impl Threads {
             .collect()
     }
 
-    /// Brings `message` and returns what all learners brought, once they have.
+    /// Contributes `message` and returns the messages of all learners once all have arrived.
     fn meet(&self, message: Message) -> Result<Arc<Vec<Message>>> {
         let deadline = Instant::now() + self.limit;
         let mut state = self.meeting.lock();
@@ -186,7 +190,7 @@ impl Threads {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 let rank = ranks.clone().find(missing).unwrap_or_default();
-                let reason = format!("it did not come to `{kind}` within {:?}", self.limit);
+                let reason = format!("it did not join `{kind}` within {:?}", self.limit);
                 state.failed = Some((rank, reason));
                 self.meeting.changed.notify_all();
                 continue;
@@ -194,7 +198,7 @@ impl Threads {
             let waited = self.meeting.changed.wait_timeout(state, left);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
-        // The next call cannot be over before this learner has made it.
+        // The next call cannot complete before this learner joins it.
         let all = state.last.clone();
         drop(state);
         let other = all.iter().position(|message| message.name() != kind);
@@ -217,7 +221,7 @@ impl Meeting {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes that learner `rank` has failed, unless one did before.
+    /// Records that learner `rank` has failed, unless another failed before.
     fn fail(&self, rank: usize, reason: &Error) {
         let (rank, reason) = match reason {
             Error::Learner { rank, reason } => (*rank, reason.clone()),
@@ -228,7 +232,7 @@ impl Meeting {
         self.changed.notify_all();
     }
 
-    /// Notes that learner `rank` makes no more calls.
+    /// Records that learner `rank` makes no more calls.
     fn end(&self, rank: usize) {
         self.lock().gone[rank] = true;
         self.changed.notify_all();
@@ -289,8 +293,8 @@ fn numbers_of(message: &Message) -> &[f32] {
     }
 }
 
-/// What a panic said.
-pub(super) fn said(payload: &(dyn Any + Send)) -> &str {
+/// Returns the message of a panic.
+fn panic_message(payload: &(dyn Any + Send)) -> &str {
     let text = payload.downcast_ref::<String>().map(String::as_str);
     text.or_else(|| payload.downcast_ref::<&str>().copied())
         .unwrap_or("(no text)")
@@ -307,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn data_comes_in_the_order_of_the_ranks() {
+    fn results_are_ordered_by_rank() {
         let results = Threads::run(3, 10 * SECOND, |learner| {
             let rank = learner.rank();
             let mut rounds = Vec::new();
@@ -333,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn a_learner_that_fails_panics_or_ends_is_an_error_on_all() {
+    fn a_failure_panic_or_early_end_of_a_learner_is_an_error_on_all() {
         let failing = Threads::run(3, 20 * SECOND, |learner| match learner.rank() {
             1 => Err(Error::config("a", "b", "c")),
             _ => learner.gather(Vec::new()),
@@ -363,13 +367,13 @@ mod tests {
         assert!(started.elapsed() < Duration::from_secs(20));
         assert_eq!(
             text(hanging),
-            "learner 0: it did not come to `gather` within 200ms"
+            "learner 0: it did not join `gather` within 200ms"
         );
     }
 
     #[test]
-    fn calls_that_do_not_fit_are_an_error_on_all() {
-        // One error is the job's; that the other learner has one as well is told by the panic, if it has none.
+    fn mismatched_calls_are_an_error_on_all() {
+        // `run` returns one error; the assertion checks that the other learner has one too.
         for rank in 0..2 {
             let only = move |result: Result<()>, learner: &Threads| match learner.rank() == rank {
                 true => result,

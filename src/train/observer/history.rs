@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::{Observer, RunInfo, StepRecord};
 use crate::Result;
 
-/// Keeps every record, for tests and for whoever looks at a run when it is over.
+/// Keeps every record in memory, for tests and for analysis after a run.
 ///
-/// A clone shares the records, so one can be given away and the other asked:
+/// Clones share the records, so a clone can be passed to the run:
 ///
 /// ```
 /// use rlvr::train::observer::{History, Observer, StepRecord};
@@ -19,25 +19,25 @@ use crate::Result;
 /// # Ok::<(), rlvr::Error>(())
 /// ```
 ///
-/// When a run is resumed with the same history, records of steps that it will do again are dropped.
+/// When a run is resumed with the same history, the records of repeated steps are dropped.
 #[derive(Clone, Debug, Default)]
 pub struct History {
     records: Arc<Mutex<Vec<StepRecord>>>,
 }
 
 impl History {
-    /// No records yet.
+    /// Creates an empty history.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The records so far, in the order of steps. The handle stays connected: later steps appear in it.
+    /// Returns the shared records, in the order of steps. Later steps are added to them.
     pub fn records(&self) -> Arc<Mutex<Vec<StepRecord>>> {
         Arc::clone(&self.records)
     }
 
     fn edit(&self, change: impl FnOnce(&mut Vec<StepRecord>)) {
-        // A reader that panicked has left whole records behind: only this observer writes.
+        // Only this observer writes, so the records are valid even after a reader panicked.
         change(&mut self.records.lock().unwrap_or_else(PoisonError::into_inner));
     }
 }
@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_resumed_run_forgets_the_steps_it_does_again() {
+    fn records_of_repeated_steps_are_dropped() {
         let mut history = History::new();
         for step in 1..=5 {
             history.on_step(&StepRecord::new(step)).unwrap();

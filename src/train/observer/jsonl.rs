@@ -8,10 +8,10 @@ use super::{Observer, StepRecord};
 use crate::folder::{create, remove_half_file, replace_file};
 use crate::{Error, Result};
 
-/// Appends every record to a file, one JSON object per line (see [`StepRecord`] for what it looks like).
+/// Appends every record to a file, one JSON object per line (see [`StepRecord`] for the format).
 ///
-/// Each step is one write of a whole line, handed to the operating system before the next step begins: a process that is killed
-/// loses at most the line it was writing, and that one can be told from the others because its line end is missing.
+/// Each step is a single unbuffered write of a whole line. A process that is killed leaves at most
+/// one incomplete line, which has no line end.
 ///
 /// ```
 /// # let folder = std::env::temp_dir().join(format!("metrics_file_{}", std::process::id()));
@@ -36,10 +36,10 @@ pub struct MetricsFile {
 }
 
 impl MetricsFile {
-    /// Starts an empty file at `path`, and the folders it lies in. What was there before is gone.
+    /// Creates an empty file at `path`, and its parent folders. An existing file is overwritten.
     ///
     /// # Errors
-    /// [`Error::Io`] if the file or a folder cannot be made.
+    /// Returns [`Error::Io`] if the file or a folder cannot be created.
     pub fn create(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         if let Some(folder) = path
@@ -48,20 +48,20 @@ impl MetricsFile {
         {
             create(folder)?;
         }
-        // Emptied, then appended to: a second writer does not overwrite what the first has written.
+        // Truncate, then open for appending, so that a second writer cannot overwrite lines.
         File::create(path).map_err(|source| Error::io(path, source))?;
         Self::append(path)
     }
 
-    /// Goes on with the file of a run that is resumed after `step` steps.
+    /// Opens the file of a run that is resumed after `step` steps.
     ///
-    /// Keeps the records up to and including `step`, byte for byte; drops later ones, which the run will write again, and a
-    /// torn last line. The shorter file is written beside and renamed, so that being killed here loses nothing. A file
-    /// that is missing is created.
+    /// Keeps the records up to and including `step`, byte for byte. Drops later records, which the
+    /// run will write again, and an incomplete last line. The file is replaced atomically. A
+    /// missing file is created.
     ///
     /// # Errors
-    /// [`Error::Data`] for a line that is not a record, as for [`read_metrics`]: better than throwing away a file that is not what
-    /// it was taken for. [`Error::Io`] if reading or writing fails.
+    /// Returns [`Error::Data`] for a line that is not a record, as [`read_metrics`] does, and
+    /// leaves the file unchanged. Returns [`Error::Io`] if reading or writing fails.
     pub fn resume(path: impl AsRef<Path>, step: u64) -> Result<Self> {
         let path = path.as_ref();
         remove_half_file(path)?;
@@ -92,7 +92,7 @@ impl MetricsFile {
         Ok(Self { path, file })
     }
 
-    /// Where the file is.
+    /// Returns the path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -102,10 +102,10 @@ impl Observer for MetricsFile {
     /// Appends the record.
     ///
     /// # Errors
-    /// [`Error::Config`] for a metric called `step`, [`Error::Io`] if writing fails.
+    /// Returns [`Error::Config`] for a metric called `step`, and [`Error::Io`] if writing fails.
     fn on_step(&mut self, record: &StepRecord) -> Result<()> {
         let mut line = serde_json::to_vec(record)
-            .map_err(|error| Error::config("metrics", error, "any other name for that metric"))?;
+            .map_err(|error| Error::config("metrics", error, "another name for that metric"))?;
         line.push(b'\n');
         self.file
             .write_all(&line)
@@ -120,12 +120,13 @@ impl Observer for MetricsFile {
     }
 }
 
-/// The records in the file at `path`, in the order of its lines. Blank lines are skipped.
+/// Reads the records of the file at `path`, in the order of its lines. Blank lines are skipped.
 ///
-/// A last line that has no line end and is not a whole record is what a killed process leaves behind; it is ignored.
+/// An incomplete last line without a line end, as a killed process leaves it, is ignored.
 ///
 /// # Errors
-/// [`Error::Data`] with file, line and reason for any other line that is not a record; [`Error::Io`] if reading fails.
+/// Returns [`Error::Data`] with file, line and reason for any other line that is not a record, and
+/// [`Error::Io`] if reading fails.
 pub fn read_metrics(path: impl AsRef<Path>) -> Result<Vec<StepRecord>> {
     let path = path.as_ref();
     let bytes = fs::read(path).map_err(|source| Error::io(path, source))?;
@@ -133,7 +134,7 @@ pub fn read_metrics(path: impl AsRef<Path>) -> Result<Vec<StepRecord>> {
     Ok(records.map(|(_, record)| record).collect())
 }
 
-/// Every line without its end, and the record in it.
+/// Returns every line without its end, and its record.
 fn lines<'a>(bytes: &'a [u8], path: &Path) -> Result<Vec<(&'a [u8], StepRecord)>> {
     let mut found = Vec::new();
     for (i, line) in bytes.split_inclusive(|&byte| byte == b'\n').enumerate() {
@@ -148,7 +149,7 @@ fn lines<'a>(bytes: &'a [u8], path: &Path) -> Result<Vec<(&'a [u8], StepRecord)>
             Ok(record) => found.push((text, record)),
             Err(_) if !whole => {}
             Err(error) => {
-                // The parser counts its own lines; ours is already named.
+                // Remove the parser's line number, which is always 1.
                 let message = error.to_string();
                 let reason = message.rsplit_once(" at line ");
                 let reason = reason.map_or(message.as_str(), |(reason, _)| reason);
@@ -177,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_killed_process_left_of_a_rewrite_is_removed() {
+    fn leftovers_of_an_interrupted_rewrite_are_removed() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("metrics.jsonl");
         let mut file = MetricsFile::create(&path).unwrap();
@@ -190,24 +191,24 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_and_create_starts_again() {
+    fn written_records_are_read_and_create_truncates() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("runs/one/metrics.jsonl");
         let mut file = MetricsFile::create(&path).unwrap();
         file.on_step(&record(1)).unwrap();
         file.on_step(&record(2)).unwrap();
         assert_eq!(file.path(), path);
-        // Nothing waits in a buffer: the file is still open.
+        // Writes are unbuffered: the file is still open.
         assert_eq!(read_metrics(&path).unwrap(), [record(1), record(2)]);
         MetricsFile::create(&path).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"");
     }
 
     #[test]
-    fn resuming_drops_later_steps_and_a_torn_line() {
+    fn resuming_drops_later_steps_and_an_incomplete_line() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("metrics.jsonl");
-        // Kept byte for byte: a number that another program wrote in its own way stays as it is.
+        // Lines are kept byte for byte, whatever their number format.
         let kept = "{\"step\":1,\"reward\":1.50}\n{\"reward\":null,\"step\":2}\n";
         fs::write(&path, format!("{kept}{{\"step\":3}}\n{{\"step\":4,\"rew")).unwrap();
         assert_eq!(steps(&path), [1, 2, 3]);
@@ -220,14 +221,14 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_lost_only_its_end_is_kept() {
+    fn a_complete_line_without_its_end_is_kept() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("metrics.jsonl");
         fs::write(&path, "{\"step\":1}\n\n{\"step\":2}").unwrap();
         let mut file = MetricsFile::resume(&path, 9).unwrap();
         file.on_step(&record(3)).unwrap();
         assert_eq!(steps(&path), [1, 2, 3]);
-        // And every shorter piece of it is a torn line, wherever the process was killed.
+        // Every prefix of a line is an incomplete line.
         for torn in [
             "{",
             "{\"step\":2",
@@ -253,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_line_is_named_and_nothing_is_touched() {
+    fn errors_name_the_line_and_leave_the_file_unchanged() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("metrics.jsonl");
         for (line, reason) in [
@@ -277,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn a_metric_called_step_is_refused_and_not_written() {
+    fn a_metric_called_step_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("metrics.jsonl");
         let mut file = MetricsFile::create(&path).unwrap();

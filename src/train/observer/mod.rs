@@ -1,20 +1,21 @@
-//! Takes one [`StepRecord`] per optimizer step from the trainer and gives it to whoever watches: a file, a terminal, a picture.
+//! Observers of a training run, which receive a [`StepRecord`] after each step.
 //!
-//! A trainer knows none of its observers. It fills a record, calls [`Observer::on_step`], and what happens to the numbers is
-//! the caller's choice:
+//! Pass one observer, or a `Vec<Box<dyn Observer>>`, to [`Trainer::run`](super::Trainer::run):
 //!
-//! | observer | what it makes | feature |
+//! | observer | output | feature |
 //! |---|---|---|
 //! | [`MetricsFile`] | one JSON object per step, appended to a file | |
 //! | [`History`] | the records, in memory | |
-//! | `ProgressBar` | one line on the terminal | `progress` |
-//! | `Chart` | one SVG: reward, held-out accuracy, length | `chart` |
-//! | [`Report`] | one HTML file: curves, findings, configuration, sample rollouts | |
-//! | [`RolloutFiles`] | the rollouts of every so many steps, as files | |
+//! | `ProgressBar` | a progress bar on the terminal | `progress` |
+//! | `Chart` | an SVG file: reward, held-out accuracy, length | `chart` |
+//! | [`Report`] | an HTML file: curves, findings, configuration, sample rollouts | |
+//! | [`Transcript`] | completions with their rewards, as text | |
+//! | [`RolloutFiles`] | the rollouts of every n-th step, as files | |
 //! | `EventFile` | TensorBoard's event files | `tensorboard` |
-//! | [`Watchdog`](super::diagnosis::Watchdog) | findings: what is wrong with the run, for the observers that it wraps | |
+//! | [`Watchdog`](super::diagnosis::Watchdog) | findings about the run, for the observers that it wraps | |
 //!
-//! What the metrics are, and what TRL and verl call them, is said at [`StepRecord`]. Your own observer is one method:
+//! The metrics, and their names in TRL and verl, are listed at [`StepRecord`]. A custom observer
+//! needs one method:
 //!
 //! ```
 //! use rlvr::Result;
@@ -26,11 +27,11 @@
 //!
 //! impl Observer for Best {
 //!     fn on_step(&mut self, record: &StepRecord) -> Result<()> {
-//!         // Right: most steps have no evaluation, so a metric that is missing is nothing to complain about.
+//!         // Most steps have no evaluation, so the metric may be missing.
 //!         if let Some(accuracy) = record.get("eval/accuracy") {
 //!             self.0 = self.0.max(accuracy);
 //!         }
-//!         // Wrong: `record.metrics["eval/accuracy"]` panics at the first step that was not evaluated.
+//!         // `record.metrics["eval/accuracy"]` would panic at the first step without one.
 //!         Ok(())
 //!     }
 //! }
@@ -53,6 +54,7 @@ mod report;
 mod rollout_files;
 #[cfg(feature = "tensorboard")]
 mod tensorboard;
+mod transcript;
 
 #[cfg(feature = "chart")]
 pub use chart::{Chart, draw_chart};
@@ -65,79 +67,83 @@ pub use report::{Report, ReportedRun, render_report};
 pub use rollout_files::{KeepRollouts, RolloutFiles};
 #[cfg(feature = "tensorboard")]
 pub use tensorboard::EventFile;
+pub use transcript::Transcript;
 
 use super::diagnosis::Finding;
 use crate::Result;
 use crate::types::RolloutBuffer;
 
-/// Somebody who watches a training run.
+/// Receives the events of a training run.
 ///
 /// # Contract
-/// - The trainer calls [`on_start`](Self::on_start) once, then [`on_step`](Self::on_step) once after every optimizer step with
-///   steps strictly increasing from [`RunInfo::first_step`]` + 1`, then [`on_end`](Self::on_end) once: also when the run stops
-///   early, but not when the process is killed. What must survive that belongs on the disk in `on_step`.
-/// - A run that is resumed may repeat steps that an observer has seen before, because the last checkpoint is older than the
-///   last step. `on_start` says where it begins: whatever an observer keeps of later steps is not part of this run.
-/// - Which metrics a record holds differs from step to step. A metric that is missing was not measured, and a metric that is NaN
-///   was measured and is not a number; neither is an error of the observer.
-/// - An error ends the run. Return one if the run would be worthless without what this observer does (a metrics file on a full
-///   disk); swallow it if not (a terminal that went away).
-/// - Calls come from the training thread and the run waits for them. Do slow work elsewhere.
-/// - An observer only watches. It draws no random numbers of the run, so a run with and without it is the same run.
+/// - The trainer calls [`on_start`](Self::on_start) once, then [`on_step`](Self::on_step) once
+///   after every optimizer step with steps strictly increasing from [`RunInfo::first_step`]` + 1`,
+///   then [`on_end`](Self::on_end) once, also if the run stops early, but not if the process is
+///   killed. Data that must survive a kill should be written in `on_step`.
+/// - A resumed run repeats the steps after its last checkpoint. An observer should drop its data of
+///   steps after [`RunInfo::first_step`] in `on_start`.
+/// - The metrics of a record differ from step to step. A missing metric was not measured; a metric
+///   may also be NaN or infinite. Neither should be an error of the observer.
+/// - An error ends the run. Return one if the run is worthless without this observer's output (a
+///   metrics file on a full disk), and ignore it otherwise (a closed terminal).
+/// - Calls come from the training thread and block the run. Do slow work in another thread.
+/// - An observer does not affect the run: it uses none of the run's randomness, so results are the
+///   same without it.
 #[doc(alias("TrainerCallback", "report_to", "MetricsRenderer"))]
 pub trait Observer: Send {
-    /// The run begins, or goes on after [`RunInfo::first_step`] steps.
+    /// Called when the run starts or resumes.
     ///
     /// # Errors
-    /// Whatever makes it pointless to start.
+    /// Returns an error if the run should not start.
     fn on_start(&mut self, run: &RunInfo) -> Result<()> {
         let _ = run;
         Ok(())
     }
 
-    /// One optimizer step is done.
+    /// Called after each step.
     ///
     /// # Errors
-    /// Whatever makes it pointless to go on.
+    /// Returns an error if the run should end.
     fn on_step(&mut self, record: &StepRecord) -> Result<()>;
 
-    /// The scored rollouts that `step` learned from. Called once per step, before [`on_step`](Self::on_step).
+    /// Called once per step with the scored rollouts of `step`, before [`on_step`](Self::on_step).
     ///
     /// # Errors
-    /// Whatever makes it pointless to go on.
+    /// Returns an error if the run should end.
     fn on_rollouts(&mut self, step: u64, rollouts: &RolloutBuffer) -> Result<()> {
         let _ = (step, rollouts);
         Ok(())
     }
 
-    /// A finding appeared or became more severe. Only a [`Watchdog`](super::diagnosis::Watchdog) calls this, after `on_rollouts` and before
-    /// [`on_step`](Self::on_step) of the step that revealed it.
+    /// Called by a [`Watchdog`](super::diagnosis::Watchdog) when a finding appears or becomes more
+    /// severe, after `on_rollouts` and before [`on_step`](Self::on_step).
     ///
     /// # Errors
-    /// Whatever makes it pointless to go on.
+    /// Returns an error if the run should end.
     fn on_finding(&mut self, finding: &Finding) -> Result<()> {
         let _ = finding;
         Ok(())
     }
 
-    /// Forces what was recorded so far to disk. A run calls it before each checkpoint, so that a checkpoint never outlives its records.
+    /// Syncs the recorded data to disk. Called before each checkpoint, so that after a power loss
+    /// the records of a checkpoint exist too.
     ///
     /// # Errors
-    /// If something cannot be written.
+    /// Returns an error if the data cannot be written.
     fn sync(&mut self) -> Result<()> {
         Ok(())
     }
 
-    /// The run is over, whether it reached its last step or was stopped.
+    /// Called when the run is over, whether it finished, was stopped, or failed.
     ///
     /// # Errors
-    /// Whatever the caller should know about what is left behind.
+    /// Returns an error if the final output cannot be written.
     fn on_end(&mut self) -> Result<()> {
         Ok(())
     }
 }
 
-/// All of them, in order. One that fails does not keep the rest from being called; the first error is returned.
+/// Calls all observers in order, even if one fails, and returns the first error.
 impl Observer for Vec<Box<dyn Observer>> {
     fn on_start(&mut self, run: &RunInfo) -> Result<()> {
         each(self, |observer| observer.on_start(run))
@@ -192,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn all_are_called_and_the_first_error_is_returned() {
+    fn all_observers_are_called_and_the_first_error_is_returned() {
         let history = History::new();
         let mut all: Vec<Box<dyn Observer>> = vec![
             Box::new(Broken("first")),

@@ -1,4 +1,4 @@
-//! One line for the terminal: where the run is, how good it is, how fast, how long it still takes.
+//! The progress bar.
 
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write};
@@ -13,30 +13,33 @@ use super::{Observer, RunInfo, StepRecord};
 use crate::Result;
 use crate::train::diagnosis::Finding;
 
-/// How often a plain line is written where nobody asked for an interval.
+/// The default interval of plain lines, in steps.
 const PLAIN_EVERY: u64 = 10;
 
-/// Shows the run on stderr.
+/// Shows the progress of a run on stderr.
 ///
-/// The rest of this crate never prints; this observer is for printing, and prints only because you asked for it. On a
-/// terminal it is one line that is drawn again:
+/// It is the only part of this crate that prints. On a terminal it is one line that is redrawn:
 ///
 /// ```text
 /// [##------] 34/150 | reward 1.43 | held-out 71.5% | length 21.3 | kl 0.012 | 8.1k tok/s | 00:35 < 01:59
 /// ```
 ///
-/// Anywhere else (a pipe, the log of a CI job) it is the same text without the bar, once every few steps and at the last.
+/// Otherwise (a pipe, a CI log) it prints the same text without the bar, every few steps and at the
+/// last.
 ///
-/// `reward` is the mean reward of the step, `held-out` the latest `eval/accuracy`, `length` the mean completion length in
-/// tokens, `kl` the KL divergence from the reference policy, `tok/s` generated tokens per second (`tokens_per_second`), and the
-/// times are elapsed `<` left. With a [price](crate::plan::LedgerConfig::price), what the run has cost of what it is expected to cost in all
-/// follows as `$0.12 of $0.40`. A number that was not measured, or is not one, is `-`. The time left is what the
-/// steps of this run have taken on average: a resumed run does not count steps that it did not do.
+/// `reward` is the mean reward of the step, `held-out` the latest `eval/accuracy`, `length` the
+/// mean completion length in tokens, `kl` the KL divergence from the reference policy, `tok/s`
+/// generated tokens per second (`tokens_per_second`), and the times are elapsed `<` remaining. With
+/// a [price](crate::plan::LedgerConfig::price), the cost so far and the expected total follow as
+/// `$0.12 of $0.40`. A number that was not measured or is not finite is shown as `-`. The remaining
+/// time is an estimate from the average time of the steps of this run, without those before a
+/// resume.
 ///
-/// In a [`Watchdog`](crate::train::diagnosis::Watchdog) it also shows each finding when it appears, on a line of its own. The memory that an
-/// update is predicted to need is stated at the start, and at the end beside the most that the process held.
+/// In a [`Watchdog`](crate::train::diagnosis::Watchdog) it also prints each new finding on a
+/// separate line. It prints the predicted memory of an update at the start, and again at the end
+/// with the peak memory of the process.
 ///
-/// A line that cannot be written is lost without a word; the run is worth more than its progress bar.
+/// Write errors are ignored, so they do not end the run.
 ///
 /// ```
 /// use rlvr::train::observer::{Observer, ProgressBar, RunInfo, StepRecord};
@@ -54,7 +57,7 @@ pub struct ProgressBar {
     memory: Memory,
 }
 
-/// Bytes of an update, predicted for the longest completions, and the most that the process has held.
+/// The predicted memory of an update, and the peak memory of the process, in bytes.
 #[derive(Default)]
 struct Memory {
     predicted: Option<f64>,
@@ -62,9 +65,9 @@ struct Memory {
 }
 
 enum Sink {
-    /// A line that is drawn again; hidden until the run starts.
+    /// A line that is redrawn; hidden until the run starts.
     Drawn(Bar),
-    /// A line of its own every so many steps.
+    /// A separate line every n-th step.
     Plain {
         every: u64,
         out: Box<dyn Write + Send>,
@@ -72,7 +75,7 @@ enum Sink {
 }
 
 impl ProgressBar {
-    /// A bar if stderr is a terminal, else a plain line every 10 steps.
+    /// Creates a bar if stderr is a terminal, and otherwise prints a plain line every 10 steps.
     pub fn new() -> Self {
         if std::io::stderr().is_terminal() {
             Self::with(Sink::Drawn(Bar::hidden()))
@@ -81,12 +84,13 @@ impl ProgressBar {
         }
     }
 
-    /// A plain line on stderr at every step that `every` divides, and at the last; with 0 only at the last.
+    /// Prints a plain line to stderr at every step that is a multiple of `every`, and at the last;
+    /// with 0 only at the last.
     pub fn plain(every: u64) -> Self {
         Self::plain_to(every, Box::new(std::io::stderr()))
     }
 
-    /// Like [`ProgressBar::plain`], but written to `out`.
+    /// Like [`ProgressBar::plain`], but writes to `out`.
     pub fn plain_to(every: u64, out: Box<dyn Write + Send>) -> Self {
         Self::with(Sink::Plain { every, out })
     }
@@ -100,13 +104,13 @@ impl ProgressBar {
         }
     }
 
-    /// Writes a line of its own.
+    /// Writes a separate line.
     fn line(&mut self, text: &str) {
         match &mut self.sink {
             Sink::Drawn(bar) => bar.println(text),
             Sink::Plain { out, .. } => {
                 let line = format!("{text}\n");
-                // See the type: a terminal that went away is no reason to stop.
+                // Write errors are ignored, see the type.
                 let _ = out.write_all(line.as_bytes()).and_then(|()| out.flush());
             }
         }
@@ -133,7 +137,7 @@ impl Observer for ProgressBar {
         if let Some(bytes) = self.memory.predicted {
             let bytes = gigabytes(bytes);
             self.line(&format!(
-                "memory: {bytes} predicted for an update of the longest completions"
+                "memory: {bytes} predicted for an update with completions of maximum length"
             ));
         }
         Ok(())
@@ -151,10 +155,10 @@ impl Observer for ProgressBar {
                 bar.set_message(message);
             }
             Sink::Plain { every, out } => {
-                // `is_multiple_of` holds for 0 only at step 0, which is what "only at the last" needs.
+                // Only step 0 is a multiple of 0, so with 0 only the last step is printed.
                 if record.step == last || (record.step > 0 && record.step.is_multiple_of(*every)) {
                     let line = format!("{message} | {}\n", self.clock.text(elapsed));
-                    // See the type: a terminal that went away is no reason to stop.
+                    // Write errors are ignored, see the type.
                     let _ = out.write_all(line.as_bytes()).and_then(|()| out.flush());
                 }
             }
@@ -169,7 +173,7 @@ impl Observer for ProgressBar {
 
     fn on_end(&mut self) -> Result<()> {
         if let Sink::Drawn(bar) = &self.sink {
-            // Not `finish`: a run that was stopped early has not reached its last step.
+            // Not `finish`, which would fill the bar even if the run was stopped early.
             bar.abandon();
         }
         if let Memory {
@@ -179,22 +183,22 @@ impl Observer for ProgressBar {
         {
             let [predicted, peak] = [predicted, peak].map(gigabytes);
             self.line(&format!(
-                "memory: {peak} at most in this process, {predicted} predicted for an update"
+                "memory: {peak} peak of this process, {predicted} predicted for an update"
             ));
         }
         Ok(())
     }
 }
 
-/// A bar for `run`, whose clock goes on between steps.
+/// Creates a bar for `run`, whose clock also runs between steps.
 fn drawn(run: &RunInfo, clock: &Clock, target: ProgressDrawTarget) -> Bar {
     let clock = clock.clone();
     let show_clock = move |_: &ProgressState, out: &mut dyn std::fmt::Write| {
         let _ = out.write_str(&clock.text(clock.started.elapsed()));
     };
-    // The step is part of the message: one of its own would be drawn beside the numbers of another step.
+    // The step is part of the message, so that it is always shown with its own metrics.
     let template = "[{bar:8}] {msg} | {clock}";
-    // The template is a constant, and a test reads it; the default would still be a progress bar.
+    // The template is a constant that a test checks, so the fallback is not used.
     let style = ProgressStyle::with_template(template)
         .unwrap_or_else(|_| ProgressStyle::default_bar())
         .progress_chars("##-")
@@ -207,21 +211,21 @@ fn drawn(run: &RunInfo, clock: &Clock, target: ProgressDrawTarget) -> Bar {
             run.last_step,
             None,
         ))
-        // A run that fails drops its observers: the line should stay as it was, and not vanish.
+        // If a run fails and drops its observers, the line should stay visible.
         .with_finish(ProgressFinish::Abandon);
-    // Only now: before it has its style it would be drawn in another one.
+    // Set last, because drawing starts with the default style otherwise.
     bar.set_draw_target(target);
     bar.enable_steady_tick(Duration::from_secs(1));
     bar
 }
 
-/// The time of a run and what is left of it. Clones are the same clock: the bar reads it between steps.
+/// The elapsed and remaining time of a run. Clones share the state: the bar reads it between steps.
 #[derive(Clone)]
 struct Clock {
     first_step: u64,
     last_step: u64,
     started: Instant,
-    /// The latest step that is done, and when it was, from the start.
+    /// The last completed step, and its time since the start.
     latest: Arc<Mutex<(u64, Duration)>>,
 }
 
@@ -235,25 +239,27 @@ impl Clock {
         }
     }
 
-    /// `step` is done now; the time since the start.
+    /// Records that `step` is done and returns the time since the start.
     fn step_done(&self, step: u64) -> Duration {
         let elapsed = self.started.elapsed();
         *self.latest.lock().unwrap_or_else(PoisonError::into_inner) = (step, elapsed);
         elapsed
     }
 
-    /// `elapsed < left`.
+    /// Formats `elapsed < left`.
     fn text(&self, elapsed: Duration) -> String {
         let (step, latest) = *self.latest.lock().unwrap_or_else(PoisonError::into_inner);
         let left = time_left(self.first_step, step, self.last_step, latest);
-        // Between two steps the clock runs down; predicting anew at every tick would let it run up.
+        // Between two steps the remaining time counts down; a new estimate at every tick would
+        // increase it.
         let left = left.map(|left| left.saturating_sub(elapsed.saturating_sub(latest)));
         let left = left.map_or_else(|| "-".to_owned(), time);
         format!("{} < {left}", time(elapsed))
     }
 }
 
-/// What the steps up to `last` will take if they take as long as those after `first` did; `None` before there was one.
+/// Estimates the time of the steps up to `last` from the average time of the steps after `first`;
+/// `None` before the first of them.
 fn time_left(first: u64, step: u64, last: u64, elapsed: Duration) -> Option<Duration> {
     let done = step.checked_sub(first).filter(|&done| done > 0)?;
     let left = last.saturating_sub(step) as f64;
@@ -292,7 +298,7 @@ fn gigabytes(bytes: f64) -> String {
     format!("{:.2} GB", bytes / 1e9)
 }
 
-/// A rate in at most five characters: `812`, `8.1k`, `123k`, `1.2M`.
+/// Formats a rate in at most five characters: `812`, `8.1k`, `123k`, `1.2M`.
 fn short(value: f64) -> String {
     match value {
         v if v < 999.5 => format!("{v:.0}"),
@@ -302,7 +308,7 @@ fn short(value: f64) -> String {
     }
 }
 
-/// `35:07`, and from an hour on `1h35m`.
+/// Formats a duration as `35:07`, and from an hour on as `1h35m`.
 fn time(duration: Duration) -> String {
     let (minutes, seconds) = (duration.as_secs() / 60, duration.as_secs() % 60);
     if minutes < 60 {
@@ -348,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_run_costs_is_shown_where_there_is_a_price() {
+    fn the_cost_is_shown_with_a_price() {
         let record = full(3).with("cost/dollars", 0.125);
         assert!(message(&record, 9, None).ends_with("8.1k tok/s | $0.12"));
         let record = record.with("forecast/dollars", 1.0);
@@ -356,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn plain_lines_say_exactly_this() {
+    fn plain_lines_have_the_documented_format() {
         let shared = Shared::default();
         let mut progress = ProgressBar::plain_to(10, Box::new(shared.clone()));
         progress.on_start(&run(5, 25)).unwrap();
@@ -381,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn a_finding_is_a_line_of_its_own() {
+    fn a_finding_is_printed_on_a_separate_line() {
         let shared = Shared::default();
         let mut progress = ProgressBar::plain_to(0, Box::new(shared.clone()));
         progress.on_start(&run(0, 9)).unwrap();
@@ -406,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_stated_before_the_first_step_and_after_the_last() {
+    fn memory_is_printed_at_the_start_and_at_the_end() {
         let shared = Shared::default();
         let mut progress = ProgressBar::plain_to(0, Box::new(shared.clone()));
         let known = RunInfo {
@@ -423,14 +429,14 @@ mod tests {
         let after = String::from_utf8(shared.0.lock().unwrap().clone()).unwrap();
         assert!(
             after.ends_with(
-                "memory: 1.50 GB at most in this process, 1.34 GB predicted for an update\n"
+                "memory: 1.50 GB peak of this process, 1.34 GB predicted for an update\n"
             ),
             "{after}"
         );
     }
 
     #[test]
-    fn zero_means_only_the_last_step() {
+    fn with_interval_zero_only_the_last_step_is_printed() {
         let shared = Shared::default();
         let mut progress = ProgressBar::plain_to(0, Box::new(shared.clone()));
         progress.on_start(&run(0, 3)).unwrap();
@@ -444,7 +450,7 @@ mod tests {
     }
 
     #[test]
-    fn the_time_left_counts_only_steps_of_this_run() {
+    fn the_remaining_time_counts_only_steps_of_this_run() {
         let minute = Duration::from_secs(60);
         assert_eq!(time_left(100, 110, 150, minute), Some(4 * minute));
         assert_eq!(time_left(0, 150, 150, minute), Some(Duration::ZERO));
@@ -453,13 +459,13 @@ mod tests {
         assert_eq!(clock.text(minute), "01:00 < -");
         *clock.latest.lock().unwrap() = (110, minute);
         assert_eq!(clock.text(minute), "01:00 < 04:00");
-        // Half a minute into step 111: the prediction stands, and half a minute of it is over.
+        // Half a minute into step 111, half a minute of the estimate is over.
         assert_eq!(clock.text(minute * 3 / 2), "01:30 < 03:30");
         assert_eq!(clock.text(minute * 61), "1h01m < 00:00");
     }
 
     #[test]
-    fn numbers_are_short() {
+    fn rates_and_lines_are_short() {
         let values = [
             812.4,
             999.6,
@@ -480,7 +486,7 @@ mod tests {
     }
 
     #[test]
-    fn a_writer_that_fails_does_not_end_the_run() {
+    fn write_errors_are_ignored() {
         struct Gone;
         impl Write for Gone {
             fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
@@ -495,7 +501,7 @@ mod tests {
         progress.on_step(&full(1)).unwrap();
     }
 
-    /// A terminal that remembers what was written to it.
+    /// A terminal that records its output.
     #[derive(Clone, Debug, Default)]
     struct Terminal(Arc<Mutex<String>>);
 

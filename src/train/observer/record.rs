@@ -1,21 +1,21 @@
-//! What one optimizer step measured, and what a run is.
+//! The metrics of a step, and the description of a run.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// The numbers of one optimizer step, by name.
+/// The metrics of one step, by name.
 ///
-/// As JSON it is one flat object, `{"step":12,"kl":0.003,"reward":1.25}`, metrics sorted by name. JSON has no NaN and no
-/// infinity: a number that is not finite is written as `null`, and `null` is read back as NaN. A record with a NaN is equal to
-/// nothing, itself included.
+/// It is serialized as one flat object, `{"step":12,"kl":0.003,"reward":1.25}`, with metrics sorted
+/// by name. A number that is not finite is written as `null` and read back as NaN. As usual for
+/// NaN, a record with a NaN is not equal to itself.
 ///
 #[doc = include_str!("metrics.md")]
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct StepRecord {
-    /// The optimizer step, counted from 1; 0 is an evaluation before the first.
+    /// The step, counted from 1; 0 is an evaluation before the first step.
     pub step: u64,
-    /// The metrics by name. `step` is not a possible name: the field has it.
+    /// The metrics by name. The name `step` is reserved for the field.
     #[serde(
         flatten,
         serialize_with = "write_metrics",
@@ -25,7 +25,7 @@ pub struct StepRecord {
 }
 
 impl StepRecord {
-    /// A record of `step` with no metrics yet.
+    /// Creates a record of `step` without metrics.
     pub fn new(step: u64) -> Self {
         Self {
             step,
@@ -33,34 +33,34 @@ impl StepRecord {
         }
     }
 
-    /// The same record with `metrics[name] = value`.
+    /// Sets `metrics[name]` to `value`.
     #[must_use]
     pub fn with(mut self, name: impl Into<String>, value: f64) -> Self {
         self.metrics.insert(name.into(), value);
         self
     }
 
-    /// The metric called `name`, if this step measured it. It may be NaN.
+    /// Returns the metric `name`, if it was measured. It may be NaN.
     pub fn get(&self, name: &str) -> Option<f64> {
         self.metrics.get(name).copied()
     }
 
-    /// The metric called `name`, if this step measured it and it is neither NaN nor infinite: what can be shown or drawn.
+    /// Returns the metric `name`, if it was measured and is finite.
     pub fn finite(&self, name: &str) -> Option<f64> {
         self.get(name).filter(|value| value.is_finite())
     }
 }
 
-/// What an observer is told when a run starts.
+/// The description of a run, passed to observers when it starts.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunInfo {
-    /// Steps already done when this run starts: 0 when it is fresh, the checkpoint's step when it is resumed.
+    /// The number of steps already done: 0 for a new run, the checkpoint's step for a resumed one.
     pub first_step: u64,
-    /// Steps in all, those before `first_step` included.
+    /// The total number of steps, those before `first_step` included.
     pub last_step: u64,
-    /// What the run is called, for people.
+    /// The title of the run.
     pub title: String,
-    /// Bytes that an update is predicted to need when completions are as long as they may be, see
+    /// The predicted memory of an update with completions of maximum length, in bytes; see
     /// [`Trainer::predicted_memory`](crate::train::Trainer::predicted_memory).
     pub predicted_memory: Option<u64>,
 }
@@ -69,10 +69,10 @@ fn write_metrics<S: Serializer>(
     metrics: &BTreeMap<String, f64>,
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
-    // Two fields of one name would be written happily and never be read again.
+    // Two fields of the same name could be written but not read.
     if metrics.contains_key("step") {
         return Err(serde::ser::Error::custom(
-            "a metric is called `step`, which is the name of the record's own field",
+            "a metric is called `step`, which is reserved for the step number",
         ));
     }
     metrics.serialize(serializer)
@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_record_is_one_flat_object_and_comes_back() {
+    fn a_record_round_trips_as_a_flat_object() {
         let record = StepRecord::new(12)
             .with("completions/mean_length", 21.25)
             .with("reward", 0.1 + 0.2)
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_finite_is_null_and_null_is_nan() {
+    fn non_finite_values_are_written_as_null_and_read_as_nan() {
         let record = StepRecord::new(1).with("a", f64::NAN).with("b", -1.0 / 0.0);
         let text = serde_json::to_string(&record).unwrap();
         assert_eq!(text, r#"{"step":1,"a":null,"b":null}"#);
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_not_be_read_back_is_not_written() {
+    fn a_metric_called_step_cannot_be_serialized() {
         let record = StepRecord::new(1).with("step", 2.0);
         let error = serde_json::to_string(&record).unwrap_err().to_string();
         assert!(error.contains("called `step`"), "{error}");

@@ -1,4 +1,4 @@
-//! The rollouts of every so many steps, as files.
+//! The observer that writes rollouts to files.
 
 use std::fmt;
 use std::fs;
@@ -13,7 +13,7 @@ use crate::{Error, Result};
 
 const SUFFIX: &str = ".jsonl";
 
-/// How often rollouts are kept, as on a command line: `every=20`.
+/// How often rollouts are kept. It can be parsed from the command-line form `every=20`.
 ///
 /// ```
 /// use rlvr::train::observer::KeepRollouts;
@@ -25,7 +25,7 @@ const SUFFIX: &str = ".jsonl";
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeepRollouts {
-    /// Steps between two that are kept; at least 1. The first step is kept as well.
+    /// Rollouts are kept every `every` steps, and of the first step; at least 1.
     pub every: u64,
 }
 
@@ -33,7 +33,7 @@ impl FromStr for KeepRollouts {
     type Err = Error;
 
     /// # Errors
-    /// [`Error::Config`] if it is not `every=` and a whole number of at least 1.
+    /// Returns [`Error::Config`] unless `text` is `every=` and an integer of at least 1.
     fn from_str(text: &str) -> Result<Self> {
         let every = text.strip_prefix("every=").map(str::parse);
         match every {
@@ -41,7 +41,7 @@ impl FromStr for KeepRollouts {
             _ => Err(Error::config(
                 "keep_rollouts",
                 text,
-                "`every=N` with a whole number of steps of at least 1, as `every=20`",
+                "`every=N` with an integer N of at least 1, such as `every=20`",
             )),
         }
     }
@@ -53,10 +53,10 @@ impl fmt::Display for KeepRollouts {
     }
 }
 
-/// Writes the rollouts of the first step and of every so many steps into a folder, one file a step: `step-00000020.jsonl`, one group
-/// a line, as [`RolloutBuffer::read`] reads it.
+/// Writes the rollouts of the first step and of every n-th step into a folder, one file per step,
+/// such as `step-00000020.jsonl`. A line is one group; [`RolloutBuffer::read`] reads the file.
 ///
-/// A run that is resumed removes the files of steps that it will do again.
+/// A resumed run removes the files of the steps that it repeats.
 ///
 /// ```
 /// # let folder = std::env::temp_dir().join(format!("rollout_files_{}", std::process::id()));
@@ -81,10 +81,11 @@ pub struct RolloutFiles {
 }
 
 impl RolloutFiles {
-    /// Keeps rollouts in `folder`, which is made.
+    /// Creates `folder` and keeps rollouts in it.
     ///
     /// # Errors
-    /// [`Error::Config`] if `keep.every` is 0, [`Error::Io`] if the folder cannot be made.
+    /// Returns [`Error::Config`] if `keep.every` is 0, and [`Error::Io`] if the folder cannot be
+    /// created.
     pub fn create(folder: impl AsRef<Path>, keep: KeepRollouts) -> Result<Self> {
         let folder = folder.as_ref();
         if keep.every == 0 {
@@ -95,10 +96,11 @@ impl RolloutFiles {
         Ok(Self { folder, keep })
     }
 
-    /// The files in `folder` by their step, in order; none if there is no such folder.
+    /// Returns the steps and paths of the files in `folder`, in order; empty if the folder does not
+    /// exist.
     ///
     /// # Errors
-    /// [`Error::Io`] if the folder cannot be read.
+    /// Returns [`Error::Io`] if the folder cannot be read.
     pub fn list(folder: impl AsRef<Path>) -> Result<Vec<(u64, PathBuf)>> {
         steps(folder.as_ref(), SUFFIX)
     }
@@ -143,7 +145,7 @@ mod tests {
     use crate::types::{Problem, Rollout, RolloutGroup};
 
     #[test]
-    fn a_rule_is_read_as_it_is_written() {
+    fn the_command_line_form_round_trips() {
         for text in ["every=1", "every=250"] {
             assert_eq!(text.parse::<KeepRollouts>().unwrap().to_string(), text);
         }
@@ -164,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn files_come_back_and_a_resumed_run_begins_where_its_checkpoint_is() {
+    fn files_can_be_read_and_a_resumed_run_removes_later_ones() {
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path().join("rollouts");
         let rollouts = |step: u64| {

@@ -1,7 +1,7 @@
-//! The metrics of a run as TensorBoard's event files.
+//! The metrics of a run as TensorBoard event files.
 //!
-//! The format is TensorFlow's: records with a length and two checksums, each holding an `Event` as a protocol buffer. Of both only what
-//! scalars need is written here.
+//! The format is TensorFlow's: records with a length and two checksums, each with an `Event` as a
+//! protocol buffer. Only the fields that scalars need are written.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write};
@@ -12,13 +12,13 @@ use super::{Observer, RunInfo, StepRecord};
 use crate::folder::create;
 use crate::{Error, Result};
 
-/// Writes every metric as a scalar into an event file, for `tensorboard --logdir FOLDER`.
+/// Writes every metric as a scalar to an event file, for `tensorboard --logdir FOLDER`.
 ///
-/// The tags are the names of the metrics, so that TensorBoard groups them by their first part (`rewards/`, `time/`). Each run, and
-/// each part of a run that was resumed, has a file of its own in the folder. A file says at which step it begins; what earlier
-/// files in the folder hold of that step and later ones is then no longer shown.
+/// Tags are metric names, which TensorBoard groups by their first part (`rewards/`, `time/`). Each
+/// run and each resumption creates a new file in the folder. A file records its first step, from
+/// which on TensorBoard ignores earlier files in the folder.
 ///
-/// Values are rounded to f32. A metric that is not finite is written as such.
+/// Values are rounded to f32; NaN and infinities are written too.
 ///
 /// ```
 /// # let folder = std::env::temp_dir().join(format!("event_file_{}", std::process::id()));
@@ -37,14 +37,15 @@ pub struct EventFile {
 }
 
 impl EventFile {
-    /// Starts a new event file in `folder`, which is made.
+    /// Creates a new event file in `folder`, and the folder.
     ///
     /// # Errors
-    /// [`Error::Io`] if the file or the folder cannot be made.
+    /// Returns [`Error::Io`] if the file or the folder cannot be created.
     pub fn create(folder: impl AsRef<Path>) -> Result<Self> {
         let folder = folder.as_ref();
         create(folder)?;
-        // Files are read in the order of their names; the second is part of it, so a later run has a later name.
+        // TensorBoard reads files in the order of their names, which contain the time in seconds: a
+        // later run needs a later name.
         let mut seconds = now() as u64;
         if let Some(latest) = latest(folder)? {
             seconds = seconds.max(latest + 1);
@@ -66,12 +67,12 @@ impl EventFile {
         }
     }
 
-    /// Where the file is.
+    /// Returns the path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Appends an event as one record: length, its checksum, the bytes, their checksum.
+    /// Appends an event as a record: length, its checksum, the bytes, their checksum.
     fn write(&mut self, event: &[u8]) -> Result<()> {
         let length = (event.len() as u64).to_le_bytes();
         let mut record = Vec::with_capacity(event.len() + 16);
@@ -93,13 +94,13 @@ impl Observer for EventFile {
             done => done + 1,
         };
         let mut event = event(first);
-        // A session that starts here: `SessionLog { status: START }`.
+        // The start of a session: `SessionLog { status: START }`.
         text(&mut event, 7, &[1 << 3, 1]);
         self.write(&event)
     }
 
     /// # Errors
-    /// [`Error::Io`] if writing fails.
+    /// Returns [`Error::Io`] if writing fails.
     fn on_step(&mut self, record: &StepRecord) -> Result<()> {
         let mut summary = Vec::new();
         for (name, &value) in &record.metrics {
@@ -121,7 +122,7 @@ impl Observer for EventFile {
     }
 }
 
-/// The number in the name of the latest event file of `folder` that was written here.
+/// Returns the number in the name of the latest event file that this crate wrote in `folder`.
 fn latest(folder: &Path) -> Result<Option<u64>> {
     let mut latest = None;
     for entry in fs::read_dir(folder).map_err(|e| Error::io(folder, e))? {
@@ -135,14 +136,14 @@ fn latest(folder: &Path) -> Result<Option<u64>> {
     Ok(latest)
 }
 
-/// Seconds since 1970.
+/// Returns the seconds since 1970.
 fn now() -> f64 {
-    // A clock before 1970 is a wrong clock, and no reason to stop.
+    // A clock before 1970 is wrong, but not fatal.
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map_or(0.0, |since| since.as_secs_f64())
 }
 
-/// An `Event` with its time and step.
+/// Returns an `Event` with its time and step.
 fn event(step: u64) -> Vec<u8> {
     let mut event = vec![1 << 3 | 1];
     event.extend_from_slice(&now().to_le_bytes());
@@ -151,7 +152,7 @@ fn event(step: u64) -> Vec<u8> {
     event
 }
 
-/// Appends a field that has a length: a text, or a message in it.
+/// Appends a length-delimited field: a string or an embedded message.
 fn text(message: &mut Vec<u8>, field: u8, bytes: &[u8]) {
     message.push(field << 3 | 2);
     varint(message, bytes.len() as u64);
@@ -166,7 +167,7 @@ fn varint(message: &mut Vec<u8>, mut value: u64) {
     message.push(value as u8);
 }
 
-/// CRC-32C (Castagnoli), rotated and moved, so that the checksum of a text that holds checksums is none of them.
+/// Returns the masked CRC-32C (Castagnoli) of the TFRecord format.
 fn masked_crc(bytes: &[u8]) -> u32 {
     const TABLE: [u32; 256] = table();
     let crc = !bytes.iter().fold(!0u32, |crc, &byte| {
@@ -218,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn the_checksum_is_castagnolis() {
+    fn the_checksum_is_crc32c() {
         // RFC 3720, B.4, and the check value of the CRC catalogue.
         let plain = |bytes: &[u8]| {
             let rotated = masked_crc(bytes).wrapping_sub(0xA282_EAD8);
@@ -231,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_step_is_one_event_with_all_its_scalars() {
+    fn a_step_is_one_event_with_all_scalars() {
         let folder = tempfile::tempdir().unwrap();
         let mut file = EventFile::create(folder.path().join("a/b")).unwrap();
         file.on_start(&RunInfo::default()).unwrap();
@@ -249,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn every_part_of_a_run_has_a_later_file() {
+    fn every_resumption_has_a_later_file() {
         let folder = tempfile::tempdir().unwrap();
         let files: Vec<PathBuf> = (0..3)
             .map(|_| {

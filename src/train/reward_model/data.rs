@@ -1,4 +1,4 @@
-//! What a reward model learns from, in memory and as JSON Lines.
+//! Training data of reward models, in memory and as JSON Lines.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
-/// Two responses to one prompt, of which the first was preferred.
+/// A preferred and a rejected response to a prompt.
 ///
 /// ```
 /// use rlvr::train::PreferencePair;
@@ -23,17 +23,17 @@ use crate::{Error, Result};
 pub struct PreferencePair {
     /// The prompt.
     pub prompt: String,
-    /// The response that was preferred.
+    /// The preferred response.
     pub chosen: String,
-    /// The other one.
+    /// The rejected response.
     pub rejected: String,
-    /// By how much the score of `chosen` is to be the larger one, a finite number. Default 0.
+    /// The margin by which the score of `chosen` should be larger; finite. Default 0.
     #[serde(default)]
     pub margin: f64,
 }
 
 impl PreferencePair {
-    /// `chosen` over `rejected`, without a margin.
+    /// Creates a pair with margin 0.
     pub fn new(
         prompt: impl Into<String>,
         chosen: impl Into<String>,
@@ -47,16 +47,18 @@ impl PreferencePair {
         }
     }
 
-    /// The pairs of a JSON Lines file, `{"prompt", "chosen", "rejected"[, "margin"]}` in each line.
+    /// Reads pairs from a JSON Lines file with an object
+    /// `{"prompt", "chosen", "rejected"[, "margin"]}` per line.
     ///
     /// # Errors
-    /// [`Error::Io`] if the file cannot be read, [`Error::Data`] with the line if one is no such object or there is none.
+    /// Returns [`Error::Io`] if the file cannot be read, and [`Error::Data`] with the line number
+    /// if a line has another format or there are no lines.
     pub fn read(path: impl AsRef<Path>) -> Result<Vec<Self>> {
         read_lines(path.as_ref(), "pairs")
     }
 }
 
-/// A response with a label of its own, such as safe or unsafe.
+/// A response with a label, such as safe or unsafe.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LabeledResponse {
@@ -64,12 +66,12 @@ pub struct LabeledResponse {
     pub prompt: String,
     /// The response.
     pub response: String,
-    /// The probability that the response is good, in [0, 1]: 1 for a good one, 0 for a bad one, anything between for a grade.
+    /// The probability that the response is good, in [0, 1].
     pub label: f64,
 }
 
 impl LabeledResponse {
-    /// `response` to `prompt`, which is good with probability `label`.
+    /// Creates a labelled response.
     pub fn new(prompt: impl Into<String>, response: impl Into<String>, label: f64) -> Self {
         Self {
             prompt: prompt.into(),
@@ -78,21 +80,23 @@ impl LabeledResponse {
         }
     }
 
-    /// The responses of a JSON Lines file, `{"prompt", "response", "label"}` in each line.
+    /// Reads responses from a JSON Lines file with an object `{"prompt", "response", "label"}` per
+    /// line.
     ///
     /// # Errors
-    /// As [`PreferencePair::read`].
+    /// Returns the errors of [`PreferencePair::read`].
     pub fn read(path: impl AsRef<Path>) -> Result<Vec<Self>> {
         read_lines(path.as_ref(), "responses")
     }
 }
 
-/// What a reward model learns from, or is measured on. Made of `&pairs` or `&responses` by `into()`.
+/// Training or evaluation data of a reward model; created from `&pairs` or `&responses` with
+/// `into()`.
 #[derive(Clone, Copy, Debug)]
 pub enum RewardExamples<'a> {
-    /// Pairs.
+    /// Preference pairs.
     Pairs(&'a [PreferencePair]),
-    /// Single responses with labels.
+    /// Labelled responses.
     Labeled(&'a [LabeledResponse]),
 }
 
@@ -120,7 +124,7 @@ impl<'a> From<&'a Vec<LabeledResponse>> for RewardExamples<'a> {
     }
 }
 
-/// One value a line; blank lines are passed over.
+/// Reads one value per line; blank lines are skipped.
 fn read_lines<T: DeserializeOwned>(path: &Path, what: &str) -> Result<Vec<T>> {
     let bad = |line: usize, reason: String| Error::Data {
         path: path.to_path_buf(),
@@ -139,7 +143,7 @@ fn read_lines<T: DeserializeOwned>(path: &Path, what: &str) -> Result<Vec<T>> {
     match values.is_empty() {
         true => Err(bad(
             1,
-            format!("no {what}; expected one JSON object a line"),
+            format!("no {what}; expected one JSON object per line"),
         )),
         false => Ok(values),
     }
@@ -150,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_are_read_and_a_bad_one_is_named() {
+    fn lines_are_read_and_errors_name_the_line() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("pairs.jsonl");
         let write = |text: &str| std::fs::write(&path, text).unwrap();
@@ -174,6 +178,6 @@ mod tests {
         assert_eq!(read, [LabeledResponse::new("a", "b", 0.25)]);
         write("\n");
         let message = PreferencePair::read(&path).unwrap_err().to_string();
-        assert!(message.ends_with("1: no pairs; expected one JSON object a line"));
+        assert!(message.ends_with("1: no pairs; expected one JSON object per line"));
     }
 }

@@ -1,4 +1,4 @@
-//! Examples in tokens, and the parts of them that are forwarded together.
+//! Tokenised examples and their micro-batches.
 
 use super::RewardModelConfig;
 use super::data::{LabeledResponse, PreferencePair, RewardExamples};
@@ -7,7 +7,7 @@ use crate::prompt::Tokenizer;
 use crate::reward::tokens_to_score;
 use crate::{Error, Result};
 
-/// An example in tokens.
+/// A tokenised example.
 #[derive(Debug)]
 pub(super) enum Example {
     Pair {
@@ -22,7 +22,7 @@ pub(super) enum Example {
 }
 
 impl Example {
-    /// The rows that are forwarded: the one that is to score higher first.
+    /// Returns the rows of the forward pass: the chosen response first.
     fn rows(&self) -> Vec<&[u32]> {
         match self {
             Self::Pair {
@@ -32,12 +32,12 @@ impl Example {
         }
     }
 
-    /// The length of the longest row.
+    /// Returns the length of the longest row.
     fn width(&self) -> usize {
         self.rows().iter().map(|row| row.len()).max().unwrap_or(0)
     }
 
-    /// What the loss compares with.
+    /// Returns the target of the loss.
     pub(super) fn target(&self) -> f64 {
         match self {
             Self::Pair { margin, .. } => *margin,
@@ -112,8 +112,8 @@ pub(super) fn read<M: PolicyModel>(
     }
 }
 
-/// Cuts the examples at `indices` into parts of at most `most` tokens, padding included, or of one example. They are sorted by length, so that
-/// little is padded.
+/// Divides the examples at `indices` into micro-batches of at most `most` tokens, padding included,
+/// or of one example. Sorting by length keeps padding small.
 pub(super) fn micro_batches(
     examples: &[Example],
     indices: &[usize],
@@ -123,7 +123,7 @@ pub(super) fn micro_batches(
     sorted.sort_by_key(|&at| examples[at].width());
     let mut parts: Vec<Vec<usize>> = Vec::new();
     for at in sorted {
-        // The newest is the widest so far, and all have the same number of rows.
+        // This is the widest example so far, and all have the same number of rows.
         let tokens = examples[at].width() * examples[at].rows().len();
         match parts.last_mut() {
             Some(part) if (part.len() + 1).saturating_mul(tokens) <= most => part.push(at),
@@ -133,7 +133,7 @@ pub(super) fn micro_batches(
     parts
 }
 
-/// The rows of a part: the first of every example, then the second.
+/// Returns the rows of a micro-batch: the first of every example, then the second.
 pub(super) fn rows<'a>(part: &[&'a Example]) -> Vec<&'a [u32]> {
     let rows: Vec<Vec<&[u32]>> = part.iter().map(|example| example.rows()).collect();
     let side = |side: usize| rows.iter().filter_map(move |rows| rows.get(side).copied());

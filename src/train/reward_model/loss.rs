@@ -1,4 +1,4 @@
-//! The two losses, one number an example.
+//! The losses of a reward model, one number per example.
 
 use burn::tensor::Tensor;
 use burn::tensor::activation::log_sigmoid;

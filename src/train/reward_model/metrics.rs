@@ -1,35 +1,36 @@
-//! How good a reward model's scores are.
+//! Metrics of a reward model's scores.
 
 /// The bins of the calibration error.
 const BINS: usize = 10;
 
-/// How well scores tell good responses from bad ones. With `p = sigmoid(chosen - rejected)`, or `sigmoid(score)` where responses have
-/// labels:
+/// The metrics of a reward model. With `p = sigmoid(chosen - rejected)` for pairs, and
+/// `p = sigmoid(score)` for labels:
 ///
 /// | | pairs | labels `y` |
 /// |---|---|---|
 /// | loss | mean of `-log sigmoid(chosen - rejected - margin)` | mean of `-y log p - (1 - y) log(1 - p)` |
 /// | accuracy | share of the pairs with `chosen > rejected` | share of the responses with `p > 1/2` where `y > 1/2` |
 /// | margin | mean of `chosen - rejected` | mean score where `y > 1/2`, less that where `y < 1/2` |
-/// | calibration error | of the confidence `max(p, 1 - p)` as a probability to be right | of `p` as a probability to be good |
+/// | calibration error | of the confidence `max(p, 1 - p)` as the probability of being right | of `p` as the probability of being good |
 /// | Brier score | mean of `(1 - p)^2` | mean of `(p - y)^2` |
 ///
-/// What is exactly between counts as half right: a model that knows nothing has an accuracy of one half. The calibration error is
-/// the expected one over 10 bins of equal width, `sum over bins of n_b / n |mean p - mean outcome|` (Guo et al., arXiv 1706.04599,
-/// equation 3).
+/// A tie counts as half right, so an uninformative model has an accuracy of one half. The
+/// calibration error is the expected one over 10 bins of equal width,
+/// `sum over bins of n_b / n |mean p - mean outcome|` (Guo et al., arXiv 1706.04599, equation 3).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RewardModelMetrics {
-    /// Pairs or labelled responses.
+    /// The number of pairs or labelled responses.
     pub examples: usize,
-    /// Mean loss, without the term that centers the scores.
+    /// Mean loss, without the centering term.
     pub loss: f64,
-    /// Share that is right, in [0, 1].
+    /// Accuracy, in [0, 1].
     pub accuracy: f64,
-    /// By how much good responses score higher; `None` if there are only good ones or only bad ones.
+    /// Mean difference between the scores of good and bad responses; `None` if there are only good
+    /// or only bad ones.
     pub margin: Option<f64>,
-    /// Expected calibration error, in [0, 1]: 0 is best.
+    /// Expected calibration error, in [0, 1]; lower is better.
     pub calibration_error: f64,
-    /// Brier score, in [0, 1]: 0 is best, 1/4 is that of knowing nothing.
+    /// Brier score, in [0, 1]; lower is better, and 1/4 is that of `p = 1/2`.
     pub brier: f64,
 }
 
@@ -48,11 +49,11 @@ pub(super) enum Scored {
 }
 
 impl RewardModelMetrics {
-    /// Those of at least one example.
+    /// Computes the metrics of at least one example.
     pub(super) fn of(all: &[Scored]) -> Self {
         let mut bins = [(0.0, 0.0); BINS];
         let (mut loss, mut right, mut brier) = (0.0, 0.0, 0.0);
-        // Sums of scores and counts: of good responses, and of bad ones.
+        // Sums and counts of scores: good responses, then bad ones.
         let mut sides = [(0.0, 0usize); 2];
         let mut add_to_side = |good: bool, score: f64| {
             let side = &mut sides[usize::from(!good)];
@@ -92,7 +93,8 @@ impl RewardModelMetrics {
             bins[bin] = (bins[bin].0 + claimed, bins[bin].1 + outcome);
         }
         let count = all.len() as f64;
-        // Each bin's share times the difference of its means is the difference of its sums.
+        // A bin's share times the difference of its means is the difference of its sums divided by
+        // the total count.
         let gaps: f64 = bins
             .iter()
             .map(|(claimed, found)| (claimed - found).abs())
@@ -147,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn pairs_by_hand() {
+    fn metrics_of_pairs_agree_with_hand_computation() {
         // Odds of 3 : 1 and of 1 : 3, and a tie.
         let ln3 = 3f64.ln();
         let found = RewardModelMetrics::of(&[pair(ln3, 0.0), pair(1.0, 1.0 + ln3), pair(2.0, 2.0)]);
@@ -158,7 +160,7 @@ mod tests {
         );
         close(found.margin.unwrap(), 0.0);
         close(found.brier, (1.0 / 16.0 + 9.0 / 16.0 + 0.25) / 3.0);
-        // The bin of 0.75 claims 1.5 right answers and has 1, that of 0.5 claims what it has.
+        // The bin of 0.75 predicts 1.5 right answers and has 1; the bin of 0.5 is exact.
         close(found.calibration_error, 0.5 / 3.0);
         let with_margin = RewardModelMetrics::of(&[Scored::Pair {
             chosen: 1.0,
@@ -170,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn labels_by_hand() {
+    fn metrics_of_labels_agree_with_hand_computation() {
         let labeled = |score, label| Scored::Labeled { score, label };
         let ln3 = 3f64.ln();
         let found = RewardModelMetrics::of(&[

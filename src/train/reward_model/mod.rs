@@ -1,4 +1,4 @@
-//! Training of a reward model: on pairs of responses of which one was preferred, or on single ones with labels.
+//! Training of a reward model on preference pairs or labelled responses.
 
 mod data;
 mod examples;
@@ -25,22 +25,22 @@ use metrics::Scored;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RewardModelConfig {
-    /// Passes over the examples; a reward model overfits after few. Default 1.
+    /// Passes over the examples; reward models overfit after a few. Default 1.
     pub epochs: u64,
-    /// Examples an update; the last update of an epoch has what is left. Default 64.
+    /// Examples per update; the last update of an epoch may have fewer. Default 64.
     pub batch_size: usize,
-    /// The most tokens that are forwarded together, padding included; an example that alone has more is forwarded by itself. Changes
-    /// speed and memory, no result beyond rounding. Default 16384.
+    /// The largest number of tokens, padding included, in one forward pass; a longer example has
+    /// its own. Affects speed and memory, and results only by rounding. Default 16384.
     pub max_tokens_per_micro_batch: usize,
-    /// The coefficient of the mean of `(chosen + rejected)^2`, which keeps the scores of pairs around zero; pairs alone do not say
-    /// where zero is. 0.01 is usual. Default 0.
+    /// The coefficient of the mean of `(chosen + rejected)^2`, which keeps the scores of pairs
+    /// around zero; pairs alone do not determine the zero. 0.01 is usual. Default 0.
     pub centering: f64,
-    /// Whether the prompt is read as a turn of the user and the response as the model's reply
+    /// Whether the prompt is encoded as a user turn and the response as the model's reply
     /// ([`Tokenizer::encode_prompt`]), rather than both as one text. Default false.
     pub conversation: bool,
     /// The optimizer.
     pub optimizer: OptimizerConfig,
-    /// Orders the examples. Default 0.
+    /// The seed of the order of the examples. Default 0.
     pub seed: u64,
 }
 
@@ -59,7 +59,8 @@ impl Default for RewardModelConfig {
 }
 
 impl RewardModelConfig {
-    /// The number of updates that training on so many examples makes: what a schedule that ends with it needs.
+    /// Returns the number of updates of a training run on `examples` examples, for a learning-rate
+    /// schedule.
     pub fn updates(&self, examples: usize) -> u64 {
         self.epochs * examples.div_ceil(self.batch_size.max(1)) as u64
     }
@@ -67,7 +68,7 @@ impl RewardModelConfig {
     /// Rejects invalid settings.
     ///
     /// # Errors
-    /// [`Error::Config`] naming the field, its value and what would be right.
+    /// Returns [`Error::Config`], which names the field, its value and what is expected.
     pub fn validate(&self) -> Result<()> {
         for (field, value) in [
             ("batch_size", self.batch_size),
@@ -93,12 +94,12 @@ impl RewardModelConfig {
     }
 }
 
-/// What one update of [`train_reward_model`] reports.
+/// The report of one update of [`train_reward_model`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RewardModelReport {
-    /// The update, counted from 1.
+    /// The number of the update, counted from 1.
     pub step: u64,
-    /// Of the update's own examples, before it.
+    /// The metrics of the update's examples before the update.
     pub metrics: RewardModelMetrics,
     /// Norm and learning rate of the update.
     pub update: UpdateReport,
@@ -111,11 +112,12 @@ pub struct RewardModelReport {
 /// labels:  mean of -y log sigmoid(r) - (1 - y) log sigmoid(-r)
 /// ```
 ///
-/// The first is the model of Bradley and Terry as InstructGPT trains it (arXiv 2203.02155, equation 1), with the margin of Llama 2
-/// (arXiv 2307.09288, equation 2) and the centering of Eisenstein et al. (arXiv 2312.09244, equation 2); the second is the binary
-/// cross-entropy. A score `r` is what [`ModelReward`](crate::reward::ModelReward) gives for the response as one that ended by itself: the
-/// value after its stop token. The mean is over the examples of an update, however they are cut into micro-batches. `observe` is
-/// called after each update; `false` from it ends training early.
+/// The first is the model of Bradley and Terry as InstructGPT trains it (arXiv 2203.02155, equation
+/// 1), with the margin of Llama 2 (arXiv 2307.09288, equation 2) and the centering of Eisenstein et
+/// al. (arXiv 2312.09244, equation 2); the second is the binary cross-entropy. The score `r` is
+/// that of [`ModelReward`](crate::reward::ModelReward) for a completed response: the value after
+/// its stop token. The mean is over the examples of an update, independent of micro-batches.
+/// `observe` is called after each update; training ends early if it returns `false`.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -149,9 +151,10 @@ pub struct RewardModelReport {
 /// ```
 ///
 /// # Errors
-/// Before the first update: if a setting is invalid, no parameter of the model requires gradients, there is no example, the tokenizer
-/// has more tokens than the model, or an example (named by its index) cannot be tokenised, is empty, is too long for the model, or has a
-/// margin or a label that means nothing. Later, if the loss or the gradient is not finite.
+/// Returns an error before the first update if a setting is invalid, no parameter of the model
+/// requires gradients, there are no examples, the tokenizer has more tokens than the model, or an
+/// example (named by its index) cannot be tokenised, is empty, is too long for the model, or has an
+/// invalid margin or label. Returns an error later if the loss or the gradient is not finite.
 #[doc(alias = "RewardTrainer")]
 pub fn train_reward_model<'a, M: PolicyModel>(
     model: &mut ValueHead<M>,
@@ -165,7 +168,7 @@ pub fn train_reward_model<'a, M: PolicyModel>(
     require_gradients(model, "reward model")?;
     let examples = examples.into();
     if config.centering != 0.0 && matches!(examples, RewardExamples::Labeled(_)) {
-        let expected = "0: labels say where zero is";
+        let expected = "0 with labels, which determine the zero";
         return Err(Error::config(
             "reward_model.centering",
             config.centering,
@@ -213,11 +216,12 @@ pub fn train_reward_model<'a, M: PolicyModel>(
     Ok(())
 }
 
-/// How well the scores of `model` tell good responses from bad ones that it was not trained on. Of `config` it reads how texts are
-/// tokenised and how many are forwarded together.
+/// Computes the metrics of `model` on held-out examples. Of `config` it uses `conversation` and
+/// `max_tokens_per_micro_batch`.
 ///
 /// # Errors
-/// As [`train_reward_model`] before the first update, but for the gradients; and if the loss is not finite.
+/// Returns the errors of [`train_reward_model`] about settings and examples, and an error if the
+/// loss is not finite.
 pub fn evaluate_reward_model<'a, M: PolicyModel>(
     model: &ValueHead<M>,
     tokenizer: &dyn Tokenizer,
@@ -250,13 +254,13 @@ fn token_batch(part: &[&Example], device: &Device) -> Result<TokenBatch> {
     TokenBatch::from_rows(&rows(part), device)
 }
 
-/// The scores of the rows of a part, given their values.
+/// Returns the scores of the rows of a micro-batch, given their values.
 fn scores(values: Tensor<2>, part: &[&Example]) -> Tensor<1> {
     let lengths: Vec<usize> = rows(part).iter().map(|row| row.len()).collect();
     values_after_last(values, &lengths)
 }
 
-/// Each example with its scores.
+/// Returns the scores of each example on the host.
 fn on_host(scores: Tensor<1>, part: &[&Example]) -> Result<Vec<Scored>> {
     let scores = host::floats(scores, "the reward model's scores")?;
     let score = |at: usize| f64::from(scores[at]);
@@ -274,7 +278,7 @@ fn on_host(scores: Tensor<1>, part: &[&Example]) -> Result<Vec<Scored>> {
     Ok(each.collect())
 }
 
-/// The sum of the losses of a part.
+/// Returns the sum of the losses of a micro-batch.
 fn loss_of(scores: Tensor<1>, part: &[&Example], centering: f64) -> Tensor<1> {
     let count = part.len();
     let targets: Vec<f32> = part.iter().map(|one| one.target() as f32).collect();

@@ -1,4 +1,4 @@
-//! Checkpoints of a supervised job.
+//! Checkpoints of supervised fine-tuning.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,9 +15,9 @@ use crate::train::checkpoint_folder::{
 };
 use crate::{Error, Result};
 
-/// What its manifests are of.
+/// The job in its manifests.
 const JOB: &str = "supervised fine-tuning";
-/// Raised when checkpoints of the version before can no longer be read.
+/// Incremented when checkpoints of the previous version can no longer be read.
 const FORMAT: u32 = 1;
 
 /// Everything but the tensors.
@@ -29,13 +29,13 @@ struct Manifest {
     progress: Progress,
     updates: u64,
     parts: Parts,
-    /// For those who look into the file; nothing is read from it.
+    /// For information only; it is not read back.
     config: Value,
     /// Checksums of the other files.
     files: BTreeMap<String, String>,
 }
 
-/// What a job is made of: a checkpoint is loaded only by a job of the same.
+/// The parts of a job. A checkpoint can only be loaded by a job with equal parts.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct Parts {
     seed: u64,
@@ -46,7 +46,8 @@ struct Parts {
 }
 
 impl Parts {
-    /// The first part in which `theirs`, of a checkpoint, differ from these: its name, theirs and ours.
+    /// Returns the first part in which `theirs`, of a checkpoint, differs from this job: its name,
+    /// their value and ours.
     fn difference(&self, theirs: &Self) -> Option<(&'static str, String, String)> {
         let numbers = |parts: &Self| {
             [
@@ -68,7 +69,7 @@ impl Parts {
     }
 }
 
-/// The job that the checkpoint at `path` is of, if it can be read.
+/// Describes the job of the checkpoint at `path`, if it can be read.
 pub(super) fn describe(path: &Path) -> Option<String> {
     let manifest: Manifest = read_manifest(path, JOB, FORMAT).ok()?;
     let Parts {
@@ -82,14 +83,17 @@ pub(super) fn describe(path: &Path) -> Option<String> {
 }
 
 impl<M: PolicyModel> SftTrainer<M> {
-    /// Writes a checkpoint into `folder` and returns its path; of older ones, the newest `keep - 1` stay.
+    /// Writes a checkpoint into `folder` and returns its path. The newest `keep - 1` older
+    /// checkpoints are kept.
     ///
-    /// A folder belongs to one run. Checkpoints of later steps are removed only if this job was loaded from an earlier one in
-    /// the same folder: they are there because the run went back, and would be taken for its latest.
+    /// A folder belongs to one run. Checkpoints of later steps are removed: they exist if the job
+    /// was loaded from an earlier checkpoint in this folder, and would otherwise be taken for the
+    /// latest.
     ///
     /// # Errors
-    /// If `folder` holds checkpoints and this job has neither written nor loaded one there, or if something cannot be written.
-    /// What was there before is untouched then.
+    /// Returns an error if `keep` is 0, if `folder` contains checkpoints that this job has neither
+    /// written nor loaded, or if a file cannot be written. The previous checkpoints are then
+    /// unchanged.
     pub fn save_checkpoint(&mut self, folder: impl AsRef<Path>, keep: usize) -> Result<PathBuf> {
         if keep == 0 {
             return Err(Error::config("keep", keep, "at least 1 checkpoint"));
@@ -129,14 +133,17 @@ impl<M: PolicyModel> SftTrainer<M> {
         })
     }
 
-    /// Goes back to the state in the checkpoint at `path` (as [`latest_checkpoint`](crate::train::latest_checkpoint) gives it), after which
-    /// the job continues as if it had never stopped: bit for bit on the CPU.
+    /// Restores the state in the checkpoint at `path` (see
+    /// [`latest_checkpoint`](crate::train::latest_checkpoint)). The job then continues as if it had
+    /// never stopped: bit for bit on the CPU.
     ///
-    /// Demonstrations, seed, batch size, and the policy's architecture and frozen weights must be the same. Other settings, such as more epochs, may
-    /// differ from the checkpoint's and take effect from here on.
+    /// Demonstrations, seed, batch size, and the policy's architecture and frozen weights must be
+    /// the same. Other settings, such as the number of epochs, may differ from the checkpoint's;
+    /// the job's apply from then on.
     ///
     /// # Errors
-    /// If the checkpoint is missing, broken, of another format, or of another run. The job is then untouched.
+    /// Returns an error if the checkpoint is missing, damaged, of another format, or of another
+    /// run. The job is then unchanged.
     pub fn load_checkpoint(&mut self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
         let manifest: Manifest = read_manifest(path, JOB, FORMAT)?;

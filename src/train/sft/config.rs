@@ -11,7 +11,7 @@ use crate::{Error, Result};
 /// ```
 /// use rlvr::train::{Decay, OptimizerConfig, Schedule, SftConfig};
 ///
-/// // DeepSeek-R1's supervised stages: 5e-5 to 5e-6 along a cosine, 128 demonstrations an update, 2 epochs.
+/// // DeepSeek-R1's supervised stages: cosine decay from 5e-5 to 5e-6, batches of 128, 2 epochs.
 /// let config = SftConfig { epochs: Some(2), batch_size: 128, ..SftConfig::default() };
 /// let decay = Decay::Cosine { updates: config.steps_of(800_000), floor: 0.1 };
 /// let optimizer = OptimizerConfig::new(Schedule::constant(5e-5).with_decay(decay));
@@ -22,27 +22,29 @@ use crate::{Error, Result};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SftConfig {
-    /// Updates, where `epochs` does not say. Default 250.
+    /// The number of updates, unless `epochs` is set. Default 250.
     pub steps: u64,
-    /// How often each demonstration is shown, in place of `steps`; the last update has what is left. Default: `steps` says.
+    /// The number of passes over the demonstrations, in place of `steps`; the last update may have
+    /// fewer demonstrations. Default: `steps` is used.
     pub epochs: Option<u64>,
-    /// Demonstrations an update. Default 64.
+    /// Demonstrations per update. Default 64.
     pub batch_size: usize,
-    /// The most demonstrations that are forwarded together, of similar lengths; changes speed and memory, no result beyond rounding.
-    /// Default 64.
+    /// The largest number of demonstrations, of similar lengths, in one forward pass. Affects speed
+    /// and memory, and results only by rounding. Default 64.
     pub micro_batch: usize,
-    /// The most tokens, padding included, that are forwarded together; a longer demonstration is forwarded alone. Changes speed and memory, no
-    /// result beyond rounding. Default: no limit but `micro_batch`.
+    /// The largest number of tokens, padding included, in one forward pass; a longer demonstration
+    /// has its own. Affects speed and memory, and results only by rounding. Default: only
+    /// `micro_batch` limits it.
     pub max_tokens_per_micro_batch: Option<usize>,
-    /// Demonstrations of more tokens, those of the prompt included, are left out. Default: none is, and one that the policy has no
-    /// positions for is an error.
+    /// Skips demonstrations with more tokens, prompt included. Default: none is skipped, and a
+    /// demonstration that is too long for the policy is an error.
     pub skip_longer_than: Option<usize>,
-    /// Tokens whose logits exist at the same time, see [`LogProbConfig::chunk`]; changes memory, no result beyond rounding.
-    /// Default 1024.
+    /// The number of tokens whose logits are in memory at the same time, see
+    /// [`LogProbConfig::chunk`]. Affects memory, and results only by rounding. Default 1024.
     pub logit_chunk: usize,
     /// The optimizer.
     pub optimizer: OptimizerConfig,
-    /// Orders the demonstrations. Default 0.
+    /// The seed of the order of the demonstrations. Default 0.
     pub seed: u64,
 }
 
@@ -66,7 +68,7 @@ impl SftConfig {
     /// Rejects invalid settings.
     ///
     /// # Errors
-    /// [`Error::Config`] naming the field, its value and what would be right.
+    /// Returns [`Error::Config`], which names the field, its value and what is expected.
     pub fn validate(&self) -> Result<()> {
         self.optimizer.validate()?;
         let budget = self.max_tokens_per_micro_batch;
@@ -85,7 +87,8 @@ impl SftConfig {
         Ok(())
     }
 
-    /// The updates that `demonstrations` of them take: `steps`, or `ceil(epochs * demonstrations / batch_size)`.
+    /// Returns the number of updates with this number of demonstrations: `steps`, or
+    /// `ceil(epochs * demonstrations / batch_size)`.
     pub fn steps_of(&self, demonstrations: usize) -> u64 {
         match self.epochs {
             Some(epochs) => {
@@ -96,8 +99,8 @@ impl SftConfig {
         }
     }
 
-    /// The positions, in the endless order of `demonstrations`, of those that step `step`, counted from 0, learns from: the first one
-    /// and how many.
+    /// Returns the demonstrations of step `step`, counted from 0: the first position in the endless
+    /// order, and their number.
     pub(super) fn batch(&self, step: u64, demonstrations: usize) -> (u64, usize) {
         let start = step.saturating_mul(self.batch_size as u64);
         let left = match self.epochs {

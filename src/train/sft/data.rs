@@ -1,4 +1,4 @@
-//! Where demonstrations come from: memory, or a file that need not fit into it.
+//! Sets of demonstrations, in memory or in a file of any size.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
@@ -9,36 +9,59 @@ use super::example::SftExample;
 use crate::fnv::Fnv;
 use crate::{Error, Result};
 
-/// How the lines begin in which a rejection sampler says how far it has come.
+/// The beginning of the report lines of a rejection sampler.
 const REPORT: &[u8] = b"{\"report\":";
 
-/// Demonstrations by their index: a [`Vec`] of them, a [`DemonstrationFile`], or a type of your own.
+/// Demonstrations by index: a [`Vec`] of them, a [`DemonstrationFile`], or a custom type.
 ///
-/// A job takes the examples of an update when it makes it, so that they need not be in memory. Equal indices give equal examples.
+/// Examples are read when an update needs them, so they need not fit in memory. Equal indices must
+/// give equal examples.
+///
+/// ```
+/// use rlvr::train::{Demonstration, DemonstrationSet, SftExample};
+///
+/// /// The sums of two digits.
+/// struct Sums;
+///
+/// impl DemonstrationSet for Sums {
+///     fn len(&self) -> usize {
+///         100
+///     }
+///
+///     fn get(&self, index: usize) -> rlvr::Result<SftExample> {
+///         let (a, b) = (index / 10, index % 10);
+///         Ok(Demonstration::new(format!("{a}+{b}="), (a + b).to_string()).into())
+///     }
+/// }
+///
+/// assert_eq!(Sums.get(37)?, Demonstration::new("3+7=", "10").into());
+/// # Ok::<(), rlvr::Error>(())
+/// ```
 pub trait DemonstrationSet: Send + Sync {
-    /// How many there are.
+    /// Returns the number of demonstrations.
     fn len(&self) -> usize;
 
-    /// Whether there is none.
+    /// Returns whether there are no demonstrations.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The one at `index`, which is below [`len`](Self::len).
+    /// Returns the demonstration at `index`, which is below [`len`](Self::len).
     ///
     /// # Errors
-    /// If it cannot be read.
+    /// Returns an error if it cannot be read.
     fn get(&self, index: usize) -> Result<SftExample>;
 
-    /// What an error calls the one at `index`.
+    /// Returns the name of the demonstration at `index` in errors.
     fn name(&self, index: usize) -> String {
         format!("demonstration {index}")
     }
 
-    /// Tells sets of other contents or another order apart: a checkpoint is loaded only by a job with the same.
+    /// Returns a hash of the contents and their order. A checkpoint can only be loaded by a job
+    /// with the same fingerprint. The default reads every demonstration.
     ///
     /// # Errors
-    /// If the set cannot be read.
+    /// Returns an error if the set cannot be read.
     fn fingerprint(&self) -> Result<u64> {
         let mut hash = Fnv::default();
         for index in 0..self.len() {
@@ -61,7 +84,7 @@ impl<T: Clone + Into<SftExample> + Send + Sync> DemonstrationSet for Vec<T> {
     }
 }
 
-/// The same, borrowed.
+/// Borrowed demonstrations in memory.
 impl<T: Clone + Into<SftExample> + Send + Sync> DemonstrationSet for &[T] {
     fn len(&self) -> usize {
         <[T]>::len(self)
@@ -73,10 +96,13 @@ impl<T: Clone + Into<SftExample> + Send + Sync> DemonstrationSet for &[T] {
     }
 }
 
-/// Demonstrations in a JSON Lines file, which are read when they are needed: in memory is the place of each line, 24 bytes.
+/// Demonstrations in a JSON Lines file, which are read on demand. Only the position of each line is
+/// in memory, 24 bytes.
 ///
-/// A line is `{"prompt": .., "response": ..}` or `{"messages": [..]}` ([`SftExample`]); other fields are ignored. Blank lines, a byte order
-/// mark and CRLF line ends are accepted. The file of a [`RejectionSampler`](crate::train::RejectionSampler) is one: its reports are passed over. The file must stay as it is while it is used.
+/// A line is `{"prompt": .., "response": ..}` or `{"messages": [..]}` ([`SftExample`]); other
+/// fields are ignored. Blank lines, a byte order mark and CRLF line ends are accepted. The output
+/// of a [`RejectionSampler`](crate::train::RejectionSampler) can be used directly: its report lines
+/// are skipped. The file must not change while it is in use.
 #[derive(Debug)]
 pub struct DemonstrationFile {
     path: PathBuf,
@@ -93,10 +119,10 @@ struct Line {
 }
 
 impl DemonstrationFile {
-    /// The demonstrations of the file at `path`. Its lines are found, and not looked into.
+    /// Opens the file at `path` and indexes its lines, without parsing them.
     ///
     /// # Errors
-    /// If the file cannot be read, or has no line.
+    /// Returns [`Error::Io`] if the file cannot be read, and [`Error::Data`] if it has no lines.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref().to_path_buf();
         let io = |source| Error::io(&path, source);
@@ -193,7 +219,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_are_found_whatever_is_between_them() {
+    fn lines_are_indexed_past_blank_and_invalid_ones() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("shown.jsonl");
         let line = |i: usize| format!(r#"{{"prompt": "{i}", "response": "ä{i}"}}"#);
@@ -228,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn sets_in_memory_differ_by_what_is_in_them_and_by_its_order() {
+    fn fingerprints_depend_on_contents_and_order() {
         let set = |texts: &[&str]| {
             let one = |text: &&str| Demonstration::new(*text, "x");
             let all: Vec<Demonstration> = texts.iter().map(one).collect();

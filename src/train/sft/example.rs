@@ -1,4 +1,4 @@
-//! What is shown: an answer to a prompt, or a conversation; and its tokens.
+//! Training examples: responses to prompts and conversations, and their tokens.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -7,19 +7,19 @@ use crate::prompt::Tokenizer;
 use crate::types::{Message, Problem, Rollout, RolloutGroup};
 use crate::{Error, Result};
 
-/// One demonstration: what was asked and what should be answered.
+/// A prompt with its demonstrated response.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Demonstration {
-    /// The prompt; a file may call it `question`.
+    /// The prompt; in a file also `question`.
     #[serde(alias = "question")]
     pub prompt: String,
-    /// The response; the end-of-sequence token is added to it.
+    /// The response, without the end-of-sequence token, which is appended.
     pub response: String,
 }
 
 impl Demonstration {
-    /// `response` to `prompt`.
+    /// Creates a demonstration.
     pub fn new(prompt: impl Into<String>, response: impl Into<String>) -> Self {
         Self {
             prompt: prompt.into(),
@@ -28,24 +28,26 @@ impl Demonstration {
     }
 }
 
-/// A conversation of several turns, of which the assistant's are learned.
+/// A conversation of several turns. The assistant's replies are trained on.
 ///
-/// It begins with others' messages and ends with the assistant's. The tokens are those of a rollout in several turns: each reply is
-/// encoded as it stands, with the end-of-sequence token behind it, and what follows it by [`Tokenizer::encode_observations`]. What the model
-/// is to write besides its answer, such as its reasoning in tags or the call of a tool, therefore stands in the content of the reply, in
-/// the form in which it is sampled.
+/// It begins with messages of other roles and ends with a reply of the assistant. It is tokenised
+/// like a rollout of several turns: each reply is encoded literally, followed by the
+/// end-of-sequence token, and the messages between replies by [`Tokenizer::encode_observations`].
+/// Everything that the model should generate, such as reasoning in tags or tool calls, must
+/// therefore be part of the reply's content, in the form in which it is sampled.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Conversation {
     /// The turns.
     pub messages: Vec<Message>,
-    /// The JSON list of the functions that the model may call, as text, as chat templates read it. Default: none.
+    /// The JSON list of the functions that the model may call, as text, in the format of chat
+    /// templates. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tools: Option<String>,
 }
 
 impl Conversation {
-    /// A conversation without tools.
+    /// Creates a conversation without tools.
     pub fn new(messages: impl IntoIterator<Item = Message>) -> Self {
         Self {
             messages: messages.into_iter().collect(),
@@ -54,7 +56,8 @@ impl Conversation {
     }
 }
 
-/// An example of a training set: a line of its file is `{"prompt": .., "response": ..}` or `{"messages": [..]}`.
+/// A training example. As a line of a file it is `{"prompt": .., "response": ..}` or
+/// `{"messages": [..]}`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum SftExample {
@@ -77,7 +80,7 @@ impl From<Conversation> for SftExample {
 }
 
 impl SftExample {
-    /// The example in a line of JSON; fields that it does not have are ignored. `Err` is the reason why there is none.
+    /// Parses a line of JSON; unknown fields are ignored. `Err` is the reason of a failure.
     pub(super) fn parse(text: &str) -> std::result::Result<Self, String> {
         let value: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
         let Value::Object(mut fields) = value else {
@@ -98,12 +101,13 @@ impl SftExample {
         read.map_err(|error| format!("{error}; expected `prompt` and `response`, or `messages`"))
     }
 
-    /// The example in the shape of a rollout: its prompt, and the tokens after it, of which the
-    /// [trained](Rollout::is_trained) ones are learned.
+    /// Encodes the example as a rollout: the prompt, and the tokens after it, of which the
+    /// [trained](Rollout::is_trained) ones contribute to the loss.
     ///
     /// # Errors
-    /// If the tokenizer cannot encode it, or a conversation does not begin with others' messages and end with the assistant's, has
-    /// two replies in a row, or a reply with more than content.
+    /// Returns an error if the tokenizer cannot encode it, or if a conversation begins with a
+    /// reply, does not end with one, has two replies in a row, or has a reply with fields other
+    /// than its content.
     pub fn encode(&self, tokenizer: &dyn Tokenizer) -> Result<RolloutGroup> {
         match self {
             Self::Demonstration(demonstration) => {
@@ -121,23 +125,23 @@ impl Conversation {
     fn encode(&self, tokenizer: &dyn Tokenizer) -> Result<RolloutGroup> {
         let Self { messages, tools } = self;
         let tools = tools.as_deref();
-        let spoken = |message: &Message| message.role == "assistant";
+        let is_reply = |message: &Message| message.role == "assistant";
         let refused = |at: usize, found: &str, expected: &str| {
             Err(Error::config(format!("messages[{at}]"), found, expected))
         };
         let replies: Vec<usize> = (0..messages.len())
-            .filter(|&at| spoken(&messages[at]))
+            .filter(|&at| is_reply(&messages[at]))
             .collect();
         let (Some(&first), Some(&last)) = (replies.first(), replies.last()) else {
-            let expected = "at least one of the role `assistant`, which is learned";
+            let expected = "at least one with the role `assistant`";
             return Err(Error::config("messages", messages.len(), expected));
         };
         if first == 0 {
-            return refused(0, "of the role `assistant`", "what the assistant answers");
+            return refused(0, "the role `assistant`", "a message of another role first");
         }
         if last + 1 < messages.len() {
-            let expected = "a reply of the assistant at the end: what follows it is not learned";
-            let found = format!("of the role `{}`", messages[messages.len() - 1].role);
+            let expected = "a reply of the assistant as the last message";
+            let found = format!("the role `{}`", messages[messages.len() - 1].role);
             return refused(messages.len() - 1, &found, expected);
         }
         let prompt_tokens = tokenizer.encode_conversation(&messages[..first], tools)?;
@@ -146,14 +150,19 @@ impl Conversation {
         for at in replies {
             let message = &messages[at];
             if message.reasoning_content.is_some() || !message.tool_calls.is_empty() {
-                let expected = "a reply whose content has all that the model writes, in the form in which it is sampled";
-                return refused(at, "with `reasoning_content` or `tool_calls`", expected);
+                let expected =
+                    "a reply whose content is the complete output of the model, as it is sampled";
+                return refused(
+                    at,
+                    "a reply with `reasoning_content` or `tool_calls`",
+                    expected,
+                );
             }
             if let Some(before) = before {
                 let observations = &messages[before + 1..at];
                 if observations.is_empty() {
-                    let expected = "what others say between two replies";
-                    return refused(at, "of the role `assistant`", expected);
+                    let expected = "a message of another role between two replies";
+                    return refused(at, "the role `assistant`", expected);
                 }
                 let conversation = &messages[..=before];
                 let ids = tokenizer.encode_observations(conversation, tools, observations)?;
@@ -171,7 +180,7 @@ impl Conversation {
     }
 }
 
-/// The tokens of a reply, with the end of the sequence.
+/// Returns the tokens of a reply with the end-of-sequence token.
 fn reply(text: &str, tokenizer: &dyn Tokenizer) -> Result<Vec<u32>> {
     let mut tokens = tokenizer.encode(text)?;
     tokens.extend(tokenizer.stop_tokens().first());
@@ -203,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_conversation_the_replies_and_their_ends_are_learned() {
+    fn replies_of_a_conversation_and_their_end_tokens_are_trained() {
         let conversation = Conversation::new([
             Message::system("a"),
             Message::user("b"),
@@ -222,7 +231,7 @@ mod tests {
         let learned = [true, true, true, false, false, false, true, true];
         assert_eq!(rollout.mask, learned);
         assert_eq!(rollout.trained_tokens(), 5);
-        // A conversation of one exchange is a demonstration.
+        // A conversation with one reply is equal to a demonstration.
         let short = Conversation::new([Message::user("ab"), Message::assistant("c")]);
         let short = SftExample::from(short).encode(&tokenizer()).unwrap();
         let same = SftExample::from(Demonstration::new("ab", "c"));
@@ -233,14 +242,14 @@ mod tests {
     }
 
     #[test]
-    fn conversations_that_cannot_be_learned_from_are_refused() {
+    fn invalid_conversations_are_rejected() {
         let (user, reply) = (|| Message::user("a"), || Message::assistant("b"));
         let thinking = Message {
             reasoning_content: Some("c".into()),
             ..reply()
         };
         for (messages, expected) in [
-            (vec![user()], "at least one of the role `assistant`"),
+            (vec![user()], "at least one with the role `assistant`"),
             (vec![reply()], "messages[0]"),
             (vec![user(), reply(), user()], "messages[2]"),
             (vec![user(), reply(), reply()], "between two replies"),
@@ -253,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_of_both_kinds_are_read() {
+    fn demonstrations_and_conversations_are_parsed() {
         let read = SftExample::parse(r#"{"id": 7, "response": "b", "prompt": "a"}"#).unwrap();
         assert_eq!(read, Demonstration::new("a", "b").into());
         let kept = SftExample::parse(r#"{"question": "a", "response": "b", "reward": 1.0}"#);

@@ -1,5 +1,5 @@
-//! Supervised fine-tuning: a policy learns to give the responses that it is shown. [`SftTrainer`] is the job, with checkpoints, a
-//! held-out loss and observers; [`supervise`] is the bare loop.
+//! Supervised fine-tuning. [`SftTrainer`] has checkpoints, a held-out loss and observers;
+//! [`supervise`] is the bare loop.
 
 mod checkpoint;
 mod config;

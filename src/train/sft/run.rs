@@ -1,4 +1,4 @@
-//! Steps until the end: held-out loss, checkpoints, observers, and a way to stop.
+//! The training loop: held-out loss, checkpoints, observers, and a stop flag.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -11,27 +11,28 @@ use crate::train::observer::{Observer, RunInfo, StepRecord};
 use crate::train::{RunCheckpoints, RunEnd};
 use crate::{Error, Result};
 
-/// What happens on the way of an [`SftTrainer`]; how far it goes is in its own settings.
+/// The settings of [`SftTrainer::run`]. The number of steps is part of
+/// [`SftConfig`](super::SftConfig).
 #[derive(Default)]
 pub struct SftRunConfig {
-    /// Shown by observers.
+    /// The title that observers show.
     pub title: String,
-    /// A held-out loss on the way, if any.
+    /// The measurement of a held-out loss. Default: none.
     pub held_out: Option<HeldOut>,
-    /// Checkpoints on the way and at the end, if any.
+    /// Checkpoints during the run and at its end. Default: none.
     pub checkpoints: Option<RunCheckpoints>,
 }
 
-/// The loss on demonstrations that are not learned, every so many steps and after the last.
+/// Periodic measurement of the loss on held-out demonstrations, also after the last step.
 pub struct HeldOut {
-    /// The demonstrations.
+    /// The held-out demonstrations.
     pub demonstrations: Box<dyn DemonstrationSet>,
     /// Steps between two measurements; at least 1.
     pub every: u64,
 }
 
 impl HeldOut {
-    /// The loss of `demonstrations` every `every` steps.
+    /// Measures the loss on `demonstrations` every `every` steps.
     pub fn new(demonstrations: impl DemonstrationSet + 'static, every: u64) -> Self {
         Self {
             demonstrations: Box::new(demonstrations),
@@ -40,28 +41,30 @@ impl HeldOut {
     }
 }
 
-/// What a run has at hand.
+/// The state of a run.
 struct Watch<'a> {
     config: &'a SftRunConfig,
     observer: &'a mut dyn Observer,
-    /// The held-out demonstrations that are not left out.
+    /// The held-out demonstrations that are not skipped.
     held_out: Vec<usize>,
     /// The step of the last checkpoint.
     saved: Option<u64>,
 }
 
 impl<M: PolicyModel> SftTrainer<M> {
-    /// Steps until all are done, or until `stop` is raised, which is looked at before each step.
+    /// Trains until all steps are done or `stop` is set, which is checked before each step.
     ///
-    /// The record of a step that was followed by a measurement on held-out demonstrations carries `eval/loss`, in nats, and `time/eval`.
+    /// The record of a step with a held-out measurement contains `eval/loss`, in nats per token,
+    /// and `time/eval`, in seconds.
     ///
-    /// The folder of the checkpoints belongs to this run: another process cannot train there at the same time, and a job that
-    /// was not loaded from it does not touch what is in it.
+    /// The folder of the checkpoints belongs to this run: it is locked against other processes, and
+    /// a folder with checkpoints that this job was not loaded from is an error.
     ///
     /// # Errors
-    /// As [`step`](Self::step); also if a held-out demonstration does not fit, an observer or a checkpoint fails, or the folder of the
-    /// checkpoints is in use or holds another run. The steps done before the error are saved, if there are checkpoints, and
-    /// observers are told the end.
+    /// Returns the errors of [`step`](Self::step), and an error if a held-out demonstration does
+    /// not fit, an observer or a checkpoint fails, or the folder of the checkpoints is in use or
+    /// belongs to another run. After an error in a later step, a checkpoint of the steps done is
+    /// still written, and [`Observer::on_end`] is called.
     pub fn run(
         &mut self,
         config: &SftRunConfig,
@@ -115,7 +118,7 @@ impl<M: PolicyModel> SftTrainer<M> {
             _ => self.save_if_new(&mut watch),
         };
         let ended = watch.observer.on_end();
-        // The first error is the one to report.
+        // Report the first error.
         let end = result?;
         saved.and(ended)?;
         Ok(end)
@@ -128,8 +131,9 @@ impl<M: PolicyModel> SftTrainer<M> {
             }
             let mut record = self.step()?;
             let measured = self.measure(watch, &mut record);
-            // The record comes first: a run that is killed in between resumes from the checkpoint before
-            // and drops the records after it, so none is lost and none comes twice.
+            // The record is written before the checkpoint: a run that is killed in between resumes
+            // from the previous checkpoint and drops later records, so no record is lost or
+            // repeated.
             watch.observer.on_step(&record)?;
             measured?;
             if let Some(checkpoints) = &watch.config.checkpoints
@@ -156,12 +160,12 @@ impl<M: PolicyModel> SftTrainer<M> {
         Ok(())
     }
 
-    /// Saves a checkpoint unless the step that was saved last is the current one.
+    /// Saves a checkpoint unless the current step is already saved.
     fn save_if_new(&mut self, watch: &mut Watch<'_>) -> Result<()> {
         if let Some(checkpoints) = &watch.config.checkpoints
             && watch.saved != Some(self.steps_done())
         {
-            // A checkpoint must not survive a power loss that its records do not.
+            // After a power loss, the records of a checkpoint must exist too.
             watch.observer.sync()?;
             self.save_checkpoint(&checkpoints.folder, checkpoints.keep)?;
             watch.saved = Some(self.steps_done());

@@ -13,13 +13,13 @@ use crate::train::{Optimizer, UpdateReport};
 use crate::types::{RolloutBuffer, RolloutGroup};
 use crate::{Error, Result};
 
-/// Demonstrations that are encoded together when a set is checked.
+/// The number of demonstrations that are encoded together when a set is checked.
 const CHECKED: usize = 4096;
 
-/// What one supervised update reports.
+/// The report of one supervised update.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SftReport {
-    /// The update, counted from 1.
+    /// The number of the update, counted from 1.
     pub step: u64,
     /// Mean negative log-likelihood of a response token, in nats.
     pub loss: f64,
@@ -27,17 +27,19 @@ pub struct SftReport {
     pub update: UpdateReport,
 }
 
-/// Trains `policy` to give the demonstrated responses: the mean negative log-likelihood of the response's tokens,
-/// the prompt's being read but not learned.
+/// Trains `policy` on demonstrated responses. The loss is the mean negative log-likelihood of the
+/// response tokens; prompt tokens do not contribute.
 ///
-/// It is the policy-gradient loss with every advantage 1, on the same batch, log-probs and
-/// optimizer as reinforcement. `observe` is called after each update; `false` from it ends training early.
-/// [`SftTrainer`](super::SftTrainer) makes the same updates as a job that can be stopped and continued.
+/// It is the policy-gradient loss with every advantage 1, with the same batches, log-probs and
+/// optimizer as reinforcement learning. `observe` is called after each update; training ends early
+/// if it returns `false`. [`SftTrainer`](super::SftTrainer) makes the same updates and can be
+/// stopped and resumed.
 ///
 /// # Errors
-/// Before the first update: if no parameter of the policy requires gradients, there is no demonstration, the tokenizer has more
-/// tokens than the policy, or a demonstration (named by its index) cannot be tokenised, has an empty prompt or is too long for
-/// the policy. Later, if the gradient is not finite.
+/// Returns an error before the first update if a setting is invalid, no parameter of the policy
+/// requires gradients, there are no demonstrations, the tokenizer has more tokens than the policy,
+/// or a demonstration (named by its index) cannot be tokenised, has an empty prompt or is too long
+/// for the policy. Returns an error later if the gradient is not finite.
 pub fn supervise<M: PolicyModel>(
     policy: &mut M,
     tokenizer: &dyn Tokenizer,
@@ -63,7 +65,7 @@ pub fn supervise<M: PolicyModel>(
     Ok(())
 }
 
-/// What a policy is shown.
+/// A set of demonstrations with its tokenizer and settings.
 #[derive(Clone, Copy)]
 pub(super) struct Shown<'a> {
     pub config: &'a SftConfig,
@@ -71,17 +73,18 @@ pub(super) struct Shown<'a> {
     pub data: &'a dyn DemonstrationSet,
 }
 
-/// What one update did.
+/// The result of one update.
 pub(super) struct Made {
     pub report: SftReport,
-    /// Demonstrations that it learned from.
+    /// The number of demonstrations.
     pub demonstrations: usize,
-    /// Their tokens that are learned.
+    /// The number of trained tokens.
     pub tokens: usize,
 }
 
 impl Shown<'_> {
-    /// The indices of the demonstrations that are not left out, after every one was encoded and found to fit `policy`.
+    /// Encodes every demonstration, checks that it fits `policy`, and returns the indices of those
+    /// that are not skipped.
     pub fn check<M: PolicyModel>(&self, policy: &M) -> Result<Vec<usize>> {
         if self.tokenizer.vocab_size() > policy.vocab_size() {
             return Err(Error::config(
@@ -119,7 +122,7 @@ impl Shown<'_> {
             (0, all) => Err(Error::config(
                 "sft.skip_longer_than",
                 most,
-                format!("the tokens of at least one of the {all} demonstrations"),
+                format!("at least the length of the shortest of the {all} demonstrations"),
             )),
             (kept_count, all) => {
                 let skipped = all - kept_count;
@@ -128,7 +131,7 @@ impl Shown<'_> {
                         skipped,
                         all,
                         most,
-                        "demonstrations are too long and left out"
+                        "skipped demonstrations that are too long"
                     );
                 }
                 Ok(kept)
@@ -158,7 +161,7 @@ impl Shown<'_> {
         micro_batches(view, &all, rows, tokens)
     }
 
-    /// The update of `step`, counted from 0, on those of the `kept` demonstrations whose turn it is.
+    /// Makes the update of `step`, counted from 0, on its part of the `kept` demonstrations.
     pub fn update<M: PolicyModel>(
         &self,
         kept: &[usize],
@@ -169,7 +172,7 @@ impl Shown<'_> {
         let (start, count) = self.config.batch(step, kept.len());
         if count == 0 {
             let epochs = self.config.epochs.unwrap_or(0);
-            let expected = "more of them: the demonstrations have been shown so often";
+            let expected = "a larger number: all epochs are done";
             return Err(Error::config("sft.epochs", epochs, expected));
         }
         let order = ProblemOrder::new(kept.len(), self.config.seed)?;
@@ -210,7 +213,8 @@ impl Shown<'_> {
         })
     }
 
-    /// Mean negative log-likelihood of a learned token over the demonstrations `kept`, in nats, without a gradient.
+    /// Returns the mean negative log-likelihood of a trained token over the demonstrations `kept`,
+    /// in nats, without gradients.
     pub fn loss<M: PolicyModel>(&self, kept: &[usize], policy: &M) -> Result<f64> {
         let (policy, log_probs) = (policy.valid(), self.config.log_probs());
         let device = policy.device();
@@ -230,13 +234,13 @@ impl Shown<'_> {
     }
 }
 
-/// All tokens of an encoded demonstration.
+/// Returns the number of tokens of an encoded demonstration.
 fn tokens(group: &RolloutGroup) -> usize {
     let answered = group.rollouts.iter().map(|rollout| rollout.tokens.len());
     group.prompt_tokens.len() + answered.sum::<usize>()
 }
 
-/// Rejects a demonstration that a policy with `positions` positions cannot read.
+/// Rejects a demonstration that does not fit a policy with `positions` positions.
 fn check_length(name: &str, group: &RolloutGroup, positions: usize) -> Result<()> {
     let (all, prompt) = (tokens(group), group.prompt_tokens.len());
     let response = all - prompt;
@@ -247,7 +251,7 @@ fn check_length(name: &str, group: &RolloutGroup, positions: usize) -> Result<()
             "at least one token of prompt and one of response",
         ));
     }
-    // The last token is predicted and never read.
+    // The last token is predicted but not read.
     if all - 1 > positions {
         return Err(Error::shape(
             name,

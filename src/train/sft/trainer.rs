@@ -1,4 +1,4 @@
-//! Supervised fine-tuning as a job: what it is made of, and one step of it.
+//! The trainer of supervised fine-tuning.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
@@ -17,12 +17,14 @@ use crate::train::Optimizer;
 use crate::train::checkpoint_folder::RunFolder;
 use crate::train::observer::StepRecord;
 
-/// Supervised fine-tuning that can be watched, stopped and continued.
+/// Supervised fine-tuning with observers, checkpoints and resumption.
 ///
-/// A [`step`](Self::step) is one update on the next demonstrations, whose order is a function of the seed and anew in each epoch;
-/// [`run`](Self::run) adds a held-out loss, checkpoints, observers and a way to stop. A run that is killed and continued from its last
-/// checkpoint ends with the weights of one that was not, bit for bit on the CPU. What is learned is as in
-/// [`supervise`](super::supervise()): the tokens of the responses, and of a conversation those of the assistant.
+/// A [`step`](Self::step) is one update on the next demonstrations, whose order depends on the seed
+/// and changes in each epoch. [`run`](Self::run) adds a held-out loss, checkpoints, observers and a
+/// stop flag. A run that is killed and resumed from its last checkpoint ends with the same weights
+/// as an uninterrupted one, bit for bit on the CPU. The loss is that of
+/// [`supervise`](super::supervise()), over the tokens of responses and of the assistant's replies
+/// in conversations.
 ///
 /// ```
 /// use rlvr::prelude::*;
@@ -59,32 +61,34 @@ pub struct SftTrainer<M: PolicyModel> {
     pub(super) optimizer: Optimizer,
     tokenizer: Arc<dyn Tokenizer>,
     data: Box<dyn DemonstrationSet>,
-    /// The demonstrations that are not left out.
+    /// The demonstrations that are not skipped.
     pub(super) kept: Vec<usize>,
     pub(super) progress: Progress,
     pub(super) run_folder: RunFolder,
-    /// Of the demonstrations.
+    /// The cached fingerprint of the demonstrations.
     fingerprint: OnceLock<u64>,
-    /// Of the policy's architecture and of what it does not train.
+    /// The cached description of the policy's architecture and frozen weights.
     description: OnceLock<Value>,
 }
 
-/// How far a job has come.
+/// The progress of a job.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Progress {
     /// Steps done.
     pub steps: u64,
-    /// Tokens that were learned.
+    /// Tokens trained on.
     pub tokens: u64,
 }
 
 impl<M: PolicyModel> SftTrainer<M> {
-    /// A job that shows `demonstrations` to `policy`, whose parameters must be on the gradient tape. Every demonstration is encoded once,
-    /// on all threads, to see that it fits.
+    /// Creates a trainer of `policy`, which must be on an autodiff device, on `demonstrations`.
+    /// Every demonstration is encoded once, on all threads, to check that it fits.
     ///
     /// # Errors
-    /// If a setting is invalid, no parameter of the policy requires gradients, there is no demonstration, the tokenizer has more
-    /// tokens than the policy, or a demonstration cannot be read or tokenised, has an empty prompt or is too long for the policy.
+    /// Returns an error if a setting is invalid, no parameter of the policy requires gradients,
+    /// there are no demonstrations, the tokenizer has more tokens than the policy, or a
+    /// demonstration cannot be read or tokenised, has an empty prompt or is too long for the
+    /// policy.
     pub fn new(
         policy: M,
         tokenizer: impl Tokenizer + 'static,
@@ -117,49 +121,50 @@ impl<M: PolicyModel> SftTrainer<M> {
         }
     }
 
-    /// The settings.
+    /// Returns the settings.
     pub fn config(&self) -> &SftConfig {
         &self.config
     }
 
-    /// The policy as it is now.
+    /// Returns the current policy.
     pub fn policy(&self) -> &M {
         &self.policy
     }
 
-    /// The policy, when training is over.
+    /// Consumes the trainer and returns the policy.
     pub fn into_policy(self) -> M {
         self.policy
     }
 
-    /// The demonstrations that are shown, without those that are left out for their length.
+    /// Returns the number of demonstrations, without those skipped for their length.
     pub fn demonstrations(&self) -> usize {
         self.kept.len()
     }
 
-    /// The steps of the job.
+    /// Returns the total number of steps.
     pub fn steps(&self) -> u64 {
         self.config.steps_of(self.kept.len())
     }
 
-    /// The number of steps done, those before a resume included.
+    /// Returns the number of steps done, including those before a resume.
     pub fn steps_done(&self) -> u64 {
         self.progress.steps
     }
 
-    /// One update. Returns its metrics:
+    /// Makes one update and returns its metrics:
     ///
     /// | name | what | unit |
     /// |---|---|---|
-    /// | `loss` | mean negative log-likelihood of a learned token, before the update | nats |
+    /// | `loss` | mean negative log-likelihood of a trained token, before the update | nats |
     /// | `grad_norm`, `learning_rate` | of the update | |
-    /// | `epoch` | how often each demonstration has been shown, on average | |
-    /// | `num_tokens` | learned tokens so far | tokens |
-    /// | `completions/mean_length` | learned tokens of a demonstration | tokens |
-    /// | `time/step`, `tokens_per_second` | of the step; learned tokens | s, 1/s |
+    /// | `epoch` | passes over the demonstrations so far | |
+    /// | `num_tokens` | trained tokens so far | tokens |
+    /// | `completions/mean_length` | trained tokens per demonstration | tokens |
+    /// | `time/step`, `tokens_per_second` | duration of the step; trained tokens per second | s, 1/s |
     ///
     /// # Errors
-    /// If a demonstration cannot be read, the gradient is not finite, or all epochs are done. The policy is then as it was before.
+    /// Returns an error if a demonstration cannot be read, the gradient is not finite, or all
+    /// epochs are done. The policy is then unchanged.
     pub fn step(&mut self) -> Result<StepRecord> {
         let started = Instant::now();
         let shown = Shown {
@@ -194,10 +199,11 @@ impl<M: PolicyModel> SftTrainer<M> {
         })
     }
 
-    /// Mean negative log-likelihood of a learned token of `demonstrations`, in nats, under the policy as it is now.
+    /// Returns the mean negative log-likelihood of a trained token of `demonstrations`, in nats,
+    /// under the current policy.
     ///
     /// # Errors
-    /// If a demonstration does not fit, as for [`new`](Self::new).
+    /// Returns an error if a demonstration does not fit, as for [`new`](Self::new).
     pub fn held_out_loss(&self, demonstrations: &dyn DemonstrationSet) -> Result<f64> {
         let shown = self.held_out(demonstrations);
         let kept = shown.check(&self.policy)?;

@@ -1,4 +1,5 @@
-//! The sharded optimizer by itself, on parameters of awkward sizes and in half precision.
+//! Tests of the sharded optimizer, with parameter sizes that do not divide evenly and in half
+//! precision.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +14,8 @@ use super::super::schedule::Schedule;
 use super::*;
 use crate::policy::GradientSum;
 
-/// Parameters whose sizes no number of learners divides; the last has a gradient now and then, and on one learner only.
+/// Parameters whose sizes are not divisible by the number of learners; the last has a gradient in
+/// some updates, on one learner only.
 #[derive(Module, Debug)]
 struct Model {
     a: Param<Tensor<2>>,
@@ -25,7 +27,7 @@ fn device() -> Device {
     Device::flex().autodiff()
 }
 
-/// Numbers that differ in every digit.
+/// Pseudo-random numbers.
 fn numbers<const D: usize>(dims: [usize; D], salt: usize) -> Tensor<D> {
     let count: usize = dims.iter().product();
     let number = |i: usize| ((i * 7919 + salt * 104_729) % 1000) as f32 / 313.0 - 1.5;
@@ -48,7 +50,7 @@ fn model(half: bool) -> Model {
     }
 }
 
-/// The gradient of one shard; -0 in places.
+/// The gradient of one shard, with some -0 values.
 fn gradient(model: &Model, update: usize, shard: usize) -> GradientSum {
     let mut gradients = GradientsParams::new();
     let salt = 10 * update + shard;
@@ -65,8 +67,8 @@ fn gradient(model: &Model, update: usize, shard: usize) -> GradientSum {
     sum
 }
 
-/// The bits of the weights after some updates with four shards on `size` learners, and the bytes of state of each; saved and loaded
-/// on the way.
+/// Returns each learner's weights (as bits), bytes of state and number of updates, after updates
+/// with four shards on `size` learners and a save and load in between.
 fn train(size: usize, sharded: bool, half: bool) -> Vec<(Vec<u32>, usize, u64)> {
     let folder = std::env::temp_dir().join(format!(
         "rlvr-sharded-{}-{size}-{sharded}-{half}",
@@ -102,7 +104,7 @@ fn train(size: usize, sharded: bool, half: bool) -> Vec<(Vec<u32>, usize, u64)> 
                 panic!("several shards");
             };
             let report = optimizer.step_together(&group, &mut model, part)?;
-            // It is clipped.
+            // The gradient is clipped.
             assert!(report.grad_norm > 1.0);
             if update == 1 {
                 optimizer.save_together(&group, &model, &place, "policy")?;
@@ -133,11 +135,11 @@ fn train(size: usize, sharded: bool, half: bool) -> Vec<(Vec<u32>, usize, u64)> 
 }
 
 #[test]
-fn every_number_of_learners_moves_the_weights_to_the_same_bits() {
+fn weights_are_bit_identical_for_every_number_of_learners() {
     for half in [false, true] {
         let alone = train(1, false, half).remove(0);
         assert_eq!(alone.2, 4);
-        // 22 numbers, two moments, and copies of weights in half precision.
+        // 22 numbers, two moments, and master copies in half precision.
         let copies = if half { 3 } else { 2 };
         assert_eq!(alone.1, 4 * 22 * copies);
         for size in [1, 2, 4] {

@@ -1,4 +1,4 @@
-//! Weights and rejections where sampler and policy disagree.
+//! Sampler corrections: weights and rejection.
 
 use std::f64::consts::E;
 
@@ -85,14 +85,14 @@ fn weights_are_truncated_or_masked_by_token_or_by_completion() {
     let trl = SamplerCorrection::sequence_mask(None, 3.0);
     assert_all(&weights(&trl, &rows(&[&[0.7, 0.5]])), &[0.0; 2]);
     assert_all(&weights(&trl, &rows(&[&[0.7, 0.3]])), &[E; 2]);
-    // AReaL's clamp leaves the mask alone.
+    // AReaL's clamp does not change the mask.
     let clamp = SamplerCorrection::token_truncate(5.0);
     assert_all(&weights(&clamp, &rows(&[&[0.0, 2.0]])), &[1.0, 5.0]);
     assert_eq!(left(&clamp, &[&[0.0, 2.0]]), [true, true]);
 }
 
 #[test]
-fn icepop_silences_tokens_outside_of_its_band() {
+fn icepop_masks_tokens_outside_its_band() {
     let icepop = SamplerCorrection::token_mask(0.5, 5.0);
     let one = Rows::new(vec![vec![-1.0; 3]], vec![vec![-0.5, -3.5, -0.8]]);
     assert_all(&weights(&icepop, &one), &[0.606_531, 0.0, 0.818_731]);
@@ -137,7 +137,7 @@ fn weights_may_be_divided_by_their_mean() {
 }
 
 #[test]
-fn rejections_look_at_tokens_sums_means_or_maxima() {
+fn rejection_statistics_are_tokens_sums_means_or_maxima() {
     use RejectionScope::{SequenceMax, SequenceMean, SequenceSum, Token};
     use RejectionStatistic::{K1, K2, K3};
     let geometric = SamplerCorrection::geometric_rejection(0.9, 1.1);
@@ -232,7 +232,7 @@ fn a_rejected_token_keeps_its_weight() {
 }
 
 #[test]
-fn diagnostics_count_what_the_bounds_hide() {
+fn diagnostics_are_computed_before_the_bounds_apply() {
     // Raw means of 3.5 and 1 against a bound of 2.
     let token = SamplerCorrection::token_truncate(2.0);
     let metrics = token.diagnostics(rows(&[&[3f64.ln(), 4f64.ln()], &[0.0, 0.0]]).log_probs());
@@ -249,7 +249,7 @@ fn diagnostics_count_what_the_bounds_hide() {
 }
 
 #[test]
-fn what_the_sampler_thought_impossible_has_a_bounded_weight() {
+fn a_token_with_zero_sampler_probability_has_a_bounded_weight() {
     let one = Rows::new(
         vec![vec![-1.0; 3]],
         vec![vec![f64::NEG_INFINITY, -1.0, f64::NAN]],

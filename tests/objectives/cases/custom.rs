@@ -1,4 +1,4 @@
-//! A surrogate that is not of the crate, as a part of an objective.
+//! Custom surrogates as a part of an objective.
 
 use rlvr::Result;
 use rlvr::loss::{
@@ -61,7 +61,7 @@ fn odd(scale: f64) -> PolicyObjective {
 }
 
 #[test]
-fn a_custom_surrogate_answers_for_itself() {
+fn a_custom_surrogate_validates_itself() {
     let surrogate = odd(2.0).surrogate;
     assert_eq!(surrogate.name(), "odd");
     assert_eq!(surrogate.fingerprint(), "Odd { scale: 2.0 }");
@@ -81,7 +81,7 @@ fn a_custom_surrogate_answers_for_itself() {
 }
 
 #[test]
-fn a_file_keeps_the_name_of_a_custom_surrogate_and_nothing_that_could_be_used() {
+fn a_file_keeps_only_the_name_of_a_custom_surrogate() {
     let text = serde_json::to_string(&odd(2.0)).unwrap();
     let read: PolicyObjective = serde_json::from_str(&text).unwrap();
     assert_eq!(read, odd(2.0));
@@ -96,14 +96,14 @@ fn a_file_keeps_the_name_of_a_custom_surrogate_and_nothing_that_could_be_used() 
 }
 
 #[test]
-fn a_published_surrogate_says_the_same_inside_the_enum_and_alone() {
+fn a_built_in_surrogate_gives_the_same_loss_inside_the_enum_and_alone() {
     let clip = PpoClip::range(0.1, 0.2);
     let (alone, inside) = (Surrogate::custom(clip), Surrogate::from(clip));
     for surrogate in [alone, inside] {
         assert!(surrogate.vanishes_without_advantage());
         assert_eq!(surrogate.fingerprint(), format!("{clip:?}"));
     }
-    // They have a gradient of their own, or compare with the mean of the step.
+    // They have their own gradient, or compare with the mean of the step.
     for surrogate in [
         Dro { beta: 1.0 }.into(),
         ClipCov::default().into(),

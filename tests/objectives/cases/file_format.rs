@@ -1,4 +1,4 @@
-//! How objectives are written in files.
+//! The file format of objectives.
 
 use rlvr::loss::{
     Aggregation, Cispo, CispoBand, Dro, KlEstimator, KlPenalty, LogRatioClamp, OffPolicyMask,
@@ -7,9 +7,9 @@ use rlvr::loss::{
 };
 use serde_json::Value;
 
-use crate::one_row::{clip, reinforce};
+use super::one_row::{clip, reinforce};
 
-/// An objective with every part there is.
+/// An objective with every part.
 fn full() -> PolicyObjective {
     PolicyObjective {
         ratio_level: RatioLevel::SequenceToken,
@@ -113,7 +113,7 @@ fn objects(value: &Value, at: &str, found: &mut Vec<String>) {
 }
 
 #[test]
-fn no_name_at_any_depth_may_be_misspelt_or_made_up() {
+fn unknown_names_are_errors_at_any_depth() {
     let mut checked = 0;
     for objective in all() {
         let good = serde_json::to_value(&objective).unwrap();
@@ -145,7 +145,7 @@ fn no_name_at_any_depth_may_be_misspelt_or_made_up() {
 }
 
 #[test]
-fn objectives_are_written_as_they_were() {
+fn the_file_format_of_objectives_is_stable() {
     for objective in [
         PolicyObjective::ppo().with_entropy_coef(0.01),
         reinforce(Aggregation::SequenceMeanTokenSum),
@@ -159,7 +159,7 @@ fn objectives_are_written_as_they_were() {
         let read: PolicyObjective = serde_json::from_str(&text).unwrap();
         assert_eq!(read, objective, "{text}");
     }
-    // The words of release 0.1 are still those that are written; later parts have defaults.
+    // The format of release 0.1 is unchanged; later parts have defaults.
     let mut written = serde_json::to_value(PolicyObjective::grpo()).unwrap();
     let grpo = serde_json::json!({
         "surrogate": {"ppo_clip": {"low": 0.2, "high": 0.2, "delta": null, "dual_clip": null}},
@@ -175,14 +175,14 @@ fn objectives_are_written_as_they_were() {
         new.retain(|name, _| old.contains_key(name));
     }
     assert_eq!(written, grpo);
-    // What may be left out.
+    // Optional fields.
     let short = r#"{"surrogate": {"ppo_clip": {"high": 0.28}}, "aggregation": "token_mean"}"#;
     let read: PolicyObjective = serde_json::from_str(short).unwrap();
     assert_eq!(read, PolicyObjective::dapo());
 }
 
 #[test]
-fn a_misspelt_field_of_an_objective_is_refused_at_every_depth() {
+fn unknown_fields_are_errors_at_any_depth() {
     let good = concat!(
         r#"{"surrogate": {"ppo_clip": {"low": 0.2}}, "aggregation": {"constant": {"length": 9}}, "#,
         r#""kl": {"coef": 0.1, "estimator": "k1"}, "entropy_coef": 0.5}"#

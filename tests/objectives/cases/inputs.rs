@@ -1,4 +1,4 @@
-//! What an objective needs to be given.
+//! The required inputs of an objective.
 
 use burn::tensor::Tensor;
 use rlvr::loss::{
@@ -8,7 +8,7 @@ use rlvr::loss::{
 use crate::common::{devices, matrix};
 
 #[test]
-fn inputs_that_are_missing_or_of_another_shape_are_named() {
+fn missing_inputs_and_wrong_shapes_are_named() {
     let (_, device) = devices().remove(0);
     let of = |width: usize| matrix(&[vec![1.0; width]], &device);
     let good = LossInput {

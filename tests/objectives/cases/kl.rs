@@ -1,4 +1,4 @@
-//! Estimators of the KL on numbers worked out by hand, and as expectations.
+//! KL estimators, on numbers computed by hand and as expectations.
 
 use burn::tensor::Tensor;
 use burn::tensor::activation::log_softmax;
@@ -6,8 +6,8 @@ use rlvr::loss::{
     AdaptiveKl, Aggregation, KlEstimator, KlPenalty, LossInput, PolicyObjective, StepCounts,
 };
 
+use super::one_row::{assert_all, reinforce};
 use crate::common::{assert_close, devices, floats, matrix};
-use crate::one_row::{assert_all, reinforce};
 
 /// The loss and gradient of a KL penalty alone: REINFORCE without advantage, token sum.
 fn alone(
@@ -75,7 +75,7 @@ fn estimators_have_the_values_of_their_formulas() {
 }
 
 #[test]
-fn clamps_corrections_and_straight_through_have_their_gradients() {
+fn clamps_corrections_and_straight_through_gradients() {
     // x = 2 is on neither side of a clamp of 1.9, x = 1 within.
     let k3 = KlPenalty::new(1.0, KlEstimator::K3);
     let held = KlPenalty {
@@ -95,7 +95,8 @@ fn clamps_corrections_and_straight_through_have_their_gradients() {
         assert_close(loss, 4.389_056 + 0.718_281_8, 1e-6, 0.0, "value of k3");
         assert_all(&gradient, &[-2.0, -1.0], "gradient of k2: ln pi - ln ref");
     }
-    // Corrected, also the ratio has a gradient: k3' + k3 where it is 1, twice that where it is 2.
+    // With the correction the ratio has a gradient too: k3' + k3 where it is 1, twice that where it
+    // is 2.
     let corrected = KlPenalty {
         importance_corrected: true,
         ..k3
@@ -179,7 +180,7 @@ fn a_horizon_below_the_samples_of_an_update_never_changes_the_sign_of_the_coeffi
 }
 
 #[test]
-fn the_kl_may_be_aggregated_in_its_own_way() {
+fn the_kl_can_have_its_own_aggregation() {
     // Two completions of one and two tokens: k1 is 1, 1 and 2; the surrogate's own term is 0.
     let objective = PolicyObjective {
         kl: Some(KlPenalty {

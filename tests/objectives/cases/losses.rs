@@ -5,8 +5,8 @@ use rlvr::loss::{
     PpoClip, RatioLevel, Sapo, StepCounts, Surrogate,
 };
 
+use super::one_row::{assert_all, clip, one_row, reinforce, terms};
 use crate::common::{assert_close, devices, floats, matrix};
-use crate::one_row::{assert_all, clip, one_row, reinforce, terms};
 
 #[test]
 fn the_ppo_clip_takes_the_pessimistic_side() {
@@ -19,13 +19,13 @@ fn the_ppo_clip_takes_the_pessimistic_side() {
         assert_all(&got, &[-0.5, 1.0, -2.4], backend);
         let (loss, gradient, metrics) = one_row(&ppo, &new, Some(&old), &advantages, &device);
         assert_close(loss, -0.633_333, 0.0, 2e-5, backend);
-        // -A r / N where nothing binds, nothing where the clip does.
+        // -A r / N inside the clip range, 0 outside.
         assert_all(&gradient, &[-0.5 / 3.0, 1.0 / 3.0, 0.0], backend);
         assert_eq!(metrics.sum("clip_high"), Some(1.0), "{backend}");
         assert_eq!(metrics.sum("clip_low"), Some(0.0), "{backend}");
         assert_close(metrics.mean("ratio").unwrap(), 1.0, 0.0, 1e-5, backend);
 
-        // A loss that may fall no further: the ratio is low and the advantage negative.
+        // A clipped loss: the ratio is low and the advantage negative.
         let (loss, gradient, metrics) =
             one_row(&ppo, &[-1.693_147], Some(&[-1.0]), &[-1.0], &device);
         assert_close(loss, 0.8, 0.0, 1e-5, backend);
@@ -128,7 +128,7 @@ fn cispo(band: CispoBand) -> PolicyObjective {
 }
 
 #[test]
-fn the_two_bands_of_cispo_hold_the_weight_and_leave_the_gradient() {
+fn cispo_bounds_the_weight_and_keeps_the_gradient() {
     let around = |low, high| cispo(CispoBand::AroundOne { low, high });
     for (backend, device) in devices() {
         // Ratios 0.5, 1, 10.
@@ -179,7 +179,7 @@ fn the_gate_of_sapo_is_soft() {
         assert_close(gradient[0], -1.0, 1e-5, 0.0, backend);
         assert_close(loss(&sapo, 1.5, 1.0).0, -2.489_837, 1e-5, 0.0, backend);
         assert_close(loss(&sapo, 0.5, -1.0).0, 1.415_94, 1e-5, 0.0, backend);
-        // Another temperature for each sign.
+        // A different temperature for each sign.
         let far = plain(Surrogate::Sapo(Sapo {
             tau_pos: 1.0,
             tau_neg: 2.0,
@@ -193,7 +193,7 @@ fn the_gate_of_sapo_is_soft() {
 }
 
 #[test]
-fn the_weight_of_vespo_falls_off_on_both_sides_of_one() {
+fn the_vespo_weight_decreases_on_both_sides_of_one() {
     let vespo = PolicyObjective::vespo();
     for (backend, device) in devices() {
         for (ratio, advantage, phi) in [
@@ -230,7 +230,7 @@ fn gmpo_clips_each_token_before_the_geometric_mean() {
 }
 
 #[test]
-fn dppo_stops_tokens_that_went_too_far_the_way_they_were_asked_to() {
+fn dppo_masks_tokens_that_moved_too_far_in_the_direction_of_their_advantage() {
     let dppo = |divergence, bound| {
         plain(Surrogate::Dppo(Dppo {
             divergence,
@@ -272,7 +272,7 @@ fn dppo_stops_tokens_that_went_too_far_the_way_they_were_asked_to() {
 }
 
 #[test]
-fn dro_pays_for_the_squared_log_ratio() {
+fn dro_penalises_the_squared_log_ratio() {
     let beta = 0.5;
     let dro = plain(Surrogate::Dro(Dro { beta }));
     for (backend, device) in devices() {
@@ -295,7 +295,7 @@ fn dro_pays_for_the_squared_log_ratio() {
 }
 
 #[test]
-fn a_whole_completion_has_one_ratio_and_gspo_token_its_value_only() {
+fn gspo_uses_one_ratio_per_completion_and_gspo_token_only_its_value() {
     // Mean log-ratio 0.2 of three, sum 0.6; advantages differ within the completion.
     let (old, new) = ([-1.0; 3], [-0.5, -1.25, -0.65]);
     let advantages = [1.0, -0.5, 0.25];

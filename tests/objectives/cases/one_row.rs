@@ -1,4 +1,4 @@
-//! The loss of a few tokens, by themselves.
+//! The loss of a few tokens in one row.
 
 use burn::tensor::Device;
 use rlvr::loss::{

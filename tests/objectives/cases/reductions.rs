@@ -1,4 +1,4 @@
-//! How tokens become one number.
+//! Aggregation of token losses.
 
 use burn::tensor::Device;
 use rlvr::loss::{
@@ -6,8 +6,8 @@ use rlvr::loss::{
     StepStatistics,
 };
 
+use super::one_row::reinforce;
 use crate::common::{assert_close, devices, floats, matrix};
-use crate::one_row::reinforce;
 
 /// `aggregate(x)`: with advantage 1, the term of REINFORCE is `-ln pi`.
 fn reduce(
@@ -33,7 +33,7 @@ fn reduce(
 }
 
 #[test]
-fn reductions_divide_by_what_they_say() {
+fn reductions_divide_by_their_documented_denominators() {
     let step = |tokens, sequences| StepCounts { tokens, sequences };
     for (backend, device) in devices() {
         let check = |aggregation, x: &[[f64; 2]], mask: &[[f64; 2]], counts, want: f64| {
@@ -67,7 +67,7 @@ fn reductions_divide_by_what_they_say() {
             step(3, 2),
             0.7,
         );
-        // A row without a token: who counts decides whether it is in the denominator.
+        // A row without a token: the count decides whether it is in the denominator.
         let (x, gone) = ([[1.0, 3.0], [5.0, 7.0]], [[1.0, 1.0], [0.0, 0.0]]);
         check(
             Aggregation::SequenceMeanTokenMean,
@@ -162,7 +162,7 @@ fn every_prompt_weighs_the_same_in_the_prompt_mean() {
 }
 
 #[test]
-fn every_aggregation_divides_by_what_a_rejection_leaves() {
+fn aggregations_exclude_rejected_tokens_from_the_denominator() {
     // Three completions of two tokens, of which the second is rejected; every token's loss is 1.
     let aggregations = [
         Aggregation::TokenMean,
@@ -200,7 +200,7 @@ fn every_aggregation_divides_by_what_a_rejection_leaves() {
 }
 
 #[test]
-fn the_mean_is_not_the_mean_of_the_micro_batches_means() {
+fn the_token_mean_is_over_the_step_not_over_micro_batches() {
     let x = [[2.0, 4.0], [6.0, 8.0], [10.0, 12.0], [14.0, 16.0]].map(Vec::from);
     let mask = [[1.0, 1.0], [1.0, 0.0], [1.0, 1.0], [1.0, 1.0]].map(Vec::from);
     for (backend, device) in devices() {
@@ -216,7 +216,7 @@ fn the_mean_is_not_the_mean_of_the_micro_batches_means() {
 }
 
 #[test]
-fn a_sum_is_a_sum() {
+fn token_sum_adds_up_the_tokens() {
     let x = [[1.0, 2.0, 30.0], [4.0, 50.0, 6.0]].map(Vec::from);
     let mask = [[1.0, 1.0, 0.0], [1.0, 0.0, 1.0]].map(Vec::from);
     for (backend, device) in devices() {

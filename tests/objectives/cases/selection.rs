@@ -1,11 +1,11 @@
-//! Which tokens are learned from, and how certain the policy may become.
+//! Token selection by entropy, the off-policy mask, and entropy bonuses.
 
 use rlvr::loss::{
     AdaptiveEntropy, Aggregation, LossInput, OffPolicyMask, PolicyObjective, TopEntropy,
 };
 
+use super::one_row::reinforce;
 use crate::common::{assert_close, devices, floats, matrix};
-use crate::one_row::reinforce;
 
 /// The entropies that are selected out of those of a step.
 fn selected(share: f64, entropies: &[Vec<f64>], mask: &[Vec<f64>]) -> Vec<f64> {
@@ -69,7 +69,7 @@ fn the_quantile_of_entropy_is_over_the_tokens_of_the_step() {
     assert_eq!(selected(0.999, &entropies, &mask).len(), 9);
     assert_eq!(selected(1e-9, &entropies, &mask), [1.0]);
     assert!(selected(0.2, &entropies, &[vec![0.0; 6], vec![0.0; 6]]).is_empty());
-    // Equal entropies stand or fall together.
+    // Equal entropies are selected together.
     assert_eq!(selected(0.25, &[vec![0.5; 4]], &[vec![1.0; 4]]), [0.5; 4]);
     let entropies = [
         vec![0.1, 0.2, 0.3, 1.4, 0.5, 0.14],
@@ -83,7 +83,7 @@ fn the_quantile_of_entropy_is_over_the_tokens_of_the_step() {
 }
 
 #[test]
-fn the_off_policy_mask_leaves_alone_what_was_bad_and_has_become_unlikely() {
+fn the_off_policy_mask_excludes_bad_completions_that_became_unlikely() {
     let objective = PolicyObjective {
         off_policy_mask: Some(OffPolicyMask { threshold: 1.0 }),
         ..reinforce(Aggregation::TokenSum)
@@ -108,7 +108,7 @@ fn the_off_policy_mask_leaves_alone_what_was_bad_and_has_become_unlikely() {
         let log_probs = [[-2.0; 4], [-0.5; 4], [-2.0; 4]];
         let got = kept(log_probs, [1.0, -1.0, -1.0], [1.0; 4]);
         assert_eq!(got, [true, true, false], "{backend}");
-        // Only tokens count, whatever stands at padding.
+        // Padding has no effect.
         let padded = [-2.0, -2.0, -1e4, 1e4];
         let near = [-0.5, -0.5, -1e4, 1e4];
         let got = kept(
@@ -121,7 +121,7 @@ fn the_off_policy_mask_leaves_alone_what_was_bad_and_has_become_unlikely() {
 }
 
 #[test]
-fn a_bonus_is_paid_while_the_policy_is_too_certain() {
+fn the_entropy_bonus_applies_below_the_target() {
     let start = AdaptiveEntropy {
         coef: 0.01,
         ..AdaptiveEntropy::default()
@@ -132,7 +132,7 @@ fn a_bonus_is_paid_while_the_policy_is_too_certain() {
         assert_close(adaptive.coef, coef, 1e-12, 0.0, "coef");
         assert_close(adaptive.bonus(), bonus, 1e-12, 0.0, "bonus");
     }
-    // Within 0 and max, however long it goes on.
+    // It stays between 0 and the maximum.
     let mut adaptive = start;
     (0..9).for_each(|_| adaptive.update(5.0));
     assert_eq!(adaptive.coef, 0.0);
@@ -143,7 +143,7 @@ fn a_bonus_is_paid_while_the_policy_is_too_certain() {
 
 #[test]
 fn the_bonus_over_a_step_is_the_mean_entropy() {
-    // However it is split, and however the surrogate is aggregated, if the bonus has its own aggregation.
+    // For any split, and for any aggregation of the surrogate if the bonus has its own.
     let entropies = [[1.0, 2.0], [4.0, 99.0]];
     let mask = [[1.0, 1.0], [1.0, 0.0]];
     for (backend, device) in devices() {

@@ -1,4 +1,4 @@
-//! Limits: by substitution, l'Hôpital's rule, or of quotients of polynomials at infinity.
+//! Limits: by substitution, by l'Hôpital's rule, and of quotients of polynomials at infinity.
 
 use super::rules::{bind, depends, derivative, fraction, same, substitute};
 use crate::node::arena::{Arena, Id, Node};
@@ -6,10 +6,10 @@ use crate::node::budget::Res;
 use crate::node::function::{BigOp, Func};
 use dashu_ratio::RBig;
 
-/// Rounds of l'Hôpital's rule.
+/// The number of times that l'Hôpital's rule is applied.
 const ROUNDS: usize = 6;
 
-/// `\lim_{variable \to target} body`; a target `a^+` or `a^-` has a direction.
+/// Returns `\lim_{variable \to target} body`. A target `a^+` or `a^-` has a direction.
 pub(crate) fn limit(arena: &mut Arena, variable: Id, target: Id, body: Id) -> Res<Id> {
     let point = match *arena.node(target) {
         Node::Pow(point, direction) if matches!(arena.node(direction), Node::Sym(n) if matches!(arena.name(*n), "＋" | "−")) => {
@@ -54,7 +54,7 @@ fn limit_value(arena: &mut Arena, x: Id, point: Id, body: Id) -> Res<Option<Id>>
         }
         return limit_at_infinity(arena, x, body);
     }
-    // Only functions that are continuous where they are defined.
+    // Substitution needs functions that are continuous where they are defined.
     let jumps = |n: &Node| {
         matches!(
             n,
@@ -96,7 +96,7 @@ fn limit_value(arena: &mut Arena, x: Id, point: Id, body: Id) -> Res<Option<Id>>
     Ok(None)
 }
 
-/// The limit of a quotient of polynomials.
+/// Returns the limit of a quotient of polynomials at infinity.
 fn limit_at_infinity(arena: &mut Arena, x: Id, body: Id) -> Res<Option<Id>> {
     let (mut top, mut bottom) = fraction(arena, body)?;
     let polynomial = |arena: &Arena, root: Id| {

@@ -1,4 +1,5 @@
-//! Derivatives, integrals, limits, finite and geometric sums, as far as answers need them.
+//! Derivatives, integrals, limits, finite sums and geometric series, as far as they occur in
+//! answers.
 
 pub(crate) mod limit;
 pub(crate) mod rules;

@@ -1,5 +1,5 @@
-//! Sums, integrals, limits and derivatives: their value where a rule gives it, otherwise a node that is equal to itself up to
-//! the name of its bound variable.
+//! Rules for integrals and derivatives. Without a rule the result is a node, which equals the same
+//! one with another name of its bound variable.
 
 use crate::node::arena::{Arena, Id, Node};
 use crate::node::budget::Res;
@@ -8,7 +8,7 @@ use crate::number::modular::{self, Formal};
 use dashu_int::IBig;
 use dashu_ratio::RBig;
 
-/// Primes for the side conditions of the rules below (two of the largest below 2^61).
+/// Primes for checking the conditions of the rules (two of the largest below 2^61).
 const PRIMES: [u64; 2] = [2_305_843_009_213_693_951, 2_305_843_009_213_693_921];
 
 pub(crate) fn same(arena: &Arena, a: Id, b: Id) -> Res<bool> {
@@ -19,7 +19,7 @@ pub(crate) fn depends(arena: &Arena, id: Id, variable: Id) -> bool {
     id == variable || arena.reachable(&[id]).contains(&variable)
 }
 
-/// `root` with `value` for `variable`.
+/// Replaces `variable` by `value` in `root`.
 pub(crate) fn substitute(arena: &mut Arena, root: Id, variable: Id, value: Id) -> Res<Id> {
     let order = arena.reachable(&[root]);
     let mut map = std::collections::HashMap::with_capacity(order.len());
@@ -43,7 +43,8 @@ pub(crate) fn substitute(arena: &mut Arena, root: Id, variable: Id, value: Id) -
     Ok(map.get(&root).copied().unwrap_or(root))
 }
 
-/// `body` with its variable bound: numbered from the inside, so that names do not matter.
+/// Replaces `variable` by a bound variable, numbered from the inside, so that its name does not
+/// matter.
 pub(crate) fn bind(arena: &mut Arena, variable: Id, body: Id) -> Res<(Id, Id)> {
     let deepest = arena
         .reachable(&[body])
@@ -59,7 +60,8 @@ pub(crate) fn bind(arena: &mut Arena, variable: Id, body: Id) -> Res<(Id, Id)> {
     Ok((bound, body))
 }
 
-/// The degree of `body` as a polynomial in `x`, up to 8: the first derivative that vanishes tells.
+/// Returns the degree of `body` as a polynomial in `x`, up to 8, found by the first derivative that
+/// vanishes.
 pub(crate) fn degree(arena: &mut Arena, x: Id, body: Id) -> Res<Option<usize>> {
     let zero = arena.int(0)?;
     let mut next = body;
@@ -75,7 +77,7 @@ pub(crate) fn degree(arena: &mut Arena, x: Id, body: Id) -> Res<Option<usize>> {
     Ok(None)
 }
 
-/// `\int_low^high body d(variable)`.
+/// Returns `\int_low^high body d(variable)`.
 pub(crate) fn integral(
     arena: &mut Arena,
     variable: Id,
@@ -105,7 +107,8 @@ pub(crate) fn integral(
     arena.add_node(Node::Big(BigOp::Integral, vec![bound, low, high, body]))
 }
 
-/// Integrals up to infinity whose antiderivative vanishes there term by term, and the Gaussian integral.
+/// Integrates to infinity, if the antiderivative vanishes there term by term, and the Gaussian
+/// integral.
 fn improper(arena: &mut Arena, x: Id, low: Id, high: Id, body: Id) -> Res<Option<Id>> {
     if !matches!(arena.node(high), Node::Infinity) {
         return Ok(None);
@@ -157,14 +160,14 @@ fn improper(arena: &mut Arena, x: Id, low: Id, high: Id, body: Id) -> Res<Option
     arena.negate(at_low).map(Some)
 }
 
-/// An antiderivative of sums of c x^n, c e^(ax), c sin(ax), c cos(ax).
+/// Returns an antiderivative of a sum of c x^n, c e^(ax), c sin(ax), c cos(ax).
 fn antiderivative(arena: &mut Arena, x: Id, body: Id) -> Res<Option<Id>> {
     let terms = match arena.node(body) {
         Node::Add(terms) => terms.clone(),
         _ => vec![body],
     };
     if let Some(degree) = degree(arena, x, body)? {
-        // Taylor's polynomial, integrated.
+        // The Taylor polynomial, integrated.
         let zero = arena.int(0)?;
         let mut out = Vec::new();
         let mut next = body;
@@ -267,13 +270,13 @@ fn primitive(arena: &mut Arena, x: Id, f: Id) -> Res<Option<Id>> {
     }
 }
 
-/// The a of `a x + b`, if `id` is that.
+/// Returns a if `id` is `a x + b`.
 fn slope(arena: &mut Arena, x: Id, id: Id) -> Res<Option<Id>> {
     let slope = derivative(arena, x, id)?;
     Ok((!depends(arena, slope, x) && arena.exact(slope) != Some(&RBig::ZERO)).then_some(slope))
 }
 
-/// The derivative of `body`, one node at a time.
+/// Returns the derivative of `body`, node by node.
 pub(crate) fn derivative(arena: &mut Arena, variable: Id, body: Id) -> Res<Id> {
     let zero = arena.int(0)?;
     let order = arena.reachable(&[body]);
@@ -340,7 +343,7 @@ pub(crate) fn derivative(arena: &mut Arena, variable: Id, body: Id) -> Res<Id> {
     Ok(map.get(&body).copied().unwrap_or(zero))
 }
 
-/// f'(x)
+/// Returns f'(x).
 fn outer_derivative(arena: &mut Arena, f: Func, x: Id) -> Res<Option<Id>> {
     use Func::*;
     let one = arena.int(1)?;
@@ -380,7 +383,8 @@ fn outer_derivative(arena: &mut Arena, f: Func, x: Id) -> Res<Option<Id>> {
     }))
 }
 
-/// Numerator and denominator of a product or a sum of such, over the least obvious common denominator.
+/// Returns the numerator and denominator of a product or a sum of products. The denominator is the
+/// product of all denominators.
 pub(crate) fn fraction(arena: &mut Arena, body: Id) -> Res<(Id, Id)> {
     let terms = match arena.node(body) {
         Node::Add(terms) => terms.clone(),

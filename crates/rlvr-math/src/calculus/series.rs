@@ -1,4 +1,4 @@
-//! Sums and products over an index: written out, by a closed form, or as a node.
+//! Sums and products over an index: expanded, in closed form, or as a node.
 
 use super::rules::{bind, degree, depends, same, substitute};
 use crate::node::arena::{Arena, Id, Node};
@@ -6,10 +6,10 @@ use crate::node::budget::{Res, Stop};
 use crate::node::function::{BigOp, Func};
 use dashu_ratio::RBig;
 
-/// The most terms that are written out.
+/// The largest number of terms that are expanded.
 const MAX_TERMS: i64 = 10_000;
 
-/// `\sum` or `\prod` of `body` for `variable` from `from` to `to`.
+/// Returns the sum or product of `body` for `variable` from `from` to `to`.
 pub(crate) fn series(
     arena: &mut Arena,
     product: bool,
@@ -53,7 +53,8 @@ pub(crate) fn series(
     ))
 }
 
-/// The sum of a polynomial p by Newton's forward differences: sum over j of D^j p(from) * binom(to - from + 1, j + 1).
+/// Returns the sum of a polynomial p by Newton's forward differences: the sum over j of D^j p(from) *
+/// binom(to - from + 1, j + 1).
 fn polynomial_sum(arena: &mut Arena, k: Id, from: Id, to: Id, body: Id) -> Res<Option<Id>> {
     let zero = arena.int(0)?;
     let Some(degree) = degree(arena, k, body)? else {
@@ -84,7 +85,7 @@ fn polynomial_sum(arena: &mut Arena, k: Id, from: Id, to: Id, body: Id) -> Res<O
     arena.sum(terms).map(Some)
 }
 
-/// Geometric series, c/k^2, c/k^4 and c/k!.
+/// Returns the sum of a geometric series, or of c/k^2, c/k^4 or c/k!.
 fn infinite_sum(arena: &mut Arena, k: Id, start: i64, body: Id) -> Res<Option<Id>> {
     let one = arena.int(1)?;
     let first_k = arena.int(start)?;

@@ -2,9 +2,9 @@
 //!
 //! | gold | equals |
 //! |---|---|
-//! | bare list `1, 2` | the same elements in any order, as a list or a set |
-//! | set `{1, 2}` | the same, repeated elements count once |
-//! | tuple `(1, 2)` | a tuple, a bare list or a column vector with the same elements in the same order |
+//! | list `1, 2` without brackets | the same elements in any order, as a list or a set |
+//! | set `{1, 2}` | the same; repeated elements count once |
+//! | tuple `(1, 2)` | a tuple, a list without brackets or a column vector with the same elements in the same order |
 //! | matrix | a matrix of the same shape |
 
 use super::comparer::{Comparer, Kind};
@@ -13,10 +13,10 @@ use crate::node::arena::{Id, Node};
 use crate::node::budget::Res;
 use std::collections::HashSet;
 
-/// The most pairs of elements that are compared to find partners.
+/// The largest number of pairs of elements that are compared.
 const MAX_PAIRS: usize = 40_000;
 
-/// The verdict where at least one side is a collection.
+/// Compares nodes of which at least one is a collection.
 pub(crate) fn compare(c: &mut Comparer, gold: Id, answer: Id, depth: usize) -> Res<Comparison> {
     if let (Node::Matrix(g_columns, g), Node::Matrix(a_columns, a)) =
         (c.arena.node(gold), c.arena.node(answer))
@@ -43,7 +43,7 @@ pub(crate) fn compare(c: &mut Comparer, gold: Id, answer: Id, depth: usize) -> R
     }
 }
 
-/// The elements, and what they form. A column vector is a tuple.
+/// Returns the elements and the kind of a collection. A column vector is a tuple.
 fn elements(c: &Comparer, id: Id) -> Option<(Vec<Id>, Kind)> {
     Some(match c.arena.node(id) {
         Node::List(items) => (items.clone(), Kind::List),
@@ -54,7 +54,7 @@ fn elements(c: &Comparer, id: Id) -> Option<(Vec<Id>, Kind)> {
     })
 }
 
-/// A collection against a single value: a set of one element is that element.
+/// Compares a collection with a single value: a set or list of one element equals the element.
 fn single(c: &mut Comparer, gold: Id, answer: Id, depth: usize) -> Res<Comparison> {
     let only = |c: &Comparer, id: Id| match c.arena.node(id) {
         Node::Set(items) | Node::List(items) if items.len() == 1 => Some(items[0]),
@@ -93,7 +93,8 @@ fn ordered(c: &mut Comparer, g: &[Id], a: &[Id], depth: usize) -> Res<Comparison
     Ok(unsure.unwrap_or_else(|| Comparison::equal("the same elements in order")))
 }
 
-/// Two sets are equal if each element of one has an equal in the other, so that repeated elements count once.
+/// Compares sets: each element of one must equal an element of the other, so that repeated elements
+/// count once.
 fn unordered(c: &mut Comparer, g: &[Id], a: &[Id], depth: usize) -> Res<Comparison> {
     let mut unsure = None;
     for (from, into, from_gold) in [(g, a, true), (a, g, false)] {
@@ -125,7 +126,9 @@ fn unordered(c: &mut Comparer, g: &[Id], a: &[Id], depth: usize) -> Res<Comparis
                 }
             }
             if !partner && doubt.is_none() {
-                return Ok(Comparison::different("an element has no partner"));
+                return Ok(Comparison::different(
+                    "an element has no equal on the other side",
+                ));
             }
             if !partner {
                 unsure = doubt;

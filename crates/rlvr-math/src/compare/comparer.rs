@@ -1,18 +1,18 @@
-//! What every rule works with: the two sides, the conventions, and what kind a node is.
+//! The state of a comparison, and the kinds of nodes.
 
 use super::precision::Test;
 use crate::config::MathConfig;
 use crate::node::arena::{Arena, Id, Node};
 use crate::node::function::RelOp;
 
-/// One comparison: the arena both sides live in, and the conventions.
+/// A comparison: the arena of both sides, and the conventions.
 pub(crate) struct Comparer<'a, 'b> {
     pub arena: &'a mut Arena<'b>,
     pub config: &'a MathConfig,
     pub test: Test,
 }
 
-/// What a node is, as far as rules differ.
+/// The kind of a node, which determines the rules that apply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Value,
@@ -20,9 +20,9 @@ pub(crate) enum Kind {
     Tagged,
     Quantity,
     Equation,
-    /// An interval, a union, or whatever else is a set of reals.
+    /// A set of reals: an interval, a union, ...
     Region,
-    /// An inequality or several.
+    /// One or several inequalities.
     Inequality,
     List,
     Set,
@@ -56,7 +56,7 @@ impl Comparer<'_, '_> {
         }
     }
 
-    /// Whether a gold is made of constants, or gives a constant a name.
+    /// Returns whether a gold is made of constants, or is an equation whose last side is.
     pub fn is_constant(&self, id: Id) -> bool {
         let value = match self.arena.node(id) {
             Node::Rel(ops, sides) if ops.iter().all(|op| *op == RelOp::Eq) => {

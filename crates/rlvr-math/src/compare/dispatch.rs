@@ -1,4 +1,4 @@
-//! The dispatch by kind: which rule decides about two nodes.
+//! Chooses the rule by the kinds of two nodes.
 
 use super::comparer::{Comparer, Kind};
 use super::verdict::{Comparison, Verdict};
@@ -7,11 +7,11 @@ use crate::calculus::rules::substitute;
 use crate::node::arena::{Id, Node};
 use crate::node::budget::Res;
 
-/// The deepest nesting of structures (sets of tuples of ...) that is compared.
+/// The largest nesting depth of structures (sets of tuples of ...) that is compared.
 const MAX_DEPTH: usize = 24;
 
 impl Comparer<'_, '_> {
-    /// The verdict on two nodes.
+    /// Compares two nodes.
     pub fn compare(&mut self, gold: Id, answer: Id, depth: usize) -> Res<Comparison> {
         if depth > MAX_DEPTH {
             return Ok(Comparison::undecided("over the limit of nested structures"));
@@ -22,7 +22,7 @@ impl Comparer<'_, '_> {
         use Kind::*;
         match (self.kind(gold), self.kind(answer)) {
             (Text, _) | (_, Text) => Ok(Comparison::different(
-                "words and mathematics, or other words",
+                "words and mathematics, or different words",
             )),
             (Quantity, _) | (_, Quantity) => quantity::compare(self, gold, answer, depth),
             (Equation, _) | (_, Equation) => relation::compare(self, gold, answer, depth),
@@ -37,7 +37,8 @@ impl Comparer<'_, '_> {
         }
     }
 
-    /// Two expressions; without strict names the answer's symbols may be renamed, in the order of their occurrence.
+    /// Compares two expressions. Unless names are strict, the symbols of the answer may be renamed,
+    /// in the order of their IDs.
     pub fn values(&mut self, gold: Id, answer: Id) -> Res<Comparison> {
         if self.config.require_evaluated
             && self.arena.exact(gold).is_some()

@@ -1,4 +1,4 @@
-//! Inequalities of which no set of reals was found: compared by their sides.
+//! Inequalities that were not solved for a set of reals, compared by their sides.
 
 use super::comparer::Comparer;
 use super::relation::proportional;
@@ -10,7 +10,8 @@ use crate::node::budget::Res;
 use crate::node::function::RelOp;
 use dashu_ratio::RBig;
 
-/// Inequalities that were not solved: the same sides in the same or the opposite order, or a positive factor.
+/// Compares unsolved inequalities: they are equal with the same sides in the same or the opposite
+/// order, or up to a positive factor.
 pub(crate) fn compare(c: &mut Comparer, gold: Id, answer: Id, depth: usize) -> Res<Comparison> {
     let (Node::Rel(mut g_ops, mut g), Node::Rel(mut a_ops, mut a)) =
         (c.arena.node(gold).clone(), c.arena.node(answer).clone())
@@ -42,7 +43,7 @@ pub(crate) fn compare(c: &mut Comparer, gold: Id, answer: Id, depth: usize) -> R
         let f = c.arena.subtract(g[0], g[1])?;
         let h = c.arena.subtract(a[0], a[1])?;
         if proportional(c, f, h)?.is_some() {
-            // The factor is the ratio of the values anywhere; `!=` does not mind its sign.
+            // The factor is the ratio of the values at any point. Its sign is irrelevant for `!=`.
             if g_ops[0] == RelOp::Ne {
                 return Ok(Comparison::equal("the same inequality up to a factor"));
             }

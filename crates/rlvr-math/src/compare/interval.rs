@@ -1,7 +1,8 @@
 //! Sets of real numbers: intervals, their unions, and the inequalities that describe them.
 //!
-//! Both sides become sorted, merged pieces with open or closed ends; ends are compared as expressions. A pair `(1, 2)` against
-//! a set is an open interval. Inequalities in one variable are solved if they are linear, quadratic or linear in an absolute value.
+//! Both sides are converted to sorted, merged pieces with open or closed ends, which are compared
+//! as expressions. A pair `(1, 2)` compared with a set is an open interval. Inequalities in one
+//! variable are solved if they are linear, quadratic or linear in an absolute value.
 
 use super::comparer::{Comparer, Kind};
 use super::inequality;
@@ -15,12 +16,12 @@ use crate::node::budget::Res;
 use crate::node::function::RelOp;
 use std::cmp::Ordering;
 
-/// The deepest nesting of set operations that is followed.
+/// The largest nesting depth of set operations.
 const MAX_DEPTH: usize = 24;
 
-/// The verdict where at least one side is a set of reals or an inequality.
+/// Compares nodes of which at least one is a set of reals or an inequality.
 pub(crate) fn compare(c: &mut Comparer, gold: Id, answer: Id, depth: usize) -> Res<Comparison> {
-    // `x \in S` says no more than S.
+    // `x \in S` means S.
     if let Some(set) = member_of(c, gold) {
         return c.compare(set, answer, depth + 1);
     }
@@ -32,7 +33,7 @@ pub(crate) fn compare(c: &mut Comparer, gold: Id, answer: Id, depth: usize) -> R
     if relation(g_kind) != relation(a_kind) && !c.config.interval_as_relation {
         return Ok(Comparison::different("a set is not a relation"));
     }
-    // A closed pair may also be a vector.
+    // A pair in square brackets may also be a vector.
     if let (Node::Interval(a, b, true, true), Node::Matrix(1, cells))
     | (Node::Matrix(1, cells), Node::Interval(a, b, true, true)) =
         (c.arena.node(gold).clone(), c.arena.node(answer).clone())
@@ -47,7 +48,7 @@ pub(crate) fn compare(c: &mut Comparer, gold: Id, answer: Id, depth: usize) -> R
             && g != a
             && c.config.strict
         {
-            return Ok(Comparison::different("sets of differently named numbers"));
+            return Ok(Comparison::different("sets of different variables"));
         }
         return same_pieces(c, g.pieces, a.pieces);
     }
@@ -67,14 +68,14 @@ pub(crate) fn compare(c: &mut Comparer, gold: Id, answer: Id, depth: usize) -> R
         (c.arena.node(gold).clone(), c.arena.node(answer).clone())
     {
         if (x, y) != (u, v) {
-            return Ok(Comparison::different("other ends belong to the interval"));
+            return Ok(Comparison::different("different ends are included"));
         }
         let left = c.arena.add_node(Node::Tuple(vec![a, b]))?;
         let right = c.arena.add_node(Node::Tuple(vec![d, e]))?;
         return c.compare(left, right, depth + 1);
     }
     Ok(Comparison::undecided(
-        "sets that were not brought to intervals",
+        "sets that could not be converted to intervals",
     ))
 }
 
@@ -102,7 +103,7 @@ fn same_pieces(c: &mut Comparer, g: Vec<Piece>, a: Vec<Piece>) -> Res<Comparison
                 (Some(x), Some(y)) => {
                     if g.closed != a.closed {
                         return Ok(Comparison::different(
-                            "an end belongs to only one of the sets",
+                            "an end is included in only one of the sets",
                         ));
                     }
                     let part = values::compare(c.arena, c.test, x, y)?;
@@ -128,7 +129,7 @@ fn same_pieces(c: &mut Comparer, g: Vec<Piece>, a: Vec<Piece>) -> Res<Comparison
     Ok(unsure.unwrap_or_else(|| Comparison::equal("the same set of numbers")))
 }
 
-/// The set that `id` denotes, if it can be brought to pieces.
+/// Returns the set that `id` denotes, if it can be converted to pieces.
 fn region(c: &mut Comparer, id: Id, depth: usize) -> Res<Option<Region>> {
     if depth > MAX_DEPTH {
         return Ok(None);
@@ -226,7 +227,7 @@ fn region(c: &mut Comparer, id: Id, depth: usize) -> Res<Option<Region>> {
     })
 }
 
-/// All regions, if they speak of one name.
+/// Returns all regions, unless they are about different names.
 fn regions(c: &mut Comparer, ids: Vec<Id>, depth: usize) -> Res<Option<Vec<Region>>> {
     let mut out: Vec<Region> = Vec::with_capacity(ids.len());
     for id in ids {
@@ -243,9 +244,9 @@ fn regions(c: &mut Comparer, ids: Vec<Id>, depth: usize) -> Res<Option<Vec<Regio
     Ok(Some(out))
 }
 
-/// An interval whose ends are in order.
+/// Returns an interval, if its ends are in order.
 fn interval(c: &mut Comparer, low: Id, high: Id, l: bool, h: bool) -> Res<Option<Vec<Piece>>> {
-    // Only -oo may stand below, and only +oo above.
+    // The lower end may be only -oo, and the upper one only +oo.
     let end = |c: &Comparer, id: Id, closed: bool, sign: i8| match c.arena.infinity_sign(id) {
         Some(s) if s == sign => Some(INFINITE),
         Some(_) => None,
@@ -271,7 +272,7 @@ fn interval(c: &mut Comparer, low: Id, high: Id, l: bool, h: bool) -> Res<Option
     Ok(Some(vec![Piece { low, high }]))
 }
 
-/// `a < x <= b`: all its links.
+/// Solves all relations of a chain, `a < x <= b`.
 fn solve_chain(c: &mut Comparer, ops: &[RelOp], sides: &[Id], depth: usize) -> Res<Option<Region>> {
     let mut total = Region {
         name: None,
@@ -298,7 +299,7 @@ fn solve_chain(c: &mut Comparer, ops: &[RelOp], sides: &[Id], depth: usize) -> R
     Ok(total.name.is_some().then_some(total))
 }
 
-/// The reals that satisfy `left op right` in its only unknown.
+/// Returns the reals that satisfy `left op right` in its only unknown.
 fn solve(c: &mut Comparer, op: RelOp, left: Id, right: Id, depth: usize) -> Res<Option<Region>> {
     if op == RelOp::In {
         let Some(mut inner) = region(c, right, depth + 1)? else {
@@ -347,7 +348,7 @@ fn solve(c: &mut Comparer, op: RelOp, left: Id, right: Id, depth: usize) -> Res<
     };
     let mut f = c.arena.subtract(left, right)?;
     if !applied.is_empty() {
-        // An unknown function value takes the place of a variable.
+        // A variable takes the place of an unknown function value.
         let fresh = c.arena.symbol("value of a function")?;
         f = substitute(c.arena, f, x, fresh)?;
         let pieces = sign::solve(c, f, fresh, side)?;

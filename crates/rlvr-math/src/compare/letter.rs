@@ -1,13 +1,13 @@
-//! Multiple choice: the letter decides, whatever stands beside it.
+//! Multiple choice: only the letters are compared, not the text next to them.
 
 use super::words::unwrapped;
 
-/// The letters that choices have. Beyond them a letter is a symbol, for which case matters.
+/// Returns whether a letter can be a choice. Other letters are symbols, in which case matters.
 fn is_letter(c: char) -> bool {
     matches!(c.to_ascii_uppercase(), 'A'..='J')
 }
 
-/// The letter of a gold that is nothing but a letter: `C`, `(C)`, `\textbf{(C)}`.
+/// Returns the letter of a gold that is only a letter: `C`, `(C)`, `\textbf{(C)}`.
 pub(crate) fn gold(text: &str) -> Option<char> {
     let bare = unwrapped(text);
     let inner = bare
@@ -21,7 +21,7 @@ pub(crate) fn gold(text: &str) -> Option<char> {
     }
 }
 
-/// The letter that an answer chooses: `a`, `(A)`, `A.`, `\textbf{(C)}\ 12`.
+/// Returns the letter that an answer chooses: `a`, `(A)`, `A.`, `\textbf{(C)}\ 12`.
 pub(crate) fn answer(text: &str) -> Option<char> {
     if let Some(c) = gold(text) {
         return Some(c);
@@ -30,7 +30,7 @@ pub(crate) fn answer(text: &str) -> Option<char> {
     if let [c] = bare.chars().collect::<Vec<_>>()[..] {
         return is_letter(c).then(|| c.to_ascii_uppercase());
     }
-    // A marked letter, then its value.
+    // A labelled value.
     let plain: String = strip_fonts(&bare);
     let mut chars = plain.trim_start().chars();
     let (letter, mark) = match chars.next()? {
@@ -44,7 +44,7 @@ pub(crate) fn answer(text: &str) -> Option<char> {
         .then(|| letter.to_ascii_uppercase())
 }
 
-/// `\textbf{(C)}\ 12` to `(C) 12`.
+/// Removes font commands: `\textbf{(C)}\ 12` becomes `(C) 12`.
 fn strip_fonts(text: &str) -> String {
     let mut out = text.to_owned();
     for command in [
@@ -57,7 +57,8 @@ fn strip_fonts(text: &str) -> String {
         .replace('\\', " ")
 }
 
-/// Several letters: `AC`, `A, C`, `A and C`; in order, each once.
+/// Returns several letters, sorted and without repetition: `AC`, `A, C`, `A and C`. `bare_run`
+/// allows the form `AC`.
 pub(crate) fn set(text: &str, bare_run: bool) -> Option<Vec<char>> {
     let bare = strip_fonts(&unwrapped(text));
     let parts: Vec<&str> = bare

@@ -1,19 +1,21 @@
-//! Whether two answers are equal, by the rule of their kind.
+//! The rules of equality, by the kind of the answers.
 //!
 //! | kind | rule in |
 //! |---|---|
-//! | letters of a choice, answers in words | `letter`, `words` |
-//! | which rule applies | `comparer`, `dispatch` |
-//! | values: exact, modulo primes, in balls | `values`, `precision` |
+//! | multiple-choice letters, answers in words | `letter`, `words` |
+//! | the choice of the rule | `comparer`, `dispatch` |
+//! | values: exact, modulo primes, in ball arithmetic | `values`, `precision` |
 //! | decimals | `rounding` |
 //! | percent, degrees, ratios, bases, times | `tagged` |
 //! | units | `quantity` |
 //! | lists, sets, tuples, matrices | `collection` |
-//! | intervals, inequalities | `interval`, `inequality`, `region` |
+//! | intervals, inequalities | `interval`, `inequality`, `region`, `sign` |
 //! | equations, assignments | `relation` |
 //!
-//! "Different" is proven or a matter of kind; "equal" is exact, or probabilistic as `values` says; what neither could show
-//! within the limits of [`MathConfig`](crate::MathConfig) is "undecided". Work is counted, never timed.
+//! "Different" is proven, or follows from the kinds. "Equal" is exact, or probabilistic as
+//! described in `values`. If neither can be shown within the limits of
+//! [`MathConfig`](crate::MathConfig), the verdict is "undecided". Work is counted rather than
+//! timed.
 
 pub(crate) mod collection;
 pub(crate) mod comparer;

@@ -1,12 +1,13 @@
-//! What numbers are compared by, and how precisely.
+//! The parameters and the precision of numerical comparisons.
 
 use crate::node::arena::{Arena, Id, bits};
 use crate::number::wide::Bits;
 
-/// The fuel of an elementary function in wide balls, times `w (4 + w)` for w words of 64 bits.
+/// The fuel of an elementary function in wide balls is this times `w (4 + w)` for w words of 64
+/// bits.
 const WIDE_COST: u64 = 50;
 
-/// What expressions are compared by.
+/// The parameters of a comparison of expressions.
 #[derive(Clone, Copy)]
 pub(crate) struct Test {
     pub primes: [u64; 2],
@@ -14,7 +15,7 @@ pub(crate) struct Test {
     pub precision: u32,
 }
 
-/// The working precision: more where the literals are longer, so that a tiny literal is seen.
+/// Returns the working precision, which grows with the literals so that a tiny literal is not lost.
 pub(crate) fn precision(arena: &Arena, order: &[Id], step: u32) -> Bits {
     let literals: usize = order
         .iter()

@@ -1,4 +1,4 @@
-//! Values with units: converted where both are known, dropped where only one side has one.
+//! Values with units: converted if both units are known, ignored if only one side has a unit.
 
 use super::comparer::Comparer;
 use super::verdict::Comparison;
@@ -6,7 +6,7 @@ use crate::grammar::unit::worth;
 use crate::node::arena::{Id, Node};
 use crate::node::budget::Res;
 
-/// The last resort for words that are no known unit: their letters, lower-case and singular.
+/// Returns an unknown unit in lower case and singular.
 fn singular(words: &str) -> String {
     words
         .to_lowercase()
@@ -16,7 +16,7 @@ fn singular(words: &str) -> String {
         .to_owned()
 }
 
-/// Compares quantities; either side may be without a unit.
+/// Compares quantities, of which one may have no unit.
 pub(crate) fn compare(c: &mut Comparer, gold: Id, answer: Id, depth: usize) -> Res<Comparison> {
     let split = |c: &Comparer, id: Id| match c.arena.node(id) {
         Node::Quantity(value, unit) => (
@@ -42,7 +42,7 @@ pub(crate) fn compare(c: &mut Comparer, gold: Id, answer: Id, depth: usize) -> R
     };
     if g_what != a_what {
         return Ok(Comparison::different(format!(
-            "{a_unit} does not measure what {g_unit} does"
+            "{a_unit} and {g_unit} measure different quantities"
         )));
     }
     let g_worth = c.arena.num(g_worth)?;

@@ -6,14 +6,14 @@ use crate::node::arena::Id;
 use crate::node::budget::Res;
 use std::cmp::Ordering;
 
-/// An end of a piece: infinite, or a value that belongs to it or not.
+/// An end of a piece: infinite, or a value that may be included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct End {
     pub(crate) value: Option<Id>,
     pub(crate) closed: bool,
 }
 
-/// The numbers between two ends.
+/// The reals between two ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Piece {
     pub(crate) low: End,
@@ -25,13 +25,13 @@ pub(crate) const INFINITE: End = End {
     closed: false,
 };
 
-/// A set of reals, and the name of what lies in it if there is one.
+/// A set of reals, and the name of its variable if there is one.
 pub(crate) struct Region {
     pub(crate) name: Option<Id>,
     pub(crate) pieces: Vec<Piece>,
 }
 
-/// Orders two ends; `low` tells whether they are lower ends.
+/// Compares two ends. `low` says whether they are lower ends.
 fn order_ends(c: &Comparer, a: End, b: End, low: bool) -> Res<Option<Ordering>> {
     let outer = if low {
         Ordering::Less
@@ -51,9 +51,10 @@ fn order_ends(c: &Comparer, a: End, b: End, low: bool) -> Res<Option<Ordering>> 
     })
 }
 
-/// Sorted pieces that neither overlap nor touch.
+/// Returns the union as sorted pieces that do not overlap or touch. `None` if the order of ends is
+/// not known.
 pub(crate) fn merge(c: &Comparer, pieces: Vec<Piece>) -> Res<Option<Vec<Piece>>> {
-    // Insertion: the order of ends may be unknown, and then there is none.
+    // Insertion sort, because the order of two ends may not be known.
     let mut sorted: Vec<Piece> = Vec::with_capacity(pieces.len());
     for piece in pieces {
         c.arena.budget.spend(1 + sorted.len() as u64)?;
@@ -125,7 +126,7 @@ pub(crate) fn intersect(c: &Comparer, a: &[Piece], b: &[Piece]) -> Res<Option<Ve
     merge(c, out)
 }
 
-/// The reals outside sorted pieces.
+/// Returns the reals outside of sorted pieces.
 pub(crate) fn complement(pieces: &[Piece]) -> Vec<Piece> {
     let flip = |end: End| End {
         value: end.value,

@@ -1,7 +1,8 @@
 //! Equations and assignments.
 //!
-//! An assignment names a value (`x = 3`, `f(x) = 2x`, `AB = 4`) and equals the value; two assignments also need the same name.
-//! Equations are equal if their differences are proportional, denominators cleared: `2x + 4y = 3` and `y = -x/2 + 3/4`.
+//! An assignment names a value (`x = 3`, `f(x) = 2x`, `AB = 4`) and equals the value. Two
+//! assignments must also have the same name. Other equations are equal if the differences of their
+//! sides, with denominators cleared, are proportional: `2x + 4y = 3` and `y = -x/2 + 3/4`.
 
 use super::comparer::{Comparer, Kind};
 use super::verdict::{Comparison, Verdict};
@@ -17,7 +18,7 @@ struct Assignment {
     value: Id,
 }
 
-/// The verdict where at least one side is an equation.
+/// Compares nodes of which at least one is an equation.
 pub(crate) fn compare(c: &mut Comparer, gold: Id, answer: Id, depth: usize) -> Res<Comparison> {
     let g = assignment(c, gold, depth)?;
     let a = assignment(c, answer, depth)?;
@@ -48,7 +49,8 @@ pub(crate) fn compare(c: &mut Comparer, gold: Id, answer: Id, depth: usize) -> R
     }
 }
 
-/// The name and value of an equation that assigns. A chain takes its last side: `x = 5+5+1 = 11`.
+/// Returns the name and value of an assignment. The value of a chain is its last side:
+/// `x = 5+5+1 = 11`.
 fn assignment(c: &mut Comparer, id: Id, depth: usize) -> Res<Option<Assignment>> {
     let Node::Rel(_, sides) = c.arena.node(id).clone() else {
         return Ok(None);
@@ -75,7 +77,7 @@ fn assignment(c: &mut Comparer, id: Id, depth: usize) -> Res<Option<Assignment>>
         }
     }
     if sides.iter().all(|&s| constant(c, s)) {
-        // `5 + 6 = 11` is its value if it is true.
+        // `5 + 6 = 11` has the value 11 if it is true.
         for &side in &sides[..sides.len() - 1] {
             if c.compare(side, last, depth + 1)?.verdict != Verdict::Equal {
                 return Ok(None);
@@ -86,7 +88,7 @@ fn assignment(c: &mut Comparer, id: Id, depth: usize) -> Res<Option<Assignment>>
             value: last,
         }));
     }
-    // `x = y = 5` says two things.
+    // `x = y = 5` assigns two names.
     if sides.len() == 2
         || (sides.len() == 3 && is_name(c.arena, first) && is_name(c.arena, sides[1]))
     {
@@ -99,7 +101,8 @@ fn assignment(c: &mut Comparer, id: Id, depth: usize) -> Res<Option<Assignment>>
     }))
 }
 
-/// Whether `id` is what people give values to: a symbol, `f(x)`, `|AB|`, `AB`, a ratio or quotient of segments, a tuple of names.
+/// Returns whether `id` can be the name of a value: a symbol, `f(x)`, `|AB|`, `AB`, a ratio or
+/// quotient of segments, a tuple of names.
 fn is_name(arena: &Arena, id: Id) -> bool {
     let upper = |id: Id| match arena.node(id) {
         Node::Sym(name) => {
@@ -133,7 +136,7 @@ fn is_name(arena: &Arena, id: Id) -> bool {
     }
 }
 
-/// The same name; the argument of a function may be called otherwise.
+/// Returns whether two names are the same. The argument of a function may have another name.
 fn same_name(arena: &Arena, a: Id, b: Id) -> bool {
     if a == b {
         return true;
@@ -156,7 +159,7 @@ fn same_name(arena: &Arena, a: Id, b: Id) -> bool {
     }
 }
 
-/// Numerator of the difference of the two sides of an equation.
+/// Returns the numerator of the difference of the two sides of an equation.
 fn difference(c: &mut Comparer, id: Id) -> Res<Option<Id>> {
     let Node::Rel(_, sides) = c.arena.node(id).clone() else {
         return Ok(None);
@@ -168,7 +171,7 @@ fn difference(c: &mut Comparer, id: Id) -> Res<Option<Id>> {
     Ok(Some(calculus::fraction(c.arena, difference)?.0))
 }
 
-/// Whether two equations have proportional differences.
+/// Compares two equations by the differences of their sides.
 fn equations(c: &mut Comparer, gold: Id, answer: Id, depth: usize) -> Res<Comparison> {
     let (Some(f), Some(g)) = (difference(c, gold)?, difference(c, answer)?) else {
         let (Node::Rel(_, g), Node::Rel(_, a)) =
@@ -201,7 +204,8 @@ fn equations(c: &mut Comparer, gold: Id, answer: Id, depth: usize) -> Res<Compar
     }
 }
 
-/// The pair (f, g) at one point modulo a prime, if f is a constant multiple of g, which is found at two random points.
+/// If f is a constant multiple of g, which is tested at random points, returns their values at one
+/// point modulo a prime.
 pub(crate) fn proportional(c: &mut Comparer, f: Id, g: Id) -> Res<Option<(u64, u64)>> {
     let order = c.arena.reachable(&[f, g]);
     let p = c.test.primes[0];

@@ -1,6 +1,7 @@
-//! Decimals: a number that was written with a decimal point equals whatever rounds to the same `precision` decimals.
+//! Decimals: a number written with a decimal point equals every number that rounds to the same
+//! `precision` decimals.
 //!
-//! A value that rounds to zero is compared exactly instead: 0.0000000001 is not 0.
+//! A value that rounds to zero is compared exactly: 0.0000000001 does not equal 0.
 
 use super::precision::{Test, precision, wide_cost};
 use super::verdict::Comparison;
@@ -15,7 +16,7 @@ use dashu_int::IBig;
 use dashu_ratio::RBig;
 use std::collections::HashMap;
 
-/// The verdict on two constants of which at least one is a decimal; `None` where rounding does not apply.
+/// Compares two constants of which at least one is a decimal. `None` if rounding does not apply.
 pub(crate) fn compare(arena: &Arena, test: Test, a: Id, b: Id) -> Res<Option<Comparison>> {
     if let (Some(x), Some(y)) = (arena.exact(a), arena.exact(b))
         && x == y
@@ -42,7 +43,7 @@ pub(crate) fn compare(arena: &Arena, test: Test, a: Id, b: Id) -> Res<Option<Com
     }))
 }
 
-/// The real and imaginary part times 10^precision, rounded half away from zero.
+/// Returns the real and imaginary part times 10^precision, rounded half away from zero.
 fn rounded(arena: &Arena, test: Test, id: Id) -> Res<Option<[IBig; 2]>> {
     let scale = RBig::from(IBig::from(10).pow(test.precision as usize));
     if let Some(value) = arena.exact(id) {
@@ -78,7 +79,7 @@ fn round(value: &RBig) -> IBig {
     if *value < RBig::ZERO { -whole } else { whole }
 }
 
-/// floor(|x| 10^p + 1/2) with the sign of x, if the ball agrees on it.
+/// Returns floor(|x| 10^p + 1/2) with the sign of x, if it is the same for the whole ball.
 fn round_ball(
     field: &Field<crate::number::wide::Bits>,
     value: &Complex<Wide>,

@@ -1,5 +1,5 @@
-//! Where a function of one variable is positive, negative or zero: by its roots, if it is linear or quadratic, in the variable or
-//! in one absolute value.
+//! Solves for where a function of one variable is positive, negative or zero, if it is linear or
+//! quadratic in the variable or in one absolute value.
 
 use super::comparer::Comparer;
 use super::region::{End, INFINITE, Piece, complement, intersect, merge};
@@ -12,7 +12,7 @@ use crate::node::function::{Func, RelOp};
 use dashu_ratio::RBig;
 use std::cmp::Ordering;
 
-/// Which values of the function are asked for.
+/// The condition on the values of the function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Side {
     Above { closed: bool },
@@ -22,7 +22,7 @@ pub(crate) enum Side {
 }
 
 impl Side {
-    /// The side of `f op 0`.
+    /// Returns the condition of `f op 0`.
     pub fn of(op: RelOp) -> Option<Self> {
         Some(match op {
             RelOp::Gt => Self::Above { closed: false },
@@ -36,7 +36,7 @@ impl Side {
     }
 }
 
-/// The `x` for which `f` is on this side of zero.
+/// Returns the `x` for which `f` satisfies the condition.
 pub(crate) fn solve(c: &mut Comparer, f: Id, x: Id, side: Side) -> Res<Option<Vec<Piece>>> {
     let absolute: Vec<Id> = c
         .arena
@@ -69,7 +69,7 @@ struct Quadratic {
     curve: Id,
 }
 
-/// The coefficients of `f`, if it is that for every `x`.
+/// Returns the coefficients of `f`, if it is quadratic or linear for every `x`.
 fn quadratic(c: &mut Comparer, f: Id, x: Id) -> Res<Option<Quadratic>> {
     let zero = c.arena.int(0)?;
     let first = derivative(c.arena, x, f)?;
@@ -90,15 +90,17 @@ fn quadratic(c: &mut Comparer, f: Id, x: Id) -> Res<Option<Quadratic>> {
     Ok(same.then_some(Quadratic { base, slope, curve }))
 }
 
-/// The roots in ascending order, and the sign of the function above the last one (everywhere, if there is none).
+/// The roots in ascending order, and the sign of the function above the last one (everywhere if
+/// there is none).
 struct Roots {
     at: Vec<Id>,
     last: Ordering,
-    /// Whether the only root is one of a quadratic function, which has the same sign on both sides.
+    /// Whether the only root is a double root, at which the sign does not change.
     double: bool,
 }
 
-/// The roots of a function that is not constant, if the signs of its coefficients can be told.
+/// Returns the roots of a function that is not constant, if the signs of its coefficients are
+/// known.
 fn roots(c: &mut Comparer, f: &Quadratic) -> Res<Option<Roots>> {
     let zero = c.arena.int(0)?;
     let sign = |c: &Comparer, id: Id| values::order(c.arena, id, zero);
@@ -153,7 +155,7 @@ fn solve_polynomial(c: &mut Comparer, f: Id, x: Id, side: Side) -> Res<Option<Ve
     Ok(roots(c, &f)?.map(|roots| on_side(&roots, side)))
 }
 
-/// The numbers on a side, between and beyond the roots.
+/// Returns the reals between and beyond the roots that satisfy the condition.
 fn on_side(roots: &Roots, side: Side) -> Vec<Piece> {
     let everything = Piece {
         low: INFINITE,
@@ -199,7 +201,7 @@ fn on_side(roots: &Roots, side: Side) -> Vec<Piece> {
     }
 }
 
-/// One number.
+/// Returns the piece of a single number.
 fn point(id: Id) -> Piece {
     let end = End {
         value: Some(id),
@@ -211,8 +213,8 @@ fn point(id: Id) -> Piece {
     }
 }
 
-/// The `x` for which the absolute value of `inside`, linear in `x`, lies in the pieces: `inside` lies in them or in their mirror
-/// images.
+/// Returns the `x` for which the absolute value of `inside`, linear in `x`, is in the pieces:
+/// `inside` is in them or in their mirror images.
 fn undo_absolute(
     c: &mut Comparer,
     pieces: Vec<Piece>,

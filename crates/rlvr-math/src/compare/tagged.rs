@@ -1,4 +1,4 @@
-//! Numbers with a mark: percentages, degrees, ratios, times of day, digits in a base.
+//! Numbers with a tag: percentages, degrees, ratios, times of day, numbers in another base.
 
 use super::comparer::Comparer;
 use super::verdict::{Comparison, Verdict};
@@ -7,7 +7,7 @@ use crate::node::budget::Res;
 use dashu_int::IBig;
 use dashu_ratio::RBig;
 
-/// The verdict where at least one side is marked.
+/// Compares nodes of which at least one has a tag.
 pub(crate) fn compare(c: &mut Comparer, gold: Id, answer: Id, depth: usize) -> Res<Comparison> {
     match (c.arena.node(gold).clone(), c.arena.node(answer).clone()) {
         (Node::Percent(g), Node::Percent(a)) | (Node::Degree(g), Node::Degree(a)) => {
@@ -19,7 +19,7 @@ pub(crate) fn compare(c: &mut Comparer, gold: Id, answer: Id, depth: usize) -> R
             };
             c.compare(g, a, depth + 1)
         }
-        // The base is a tag, dropped where the other side has none.
+        // A base that only one side has is ignored.
         (Node::Based(g, _), _) => {
             let g = digits(c, g)?;
             c.compare(g, answer, depth + 1)
@@ -45,7 +45,7 @@ pub(crate) fn compare(c: &mut Comparer, gold: Id, answer: Id, depth: usize) -> R
             ratios(c, &g, &a, depth)
         }
         _ => {
-            // Each reading of one side against the other.
+            // Compares each reading of one side with each of the other.
             let mut last = Comparison::different("different");
             for g in readings(c, gold)? {
                 for a in readings(c, answer)? {
@@ -63,7 +63,7 @@ pub(crate) fn compare(c: &mut Comparer, gold: Id, answer: Id, depth: usize) -> R
     }
 }
 
-/// The plain values a marked number may stand for.
+/// Returns the plain values that a number with a tag may mean.
 fn readings(c: &mut Comparer, id: Id) -> Res<Vec<Id>> {
     let part = |n: i64, d: u64| RBig::from_parts(n.into(), d.into());
     Ok(match c.arena.node(id).clone() {
@@ -93,7 +93,7 @@ fn readings(c: &mut Comparer, id: Id) -> Res<Vec<Id>> {
     })
 }
 
-/// a : b : c = d : e : f where all cross products agree.
+/// Compares ratios: a : b : c = d : e : f if all cross products are equal.
 fn ratios(c: &mut Comparer, g: &[Id], a: &[Id], depth: usize) -> Res<Comparison> {
     if g.len() != a.len() {
         return Ok(Comparison::different("ratios of different length"));
@@ -116,7 +116,7 @@ fn digits(c: &mut Comparer, digits: crate::node::arena::Name) -> Res<Id> {
     c.arena.num(RBig::from(value))
 }
 
-/// The value of digits in a base of 2 to 36, if they are digits of it.
+/// Returns the value of digits in a base of 2 to 36, if they are valid.
 fn based(c: &mut Comparer, digits: crate::node::arena::Name, base: Id) -> Res<Option<Id>> {
     let Some(base @ 2..=36) = c.arena.small_int(base) else {
         return Ok(None);

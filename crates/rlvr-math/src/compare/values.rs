@@ -1,15 +1,20 @@
-//! Whether two expressions have one value wherever both have one.
+//! Compares two expressions: they are equal if they have the same value wherever both have one.
 //!
-//! 1. One node: equal. Two literals: compared exactly. A decimal: compared after rounding (`rounding`).
-//! 2. Modulo two primes (`modular`): equal rational functions are found equal (error below 2^-82), different ones proven different.
-//! 3. At random points of the common real domain, in balls of doubles: a difference that excludes zero is a proof.
-//! 4. In wide balls: a constant is equal if the difference is below 2^-96 in a precision that grows with its literals; a
-//!    function if that holds at two points besides the twelve of step 3. Analytic functions on a connected domain that agree
-//!    at one random real point are identical with probability 1; here points are dyadic rationals of 20 bits, so this is a
-//!    heuristic, and functions in pieces (|x|) are covered by drawing both signs of every variable.
-//! 5. Otherwise undecided.
+//! 1. The same node is equal. Two literals are compared exactly, decimals after rounding
+//!    (`rounding`).
+//! 2. Values modulo two primes (`modular`) show that rational functions are equal (with an error
+//!    probability below 2^-82) or prove that they are different.
+//! 3. Values at random points of the common real domain, in balls of doubles, prove that the
+//!    expressions are different if the ball of their difference does not contain zero.
+//! 4. In wide balls, a constant is equal if the difference is below 2^-96 at a precision that grows
+//!    with its literals, and a function if that holds at two of the twelve points of step 3.
+//!    Analytic functions on a connected domain that agree at a random real point are identical with
+//!    probability 1. This is a heuristic because the points are dyadic rationals of 20 bits.
+//!    Piecewise functions (|x|) are covered by drawing both signs of every variable.
+//! 5. Otherwise the verdict is undecided.
 //!
-//! Constants without a real value, and functions whose real domains do not meet, are compared by complex principal values.
+//! Constants without a real value, and functions without a common real domain, are compared by
+//! complex principal values.
 
 use super::precision::{Test, precision, wide_cost};
 use super::rounding;
@@ -27,35 +32,35 @@ use dashu_ratio::RBig;
 use std::cmp::Ordering;
 use std::collections::HashMap;
 
-/// Draws of a point until the common domain counts as empty.
+/// The number of points drawn before the common domain counts as empty.
 const DRAWS: u64 = 64;
 
-/// Points in doubles that must agree, and among them points in wide balls.
+/// The number of points at which doubles must agree, and of those that are confirmed in wide balls.
 const POINTS: usize = 12;
 const WIDE_POINTS: usize = 2;
 
-/// The fewest points that count as a domain.
+/// The smallest number of points that count as a domain.
 const FEWEST: usize = 3;
 
-/// The difference, as a power of two, below which wide balls count as equal.
+/// The exponent of the difference below which wide balls count as equal.
 const CLOSE: i64 = -96;
 
 /// The fuel of an elementary function in doubles.
 const DOUBLE_COST: u64 = 2;
 
-/// The verdict on two expressions.
+/// Compares two expressions.
 pub(crate) fn compare(arena: &Arena, test: Test, a: Id, b: Id) -> Res<Comparison> {
     let undefined = |id| arena.any(id, |n| matches!(n, Node::Undefined));
     if undefined(a) || undefined(b) {
         return Ok(Comparison::different(
-            "an undefined value is equal to nothing",
+            "an undefined value does not equal anything",
         ));
     }
     if a == b {
         return Ok(Comparison::equal("the same expression"));
     }
     if let (Node::Num(x), Node::Num(y)) = (arena.node(a), arena.node(b)) {
-        // Equal literals are one node.
+        // Equal literals are the same node.
         return Ok(Comparison::different(format!(
             "{} is not {}",
             short(y),
@@ -84,7 +89,7 @@ pub(crate) fn compare(arena: &Arena, test: Test, a: Id, b: Id) -> Res<Comparison
     numeric(arena, test, a, b)
 }
 
-/// A number for a reason.
+/// Formats a number for a reason.
 fn short(value: &RBig) -> String {
     if bits(value) > 80 {
         format!("a number of {} bits", bits(value))
@@ -93,7 +98,7 @@ fn short(value: &RBig) -> String {
     }
 }
 
-/// +-infinity against itself and everything else.
+/// Compares infinity with itself and with everything else.
 fn infinite(arena: &Arena, a: Id, b: Id) -> Option<Comparison> {
     match (arena.infinity_sign(a), arena.infinity_sign(b)) {
         (None, None) => None,
@@ -102,7 +107,8 @@ fn infinite(arena: &Arena, a: Id, b: Id) -> Option<Comparison> {
     }
 }
 
-/// The sign of `a - b` for constants, as far as balls tell; `Equal` may be within 2^-96.
+/// Returns the sign of `a - b` for constants, if ball arithmetic can tell. `Equal` may mean a
+/// difference below 2^-96.
 pub(crate) fn order(arena: &Arena, a: Id, b: Id) -> Res<Option<Ordering>> {
     if a == b {
         return Ok(Some(Ordering::Equal));
@@ -148,7 +154,7 @@ pub(crate) fn order(arena: &Arena, a: Id, b: Id) -> Res<Option<Ordering>> {
     Ok(None)
 }
 
-/// Steps 3 to 5.
+/// Takes steps 3 to 5 of the module documentation.
 fn numeric(arena: &Arena, test: Test, a: Id, b: Id) -> Res<Comparison> {
     let order = arena.reachable(&[a, b]);
     let sampler = Sampler::new(arena, &[a, b], test.seed);
@@ -160,7 +166,7 @@ fn numeric(arena: &Arena, test: Test, a: Id, b: Id) -> Res<Comparison> {
             (1u32 << 16).into(),
         ))
     };
-    // A sum or integral that is not evaluated may equal anything: its stand-in proves no difference.
+    // The random value of an unevaluated sum or integral does not prove a difference.
     let stand_ins = order
         .iter()
         .any(|&id| matches!(arena.node(id), Node::Big(..) | Node::Bound(_)));
@@ -223,7 +229,7 @@ fn numeric(arena: &Arena, test: Test, a: Id, b: Id) -> Res<Comparison> {
             continue;
         }
         let mut agreed = 0;
-        // From the end: there the signs are mixed.
+        // From the end, where the signs of the points are mixed.
         for symbols in points.iter().rev() {
             let point = Point {
                 symbols,
@@ -250,7 +256,7 @@ fn numeric(arena: &Arena, test: Test, a: Id, b: Id) -> Res<Comparison> {
             }
         }
         return Ok(Comparison::undecided(
-            "values are too close or too large to tell apart",
+            "the values are too close or too large to compare",
         ));
     }
     Ok(Comparison::undecided(
@@ -258,7 +264,7 @@ fn numeric(arena: &Arena, test: Test, a: Id, b: Id) -> Res<Comparison> {
     ))
 }
 
-/// The difference of two values.
+/// Returns the difference of two values.
 fn gap<R: Real>(field: &Field<R::Context>, values: &[Value<R>]) -> Value<R> {
     match values {
         [Err(Missing::Undefined), _] | [_, Err(Missing::Undefined)] => Err(Missing::Undefined),
@@ -267,7 +273,7 @@ fn gap<R: Real>(field: &Field<R::Context>, values: &[Value<R>]) -> Value<R> {
     }
 }
 
-/// Whether a difference certainly is not zero.
+/// Returns whether a difference is certainly not zero.
 fn is_apart<R: Real>(gap: &Complex<R>) -> bool {
     let nonzero = |r: &R| matches!(r.sign(), Some(Ordering::Less | Ordering::Greater));
     nonzero(&gap.re) || gap.im.as_ref().is_some_and(nonzero)
@@ -286,7 +292,7 @@ fn describe_values<R: Real>(values: &[Value<R>]) -> String {
     }
 }
 
-/// One point in wide balls: equal, different, or not to be told.
+/// Compares the values at one point in wide balls. `None` if they cannot be told apart.
 fn confirm(
     arena: &Arena,
     order: &[Id],

@@ -1,21 +1,22 @@
-//! The outcome of a comparison.
+//! The result of a comparison.
 
 use serde::{Deserialize, Serialize};
 
-/// Whether an answer is the gold.
+/// Whether an answer equals the gold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
-    /// Equal: exactly, or with a probability of error below 2^-80 (rational functions) or by random evaluation in wide balls (others).
+    /// Equal: exactly, with a probability of error below 2^-80 for rational functions, or by
+    /// evaluation at random points with high precision for other functions.
     Equal,
     /// Different: proven, or of kinds that are never equal.
     Different,
-    /// Neither could be shown within the limits. No reward should be given for it, and no punishment is deserved.
+    /// Neither could be shown within the limits. A reward should neither accept nor penalize it.
     Undecided,
 }
 
 impl Verdict {
-    /// The name in reports: `equal`, `different` or `undecided`.
+    /// Returns the name: `equal`, `different` or `undecided`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Equal => "equal",
@@ -25,17 +26,17 @@ impl Verdict {
     }
 }
 
-/// A verdict and what led to it.
+/// A verdict and its reason.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Comparison {
-    /// Whether the answer is the gold.
+    /// Whether the answer equals the gold.
     pub verdict: Verdict,
-    /// Why, in a few words for a person.
+    /// A short reason for people. Its wording may change.
     pub reason: String,
 }
 
 impl Comparison {
-    /// Equal, because of `reason`.
+    /// Returns [`Verdict::Equal`] with `reason`.
     pub(crate) fn equal(reason: impl Into<String>) -> Self {
         Self {
             verdict: Verdict::Equal,
@@ -43,7 +44,7 @@ impl Comparison {
         }
     }
 
-    /// Different, because of `reason`.
+    /// Returns [`Verdict::Different`] with `reason`.
     pub(crate) fn different(reason: impl Into<String>) -> Self {
         Self {
             verdict: Verdict::Different,
@@ -51,7 +52,7 @@ impl Comparison {
         }
     }
 
-    /// Undecided, because of `reason`.
+    /// Returns [`Verdict::Undecided`] with `reason`.
     pub(crate) fn undecided(reason: impl Into<String>) -> Self {
         Self {
             verdict: Verdict::Undecided,
@@ -59,7 +60,7 @@ impl Comparison {
         }
     }
 
-    /// Whether the verdict is [`Verdict::Equal`].
+    /// Returns whether the verdict is [`Verdict::Equal`].
     pub fn is_equal(&self) -> bool {
         self.verdict == Verdict::Equal
     }

@@ -1,4 +1,4 @@
-//! The comparison of two texts.
+//! The verifier: compares two texts.
 
 use super::comparer::Comparer;
 use super::letter;
@@ -13,10 +13,10 @@ use crate::node::budget::{Budget, Res, Stop};
 use crate::number::modular::{self, mix};
 use crate::text::source;
 
-/// The seed of the primes; the points of a comparison depend on its texts as well.
+/// The seed of the primes. The points of a comparison also depend on its texts.
 const SEED: u64 = 0x726c_7672;
 
-/// Decides whether an answer in LaTeX or plain text equals a gold answer.
+/// Compares an answer in LaTeX or plain text with a gold answer.
 ///
 /// ```
 /// use rlvr_math::{MathConfig, MathVerifier, Verdict};
@@ -49,11 +49,10 @@ impl Default for MathVerifier {
 }
 
 impl MathVerifier {
-    /// A verifier with the given conventions and limits.
+    /// Creates a verifier with these conventions and limits.
     ///
     /// # Errors
-    ///
-    /// A precision above 100 decimals, or a limit of zero.
+    /// Returns the error of [`MathConfig::validate`].
     pub fn new(config: MathConfig) -> Result<Self> {
         config.validate()?;
         Ok(Self {
@@ -62,29 +61,30 @@ impl MathVerifier {
         })
     }
 
-    /// The same verifier with [`MathConfig::require_evaluated`] set.
+    /// Sets [`MathConfig::require_evaluated`].
     #[must_use]
     pub fn with_require_evaluated(mut self, required: bool) -> Self {
         self.config.require_evaluated = required;
         self
     }
 
-    /// The conventions and limits.
+    /// Returns the conventions and limits.
     pub fn config(&self) -> &MathConfig {
         &self.config
     }
 
-    /// Compares `answer` with `gold`. Neither is trusted: any text gives a verdict, in bounded time, memory and stack.
+    /// Compares `answer` with `gold`.
     ///
-    /// Both may be bare, between dollar signs, in `\boxed{}`, or inside a sentence. The same texts give the same verdict
-    /// on every machine.
+    /// Both may be plain, between dollar signs, in `\boxed{}`, or in a sentence. Neither needs to
+    /// be trusted: any two texts have a verdict, in bounded time, memory and stack, and the same
+    /// one on every machine.
     pub fn compare(&self, gold: &str, answer: &str) -> Comparison {
         let (gold, answer) = (gold.trim(), answer.trim());
         if gold.is_empty() || answer.is_empty() {
-            return Comparison::different("nothing to compare");
+            return Comparison::different("the gold or the answer is empty");
         }
         if no_number(gold) {
-            return Comparison::different("nothing equals a gold that is no number");
+            return Comparison::different("the gold is not a number");
         }
         if gold == answer {
             return Comparison::equal("the same text");
@@ -104,10 +104,10 @@ impl MathVerifier {
         outcome.take()
     }
 
-    /// One candidate against another: as text, as letters of a choice, as words, as mathematics.
+    /// Compares two candidates as text, as multiple-choice letters, as words and as mathematics.
     fn compare_expressions(&self, gold: &str, answer: &str) -> Comparison {
         if no_number(gold) {
-            return Comparison::different("nothing equals a gold that is no number");
+            return Comparison::different("the gold is not a number");
         }
         let plain = |text: &str| squeeze(&words::unwrapped(text));
         if !plain(gold).is_empty()
@@ -139,15 +139,15 @@ impl MathVerifier {
                 return Comparison::equal("the same words");
             }
             if g.certain && a.certain {
-                return Comparison::different("other words");
+                return Comparison::different("different words");
             }
         }
-        // `cat` and `act` would be one product.
+        // As mathematics, `cat` and `act` would be the same product.
         if let (Some(g), Some(a)) = (words::short_word(gold), words::short_word(answer)) {
             return if g == a {
                 Comparison::equal("the same word")
             } else {
-                Comparison::different("other words")
+                Comparison::different("different words")
             };
         }
         let as_set = |words: &Option<words::Words>| match words.as_ref().map(|w| w.key.as_str()) {
@@ -166,9 +166,7 @@ impl MathVerifier {
         self.mathematics(gold_math, answer_math)
             .unwrap_or_else(|stop| match stop {
                 Stop::Limit(what) => Comparison::undecided(format!("over the limit of {what}")),
-                Stop::Syntax(what) => {
-                    Comparison::undecided(format!("not read as mathematics: {what}"))
-                }
+                Stop::Syntax(what) => Comparison::undecided(format!("not parsed: {what}")),
             })
     }
 
@@ -214,18 +212,18 @@ impl MathVerifier {
     }
 }
 
-/// What failed computations print.
+/// Returns whether a text is what a failed computation prints.
 fn no_number(text: &str) -> bool {
     let text = text.trim_matches(['$', ' ']);
     text.eq_ignore_ascii_case("nan") || text == "zoo"
 }
 
-/// At most one side is read leniently.
+/// Returns whether at most one of the readings is lenient.
 fn compatible(gold: &Reading, answer: &Reading) -> bool {
     !(gold.lenient && answer.lenient)
 }
 
-/// The best of several comparisons: equal, else undecided, else the first reason for a difference.
+/// The result of several comparisons: the first that is equal, else undecided, else different.
 #[derive(Default)]
 struct Outcome(Option<Comparison>);
 
@@ -255,7 +253,7 @@ impl Outcome {
     }
 }
 
-/// A text without blanks and sizes of brackets; blanks between letters or digits stay.
+/// Removes whitespace and the sizes of brackets. Keeps whitespace between letters or digits.
 fn squeeze(text: &str) -> String {
     let text = text
         .replace("\\left.", "")

@@ -1,15 +1,16 @@
 //! Answers in words.
 //!
-//! In words case, articles, fonts and markdown do not matter; in symbols case does: `X` is not `x`, `AB` not `ab`.
+//! Case, articles, fonts and Markdown do not matter in words. Case matters in symbols: `X` is not
+//! `x`, `AB` is not `ab`.
 
-/// Words that are answers though they are short.
+/// Short words that are answers.
 const SHORT: [&str; 26] = [
     "yes", "no", "odd", "even", "true", "false", "none", "both", "up", "down", "east", "west",
     "dne", "all", "one", "two", "red", "blue", "mean", "mode", "sad", "never", "left", "right",
     "north", "south",
 ];
 
-/// Phrases that mean one thing.
+/// Phrases and their common meaning.
 const SYNONYMS: [(&str, &str); 16] = [
     ("no solutions", "\u{2205}"),
     ("no solution", "\u{2205}"),
@@ -32,15 +33,15 @@ const SYNONYMS: [(&str, &str); 16] = [
 /// An answer in words.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Words {
-    /// Lower-case, without articles; synonyms replaced.
+    /// The words in lower case, without articles and with synonyms replaced.
     pub key: String,
-    /// As written, for symbols.
+    /// The text as written, to compare symbols.
     pub written: String,
-    /// Whether it can be nothing but words.
+    /// Whether the text can only be words.
     pub certain: bool,
 }
 
-/// The words of a text, if it is words and no mathematics.
+/// Returns the words of a text that consists of words and has no mathematics.
 pub(crate) fn words(text: &str) -> Option<Words> {
     if text.len() > 2_000 {
         return None;
@@ -49,7 +50,7 @@ pub(crate) fn words(text: &str) -> Option<Words> {
     if bare.is_empty() {
         return None;
     }
-    // Operators and commands are mathematics; a hyphen or an apostrophe belongs to a word.
+    // Operators and commands are mathematics; a hyphen or an apostrophe is part of a word.
     let wordy = |c: char| {
         c.is_alphabetic()
             || c.is_whitespace()
@@ -63,7 +64,7 @@ pub(crate) fn words(text: &str) -> Option<Words> {
     {
         return None;
     }
-    // Among digits a point or a comma may belong to a number.
+    // Next to digits, a point or a comma may be part of a number.
     let digits = bare.contains(|c: char| c.is_ascii_digit());
     let list: Vec<String> = bare
         .split(|c: char| c.is_whitespace() || c == '"' || (c == ',' && !digits))
@@ -102,7 +103,7 @@ pub(crate) fn words(text: &str) -> Option<Words> {
     })
 }
 
-/// A text that is one run of letters with a vowel, which may be a word though it is short: `cat`, not `ABC`.
+/// Returns a text that is a run of letters with a vowel and may be a short word: `cat`, not `ABC`.
 pub(crate) fn short_word(text: &str) -> Option<String> {
     let (bare, _) = unwrap(text);
     let small = bare.chars().skip(1).all(|c| c.is_ascii_lowercase());
@@ -115,12 +116,12 @@ pub(crate) fn short_word(text: &str) -> Option<String> {
     word.then(|| bare.to_lowercase())
 }
 
-/// Whether two answers in words are one.
+/// Returns whether two answers in words are the same.
 pub(crate) fn same(a: &Words, b: &Words) -> bool {
     if a.written == b.written {
         return true;
     }
-    // One short word without its font may be a symbol.
+    // A single short word without a font may be a symbol.
     let symbol = |w: &Words| !w.certain;
     if symbol(a) && symbol(b) {
         return a.written == b.written;
@@ -134,9 +135,10 @@ pub(crate) fn same(a: &Words, b: &Words) -> bool {
     a.key == b.key && capitals(a) == capitals(b)
 }
 
-/// The text without blanks, marks and punctuation at its ends.
+/// Removes spaces, markup and punctuation at the ends.
 ///
-/// Among digits only what cannot be part of the value is removed: `.5` is not `5`, and `0.3...` is not `0.3`.
+/// In a text with digits, removes only what cannot be part of the value: `.5` is not `5`, and
+/// `0.3...` is not `0.3`.
 fn without_marks(text: &str) -> &str {
     let quote = |c: char| c.is_whitespace() || matches!(c, '$' | '`' | '"');
     if !text.contains(|c: char| c.is_ascii_digit()) {
@@ -152,7 +154,7 @@ fn without_marks(text: &str) -> &str {
     text.trim_end_matches(|c: char| quote(c) || matches!(c, '.' | ','))
 }
 
-/// Removes fonts, markdown and delimiters around words; whether there was a font command.
+/// Removes fonts, Markdown and delimiters around words. Returns whether there was a font command.
 fn unwrap(text: &str) -> (String, bool) {
     let mut out = text.trim().to_owned();
     let mut wrapped = false;
@@ -199,7 +201,7 @@ fn unwrap(text: &str) -> (String, bool) {
     (spaced, wrapped)
 }
 
-/// The text without fonts.
+/// Removes fonts, Markdown and delimiters.
 pub(crate) fn unwrapped(text: &str) -> String {
     unwrap(text).0
 }

@@ -1,12 +1,12 @@
-//! The text inside the last square brackets.
+//! The text between the last square brackets.
 
-/// The content of the last `[...]`, of nested ones the outermost.
+/// Returns the content of the last `[...]`, of the outermost one if they are nested.
 ///
-/// `\[` opens a formula, and the index of `\sqrt[3]` belongs to the root: neither is a bracket here.
+/// `\[`, which opens a formula, and the index of `\sqrt[3]` are not brackets here.
 pub(crate) fn last_bracket(text: &str) -> Option<&str> {
     let bytes = text.as_bytes();
     let mut open = Vec::new();
-    // The pair that closes last contains the others that it could be nested with.
+    // The pair that closes last contains those nested in it.
     let mut last: Option<(usize, usize)> = None;
     let mut i = 0;
     while i < bytes.len() {
@@ -19,7 +19,7 @@ pub(crate) fn last_bracket(text: &str) -> Option<&str> {
                 let letters = letters.count();
                 i += letters;
                 let command = &text[i - letters..i];
-                // `\left[` is a bracket; the argument of any other command is not.
+                // `\left[` is a bracket, the optional argument of another command is not.
                 let argument = letters > 0 && bytes.get(i) == Some(&b'[');
                 let sized = matches!(command, "left" | "big" | "Big" | "bigl" | "Bigl" | "bigg");
                 if letters == 0 {
@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_balanced_pair() {
+    fn the_last_balanced_pair_is_found() {
         for (text, expected) in [
             ("[$\\sqrt{4}$] = [2]", Some("2")),
             ("[[1, 2], [3]] or", Some("[1, 2], [3]")),

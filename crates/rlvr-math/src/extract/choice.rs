@@ -4,12 +4,13 @@ use crate::text::boxes::last_boxes;
 use crate::text::formulas::Formula;
 use crate::text::line;
 
-/// The letter: of the last box, else after the last "answer is", else at the very start, else the last letter standing alone
-/// that is not refused ("not A", "B is wrong"). Several letters, `B, C` or "B or C", in the box, after "answer is" or as the
-/// whole text are no answer.
+/// Returns the letter of the last box, else the letter after the last "answer is", else at the
+/// start, else the last separate letter that the text does not reject ("not A", "B is wrong").
+/// Several letters ("B, C", "B or C") in the box, after "answer is" or as the whole text are not an
+/// answer.
 ///
-/// Small letters count only where nothing but the letter stands. `A` and `I` before a small word are the article and the
-/// pronoun.
+/// Lower-case letters count only if the text is nothing but the letter. `A` and `I` before a
+/// lower-case word are the article and the pronoun.
 pub(crate) fn choice(text: &str, choices: &str, formulas: &[Formula]) -> Option<char> {
     if let Some(boxes) = last_boxes(text) {
         let [content] = boxes.items[..] else {
@@ -48,7 +49,7 @@ pub(crate) fn choice(text: &str, choices: &str, formulas: &[Formula]) -> Option<
     first.or_else(|| accepted(text, choices, false, true))
 }
 
-/// Whether the first letter is named beside a different one: `B, C`, `(B) or (C)`, `B C`.
+/// Returns whether a different letter is named next to the first one: `B, C`, `(B) or (C)`, `B C`.
 fn several(text: &str, choices: &str) -> bool {
     const JOINTS: [&str; 8] = [
         "and", "or", "also", "both", "maybe", "perhaps", "possibly", "text",
@@ -66,7 +67,8 @@ fn several(text: &str, choices: &str) -> bool {
     words.all(|word| JOINTS.contains(&word.to_lowercase().as_str()))
 }
 
-/// The letter if nothing else is there but brackets, marks and markup: `(b)`, `\text{B}.`, `$C$`.
+/// Returns the letter of a text that is nothing but a letter with brackets and markup: `(b)`,
+/// `\text{B}.`, `$C$`.
 fn alone(text: &str, choices: &str) -> Option<char> {
     const LONGEST: usize = 40;
     let mut rest = text.trim();
@@ -97,7 +99,8 @@ fn alone(text: &str, choices: &str) -> Option<char> {
     letter
 }
 
-/// The letter at the start, as of an option: `A.`, `(A)`, `A)`, `A:`, `**A**`, `A` and the end or a capitalised word.
+/// Returns the letter at the start of an option: `A.`, `(A)`, `A)`, `A:`, `**A**`, or `A` before
+/// the end or a capitalized word.
 fn label(text: &str, choices: &str) -> Option<char> {
     let marks = ['(', '[', '*', '"', '$'];
     let rest = text.trim_start_matches(marks);
@@ -115,14 +118,14 @@ fn label(text: &str, choices: &str) -> Option<char> {
     labels.then_some(letter)
 }
 
-/// The first or last letter standing alone that is not refused.
+/// Returns the first or last separate letter that the text does not reject.
 fn accepted(text: &str, choices: &str, announced: bool, last: bool) -> Option<char> {
-    let mut found = standing(text, choices, announced).filter(|(at, _)| !refused(text, *at));
+    let mut found = standing(text, choices, announced).filter(|(at, _)| !rejected(text, *at));
     let one = if last { found.last() } else { found.next() };
     one.map(|(_, letter)| letter)
 }
 
-/// The capital letters that stand alone, with their places.
+/// Returns the separate capital letters and their positions.
 fn standing(text: &str, choices: &str, announced: bool) -> impl Iterator<Item = (usize, char)> {
     let mut previous = ' ';
     text.char_indices().filter_map(move |(at, c)| {
@@ -142,7 +145,8 @@ fn standing(text: &str, choices: &str, announced: bool) -> impl Iterator<Item = 
     })
 }
 
-/// Whether a small word follows, so that `A` or `I` is no choice; after "the answer is" some words may ("A because").
+/// Returns whether a lower-case word follows, so that `A` or `I` is not a choice. After "the answer
+/// is", some words may follow ("A because").
 fn article(after: &str, announced: bool) -> bool {
     const VERBS: [&str; 15] = [
         "because", "since", "as", "and", "or", "but", "is", "which", "not", "for", "due", "with",
@@ -155,8 +159,8 @@ fn article(after: &str, announced: bool) -> bool {
     small && !(VERBS.contains(&word) && (announced || !matches!(word, "as" | "in" | "for")))
 }
 
-/// Whether the words before the letter or after it say that it is not the one.
-fn refused(text: &str, at: usize) -> bool {
+/// Returns whether the words before or after the letter reject it.
+fn rejected(text: &str, at: usize) -> bool {
     const REACH: usize = 24;
     let from = text.ceil_char_boundary(at.saturating_sub(REACH));
     let clause = text[from..at]
@@ -179,7 +183,7 @@ fn refused(text: &str, at: usize) -> bool {
         .trim_start_matches([')', '*', ']'])
         .trim_start()
         .to_lowercase();
-    const REFUSALS: [&str; 8] = [
+    const REJECTIONS: [&str; 8] = [
         "is not",
         "isn't",
         "is wrong",
@@ -189,7 +193,7 @@ fn refused(text: &str, at: usize) -> bool {
         "is invalid",
         "is false",
     ];
-    REFUSALS.iter().any(|words| after.starts_with(words))
+    REJECTIONS.iter().any(|words| after.starts_with(words))
 }
 
 #[cfg(test)]
@@ -197,7 +201,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_letter_that_is_meant() {
+    fn the_chosen_letter_is_found() {
         for (text, expected) in [
             ("C", Some('C')),
             ("b", Some('B')),

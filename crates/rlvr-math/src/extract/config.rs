@@ -1,4 +1,4 @@
-//! Where an answer is looked for: the rules, their order, and what they look at.
+//! The rules of extraction and their settings.
 
 use std::fmt;
 
@@ -7,38 +7,43 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::tags::Tags;
 
-/// One way to find the answer in a completion. In files it is written in small letters: `"answer_line"`.
+/// A way to find the answer in a completion. Serialized as its [`name`](Self::name):
+/// `"answer_line"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Rule {
-    /// The last complete `\boxed{...}` or `\fbox{...}`, the outermost of nested ones, braces balanced and escaped braces
-    /// not counted. A box that is never closed is none. `\boxed 7` is the box of `7`.
+    /// The content of the last complete `\boxed{...}` or `\fbox{...}`, of the outermost one if they
+    /// are nested. Braces must be balanced, not counting escaped ones; a box that is not closed is
+    /// ignored. `\boxed 7` is a box with the content `7`.
     Boxed,
-    /// The text inside the last answer tags, see [`Tags::answer`].
+    /// The text between the last answer tags, see [`Tags::answer`].
     AnswerTag,
-    /// What follows `answer:`, `the final answer is` and their like, on the same line or as the formula below it, up to the
-    /// end of the sentence. The last such place counts.
+    /// The text after the last `answer:`, `the final answer is` or similar, up to the end of the
+    /// sentence, on the same line or as a formula on the next one.
     AnswerLine,
-    /// The number after the last `####` and a blank, as in GSM8K; thousands separators are taken out.
+    /// The number after the last `####` and a space, as in GSM8K, without thousands separators.
     Gsm8k,
-    /// The last formula between `$`, `\(`, `\[` or in a display environment, or the last numbers in plain text, whichever
-    /// stands later.
+    /// The last formula (between `$`, in `\(..\)`, `\[..\]` or a display environment) or the last
+    /// numbers in plain text, whichever is later.
     LastExpression,
-    /// The last number that is not part of a word; thousands separators are taken out, a decimal comma becomes a point.
+    /// The last number that is not part of a word, without thousands separators and with a decimal
+    /// point for a decimal comma.
     LastNumber,
-    /// A multiple-choice letter: in a box, after `the answer is`, at the start, or the last one that is not refused.
+    /// A multiple-choice letter: in a box, after `the answer is`, at the start, or the last one
+    /// that the text does not reject.
     Mcq,
-    /// The text inside the last square brackets that are balanced.
+    /// The text between the last balanced square brackets.
     Bracket,
-    /// The text of the last fenced block in one of the [`languages`](ExtractConfig::languages).
+    /// The content of the last fenced code block in one of the
+    /// [`languages`](ExtractConfig::languages).
     Code,
-    /// Everything after the thinking.
+    /// The whole text after the thinking.
     Whole,
 }
 
 impl Rule {
-    /// The name in files: `boxed`, `answer_tag`, `answer_line`, ...
+    /// Returns the name in files: `boxed`, `answer_tag`, `answer_line`, ...
     pub fn name(self) -> &'static str {
         match self {
             Self::Boxed => "boxed",
@@ -61,22 +66,23 @@ impl fmt::Display for Rule {
     }
 }
 
-/// What is done with the thinking, the text up to the last closing think tag.
+/// Whether the thinking, the text up to the last closing think tag, is searched.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Thinking {
-    /// It is not searched, and thinking that does not end has no answer after it. Without think tags everything is
-    /// searched. The default.
+    /// The thinking is not searched. A completion whose thinking is not closed has no answer; one
+    /// without think tags is searched as a whole. The default.
     #[default]
     Skip,
-    /// Like `skip`, and a completion without a closing think tag has no answer: for prompts that end with the opening tag.
+    /// Like [`Skip`](Self::Skip), but a completion without a closing think tag has no answer. For
+    /// prompts that end with the opening tag.
     Required,
-    /// It is searched like the rest.
+    /// The thinking is searched like the rest.
     Search,
 }
 
-/// Where an answer is looked for.
+/// The settings of an [`Extractor`](crate::Extractor).
 ///
 /// ```
 /// use rlvr_math::{ExtractConfig, Extractor, Rule};
@@ -91,18 +97,19 @@ pub enum Thinking {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ExtractConfig {
-    /// The rules, in the order in which they are tried; the first that finds something decides. Default: [`Rule::Boxed`],
-    /// [`AnswerTag`](Rule::AnswerTag), [`AnswerLine`](Rule::AnswerLine), [`Gsm8k`](Rule::Gsm8k),
-    /// [`LastExpression`](Rule::LastExpression), [`LastNumber`](Rule::LastNumber).
+    /// The rules in the order in which they are tried. The first one that finds an answer decides.
+    /// Default: [`Rule::Boxed`], [`AnswerTag`](Rule::AnswerTag), [`AnswerLine`](Rule::AnswerLine),
+    /// [`Gsm8k`](Rule::Gsm8k), [`LastExpression`](Rule::LastExpression),
+    /// [`LastNumber`](Rule::LastNumber).
     pub rules: Vec<Rule>,
     /// The tags around the thinking and around the answer.
     pub tags: Tags,
-    /// What is done with the thinking. Default: it is not searched.
+    /// Whether the thinking is searched. Default: [`Thinking::Skip`].
     pub thinking: Thinking,
-    /// The letters that [`Rule::Mcq`] takes for choices, in capitals. Default: `ABCDEFGHIJ`.
+    /// The capital letters that [`Rule::Mcq`] accepts as choices. Default: `ABCDEFGHIJ`.
     pub choices: String,
-    /// The names after the opening fence that [`Rule::Code`] accepts, whatever their case. Empty: every fence, also one
-    /// without a name. Default: `python`, `py`, `python3`.
+    /// The languages after the opening fence that [`Rule::Code`] accepts, regardless of case. If
+    /// empty, it accepts every block, also without a language. Default: `python`, `py`, `python3`.
     pub languages: Vec<String>,
 }
 
@@ -126,14 +133,17 @@ impl Default for ExtractConfig {
 }
 
 impl ExtractConfig {
-    /// The rules by which an answer is *given*: box, tag, line, `####`. What is merely the last number of a text does not count.
+    /// Returns the default configuration with the rules that need a marked answer:
+    /// [`Boxed`](Rule::Boxed), [`AnswerTag`](Rule::AnswerTag), [`AnswerLine`](Rule::AnswerLine) and
+    /// [`Gsm8k`](Rule::Gsm8k).
     ///
-    /// For training. A policy that is paid for its last number learns to end with likely numbers.
+    /// Use it for training: a policy that is rewarded for the last number of its text learns to end
+    /// with likely numbers.
     pub fn anchored() -> Self {
         Self::with_rules([Rule::Boxed, Rule::AnswerTag, Rule::AnswerLine, Rule::Gsm8k])
     }
 
-    /// These rules in this order, and the other defaults.
+    /// Returns the default configuration with these rules in this order.
     pub fn with_rules(rules: impl IntoIterator<Item = Rule>) -> Self {
         Self {
             rules: rules.into_iter().collect(),
@@ -144,7 +154,9 @@ impl ExtractConfig {
     /// Rejects invalid settings.
     ///
     /// # Errors
-    /// [`Error::Config`] if there is no rule, a rule is given twice, or the choices or languages are not what their fields say.
+    /// [`Error::Config`] if there is no rule, a rule is repeated, `choices` is empty or has
+    /// anything but distinct letters from A to Z, or a language is empty or contains whitespace or
+    /// a backquote.
     pub fn validate(&self) -> Result<()> {
         if self.rules.is_empty() {
             return Err(Error::config("rules", "[]", "at least one rule"));

@@ -1,18 +1,19 @@
-//! The last fenced block of a language.
+//! The last fenced code block of a language.
 
 const FENCE: &str = "```";
 
-/// The text of the last closed block whose fence names one of `languages` (any fence if there are none), from the line after
-/// the opening fence up to the closing one.
+/// Returns the text of the last closed block whose fence names one of `languages` (or any block if
+/// there are none), from the line after the opening fence to the closing one.
 ///
-/// The block ends at the next three backquotes, wherever they stand: a program cannot contain its own fence. A block without
-/// an end is none.
+/// The block ends at the next three backquotes, wherever they are: a program cannot contain its own
+/// fence. A block that is not closed is ignored.
 pub(crate) fn last_block<'a>(text: &'a str, languages: &[String]) -> Option<&'a str> {
     let mut found = None;
     let mut from = 0;
     while let Some(at) = text[from..].find(FENCE) {
         let info = from + at + FENCE.len();
-        // A fence's name is short. The bound keeps a text of fences without line ends linear.
+        // The line of a fence is short. The bound keeps the time linear for a text of fences
+        // without line ends.
         let Some(length) = text.as_bytes()[info..]
             .iter()
             .take(200)
@@ -35,7 +36,8 @@ pub(crate) fn last_block<'a>(text: &'a str, languages: &[String]) -> Option<&'a 
     found
 }
 
-/// Whether the text after an opening fence names one of the languages: its first word, `python` in "python title=a.py".
+/// Returns whether the text after an opening fence names one of the languages by its first word:
+/// `python` in "python title=a.py".
 fn names(info: &str, languages: &[String]) -> bool {
     if info.contains('`') {
         return false;
@@ -49,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_closed_block_of_the_language() {
+    fn the_last_closed_block_of_the_language_is_found() {
         let python = [String::from("python")];
         let last = |text| last_block(text, &python);
         for (text, expected) in [

@@ -1,7 +1,8 @@
-//! The answer in a free-form response: where it stands, and by which rule it was found.
+//! Extraction of the answer from a free-form response.
 //!
-//! Every rule is a literal scan: nothing is compiled from the text, run or expanded (`\def\boxed` redefines nothing). Each
-//! reads the text a fixed number of times, without recursion, so that the time is linear in it, whatever it is.
+//! Every rule is a literal scan: the text is not compiled, run or expanded (`\def\boxed` has no
+//! effect). Each rule reads the text a fixed number of times, without recursion, so that the time
+//! is linear in its length.
 
 mod bracket;
 mod choice;
@@ -17,29 +18,30 @@ use crate::tags::Tags;
 use crate::text::formulas::{self, Formula};
 use crate::text::{boxes, expression, line, number};
 
-/// An answer, and how it was found.
+/// An answer, and the rule that found it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Extracted {
-    /// The answer, without whitespace at its ends (but for [`Rule::Code`], which leaves the program as it is). It may be empty:
-    /// an empty box was given as the answer.
+    /// The answer without whitespace at its ends ([`Rule::Code`] keeps the whitespace). It is empty
+    /// if, for example, the box is.
     pub text: String,
     /// The rule that found it.
     pub rule: Rule,
-    /// If the last box ends a list of boxes, `\boxed{1} and \boxed{2}`: all of them, `1, 2`.
+    /// All boxes, `1, 2`, if the last one ends a list of boxes, `\boxed{1} and \boxed{2}`.
     ///
-    /// Whoever takes the last box alone rewards naming every candidate; compare the list.
+    /// Compare the list rather than `text`: otherwise a response that boxes every candidate is
+    /// rewarded if the last one is right.
     pub list: Option<String>,
 }
 
 impl Extracted {
-    /// The list, if there is one, else the text.
+    /// Returns the list if there is one, else the text.
     pub fn all(&self) -> &str {
         self.list.as_deref().unwrap_or(&self.text)
     }
 }
 
-/// Finds the answer in a completion, see [`ExtractConfig`].
+/// Finds the answer in a completion by the rules of an [`ExtractConfig`].
 ///
 /// ```
 /// use rlvr_math::{Extractor, Rule};
@@ -52,7 +54,7 @@ impl Extracted {
 /// let found = extractor.extract("Adding up, she has 12 apples.").unwrap();
 /// assert_eq!((found.text.as_str(), found.rule), ("12", Rule::LastExpression));
 ///
-/// // One rule and nothing else.
+/// // A single rule.
 /// let tag = Extractor::from(Rule::AnswerTag);
 /// assert_eq!(tag.extract("<answer> 12 </answer>").unwrap().text, "12");
 /// assert_eq!(tag.extract("The answer is 12."), None);
@@ -63,7 +65,7 @@ pub struct Extractor {
 }
 
 impl From<Rule> for Extractor {
-    /// This rule alone, with the other defaults.
+    /// Creates an extractor with a single rule and the other defaults.
     fn from(rule: Rule) -> Self {
         Self {
             config: ExtractConfig::with_rules([rule]),
@@ -72,36 +74,35 @@ impl From<Rule> for Extractor {
 }
 
 impl Extractor {
-    /// An extractor by this configuration.
+    /// Creates an extractor.
     ///
     /// # Errors
-    /// [`Error::Config`](crate::Error::Config) if there is no rule, a rule is given twice, or the choices or languages are not what
-    /// their fields say.
+    /// Returns the error of [`ExtractConfig::validate`].
     pub fn new(config: ExtractConfig) -> Result<Self> {
         config.validate()?;
         Ok(Self { config })
     }
 
-    /// The extractor of [`ExtractConfig::anchored`].
+    /// Creates an extractor with the rules of [`ExtractConfig::anchored`].
     pub fn anchored() -> Self {
         Self {
             config: ExtractConfig::anchored(),
         }
     }
 
-    /// The same extractor with other tags.
+    /// Sets the tags.
     #[must_use]
     pub fn tags(mut self, tags: Tags) -> Self {
         self.config.tags = tags;
         self
     }
 
-    /// The configuration.
+    /// Returns the configuration.
     pub fn config(&self) -> &ExtractConfig {
         &self.config
     }
 
-    /// The answer by the first rule that finds one; `None` if none does.
+    /// Returns the answer of the first rule that finds one, `None` if no rule does.
     pub fn extract(&self, completion: &str) -> Option<Extracted> {
         let text = match self.config.thinking {
             Thinking::Search => completion,
@@ -113,7 +114,8 @@ impl Extractor {
         self.config.rules.iter().find_map(|rule| search.by(*rule))
     }
 
-    /// What one rule finds in the whole text, thinking included, whatever the configured rules are.
+    /// Returns the answer that one rule, configured or not, finds in the whole text, including the
+    /// thinking.
     pub fn by_rule(&self, rule: Rule, text: &str) -> Option<String> {
         Search::new(&self.config, text)
             .by(rule)
@@ -121,7 +123,7 @@ impl Extractor {
     }
 }
 
-/// A text that is searched; its formulas are looked for once, if a rule needs them.
+/// A text to search. Its formulas are found once, when a rule first needs them.
 struct Search<'a> {
     config: &'a ExtractConfig,
     text: &'a str,

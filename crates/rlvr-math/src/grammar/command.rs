@@ -1,4 +1,4 @@
-//! What a backslash begins: brackets, environments, fonts, names.
+//! Commands: brackets, environments, fonts, names.
 
 use super::lexer::Lexer;
 use super::token::{Bracket, Tok};
@@ -8,7 +8,7 @@ use crate::node::arena::Node;
 use crate::node::budget::Res;
 
 impl Lexer<'_, '_> {
-    /// What a backslash begins.
+    /// Reads a command.
     pub(crate) fn command(&mut self) -> Res<()> {
         let Some(next) = self.peek(1) else {
             self.at += 1;
@@ -47,7 +47,7 @@ impl Lexer<'_, '_> {
                     self.push(Tok::Percent);
                     Ok(())
                 }
-                // Spacing, `\$`, `\(` and `\[`: nothing.
+                // Spacing, `\$`, `\(` and `\[` are ignored.
                 _ => {
                     self.at += 2;
                     self.spaced = true;
@@ -67,7 +67,7 @@ impl Lexer<'_, '_> {
         }
         let mut word = vocabulary::command(&name);
         if word.is_none() {
-            // `\quadx` and `\cdotx`: the longest command at the beginning.
+            // `\quadx` and `\cdotx`: the longest command that the name starts with.
             for length in (2..name.len()).rev() {
                 if let Some(known) = vocabulary::command(&name[..length]) {
                     word = Some(known);
@@ -102,7 +102,7 @@ impl Lexer<'_, '_> {
         }
     }
 
-    /// Commands that are brackets.
+    /// Reads a command that is a bracket.
     pub(crate) fn structure(&mut self, name: &str, end: usize) -> Option<Res<()>> {
         let length = end - self.at;
         Some(match name {
@@ -148,7 +148,7 @@ impl Lexer<'_, '_> {
                         self.at += 1;
                         Ok(())
                     }
-                    // `\left{` is often written for `\left\{`, and means braces that group.
+                    // `\left{`, often written for `\left\{`, groups.
                     Some('|') if name == "left" => self.open(Bracket::Abs, 1),
                     Some('|') => self.close_matching(|b| b == Bracket::Abs, true, 1),
                     Some('[') if name == "right" => self.close_matching(
@@ -212,7 +212,7 @@ impl Lexer<'_, '_> {
         Ok(())
     }
 
-    /// `\vert` and `\mid`: a bar, or the mark of a condition.
+    /// Reads `\vert` and `\mid`: a bar, or the separator before a condition.
     pub(crate) fn vertical(&mut self, name: &str) -> Res<()> {
         if name == "mid" {
             self.push(Tok::Mid);
@@ -221,7 +221,8 @@ impl Lexer<'_, '_> {
         self.bar(Bracket::Abs, 0)
     }
 
-    /// `\text{...}`, `\mathrm{...}` and the like: a connective, a unit, a name, words, or mathematics in another font.
+    /// Reads `\text{...}`, `\mathrm{...}` and the like: a connective, a unit, a name, words, or
+    /// mathematics in another font.
     pub(crate) fn font(&mut self, name: &str) -> Res<()> {
         while self.peek(0) == Some(' ') {
             self.at += 1;
@@ -252,7 +253,7 @@ impl Lexer<'_, '_> {
             self.spaced = true;
             return Ok(());
         }
-        // `\operatorname{h_{\theta}}`: a name, whatever it looks like.
+        // `\operatorname{h_{\theta}}` is a name.
         if name == "operatorname" && content.contains('_') {
             self.at = close + 1;
             let written: String = content
@@ -276,7 +277,7 @@ impl Lexer<'_, '_> {
             self.push(if lower == "or" { Tok::Or } else { Tok::And });
             return Ok(());
         }
-        // More than a word around the connective: `\text{ for part (a) and }` still separates.
+        // Other words may surround the connective: `\text{ for part (a) and }` also separates.
         if lower.ends_with(" and") || lower.starts_with("and ") || lower.ends_with(" or") {
             self.at = close + 1;
             self.push(Tok::And);
@@ -344,12 +345,12 @@ impl Lexer<'_, '_> {
             self.push(Tok::Ident { name: bare, spaced });
             return Ok(());
         }
-        // Mathematics: the braces that follow are an ordinary group.
+        // Mathematics: the braces form an ordinary group.
         Ok(())
     }
 }
 
-/// The brace that closes the one at `open`.
+/// Returns the position of the brace that closes the one at `open`.
 fn matching_brace(text: &[char], open: usize) -> Option<usize> {
     let mut depth = 0usize;
     let mut at = open;

@@ -1,28 +1,29 @@
-//! A place in a flat sequence of tokens, from which terms are read.
+//! A position in a flat sequence of tokens, from which terms are parsed.
 
 use super::token::Tok;
 use crate::node::arena::{Arena, Id, Node};
 
-/// Operators that take what follows without brackets (`\sin\cos x`, `2^2^2`) nest by calls; this deep, and no deeper.
+/// The limit of recursion for operators that apply to the following operand without brackets:
+/// `\sin\cos x`, `2^2^2`.
 pub(crate) const MAX_CHAIN: usize = 60;
 
-/// The elements of a group used as arguments.
+/// Returns the elements of a group that is used as arguments.
 pub(crate) fn arguments(arena: &Arena, id: Id) -> Vec<Id> {
     match arena.node(id) {
         Node::List(items) | Node::Tuple(items) => items.clone(),
-        // `\ln\left\{x\right\}`: braces that only group.
+        // `\ln\left\{x\right\}`: here braces group.
         Node::Set(items) if items.len() == 1 => items.clone(),
         _ => vec![id],
     }
 }
 
-/// A place in a flat sequence of tokens.
+/// A position in a flat sequence of tokens.
 pub(crate) struct Cursor<'a, 'b, 't> {
     pub(crate) arena: &'a mut Arena<'b>,
     pub(crate) text: &'t [char],
     pub(crate) tokens: Vec<Tok>,
     pub(crate) at: usize,
-    /// The calls that led here, see [`MAX_CHAIN`].
+    /// The depth of recursion so far, see [`MAX_CHAIN`].
     pub(crate) base: usize,
 }
 

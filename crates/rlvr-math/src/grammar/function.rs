@@ -1,4 +1,4 @@
-//! From tokens to nodes: functions and commands with their arguments.
+//! Parses functions and commands with their arguments.
 
 use super::cursor::{Cursor, MAX_CHAIN, arguments};
 use super::token::{Bracket, Command, LogBase, Tok};
@@ -11,7 +11,7 @@ use crate::node::operations::Operations;
 use dashu_ratio::RBig;
 
 impl Cursor<'_, '_, '_> {
-    /// A function with its power (`\sin^2 x`, `\sin^{-1} x`), base and argument.
+    /// Parses a function with its power (`\sin^2 x`, `\sin^{-1} x`), base and argument.
     pub(crate) fn function(&mut self, mut f: Func, log: Option<LogBase>, chain: usize) -> Res<Id> {
         let mut power = None;
         let mut base = None;
@@ -44,7 +44,7 @@ impl Cursor<'_, '_, '_> {
                 ..
             }) => {
                 self.at += 1;
-                // `\ln(x)^2` leaves the power to the caller; `\gcd(a, b)` has several arguments.
+                // In `\ln(x)^2` the caller parses the power; `\gcd(a, b)` has several arguments.
                 arguments(self.arena, id)
             }
             _ => vec![self.bare_argument(chain)?],
@@ -59,7 +59,7 @@ impl Cursor<'_, '_, '_> {
                     _ => 1,
                 };
                 if args.len() != arity || args.is_empty() {
-                    return Err(Stop::Syntax("number of arguments"));
+                    return Err(Stop::Syntax("a wrong number of arguments"));
                 }
                 let mut args = args;
                 if f == Func::Root {
@@ -76,7 +76,7 @@ impl Cursor<'_, '_, '_> {
         }
     }
 
-    /// An argument without brackets: factors up to an operator or another function.
+    /// Parses an argument without brackets: factors up to an operator or another function.
     pub(crate) fn bare_argument(&mut self, chain: usize) -> Res<Id> {
         let mut factors = Vec::new();
         let mut constant = true;
@@ -97,7 +97,7 @@ impl Cursor<'_, '_, '_> {
                     constant = false;
                     false
                 }
-                // `\sin \pi/6` means the sine of pi/6; `\sin x/2` half the sine.
+                // `\sin \pi/6` is the sine of pi/6, `\sin x/2` half of the sine.
                 Tok::Slash if constant && !factors.is_empty() => {
                     if let Some(Tok::Num { id, .. }) = self.tokens.get(self.at + 1) {
                         let id = *id;
@@ -127,7 +127,7 @@ impl Cursor<'_, '_, '_> {
         }
     }
 
-    /// One argument of a command: a group, or a single digit or operand.
+    /// Parses an argument of a command: a group, a single digit or an operand.
     pub(crate) fn argument(&mut self, chain: usize) -> Res<Id> {
         match self.peek().cloned() {
             Some(Tok::Group {
@@ -148,7 +148,7 @@ impl Cursor<'_, '_, '_> {
                 let parse = |arena: &mut Arena, s: &str| -> Res<Id> {
                     arena.budget.spend_bits(s.len() * 4)?;
                     let value = dashu_int::IBig::from_str_radix(s, 10)
-                        .map_err(|_| Stop::Syntax("digits"))?;
+                        .map_err(|_| Stop::Syntax("invalid digits"))?;
                     arena.num(RBig::from(value))
                 };
                 let id = parse(self.arena, first)?;
@@ -164,7 +164,7 @@ impl Cursor<'_, '_, '_> {
                 Err(Stop::Syntax("a command as an argument"))
             }
             Some(_) => {
-                // One operand, not a mixed number.
+                // An operand, but not a mixed number.
                 if let Some(Tok::Num { id, .. }) = self.peek() {
                     let id = *id;
                     self.at += 1;
@@ -199,7 +199,7 @@ impl Cursor<'_, '_, '_> {
                     self.at += 1;
                     return match args[..] {
                         [n, k] => self.arena.function(Func::Binom, vec![n, k]),
-                        _ => Err(Stop::Syntax("binomial")),
+                        _ => Err(Stop::Syntax("a binomial without two arguments")),
                     };
                 }
                 let n = self.argument(chain)?;
@@ -246,12 +246,12 @@ impl Cursor<'_, '_, '_> {
                     _ => Ok(id),
                 }
             }
-            _ => Err(Stop::Syntax("command")),
+            _ => Err(Stop::Syntax("an unexpected command")),
         }
     }
 }
 
-/// The function undone by `f`, for `f^{-1}`.
+/// Returns the inverse function of `f`, for `f^{-1}`.
 fn inverse(f: Func) -> Option<Func> {
     use Func::*;
     Some(match f {
@@ -269,7 +269,7 @@ fn inverse(f: Func) -> Option<Func> {
     })
 }
 
-/// The logarithm of `x` where no base is written.
+/// Returns the logarithm of `x` where no base is written.
 fn bare_log(arena: &mut Arena, base: LogBase, x: Id) -> Res<Id> {
     let ten = arena.int(10)?;
     match base {

@@ -1,7 +1,7 @@
-//! Text to tokens, and brackets to groups, in one pass from left to right.
+//! Splits a text into tokens, and parses bracketed groups, in one pass from left to right.
 //!
-//! Open brackets wait on an explicit stack. A group is parsed by `sequence` at the moment it closes, when everything inside
-//! it is parsed already: nesting costs a stack entry, not a call.
+//! Open brackets are kept on an explicit stack. `sequence` parses a group when its bracket closes,
+//! at which point everything inside of it is parsed, so that nesting needs no recursion.
 
 use super::numeral::{self, Comma};
 use super::sequence as grammar;
@@ -13,15 +13,15 @@ use crate::node::budget::{Res, Stop};
 use crate::node::function::RelOp;
 use dashu_ratio::RBig;
 
-/// How a text is read where it can be read in several ways.
+/// The interpretation of an ambiguous text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Mode {
     pub comma: Comma,
     /// Whether a single letter after a space, as in `5 m`, is a unit.
     pub letter_units: bool,
-    /// Whether a bar after an operand opens where an operand follows: `||x||y||`.
+    /// Whether a bar after an operand opens if an operand follows: `||x||y||`.
     pub bars_open: bool,
-    /// Whether `I` is the imaginary unit, as some systems print it.
+    /// Whether `I` is the imaginary unit, as some systems write it.
     pub upper_i: bool,
     /// Whether `i` is an index, as in `\sum_{i=1}^n i`, and not the imaginary unit.
     pub index_i: bool,
@@ -44,7 +44,7 @@ pub(crate) struct Lexer<'a, 'b> {
     pub(crate) mode: Mode,
 }
 
-/// Reads a whole text into one node.
+/// Parses a whole text into one node.
 pub(crate) fn read(arena: &mut Arena, text: &[char], mode: Mode) -> Res<Id> {
     let mut lexer = Lexer {
         arena,
@@ -63,19 +63,19 @@ pub(crate) fn read(arena: &mut Arena, text: &[char], mode: Mode) -> Res<Id> {
         lexer.arena.budget.spend(1)?;
         lexer.step()?;
     }
-    // What is left open is closed at the end.
+    // Brackets that are left open end at the end of the text.
     while lexer.frames.len() > 1 {
         let bracket = lexer.top().bracket;
         if matches!(bracket, Bracket::Brace | Bracket::Set) {
-            return Err(Stop::Syntax("a brace without its pair"));
+            return Err(Stop::Syntax("an unmatched brace"));
         }
         if matches!(bracket, Bracket::Abs | Bracket::Norm) && !mode.bars_open {
-            return Err(Stop::Syntax("a bar without its pair"));
+            return Err(Stop::Syntax("an unmatched bar"));
         }
         lexer.close(true)?;
     }
     let tokens = lexer.frames.pop().map(|f| f.tokens).unwrap_or_default();
-    grammar::sequence(lexer.arena, text, tokens)?.ok_or(Stop::Syntax("empty"))
+    grammar::sequence(lexer.arena, text, tokens)?.ok_or(Stop::Syntax("an empty text"))
 }
 
 impl Lexer<'_, '_> {
@@ -118,10 +118,11 @@ impl Lexer<'_, '_> {
         Ok(())
     }
 
-    /// Closes the innermost bracket; `closed_high` is whether an interval would include its upper end.
+    /// Closes the innermost bracket. `closed_high` says whether an interval would include its upper
+    /// end.
     pub(crate) fn close(&mut self, closed_high: bool) -> Res<()> {
         let Some(frame) = self.frames.pop() else {
-            return Err(Stop::Syntax("bracket"));
+            return Err(Stop::Syntax("an unmatched bracket"));
         };
         let span = (frame.start, self.at.min(self.text.len()));
         let outer = std::mem::take(&mut self.arena.operations);
@@ -146,7 +147,8 @@ impl Lexer<'_, '_> {
         Ok(())
     }
 
-    /// Closes the innermost bracket that `fits`, and what is open inside it; a stray closing bracket is dropped.
+    /// Closes the innermost bracket that satisfies `fits`, and all brackets inside of it. Ignores a
+    /// closing bracket without a matching one.
     pub(crate) fn close_matching(
         &mut self,
         fits: impl Fn(Bracket) -> bool,
@@ -156,7 +158,7 @@ impl Lexer<'_, '_> {
         if self.frames[1..].iter().any(|f| fits(f.bracket)) {
             while !fits(self.top().bracket) {
                 if matches!(self.top().bracket, Bracket::Brace | Bracket::Set) {
-                    return Err(Stop::Syntax("a brace without its pair"));
+                    return Err(Stop::Syntax("an unmatched brace"));
                 }
                 self.close(false)?;
             }
@@ -195,7 +197,7 @@ impl Lexer<'_, '_> {
             '(' => self.open(Bracket::Paren, 1),
             ')' => self.close_matching(interval, false, 1),
             '[' => {
-                // `]0,1[` and `[0,1[`: an opening bracket that closes.
+                // `]0,1[` and `[0,1[`: the opening bracket closes.
                 let comma = self.top().tokens.contains(&Tok::Comma)
                     || self.top().tokens.contains(&Tok::Semicolon);
                 if comma
@@ -216,7 +218,7 @@ impl Lexer<'_, '_> {
             }
             '{' => self.open(Bracket::Brace, 1),
             '}' if self.frames.iter().all(|f| f.bracket != Bracket::Brace) => {
-                Err(Stop::Syntax("a brace without its pair"))
+                Err(Stop::Syntax("an unmatched brace"))
             }
             '}' => self.close_matching(|b| b == Bracket::Brace, true, 1),
             '⟨' => self.open(Bracket::Angle, 1),
@@ -292,7 +294,8 @@ impl Lexer<'_, '_> {
         Ok(())
     }
 
-    /// A bar opens after an operator and closes after an operand, unless it separates a set from its condition.
+    /// Reads a bar. It opens after an operator and closes after an operand, unless it separates the
+    /// elements of a set from their condition.
     pub(crate) fn bar(&mut self, bracket: Bracket, length: usize) -> Res<()> {
         let after = self.after_operand();
         let open_bar = self.top().bracket == bracket;
@@ -314,7 +317,7 @@ impl Lexer<'_, '_> {
         self.open(bracket, length)
     }
 
-    /// A run of letters: a word that is known, a unit, or letters that multiply.
+    /// Reads a run of letters: a known word, a unit, or a product of letters.
     pub(crate) fn word(&mut self) -> Res<()> {
         let start = self.at;
         let mut end = start;
@@ -325,7 +328,8 @@ impl Lexer<'_, '_> {
         let spaced = self.spaced;
         let operand_before = self.after_operand();
         if word.len() > 1 {
-            // `60 min`, `30 sec` and `5 in`: units that are also functions or relations, where nothing follows.
+            // `60 min`, `30 sec` and `5 in`: at the end of the text these are units, not functions
+            // or relations.
             let last = self.text[end..]
                 .iter()
                 .all(|c| c.is_whitespace() || "$.}^23".contains(*c));
@@ -354,7 +358,7 @@ impl Lexer<'_, '_> {
                     return Ok(());
                 }
             }
-            // `sinx`, `lnx`: a function glued to its argument.
+            // `sinx`, `lnx`: a function and its argument without a space.
             for prefix in ["sin", "cos", "tan", "log", "ln", "sqrt", "pi"] {
                 if word.starts_with(prefix)
                     && word.len() <= prefix.len() + 2
@@ -380,14 +384,14 @@ impl Lexer<'_, '_> {
             self.at = end;
             return self.letter(&word, spaced);
         }
-        // Letters that multiply, one at a time.
+        // A product of letters, read one at a time.
         self.at = start + 1;
         let first = word[..1].to_owned();
         self.letter(&first, spaced)
     }
 
     pub(crate) fn letter(&mut self, letter: &str, spaced: bool) -> Res<()> {
-        // A letter with a subscript is a name, whatever it would mean alone.
+        // A letter with a subscript is a name, even if the letter alone has a meaning.
         let subscript = self.peek(0) == Some('_');
         match letter {
             "e" if !subscript => {
@@ -440,7 +444,7 @@ impl Lexer<'_, '_> {
         Ok(())
     }
 
-    /// A sign beyond ASCII.
+    /// Reads a sign that is not ASCII.
     pub(crate) fn sign(&mut self, c: char) -> Res<()> {
         let spaced = self.spaced;
         self.at += 1;
@@ -453,7 +457,9 @@ impl Lexer<'_, '_> {
                 digits.push(digit);
                 self.at += 1;
             }
-            let value: i64 = digits.parse().map_err(|_| Stop::Syntax("superscript"))?;
+            let value: i64 = digits
+                .parse()
+                .map_err(|_| Stop::Syntax("an invalid superscript"))?;
             let id = self.arena.int(value)?;
             self.push(if up { Tok::Caret } else { Tok::Underscore });
             self.push(Tok::Num {
@@ -492,7 +498,7 @@ impl Lexer<'_, '_> {
                 });
                 Ok(())
             }
-            None => Err(Stop::Syntax("a sign that is no mathematics")),
+            None => Err(Stop::Syntax("an unknown sign")),
         }
     }
 }

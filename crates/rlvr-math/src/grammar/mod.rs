@@ -1,4 +1,4 @@
-//! From text to nodes, without recursion over nested brackets.
+//! The parser: from text to nodes, without recursion over nested brackets.
 //!
 //! | step | files |
 //! |---|---|
@@ -7,7 +7,7 @@
 //! | lists, relations, set operations | `sequence` |
 //! | sums, products, powers | `term`, `cursor` |
 //! | functions, numbers and names, large operators | `function`, `operand`, `operator` |
-//! | several readings of one text | `reading` |
+//! | the readings of an ambiguous text | `reading` |
 
 pub(crate) mod command;
 pub(crate) mod cursor;

@@ -1,4 +1,4 @@
-//! Numbers as they are written: thousands, decimal commas, repeating decimals, scientific notation.
+//! Written numbers: thousands separators, decimal commas, repeating decimals, scientific notation.
 
 use crate::node::arena::{Arena, Id, Node};
 use crate::node::budget::{Res, Stop};
@@ -6,22 +6,22 @@ use crate::text::digits;
 use dashu_int::{IBig, UBig};
 use dashu_ratio::RBig;
 
-/// How a comma between digits is read.
+/// The meaning of a comma between digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Comma {
     /// It separates the elements of a list.
     Separator,
-    /// Outside brackets it groups thousands, where the groups are whole.
+    /// Outside of brackets it separates thousands, if every group is complete.
     Thousands,
     /// It is the decimal point.
     Decimal,
 }
 
-/// A number and where it ends.
+/// A number and its end.
 pub(crate) struct Numeral {
     pub id: Id,
     pub end: usize,
-    /// The digits, if there is nothing else.
+    /// The digits, if the number consists only of digits.
     pub digits: Option<String>,
 }
 
@@ -35,7 +35,8 @@ fn starts(text: &[char], at: usize, what: &str) -> bool {
         .all(|(i, c)| text.get(at + i) == Some(&c))
 }
 
-/// The length of a mark that groups thousands wherever it stands between digits: `{,}`, `\,`, `\!`, `,\!`.
+/// Returns the length of a thousands separator that is unambiguous between digits: `{,}`, `\,`,
+/// `\!`, `,\!`.
 fn grouping_mark(text: &[char], at: usize) -> Option<usize> {
     const MARKS: [&str; 8] = ["{,}", ",\\!", ",\\,", "\\,", "\\!", "\\;", "{\\,}", "\\ "];
     MARKS
@@ -50,7 +51,7 @@ fn grouping_mark(text: &[char], at: usize) -> Option<usize> {
         })
 }
 
-/// Reads a number that starts at `start` with a digit, or with a point and a digit.
+/// Reads the number that starts at `start` with a digit, or with a point and a digit.
 pub(crate) fn read(
     arena: &mut Arena,
     text: &[char],
@@ -91,7 +92,7 @@ pub(crate) fn read(
             at = after;
             pointed = true;
         } else if !starts(text, at, "..") {
-            // `5.` ends a sentence or is a decimal without decimals.
+            // `5.` ends a sentence, or is a decimal without decimals.
             at += 1;
         }
     }
@@ -128,7 +129,8 @@ pub(crate) fn read(
     })
 }
 
-/// What repeats for ever after the decimals at `at`: `\overline{24}`, `\dot{3}`, `(3)`, or `\ldots` after a visible period.
+/// Reads the repeating digits after the decimals at `at`: `\overline{24}`, `\dot{3}`, `(3)`, or
+/// `\ldots` after a visible period.
 fn repetition(text: &[char], at: usize, fraction: &str) -> Option<(String, usize)> {
     for (open, close) in [
         ("\\overline{", '}'),
@@ -183,7 +185,8 @@ fn repetition(text: &[char], at: usize, fraction: &str) -> Option<(String, usize
     None
 }
 
-/// The period that the end of some decimals shows: one digit three times, or a longer block twice.
+/// Returns the period visible at the end of some decimals: a digit three times, or a longer block
+/// twice.
 fn period(fraction: &str) -> Option<String> {
     let bytes = fraction.as_bytes();
     (1..=bytes.len() / 2).find_map(|length| {
@@ -206,7 +209,7 @@ fn parse_digits(arena: &Arena, digits: &str) -> Res<UBig> {
         ));
     }
     arena.budget.spend_bits(digits.len() * 10 / 3)?;
-    UBig::from_str_radix(digits, 10).map_err(|_| Stop::Syntax("digits"))
+    UBig::from_str_radix(digits, 10).map_err(|_| Stop::Syntax("invalid digits"))
 }
 
 fn build(
@@ -237,7 +240,7 @@ fn build(
             if e.len() > 18 {
                 return Err(Stop::Limit("exponent"));
             }
-            let e: i64 = e.parse().map_err(|_| Stop::Syntax("exponent"))?;
+            let e: i64 = e.parse().map_err(|_| Stop::Syntax("an invalid exponent"))?;
             let mantissa = arena.num(value)?;
             let ten = arena.int(10)?;
             let e = arena.int(e)?;
@@ -262,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn commas_are_read_by_the_mode() {
+    fn the_mode_decides_the_meaning_of_a_comma() {
         assert_eq!(value("1,234", Comma::Thousands), ("1234".into(), 5));
         assert_eq!(value("1,234", Comma::Separator), ("1".into(), 1));
         assert_eq!(value("1,25", Comma::Decimal), ("5/4".into(), 4));
@@ -278,7 +281,7 @@ mod tests {
         assert_eq!(value("0.\\dot{1}2\\dot{3}", Comma::Separator).0, "41/333");
         assert_eq!(value("0.(3)", Comma::Separator).0, "1/3");
         assert_eq!(value("0.1212\\ldots", Comma::Separator).0, "4/33");
-        // Two equal digits are no period.
+        // Two equal digits are not a period.
         assert_eq!(value("0.33\\ldots", Comma::Separator), ("33/100".into(), 4));
     }
 

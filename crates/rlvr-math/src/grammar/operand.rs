@@ -1,4 +1,4 @@
-//! From tokens to nodes: single operands - numbers, names, groups.
+//! Parses single operands: numbers, names, groups.
 
 use super::cursor::{Cursor, MAX_CHAIN, arguments};
 use super::operator::is_operator;
@@ -50,14 +50,15 @@ impl Cursor<'_, '_, '_> {
         }
     }
 
-    /// A number; with a subscript digits in a base; before a proper fraction the whole part of a mixed number.
+    /// Parses a number. With a subscript it is written in another base; before a proper fraction it
+    /// is the integer part of a mixed number.
     pub(crate) fn number(&mut self, id: Id, digits: Option<String>) -> Res<Id> {
         let Some(digits) = digits else { return Ok(id) };
         if self.take(&Tok::Underscore) {
             let Some(Tok::Num { id: base, .. } | Tok::Group { id: Some(base), .. }) =
                 self.peek().cloned()
             else {
-                return Err(Stop::Syntax("a base"));
+                return Err(Stop::Syntax("an invalid base"));
             };
             self.at += 1;
             let digits = self.arena.intern(&digits);
@@ -101,7 +102,7 @@ impl Cursor<'_, '_, '_> {
         Ok(id)
     }
 
-    /// An argument of `\frac` that is a plain integer.
+    /// Parses an argument of `\frac` that is an integer literal.
     pub(crate) fn literal_argument(&mut self) -> Res<Option<RBig>> {
         let id = match self.argument(MAX_CHAIN) {
             Ok(id) => id,
@@ -114,7 +115,7 @@ impl Cursor<'_, '_, '_> {
         })
     }
 
-    /// A name with its subscript and primes, perhaps applied to arguments.
+    /// Parses a name with its subscript and primes, perhaps applied to arguments.
     pub(crate) fn identifier(&mut self, mut name: String) -> Res<Id> {
         if self.take(&Tok::Underscore) {
             name.push('_');
@@ -124,7 +125,7 @@ impl Cursor<'_, '_, '_> {
                         .iter()
                         .filter(|c| !c.is_whitespace() && !"{}".contains(**c))
                         .collect();
-                    // `h_\theta` and `h_{\theta}` are one name.
+                    // `h_\theta` and `h_{\theta}` are the same name.
                     match written
                         .strip_prefix('\\')
                         .and_then(super::vocabulary::greek)
@@ -140,7 +141,7 @@ impl Cursor<'_, '_, '_> {
                 Some(Tok::Ident { name: sub, .. }) => name.push_str(&sub),
                 Some(Tok::Value(id)) => name.push_str(&format!("{:?}", self.arena.node(id))),
                 Some(Tok::Text(sub) | Tok::Unit(sub)) => name.push_str(&sub),
-                _ => return Err(Stop::Syntax("a subscript")),
+                _ => return Err(Stop::Syntax("an invalid subscript")),
             }
             self.at += 1;
         }
@@ -151,7 +152,8 @@ impl Cursor<'_, '_, '_> {
             name.trim_end_matches('′'),
             "f" | "g" | "h" | "F" | "G" | "H"
         ) || name.ends_with('′');
-        // `f(x)`, and `f{\left(x \right)}` as SymPy prints it. Several arguments make any name a function.
+        // `f(x)`, and `f{\left(x \right)}` as SymPy prints it. With several arguments any name is a
+        // function.
         let several = |id: Id| {
             matches!(self.arena.node(id), Node::List(_) | Node::Tuple(_))
                 && !name.starts_with(|c: char| c.is_ascii_uppercase())
@@ -169,7 +171,7 @@ impl Cursor<'_, '_, '_> {
             let name = self.arena.intern(&name);
             return self.arena.add_node(Node::App(name, args));
         }
-        // `A(1,2)`: a point by its name.
+        // `A(1,2)`: a named point.
         if name.len() == 1
             && name.starts_with(|c: char| c.is_ascii_uppercase())
             && let Some(
@@ -189,7 +191,7 @@ impl Cursor<'_, '_, '_> {
         self.arena.symbol(&name)
     }
 
-    /// The value of a bracketed group.
+    /// Returns the value of a bracketed group.
     pub(crate) fn group(&mut self, tok: &Tok) -> Res<Id> {
         let Tok::Group {
             open,
@@ -199,7 +201,7 @@ impl Cursor<'_, '_, '_> {
             ..
         } = tok
         else {
-            return Err(Stop::Syntax("group"));
+            return Err(Stop::Syntax("not a group"));
         };
         let (low, high) = (*closed_low, *closed_high);
         let Some(id) = *id else {
@@ -243,7 +245,7 @@ impl Cursor<'_, '_, '_> {
             (Bracket::Paren, Some(items)) if items.len() == 2 && high => self
                 .arena
                 .add_node(Node::Interval(items[0], items[1], low, high)),
-            // `[[1, 2], [3, 4]]`: a matrix by its rows.
+            // `[[1, 2], [3, 4]]`: a matrix given by its rows.
             (Bracket::Square, Some(items)) if rows(self.arena, &items).is_some() => {
                 let (columns, cells) = rows(self.arena, &items).unwrap_or_default();
                 self.arena.add_node(Node::Matrix(columns, cells))
@@ -260,7 +262,7 @@ impl Cursor<'_, '_, '_> {
     }
 }
 
-/// The columns and cells of rows in square brackets.
+/// Returns the number of columns and the cells of rows in square brackets.
 fn rows(arena: &Arena, items: &[Id]) -> Option<(u32, Vec<Id>)> {
     let mut cells = Vec::new();
     let mut columns = None;

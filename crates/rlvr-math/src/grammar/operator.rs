@@ -1,4 +1,4 @@
-//! From tokens to nodes: sums, products, integrals, limits and derivatives, which take the rest of their term.
+//! Parses sums, products, limits and derivatives, which apply to the rest of their term.
 
 use super::cursor::{Cursor, MAX_CHAIN};
 use super::token::{Bracket, Command, Tok};
@@ -9,7 +9,8 @@ use crate::node::function::{BigOp, RelOp};
 use crate::node::operations::Operations;
 
 impl Cursor<'_, '_, '_> {
-    /// `\frac{d}{dx} ...`: the derivative of the rest of the term, or of what stands above.
+    /// Parses `\frac{d}{dx} ...`, the derivative of the rest of the term, or the name
+    /// `\frac{dy}{dx}`.
     pub(crate) fn derivative(&mut self, chain: usize) -> Res<Option<Id>> {
         let [
             Tok::Group { span: top, .. },
@@ -60,7 +61,7 @@ impl Cursor<'_, '_, '_> {
         }
         self.at += 2;
         let variable = match name.as_str() {
-            "e" | "i" => return Err(Stop::Syntax("derivative")),
+            "e" | "i" => return Err(Stop::Syntax("a derivative by a constant")),
             _ => self.arena.symbol(&name)?,
         };
         let body = self.rest(chain)?;
@@ -68,7 +69,7 @@ impl Cursor<'_, '_, '_> {
         rules::derivative(self.arena, variable, body).map(Some)
     }
 
-    /// The rest of the term.
+    /// Parses the rest of the term.
     pub(crate) fn rest(&mut self, chain: usize) -> Res<Id> {
         if chain > MAX_CHAIN {
             return Err(Stop::Limit("operators without brackets"));
@@ -87,13 +88,13 @@ impl Cursor<'_, '_, '_> {
         };
         let (id, unit) = cursor.term()?;
         if unit.is_some() {
-            Err(Stop::Syntax("unit"))
+            Err(Stop::Syntax("a unit in an operand"))
         } else {
             Ok(id)
         }
     }
 
-    /// What stands below and above a large operator.
+    /// Parses the bounds of a large operator, below and above.
     pub(crate) fn bounds(&mut self) -> Res<(Option<Id>, Option<Id>)> {
         let (mut low, mut high) = (None, None);
         loop {
@@ -112,7 +113,8 @@ impl Cursor<'_, '_, '_> {
                     self.at += 1;
                     id
                 }
-                // Without braces one token, for `\sum^n_k` has two bounds and no subscript.
+                // Without braces a single token, because `\sum^n_k` has two bounds and no
+                // subscript.
                 Some(Tok::Num { id, .. } | Tok::Value(id)) => {
                     self.at += 1;
                     Some(id)
@@ -132,7 +134,7 @@ impl Cursor<'_, '_, '_> {
         }
     }
 
-    /// Sums, products and limits: bounds, then the rest of the term.
+    /// Parses a sum, product or limit: its bounds, then the rest of the term.
     pub(crate) fn operator(&mut self, command: Command, chain: usize) -> Res<Id> {
         let (low, high) = self.bounds()?;
         let body = self.rest(chain)?;
@@ -148,16 +150,16 @@ impl Cursor<'_, '_, '_> {
         match command {
             Command::Limit => {
                 let Some((variable, target)) = side(self.arena, RelOp::To) else {
-                    return Err(Stop::Syntax("limit"));
+                    return Err(Stop::Syntax("a limit without its target"));
                 };
                 limit::limit(self.arena, variable, target, body)
             }
             _ => {
                 let Some((variable, from)) = side(self.arena, RelOp::Eq) else {
-                    return Err(Stop::Syntax("sum"));
+                    return Err(Stop::Syntax("a sum without its start"));
                 };
                 let Some(to) = high else {
-                    return Err(Stop::Syntax("sum"));
+                    return Err(Stop::Syntax("a sum without its end"));
                 };
                 series::series(
                     self.arena,
@@ -172,7 +174,7 @@ impl Cursor<'_, '_, '_> {
     }
 }
 
-/// Whether a command takes its arguments in braces and nothing else.
+/// Returns whether a command is a large operator.
 pub(crate) fn is_operator(command: Command) -> bool {
     matches!(
         command,

@@ -1,4 +1,5 @@
-//! The readings of a text: a list or a decimal comma, a letter or a unit. The gold's kind selects by being equal to one.
+//! The readings of an ambiguous text: a list or a decimal comma, a letter or a unit. Two texts are
+//! equal if a reading of one equals a reading of the other.
 
 use super::lexer::{self, Mode};
 use super::numeral::Comma;
@@ -7,19 +8,20 @@ use crate::node::arena::{Arena, Id, Node};
 use crate::node::budget::{Res, Stop};
 use crate::node::operations::Operations;
 
-/// A node, and whether reading it so needs good will. Two lenient readings are never compared with each other.
+/// A node, and whether the reading is lenient. Two lenient readings are not compared with each
+/// other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Reading {
     pub id: Id,
     pub lenient: bool,
-    /// What the text leaves to be carried out.
+    /// The unevaluated operations of the text.
     pub operations: Operations,
 }
 
-/// All readings of `text`, the plainest first; or why there is none.
+/// Returns all readings of `text`, the most literal first, or the reason why there is none.
 pub(crate) fn readings(arena: &mut Arena, config: &MathConfig, text: &str) -> Res<Vec<Reading>> {
     let chars: Vec<char> = text.chars().collect();
-    // `\$5` and `€5` carry a unit like `5 dollars` does.
+    // `\$5` and `€5` have a unit, as `5 dollars` has.
     let currency = [
         ("\\$", "dollar"),
         ("€", "euro"),
@@ -57,7 +59,7 @@ pub(crate) fn readings(arena: &mut Arena, config: &MathConfig, text: &str) -> Re
                         lenient,
                         operations,
                     }),
-                    // The same value is written in several ways.
+                    // Two readings have the same value.
                     Some(same) => same.operations = same.operations.with(operations),
                 }
                 Ok(())
@@ -135,7 +137,7 @@ pub(crate) fn readings(arena: &mut Arena, config: &MathConfig, text: &str) -> Re
         );
         push(arena, id, true)?;
     }
-    // What cannot be read as a whole may end in `= value`.
+    // A text that cannot be parsed as a whole may end in `= value`.
     if failed
         && !chars.iter().any(|c| matches!(c, ',' | ';' | '<' | '>'))
         && let Some(at) = chars.iter().rposition(|c| *c == '=')
@@ -144,13 +146,14 @@ pub(crate) fn readings(arena: &mut Arena, config: &MathConfig, text: &str) -> Re
         push(arena, id, true)?;
     }
     if out.is_empty() {
-        return Err(failure.unwrap_or(Stop::Syntax("empty")));
+        return Err(failure.unwrap_or(Stop::Syntax("an empty text")));
     }
     Ok(out)
 }
 
-/// Whether a comma stands directly between digits, and if so whether it can be a decimal comma: the only one, in a text
-/// without brackets, not before exactly three digits unless the whole part is 0.
+/// Returns whether a comma is directly between digits, and if so whether it can be a decimal comma:
+/// the only comma, in a text without brackets, and not before exactly three digits unless the
+/// integer part is 0.
 fn comma_between_digits(text: &[char]) -> Option<bool> {
     let commas: Vec<usize> = (0..text.len()).filter(|&i| text[i] == ',').collect();
     let between = |i: usize| {
@@ -178,7 +181,7 @@ fn comma_between_digits(text: &[char]) -> Option<bool> {
     Some(after != 3 || before == "0" || before.len() > 3)
 }
 
-/// `1 000 000` as one number.
+/// Joins `1 000 000` to one number.
 fn spaced_thousands(text: &[char]) -> Option<Vec<char>> {
     let whole: String = text.iter().collect();
     let trimmed = whole.trim().trim_start_matches(['-', '+', '−']);
@@ -213,7 +216,7 @@ fn letter_after_number(text: &[char]) -> bool {
     })
 }
 
-/// Writes out `a \pm b` as two values. In a list or set both join the elements.
+/// Expands `a \pm b` to two values, which are added to the list or set that contains it.
 fn expand(arena: &mut Arena, root: Id) -> Res<Id> {
     let double = |arena: &Arena, id: Id| {
         arena.any(id, |n| matches!(n, Node::PlusMinus(_) | Node::MinusPlus(_)))

@@ -1,7 +1,8 @@
-//! From tokens to nodes, above arithmetic: lists, connectives, relations, unions, ratios.
+//! Parses everything above arithmetic: lists, connectives, relations, unions, ratios.
 //!
-//! Brackets are groups already, so every rule is a split of a flat sequence at the weakest mark: `;`, then `and` / `or`, then
-//! `,`, then relations, set operations, `:`, and below that sums (`term`).
+//! Brackets are already groups, so each rule splits a flat sequence at its weakest separator: `;`,
+//! then `and` and `or`, then `,`, then relations, set operations and `:`. `term` parses the sums
+//! between them.
 
 use super::cursor::arguments;
 use super::term;
@@ -11,7 +12,7 @@ use crate::node::budget::{Res, Stop};
 use crate::node::function::RelOp;
 use crate::node::operations::Operations;
 
-/// Everything between two brackets, or a whole text; `None` if there is nothing.
+/// Parses the tokens between two brackets, or of a whole text. `None` if there are none.
 pub(crate) fn sequence(arena: &mut Arena, text: &[char], tokens: Vec<Tok>) -> Res<Option<Id>> {
     let tokens = trim(&tokens);
     if tokens.is_empty() {
@@ -44,7 +45,7 @@ pub(crate) fn sequence(arena: &mut Arena, text: &[char], tokens: Vec<Tok>) -> Re
     list(arena, parts).map(Some)
 }
 
-/// Leading and trailing separators carry no meaning.
+/// Removes separators at the ends, which have no meaning.
 fn trim(mut tokens: &[Tok]) -> &[Tok] {
     let idle = |t: &Tok| {
         matches!(
@@ -72,16 +73,16 @@ fn split(tokens: &[Tok], at: impl Fn(&Tok) -> bool) -> Vec<&[Tok]> {
         .collect()
 }
 
-/// A list of more than one element; one element is itself.
+/// Returns a list, or the element if there is only one.
 fn list(arena: &mut Arena, mut parts: Vec<Id>) -> Res<Id> {
     match parts.len() {
-        0 => Err(Stop::Syntax("empty list")),
+        0 => Err(Stop::Syntax("an empty list")),
         1 => Ok(parts.remove(0)),
         _ => arena.add_node(Node::List(parts)),
     }
 }
 
-/// Is this a relation other than an equation?
+/// Returns whether a node is a relation other than an equation.
 fn is_inequality(arena: &Arena, id: Id) -> bool {
     match arena.node(id) {
         Node::Rel(ops, _) => ops
@@ -92,14 +93,14 @@ fn is_inequality(arena: &Arena, id: Id) -> bool {
     }
 }
 
-/// Parts joined by `and` and `or`, and commas below them.
+/// Parses parts joined by `and` and `or`, and by commas between them.
 fn connected(arena: &mut Arena, text: &[char], tokens: &[Tok]) -> Res<Option<Id>> {
     let has_or = tokens.contains(&Tok::Or);
     let mut groups: Vec<Vec<Id>> = Vec::new();
     for part in split(tokens, |t| matches!(t, Tok::And | Tok::Or)) {
         let mut items = Vec::new();
         for item in split(part, |t| *t == Tok::Comma) {
-            // `(1,000)`: a group of thousands is no element.
+            // `(1,000)`: a group of thousands is not an element.
             if let [
                 Tok::Num {
                     digits: Some(digits),
@@ -131,7 +132,7 @@ fn connected(arena: &mut Arena, text: &[char], tokens: &[Tok]) -> Res<Option<Id>
             })
             .map(Some);
     }
-    // `p = 5, q = 2 and p = 7, q = 2`: systems of equal length stay together.
+    // `p = 5, q = 2 and p = 7, q = 2`: systems of the same length are lists.
     let size = groups[0].len();
     let systems = groups.len() > 1
         && size > 1
@@ -149,12 +150,12 @@ fn connected(arena: &mut Arena, text: &[char], tokens: &[Tok]) -> Res<Option<Id>
     list(arena, all).map(Some)
 }
 
-/// `a = b`, `a < b <= c`, `x \in S`, or no relation at all.
+/// Parses `a = b`, `a < b <= c`, `x \in S`, or an expression without a relation.
 fn relation(arena: &mut Arena, text: &[char], tokens: &[Tok]) -> Res<Id> {
     let outer = std::mem::take(&mut arena.operations);
     let mut written = Vec::new();
     let id = sides(arena, text, tokens, &mut written)?;
-    // What a chain of equations ends with is what it says: `37+48 = 85`.
+    // The last side of a chain of equations counts: `37+48 = 85`.
     arena.operations = outer;
     let chain =
         matches!(arena.node(id), Node::Rel(ops, _) if ops.iter().all(|op| *op == RelOp::Eq));
@@ -165,7 +166,7 @@ fn relation(arena: &mut Arena, text: &[char], tokens: &[Tok]) -> Res<Id> {
     Ok(id)
 }
 
-/// Notes what the groups among `tokens` leave to be done.
+/// Records the unevaluated operations of the groups among `tokens`.
 fn note_groups(arena: &mut Arena, tokens: &[Tok]) {
     for token in tokens {
         if let Tok::Group { operations, .. } = token {
@@ -174,7 +175,7 @@ fn note_groups(arena: &mut Arena, tokens: &[Tok]) {
     }
 }
 
-/// The relation itself; `written` takes the operations of each side that counts.
+/// Parses the sides of a relation. `written` receives the operations of each side that counts.
 fn sides(
     arena: &mut Arena,
     text: &[char],
@@ -203,7 +204,7 @@ fn sides(
         let side = &tokens[start..at];
         start = at + 1;
         if side.is_empty() {
-            // `= 5`, and an equation that breaks off.
+            // `= 5`, or an incomplete equation.
             if sides.is_empty() && matches!(op, Some(RelOp::Eq | RelOp::Approx)) {
                 continue;
             }
@@ -221,7 +222,7 @@ fn sides(
     if sides.len() == 1 {
         return Ok(sides[0]);
     }
-    // What follows an approximation is a comment on the exact value before it.
+    // An approximation after an exact value is ignored.
     if let Some(at) = ops.iter().position(|op| *op == RelOp::Approx)
         && at > 0
         && ops[..at].iter().all(|op| *op == RelOp::Eq)
@@ -230,7 +231,7 @@ fn sides(
         sides.truncate(at + 1);
         written.truncate(at + 1);
     }
-    // `\sqrt{2} \approx 1.414` too, unless the left side is a name for the right.
+    // `\sqrt{2} \approx 1.414` too, unless the left side is the name of the right one.
     if ops[..] == [RelOp::Approx] && !matches!(arena.node(sides[0]), Node::Sym(_) | Node::App(..)) {
         written.truncate(1);
         return Ok(sides[0]);
@@ -238,7 +239,7 @@ fn sides(
     arena.add_node(Node::Rel(ops, sides))
 }
 
-/// A side of a relation; `f(x)` and `W(n)` alone are names there, not products.
+/// Parses a side of a relation. Alone there, `f(x)` and `W(n)` are function values, not products.
 fn named(arena: &mut Arena, text: &[char], tokens: &[Tok]) -> Res<Id> {
     if let [
         Tok::Ident { name, .. },
@@ -278,7 +279,7 @@ fn named(arena: &mut Arena, text: &[char], tokens: &[Tok]) -> Res<Id> {
     operations(arena, text, tokens)
 }
 
-/// Unions, intersections and differences, from left to right.
+/// Parses unions, intersections and differences, from left to right.
 fn operations(arena: &mut Arena, text: &[char], tokens: &[Tok]) -> Res<Id> {
     let is_op = |t: &Tok| matches!(t, Tok::Union | Tok::Intersection | Tok::Without);
     let mut total: Option<(Id, Tok)> = None;
@@ -314,10 +315,10 @@ fn operations(arena: &mut Arena, text: &[char], tokens: &[Tok]) -> Res<Id> {
             Some(op) => total = Some((joined, op.clone())),
         }
     }
-    Err(Stop::Syntax("set operation"))
+    Err(Stop::Syntax("an incomplete set operation"))
 }
 
-/// `3:4`, `1:2:3`, and times of day: `3:30`.
+/// Parses `3:4`, `1:2:3`, and times of day: `3:30`.
 fn ratio(arena: &mut Arena, text: &[char], tokens: &[Tok]) -> Res<Id> {
     if !tokens.contains(&Tok::Colon) {
         return term::sum(arena, text, tokens);
@@ -344,7 +345,7 @@ fn ratio(arena: &mut Arena, text: &[char], tokens: &[Tok]) -> Res<Id> {
     {
         let clock = arena.intern("clock");
         let time = arena.add_node(Node::App(clock, vec![*h, *m]))?;
-        // Before or after noon is like a unit: it may be missing, but not differ.
+        // AM or PM is like a unit: it may be missing, but not differ.
         let half: String = rest
             .iter()
             .map(|t| match t {
@@ -370,16 +371,16 @@ fn ratio(arena: &mut Arena, text: &[char], tokens: &[Tok]) -> Res<Id> {
     arena.add_node(Node::Ratio(parts))
 }
 
-/// `{n \choose k}` and `{a \over b}`.
+/// Parses `{n \choose k}` and `{a \over b}`.
 fn choose(arena: &mut Arena, text: &[char], tokens: &[Tok]) -> Res<Id> {
     let Some(at) = tokens
         .iter()
         .position(|t| matches!(t, Tok::Choose | Tok::Over))
     else {
-        return Err(Stop::Syntax("choose"));
+        return Err(Stop::Syntax("not a binomial"));
     };
     if at == 0 || at + 1 == tokens.len() {
-        return Err(Stop::Syntax("choose without arguments"));
+        return Err(Stop::Syntax("a binomial without arguments"));
     }
     let top = term::sum(arena, text, &tokens[..at])?;
     let bottom = term::sum(arena, text, &tokens[at + 1..])?;
@@ -393,7 +394,7 @@ fn choose(arena: &mut Arena, text: &[char], tokens: &[Tok]) -> Res<Id> {
     }
 }
 
-/// The content of `\{ \}`: elements, or `x | condition`.
+/// Parses the content of `\{ \}`: elements, or `x | condition`.
 pub(crate) fn set(arena: &mut Arena, text: &[char], tokens: Vec<Tok>) -> Res<Option<Id>> {
     let mark = tokens
         .iter()
@@ -402,17 +403,17 @@ pub(crate) fn set(arena: &mut Arena, text: &[char], tokens: Vec<Tok>) -> Res<Opt
         && tokens[at + 1..].iter().any(|t| matches!(t, Tok::Rel(_)))
     {
         let Some(variable) = sequence(arena, text, tokens[..at].to_vec())? else {
-            return Err(Stop::Syntax("set"));
+            return Err(Stop::Syntax("an incomplete set"));
         };
         let Some(condition) = sequence(arena, text, tokens[at + 1..].to_vec())? else {
-            return Err(Stop::Syntax("set"));
+            return Err(Stop::Syntax("an incomplete set"));
         };
         return arena.add_node(Node::Builder(variable, condition)).map(Some);
     }
     sequence(arena, text, tokens)
 }
 
-/// The cells of a matrix.
+/// Parses the cells of a matrix.
 pub(crate) fn matrix(arena: &mut Arena, text: &[char], tokens: Vec<Tok>) -> Res<Id> {
     let mut columns = 0;
     let mut cells = Vec::new();

@@ -1,4 +1,4 @@
-//! From tokens to nodes: sums, products, powers, functions.
+//! Parses sums, products, powers and integrals.
 
 use super::cursor::{Cursor, MAX_CHAIN};
 use super::token::{Command, Tok};
@@ -11,7 +11,7 @@ use crate::node::operations::Operations;
 use dashu_base::Abs;
 use dashu_ratio::RBig;
 
-/// Terms with signs between them.
+/// Parses terms with signs between them.
 pub(crate) fn sum(arena: &mut Arena, text: &[char], tokens: &[Tok]) -> Res<Id> {
     let collapsed;
     let tokens = if tokens.contains(&Tok::Command(Command::Integral)) {
@@ -31,13 +31,13 @@ pub(crate) fn sum(arena: &mut Arena, text: &[char], tokens: &[Tok]) -> Res<Id> {
             if start < at {
                 terms.push(signed_term(arena, text, &tokens[start..at])?);
             } else if at == tokens.len() {
-                return Err(Stop::Syntax("nothing where a term should be"));
+                return Err(Stop::Syntax("a term is missing"));
             }
             start = at;
         }
         at += 1;
     }
-    // `\mathbb{R} - \{1\}`: a difference of sets.
+    // `\mathbb{R} - \{1\}`: a set difference.
     if let [whole, negative] = terms[..]
         && matches!(arena.node(whole), Node::Numbers(_) | Node::Interval(..))
         && let Node::Mul(factors) = arena.node(negative)
@@ -51,7 +51,7 @@ pub(crate) fn sum(arena: &mut Arena, text: &[char], tokens: &[Tok]) -> Res<Id> {
     arena.sum(terms)
 }
 
-/// A term with any number of signs before it.
+/// Parses a term with any number of signs before it.
 fn signed_term(arena: &mut Arena, text: &[char], mut tokens: &[Tok]) -> Res<Id> {
     let mut negative = false;
     let mut double: Option<bool> = None;
@@ -75,7 +75,7 @@ fn signed_term(arena: &mut Arena, text: &[char], mut tokens: &[Tok]) -> Res<Id> 
     };
     let (mut id, unit) = cursor.term()?;
     if negative {
-        // The mark stays outside: -5% is a percentage.
+        // The percent sign stays outside: -5% is a percentage.
         id = match *arena.node(id) {
             Node::Percent(x) => {
                 let x = arena.negate(x)?;
@@ -105,10 +105,10 @@ fn signed_term(arena: &mut Arena, text: &[char], mut tokens: &[Tok]) -> Res<Id> 
 }
 
 impl Cursor<'_, '_, '_> {
-    /// Factors, multiplied and divided from left to right, then a unit.
+    /// Parses factors, multiplied and divided from left to right, then a unit.
     pub(crate) fn term(&mut self) -> Res<(Id, Option<String>)> {
         let mut factors: Vec<Id> = Vec::new();
-        // The same as they are written, above and below the slashes.
+        // The factors as written, before and after the slashes.
         let (mut above, mut below): (Vec<Id>, Vec<Id>) = (Vec::new(), Vec::new());
         let mut powers_of_ten = 0;
         let mut unit = None;
@@ -160,13 +160,13 @@ impl Cursor<'_, '_, '_> {
             if number && after_number && !operator {
                 return Err(Stop::Syntax("two numbers side by side"));
             }
-            // A sign here belongs to the factor: `2 \cdot -3`.
+            // A sign belongs to the factor: `2 \cdot -3`.
             let mut negative = false;
             while let Some(sign) = self.peek()
                 && sign.is_sign()
             {
                 if !operator {
-                    return Err(Stop::Syntax("a sign"));
+                    return Err(Stop::Syntax("a misplaced sign"));
                 }
                 negative ^= *sign == Tok::Minus;
                 self.at += 1;
@@ -210,7 +210,7 @@ impl Cursor<'_, '_, '_> {
         Ok((self.arena.product(factors)?, unit))
     }
 
-    /// Whether the tokens from `start` to here are `10^n`.
+    /// Returns whether the tokens from `start` to here are `10^n`.
     fn is_power_of_ten(&self, start: usize) -> bool {
         match &self.tokens[start..self.at] {
             [
@@ -240,7 +240,7 @@ impl Cursor<'_, '_, '_> {
         }
     }
 
-    /// Whether the factors are those of scientific notation: `1.5 \times 10^3`.
+    /// Returns whether the factors are a number in scientific notation: `1.5 \times 10^3`.
     fn is_scientific(&self, above: &[Id], below: &[Id]) -> bool {
         let [mantissa, power] = above else {
             return false;
@@ -254,7 +254,7 @@ impl Cursor<'_, '_, '_> {
         below.is_empty() && RBig::ONE <= size && size < ten && *power != RBig::ONE
     }
 
-    /// `cm^2`, `km/h`, `miles per hour`.
+    /// Parses a unit: `cm^2`, `km/h`, `miles per hour`.
     pub(crate) fn unit(&mut self) -> Res<String> {
         let mut words = String::new();
         while let Some(tok) = self.peek() {
@@ -278,7 +278,7 @@ impl Cursor<'_, '_, '_> {
                     };
                     match power {
                         Some(n) => words.push_str(&format!("^{n}")),
-                        None => return Err(Stop::Syntax("power of a unit")),
+                        None => return Err(Stop::Syntax("an invalid power of a unit")),
                     }
                 }
                 _ => break,
@@ -288,7 +288,7 @@ impl Cursor<'_, '_, '_> {
         Ok(unit::canonical(&words).unwrap_or(words))
     }
 
-    /// An operand with its powers, factorials, percent and degree signs.
+    /// Parses an operand with its powers, factorials, percent and degree signs.
     pub(crate) fn factor(&mut self, chain: usize) -> Res<Id> {
         if chain > MAX_CHAIN {
             return Err(Stop::Limit("operators without brackets"));
@@ -302,7 +302,8 @@ impl Cursor<'_, '_, '_> {
                     id = self.raise(id, chain)?;
                 }
                 Tok::Bang => {
-                    // `n!!` is the double factorial, any other number of marks nests.
+                    // `n!!` is the double factorial; any other number of marks are nested
+                    // factorials.
                     let marks = self.tokens[self.at..]
                         .iter()
                         .take_while(|t| **t == Tok::Bang)
@@ -349,7 +350,7 @@ impl Cursor<'_, '_, '_> {
         Ok(id)
     }
 
-    /// `base^...`: a power, a degree sign or a prime.
+    /// Parses the part after `base^`: a power, a degree sign or a prime.
     pub(crate) fn raise(&mut self, base: Id, chain: usize) -> Res<Id> {
         match self.peek() {
             Some(Tok::Degree) => {
@@ -375,7 +376,7 @@ impl Cursor<'_, '_, '_> {
         Ok(id)
     }
 
-    /// What stands above: a group, or one operand with its sign. `3^+` is a direction.
+    /// Parses an exponent: a group, or one operand with its sign. `3^+` is a direction.
     pub(crate) fn exponent(&mut self, chain: usize) -> Res<Id> {
         let mut negative = false;
         let mut signed = None;
@@ -390,7 +391,7 @@ impl Cursor<'_, '_, '_> {
             return self.arena.symbol(if negative { "−" } else { "＋" });
         }
         let mut id = self.primary(chain + 1)?;
-        // Powers associate to the right.
+        // Powers are right-associative.
         if self.take(&Tok::Caret) {
             if chain > MAX_CHAIN {
                 return Err(Stop::Limit("operators without brackets"));
@@ -408,7 +409,7 @@ impl Cursor<'_, '_, '_> {
     }
 }
 
-/// Replaces `\int ... dx` by one value, the innermost (last) first.
+/// Replaces each `\int ... dx` by its value, the innermost (last) first.
 pub(crate) fn integrals(arena: &mut Arena, text: &[char], mut tokens: Vec<Tok>) -> Res<Vec<Tok>> {
     while let Some(at) = tokens
         .iter()
@@ -432,7 +433,7 @@ pub(crate) fn integrals(arena: &mut Arena, text: &[char], mut tokens: Vec<Tok>) 
         let (body, variable, end) = match place {
             Some(i) => {
                 let Tok::Ident { name, .. } = &rest[i + 1] else {
-                    return Err(Stop::Syntax("integral"));
+                    return Err(Stop::Syntax("an integral without its variable"));
                 };
                 (&rest[..i], arena.symbol(name)?, i + 2)
             }
@@ -444,7 +445,7 @@ pub(crate) fn integrals(arena: &mut Arena, text: &[char], mut tokens: Vec<Tok>) 
         } else {
             sum(arena, text, body)?
         };
-        // `\int \frac{dz}{z}`: the differential is a factor above.
+        // `\int \frac{dz}{z}`: the differential is a factor of the numerator.
         if place.is_none()
             && let Some(name) = inner_differential(arena, text, &rest)?
         {
@@ -464,7 +465,7 @@ pub(crate) fn integrals(arena: &mut Arena, text: &[char], mut tokens: Vec<Tok>) 
     Ok(tokens)
 }
 
-/// The name after a `d` inside the groups of an integrand.
+/// Returns the name after a `d` inside of the groups of an integrand.
 fn inner_differential(arena: &Arena, text: &[char], tokens: &[Tok]) -> Res<Option<String>> {
     for tok in tokens {
         let Tok::Group { span, .. } = tok else {

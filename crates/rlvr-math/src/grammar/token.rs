@@ -1,4 +1,4 @@
-//! What the lexer makes of a text.
+//! The tokens of the parser.
 
 use crate::node::arena::Id;
 use crate::node::function::{Func, RelOp};
@@ -9,7 +9,7 @@ use crate::node::operations::Operations;
 pub(crate) enum Bracket {
     Paren,
     Square,
-    /// `]` used to open: `]0,1[`.
+    /// An opening `]`: `]0,1[`.
     French,
     /// TeX's `{ }`, or a set written without backslashes.
     Brace,
@@ -22,7 +22,7 @@ pub(crate) enum Bracket {
     Angle,
     Matrix,
     Determinant,
-    /// `align` and the like: transparent.
+    /// `align` and the like, which have no meaning.
     Plain,
 }
 
@@ -36,27 +36,27 @@ pub(crate) enum Command {
     Product,
     Integral,
     Limit,
-    /// A decoration that makes another name of a name: `\vec`, `\hat`.
+    /// A decoration that changes a name: `\vec`, `\hat`.
     Decorate(&'static str),
 }
 
-/// A lexical element, or a bracketed group that is parsed already.
+/// A token, or a bracketed group that is already parsed.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Tok {
-    /// A number; `digits` is what was written, if it is only digits.
+    /// A number. `digits` is its text if it consists only of digits.
     Num {
         id: Id,
         digits: Option<String>,
         spaced: bool,
     },
-    /// A symbol of one name.
+    /// A name.
     Ident {
         name: String,
         spaced: bool,
     },
-    /// Anything with a value of its own.
+    /// A value.
     Value(Id),
-    /// A bracketed group. `span` is its content in the text; `id` is missing if it is empty.
+    /// A bracketed group. `span` is its content in the text. `id` is `None` if it is empty.
     Group {
         open: Bracket,
         closed_low: bool,
@@ -67,7 +67,7 @@ pub(crate) enum Tok {
         operations: Operations,
     },
     Func(Func),
-    /// A logarithm that may have a base: natural, decimal or by convention.
+    /// A logarithm, which may have a base in its subscript.
     Log(LogBase),
     Command(Command),
     Text(String),
@@ -103,18 +103,19 @@ pub(crate) enum Tok {
     Ellipsis,
 }
 
-/// The base of a logarithm that has no subscript.
+/// The base of a logarithm without a subscript.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LogBase {
     Natural,
     Ten,
     Two,
-    /// `\log`: ten where the value is then rational, natural otherwise.
+    /// `\log`: ten if the value is then rational, natural otherwise.
     Convention,
 }
 
 impl Tok {
-    /// Whether a value may end here, so that a following sign is binary and a following bar closes.
+    /// Returns whether an operand may end here, so that a following sign is binary and a following
+    /// bar closes.
     pub fn ends_operand(&self) -> bool {
         matches!(
             self,
@@ -132,7 +133,7 @@ impl Tok {
         )
     }
 
-    /// A sign that adds or subtracts.
+    /// Returns whether this is a sign that adds or subtracts.
     pub fn is_sign(&self) -> bool {
         matches!(
             self,

@@ -1,11 +1,13 @@
-//! Units behind a number: their names, and what they are worth in each other.
+//! Units after a number: their names and conversion factors.
 
 use dashu_ratio::RBig;
 
-/// A unit: its names (the first is canonical), what it measures, its worth in the base of that as a fraction.
+/// A unit: its names (the first one is canonical), the quantity that it measures, and its value in
+/// base units as a fraction.
 type Unit = (&'static [&'static str], &'static str, i64, i64);
 
-/// `length` is in metres, `mass` in grams, `time` in seconds; a power of a unit is a power of its worth.
+/// Lengths are in metres, masses in grams, times in seconds. The value of a power of a unit is that
+/// power of its value.
 const UNITS: &[Unit] = &[
     (&["meter", "m", "meters", "metre", "metres"], "length", 1, 1),
     (
@@ -116,7 +118,7 @@ const UNITS: &[Unit] = &[
     (&["acre", "acres"], "acre", 1, 1),
 ];
 
-/// Words that count without measuring: like no unit at all.
+/// Words that count without measuring, which are like no unit.
 const EMPTY: [&str; 8] = [
     "unit",
     "units",
@@ -128,7 +130,7 @@ const EMPTY: [&str; 8] = [
     "units^3",
 ];
 
-/// Letters that are units when they stand after a number and a space.
+/// Letters that are units after a number and a space.
 const LETTERS: &str = "mgshLNJWVAKdl";
 
 fn find(word: &str) -> Option<&'static Unit> {
@@ -144,7 +146,7 @@ fn find(word: &str) -> Option<&'static Unit> {
         })
 }
 
-/// Whether a run of letters behind a number is a unit or another counted thing.
+/// Returns whether a run of letters after a number is a unit or a counted thing.
 pub(crate) fn is_word(word: &str) -> bool {
     let vowel = word.chars().any(|c| "aeiouyAEIOU".contains(c));
     (word.len() > 1 && find(word).is_some())
@@ -153,12 +155,13 @@ pub(crate) fn is_word(word: &str) -> bool {
         || matches!(word, "PM" | "AM" | "pm" | "am" | "sq")
 }
 
-/// Whether a letter is a unit where units are expected.
+/// Returns whether a letter is a unit where units are expected.
 pub(crate) fn is_letter(letter: &str) -> bool {
     LETTERS.contains(letter)
 }
 
-/// One canonical spelling: `square centimeters`, `cm^2` and `sq. cm` are `centimeter^2`. `None`: not a known unit.
+/// Returns the canonical form: `centimeter^2` for `square centimeters`, `cm^2` and `sq. cm`. `None`
+/// if a unit is not known.
 pub(crate) fn canonical(words: &str) -> Option<String> {
     let text = words
         .trim()
@@ -213,7 +216,8 @@ pub(crate) fn canonical(words: &str) -> Option<String> {
     Some(out.join("/"))
 }
 
-/// What a canonical unit measures and its worth.
+/// Returns the quantities that a canonical unit measures, with their powers, and its value in base
+/// units.
 pub(crate) fn worth(canonical: &str) -> Option<(Vec<(String, i32)>, RBig)> {
     let mut dimensions: Vec<(String, i32)> = Vec::new();
     let mut factor = RBig::ONE;
@@ -225,7 +229,7 @@ pub(crate) fn worth(canonical: &str) -> Option<(Vec<(String, i32)>, RBig)> {
             };
             let (_, what, num, den) = find(name)?;
             let power = if place == 0 { power } else { -power };
-            // A litre is a cube of lengths.
+            // A volume is a cube of a length.
             let (what, times) = if *what == "volume" {
                 ("length", 3)
             } else {
@@ -248,7 +252,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn spellings_of_one_unit_are_one() {
+    fn spellings_of_a_unit_have_one_canonical_form() {
         for words in [
             "cm^2",
             "square centimeters",
@@ -264,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn units_of_one_dimension_convert() {
+    fn units_of_the_same_quantity_are_converted() {
         let (what, factor) = worth("kilometer/hour").unwrap();
         let (same, base) = worth("meter/second").unwrap();
         assert_eq!(what, same);

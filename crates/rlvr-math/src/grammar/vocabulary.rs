@@ -1,24 +1,24 @@
-//! The words of mathematics: commands, function names, Greek letters, Unicode signs.
+//! The vocabulary: commands, function names, Greek letters, Unicode signs.
 
 use super::token::{Command, LogBase, Tok};
 use crate::node::function::{Func, RelOp};
 
-/// What a known word or command stands for.
+/// The meaning of a known word or command.
 #[derive(Debug, Clone)]
 pub(crate) enum Word {
     Tok(Tok),
-    /// A symbol by its canonical name.
+    /// A symbol with its canonical name.
     Symbol(&'static str),
     Constant(Constant),
     /// Layout: spacing, sizes, styles.
     Nothing,
     /// A font or text command: its argument is text or mathematics.
     Font,
-    /// A decoration that is dropped: `\overline{AB}` is AB.
+    /// A decoration that is ignored: `\overline{AB}` is AB.
     Drop,
 }
 
-/// Values without an argument.
+/// Constants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Constant {
     Pi,
@@ -33,7 +33,7 @@ fn func(f: Func) -> Word {
     Word::Tok(Tok::Func(f))
 }
 
-/// Function names that are written alike with and without a backslash.
+/// Function names that are the same with and without a backslash.
 pub(crate) fn function(name: &str) -> Option<Word> {
     use Func::*;
     Some(match name {
@@ -129,7 +129,7 @@ pub(crate) fn greek(name: &str) -> Option<&'static str> {
         .map(|(_, letter)| *letter)
 }
 
-/// Words that mean something in plain text.
+/// Words with a meaning in plain text.
 pub(crate) fn plain(name: &str) -> Option<Word> {
     if let Some(word) = function(name) {
         return Some(word);
@@ -151,7 +151,7 @@ pub(crate) fn plain(name: &str) -> Option<Word> {
     })
 }
 
-/// LaTeX commands, without their backslash.
+/// LaTeX commands, without the backslash.
 pub(crate) fn command(name: &str) -> Option<Word> {
     use Word::*;
     if let Some(letter) = greek(name) {
@@ -226,7 +226,7 @@ pub(crate) fn command(name: &str) -> Option<Word> {
     })
 }
 
-/// Signs beyond ASCII.
+/// Signs that are not ASCII.
 pub(crate) fn unicode(c: char) -> Option<Word> {
     use super::token::Tok as T;
     Some(match c {
@@ -290,7 +290,7 @@ pub(crate) fn raised(c: char) -> Option<(bool, char)> {
     DOWN.chars().position(|d| d == c).map(|n| (false, digit(n)))
 }
 
-/// ½ and its kin.
+/// Fractions such as ½.
 pub(crate) fn vulgar(c: char) -> Option<(i64, i64)> {
     Some(match c {
         '½' => (1, 2),

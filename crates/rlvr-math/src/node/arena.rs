@@ -1,8 +1,8 @@
 //! Expressions: hash-consed nodes in an arena.
 //!
-//! A node's children always have smaller ids than the node. A pass over an expression is therefore a loop over ids, not a
-//! recursion, and no depth of nesting can exhaust the stack. Equal nodes share an id: identical expressions are equal at
-//! the cost of comparing two integers.
+//! The children of a node always have smaller IDs than the node, so that a pass over an expression
+//! is a loop over IDs instead of a recursion, and deep nesting cannot exhaust the stack. Equal
+//! nodes share an ID, so that comparing two identical expressions means comparing two integers.
 
 use super::budget::{Budget, Res, Stop};
 use super::function::{BigOp, Func, RelOp};
@@ -11,24 +11,24 @@ use dashu_base::BitTest;
 use dashu_ratio::RBig;
 use std::collections::HashMap;
 
-/// The place of a node in its arena.
+/// The index of a node in its arena.
 pub(crate) type Id = u32;
 
-/// The place of a string in the arena's table of names.
+/// The index of a string in the arena's table of names.
 pub(crate) type Name = u32;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Node {
     /// An exact number.
     Num(RBig),
-    /// A number that was written with a decimal point, or a sum or product with one.
+    /// A number written with a decimal point, or a sum or product with one.
     Decimal(RBig),
     Sym(Name),
     Pi,
     Euler,
     Imaginary,
     Infinity,
-    /// 1/0 and the like: equal to nothing.
+    /// 1/0 and the like, which equals nothing.
     Undefined,
     Add(Vec<Id>),
     Mul(Vec<Id>),
@@ -42,7 +42,7 @@ pub(crate) enum Node {
 
     Percent(Id),
     Degree(Id),
-    /// A value with a unit or another word behind it.
+    /// A value with a unit or another word after it.
     Quantity(Id, Name),
     /// Digits in a base: `1010_2`.
     Based(Name, Id),
@@ -51,7 +51,7 @@ pub(crate) enum Node {
     MinusPlus(Id),
 
     Tuple(Vec<Id>),
-    /// Comma-separated without brackets.
+    /// A comma-separated list without brackets.
     List(Vec<Id>),
     Set(Vec<Id>),
     /// `Interval(low, high, low is closed, high is closed)`
@@ -72,7 +72,8 @@ pub(crate) enum Node {
 }
 
 impl Node {
-    /// The nodes this one is made of.
+    /// Returns the children that are stored as a slice: none of `Pow`, `Interval`, `Without` and
+    /// `Builder`, for which see [`each_child`](Self::each_child).
     pub fn children(&self) -> &[Id] {
         use Node::*;
         match self {
@@ -98,7 +99,7 @@ impl Node {
         }
     }
 
-    /// Calls `visit` with every child.
+    /// Calls `visit` with each child.
     pub fn each_child(&self, mut visit: impl FnMut(Id)) {
         use Node::*;
         match self {
@@ -110,7 +111,7 @@ impl Node {
         }
     }
 
-    /// The same node with its children replaced by what `map` gives for them.
+    /// Returns this node with each child replaced by the result of `map`.
     pub fn with_children(&self, mut map: impl FnMut(Id) -> Id) -> Node {
         use Node::*;
         let mut all = |ids: &[Id]| ids.iter().map(|&id| map(id)).collect::<Vec<_>>();
@@ -145,7 +146,7 @@ impl Node {
     }
 }
 
-/// The bits of the larger part of a rational.
+/// Returns the bits of the numerator or denominator, whichever is larger.
 pub(crate) fn bits(value: &RBig) -> usize {
     value
         .numerator()
@@ -153,14 +154,14 @@ pub(crate) fn bits(value: &RBig) -> usize {
         .max(value.denominator().bit_len())
 }
 
-/// The nodes of one comparison, both sides together.
+/// The nodes of a comparison, of both sides.
 pub(crate) struct Arena<'b> {
     nodes: Vec<Node>,
     index: HashMap<Node, Id>,
     names: Vec<String>,
     name_index: HashMap<String, Name>,
     pub budget: &'b Budget,
-    /// What the text that is being read leaves to be carried out.
+    /// The unevaluated operations of the text that is being parsed.
     pub operations: Operations,
 }
 
@@ -194,7 +195,8 @@ impl<'b> Arena<'b> {
         name
     }
 
-    /// The id of `node`, which is stored if it is new. Constructors in `build` simplify first; use those for arithmetic.
+    /// Returns the ID of `node`, which is stored if it is new. For arithmetic use the constructors
+    /// in `build`, which simplify.
     pub fn add_node(&mut self, node: Node) -> Res<Id> {
         if let Some(&id) = self.index.get(&node) {
             return Ok(id);
@@ -209,7 +211,7 @@ impl<'b> Arena<'b> {
         Ok(id)
     }
 
-    /// The ids of everything `roots` are made of, ascending: children before parents.
+    /// Returns the IDs of all nodes below `roots` and of `roots`, children before parents.
     pub fn reachable(&self, roots: &[Id]) -> Vec<Id> {
         let Some(&top) = roots.iter().max() else {
             return Vec::new();
@@ -226,7 +228,7 @@ impl<'b> Arena<'b> {
         (0..=top).filter(|&id| seen[id as usize]).collect()
     }
 
-    /// Whether any node below `root` satisfies `test`.
+    /// Returns whether `root` or any node below it satisfies `test`.
     pub fn any(&self, root: Id, mut test: impl FnMut(&Node) -> bool) -> bool {
         if self.nodes[root as usize].children().is_empty()
             && !matches!(self.nodes[root as usize], Node::Pow(..))
@@ -238,7 +240,7 @@ impl<'b> Arena<'b> {
             .any(|id| test(self.node(id)))
     }
 
-    /// The free symbols below `roots`, ascending by id.
+    /// Returns the free symbols below `roots` in the order of their IDs.
     pub fn symbols(&self, roots: &[Id]) -> Vec<Id> {
         let mut all = self.reachable(roots);
         all.retain(|&id| matches!(self.node(id), Node::Sym(_)));

@@ -1,20 +1,22 @@
-//! Counted work: the reason why a verdict does not depend on the machine.
+//! The limits of a comparison. Work is counted rather than timed, so that the verdict is the same
+//! on every machine.
 
 use crate::config::MathConfig;
 use std::cell::Cell;
 
-/// Why reading or comparing ended early.
+/// The reason why parsing or comparing ended early.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stop {
-    /// A limit of the configuration.
+    /// It exceeds a limit of the configuration.
     Limit(&'static str),
-    /// The text is no mathematics.
+    /// The text cannot be parsed as mathematics.
     Syntax(&'static str),
 }
 
 pub(crate) type Res<T> = std::result::Result<T, Stop>;
 
-/// The work that is left of one comparison. Every loop over untrusted sizes spends before it works.
+/// The remaining work of a comparison. Every loop over an untrusted size spends fuel before it
+/// works.
 #[derive(Debug)]
 pub(crate) struct Budget {
     fuel: Cell<u64>,
@@ -33,7 +35,7 @@ impl Budget {
         }
     }
 
-    /// Takes `steps` of the fuel, or stops.
+    /// Spends `steps` of the fuel, or returns an error.
     pub fn spend(&self, steps: u64) -> Res<()> {
         match self.fuel.get().checked_sub(steps) {
             Some(left) => {
@@ -47,7 +49,8 @@ impl Budget {
         }
     }
 
-    /// Spends what an operation on numbers of `bits` costs (quadratic in words), and refuses numbers beyond the limit.
+    /// Spends the cost of an operation on numbers of `bits`, which is quadratic in words. An error
+    /// if the numbers exceed the limit.
     pub fn spend_bits(&self, bits: usize) -> Res<()> {
         if bits > self.max_bits {
             return Err(Stop::Limit("digits"));

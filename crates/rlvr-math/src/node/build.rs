@@ -1,6 +1,7 @@
-//! Constructors that simplify what is simple: exact arithmetic on literals, flat sums and products, powers of powers.
+//! Constructors that simplify: exact arithmetic on literals, flat sums and products, powers of
+//! powers.
 //!
-//! Nothing here assumes anything of a symbol, except that removable singularities do not matter.
+//! They make no assumption about symbols, except that removable singularities are ignored.
 
 use super::arena::{Arena, Id, Node, bits};
 use super::budget::Res;
@@ -25,7 +26,7 @@ impl Arena<'_> {
         self.add_node(Node::Undefined)
     }
 
-    /// The exact value of a literal.
+    /// Returns the exact value of a literal.
     pub fn exact(&self, id: Id) -> Option<&RBig> {
         match self.node(id) {
             Node::Num(v) | Node::Decimal(v) => Some(v),
@@ -33,7 +34,7 @@ impl Arena<'_> {
         }
     }
 
-    /// The exact value of an integer literal that fits.
+    /// Returns the value of an integer literal that fits in 64 bits.
     pub fn small_int(&self, id: Id) -> Option<i64> {
         let value = self.exact(id)?;
         if !value.is_int() {
@@ -50,7 +51,7 @@ impl Arena<'_> {
         })
     }
 
-    /// The sum of `terms`: flat, literals added up, in the order of ids.
+    /// Returns the sum of `terms`: flat, with the literals added, in the order of IDs.
     pub fn sum(&mut self, terms: Vec<Id>) -> Res<Id> {
         let mut rest = Vec::with_capacity(terms.len());
         let mut total = RBig::ZERO;
@@ -106,7 +107,8 @@ impl Arena<'_> {
         self.add_node(Node::Add(rest))
     }
 
-    /// The product of `factors`: flat, literals multiplied, powers of one base joined, in the order of ids.
+    /// Returns the product of `factors`: flat, with the literals multiplied and powers of the same
+    /// base joined, in the order of IDs.
     pub fn product(&mut self, factors: Vec<Id>) -> Res<Id> {
         let mut rest = Vec::with_capacity(factors.len());
         let mut total = RBig::ONE;
@@ -152,7 +154,7 @@ impl Arena<'_> {
         }
         if rest.len() > 1 {
             rest = self.join_powers(rest)?;
-            // Joining may have produced a literal, as in 2^(1/2) * 2^(1/2).
+            // Joining may produce a literal, as in 2^(1/2) * 2^(1/2).
             if rest.iter().any(|&id| self.exact(id).is_some()) {
                 if total != RBig::ONE || decimal {
                     let constant = self.literal(total, decimal)?;
@@ -175,7 +177,7 @@ impl Arena<'_> {
         }
     }
 
-    /// Whether a factor is a negative power of infinity.
+    /// Returns whether a factor is a negative power of infinity.
     fn vanishes(&self, id: Id) -> bool {
         match *self.node(id) {
             Node::Pow(base, exponent) => {
@@ -186,7 +188,7 @@ impl Arena<'_> {
         }
     }
 
-    /// 1 for infinity and its positive multiples, -1 for the negative ones.
+    /// Returns 1 for infinity and its positive multiples, -1 for the negative ones.
     pub fn infinity_sign(&self, id: Id) -> Option<i8> {
         match self.node(id) {
             Node::Infinity => Some(1),
@@ -203,7 +205,7 @@ impl Arena<'_> {
         }
     }
 
-    /// Adds the exponents of powers of one base where both are literals.
+    /// Joins powers of the same base with literal exponents.
     fn join_powers(&mut self, factors: Vec<Id>) -> Res<Vec<Id>> {
         let mut groups: Vec<(Id, RBig, Option<Id>)> = Vec::with_capacity(factors.len());
         let mut index = std::collections::HashMap::new();
@@ -218,7 +220,8 @@ impl Arena<'_> {
             match index.get(&base) {
                 Some(&at) => {
                     let group: &mut (Id, RBig, Option<Id>) = &mut groups[at];
-                    // x^(1/2) x^(1/2) is x where it is real; the value of a joined power never differs where both exist.
+                    // x^(1/2) x^(1/2) is x where it is real: where both exist, the joined power has
+                    // the same value.
                     self.budget.spend_bits(bits(&group.1) + bits(&exponent))?;
                     group.1 = &group.1 + &exponent;
                     group.2 = None;
@@ -261,7 +264,7 @@ impl Arena<'_> {
         self.product(vec![a, inverse])
     }
 
-    /// The simplified node of `node`'s kind: what a pass over an expression makes of changed children.
+    /// Simplifies a node, for passes that change the children of a node.
     pub fn remake(&mut self, node: Node) -> Res<Id> {
         match node {
             Node::Add(terms) => self.sum(terms),
@@ -273,7 +276,8 @@ impl Arena<'_> {
         }
     }
 
-    /// A function of literals where the value is exact and small; otherwise the node.
+    /// Returns the value of a function of literals if it is exact and small, otherwise the function
+    /// as a node.
     pub fn function(&mut self, f: Func, args: Vec<Id>) -> Res<Id> {
         if args
             .iter()

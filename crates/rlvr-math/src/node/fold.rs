@@ -1,4 +1,5 @@
-//! Functions of literals whose value is exact and small: factorials, binomials, gcd, floor, rational logarithms.
+//! Functions of literals with an exact and small value: factorials, binomials, gcd, floor, rational
+//! logarithms.
 
 use super::arena::bits;
 use super::arena::{Arena, Id, Node};
@@ -8,13 +9,13 @@ use dashu_base::{Abs, BitTest, Gcd};
 use dashu_int::{IBig, UBig};
 use dashu_ratio::RBig;
 
-/// The largest n whose factorial is computed.
+/// The largest n for which a factorial is computed.
 const MAX_FACTORIAL: i64 = 5_000;
 
-/// The largest k for which a binomial of a symbol is written out as a polynomial.
+/// The largest k for which a binomial of a symbol is expanded to a polynomial.
 const MAX_FALLING: i64 = 20;
 
-/// The folded `f(args)`, or `None` where it stays a node.
+/// Returns the value of `f(args)`, or `None` if it stays a node.
 pub(crate) fn function(arena: &mut Arena, f: Func, args: &[Id]) -> Res<Option<Id>> {
     use Func::*;
     let exact: Option<Vec<RBig>> = args.iter().map(|&a| arena.exact(a).cloned()).collect();
@@ -22,7 +23,8 @@ pub(crate) fn function(arena: &mut Arena, f: Func, args: &[Id]) -> Res<Option<Id
         Binom if args.len() == 2 => return binomial(arena, args[0], args[1]),
         Ln if matches!(arena.node(args[0]), Node::Euler) => return arena.int(1).map(Some),
         Ln => {
-            // ln(e^x) = x and ln(2^x) = x ln 2 for the real powers the parser makes of positive literals.
+            // ln(e^x) = x and ln(2^x) = x ln 2 for real powers, which the parser makes of positive
+            // literals.
             if let Node::Pow(base, exponent) = *arena.node(args[0])
                 && matches!(arena.node(base), Node::Euler)
                 && arena.exact(exponent).is_some()
@@ -144,7 +146,8 @@ fn binomial(arena: &mut Arena, n: Id, k: Id) -> Res<Option<Id>> {
     arena.product(factors).map(Some)
 }
 
-/// `log_base(x)` where both are powers of one integer; otherwise the quotient of natural logarithms.
+/// Returns `log_base(x)`: a number if both are powers of the same integer, otherwise the quotient
+/// of natural logarithms.
 fn logarithm(arena: &mut Arena, x: Id, base: Id) -> Res<Option<Id>> {
     if matches!(arena.node(base), Node::Euler) {
         return arena.function(Func::Ln, vec![x]).map(Some);
@@ -159,7 +162,7 @@ fn logarithm(arena: &mut Arena, x: Id, base: Id) -> Res<Option<Id>> {
     arena.divide(top, bottom).map(Some)
 }
 
-/// The p/q with `x = base^(p/q)`, q up to 64, if there is one.
+/// Returns p/q with `x = base^(p/q)` and q up to 8, if it exists.
 pub(crate) fn rational_log(arena: &Arena, x: &RBig, base: &RBig) -> Res<Option<RBig>> {
     if *x <= RBig::ZERO
         || *base <= RBig::ZERO
@@ -175,7 +178,7 @@ pub(crate) fn rational_log(arena: &Arena, x: &RBig, base: &RBig) -> Res<Option<R
     for q in 1..=8isize {
         let power = x.pow(q);
         let size = |v: &RBig| v.numerator().bit_len() as f64 - v.denominator().bit_len() as f64;
-        // |p| is about log(x^q) / log(base); the neighbours cover the rounding.
+        // |p| is about log(x^q) / log(base); the neighbors cover the rounding error.
         let scale = if size(base).abs() < 1.0 {
             1.0
         } else {

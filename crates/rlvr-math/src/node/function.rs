@@ -1,4 +1,4 @@
-//! The functions, relations and large operators that have a fixed meaning.
+//! Functions, relations and large operators with a fixed meaning.
 
 /// Functions with a fixed meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -49,7 +49,7 @@ pub(crate) enum Func {
     Conj,
     Arg,
     Norm,
-    /// The determinant of something that is no matrix here.
+    /// The determinant of an expression that is not a matrix node.
     Det,
 }
 
@@ -65,11 +65,11 @@ pub(crate) enum RelOp {
     Approx,
     In,
     Equiv,
-    /// `x \to a`, below a limit.
+    /// `x \to a`, in the subscript of a limit.
     To,
 }
 
-/// Operators that bind a variable or stay unevaluated.
+/// Operators that bind a variable, or stay unevaluated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum BigOp {
     /// `[bound variable, from, to, body]`

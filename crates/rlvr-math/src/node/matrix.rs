@@ -3,10 +3,10 @@
 use super::arena::{Arena, Id, Node};
 use super::budget::{Res, Stop};
 
-/// The largest matrix of which a determinant or an inverse is taken.
+/// The largest size of a matrix whose determinant or inverse is computed.
 const MAX_DETERMINANT: usize = 6;
 
-/// The shape and cells of a matrix node.
+/// Returns the number of columns and the cells of a matrix node.
 pub(crate) fn parts(arena: &Arena, id: Id) -> Option<(usize, Vec<Id>)> {
     match arena.node(id) {
         Node::Matrix(columns, cells) => Some((*columns as usize, cells.clone())),
@@ -18,12 +18,12 @@ fn build(arena: &mut Arena, columns: usize, cells: Vec<Id>) -> Res<Id> {
     arena.add_node(Node::Matrix(columns as u32, cells))
 }
 
-/// The sum of matrices of one shape; anything else has no meaning.
+/// Returns the sum of matrices of the same shape. Any other term is an error.
 pub(crate) fn add(arena: &mut Arena, terms: Vec<Id>) -> Res<Id> {
     let mut total: Option<(usize, Vec<Id>)> = None;
     for term in terms {
         let Some((columns, cells)) = parts(arena, term) else {
-            return Err(Stop::Syntax("matrix plus number"));
+            return Err(Stop::Syntax("a matrix plus a number"));
         };
         total = Some(match total {
             None => (columns, cells),
@@ -36,11 +36,11 @@ pub(crate) fn add(arena: &mut Arena, terms: Vec<Id>) -> Res<Id> {
             Some(_) => return Err(Stop::Syntax("matrices of different shapes added")),
         });
     }
-    let (columns, cells) = total.ok_or(Stop::Syntax("empty sum"))?;
+    let (columns, cells) = total.ok_or(Stop::Syntax("an empty sum"))?;
     build(arena, columns, cells)
 }
 
-/// The product of matrices, in the order written, and scalars.
+/// Returns the product of matrices, in the order written, and scalars.
 pub(crate) fn multiply(arena: &mut Arena, factors: Vec<Id>) -> Res<Id> {
     let mut scalars = Vec::new();
     let mut total: Option<(usize, Vec<Id>)> = None;
@@ -74,7 +74,7 @@ pub(crate) fn multiply(arena: &mut Arena, factors: Vec<Id>) -> Res<Id> {
             }
         });
     }
-    let (columns, mut cells) = total.ok_or(Stop::Syntax("empty product"))?;
+    let (columns, mut cells) = total.ok_or(Stop::Syntax("an empty product"))?;
     let scalar = arena.product(scalars)?;
     for cell in &mut cells {
         *cell = arena.product(vec![scalar, *cell])?;
@@ -82,9 +82,9 @@ pub(crate) fn multiply(arena: &mut Arena, factors: Vec<Id>) -> Res<Id> {
     build(arena, columns, cells)
 }
 
-/// `M^T`, `M^n` for a small n, `M^{-1}`.
+/// Returns `M^T`, `M^n` for a small n, or `M^{-1}`.
 pub(crate) fn power(arena: &mut Arena, base: Id, exponent: Id) -> Res<Id> {
-    let (columns, cells) = parts(arena, base).ok_or(Stop::Syntax("no matrix"))?;
+    let (columns, cells) = parts(arena, base).ok_or(Stop::Syntax("not a matrix"))?;
     if let Node::Sym(name) = arena.node(exponent)
         && matches!(arena.name(*name), "T" | "\\top" | "t")
     {
@@ -93,7 +93,7 @@ pub(crate) fn power(arena: &mut Arena, base: Id, exponent: Id) -> Res<Id> {
     match arena.small_int(exponent) {
         Some(-1) => inverse(arena, columns, &cells),
         Some(n @ 1..=20) => multiply(arena, vec![base; n as usize]),
-        _ => Err(Stop::Syntax("power of a matrix")),
+        _ => Err(Stop::Syntax("a power of a matrix")),
     }
 }
 
@@ -105,16 +105,18 @@ fn transpose(arena: &mut Arena, columns: usize, cells: &[Id]) -> Res<Id> {
     build(arena, rows, turned)
 }
 
-/// The determinant by the Leibniz sum over columns: no division, so symbols do no harm.
+/// Returns the determinant by the Leibniz sum over columns, which needs no division and so works
+/// for symbols.
 pub(crate) fn determinant(arena: &mut Arena, matrix: Id) -> Res<Id> {
-    let (n, cells) = parts(arena, matrix).ok_or(Stop::Syntax("no matrix"))?;
+    let (n, cells) = parts(arena, matrix).ok_or(Stop::Syntax("not a matrix"))?;
     if cells.len() != n * n {
-        return Err(Stop::Syntax("determinant of a matrix that is not square"));
+        return Err(Stop::Syntax("a determinant of a matrix that is not square"));
     }
     minor(arena, n, &cells)
 }
 
-/// Subsets of columns in the order of their size: `det[S]` of the first |S| rows, 2^n entries.
+/// Computes `det[S]`, the determinant of the first |S| rows and the columns S, for all 2^n subsets
+/// S in the order of their size.
 fn minor(arena: &mut Arena, n: usize, cells: &[Id]) -> Res<Id> {
     if n > MAX_DETERMINANT {
         return Err(Stop::Limit("size of a determinant"));
@@ -142,7 +144,7 @@ fn minor(arena: &mut Arena, n: usize, cells: &[Id]) -> Res<Id> {
 
 fn inverse(arena: &mut Arena, n: usize, cells: &[Id]) -> Res<Id> {
     if cells.len() != n * n || n > 4 {
-        return Err(Stop::Syntax("inverse of a matrix"));
+        return Err(Stop::Syntax("an inverse of a matrix"));
     }
     let determinant = minor(arena, n, cells)?;
     let mut out = Vec::with_capacity(n * n);

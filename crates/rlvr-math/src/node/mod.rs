@@ -1,10 +1,11 @@
-//! Expressions as shared nodes in an arena, simplified exactly while they are built, within counted work.
+//! Expressions as shared nodes in an arena, simplified exactly during construction, with bounded
+//! work.
 //!
 //! | file | |
 //! |---|---|
-//! | `budget` | the work and the sizes that a comparison may use |
-//! | `function` | the functions, relations and large operators that have a fixed meaning |
-//! | `operations`, `notes` | what a written expression leaves to be carried out |
+//! | `budget` | the limits of work and sizes of a comparison |
+//! | `function` | functions, relations and large operators with a fixed meaning |
+//! | `operations`, `notes` | the unevaluated operations of a text |
 //! | `arena` | the nodes |
 //! | `build`, `power`, `fold`, `matrix` | constructors that simplify |
 

@@ -1,4 +1,4 @@
-//! Which operations are left to be carried out in what is being read.
+//! Records the unevaluated operations of the text that is being parsed.
 
 use super::arena::{Arena, Id, Node};
 use super::operations::Operations;
@@ -8,12 +8,12 @@ use dashu_ratio::RBig;
 use std::collections::HashSet;
 
 impl Arena<'_> {
-    /// Adds to the operations of what is being read.
+    /// Records operations.
     pub fn note(&mut self, operations: Operations) {
         self.operations = self.operations.with(operations);
     }
 
-    /// Whether `id` is one number, perhaps with a mark, a unit or a double sign.
+    /// Returns whether `id` is a number, perhaps with a percent sign, a unit or the like.
     fn is_number(&self, id: Id) -> bool {
         match *self.node(id) {
             Node::Percent(inner)
@@ -25,7 +25,7 @@ impl Arena<'_> {
         }
     }
 
-    /// Notes a sum of `terms` if some of them can be added up.
+    /// Records a sum of `terms` if some of them can be added.
     pub fn note_sum(&mut self, terms: &[Id]) {
         if terms.len() < 2 {
             return;
@@ -45,7 +45,7 @@ impl Arena<'_> {
         }
     }
 
-    /// The factors of a term but for a literal one.
+    /// Returns the factors of a term without its literal.
     fn without_factor(&self, id: Id) -> Vec<Id> {
         match self.node(id) {
             Node::Mul(factors) => {
@@ -57,7 +57,7 @@ impl Arena<'_> {
         }
     }
 
-    /// Notes what is left to do in a quotient of products.
+    /// Records the operations left in a quotient of products.
     pub fn note_quotient(&mut self, above: &[Id], below: &[Id]) {
         if above.len() + below.len() < 2 {
             return;
@@ -97,7 +97,7 @@ impl Arena<'_> {
         }
     }
 
-    /// Notes the power `result` of `base`.
+    /// Records the power `result` of `base`.
     pub fn note_power(&mut self, base: Id, exponent: Id, result: Id) {
         let whole = self.exact(exponent).map(RBig::is_int);
         if whole == Some(false) {
@@ -110,7 +110,7 @@ impl Arena<'_> {
         }
     }
 
-    /// Notes a root, and a power as well if it is a rational number.
+    /// Records a root, and a power if the root is rational.
     pub fn note_root(&mut self, result: Id) {
         self.note(Operations::ROOT);
         if self.exact(result).is_some() {
@@ -119,7 +119,8 @@ impl Arena<'_> {
     }
 }
 
-/// Whether `top / bottom` is a fraction in lowest terms; without `top` it is a coefficient like the 2 of `\sqrt{3}/2`.
+/// Returns whether `top / bottom` is a fraction in lowest terms. Without `top`, `bottom` is the
+/// denominator of a coefficient, like the 2 of `\sqrt{3}/2`.
 fn lowest(top: Option<&RBig>, bottom: &RBig) -> bool {
     let one = RBig::ONE;
     let top = top.unwrap_or(&one);

@@ -1,6 +1,6 @@
-//! The operations that a written expression leaves to be carried out: `37+48` a sum, `10!` a factorial, `85` none.
+//! The operations that a text leaves unevaluated: `37+48` a sum, `10!` a factorial, `85` none.
 //!
-//! The constructors of nodes carry them out while reading, so they are noted there, as far as
+//! The constructors of nodes evaluate them during parsing, so they are recorded there, as far as
 //! [`MathConfig::require_evaluated`](crate::MathConfig::require_evaluated) needs them.
 
 use super::function::{BigOp, Func};
@@ -10,33 +10,33 @@ use super::function::{BigOp, Func};
 pub(crate) struct Operations(u64);
 
 impl Operations {
-    /// Two numbers to add, or two multiples of one number.
+    /// An addition of two numbers, or of two multiples of the same number.
     pub const SUM: Self = Self(1);
-    /// Two numbers to multiply.
+    /// A multiplication of two numbers.
     pub const PRODUCT: Self = Self(1 << 1);
-    /// A division of numbers that is no fraction in lowest terms.
+    /// A division of numbers that is not a fraction in lowest terms.
     pub const QUOTIENT: Self = Self(1 << 2);
     /// A power of a number.
     pub const POWER: Self = Self(1 << 3);
     /// A root.
     pub const ROOT: Self = Self(1 << 4);
 
-    /// A function of fixed meaning.
+    /// Returns the operation of a function with a fixed meaning.
     pub fn function(f: Func) -> Self {
         Self(1 << (10 + f as u32))
     }
 
-    /// A sum, product, integral, limit or derivative.
+    /// Returns the operation of a sum, product, integral, limit or derivative.
     pub fn big(op: BigOp) -> Self {
         Self(1 << (5 + op as u32))
     }
 
-    /// Those of both.
+    /// Returns the union of both sets.
     pub fn with(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 
-    /// Whether `other` has all of them.
+    /// Returns whether this set is a subset of `other`.
     pub fn within(self, other: Self) -> bool {
         self.0 & !other.0 == 0
     }

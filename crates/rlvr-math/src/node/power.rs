@@ -1,4 +1,4 @@
-//! Constructors of powers and roots: exact where small, one node for what is one number.
+//! Constructors of powers and roots: exact if small, with the same node for equal numbers.
 
 use super::arena::bits;
 use super::arena::{Arena, Id, Node};
@@ -8,7 +8,7 @@ use dashu_base::BitTest;
 use dashu_int::{IBig, UBig};
 use dashu_ratio::RBig;
 
-/// The exact root `value^(1/n)` if it is rational.
+/// Returns the exact root `value^(1/n)` if it is rational.
 fn exact_root(value: &RBig, n: usize) -> Option<RBig> {
     let negative = *value.numerator() < IBig::ZERO;
     if negative && n.is_multiple_of(2) || n == 0 {
@@ -29,7 +29,7 @@ impl Arena<'_> {
         self.power(id, half)
     }
 
-    /// The real n-th root: of a negative number too, if n is odd.
+    /// Returns the real n-th root, also of a negative number if n is odd.
     pub fn root(&mut self, id: Id, n: Id) -> Res<Id> {
         if let Some(n) = self.small_int(n).filter(|n| *n > 0) {
             if n == 1 {
@@ -57,7 +57,7 @@ impl Arena<'_> {
         self.add_node(Node::Fn(Func::Root, vec![id, n]))
     }
 
-    /// `base^exponent`, folded where it is exact and small.
+    /// Returns `base^exponent`, evaluated if it is exact and small.
     pub fn power(&mut self, base: Id, exponent: Id) -> Res<Id> {
         if matches!(self.node(base), Node::Undefined)
             || matches!(self.node(exponent), Node::Undefined)
@@ -93,9 +93,9 @@ impl Arena<'_> {
                 self.int(1)
             };
         }
-        // (b^a)^n = b^(a n) for integer n, whatever b and a are.
+        // (b^a)^n = b^(a n) for any integer n.
         if e.is_int() {
-            // The exponent is bounded, and with it how often this can repeat.
+            // The exponent is bounded, and so is the number of repetitions.
             if let Node::Pow(inner, a) = *self.node(base)
                 && bits(&e) <= 64
             {
@@ -159,8 +159,8 @@ impl Arena<'_> {
         self.literal(base.pow(e as isize), decimal).map(Some)
     }
 
-    /// `base^(p/q)` for a literal: rational if the root is, otherwise with the largest factor taken out, so that
-    /// `sqrt(12)` and `2 sqrt(3)` are one node.
+    /// Returns `base^(p/q)` for a literal: a rational if the root is rational, otherwise with the
+    /// largest factor outside of the root, so that `sqrt(12)` and `2 sqrt(3)` are the same node.
     fn fold_root(&mut self, base: &RBig, e: &RBig, decimal: bool) -> Res<Option<Id>> {
         let (Ok(p), Ok(q)) = (i64::try_from(e.numerator()), u32::try_from(e.denominator())) else {
             return Ok(None);
@@ -179,7 +179,8 @@ impl Arena<'_> {
         if let Some(root) = exact_root(base, q as usize) {
             return self.fold_integer_power(&root, e.numerator(), decimal);
         }
-        // Everything becomes coefficient * radicand^(r/q), 0 < r < q, with an integer radicand free of small q-th powers.
+        // Writes it as coefficient * radicand^(r/q) with 0 < r < q and an integer radicand without
+        // small q-th powers.
         let whole = p.div_euclid(i64::from(q));
         let r = p.rem_euclid(i64::from(q));
         let denominator = base.denominator().clone();
@@ -224,7 +225,8 @@ impl Arena<'_> {
         }))
     }
 
-    /// `base^(a + c) = base^a base^c` for a small integer c, so that 2^(n+1) and 2 2^n are one node.
+    /// Returns `base^a base^c` for `base^(a + c)` with a small integer c, so that 2^(n+1) and 2 2^n
+    /// are the same node.
     fn split_exponent(&mut self, base: Id, exponent: Id) -> Res<Option<Id>> {
         let terms = match self.node(exponent).clone() {
             Node::Add(terms) => terms,
@@ -265,7 +267,8 @@ impl Arena<'_> {
         self.product(vec![first, second]).map(Some)
     }
 
-    /// A power that stays one; a literal base that is itself a power gives its exponent away: 4^n = 2^(2n).
+    /// Returns the power as a node. If a literal base is itself a power, its exponent is moved: 4^n
+    /// = 2^(2n).
     fn canonical_power(&mut self, base: Id, exponent: Id) -> Res<Id> {
         if let Some(id) = self.split_exponent(base, exponent)? {
             return Ok(id);

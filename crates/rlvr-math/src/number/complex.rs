@@ -1,22 +1,24 @@
-//! Complex numbers of balls, and the functions that evaluation knows, by their principal values.
+//! Complex numbers in ball arithmetic, and the functions that evaluation supports, with their
+//! principal values.
 
 use super::real::Real;
 use dashu_ratio::RBig;
 use std::cmp::Ordering;
 
-/// A number; without an imaginary part it is certainly real.
+/// A complex number. Without an imaginary part it is certainly real.
 #[derive(Debug, Clone)]
 pub(crate) struct Complex<R> {
     pub re: R,
     pub im: Option<R>,
 }
 
-/// Why there is no number.
+/// The reason why there is no value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Missing {
-    /// Outside the domain: 1/0, the logarithm of zero, and among the reals the root of a negative number.
+    /// The point is outside of the domain: 1/0, the logarithm of zero, and among the reals the root
+    /// of a negative number.
     Undefined,
-    /// Inside perhaps, but not at this precision, or by no function known here.
+    /// The value is not known at this precision, or the function is not supported.
     Unknown,
 }
 
@@ -24,7 +26,7 @@ pub(crate) type Value<R> = Result<Complex<R>, Missing>;
 
 use Missing::{Undefined, Unknown};
 
-/// The field evaluation works in.
+/// The field of an evaluation.
 #[derive(Clone, Copy)]
 pub(crate) struct Field<C> {
     pub cx: C,
@@ -36,7 +38,7 @@ pub(crate) fn real<R>(re: R) -> Complex<R> {
     Complex { re, im: None }
 }
 
-/// What is unknown at this precision.
+/// Converts `None`, a value that is not known at this precision, to an error.
 fn known<T>(value: Option<T>) -> Result<T, Missing> {
     value.ok_or(Unknown)
 }
@@ -125,7 +127,7 @@ impl<C: Copy> Field<C> {
         }
     }
 
-    /// The argument in (-pi, pi].
+    /// Returns the argument in (-pi, pi].
     pub fn arg<R: Real<Context = C>>(&self, a: &Complex<R>) -> Result<R, Missing> {
         let pi = R::pi(self.cx);
         let Some(y) = &a.im else {
@@ -207,7 +209,7 @@ impl<C: Copy> Field<C> {
         }
     }
 
-    /// `a^n` by squaring.
+    /// Returns `a^n` by repeated squaring.
     pub fn powi<R: Real<Context = C>>(&self, a: &Complex<R>, n: i64) -> Value<R> {
         let mut base = a.clone();
         if n < 0 {
@@ -227,7 +229,8 @@ impl<C: Copy> Field<C> {
         Ok(out)
     }
 
-    /// `a^b` by principal value; among the reals a negative base needs an integer exponent.
+    /// Returns the principal value of `a^b`. Among the reals, a negative base needs an integer
+    /// exponent.
     pub fn pow<R: Real<Context = C>>(&self, a: &Complex<R>, b: &Complex<R>) -> Value<R> {
         if b.im.is_none()
             && let Some(n) = b.re.as_integer()
@@ -245,7 +248,7 @@ impl<C: Copy> Field<C> {
         self.exp(&self.mul(b, &log)?)
     }
 
-    /// The real n-th root for odd n; `a^(1/n)` otherwise.
+    /// Returns the real n-th root for odd n, otherwise `a^(1/n)`.
     pub fn root<R: Real<Context = C>>(&self, a: &Complex<R>, n: &Complex<R>) -> Value<R> {
         let inverse = self.recip(n)?;
         let odd = n.re.as_integer().is_some_and(|n| n % 2 != 0);
@@ -256,7 +259,7 @@ impl<C: Copy> Field<C> {
         self.pow(a, &inverse)
     }
 
-    /// sine and cosine.
+    /// Returns the sine, or else the cosine.
     pub fn sin_cos<R: Real<Context = C>>(&self, a: &Complex<R>, sine: bool) -> Value<R> {
         if a.im.is_none() {
             let value = if sine {
@@ -266,7 +269,7 @@ impl<C: Copy> Field<C> {
             };
             return Ok(real(known(value)?));
         }
-        // sin(x + iy) = sin x cosh y + i cos x sinh y, and alike for cos.
+        // sin(x + iy) = sin x cosh y + i cos x sinh y, and similarly for cos.
         let (x, y) = (real(a.re.clone()), real(a.im.clone().ok_or(Unknown)?));
         let (s, c) = (self.sin_cos(&x, true)?, self.sin_cos(&x, false)?);
         let (sh, ch) = (self.sinh_cosh(&y, true)?, self.sinh_cosh(&y, false)?);
@@ -281,7 +284,7 @@ impl<C: Copy> Field<C> {
         })
     }
 
-    /// (e^x -+ e^-x) / 2
+    /// Returns (e^x - e^-x) / 2, or else (e^x + e^-x) / 2.
     pub fn sinh_cosh<R: Real<Context = C>>(&self, a: &Complex<R>, sinh: bool) -> Value<R> {
         let plus = self.exp(a)?;
         let minus = self.exp(&self.neg(a))?;
@@ -290,7 +293,7 @@ impl<C: Copy> Field<C> {
         self.mul(&half, &self.add(&plus, &minus)?)
     }
 
-    /// `atan`, real only.
+    /// Returns `atan(x)`, for real x only.
     pub fn atan<R: Real<Context = C>>(&self, a: &Complex<R>) -> Value<R> {
         if a.im.is_some() {
             return Err(Unknown);
@@ -298,7 +301,7 @@ impl<C: Copy> Field<C> {
         Ok(real(known(a.re.atan(self.cx))?))
     }
 
-    /// `asin(x) = 2 atan(x / (1 + sqrt(1 - x^2)))`, real only.
+    /// Returns `asin(x) = 2 atan(x / (1 + sqrt(1 - x^2)))`, for real x only.
     pub fn asin<R: Real<Context = C>>(&self, a: &Complex<R>) -> Value<R> {
         if a.im.is_some() {
             return Err(Unknown);
@@ -315,7 +318,8 @@ impl<C: Copy> Field<C> {
         self.add(&half, &half)
     }
 
-    /// `asinh(x) = ln(x + sqrt(x^2 + 1))` and `acosh(x) = ln(x + sqrt(x^2 - 1))`, real only.
+    /// Returns `asinh(x) = ln(x + sqrt(x^2 + 1))`, or else `acosh(x) = ln(x + sqrt(x^2 - 1))`, for
+    /// real x only.
     pub fn area<R: Real<Context = C>>(&self, a: &Complex<R>, sinh: bool) -> Value<R> {
         if a.im.is_some() {
             return Err(Unknown);
@@ -326,13 +330,13 @@ impl<C: Copy> Field<C> {
         if !sinh && (negative || inside.re.sign() == Some(Ordering::Less)) {
             return Err(if self.complex { Unknown } else { Undefined });
         }
-        // Odd: asinh(-x) = -asinh(x) avoids the cancellation.
+        // asinh(-x) = -asinh(x) avoids cancellation.
         let size = if negative { self.neg(a) } else { a.clone() };
         let value = self.ln(&self.add(&size, &self.sqrt(&inside)?)?)?;
         Ok(if negative { self.neg(&value) } else { value })
     }
 
-    /// `atanh(x) = ln((1 + x) / (1 - x)) / 2`
+    /// Returns `atanh(x) = ln((1 + x) / (1 - x)) / 2`.
     pub fn atanh<R: Real<Context = C>>(&self, a: &Complex<R>) -> Value<R> {
         let one = real(self.small(1)?);
         let top = self.add(&one, a)?;
@@ -342,7 +346,7 @@ impl<C: Copy> Field<C> {
         self.mul(&half, &log)
     }
 
-    /// The pi of this field.
+    /// Returns pi.
     pub fn pi<R: Real<Context = C>>(&self) -> Complex<R> {
         real(R::pi(self.cx))
     }

@@ -1,4 +1,4 @@
-//! The value of an expression at a point: one loop over its nodes.
+//! Evaluates an expression at a point, in one loop over its nodes.
 
 use super::complex::{Complex, Field, Missing, Value, real};
 use super::real::Real;
@@ -8,19 +8,19 @@ use crate::node::function::Func;
 use dashu_ratio::RBig;
 use std::collections::HashMap;
 
-/// The largest factorial that is evaluated at a sampled integer.
+/// The largest n for which a factorial is evaluated at a sampled integer.
 const MAX_FACTORIAL: i64 = 2_000;
 
-/// Where an expression is evaluated.
+/// A point at which an expression is evaluated.
 pub(crate) struct Point<'a> {
     /// The values of the symbols.
     pub symbols: &'a HashMap<Id, RBig>,
-    /// A number for everything that has no value of its own: unknown functions, unevaluated integrals. Equal for equal
-    /// arguments.
+    /// Returns a number for a node without a known value, such as an unknown function or an
+    /// unevaluated integral. Equal for equal arguments.
     pub opaque: &'a dyn Fn(Id) -> Option<RBig>,
 }
 
-/// The values of `roots`. `cost` is the fuel of one elementary function.
+/// Returns the values of `roots`. `cost` is the fuel of one elementary function.
 pub(crate) fn evaluate<R: Real>(
     arena: &Arena,
     order: &[Id],
@@ -101,7 +101,8 @@ pub(crate) fn evaluate<R: Real>(
         .collect())
 }
 
-/// Left fold; "undefined" outweighs "unknown", for it settles that the point is outside the domain.
+/// Folds from the left. `Undefined` takes precedence over `Unknown`, because it decides that the
+/// point is outside of the domain.
 fn fold<R: Real>(
     values: impl Iterator<Item = Value<R>>,
     mut join: impl FnMut(Complex<R>, Complex<R>) -> Value<R>,
@@ -137,7 +138,7 @@ fn power<R: Real>(
         if *e == RBig::from_parts(1.into(), 2u8.into()) {
             return field.sqrt(&a);
         }
-        // x^(3/2) = sqrt(x)^3: no logarithm, and fit for a ball that touches zero.
+        // x^(3/2) = sqrt(x)^3 needs no logarithm, and allows a ball that touches zero.
         if *e.denominator() == dashu_int::UBig::from(2u8) {
             let root = field.sqrt(&a)?;
             return match i64::try_from(e.numerator()) {
@@ -259,13 +260,13 @@ fn function<R: Real>(
     })())
 }
 
-/// pi/2 - x
+/// Returns pi/2 - x.
 fn complement<R: Real>(field: &Field<R::Context>, x: &Complex<R>) -> Value<R> {
     let half = field.rational(&RBig::from_parts(1.into(), 2u8.into()))?;
     field.add(&field.mul(&half, &field.pi())?, &field.neg(x))
 }
 
-/// Functions of integers.
+/// Evaluates functions of integers.
 fn combinatorial<R: Real>(
     arena: &Arena,
     field: &Field<R::Context>,

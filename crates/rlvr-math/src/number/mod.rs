@@ -1,4 +1,5 @@
-//! Values of expressions: modulo primes, in balls of doubles, in wide balls, real and complex.
+//! Values of expressions: modulo primes, and in ball arithmetic with doubles or with any precision,
+//! real and complex.
 
 pub(crate) mod complex;
 pub(crate) mod evaluate;

@@ -1,10 +1,11 @@
 //! Equality of rational functions by evaluation modulo large primes (Schwartz, Zippel).
 //!
-//! A nonzero polynomial of degree d vanishes at a uniform point of F_p with probability at most d/p. With p near 2^61,
-//! d <= 10^6 and two primes the error of "equal" is below 2^-82. "Different" is certain if only `+ - * /` and integer powers
-//! occur. Everything else (roots, sines, pi, unknown functions) is an *atom*: a random number that depends on the function and
-//! on the values of its arguments, so that equal arguments give equal atoms. Atoms that hide an identity, as in
-//! `sin(x)^2 + cos(x)^2`, make a difference formal only.
+//! A nonzero polynomial of degree d vanishes at a uniform point of F_p with probability at most
+//! d/p. With p near 2^61, d <= 10^6 and two primes, the error probability of "equal" is below
+//! 2^-82. "Different" is certain if only `+ - * /` and integer powers occur. Everything else
+//! (roots, sines, pi, unknown functions) is an *atom*: a random number that depends on the function
+//! and on the values of its arguments, so that equal arguments give equal atoms. With atoms a
+//! difference is not a proof, because they may hide an identity such as `sin(x)^2 + cos(x)^2 = 1`.
 
 use crate::node::arena::{Arena, Id, Node};
 use crate::node::budget::Res;
@@ -12,17 +13,17 @@ use crate::node::function::Func;
 use dashu_int::{IBig, UBig};
 use dashu_ratio::RBig;
 
-/// The degree up to which the bound of the error is kept.
+/// The degree up to which the error bound holds.
 const MAX_DEGREE: f64 = 1e6;
 
-/// What two expressions are to each other modulo a prime.
+/// The relation of two expressions modulo a prime.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Formal {
-    /// The same value, as functions of the atoms.
+    /// They have the same value, as functions of the atoms.
     Same,
-    /// Another value, and there are no atoms: different rational functions.
+    /// They have different values and no atoms, so that they are different rational functions.
     Different,
-    /// Another value, but atoms may be related.
+    /// They have different values, but their atoms may be related.
     Unclear,
 }
 
@@ -38,7 +39,7 @@ pub(crate) fn compare(arena: &Arena, a: Id, b: Id, primes: [u64; 2], seed: u64) 
     let order = arena.reachable(&[a, b]);
     let mut same = 0;
     for (round, p) in primes.into_iter().enumerate() {
-        // A denominator of zero says nothing: draw again.
+        // If a denominator is zero, try another point.
         for attempt in 0..8u64 {
             let residues = residues(arena, &order, p, mix(seed, round as u64 * 64 + attempt))?;
             let value = |id: Id| residues.values.get(&id).copied().flatten();
@@ -66,7 +67,8 @@ pub(crate) fn compare(arena: &Arena, a: Id, b: Id, primes: [u64; 2], seed: u64) 
     })
 }
 
-/// Evaluates the nodes of `order` in F_p at a point drawn from `seed`. `None`: a denominator of zero, or no number at all.
+/// Evaluates the nodes of `order` in F_p at a point drawn from `seed`. The value is `None` if a
+/// denominator is zero, or the node is not a number.
 pub(crate) fn residues(arena: &Arena, order: &[Id], p: u64, seed: u64) -> Res<Residues> {
     let mut out = Residues {
         values: std::collections::HashMap::with_capacity(order.len()),
@@ -162,7 +164,7 @@ pub(crate) fn residues(arena: &Arena, order: &[Id], p: u64, seed: u64) -> Res<Re
     Ok(out)
 }
 
-/// What distinguishes one symbol from another in every arena: its name.
+/// Returns a hash that identifies a symbol, by its name, in every arena.
 fn node_tag(arena: &Arena, id: Id) -> u64 {
     match arena.node(id) {
         Node::Sym(name) => mix(3, hash_text(arena.name(*name))),
@@ -189,7 +191,7 @@ fn random(seed: u64, tag: u64, p: u64) -> u64 {
     2 + mix(seed, tag) % (p - 2)
 }
 
-/// A hash of two words (the finalizer of SplitMix64).
+/// Returns a hash of two words (the finalizer of SplitMix64).
 pub(crate) fn mix(a: u64, b: u64) -> u64 {
     let mut z = a
         .wrapping_mul(0x9e37_79b9_7f4a_7c15)
@@ -200,7 +202,7 @@ pub(crate) fn mix(a: u64, b: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// FNV-1a, the same on every machine.
+/// Returns the FNV-1a hash, which is the same on every machine.
 pub(crate) fn hash_text(text: &str) -> u64 {
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| {
         (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3)
@@ -255,7 +257,7 @@ fn inverse(a: u64, p: u64) -> Option<u64> {
     if a == 0 {
         return None;
     }
-    // Extended Euclid, faster than Fermat.
+    // The extended Euclidean algorithm, which is faster than Fermat's theorem.
     let (mut r0, mut r1, mut t0, mut t1) = (i128::from(p), i128::from(a), 0i128, 1i128);
     while r1 != 0 {
         let q = r0 / r1;
@@ -265,7 +267,7 @@ fn inverse(a: u64, p: u64) -> Option<u64> {
     Some(t0.rem_euclid(i128::from(p)) as u64)
 }
 
-/// `base^n` for an integer of any size, by Fermat's little theorem.
+/// Returns `base^n` for an integer of any size, by Fermat's little theorem.
 fn power(base: u64, n: &IBig, p: u64) -> Option<u64> {
     if base == 0 {
         return (*n > IBig::ZERO).then_some(0);
@@ -281,7 +283,7 @@ fn power(base: u64, n: &IBig, p: u64) -> Option<u64> {
     Some(power_u64(base, residue(n, p - 1), p))
 }
 
-/// Two primes between 2^60 and 2^61, drawn from `seed`.
+/// Returns two primes between 2^60 and 2^61, drawn from `seed`.
 pub(crate) fn draw_primes(seed: u64) -> [u64; 2] {
     let mut found = [0; 2];
     let mut count = 0;
@@ -297,7 +299,7 @@ pub(crate) fn draw_primes(seed: u64) -> [u64; 2] {
     found
 }
 
-/// Miller and Rabin's test, deterministic below 2^64 with these bases.
+/// The Miller-Rabin test, which is deterministic below 2^64 with these bases.
 fn is_prime(n: u64) -> bool {
     const BASES: [u64; 12] = [2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37];
     if BASES.iter().any(|&b| n.is_multiple_of(b)) {

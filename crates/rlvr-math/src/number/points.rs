@@ -1,4 +1,4 @@
-//! Random points: values for the symbols of expressions.
+//! Random points: values of the symbols of expressions.
 
 use super::modular::mix;
 use crate::node::arena::{Arena, Id, Node};
@@ -7,14 +7,15 @@ use dashu_int::IBig;
 use dashu_ratio::RBig;
 use std::collections::HashMap;
 
-/// Random points: the symbols' values.
+/// A source of random points.
 pub(crate) struct Sampler {
     symbols: Vec<(Id, bool)>,
     seed: u64,
 }
 
 impl Sampler {
-    /// The symbols of `roots`; those inside functions of integers are drawn among the integers.
+    /// Creates a sampler for the symbols of `roots`. Symbols inside of functions of integers get
+    /// integer values.
     pub fn new(arena: &Arena, roots: &[Id], seed: u64) -> Self {
         let mut integers = Vec::new();
         for id in arena.reachable(roots) {
@@ -50,7 +51,8 @@ impl Sampler {
         self.symbols.is_empty()
     }
 
-    /// The point of one draw. Draws 0 and 1 are positive, 2 and 3 negative, later ones have independent signs.
+    /// Returns the point number `draw`. The values of points 0 and 1 are positive, those of 2 and 3
+    /// negative, those of later ones have independent signs.
     pub fn draw(&self, draw: u64) -> HashMap<Id, RBig> {
         let mut point = HashMap::with_capacity(self.symbols.len());
         for (place, &(id, integer)) in self.symbols.iter().enumerate() {
@@ -74,7 +76,7 @@ impl Sampler {
         point
     }
 
-    /// The point in words, in the order of the symbols.
+    /// Describes a point by the values of its symbols.
     pub fn describe(&self, arena: &Arena, point: &HashMap<Id, RBig>) -> String {
         let parts: Vec<String> = self
             .symbols

@@ -1,14 +1,16 @@
-//! Real numbers as balls: a midpoint and a radius that holds every rounding error.
+//! Real numbers as balls: a midpoint, and a radius that bounds every rounding error.
 //!
-//! A ball that does not contain zero proves that its number is not zero. Two kinds: `Double`, fast, to find differences, and
-//! `Wide` (in `wide`), of any precision, to confirm what `Double` could not tell apart.
+//! A ball that does not contain zero proves that its number is not zero. There are two kinds:
+//! `Double`, which is fast, to find differences, and `Wide` (in `wide`), of any precision, to
+//! confirm equality.
 
 use dashu_ratio::RBig;
 use std::cmp::Ordering;
 
-/// The arithmetic that evaluation needs. `None` means "not known at this precision": overflow, or a ball too wide.
+/// The arithmetic for evaluation. `None` means that the value is not known at this precision: an
+/// overflow, or a ball that is too wide.
 pub(crate) trait Real: Clone {
-    /// What the arithmetic needs to know, for example its precision.
+    /// The parameters of the arithmetic, such as its precision.
     type Context: Copy;
 
     fn rational(value: &RBig, cx: Self::Context) -> Option<Self>;
@@ -23,15 +25,15 @@ pub(crate) trait Real: Clone {
     fn sin(&self, cx: Self::Context) -> Option<Self>;
     fn cos(&self, cx: Self::Context) -> Option<Self>;
     fn atan(&self, cx: Self::Context) -> Option<Self>;
-    /// The sign, if the whole ball has one; `Equal` only for an exact zero.
+    /// Returns the sign, if the whole ball has the same one. `Equal` only for an exact zero.
     fn sign(&self) -> Option<Ordering>;
-    /// The integer below, if the whole ball agrees.
+    /// Returns the largest integer below, if it is the same for the whole ball.
     fn floor(&self, cx: Self::Context) -> Option<Self>;
-    /// The value, if the ball is a single integer of moderate size.
+    /// Returns the value, if the ball is a single integer of moderate size.
     fn as_integer(&self) -> Option<i64>;
-    /// An upper bound of log2 of the radius, and of the magnitude; `i64::MIN` for zero.
+    /// Returns upper bounds of log2 of the radius and of the magnitude, `i64::MIN` for zero.
     fn log2_bounds(&self) -> (i64, i64);
-    /// The midpoint, for orientation.
+    /// Returns the approximate midpoint, for messages.
     fn approximate(&self) -> f64;
 
     fn sub(&self, other: &Self, cx: Self::Context) -> Option<Self> {
@@ -42,7 +44,8 @@ pub(crate) trait Real: Clone {
     }
 }
 
-/// A ball of `f64`. The radius counts 4 units in the last place for the functions of `libm`, whose errors stay below 1.
+/// A ball of `f64`. The radius counts 4 units in the last place for the functions of `libm`, whose
+/// errors stay below 1.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Double {
     mid: f64,

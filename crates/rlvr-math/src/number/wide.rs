@@ -1,4 +1,4 @@
-//! Balls of any precision, on correctly rounded floats.
+//! Balls of any precision, with correctly rounded floats.
 
 use super::real::Real;
 use dashu_base::{Abs, Sign};
@@ -10,10 +10,10 @@ use std::cmp::Ordering;
 type Mid = FBig<HalfEven, 2>;
 type Rad = FBig<Up, 2>;
 
-/// Exponents beyond this are not followed: the numbers have no meaning that a comparison could use.
+/// The largest exponent. Larger numbers are not relevant to a comparison.
 const MAX_EXPONENT: i64 = 1 << 40;
 
-/// The bits of a radius.
+/// The precision of a radius in bits.
 const RADIUS_BITS: usize = 32;
 
 /// A midpoint and a radius.
@@ -27,7 +27,7 @@ pub(crate) struct Wide {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bits(pub usize);
 
-/// The exponent e with |x| < 2^e.
+/// Returns the exponent e with |x| < 2^e.
 fn top(x: &Repr<2>) -> i64 {
     if *x.significand() == dashu_int::IBig::ZERO {
         i64::MIN
@@ -68,7 +68,8 @@ fn compare(a: &Repr<2>, b: &Repr<2>) -> Ordering {
 }
 
 impl Wide {
-    /// A result of precision `bits` with the propagated radius and its own rounding error.
+    /// Creates a ball of precision `bits` with a propagated radius, adding the rounding error of
+    /// the midpoint.
     fn new(
         mid: dashu_base::Approximation<Mid, dashu_float::round::Rounding>,
         rad: Repr<2>,
@@ -90,7 +91,7 @@ impl Wide {
         Some(Self { mid, rad })
     }
 
-    /// A lower bound of |x|, if zero is outside.
+    /// Returns a lower bound of |x|, if the ball does not contain zero.
     fn low(&self) -> Option<Repr<2>> {
         let low = Context::<dashu_float::round::mode::Zero>::new(RADIUS_BITS)
             .sub(&magnitude(&self.mid), &self.rad)
@@ -103,8 +104,8 @@ impl Wide {
         .then_some(low)
     }
 
-    /// For a number below 2^(-bits - 64), a bound of twice its size and of its radius: `sin x`, `atan x` are x, and `cos x`,
-    /// `e^x` are 1 within it.
+    /// For a number below 2^(-bits - 64), returns a bound of twice its size and of its radius.
+    /// Within it, `sin x` and `atan x` are x, and `cos x` and `e^x` are 1.
     fn tiny(&self, bits: Bits) -> Option<Repr<2>> {
         let size = top(&self.mid).max(top(&self.rad));
         (!is_zero(&self.mid) && size < -(bits.0 as i64) - 64).then(|| two_to(size + 3))
@@ -139,7 +140,8 @@ impl Real for Wide {
     }
 
     fn add(&self, other: &Self, cx: Bits) -> Option<Self> {
-        // Far apart: the smaller is an error of the larger, and nothing need be aligned.
+        // If one is negligible, it is added to the radius of the other, and the midpoints need not
+        // be aligned.
         let (large, small) = if top(&self.mid) >= top(&other.mid) {
             (self, other)
         } else {
@@ -206,7 +208,7 @@ impl Real for Wide {
         let rad = if is_zero(&self.rad) {
             Repr::zero()
         } else {
-            // sqrt(m) - sqrt(m - r) <= r / sqrt(m), and half of sqrt(m) is certainly below it.
+            // sqrt(m) - sqrt(m - r) <= r / sqrt(m), and `below` is a lower bound of sqrt(m).
             let below = two_to(top(&self.mid).div_euclid(2) - 1);
             up().div(&self.rad, &below).ok()?.value().into_repr()
         };
@@ -365,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn identities_stay_inside_the_ball() {
+    fn the_ball_of_an_identity_contains_its_value() {
         let cx = Bits(200);
         for x in [ball(1, 3), ball(-7, 5), ball(12345, 7), ball(1, 1 << 60)] {
             let (s, c) = (x.sin(cx).unwrap(), x.cos(cx).unwrap());
@@ -375,13 +377,13 @@ mod tests {
                 .add(&c.mul(&c, cx).unwrap(), cx)
                 .unwrap();
             let gap = one.sub(&ball(1, 1), cx).unwrap();
-            assert_eq!(gap.sign(), None, "the ball must hold zero");
+            assert_eq!(gap.sign(), None, "the ball must contain zero");
             assert!(gap.log2_bounds().0 < -180);
         }
     }
 
     #[test]
-    fn a_difference_below_the_precision_is_not_claimed() {
+    fn a_difference_below_the_precision_has_no_sign() {
         let cx = Bits(100);
         let tiny = Wide::rational(
             &RBig::from_parts(1.into(), dashu_int::UBig::from(10u8).pow(60)),
@@ -400,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn far_apart_magnitudes_cost_nothing() {
+    fn a_tiny_number_is_handled_without_its_digits() {
         let cx = Bits(128);
         let tiny = Wide {
             mid: two_to(-1_000_000_000),
@@ -423,7 +425,7 @@ mod tests {
     }
 
     #[test]
-    fn the_floor_needs_the_whole_ball() {
+    fn the_floor_is_known_only_if_the_whole_ball_agrees() {
         let cx = Bits(100);
         assert_eq!(ball(-7, 2).floor(cx).unwrap().as_integer(), Some(-4));
         let unsure = Wide {

@@ -1,24 +1,24 @@
-//! The last `\boxed{...}`, and the boxes just before it that make a list with it.
+//! The last `\boxed{...}`, and the boxes before it that form a list with it.
 
-/// The last box, and the boxes before it that make a list with it.
+/// The last box, and the boxes before it that form a list with it.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Boxes<'a> {
-    /// Their contents in order; the last box is the last one.
+    /// The contents of the boxes in order.
     pub items: Vec<&'a str>,
-    /// Where the first begins.
+    /// The start of the first box.
     pub start: usize,
-    /// Where the last ends.
+    /// The end of the last box.
     pub end: usize,
 }
 
 impl Boxes<'_> {
-    /// All contents, `1, 2`, if there are several.
+    /// Returns all contents as a list, `1, 2`, if there are several.
     pub fn list(&self) -> Option<String> {
         (self.items.len() > 1).then(|| self.items.join(", "))
     }
 }
 
-/// A complete box: where it begins, where its content is, where it ends.
+/// The bounds of a complete box and of its content.
 #[derive(Clone, Copy)]
 struct Span {
     start: usize,
@@ -31,7 +31,8 @@ enum Open {
     Box { start: usize },
 }
 
-/// The last complete box of the text, with those that it ends a list of. One pass with an explicit stack.
+/// Returns the last complete box of the text and those that form a list with it, in one pass with
+/// an explicit stack.
 pub(crate) fn last_boxes(text: &str) -> Option<Boxes<'_>> {
     let spans = complete_boxes(text);
     let last = spans.last()?;
@@ -47,7 +48,7 @@ pub(crate) fn last_boxes(text: &str) -> Option<Boxes<'_>> {
     })
 }
 
-/// The content of the first box of a text in which no box is closed.
+/// Returns the content of the first box of a text in which no box is closed.
 pub(crate) fn unclosed(text: &str) -> Option<&str> {
     let names = ["\\boxed", "\\fbox"].into_iter();
     let opened = names.filter_map(|name| {
@@ -58,12 +59,13 @@ pub(crate) fn unclosed(text: &str) -> Option<&str> {
     opened.min_by_key(|(at, _)| *at).map(|(_, inside)| inside)
 }
 
-/// The complete boxes that lie in no other complete box, in order.
+/// Returns the complete boxes that are not inside of another one, in order.
 fn complete_boxes(text: &str) -> Vec<Span> {
     let bytes = text.as_bytes();
     let mut stack = Vec::new();
     let mut found: Vec<Span> = Vec::new();
-    // How many boxes are open. Without one, braces mean nothing, and a text of braces costs no memory.
+    // The number of open boxes. Braces outside of boxes are not pushed, so that they need no
+    // memory.
     let mut open_boxes = 0usize;
     let mut i = 0;
     while i < bytes.len() {
@@ -73,7 +75,7 @@ fn complete_boxes(text: &str) -> Vec<Span> {
                     .into_iter()
                     .find(|name| bytes[i..].starts_with(name.as_bytes()));
                 let Some(name) = name else {
-                    // `\\boxed` is a box too: text that was escaped twice.
+                    // `\\boxed`, in a text that was escaped twice, is a box too.
                     let doubled = bytes[i + 1..].starts_with(b"\\boxed")
                         || bytes[i + 1..].starts_with(b"\\fbox");
                     i += if doubled { 1 } else { 2 };
@@ -127,10 +129,11 @@ fn complete_boxes(text: &str) -> Vec<Span> {
     found
 }
 
-/// The length of an argument without braces, `7` in `\boxed 7`: a number, one letter, or a command with its arguments. A word
-/// is none: "put it in \boxed form".
+/// Returns the length of an argument without braces, `7` in `\boxed 7`: a number, a letter, or a
+/// command with its arguments, but not a word as in "put it in \boxed form".
 fn bare(text: &str) -> Option<usize> {
-    // A longer argument has its braces. The bound keeps a text of names without arguments linear.
+    // Longer arguments have braces. The bound keeps the time linear for a text of names without
+    // arguments.
     const LONGEST: usize = 200;
     let text = &text[..text.floor_char_boundary(LONGEST)];
     let bytes = text.as_bytes();
@@ -163,7 +166,8 @@ fn bare(text: &str) -> Option<usize> {
     (number || command || letter).then_some(argument.len())
 }
 
-/// Words between two boxes after which the second corrects or concludes the first, and is no second value.
+/// Words between two boxes after which the second one corrects or concludes the first and is not a
+/// further value.
 const TURNS: [&str; 30] = [
     "but",
     "wait",
@@ -197,8 +201,9 @@ const TURNS: [&str; 30] = [
     "equals",
 ];
 
-/// Whether two boxes with this text between them are two values of one list: separators (`,` `;` `&` and, or, `\quad`), before
-/// them at most a few words ("for part (a) and"), no new sentence, no turn.
+/// Returns whether two boxes with the text `gap` between them are two values of a list: separators
+/// (`,` `;` `&`, "and", "or", `\quad`), with at most a few words before them ("for part (a) and"),
+/// in one sentence and without a word of `TURNS`.
 fn joins(gap: &str) -> bool {
     const LONGEST: usize = 70;
     if gap.len() > LONGEST || gap.contains("\n\n") {
@@ -223,7 +228,7 @@ fn joins(gap: &str) -> bool {
                     separated = true;
                     words = 0;
                 }
-                // A command without letters is a formula's end, a line's end or a blank.
+                // A command without letters ends a formula or a line, or is a space.
                 let skip = if length == 0 {
                     rest[1..].chars().next().map_or(0, char::len_utf8)
                 } else {
@@ -250,7 +255,7 @@ fn joins(gap: &str) -> bool {
             return false;
         }
     }
-    // After the last separator no words: ", giving" goes on with the thought.
+    // No words after the last separator: ", giving" continues the sentence.
     separated && words == 0
 }
 
@@ -267,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn complete_boxes_only_and_of_nested_ones_the_outermost() {
+    fn the_last_complete_and_outermost_box_is_found() {
         for (text, expected) in [
             ("\\boxed{4} then \\boxed{5", Some("4")),
             ("\\boxed{ \\boxed{3}", Some("3")),
@@ -294,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn boxes_over_separators_are_a_list() {
+    fn boxes_with_separators_between_them_are_a_list() {
         for (gap, joined) in [
             (", ", true),
             (" and ", true),

@@ -1,16 +1,17 @@
-//! Digits in groups of three: what all readers of numbers have in common.
+//! Digits in groups of three, for all modules that read numbers.
 
-/// Digits without the marks between them.
+/// Digits without the separators between them.
 pub(crate) struct Digits {
     pub digits: String,
-    /// The place behind them.
+    /// The position after them.
     pub end: usize,
-    /// Whether there were marks.
+    /// Whether there were separators.
     pub grouped: bool,
 }
 
-/// The digits from `start` on. Groups of exactly three follow a first one of one to three that does not begin with 0, each after
-/// a mark whose length `mark` gives for its place.
+/// Reads the digits from `start` on. Groups of exactly three digits follow a first group of one to
+/// three that does not begin with 0. Each is preceded by a separator, whose length `mark` returns
+/// for its position.
 pub(crate) fn read(
     at: impl Fn(usize) -> Option<char>,
     start: usize,
@@ -25,7 +26,7 @@ pub(crate) fn read(
     let mut grouped = false;
     if (1..=3).contains(&digits.len()) && !digits.starts_with('0') {
         while let Some(length) = mark(end) {
-            // A fourth digit is looked at, and no more: a text of digits is read once.
+            // Looks at no more than a fourth digit, so that each digit is read once.
             let three = (0..4).map_while(|i| at(end + length + i).filter(char::is_ascii_digit));
             let group: String = three.collect();
             if group.len() != 3 {

@@ -1,18 +1,21 @@
-//! A text that is a number as a whole.
+//! Texts that are a number.
 
 use super::digits;
 use dashu_int::{IBig, UBig};
 use dashu_ratio::RBig;
 
-/// The longest text that is read as a number, in bytes.
+/// The length in bytes beyond which a text is not a number.
 const MAX_BYTES: usize = 1000;
 
-/// The exact value of an integer, a decimal or a fraction, as an integer or a fraction in lowest terms: two texts are the same number
-/// if these are the same text. `None` if `text` is not a number, or longer than 1000 bytes.
+/// Returns the exact value of an integer, a decimal or a fraction, written as an integer or a
+/// fraction in lowest terms, so that equal numbers have equal values. `None` if `text` is not a
+/// number, or is longer than 1000 bytes.
 ///
-/// `text` has no whitespace around it. A sign (`+`, `-`, U+2212) comes first and once. Whole parts may be grouped by commas
-/// if all groups are whole: `1,085` and `12,000,000`, not `1,08`, `1085,000` or `0,085`. One of whole part and decimals may be
-/// missing, as in `.5` and `5.`. A fraction is two whole numbers, with blanks around the `/` allowed.
+/// `text` must not have whitespace at its ends. It may start with one sign (`+`, `-`, U+2212). The
+/// digits before the decimal point may be grouped by commas if every group is complete: `1,085` and
+/// `12,000,000`, not `1,08`, `1085,000` or `0,085`. The digits before or after the point may be
+/// missing, as in `.5` and `5.`. A fraction consists of two integers, with optional spaces around
+/// the `/`.
 ///
 /// ```
 /// use rlvr_math::exact_number;
@@ -89,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_as_people_write_them() {
+    fn numbers_have_their_exact_value() {
         for (text, expected) in [
             ("85", "85"),
             ("085", "85"),
@@ -115,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_number() {
+    fn other_texts_are_not_numbers() {
         for text in [
             "", ".", "-", "+", "/", "--1", "+-1", "1e3", "0x10", "1 085", "1_000", "1,08",
             "1085,000", "0,085", ",085", "1,085,", "1,,085", "1.085,5", "1.2.3", "1/0", "1/", "/2",
@@ -127,7 +130,7 @@ mod tests {
 
     #[test]
     fn every_digit_counts() {
-        // As f64 these would be one number.
+        // Equal as f64.
         assert_ne!(read("0.30000000000000000001"), read("0.3"));
         assert_ne!(read("9007199254740993"), read("9007199254740992"));
         assert_eq!(read(&"9".repeat(400)), "9".repeat(400));
@@ -140,7 +143,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_written_form_does_not_matter(value in -9_999_999i128..9_999_999, zeros in 0usize..5, tail in 0usize..5, times in 1i128..99) {
+        fn equal_numbers_have_equal_values(value in -9_999_999i128..9_999_999, zeros in 0usize..5, tail in 0usize..5, times in 1i128..99) {
             let sign = if value < 0 { "-" } else { "+" };
             let size = value.abs();
             let mut grouped = size.to_string();

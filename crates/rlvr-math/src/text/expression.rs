@@ -1,13 +1,15 @@
-//! The last expression of a text, and how far a text is prose.
+//! The first and the last expression of a text, and the number of its words.
 
 use super::formulas::Formula;
 use super::tokens::{Kind, Token, Tokens, trim};
 
-/// The last expression: a formula or a run of plain mathematics with a digit in it, whichever ends later.
+/// Returns the last expression: a formula, or a run of plain mathematics with a digit, whichever
+/// ends later.
 ///
-/// Formulas that only `,` `;` and or stand between are one answer, a percent sign after one belongs to it, and of a
-/// display of several lines the last one counts. The last line of a text without words is an expression as a whole, and so is a
-/// text of up to three words without a number: "New York".
+/// Formulas separated only by `,`, `;`, "and" or "or" are one answer. A percent sign after a
+/// formula belongs to it, and of a display of several lines the last one counts. If a text has no
+/// words, its last line is the expression; if it has up to three words and no number ("New York"),
+/// the whole text is.
 pub(crate) fn last_expression(text: &str, formulas: &[Formula]) -> Option<String> {
     let whole = trim(text);
     if formulas.is_empty() && !whole.is_empty() {
@@ -34,7 +36,7 @@ pub(crate) fn last_expression(text: &str, formulas: &[Formula]) -> Option<String
     }
 }
 
-/// The expression that a text begins with, if a formula or number stands there.
+/// Returns the formula or number that a text begins with.
 pub(crate) fn leading_expression(text: &str, formulas: &[Formula]) -> Option<String> {
     const ARTICLES: [&str; 7] = [
         "the",
@@ -74,7 +76,7 @@ pub(crate) fn leading_expression(text: &str, formulas: &[Formula]) -> Option<Str
     Some(text[start..end].to_string())
 }
 
-/// How many words of prose stand outside the formulas from this byte on; counting ends at `enough`, unless that is 0.
+/// Returns the number of words outside of the formulas. Stops counting above `enough`.
 pub(crate) fn prose(text: &str, enough: usize, formulas: &[Formula]) -> usize {
     let mut words = 0;
     for token in Tokens::new(text, 0, formulas) {
@@ -86,7 +88,7 @@ pub(crate) fn prose(text: &str, enough: usize, formulas: &[Formula]) -> usize {
     words
 }
 
-/// The formula and those before it that make a list with it.
+/// Returns the formula `last` and those before it that form a list with it.
 fn joined(text: &str, formulas: &[Formula], last: usize) -> String {
     let mut first = last;
     while first > 0 && separates(&text[formulas[first - 1].end..formulas[first].start]) {
@@ -111,7 +113,7 @@ fn word_after(text: &str, word: &str) -> bool {
         && !text[word.len()..].starts_with(|c: char| c.is_alphanumeric())
 }
 
-/// The run, with a sign for the word "percent" after it.
+/// Returns the run, with a percent sign if the word "percent" follows.
 fn with_percent(text: &str, start: usize, end: usize) -> String {
     let run = &text[start..end];
     if word_after(text[end..].trim_start_matches([' ', '*']), "percent") {
@@ -121,7 +123,7 @@ fn with_percent(text: &str, start: usize, end: usize) -> String {
     }
 }
 
-/// Whether two formulas with this text between them are a list.
+/// Returns whether two formulas with the text `gap` between them form a list.
 fn separates(gap: &str) -> bool {
     if gap.len() > 12 {
         return false;
@@ -130,7 +132,7 @@ fn separates(gap: &str) -> bool {
     matches!(gap, "" | "and" | "or" | "&")
 }
 
-/// The last line of a display with alignment marks; matrices and cases are left whole.
+/// Returns the last line of a display with alignment marks. Matrices and cases are not split.
 fn last_row(formula: &str) -> &str {
     if formula.contains("\\begin") || !formula.contains('&') && !formula.contains("\\\\") {
         return formula;
@@ -142,7 +144,8 @@ fn last_row(formula: &str) -> &str {
     column.trim().trim_start_matches('=').trim_start()
 }
 
-/// The last run of mathematical tokens outside of the formulas that has a digit and is no label.
+/// Returns the last run of mathematical tokens outside of the formulas that has a digit and is not
+/// a label.
 fn last_run(text: &str, formulas: &[Formula]) -> Option<(usize, usize)> {
     let mut last = None;
     let mut run: Option<Token> = None;
@@ -182,7 +185,7 @@ fn last_run(text: &str, formulas: &[Formula]) -> Option<(usize, usize)> {
     last
 }
 
-/// Whether the number begins a line and numbers it: "3. Then" and "(2) Then".
+/// Returns whether a number at the start of a line numbers it: "3. Then" or "(2) Then".
 fn enumerates(text: &str, start: usize, end: usize) -> bool {
     let head = text[..start].trim_end_matches([' ', '(', '#', '*', '[']);
     let tail = &text[end..];
@@ -204,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn the_formula_or_the_numbers_that_stand_later() {
+    fn the_last_formula_or_number_is_found() {
         for (text, expected) in [
             ("Let $x = 2$. It grows by 100%.", "100%"),
             ("We use 3 of them: $x = 2$.", "x = 2"),
@@ -229,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn the_expression_that_a_sentence_begins_with() {
+    fn the_expression_at_the_start_of_a_sentence_is_found() {
         let leading = |text| leading_expression(text, &formulas(text));
         for (text, expected) in [
             ("$5$ or $6$ of all 7", Some("5, 6")),

@@ -1,6 +1,6 @@
-//! The formulas of a text: what stands between `$`, in `\(..\)` and `\[..\]`, and in environments.
+//! The formulas of a text: between `$`, in `\(..\)` and `\[..\]`, and in environments.
 
-/// A formula: with its delimiters, and its content.
+/// A formula: its bounds with and without delimiters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Formula {
     pub start: usize,
@@ -14,7 +14,8 @@ impl Formula {
     }
 }
 
-/// Environments whose content is the formula; of others (matrices, cases) the environment belongs to it.
+/// Environments whose content is the formula. Other environments (matrices, cases) are part of the
+/// formula.
 const DISPLAYS: [&str; 8] = [
     "equation",
     "align",
@@ -26,10 +27,10 @@ const DISPLAYS: [&str; 8] = [
     "displaymath",
 ];
 
-/// All closed formulas that lie in no other one, in order. One pass.
+/// Returns all closed formulas that are not inside of another one, in order, in one pass.
 ///
-/// A `$` after a digit opens none and a `$` before a digit closes none, so that `5$ and $10` is money; a formula does not
-/// reach over a blank line.
+/// A `$` after a digit does not open a formula and a `$` before a digit does not close one, so that
+/// `5$ and $10` are amounts of money. A formula does not extend over a blank line.
 pub(crate) fn formulas(text: &str) -> Vec<Formula> {
     let bytes = text.as_bytes();
     let mut found = Scan::default();
@@ -70,13 +71,13 @@ pub(crate) fn formulas(text: &str) -> Vec<Formula> {
             }
             _ => {}
         }
-        // What a backslash stands before is not looked at again: `\$`, `\\`.
+        // Skips the character after a backslash: `\$`, `\\`.
         i += if bytes[i] == b'\\' { 2 } else { 1 };
     }
     found.formulas
 }
 
-/// What is open, and what was found.
+/// The open delimiters, and the formulas found.
 #[derive(Default)]
 struct Scan<'a> {
     paren: Option<usize>,
@@ -98,7 +99,8 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// A formula takes in those that lie in it, and what was opened in it and not closed.
+    /// Adds a formula. Removes the formulas inside of it, and the delimiters that were opened in it
+    /// and not closed.
     fn push(&mut self, formula: Formula) {
         let start = formula.start;
         while self.formulas.last().is_some_and(|last| last.start > start) {
@@ -142,7 +144,7 @@ impl<'a> Scan<'a> {
     }
 }
 
-/// The name of an environment after its brace.
+/// Returns the name of an environment, which ends with a brace.
 fn environment(text: &str) -> Option<&str> {
     let length = text.bytes().take(20);
     let length = length
@@ -161,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn closed_formulas_outermost_first_to_last() {
+    fn the_outermost_closed_formulas_are_found_in_order() {
         for (text, expected) in [
             ("$a$ \\(b\\) \\[c\\] $$d$$", &["a", "b", "c", "d"][..]),
             ("\\[ a \\text{ if $b$ } c \\]", &["a \\text{ if $b$ } c"]),

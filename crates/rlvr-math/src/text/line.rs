@@ -1,23 +1,25 @@
-//! What follows "the answer is".
+//! The text after "the answer is".
 
 use super::expression::{last_expression, leading_expression, prose};
 use super::formulas::{Formula, formulas};
 
-/// The text after the last "answer is" or "answer:", up to the end of the sentence, without the words around the answer.
+/// Returns the text after the last "answer is" or "answer:", up to the end of the sentence, without
+/// the words around the answer.
 ///
-/// The answer stands on the line of these words, or is the formula that begins below them. Of two `answer:` on one line the
-/// first counts, and what follows it is handed on as it stands: a line with two answers is equal to neither.
+/// The answer is on the same line, or is the formula that begins below it. Of two `answer:` on one
+/// line the first counts, and the text after it is returned unchanged: a line with two answers
+/// equals neither.
 pub(crate) fn answer_line(text: &str, formulas: &[Formula]) -> Option<String> {
     let region = region(text, formulas)?;
     Some(narrowed(region))
 }
 
-/// The sentence after the last anchor.
+/// Returns the sentence after the last anchor.
 pub(crate) fn region<'a>(text: &'a str, formulas: &[Formula]) -> Option<&'a str> {
     let anchor = last_anchor(text, formulas)?;
     let start = after_fillers(text, anchor.end);
     let end = sentence_end(text, start, formulas);
-    // "The answer is 5?" asks.
+    // "The answer is 5?" is a question.
     if text[end..].starts_with('?') {
         return None;
     }
@@ -41,7 +43,7 @@ const FILLERS: [&str; 12] = [
     "choice",
 ];
 
-/// The place behind the words that lead to the answer.
+/// The position after the words that announce the answer.
 fn after_fillers(text: &str, mut start: usize) -> usize {
     for _ in 0..3 {
         let rest = &text[start..];
@@ -62,22 +64,23 @@ fn after_fillers(text: &str, mut start: usize) -> usize {
 
 #[derive(Clone, Copy)]
 struct Anchor {
-    /// Where the answer begins.
+    /// The start of the answer.
     end: usize,
     colon: bool,
 }
 
-/// The words that are looked for. They are found whatever their case.
+/// The words to find, regardless of case.
 const WORDS: [&str; 2] = ["answer", "答案"];
 
 fn last_anchor(text: &str, formulas: &[Formula]) -> Option<Anchor> {
     let bytes = text.as_bytes();
     let mut last: Option<Anchor> = None;
-    // Whether a line ended since the last anchor; looked for piece by piece, so that each byte is read once.
+    // Whether a line ended since the last anchor. Updated piece by piece, so that each byte is read
+    // once.
     let (mut new_line, mut seen) = (true, 0);
     let mut formulas = formulas.iter().peekable();
     for i in 0..bytes.len() {
-        // The first byte tells most positions off.
+        // The first byte rules out most positions.
         if !matches!(bytes[i], b'a' | b'A' | 0xE7) {
             continue;
         }
@@ -88,7 +91,7 @@ fn last_anchor(text: &str, formulas: &[Formula]) -> Option<Anchor> {
         let Some(word) = WORDS.iter().find(word) else {
             continue;
         };
-        if i > 0 && bytes[i - 1].is_ascii_alphanumeric() || refused(&text[..i]) {
+        if i > 0 && bytes[i - 1].is_ascii_alphanumeric() || denied(&text[..i]) {
             continue;
         }
         let Some((end, colon)) = connector(text, i + word.len()) else {
@@ -109,7 +112,7 @@ fn last_anchor(text: &str, formulas: &[Formula]) -> Option<Anchor> {
     last
 }
 
-/// Words of a clause that says that what follows is not so: "it is wrong to say that the answer is 5".
+/// Words of a clause that denies what follows: "it is wrong to say that the answer is 5".
 const DENIALS: [&str; 8] = [
     "wrong to ",
     "incorrect to ",
@@ -121,8 +124,9 @@ const DENIALS: [&str; 8] = [
     "not say that ",
 ];
 
-/// "a wrong answer:" announces none, nor does a clause that denies.
-fn refused(before: &str) -> bool {
+/// Returns whether the text before an anchor denies it: "a wrong answer:", or a clause with a
+/// denial.
+fn denied(before: &str) -> bool {
     const REACH: usize = 60;
     let from = before.ceil_char_boundary(before.len().saturating_sub(REACH));
     let clause = before[from..].rsplit(['.', ',', ';', ':', '!', '?', '\n']);
@@ -132,7 +136,8 @@ fn refused(before: &str) -> bool {
         || DENIALS.iter().any(|denial| clause.contains(denial))
 }
 
-/// Whether a word between "answer" and its verb says no: "cannot be", "can't be", "will never be".
+/// Returns whether a word between "answer" and its verb negates it: "cannot be", "can't be", "will
+/// never be".
 fn negates(words: &str) -> bool {
     let words = words.to_lowercase();
     let mut words = words.split(|c: char| !c.is_alphanumeric() && !matches!(c, '\'' | '’'));
@@ -141,8 +146,8 @@ fn negates(words: &str) -> bool {
     })
 }
 
-/// Where the words that lead to the answer end: a colon, or "is" within the next 60 bytes of the sentence. Says whether it
-/// was the colon.
+/// Returns the end of the words that announce the answer, a colon or an "is" within the next 60
+/// bytes of the sentence, and whether it was the colon.
 fn connector(text: &str, from: usize) -> Option<(usize, bool)> {
     const REACH: usize = 60;
     let window = text[from..].floor_char_boundary(REACH);
@@ -159,7 +164,7 @@ fn connector(text: &str, from: usize) -> Option<(usize, bool)> {
                 }
             }
             '是' | '为' | '為' => return Some((at + c.len_utf8(), false)),
-            // Only right after the word: elsewhere it belongs to a formula.
+            // Only directly after the word: elsewhere it belongs to a formula.
             '=' if rest[..i].trim().is_empty() => return Some((at + 1, true)),
             '\n' | '!' | '?' | ';' | '.' | ',' | '，' | '。' | '\\' | '{' | '}' => return None,
             _ if c.is_ascii_alphabetic() && !previous.is_alphanumeric() => {
@@ -179,7 +184,7 @@ fn connector(text: &str, from: usize) -> Option<(usize, bool)> {
                             _ => (end, false),
                         });
                     }
-                    // The next one is looked at by itself.
+                    // The next anchor is checked separately.
                     "answer" | "answers" => return None,
                     _ => {}
                 }
@@ -191,7 +196,8 @@ fn connector(text: &str, from: usize) -> Option<(usize, bool)> {
     None
 }
 
-/// Where the answer begins: the first character on the line that is no mark, or the formula that the next lines begin with.
+/// Returns the start of the answer: the first character on the line that is not markup, or the
+/// formula that the next lines begin with.
 fn answer_start(text: &str, from: usize, next_formula: Option<usize>) -> Option<usize> {
     let marks = [' ', '\t', '\r', '*', '_', ':', '\u{a0}'];
     let rest = text[from..].trim_start_matches(marks);
@@ -210,12 +216,12 @@ fn answer_start(text: &str, from: usize, next_formula: Option<usize>) -> Option<
     }
 }
 
-/// Words before a point that end no sentence.
+/// Words before a full stop that do not end a sentence.
 const ABBREVIATIONS: [&str; 12] = [
     "mr", "mrs", "ms", "dr", "st", "vs", "no", "prof", "approx", "e.g", "i.e", "cf",
 ];
 
-/// Words after which a reason or a remark follows.
+/// Words that introduce a reason or a remark.
 const REASONS: [&str; 10] = [
     "because",
     "since",
@@ -229,8 +235,8 @@ const REASONS: [&str; 10] = [
     "namely",
 ];
 
-/// Where the sentence that begins at `start` ends: before the end of the line, a point that ends a sentence, a reason, a special
-/// token or a closing tag. Inside of a formula nothing ends.
+/// Returns the end of the sentence that begins at `start`: the end of the line, a full stop, a
+/// reason, a special token or a closing tag, none of them inside of a formula.
 fn sentence_end(text: &str, start: usize, formulas: &[Formula]) -> usize {
     let mut next = formulas.partition_point(|formula| formula.end <= start);
     let mut i = start;
@@ -248,7 +254,7 @@ fn sentence_end(text: &str, start: usize, formulas: &[Formula]) -> usize {
         let ends = match c {
             '\n' | '。' => true,
             '.' | '?' => !(c == '.' && abbreviated(&text[start..i])) && new_sentence(rest),
-            // After a number it is a factorial.
+            // After a number, `!` is a factorial.
             '!' => previous.is_alphabetic() && new_sentence(rest),
             '<' => rest.starts_with('|') || rest.starts_with("/"),
             _ if c.is_ascii_alphabetic() && previous.is_whitespace() => {
@@ -268,7 +274,7 @@ fn sentence_end(text: &str, start: usize, formulas: &[Formula]) -> usize {
     text.len()
 }
 
-/// Whether the last word of a text is one that is written with a point. Only its end is looked at.
+/// Returns whether the last word of a text is an abbreviation. Looks only at its end.
 fn abbreviated(text: &str) -> bool {
     const LONGEST: usize = 8;
     let tail = &text[text.ceil_char_boundary(text.len().saturating_sub(LONGEST + 1))..];
@@ -276,7 +282,8 @@ fn abbreviated(text: &str) -> bool {
     ABBREVIATIONS.contains(&word.to_ascii_lowercase().as_str())
 }
 
-/// Whether a sentence begins after a point: blanks (and marks), then anything but a small letter.
+/// Returns whether a new sentence begins after a full stop: spaces (and markup), then anything but
+/// a lower-case letter.
 fn new_sentence(rest: &str) -> bool {
     let marks = rest.trim_start_matches(['*', '_', '"', ')', '”']);
     let after = marks.trim_start();
@@ -284,7 +291,7 @@ fn new_sentence(rest: &str) -> bool {
     blank && !after.starts_with(|c: char| c.is_lowercase())
 }
 
-/// The answer without blanks, marks and the punctuation after it.
+/// Returns the answer without spaces, markup and the punctuation after it.
 pub(crate) fn clean(text: &str) -> &str {
     let mut text = text.trim();
     loop {
@@ -310,14 +317,16 @@ pub(crate) fn clean(text: &str) -> &str {
     }
 }
 
-/// Words with which the numbers of a sentence are no answer by themselves: "all real numbers except 3".
+/// Words with which the numbers of a sentence are not the answer alone: "all real numbers except
+/// 3".
 const QUALIFIERS: [&str; 12] = [
     "all", "any", "every", "except", "no", "not", "none", "never", "only", "without", "other",
     "least",
 ];
 
-/// The answer of a sentence in which it stands among words: the expression that it begins with, or else the last one. A
-/// few words are left: they may be its unit, or the answer itself.
+/// Returns the answer of a sentence that has other words: the expression that it begins with, or
+/// else the last one. A sentence of a few words is returned whole: they may be a unit, or the
+/// answer itself.
 fn narrowed(region: &str) -> String {
     let region = without_gloss(region);
     let formulas = formulas(region);
@@ -333,7 +342,7 @@ fn narrowed(region: &str) -> String {
         .unwrap_or_else(|| region.into())
 }
 
-/// A number without the words in brackets that say it again: "5 (five)".
+/// Returns a number without the words in brackets that repeat it: "5 (five)".
 fn without_gloss(region: &str) -> &str {
     let gloss = region
         .strip_suffix(')')
@@ -361,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn the_sentence_after_the_last_anchor() {
+    fn the_answer_after_the_last_announcement_is_found() {
         for (text, expected) in [
             ("The answer is 5.", "5"),
             ("The answer is 3.5. So it is.", "3.5"),

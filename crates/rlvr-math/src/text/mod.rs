@@ -1,13 +1,14 @@
-//! Answers in running text: boxes, formulas, sentences, numbers. Literal scans in linear time.
+//! Answers in running text: boxes, formulas, sentences and numbers, found by literal scans in
+//! linear time.
 //!
 //! | file | finds |
 //! |---|---|
-//! | `boxes` | the last `\boxed{...}`, and the boxes that make a list with it |
-//! | `formulas` | what stands between `$`, in `\(..\)`, `\[..\]` and environments |
-//! | `digits`, `number`, `exact` | numbers: in groups of three, in running text, as a whole text |
-//! | `tokens`, `expression` | words and mathematics outside of the formulas; the first and the last expression |
-//! | `line` | what follows "the answer is" |
-//! | `source` | the expression in what a data set calls its answer |
+//! | `boxes` | the last `\boxed{...}`, and the boxes that form a list with it |
+//! | `formulas` | formulas between `$`, in `\(..\)`, `\[..\]` and environments |
+//! | `digits`, `number`, `exact` | groups of digits; numbers in running text; texts that are a number |
+//! | `tokens`, `expression` | words and mathematics outside of formulas; the first and the last expression |
+//! | `line` | the text after "the answer is" |
+//! | `source` | the expression in an answer or gold |
 
 pub(crate) mod boxes;
 pub(crate) mod digits;

@@ -2,15 +2,16 @@
 
 use super::digits;
 
-/// A number in a text: where it stands, and what it says in plain notation.
+/// A number in a text, in plain notation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Number {
     pub end: usize,
-    /// `-1234.5`, `1/2`, `5 2/3`, `50%`, `1.5e3`, `10^3`: no separators, a decimal point, no plus sign.
+    /// The number without separators and plus sign, with a decimal point: `-1234.5`, `1/2`,
+    /// `5 2/3`, `50%`, `1.5e3`, `10^3`.
     pub plain: String,
 }
 
-/// The last number of the text that is not part of a word or an index. One pass.
+/// Returns the last number of the text that is not part of a word or an index, in one pass.
 pub(crate) fn last_number(text: &str) -> Option<String> {
     let bytes = text.as_bytes();
     let mut last = None;
@@ -23,11 +24,11 @@ pub(crate) fn last_number(text: &str) -> Option<String> {
             _ => false,
         };
         if starts && !inside_word(text, i) {
-            // The fields are read again only for the number that counts.
+            // Parsed again only if it is the last number.
             last = Some(i);
             i = skip(text, i);
         } else if bytes[i].is_ascii_alphanumeric() || bytes[i] == b'_' {
-            // A word with a digit in it is passed as a whole, `v1.2` as well.
+            // Skips a word with a digit in it as a whole, also `v1.2`.
             i += 1;
             while i < bytes.len()
                 && (bytes[i].is_ascii_alphanumeric()
@@ -52,7 +53,8 @@ fn skip(text: &str, start: usize) -> usize {
     number_at(text, start).map_or(start + 1, |number| number.end)
 }
 
-/// Whether what stands before makes the digits part of a name (`AZYUK2A`), an index or an exponent.
+/// Returns whether the preceding character makes the digits part of a name (`AZYUK2A`), an index or
+/// an exponent.
 fn inside_word(text: &str, start: usize) -> bool {
     let before = text[..start].strip_suffix('{').unwrap_or(&text[..start]);
     match before.chars().next_back() {
@@ -64,7 +66,8 @@ fn inside_word(text: &str, start: usize) -> bool {
     }
 }
 
-/// Whether the number after this text has a minus sign: one that no term stands before. A currency sign may come between.
+/// Returns whether the number after this text has a minus sign: one without a term before it. A
+/// currency sign may come between.
 fn negative(before: &str) -> bool {
     let before = before.trim_end_matches(['$', '€', '£', '¥', '\\']);
     let Some(rest) = before.strip_suffix(['-', '−', '–']) else {
@@ -74,7 +77,7 @@ fn negative(before: &str) -> bool {
     !rest.chars().next_back().is_some_and(term)
 }
 
-/// The number that begins at this byte, without its sign.
+/// Returns the number that begins at the byte `start`, without its sign.
 pub(crate) fn number_at(text: &str, start: usize) -> Option<Number> {
     if let Some((length, plain)) = fraction(&text[start..]) {
         let end = start + length;
@@ -103,7 +106,7 @@ pub(crate) fn number_at(text: &str, start: usize) -> Option<Number> {
     Some(Number { end, plain })
 }
 
-/// Digits with their thousands separators and decimals: the plain form and the end.
+/// Reads digits with thousands separators and decimals. Returns the plain form and the end.
 fn decimal(text: &str, start: usize) -> Option<(String, usize)> {
     let count = |at: usize| {
         let rest = text.as_bytes().get(at..).unwrap_or_default();
@@ -123,7 +126,7 @@ fn decimal(text: &str, start: usize) -> Option<(String, usize)> {
     let first = whole.digits.len();
     let (mut plain, mut end, grouped) = (whole.digits, whole.end, whole.grouped);
     let mark = text[end..].chars().next();
-    // `1,22` is a decimal, `1,234,5` and `1,2,3` are lists.
+    // `1,22` is a decimal number, `1,234,5` and `1,2,3` are lists.
     let listed = grouped || text[..start].ends_with(',');
     let comma = |length: usize| !listed && !text[end + 1 + length..].starts_with(',');
     let decimals = match mark {
@@ -139,7 +142,7 @@ fn decimal(text: &str, start: usize) -> Option<(String, usize)> {
     (first > 0 || decimals > 0).then_some((plain, end))
 }
 
-/// What stands between groups of three digits.
+/// Returns the length of a separator between groups of three digits.
 fn separator(text: &str) -> Option<&'static str> {
     const SEPARATORS: [&str; 8] = [
         ",\\!", "{,}", "\\,", ",", " ", "\u{a0}", "\u{202f}", "\u{2009}",
@@ -147,7 +150,7 @@ fn separator(text: &str) -> Option<&'static str> {
     SEPARATORS.into_iter().find(|one| text.starts_with(one))
 }
 
-/// An exponent: `e5`, `^3`, `^{-2}`, `\times 10^5` and their length.
+/// Reads an exponent, `e5`, `^3`, `^{-2}` or `\times 10^5`. Returns it and its length.
 fn power(text: &str) -> Option<(String, usize)> {
     let signed = |text: &str| {
         let sign = usize::from(text.starts_with(['-', '+']));
@@ -178,14 +181,14 @@ fn power(text: &str) -> Option<(String, usize)> {
     Some((format!("e{exponent}"), text.len() - rest.len() + length))
 }
 
-/// The length of a slash and a denominator.
+/// Returns the length of a slash and a denominator.
 fn over(text: &str) -> Option<usize> {
     let digits = text.strip_prefix('/')?.bytes();
     let digits = digits.take_while(u8::is_ascii_digit).count();
     (digits > 0).then_some(1 + digits)
 }
 
-/// The length of a blank and a fraction, as in `5 2/3`.
+/// Returns the length of a space and a fraction, as in `5 2/3`.
 fn mixed(text: &str) -> Option<usize> {
     let digits = text.strip_prefix(' ')?.bytes();
     let digits = digits.take_while(u8::is_ascii_digit).count();
@@ -193,7 +196,7 @@ fn mixed(text: &str) -> Option<usize> {
     (digits > 0).then_some(1 + digits + over)
 }
 
-/// `\frac{1}{2}` or `\frac12` of whole numbers: its length and `1/2`.
+/// Reads `\frac{1}{2}` or `\frac12` of integers. Returns its length and `1/2`.
 fn fraction(text: &str) -> Option<(usize, String)> {
     let names = ["\\frac", "\\dfrac", "\\tfrac", "\\cfrac"];
     let mut rest = names.iter().find_map(|name| text.strip_prefix(name))?;
@@ -215,7 +218,7 @@ fn fraction(text: &str) -> Option<(usize, String)> {
     Some((text.len() - rest.len(), parts.join("/")))
 }
 
-/// The number after the last `####` and a blank.
+/// Returns the number after the last `####` and a space.
 pub(crate) fn hash_number(text: &str) -> Option<String> {
     let mut last = None;
     let mut from = 0;
@@ -247,7 +250,7 @@ pub(crate) fn hash_number(text: &str) -> Option<String> {
     Some(if minus { format!("-{plain}") } else { plain })
 }
 
-/// Whether the number is that of a heading, "#### 3. The sum".
+/// Returns whether the number is that of a heading, "#### 3. The sum".
 fn heading(after: &str) -> bool {
     after
         .strip_prefix(['.', ')', ':'])
@@ -260,7 +263,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_in_plain_notation() {
+    fn the_last_number_is_found_in_plain_notation() {
         for (text, expected) in [
             ("7,425,000", Some("7425000")),
             ("1 000.0", Some("1000.0")),
@@ -299,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn hashes_before_a_number() {
+    fn the_number_after_hashes_is_found() {
         for (text, expected) in [
             ("#### $1,234.50", Some("1234.50")),
             ("#### 5 apples\n#### none", Some("5")),

@@ -1,11 +1,13 @@
-//! Finding the expression in what a data set calls its answer: boxes, dollar signs, sentences, markdown.
+//! Finds the expression in an answer or gold: in boxes, between dollar signs, in sentences, in
+//! Markdown.
 
 use super::boxes::{last_boxes, unclosed};
 use super::expression::prose;
 use super::formulas::formulas;
 use super::line::answer_line;
 
-/// Words before a formula that say it is not the answer itself: "all numbers except", "not", "at least".
+/// Words that restrict the formula after them, which is then not the answer: "all numbers except",
+/// "not", "at least".
 const QUALIFIERS: [&str; 14] = [
     "besides",
     "but",
@@ -23,7 +25,8 @@ const QUALIFIERS: [&str; 14] = [
     "without",
 ];
 
-/// The expressions a text may mean, the likeliest first. A gold is read leniently: its box may lack the closing brace.
+/// Returns the expressions that a text may mean, the likeliest first. If `lenient`, as for a gold,
+/// a box may lack the closing brace.
 pub(crate) fn candidates(text: &str, lenient: bool) -> Vec<String> {
     let text = clean(text);
     if let Some(boxed) = boxed(&text, lenient) {
@@ -31,7 +34,7 @@ pub(crate) fn candidates(text: &str, lenient: bool) -> Vec<String> {
     }
     let bare = strip_delimiters(text.trim());
     let mut out = vec![bare.to_owned()];
-    // A sentence: the last of its formulas, or what it says the answer is.
+    // A sentence: its last formula, or the text after "the answer is".
     let formulas = formulas(&text);
     if prose(&text, 2, &formulas) > 2 {
         match formulas.last() {
@@ -45,7 +48,8 @@ pub(crate) fn candidates(text: &str, lenient: bool) -> Vec<String> {
     out
 }
 
-/// Undoes what transport did to the text: special tokens, markdown, doubled backslashes, escapes read too early.
+/// Removes special tokens, Markdown, doubled backslashes and escapes that were interpreted too
+/// early.
 pub(crate) fn clean(text: &str) -> String {
     let text = text
         .replace("\\\u{c}", "\\f")
@@ -63,7 +67,7 @@ pub(crate) fn clean(text: &str) -> String {
         rest = &rest[start + length + 2..];
     }
     out.push_str(rest);
-    // `\\frac` where no matrix needs `\\`.
+    // `\\frac` outside of a matrix, in which `\\` separates rows.
     if out.contains("\\\\") && (!out.contains("\\begin{") || out.contains("\\\\begin{")) {
         let chars: Vec<char> = out.chars().collect();
         let mut undoubled = String::with_capacity(out.len());
@@ -89,11 +93,11 @@ pub(crate) fn clean(text: &str) -> String {
     out
 }
 
-/// The contents of the last boxes, as a list if there are several.
+/// Returns the contents of the last boxes, as a list if there are several.
 fn boxed(text: &str, lenient: bool) -> Option<String> {
     let (items, end) = match last_boxes(text) {
         Some(found) => (found.items, found.end),
-        // A gold that was cut off is still the gold; an answer is not completed.
+        // A truncated gold is completed; a truncated answer is not.
         None if lenient => (vec![unclosed(text)?], text.len()),
         None => return None,
     };
@@ -112,10 +116,10 @@ fn boxed(text: &str, lenient: bool) -> Option<String> {
     Some(out)
 }
 
-/// The content of a box that is nothing but a box.
+/// Removes boxes around a whole content.
 fn unbox(content: &str) -> &str {
     let mut text = strip_delimiters(content);
-    // Each round removes a box, so the rounds are bounded by the length.
+    // Each round removes one box.
     for _ in 0..8 {
         match last_boxes(text) {
             Some(found)
@@ -129,13 +133,13 @@ fn unbox(content: &str) -> &str {
     text
 }
 
-/// Removes one pair of dollars, `\( \)`, `\[ \]` around the whole, and a final full stop.
+/// Removes `$ $`, `\( \)`, `\[ \]` and the like around the whole text, and a final full stop.
 pub(crate) fn strip_delimiters(text: &str) -> &str {
     let mut text = text.trim();
     for _ in 0..4 {
         let before = text;
         text = text.trim();
-        // A full stop ends the sentence, an ellipsis belongs to the number.
+        // Removes a full stop, but not an ellipsis, which belongs to the number.
         if !text.ends_with("..") {
             text = text.trim_end_matches(['.', ',']).trim();
         }
@@ -160,7 +164,7 @@ pub(crate) fn strip_delimiters(text: &str) -> &str {
     text
 }
 
-/// Whether the words between the formula before, or the end of the sentence before, and the one that follows `before` restrict it.
+/// Returns whether the words before a formula, after the previous formula or sentence, restrict it.
 fn qualified(before: &str) -> bool {
     let last = before.rsplit(['$', '.', ';', ')', ']']).next();
     let mut words = last.unwrap_or("").split(|c: char| !c.is_alphabetic());
@@ -172,7 +176,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn boxes_join_over_separators_only() {
+    fn boxes_are_joined_only_with_separators_between_them() {
         let first = |text: &str| candidates(text, false).remove(0);
         assert_eq!(first("\\boxed{1}, \\boxed{2}"), "1, 2");
         assert_eq!(
@@ -188,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn sentences_give_their_last_formula() {
+    fn the_last_formula_of_a_sentence_is_first() {
         assert_eq!(
             candidates("Since $a=1$, the answer is $a+1$.", false)[0],
             "a+1"
@@ -204,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn doubled_backslashes_are_undone_outside_matrices() {
+    fn doubled_backslashes_are_removed_outside_of_matrices() {
         assert_eq!(clean("\\\\frac{1}{2}"), "\\frac{1}{2}");
         let matrix = "\\begin{pmatrix}1\\\\\\frac12\\end{pmatrix}";
         assert_eq!(clean(matrix), matrix);

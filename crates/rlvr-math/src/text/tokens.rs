@@ -1,9 +1,10 @@
-//! The words of a text outside of its formulas, and which of them are mathematics.
+//! The tokens of a text outside of its formulas, and which of them are mathematics.
 
 use super::formulas::Formula;
 use super::number::number_at;
 
-/// Names of functions and constants that are longer than a letter and yet no words, and the words that join answers.
+/// Names of functions and constants of more than one letter, and words that join answers:
+/// mathematics, not words.
 const NAMES: [&str; 39] = [
     "sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "sinh", "cosh", "tanh",
     "log", "ln", "lg", "exp", "sqrt", "cbrt", "abs", "min", "max", "gcd", "lcm", "mod", "floor",
@@ -11,7 +12,7 @@ const NAMES: [&str; 39] = [
     "union", "cup",
 ];
 
-/// Words before a number that make it a label: "step 3" is no answer.
+/// Words before a number that make it a label: "step 3" is not an answer.
 const LABELS: [&str; 27] = [
     "step",
     "steps",
@@ -46,16 +47,16 @@ const LABELS: [&str; 27] = [
 pub(crate) enum Kind {
     Word,
     Math,
-    /// Marks without a meaning of their own: `**`.
+    /// Markup without meaning: `**`.
     Mark,
 }
 
-/// What stands between blanks, outside of the formulas.
+/// A text without whitespace, outside of the formulas.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Token<'a> {
     pub start: usize,
     pub text: &'a str,
-    /// Whether a formula stands between it and the token before.
+    /// Whether a formula precedes it directly.
     pub after_formula: bool,
 }
 
@@ -75,7 +76,7 @@ impl Token<'_> {
         if matches!(bare, "a" | "A" | "I") {
             return Kind::Word;
         }
-        // `3cm` and `5th` begin with a number; what is glued to it is its unit.
+        // `3cm` and `5th`: a number with its unit.
         if let Some(number) = number_at(bare, 0)
             && bare[number.end..]
                 .chars()
@@ -109,8 +110,8 @@ impl Token<'_> {
         LABELS.contains(&word.as_str())
     }
 
-    /// The run without what does not belong to it, if a digit is left: a dash before it, `=` at its ends, an unmatched
-    /// bracket, a joining word.
+    /// Returns the bounds of the run without a dash before it, `=` at its ends, an unmatched
+    /// bracket or a joining word. `None` if no digit is left.
     pub(crate) fn tidy(&self, text: &str) -> Option<(usize, usize)> {
         let mut run = trim(self.text);
         loop {
@@ -142,7 +143,7 @@ impl Token<'_> {
     }
 }
 
-/// Whether a token with a word in it is an equation all the same: `total=5`.
+/// Returns whether a token with a word is still an equation: `total=5`.
 fn equation(token: &str) -> bool {
     let side = token.rsplit_once('=').map(|(_, right)| right);
     side.is_some_and(|right| {
@@ -150,7 +151,7 @@ fn equation(token: &str) -> bool {
     })
 }
 
-/// A token without quotes, marks and the punctuation after it.
+/// Removes quotes, markup and the punctuation at the end.
 pub(crate) fn trim(text: &str) -> &str {
     let text = text
         .trim()
@@ -184,7 +185,7 @@ impl<'a> Iterator for Tokens<'a, '_> {
         loop {
             let rest = &self.text[self.at..];
             let start = self.at + (rest.len() - rest.trim_start().len());
-            // A formula may have begun before the place where reading began.
+            // A formula may begin before the position where reading starts.
             if let Some(formula) = self.formulas.next_if(|formula| formula.start <= start) {
                 after_formula = true;
                 self.at = self.at.max(formula.end);
@@ -222,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn words_and_mathematics() {
+    fn words_are_told_from_mathematics() {
         for (text, expected) in [
             ("the sum is 5.", "wwwm"),
             ("I have a cat and x apples", "wwwwmmw"),
@@ -236,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_loses_what_is_not_its_own() {
+    fn a_run_is_trimmed() {
         for (run, expected) in [
             ("and - 5", Some("5")),
             ("= 3.", Some("3")),

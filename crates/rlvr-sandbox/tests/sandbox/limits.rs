@@ -1,9 +1,9 @@
-//! Programs that try to use more than they may.
+//! Programs that try to exceed the limits.
 
 use super::*;
 
 #[test]
-fn a_fork_bomb_stops_at_the_limit_and_nothing_is_left() {
+fn a_fork_bomb_is_stopped_and_leaves_no_process() {
     for held in all()
         .iter()
         .filter(|held| held.has(Measure::ResourceLimits))
@@ -11,7 +11,7 @@ fn a_fork_bomb_stops_at_the_limit_and_nothing_is_left() {
         let name = marker();
         let ran = held.python_as(
             &name,
-            "import os, time\nn = 0\ntry:\n    while n < 500:\n        if os.fork() == 0:\n            time.sleep(60)\n        n += 1\nexcept OSError:\n    pass\nprint(n)",
+            "import os, time\nn = 0\ntry:\n    while n < 500:\n        if os.fork() == 0:\n            time.sleep(600)\n        n += 1\nexcept OSError:\n    pass\nprint(n)",
             &[],
         );
         let started: usize = text(&ran.stdout).parse().unwrap();
@@ -27,7 +27,7 @@ fn a_fork_bomb_stops_at_the_limit_and_nothing_is_left() {
 }
 
 #[test]
-fn memory_ends_at_the_limit() {
+fn memory_is_limited() {
     for held in all()
         .iter()
         .filter(|held| held.has(Measure::ResourceLimits))
@@ -41,7 +41,8 @@ fn memory_ends_at_the_limit() {
             held.name,
             text(&ran.stderr)
         );
-        // Memory that no process owns: shared memory, and System V semaphores and messages, which are kernel memory.
+        // Memory that belongs to no process: shared memory, and the kernel memory of System V
+        // semaphores and messages.
         let program = r#"
 import ctypes
 c = ctypes.CDLL(None)
@@ -59,15 +60,15 @@ for call, remove in (("semget", lambda id: c.semctl(id, 0, 0)), ("msgget", lambd
 }
 
 #[test]
-fn an_endless_loop_ends_by_cpu_time_even_if_it_will_not_be_told() {
+fn an_endless_loop_ends_at_the_limit_of_cpu_time() {
     for held in all()
         .iter()
         .filter(|held| held.has(Measure::ResourceLimits))
     {
-        // A second of CPU time may be many by the clock of a busy machine.
-        let patient = held.with(|config| config.wall_seconds = 60.0);
+        // A second of CPU time takes long on a busy machine.
+        let patient = held.with(|config| config.wall_seconds = SLEEP as f64);
         let ran = patient.python("while True: pass");
-        // SIGXCPU, but the first process of a namespace is only ended by SIGKILL.
+        // SIGXCPU, which does not end the first process of a pid namespace: SIGKILL does.
         let signal = if held.has(Measure::PidNamespace) {
             9
         } else {
@@ -80,20 +81,29 @@ fn an_endless_loop_ends_by_cpu_time_even_if_it_will_not_be_told() {
 }
 
 #[test]
-fn sleeping_ends_by_the_clock() {
+fn a_sleeping_program_ends_at_the_wall_clock_limit() {
+    let program = format!(
+        "import signal, time\nfor s in (1, 2, 3, 15): signal.signal(s, signal.SIG_IGN)\nprint('here', flush=True)\ntime.sleep({SLEEP})"
+    );
     for held in all() {
-        let name = marker();
-        let ran = held.python_as(&name, "import signal, time\nfor s in (1, 2, 3, 15): signal.signal(s, signal.SIG_IGN)\nprint('here', flush=True)\ntime.sleep(60)", &[]);
-        assert_eq!(ran.exit, Exit::WallLimit, "{}", held.name);
-        assert_eq!(text(&ran.stdout), "here", "{}", held.name);
-        // The program would sleep for 60 seconds: that it was stopped is what the end says.
-        assert!(ran.wall.as_secs_f64() >= WALL, "{}", held.name);
-        assert_eq!(alive(&name), Vec::<String>::new(), "{}", held.name);
+        // A busy machine may need more than the shortest limit to start the program.
+        for wall in [2.0, 10.0, WALL] {
+            let name = marker();
+            let held = held.with(|config| config.wall_seconds = wall);
+            let ran = held.python_as(&name, &program, &[]);
+            assert_eq!(ran.exit, Exit::WallLimit, "{}", held.name);
+            assert!(ran.wall.as_secs_f64() >= wall, "{}", held.name);
+            assert_eq!(alive(&name), Vec::<String>::new(), "{}", held.name);
+            if wall == WALL || !ran.stdout.is_empty() {
+                assert_eq!(text(&ran.stdout), "here", "{}", held.name);
+                break;
+            }
+        }
     }
 }
 
 #[test]
-fn a_flood_of_output_is_cut_off() {
+fn output_is_limited() {
     for held in all() {
         let ran = held.python("while True: print('x' * 1000)");
         assert_eq!(
@@ -102,15 +112,15 @@ fn a_flood_of_output_is_cut_off() {
             "{}",
             held.name
         );
-        let ran = held.python("import sys\nwhile True: sys.stderr.write('x' * 100000)");
-        assert!(
-            matches!(ran.exit, Exit::Signal(24 | 9) | Exit::WallLimit),
-            "{}: {:?}",
-            held.name,
-            ran.exit
+        // On the standard error, the rest is dropped.
+        let ran = held.python("import sys\nfor _ in range(40): sys.stderr.write('x' * 100000)");
+        assert_eq!(
+            (ran.exit, ran.stderr.len()),
+            (Exit::Status(0), 1 << 16),
+            "{}",
+            held.name
         );
-        assert_eq!(ran.stderr.len(), 1 << 16, "{}", held.name);
-        // Exactly at the limit is no flood.
+        // Exactly the limit.
         let ran = held.python("print('x' * 65535)");
         assert_eq!(
             (ran.exit, ran.stdout.len()),
@@ -122,7 +132,7 @@ fn a_flood_of_output_is_cut_off() {
 }
 
 #[test]
-fn the_disk_is_not_filled() {
+fn files_are_limited_in_size_and_number() {
     let program = r#"
 import os, signal
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -182,15 +192,15 @@ print("count", count)
 }
 
 #[test]
-fn files_are_open_up_to_a_number_and_none_is_inherited() {
-    // Descriptors that this process has open, without the flag that closes them.
+fn open_files_are_limited_and_none_is_inherited() {
+    // Descriptors of this process.
     let leak = fs::File::open("/dev/null").unwrap();
     let leaked: Vec<_> = (0..5).map(|_| leak.try_clone().unwrap()).collect();
     for held in all() {
         let program = "import os\nopened = []\ntry:\n    while len(opened) < 1000: opened.append(os.dup(0))\nexcept OSError: pass\nprint(len(opened))";
         let ran = held.python(program);
         if held.has(Measure::ResourceLimits) {
-            // Three are the program's from the start.
+            // Three are open from the start.
             assert_eq!(text(&ran.stdout), "29", "{}", held.name);
         }
         let program = "import os\nfound = []\nfor fd in range(4096):\n    try:\n        os.fstat(fd)\n        found.append(fd)\n    except OSError: pass\nprint(found)\nos.closerange(0, 4096)";

@@ -1,4 +1,4 @@
-//! The sandbox, attacked: every limit by a program that tries to pass it, under all measures and with some of them left out.
+//! Programs that attack the sandbox: each limit, with all measures and with some of them left out.
 #![cfg(target_os = "linux")]
 
 mod limits;
@@ -18,7 +18,11 @@ use std::time::{Duration, Instant};
 
 use rlvr_sandbox::{Command, Exit, Measure, Need, Output, Sandbox, SandboxConfig};
 
-const WALL: f64 = 3.0;
+/// The wall-clock limit of a run, in seconds. Only a program that sleeps reaches it.
+const WALL: f64 = 60.0;
+
+/// The time that a program sleeps until a limit or a signal ends it, in seconds.
+const SLEEP: u64 = 600;
 
 fn limits() -> SandboxConfig {
     SandboxConfig {
@@ -35,7 +39,7 @@ fn limits() -> SandboxConfig {
     }
 }
 
-/// A confinement under test.
+/// A sandbox under test.
 struct Held {
     name: &'static str,
     sandbox: Sandbox,
@@ -46,13 +50,13 @@ impl Held {
         self.sandbox.report().has(measure)
     }
 
-    /// Whether the run has a user of its own, as when root starts it.
+    /// Whether each run has its own user, as it has if root starts it.
     fn has_own_user(&self) -> bool {
         let is_root = fs::metadata("/proc/self").unwrap().uid() == 0;
         is_root && self.has(Measure::UnprivilegedUser)
     }
 
-    /// Whether anything holds the files outside.
+    /// Whether a measure protects the files outside.
     fn holds_files(&self) -> bool {
         self.has(Measure::MountNamespace) || self.has(Measure::Landlock)
     }
@@ -67,7 +71,8 @@ impl Held {
         }
     }
 
-    /// Room for children where the kernel counts this user's other processes as well, see the report.
+    /// A higher limit on processes, for programs with children: without namespaces the kernel also
+    /// counts this user's other processes.
     fn roomy(&self) -> Self {
         self.with(|config| config.processes = 400)
     }
@@ -88,7 +93,7 @@ impl Held {
     }
 }
 
-/// A Python that is not below a home folder, and the folders that it reads.
+/// A Python interpreter outside of the home folders, and the folders that it reads.
 fn python() -> &'static (String, Vec<PathBuf>) {
     static FOUND: OnceLock<(String, Vec<PathBuf>)> = OnceLock::new();
     FOUND.get_or_init(|| {
@@ -112,7 +117,7 @@ fn interpreter() -> &'static str {
     &python().0
 }
 
-/// All measures, and with some left out, so that those that remain are seen to hold by themselves.
+/// Sandboxes with all measures, and with some left out, to test the others alone.
 fn all() -> &'static [Held] {
     static ALL: OnceLock<Vec<Held>> = OnceLock::new();
     ALL.get_or_init(|| {
@@ -127,12 +132,12 @@ fn all() -> &'static [Held] {
             })
         };
         let whole = Sandbox::new(config.clone()).unwrap_or_else(|error| {
-            // A kernel that lacks something: refused by name, and what there is is taken when that is allowed.
+            // The machine lacks a measure: the error names it, and `allow_less` runs without it.
             let text = error.to_string();
             assert!(text.contains("invalid `measures."), "{text}");
-            eprintln!("not everything is to be had here: {text}");
+            eprintln!("not every measure is available here: {text}");
             let less = Sandbox::new(config.clone().allow_less()).unwrap();
-            assert!(!less.report().is_complete());
+            assert!(!less.report().missing().is_empty());
             less
         });
         let held = |name, config| Held {
@@ -159,14 +164,14 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).trim().to_string()
 }
 
-/// A file name that no other run has, to find its processes by.
+/// A unique file name, by which the processes of a run are found.
 fn marker() -> String {
     static COUNT: AtomicUsize = AtomicUsize::new(0);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
     format!("marked-{}-{count}.py", process::id())
 }
 
-/// Processes that were started with a file of this name, as far as this user may know.
+/// The visible processes that were started with a file of this name.
 fn alive(marker: &str) -> Vec<String> {
     let processes = fs::read_dir("/proc").unwrap().flatten();
     let found = processes.filter_map(|entry| {

@@ -1,4 +1,4 @@
-//! Programs that try to reach what is not theirs.
+//! Programs that try to reach what is outside of the sandbox.
 
 use super::*;
 
@@ -53,7 +53,7 @@ for path in ["/", "/home", "/root", os.path.dirname(sys.argv[3]), "/etc"]:
         let ran = held.python_as("attack.py", program, &arguments);
         assert_eq!(ran.exit, Exit::Status(0), "{}", text(&ran.stderr));
         let output = text(&ran.stdout);
-        // A view of its own may be listed: there is nothing in it.
+        // The root of the program's own mount namespace may be listed: there is nothing in it.
         let lines = output.lines().filter(|line| {
             let own_view = held.has(Measure::MountNamespace) && !held.has(Measure::Landlock);
             !(own_view && (line.starts_with("listed / ") || line.starts_with("listed /etc ")))
@@ -70,7 +70,7 @@ for path in ["/", "/home", "/root", os.path.dirname(sys.argv[3]), "/etc"]:
 }
 
 #[test]
-fn nothing_is_written_outside_nor_through_a_planted_link() {
+fn nothing_is_written_outside_not_even_through_a_link() {
     let outside = tempfile::tempdir().unwrap();
     fs::set_permissions(outside.path(), fs::Permissions::from_mode(0o777)).unwrap();
     let kept = outside.path().join("kept");
@@ -114,13 +114,13 @@ os.chmod("a", 0)
     for held in all().iter().filter(|held| held.holds_files()) {
         let outside = outside.path().display().to_string();
         let mut arguments = vec![outside.as_str()];
-        // Landlock does not look at these: a view of its own does, or seccomp, and without both the report says so.
+        // Landlock does not protect attributes; a mount namespace does.
         if held.has(Measure::MountNamespace) {
             arguments.push("attributes");
         }
         let ran = held.python_as("attack.py", program, &arguments);
         let output = text(&ran.stdout);
-        // With neither seccomp's word nor a view, making a folder unreadable may be refused in other ways.
+        // Without a mount namespace, making a folder unreadable may itself be an error.
         let refused = ran.exit != Exit::Status(0) && text(&ran.stderr).contains("os.chmod(\"a/b\"");
         assert!(
             ran.exit == Exit::Status(0) || refused,
@@ -142,7 +142,7 @@ os.chmod("a", 0)
 }
 
 #[test]
-fn no_network_and_no_sockets_of_others() {
+fn no_network_and_no_foreign_socket_is_reached() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
     let port = listener.local_addr().unwrap().port().to_string();
@@ -200,7 +200,7 @@ assert b.recv(3) == b"own"
         if held.has(Measure::Seccomp) {
             assert_eq!((output.as_str(), called), ("", false), "{}", held.name);
         } else if held.has(Measure::NetworkNamespace) && held.has(Measure::MountNamespace) {
-            // Sockets can be made, and lead nowhere.
+            // Sockets can be made, but are connected to nothing.
             let reached = called || output.contains("connected") || output.contains("sent");
             assert!(!reached, "{}: {output}", held.name);
         }
@@ -208,9 +208,9 @@ assert b.recv(3) == b"own"
 }
 
 #[test]
-fn signals_reach_nobody_outside() {
+fn signals_do_not_reach_processes_outside() {
     let mut bystander = process::Command::new("/bin/sleep")
-        .arg("60")
+        .arg(SLEEP.to_string())
         .spawn()
         .unwrap();
     let program = r#"
@@ -236,7 +236,8 @@ print("end")
     let own = process::id().to_string();
     let other = bystander.id().to_string();
     for held in all() {
-        // With nothing of all this, an ordinary user's program may end everything of that user's: as the report says.
+        // Without any of these measures, a program of an ordinary user may signal all of that
+        // user's processes.
         let report = held.sandbox.report().to_string();
         let scoped = held.has(Measure::Landlock) && report.contains("signals");
         if !(held.has(Measure::PidNamespace)
@@ -244,11 +245,11 @@ print("end")
             || scoped
             || held.has_own_user())
         {
-            eprintln!("{}: nothing holds signals here", held.name);
+            eprintln!("{}: nothing stops signals here", held.name);
             continue;
         }
         let ran = held.python_as("attack.py", program, &[&own, &other]);
-        // Its own signal to everyone may end it.
+        // Its signal to every process may end the program itself.
         let output = text(&ran.stdout);
         assert!(
             output == "end" || output.is_empty(),
@@ -273,7 +274,7 @@ fn the_environment_is_not_the_callers() {
 }
 
 #[test]
-fn privileges_cannot_be_had() {
+fn privileges_cannot_be_gained() {
     let program = r#"
 import ctypes, os
 c = ctypes.CDLL(None, use_errno=True)
@@ -308,7 +309,7 @@ if x86:
     attempt("setns", 308, 0, 0)
     attempt("handle", 304, -1, 0, 0)
 "#;
-    // Those that the kernel grants to whoever has a namespace of his own: seccomp's alone.
+    // Calls that only seccomp stops.
     let more = r#"
 if x86:
     attempt("user namespace", 272, 0x10000000)
@@ -370,7 +371,7 @@ if x86:
 }
 
 #[test]
-fn the_processes_it_sees_are_its_own() {
+fn a_program_sees_only_its_own_processes() {
     let apart = |held: &&Held| held.has(Measure::PidNamespace) && held.holds_files();
     for held in all().iter().filter(apart) {
         let program = "import os\nprint(os.getpid(), os.getppid())\ntry:\n    print(sorted(p for p in os.listdir('/proc') if p.isdigit()))\nexcept OSError:\n    print('none')";

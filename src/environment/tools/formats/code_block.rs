@@ -4,7 +4,7 @@ use super::{CallBlock, CallStatus, ToolCallFormat, extent, fault};
 use crate::environment::tools::ToolSet;
 use crate::types::ToolCall;
 
-/// A program between two tags, which is a call of one tool with the program as its argument.
+/// A program between two tags, which is the argument of a call of one tool.
 ///
 /// ```text
 /// <code>
@@ -12,16 +12,17 @@ use crate::types::ToolCall;
 /// </code>
 /// ```
 ///
-/// By default the tags are `<code>` and `</code>`, as in SmolLM3's Python tools, the tool is `python` and its argument `code`.
+/// By default, the tags are `<code>` and `</code>`, as in SmolLM3's Python tools, the tool is
+/// `python` and its argument is `code`.
 #[derive(Clone, Debug)]
 pub struct CodeBlock {
     /// The tag before the program; not empty.
     pub open: String,
-    /// The tag after it; not empty.
+    /// The tag after the program; not empty.
     pub close: String,
-    /// The tool.
+    /// The name of the tool.
     pub tool: String,
-    /// The argument that is the program.
+    /// The name of the argument that holds the program.
     pub argument: String,
 }
 

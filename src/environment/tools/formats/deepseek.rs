@@ -8,10 +8,10 @@ const CALL: &str = "<｜tool▁call▁begin｜>";
 const CALL_END: &str = "<｜tool▁call▁end｜>";
 const SEPARATOR: &str = "<｜tool▁sep｜>";
 const FENCE: &str = "```";
-/// The longest name, in bytes.
+/// The maximum length of a name, in bytes.
 const MAX_NAME: usize = 200;
 
-/// Calls between special tokens, the arguments in a block of code.
+/// Calls between special tokens, with the arguments in a code block.
 ///
 /// ````text
 /// <｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>add
@@ -20,7 +20,7 @@ const MAX_NAME: usize = 200;
 /// ```<｜tool▁call▁end｜><｜tool▁calls▁end｜>
 /// ````
 ///
-/// The form of V3.1 is read as well: the name, `<｜tool▁sep｜>` and the arguments.
+/// The format of V3.1 is also read: the name, `<｜tool▁sep｜>` and the arguments.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DeepSeekV3;
 
@@ -59,7 +59,7 @@ impl ToolCallFormat for DeepSeekV3 {
         if attempts.is_empty() {
             let (length, closed) = extent(&text[position..], CALLS, CALLS_END);
             position += length;
-            let reason = format!("after {CALLS} stands no {CALL}");
+            let reason = format!("expected {CALL} after {CALLS}");
             let fault = fault(closed, CALLS_END, CallStatus::Malformed, reason);
             return CallBlock::one(position, Err(fault));
         }
@@ -81,7 +81,8 @@ impl ToolCallFormat for DeepSeekV3 {
     }
 }
 
-/// One call from behind its opening token: its length, the closing token included, and the call.
+/// Reads one call after its opening token. Returns its length, including the closing token, and the
+/// call.
 fn one(text: &str) -> (usize, Result<ToolCall, json::Fault>) {
     let mut after = 0;
     match whole(text, &mut after) {
@@ -93,13 +94,13 @@ fn one(text: &str) -> (usize, Result<ToolCall, json::Fault>) {
     }
 }
 
-/// A whole call and its length. `after` is moved past what has been read.
+/// Reads a complete call and its length. `after` is set to the end of the part that was read.
 fn whole(text: &str, after: &mut usize) -> Result<(usize, ToolCall), json::Fault> {
     let malformed = |reason: String| (CallStatus::Malformed, reason);
     let near = |from: usize| &text[from..text.floor_char_boundary(from + MAX_NAME)];
     let head = near(0).find(SEPARATOR);
     let head =
-        head.ok_or_else(|| malformed(format!("before the arguments stands no {SEPARATOR}")))?;
+        head.ok_or_else(|| malformed(format!("expected {SEPARATOR} before the arguments")))?;
     let mut position = head + SEPARATOR.len();
     let inner = blank(&text[position..]);
     let fenced = !text[position + inner..].starts_with('{');
@@ -111,13 +112,13 @@ fn whole(text: &str, after: &mut usize) -> Result<(usize, ToolCall), json::Fault
         true => {
             let line = near(position).find('\n');
             let line =
-                line.ok_or_else(|| malformed("after the name stands no line break".into()))?;
+                line.ok_or_else(|| malformed("expected a line break after the name".into()))?;
             let name = &text[position..position + line];
             position += line + 1;
             position += blank(&text[position..]);
             let opening = format!("{FENCE}json");
             if !text[position..].starts_with(&opening) {
-                return Err(malformed(format!("after the name stands no {opening}")));
+                return Err(malformed(format!("expected {opening} after the name")));
             }
             position += opening.len();
             position += blank(&text[position..]);
@@ -132,14 +133,14 @@ fn whole(text: &str, after: &mut usize) -> Result<(usize, ToolCall), json::Fault
     position += blank(&text[position..]);
     if fenced {
         if !text[position..].starts_with(FENCE) {
-            return Err(malformed(format!("after the arguments stands no {FENCE}")));
+            return Err(malformed(format!("expected {FENCE} after the arguments")));
         }
         position += FENCE.len();
         position += blank(&text[position..]);
     }
     if !text[position..].starts_with(CALL_END) {
         return Err(malformed(format!(
-            "after the arguments stands no {CALL_END}"
+            "expected {CALL_END} after the arguments"
         )));
     }
     let call = ToolCall {

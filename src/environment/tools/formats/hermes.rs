@@ -5,7 +5,7 @@ use crate::types::ToolCall;
 const OPEN: &str = "<tool_call>";
 const CLOSE: &str = "</tool_call>";
 
-/// A JSON object in tags, one for each call.
+/// One JSON object in tags per call.
 ///
 /// ```text
 /// <tool_call>
@@ -13,7 +13,7 @@ const CLOSE: &str = "</tool_call>";
 /// </tool_call>
 /// ```
 ///
-/// The object is read first, so that its texts may have the tags in them.
+/// The strings of the object may contain the tags.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Hermes;
 
@@ -36,7 +36,7 @@ impl ToolCallFormat for Hermes {
                     let call = json::call(&text[start..after]);
                     return CallBlock::one(close + CLOSE.len(), call);
                 }
-                let reason = format!("after the JSON object stands no {CLOSE}");
+                let reason = format!("expected {CLOSE} after the JSON object");
                 (after, CallStatus::Malformed, reason)
             }
             Err(error) => (OPEN.len(), CallStatus::InvalidJson, error.reason),

@@ -4,14 +4,14 @@ use crate::types::ToolCall;
 
 const TAG: &str = "<|python_tag|>";
 
-/// JSON objects at the beginning of the reply, or after `<|python_tag|>`, with `;` between them.
+/// JSON objects at the start of the reply or after `<|python_tag|>`, separated by `;`.
 ///
 /// ```text
 /// {"name": "add", "parameters": {"a": 2, "b": 3}}; {"name": "add", "parameters": {"a": 5, "b": 5}}
 /// ```
 ///
-/// Without the tag, an object is a call if it begins with `"name"`, or with `"type": "function"`, and has parameters or cannot be read.
-/// Objects in the middle of a text are text.
+/// Without the tag, an object is a call if it starts with `"name"` or `"type": "function"`, and has
+/// parameters or cannot be read. Objects in the middle of a text are text.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LlamaJson;
 
@@ -46,11 +46,11 @@ impl ToolCallFormat for LlamaJson {
                     });
                 }
                 Err(error) => {
-                    // There is no mark at which a call ends, so it takes the rest.
+                    // Calls have no closing mark, so the call takes the rest.
                     let fault = match error.ended {
                         true => (
                             CallStatus::Unclosed,
-                            "the JSON object of the call has no end".to_string(),
+                            "the JSON object of the call is not closed".to_string(),
                         ),
                         false => (CallStatus::InvalidJson, error.reason),
                     };
@@ -85,7 +85,7 @@ impl ToolCallFormat for LlamaJson {
     }
 }
 
-/// Whether an object at the start of the text is a call, or an attempt at one.
+/// Whether an object at the start of the text is a call or an attempt at one.
 fn is_call(text: &str) -> bool {
     let Some(inside) = text.strip_prefix('{').map(str::trim_ascii_start) else {
         return false;

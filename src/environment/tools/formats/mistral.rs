@@ -5,17 +5,17 @@ use crate::types::ToolCall;
 const TAG: &str = "[TOOL_CALLS]";
 const ARGUMENTS: &str = "[ARGS]";
 const ID: &str = "[CALL_ID]";
-/// The longest name and id, in bytes.
+/// The maximum length of a name or id, in bytes.
 const MAX_NAME: usize = 200;
 
-/// A JSON list after `[TOOL_CALLS]`, or in newer models a name and an object.
+/// A JSON list after `[TOOL_CALLS]` or, in newer models, a name and an object.
 ///
 /// ```text
 /// [TOOL_CALLS] [{"name": "add", "arguments": {"a": 2, "b": 3}}]
 /// [TOOL_CALLS]add[ARGS]{"a": 2, "b": 3}
 /// ```
 ///
-/// The first is what is written here.
+/// [`render`](ToolCallFormat::render) writes the first form.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Mistral;
 
@@ -43,12 +43,12 @@ impl ToolCallFormat for Mistral {
     }
 }
 
-/// Where a block ends that cannot be read on from `from`: at the next tag.
+/// The end of a block that cannot be read after `from`: the next tag.
 fn end(text: &str, from: usize) -> usize {
     text[from..].find(TAG).map_or(text.len(), |at| from + at)
 }
 
-/// The objects of a list, from behind its bracket.
+/// Reads the objects of a list, after its bracket.
 fn list(text: &str, mut position: usize) -> CallBlock {
     let mut attempts = Vec::new();
     let fault = loop {
@@ -86,10 +86,10 @@ fn list(text: &str, mut position: usize) -> CallBlock {
                 break None;
             }
             next => {
-                // The call itself is whole, but it is not known to be all that was meant.
+                // The call is complete, but may not be what the model intended.
                 attempts.pop();
                 position = end(text, position);
-                let reason = "after a call stands neither `,` nor `]`".to_string();
+                let reason = "expected `,` or `]` after a call".to_string();
                 break Some(match next {
                     None => unclosed(),
                     Some(_) => (CallStatus::Malformed, reason),
@@ -108,11 +108,11 @@ fn list(text: &str, mut position: usize) -> CallBlock {
 }
 
 fn unclosed() -> json::Fault {
-    let reason = "the list of calls has no end, which is ]".to_string();
+    let reason = "the list of calls is not closed; expected ]".to_string();
     (CallStatus::Unclosed, reason)
 }
 
-/// A name, perhaps an id, and an object.
+/// Reads a name, an optional id, and an object.
 fn named(text: &str, start: usize) -> CallBlock {
     let fail = |from: usize, status, reason: String| {
         CallBlock::one(end(text, from.max(TAG.len())), Err((status, reason)))
@@ -126,7 +126,7 @@ fn named(text: &str, start: usize) -> CallBlock {
     let name = word(start);
     let mut position = start + name.len();
     if name.is_empty() || name.len() > MAX_NAME {
-        let reason = format!("after {TAG} stands neither a list nor a name");
+        let reason = format!("expected a list or a name after {TAG}");
         return fail(start, CallStatus::Malformed, reason);
     }
     let mut id = "";
@@ -135,7 +135,7 @@ fn named(text: &str, start: usize) -> CallBlock {
         position += ID.len() + id.len();
     }
     if !text[position..].starts_with(ARGUMENTS) {
-        let reason = format!("after the name of the tool stands no {ARGUMENTS}");
+        let reason = format!("expected {ARGUMENTS} after the name of the tool");
         return fail(position, CallStatus::Malformed, reason);
     }
     position += ARGUMENTS.len();

@@ -10,10 +10,10 @@ const FUNCTION: &str = "<function=";
 const FUNCTION_END: &str = "</function>";
 const PARAMETER: &str = "<parameter=";
 const PARAMETER_END: &str = "</parameter>";
-/// The longest name of a function or parameter, in bytes.
+/// The maximum length of a name of a function or parameter, in bytes.
 const MAX_NAME: usize = 200;
 
-/// The function and each parameter in tags of their own; values are text.
+/// The function and each parameter in separate tags, with values as text.
 ///
 /// ```text
 /// <tool_call>
@@ -25,9 +25,10 @@ const MAX_NAME: usize = 200;
 /// </tool_call>
 /// ```
 ///
-/// The tool's schema says what a text means: where it allows no text, the value is read as JSON, or as Python's `True`, `False` and `None`. A
-/// value ends with the first `</parameter>` after which another parameter begins or the function ends. The outer tags may be absent; a
-/// block ends at the latest where another begins.
+/// The tool's schema determines the type of a value: if it does not allow a string, the value is
+/// read as JSON, or as Python's `True`, `False` and `None`. A value ends with the first
+/// `</parameter>` that is followed by another parameter or the end of the function. The outer tags
+/// may be absent. A block ends at the latest where another starts.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct QwenXml;
 
@@ -46,7 +47,7 @@ impl ToolCallFormat for QwenXml {
             true => (OPEN, CLOSE),
             false => (FUNCTION, FUNCTION_END),
         };
-        // Up to the next block, so that a broken one leaves it alone.
+        // Up to the next block, so that a malformed block does not affect it.
         let next = text[open.len()..].find(open);
         let text = &text[..next.map_or(text.len(), |at| open.len() + at)];
         let mut reader = Reader {
@@ -65,7 +66,7 @@ impl ToolCallFormat for QwenXml {
                 CallBlock::one(reader.position, Ok(call))
             }
             Err(reason) => {
-                // At least past the opening tag, where the same would be found again.
+                // Continue at least after the opening tag, which would be found again.
                 let from = reader.position.max(open.len());
                 let (length, closed) = extent(&text[from..], open, close);
                 let fault = fault(closed, close, CallStatus::Malformed, reason);
@@ -89,7 +90,7 @@ impl ToolCallFormat for QwenXml {
     }
 }
 
-/// A value as Qwen's template writes it: lists and objects as JSON, the rest as Python prints it.
+/// Writes a value as Qwen's template does: lists and objects as JSON, others as in Python.
 fn written(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
@@ -100,7 +101,7 @@ fn written(value: &Value) -> String {
     }
 }
 
-/// The JSON object of the arguments, in the order in which they are written.
+/// Writes the JSON object of the arguments, in the order of the reply.
 fn arguments(function: &str, parameters: &[(&str, &str)], tools: &ToolSet) -> String {
     let schema = tools.schema(function);
     let argument = |(name, text): &(&str, &str)| {
@@ -111,7 +112,8 @@ fn arguments(function: &str, parameters: &[(&str, &str)], tools: &ToolSet) -> St
     format!("{{{}}}", arguments.join(", "))
 }
 
-/// The JSON that a text means. `allows` says whether the schema allows a type, if it says.
+/// Converts the text of a value to JSON. `allows` returns whether the schema allows a type, if
+/// known.
 fn typed(text: &str, allows: impl Fn(&str) -> Option<bool>) -> String {
     let plain = text.trim();
     let read = match plain {
@@ -133,7 +135,8 @@ fn typed(text: &str, allows: impl Fn(&str) -> Option<bool>) -> String {
         "number" => allows("number") == Some(true) || allows("integer") == Some(true),
         kind => allows(kind) == Some(true),
     };
-    // Where text is allowed it is text, but for null; where it is not, what it is not is for the schema to say.
+    // If the schema allows strings, the value is a string, except for null. If it does not, the
+    // schema check reports other errors.
     let is_text = match (kind, text_allowed) {
         ("string", _) => true,
         ("null", Some(true)) => !other_allowed,
@@ -146,13 +149,13 @@ fn typed(text: &str, allows: impl Fn(&str) -> Option<bool>) -> String {
     }
 }
 
-/// A name and the parameters.
+/// A function name and its parameters.
 type Written<'a> = (String, Vec<(&'a str, &'a str)>);
 
 struct Reader<'a> {
     text: &'a str,
     position: usize,
-    /// Whether it began with the outer tag.
+    /// Whether it started with the outer tag.
     wrapped: bool,
 }
 
@@ -161,7 +164,7 @@ impl<'a> Reader<'a> {
         self.takes(OPEN);
         self.skip_blank();
         if !self.takes(FUNCTION) {
-            return Err(format!("after {OPEN} stands no {FUNCTION}NAME>"));
+            return Err(format!("expected {FUNCTION}NAME> after {OPEN}"));
         }
         let name = self.tag_name(FUNCTION)?.trim().to_string();
         let mut parameters = Vec::new();
@@ -174,7 +177,7 @@ impl<'a> Reader<'a> {
                 break;
             } else {
                 return Err(format!(
-                    "after a parameter stands neither {PARAMETER}NAME> nor {FUNCTION_END}"
+                    "expected {PARAMETER}NAME> or {FUNCTION_END} after a parameter"
                 ));
             }
         }
@@ -182,7 +185,7 @@ impl<'a> Reader<'a> {
         self.skip_blank();
         let closed = self.takes(CLOSE);
         if self.wrapped && !closed {
-            return Err(format!("after {FUNCTION_END} stands no {CLOSE}"));
+            return Err(format!("expected {CLOSE} after {FUNCTION_END}"));
         }
         if !closed {
             self.position = end;
@@ -206,7 +209,7 @@ impl<'a> Reader<'a> {
         self.position += blank(self.rest());
     }
 
-    /// The name up to `>`, which is passed.
+    /// Reads the name and the `>` after it.
     fn tag_name(&mut self, tag: &str) -> Result<&'a str, String> {
         let rest = self.rest();
         let stop = rest[..rest.floor_char_boundary(MAX_NAME)].find(['>', '<', '\n']);
@@ -215,11 +218,11 @@ impl<'a> Reader<'a> {
                 self.position += at + 1;
                 Ok(&rest[..at])
             }
-            _ => Err(format!("{tag} has no name with > behind it")),
+            _ => Err(format!("expected a name and > after {tag}")),
         }
     }
 
-    /// The value up to `</parameter>`, which is passed, without one line break at each end.
+    /// Reads the value and the `</parameter>` after it, and strips one line break at each end.
     fn value(&mut self, name: &str) -> Result<&'a str, String> {
         let rest = self.rest();
         let ends = |at: &usize| {
@@ -231,7 +234,9 @@ impl<'a> Reader<'a> {
             .map(|(at, _)| at)
             .find(ends);
         let Some(at) = found else {
-            return Err(format!("the parameter {name:?} has no {PARAMETER_END}"));
+            return Err(format!(
+                "the parameter {name:?} is not closed; expected {PARAMETER_END}"
+            ));
         };
         self.position += at + PARAMETER_END.len();
         let value = &rest[..at];

@@ -8,7 +8,7 @@ fn check(schema: Value, value: Value) -> String {
 }
 
 #[test]
-fn faults_are_named_with_their_place() {
+fn errors_name_their_location() {
     let schema = json!({
         "type": "object",
         "properties": {
@@ -27,12 +27,12 @@ fn faults_are_named_with_their_place() {
             "",
         ),
         (json!({"name": "Ada", "age": 2.0, "way": 1.5}), ""),
-        (json!([]), "the whole is [], expected the type object"),
+        (json!([]), "the value is [], expected the type object"),
         (json!({}), "`name` is missing"),
         (json!({"name": 5}), "`name` is 5, expected the type string"),
         (
             json!({"name": "A"}),
-            "`name` is \"A\", expected characters, at least 2",
+            "`name` is \"A\", expected at least 2 characters",
         ),
         (
             json!({"name": "Ada", "age": 2.5}),
@@ -52,7 +52,7 @@ fn faults_are_named_with_their_place() {
         ),
         (
             json!({"name": "Ada", "tags": ["a", "b", 1]}),
-            "`tags` is [\"a\",\"b\",1], expected items, at most 2",
+            "`tags` is [\"a\",\"b\",1], expected at most 2 items",
         ),
         (json!({"name": "Ada", "home": {}}), "`home.zip` is missing"),
         (
@@ -81,7 +81,7 @@ fn faults_are_named_with_their_place() {
     );
     assert_eq!(
         check(json!({"allOf": [{"minimum": 1}, {"maximum": 3}]}), json!(4)),
-        "the whole is 4, expected at most 3"
+        "the value is 4, expected at most 3"
     );
     assert_eq!(
         check(
@@ -93,7 +93,7 @@ fn faults_are_named_with_their_place() {
 }
 
 #[test]
-fn references_are_followed_and_loops_end() {
+fn references_are_followed_and_cycles_end() {
     let tree = json!({
         "$defs": {"node": {"type": "object", "properties": {"left": {"$ref": "#/$defs/node"}}, "additionalProperties": false}},
         "$ref": "#/$defs/node",
@@ -106,7 +106,7 @@ fn references_are_followed_and_loops_end() {
     let endless = json!({"$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/a"});
     assert_eq!(check(endless, json!(1)), "");
     assert_eq!(check(json!({"$ref": "#"}), json!(1)), "");
-    // Two ways at every step, of which each has two ways.
+    // Two alternatives at every step, each with two alternatives.
     let both = json!({"anyOf": [{"$ref": "#"}, {"$ref": "#"}, false]});
     let reason = check(both.clone(), json!(1));
     assert_eq!(reason, "the schema has too many alternatives to be checked");
@@ -117,7 +117,7 @@ fn references_are_followed_and_loops_end() {
 }
 
 #[test]
-fn what_is_no_schema_is_refused_with_its_place() {
+fn errors_of_invalid_schemas_name_their_location() {
     let error = |schema: Value| Schema::new(schema).unwrap_err().to_string();
     for (schema, expected) in [
         (json!(5), "invalid `#`: 5; expected a JSON Schema"),
@@ -144,7 +144,7 @@ fn what_is_no_schema_is_refused_with_its_place() {
 }
 
 #[test]
-fn types_of_properties_are_known_before_a_value_is() {
+fn allowed_types_of_properties_are_known() {
     let schema = Schema::new(json!({
         "properties": {
             "a": {"type": "string"},
@@ -205,7 +205,7 @@ fn value() -> impl Strategy<Value = Value> {
 
 proptest! {
     #[test]
-    fn any_schema_is_refused_or_answers(schema in value(), argument in value()) {
+    fn any_schema_is_rejected_or_checks_values(schema in value(), argument in value()) {
         if let Ok(schema) = Schema::new(schema) {
             let _ = schema.check(&argument);
             let _ = schema.allows("a", "string");

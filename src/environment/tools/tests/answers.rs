@@ -1,4 +1,4 @@
-//! Reasoning, answers and definitions.
+//! Tests of reasoning, tool results and definitions.
 
 use serde_json::Value;
 
@@ -6,7 +6,7 @@ use super::*;
 use crate::types::FinishReason;
 
 #[test]
-fn reasoning_has_no_calls_and_is_kept() {
+fn calls_inside_reasoning_are_ignored() {
     let call = "<tool_call>{\"name\": \"add\", \"arguments\": {\"a\": 2, \"b\": 3}}</tool_call>";
     let parser = parser("hermes");
     let tools = tools();
@@ -27,7 +27,7 @@ fn reasoning_has_no_calls_and_is_kept() {
     );
     let twice = format!("<think>a</think>{call}<think>b</think>c");
     assert_eq!(parts(&parser, &twice), (reasoned("ab"), 1, "c".into()));
-    // It begins in the prompt.
+    // The opening tag is in the prompt.
     let begun = parser.clone().begins_in_reasoning();
     assert_eq!(
         parts(&begun, &format!("{call}</think>{call}x")),
@@ -58,7 +58,7 @@ fn reasoning_has_no_calls_and_is_kept() {
 }
 
 #[test]
-fn calls_are_answered_in_order_and_none_of_a_reply_that_was_cut_off() {
+fn calls_run_in_order_and_not_in_a_reply_that_was_cut_off() {
     let tools = tools().with_max_calls(6);
     let call = |name: &str, arguments: &str| {
         format!("<tool_call>{{\"name\": \"{name}\", \"arguments\": {arguments}}}</tool_call>")
@@ -79,7 +79,7 @@ fn calls_are_answered_in_order_and_none_of_a_reply_that_was_cut_off() {
     let texts: Vec<&str> = answers.iter().map(|answer| &*answer.content).collect();
     assert_eq!(texts[0], "5");
     assert!(
-        texts[1].starts_with("error: the call is no valid JSON: "),
+        texts[1].starts_with("error: the call is not valid JSON: "),
         "{}",
         texts[1]
     );
@@ -89,11 +89,11 @@ fn calls_are_answered_in_order_and_none_of_a_reply_that_was_cut_off() {
     );
     assert_eq!(
         texts[3],
-        "error: the arguments of add do not fit: `b` is missing"
+        "error: the arguments of add do not match the schema: `b` is missing"
     );
-    assert_eq!(texts[4], "error: the sum does not fit 64 bits");
+    assert_eq!(texts[4], "error: the sum does not fit in 64 bits");
     assert_eq!(texts[5], "{\"text\":\"x\"}");
-    assert_eq!(texts[6], "error: not run; a reply may have 6 calls");
+    assert_eq!(texts[6], "error: not run; a reply may have at most 6 calls");
     assert!(answers.iter().all(|answer| answer.role == "tool"));
     let ids: Vec<&str> = answers
         .iter()
@@ -114,7 +114,7 @@ fn calls_are_answered_in_order_and_none_of_a_reply_that_was_cut_off() {
         ToolError::Broken("tool broken: no connection".into())
     );
     assert!(tools.answer(&parsed, FinishReason::Length).is_ok());
-    // A record that was made elsewhere is checked again.
+    // An attempt that was not created by the parser is checked again.
     let forged = CallAttempt {
         span: 0..1,
         status: CallStatus::Ok,
@@ -129,7 +129,7 @@ fn calls_are_answered_in_order_and_none_of_a_reply_that_was_cut_off() {
         tools
             .run(&forged)
             .unwrap()
-            .starts_with("error: the arguments of add do not fit")
+            .starts_with("error: the arguments of add do not match")
     );
     let none = ToolSet::new();
     let parsed = parser.parse(&broken, &none);
@@ -140,7 +140,7 @@ fn calls_are_answered_in_order_and_none_of_a_reply_that_was_cut_off() {
 }
 
 #[test]
-fn definitions_are_as_templates_read_them_and_broken_tools_are_refused() {
+fn definitions_have_the_form_of_templates_and_invalid_tools_are_errors() {
     let parameters =
         r#"{"type": "object", "properties": {"x": {"type": "number"}}, "required": ["x"]}"#;
     let tool = |name: &str, parameters: &str| {
@@ -154,16 +154,16 @@ fn definitions_are_as_templates_read_them_and_broken_tools_are_refused() {
         )
     );
     assert!(serde_json::from_str::<Value>(&tools.definitions()).is_ok());
-    let refused = |tool| tools.clone().with(tool).unwrap_err().to_string();
+    let error = |tool| tools.clone().with(tool).unwrap_err().to_string();
     assert_eq!(
-        refused(tool("f", "{}")),
-        "invalid `tool.name`: \"f\"; expected a name that no other tool has"
+        error(tool("f", "{}")),
+        "invalid `tool.name`: \"f\"; expected a unique name"
     );
-    assert!(refused(tool("a b", "{}")).starts_with("invalid `tool.name`: \"a b\""));
-    assert!(refused(tool("", "{}")).starts_with("invalid `tool.name`: \"\""));
-    assert!(refused(tool("g", "{")).starts_with("invalid `g.parameters`: EOF"));
+    assert!(error(tool("a b", "{}")).starts_with("invalid `tool.name`: \"a b\""));
+    assert!(error(tool("", "{}")).starts_with("invalid `tool.name`: \"\""));
+    assert!(error(tool("g", "{")).starts_with("invalid `g.parameters`: EOF"));
     assert!(
-        refused(tool("g", r#"{"type": "int"}"#))
+        error(tool("g", r#"{"type": "int"}"#))
             .starts_with("invalid `g.parameters.#/type`: \"int\"")
     );
 }

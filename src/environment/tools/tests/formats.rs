@@ -1,4 +1,4 @@
-//! What every format reads, and what it says of what it cannot read.
+//! Tests of each format with valid and malformed calls.
 
 use serde_json::{Value, json};
 
@@ -6,7 +6,7 @@ use super::*;
 use CallStatus::{InvalidArguments, InvalidJson, Malformed, Ok as Fine, Unclosed, UnknownTool};
 
 #[test]
-fn every_format_reads_its_own_grammar() {
+fn every_format_reads_its_own_syntax() {
     let deepseek = "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>add\n```json\n{\"a\": 2, \"b\": 3}\n```\
                     <｜tool▁call▁end｜><｜tool▁calls▁end｜>";
     let deepseek_3_1 = "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>add<｜tool▁sep｜>{\"a\": 2, \"b\": 3}<｜tool▁call▁end｜>\
@@ -74,7 +74,7 @@ fn every_format_reads_its_own_grammar() {
 }
 
 #[test]
-fn what_is_wrong_has_a_status_and_leaves_the_rest_alone() {
+fn malformed_calls_have_a_status_and_do_not_affect_other_calls() {
     let good = "<tool_call>{\"name\": \"add\", \"arguments\": {\"a\": 2, \"b\": 3}}</tool_call>";
     for (reply, statuses, content) in [
         ("No call.".to_string(), vec![], "No call."),
@@ -95,13 +95,13 @@ fn what_is_wrong_has_a_status_and_leaves_the_rest_alone() {
         (good.replace("{\"a\": 2, \"b\": 3}", "[2, 3]"), vec![InvalidArguments], ""),
         ("<tool_call>{\"name\": \"add\"}</tool_call>".into(), vec![InvalidArguments], ""),
         ("</tool_call> alone".into(), vec![], "</tool_call> alone"),
-        // Tags in a text of the arguments are part of it.
+        // Tags in a string of the arguments are part of the string.
         (
             "<tool_call>{\"name\": \"echo\", \"arguments\": {\"text\": \"</tool_call><tool_call><think>\"}}</tool_call>!".into(),
             vec![Fine],
             "!",
         ),
-        // Escaped, so that what is cut off in the middle of a character is seen.
+        // A lone surrogate is invalid; other characters are not.
         ("<tool_call>{\"name\": \"echo\", \"arguments\": {\"text\": \"\\ud800\"}}</tool_call>".into(), vec![InvalidJson], ""),
         ("<tool_call>{\"name\": \"echo\", \"arguments\": {\"text\": \"é😀\"}}</tool_call>é".into(), vec![Fine], "é"),
     ] {
@@ -127,7 +127,7 @@ fn what_is_wrong_has_a_status_and_leaves_the_rest_alone() {
             vec![InvalidArguments],
             "",
         ),
-        // JSON in a format that is not: no silent nothing.
+        // JSON in an XML format is an attempt, not text.
         (good.to_string(), vec![Malformed], ""),
         ("a<function=add><parameter=a>2".into(), vec![Unclosed], "a"),
     ] {

@@ -1,4 +1,4 @@
-//! Replies that no model writes by accident, and all calls that can be written.
+//! Tests with hostile replies, and round trips of arbitrary calls.
 
 use std::time::Instant;
 
@@ -6,10 +6,11 @@ use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
 use super::*;
+use crate::environment::tools::formats::NAMES;
 use crate::types::FinishReason;
 use CallStatus::{InvalidJson, Ok as Fine, UnknownTool};
 
-/// Pieces of which a hostile reply is made.
+/// The pieces of hostile replies.
 const PIECES: [&str; 40] = [
     "<tool_call>",
     "</tool_call>",
@@ -53,7 +54,8 @@ const PIECES: [&str; 40] = [
     "1e400",
 ];
 
-/// The length of a hostile reply. What reads it in quadratic time takes more than twice the limit.
+/// The length of a hostile reply, in bytes. A quadratic parser takes more than twice the time
+/// limit.
 const SIZE: usize = 250_000;
 
 #[test]
@@ -86,7 +88,7 @@ fn long_replies_are_read_in_linear_time() {
     ] {
         hostile.push([a, b].concat().repeat(SIZE / (a.len() + b.len())));
     }
-    for format in ReplyParser::FORMATS {
+    for format in &NAMES {
         let parser = parser(format);
         for reply in &hostile {
             let start = Instant::now();
@@ -125,7 +127,7 @@ fn long_replies_are_read_in_linear_time() {
     }
 }
 
-/// Arguments of the echo tool, without numbers that JSON does not keep.
+/// Arguments of the echo tool, without numbers that JSON does not preserve.
 fn arguments() -> impl Strategy<Value = Value> {
     let text = prop_oneof![
         any::<String>(),
@@ -171,7 +173,7 @@ fn arguments() -> impl Strategy<Value = Value> {
     )
 }
 
-/// Whether the format can write these arguments: the texts of XML and of code are not escaped.
+/// Whether the format can write these arguments: values in XML and code blocks are not escaped.
 fn can_be_written(format: &str, arguments: &Value) -> bool {
     let text = arguments.to_string();
     match format {
@@ -187,13 +189,13 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]
 
     #[test]
-    fn what_is_rendered_is_read_back(
+    fn rendered_calls_are_read_back(
         list in prop::collection::vec((prop::sample::select(&["echo", "sub"][..]), arguments()), 1..4),
         before in "[a-z é\n]{0,12}",
         after in "[a-z é\n]{0,12}",
     ) {
         let tools = tools();
-        for format in ReplyParser::FORMATS {
+        for format in &NAMES {
             let calls: Vec<ToolCall> = list.iter().map(|(name, arguments)| match *format {
                 "code_block" => {
                     let code = json!({"code": arguments.to_string()});
@@ -204,7 +206,7 @@ proptest! {
             if !calls.iter().all(|call| can_be_written(format, &serde_json::from_str(&call.arguments).unwrap())) {
                 continue;
             }
-            // What is before is text for some formats only.
+            // llama_json reads calls only at the start of a reply.
             let before = if *format == "llama_json" { "" } else { &before };
             let parser = parser(format);
             let written = parser.format().render(&calls);
@@ -214,7 +216,7 @@ proptest! {
             prop_assert_eq!(parsed.calls.len(), calls.len(), "{}: {}", format, reply);
             for (attempt, call) in parsed.calls.iter().zip(&calls) {
                 let known = call.name != "sub";
-                // A name that is unknown has no schema to say what a text in XML means.
+                // Without a schema, the type of an XML value is unknown.
                 prop_assert_eq!(attempt.status, if known { Fine } else { UnknownTool }, "{}: {:?}", format, attempt);
                 let found = attempt.call.as_ref().unwrap();
                 prop_assert_eq!(&found.name, &call.name);
@@ -235,14 +237,14 @@ proptest! {
     }
 
     #[test]
-    fn any_reply_is_taken_apart(
+    fn any_reply_is_parsed(
         pieces in prop::collection::vec(prop_oneof![4 => prop::sample::select(&PIECES[..]).prop_map(String::from), 1 => any::<String>()], 0..40),
         cut in 0usize..400,
     ) {
         let text = pieces.concat();
         let text = &text[..text.floor_char_boundary(cut)];
         let tools = tools();
-        for format in ReplyParser::FORMATS {
+        for format in &NAMES {
             for parser in [parser(format), parser(format).begins_in_reasoning()] {
                 let parsed = parser.parse(text, &tools);
                 check_spans(&parsed);

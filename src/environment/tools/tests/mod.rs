@@ -1,4 +1,4 @@
-//! Replies of all kinds in all formats.
+//! Tests of all formats.
 
 mod answers;
 mod formats;
@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::*;
 
-/// A tool with an argument of every type, which gives its arguments back.
+/// A tool with an argument of every type, which returns its arguments.
 fn echo(name: &str) -> impl Tool {
     let parameters = json!({
         "type": "object",
@@ -27,7 +27,7 @@ fn tools() -> ToolSet {
     let add = FnTool::new("add", "Adds.", pair, |arguments| {
         let sum = arguments["a"].as_i64().zip(arguments["b"].as_i64());
         let (a, b) = sum.ok_or("no integers")?;
-        let sum = a.checked_add(b).ok_or("the sum does not fit 64 bits")?;
+        let sum = a.checked_add(b).ok_or("the sum does not fit in 64 bits")?;
         Ok(sum.to_string())
     });
     let broken = FnTool::new("broken", "Breaks.", "{}", |_| {
@@ -52,7 +52,7 @@ fn parser(format: &str) -> ReplyParser {
     ReplyParser::named(format).unwrap()
 }
 
-/// The statuses of a reply, and the text outside of its calls.
+/// The statuses of a reply's calls, and the text outside of them.
 fn read(format: &str, reply: &str) -> (Vec<CallStatus>, String) {
     let parser = parser(format);
     let parsed = parser.parse(reply, &tools());
@@ -61,7 +61,7 @@ fn read(format: &str, reply: &str) -> (Vec<CallStatus>, String) {
     (statuses, parsed.content())
 }
 
-/// Spans are in order, in the text, and apart; what is outside of them is the content.
+/// Checks that spans are ordered, disjoint and within the text, and that the rest is the content.
 fn check_spans(parsed: &ParsedReply<'_>) {
     let mut spans: Vec<_> = parsed.calls.iter().map(|call| call.span.clone()).collect();
     spans.extend(parsed.reasoning.iter().cloned());
@@ -87,7 +87,7 @@ fn check_spans(parsed: &ParsedReply<'_>) {
     }
 }
 
-/// The name and arguments of the only call.
+/// The name and arguments of the single call of a reply.
 fn only(format: &str, reply: &str) -> (String, String) {
     let parser = parser(format);
     let parsed = parser.parse(reply, &tools());

@@ -1,24 +1,25 @@
-# Runs the tests. The program is in another process (requests on descriptor 5, answers on 6): what comes from there are plain
-# values, and every comparison is made here. The suite is read from descriptor 3, and a verdict written on 4 for each test.
+# Runs the tests. The program is in another process (requests on descriptor 5, answers on descriptor
+# 6): only plain values come from there, and every comparison is made here. The suite is read from
+# descriptor 3, and a verdict for each test is written to descriptor 4.
 import ast
 import builtins
 import importlib
 
 
 class Dead(BaseException):
-    """The program's process has ended, or answers nonsense."""
+    """The process of the program has ended, or its answer is invalid."""
 
 
 class Broken(Exception):
-    """The test itself cannot be run, whatever the program does."""
+    """The test itself cannot be run, regardless of the program."""
 
 
 class ProgramError(Exception):
-    """The program raised something that is no exception of Python's own."""
+    """The program raised an exception that is not built into Python."""
 
 
 class Program:
-    """The other process."""
+    """The process of the program."""
 
     def __init__(self):
         self.requests, self.answers = os.fdopen(5, "wb"), os.fdopen(6, "rb")
@@ -81,7 +82,10 @@ def thing_of(program, inside):
 
 
 class Thing:
-    """Something of the program's that is no plain value: it can be called, and its attributes read. It equals only itself."""
+    """An object of the program that is not a plain value.
+
+    It can be called and its attributes can be read. It equals only itself.
+    """
 
     def __init__(self, program, place, reference):
         self.__dict__.update(_program=program, _place=place, _reference=reference)
@@ -105,7 +109,7 @@ class Thing:
 
 
 class Method:
-    """A method of something of the program's."""
+    """A method of an object of the program."""
 
     def __init__(self, program, request):
         self.__dict__.update(_program=program, _request=request)
@@ -118,9 +122,9 @@ def unsendable(value):
     if isinstance(value, Thing):
         return value._reference
     if isinstance(value, Method):
-        # Not the test's fault: the program made it a method.
-        raise TypeError("a method is no value")
-    raise Broken(f"the test hands over a value of type {type(value).__name__}")
+        # Not an error of the test: the program made it a method.
+        raise TypeError("a method is not a value")
+    raise Broken(f"the test passes a value of type {type(value).__name__}")
 
 
 def read(program, answer):
@@ -143,7 +147,7 @@ def invoke(program, request, args, named):
 
 
 def update(program, arg, new):
-    """What the program did to a list, dict or set that it was given."""
+    """Applies the changes of the program to a list, dict or set that it received."""
     if new is None or type(arg) not in (list, dict, set):
         return
     try:
@@ -156,15 +160,15 @@ def update(program, arg, new):
 
 
 class Names(dict):
-    """The names of the tests: their own, then Python's, then the program's."""
+    """The names of the tests: their own, then those of Python, then those of the program."""
 
     def __init__(self, program, entry_point):
         super().__init__(__name__="tests", __builtins__=builtins)
         self.program, self.entry_point = program, entry_point
         self.tested, self.modules = set(), set()
-        # Names to which the tests have bound what may come from the program.
+        # Names that the tests have bound to values that may come from the program.
         self.derived = set()
-        # Functions of Python's names that the program has, and has not, in the test that is running.
+        # Names of built-in functions that the program defines, and does not, in the current test.
         self.had, self.lacked = set(), set()
 
     def __missing__(self, name):
@@ -181,11 +185,14 @@ class Names(dict):
             self.had.add(name)
             return found
         if name in self.modules:
-            # Not the program's: it could have put anything there.
+            # Not taken from the program, which could have replaced it.
             self[name] = importlib.import_module(MODULES.get(name, name))
             return self[name]
         if self.entry_point is not None:
-            raise Broken(f"the tests use {name!r}, which neither they nor Python define; put it into `prelude` or `setup`")
+            raise Broken(
+                f"the tests use {name!r}, which neither they nor Python define; "
+                "put it into `prelude` or `setup`"
+            )
         return self.program.look_up(name)
 
 
@@ -193,13 +200,13 @@ MODULES = {name: name for name in getattr(sys, "stdlib_module_names", ())} | {"n
 
 
 def modules(tree):
-    """Names that stand before a dot, as modules do."""
+    """Names before a dot that are modules."""
     bases = (node.value for node in ast.walk(tree) if isinstance(node, ast.Attribute))
     return {base.id for base in bases if isinstance(base, ast.Name) and base.id in MODULES}
 
 
 def bound(tree):
-    """Names that the code binds itself."""
+    """Names that the code binds."""
     found = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
@@ -214,18 +221,19 @@ def bound(tree):
 
 
 def of_the_program(tree, names):
-    """Names other than Python's that stand for the program's, or for something that an earlier test got from it."""
+    """Names that refer to the program, or to a value that an earlier test received from it."""
     read = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
     foreign = {name for name in read if not hasattr(builtins, name)} - bound(tree) - names.modules
     return {name for name in foreign if name in names.derived or name not in names}
 
 
 def called(tree):
-    return {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
+    calls = (node for node in ast.walk(tree) if isinstance(node, ast.Call))
+    return {node.func.id for node in calls if isinstance(node.func, ast.Name)}
 
 
 def execute(code, tree, names):
-    """Runs code of the tests, and notes which names may now hold something of the program's."""
+    """Runs code of the tests and records which names may now hold values of the program."""
     asked = names.program.asked
     try:
         exec(code, names)
@@ -235,7 +243,7 @@ def execute(code, tree, names):
 
 
 def run(code, tree, foreign, names):
-    """None if the test passes, else why not."""
+    """Returns None if the test passes, else the reason for the failure."""
     program = names.program
     asked = program.asked
     names.had, names.lacked = set(), set()
@@ -250,16 +258,17 @@ def run(code, tree, foreign, names):
     if program.dead:
         return "the program has ended"
     if names.lacked and not names.had:
-        # Python's own function has been tested, and nothing of the program's.
+        # The test called only a built-in function, and nothing of the program.
         return f"NameError: the program has no {min(names.lacked)!r}"
     if program.asked == asked and not foreign:
-        raise Broken("the test passes without asking the program")
+        raise Broken("the test passes without calling the program")
     return None
 
 
 def verdict_of(text, tree, names):
     try:
-        # A test that names nothing but what is Python's or its own means the program's function of that name.
+        # If all names of a test are built in or its own, it tests the program's function of that
+        # name.
         foreign = of_the_program(tree, names)
         names.tested = set() if foreign else called(tree)
         why = run(compile(text, "<test>", "exec"), tree, foreign, names)
@@ -285,7 +294,7 @@ def main():
     except Exception as error:
         write_line(verdicts, {"broken": f"the tests cannot be read: {type(error).__name__}: {error}"})
         os._exit(0)
-    # Answered when the program has been loaded.
+    # Answered once the program has been loaded.
     try:
         program.ask({"name": "__name__"})
     except Dead:

@@ -1,5 +1,6 @@
-# Loads the program and calls its functions, as it is asked to on descriptor 3; answers on descriptor 4. The program shares this
-# process and may do with it what it likes. Nothing here is a secret, and nothing it can answer is more than a value.
+# Loads the program and calls its functions, as requested on descriptor 3; answers on descriptor 4.
+# The program shares this process and may do anything to it. Nothing here is secret, and an answer
+# is never more than a value.
 
 
 def describe(error):

@@ -1,5 +1,5 @@
-# Plain values as text, so that two processes can exchange them without either trusting the other: what is read back is made
-# of Python's own types and of nothing else, whatever the other side has written.
+# Converts plain values to and from JSON, so that two processes can exchange them without trusting
+# each other: a decoded value consists of built-in types only, whatever the other side has written.
 import collections
 import json
 import os
@@ -13,7 +13,7 @@ ITERATORS = (types.GeneratorType, map, filter, zip, enumerate, reversed, type(it
 
 
 def encode(value, other):
-    """A value as something that `json` can write; `other` is asked about what is no plain value."""
+    """Converts a value for `json`; `other` converts what is not a plain value."""
     if value is None or value is True or value is False:
         return value
     kind = type(value)
@@ -36,7 +36,7 @@ def encode(value, other):
         return {"b": bytes(value).hex()}
     if kind is range:
         return {"r": [str(value.start), str(value.stop), str(value.step)]}
-    # By their names: loading these modules takes longer than most programs run.
+    # By name: importing these modules takes longer than most programs run.
     if (kind.__module__, kind.__name__) == ("decimal", "Decimal"):
         return {"D": str(value)}
     if (kind.__module__, kind.__name__) == ("fractions", "Fraction"):
@@ -54,7 +54,7 @@ def encode(value, other):
 
 
 def decode(text, other):
-    """The value that `encode` wrote; `other` is asked about tags that are no plain values."""
+    """Converts the output of `encode` back; `other` converts tags that are not plain values."""
     if isinstance(text, list):
         return [decode(one, other) for one in text]
     if not isinstance(text, dict):

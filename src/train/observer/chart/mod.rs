@@ -1,4 +1,4 @@
-//! A picture of the run: an observer that keeps it up to date, and the function that draws it.
+//! SVG charts: the observer that writes one during a run, and the function that draws it.
 
 mod panel;
 mod picture;
@@ -12,15 +12,15 @@ use super::{Observer, RunInfo, StepRecord};
 use crate::Result;
 use crate::folder::replace_file;
 
-/// How many steps lie between two versions of the file where nobody asked for an interval.
+/// The default interval between two versions of the file, in steps.
 const EVERY: u64 = 10;
 
-/// Draws reward, held-out accuracy and completion length over the steps, as one SVG (see [`draw_chart`]).
+/// Draws reward, held-out accuracy and completion length over the steps as an SVG file (see
+/// [`draw_chart`]).
 ///
-/// The file is written every 10 steps (see [`Chart::every`]) and at the end, each time beside and then renamed: a browser
-/// that reloads it never sees half a picture.
+/// The file is replaced atomically every 10 steps (see [`Chart::every`]) and at the end.
 ///
-/// A resumed run draws the whole curve if it is given the records of the first part:
+/// For a resumed run, pass the earlier records:
 ///
 /// ```no_run
 /// use rlvr::train::observer::{Chart, read_metrics};
@@ -37,7 +37,8 @@ pub struct Chart {
 }
 
 impl Chart {
-    /// A chart at `path` under `title`; an empty title leaves it to [`RunInfo::title`]. Nothing is written yet.
+    /// Creates a chart at `path`, without writing it yet. If `title` is empty, [`RunInfo::title`]
+    /// is used.
     pub fn new(path: impl AsRef<Path>, title: impl Into<String>) -> Self {
         Self {
             path: path.as_ref().to_path_buf(),
@@ -47,15 +48,15 @@ impl Chart {
         }
     }
 
-    /// Writes the file at every step that `steps` divides; with 0 only at the end.
+    /// Writes the file at every step that is a multiple of `steps`; with 0 only at the end.
     #[must_use]
     pub fn every(mut self, steps: u64) -> Self {
         self.every = steps;
         self
     }
 
-    /// Begins the curves with `records`, in the order of steps. When the run starts, those of steps that it will do again are
-    /// dropped.
+    /// Starts the curves with the `records` of a resumed run, in the order of steps. Records of
+    /// steps that the run repeats are dropped at its start.
     #[must_use]
     pub fn with_history(mut self, records: Vec<StepRecord>) -> Self {
         self.records = records;
@@ -78,7 +79,7 @@ impl Observer for Chart {
     }
 
     /// # Errors
-    /// [`Error::Io`](crate::Error::Io) if the file is due and cannot be written.
+    /// Returns [`Error::Io`](crate::Error::Io) if the file is due and cannot be written.
     fn on_step(&mut self, record: &StepRecord) -> Result<()> {
         self.records.push(record.clone());
         if record.step > 0 && record.step.is_multiple_of(self.every) {
@@ -88,7 +89,7 @@ impl Observer for Chart {
     }
 
     /// # Errors
-    /// [`Error::Io`](crate::Error::Io) if the file cannot be written.
+    /// Returns [`Error::Io`](crate::Error::Io) if the file cannot be written.
     fn on_end(&mut self) -> Result<()> {
         self.write()
     }
@@ -100,11 +101,11 @@ mod tests {
     use std::fs;
 
     #[test]
-    fn the_file_appears_when_it_is_due_and_at_the_end() {
+    fn the_chart_is_written_at_the_interval_and_at_the_end() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("pictures/chart.svg");
         let record = |step: u64| StepRecord::new(step).with("reward", step as f64);
-        // Steps 3 and later are of the part that the resumed run does again.
+        // The resumed run repeats the steps from 3 on.
         let mut chart = Chart::new(&path, "")
             .every(4)
             .with_history((1..=9).map(record).collect());

@@ -1,4 +1,4 @@
-//! One panel of the picture: a heading, axes with a quiet grid, lines or dots, the last value at the right.
+//! A panel of the chart: heading, axes with a grid, lines or dots, and the last value at the right.
 
 use std::ops::Range;
 
@@ -8,8 +8,8 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::series::Point;
 
-/// The canvas is this many times finer than the picture: plotters places everything on whole pixels, and a slope of a fraction
-/// of a pixel per step would become a staircase.
+/// The resolution of the canvas relative to the chart. plotters uses integer coordinates, so a
+/// small slope would otherwise become a staircase.
 pub(super) const FINE: i32 = 4;
 
 pub(super) const INK: RGBColor = RGBColor(0x22, 0x2B, 0x33);
@@ -22,21 +22,21 @@ const FONT: &str = "Helvetica Neue, Helvetica, Arial, Liberation Sans, sans-seri
 /// Width of the tick labels at the left, and of the last value at the right.
 pub(super) const LEFT: i32 = 66;
 const RIGHT: i32 = 80;
-/// The heading above the axes.
+/// The height of the heading above the axes.
 const HEADING: i32 = 30;
 
 pub(super) type Canvas<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 pub(super) type Drawn = Result<(), DrawingAreaErrorKind<std::io::Error>>;
 
-/// What one panel shows.
+/// The contents of a panel.
 pub(super) struct Panel<'a> {
     /// The heading, with the unit.
     pub heading: &'a str,
     /// The colour of its lines, dots and last value.
     pub colour: RGBColor,
-    /// The steps of the whole picture.
+    /// The steps of the whole chart.
     pub steps: Range<u64>,
-    /// The values its axis covers.
+    /// The range of the value axis.
     pub values: Range<f64>,
     /// A thin light line.
     pub raw: Vec<Point>,
@@ -44,16 +44,17 @@ pub(super) struct Panel<'a> {
     pub smooth: Vec<Point>,
     /// Dots on the thick line.
     pub dots: Vec<Point>,
-    /// What the lines are called: the thin one, the thick one.
+    /// The names of the thin and the thick line.
     pub legend: [&'a str; 2],
     /// The last value of the thick line, as text.
     pub last: Option<String>,
-    /// Whether the steps are written below.
+    /// Whether the axis of steps has labels.
     pub step_labels: bool,
 }
 
 impl Panel<'_> {
-    /// Draws into `height` pixels from `top` of the canvas, the heading included and the step labels not.
+    /// Draws the panel at `top` with a height of `height` pixels, which includes the heading but
+    /// not the step labels.
     pub(super) fn draw(&self, canvas: &Canvas, top: i32, height: i32) -> Drawn {
         let width = canvas.dim_in_pixel().0 as i32 / FINE;
         let below = if self.step_labels { 26 } else { 0 };
@@ -88,7 +89,7 @@ impl Panel<'_> {
             .bold_line_style(stroke(GRID, 1))
             .light_line_style(TRANSPARENT)
             .max_light_lines(1)
-            // Invisible ticks: their size is what keeps the labels away from the axis.
+            // The ticks are invisible; their size is the distance of the labels from the axis.
             .axis_style(TRANSPARENT)
             .set_all_tick_mark_size(4 * FINE)
             .label_style(style(12, MUTED, "normal"))
@@ -110,7 +111,7 @@ impl Panel<'_> {
 
         plane.draw(&PathElement::new(&*self.raw, light(self.colour)))?;
         plane.draw(&PathElement::new(&*self.smooth, stroke(self.colour, 2)))?;
-        // A white rim keeps a dot apart from the line it sits on.
+        // A white rim separates a dot from its line.
         for &dot in &self.dots {
             plane.draw(&Circle::new(dot, 5 * FINE, WHITE.filled()))?;
             plane.draw(&Circle::new(dot, 7 * FINE / 2, self.colour.filled()))?;
@@ -121,13 +122,13 @@ impl Panel<'_> {
         if self.dots.is_empty() {
             plane.draw(&Circle::new(end, 7 * FINE / 2, self.colour.filled()))?;
         }
-        // The curve may end before the axis does; the number still stands in the margin.
+        // The number is in the margin even if the curve ends before the axis.
         let (_, y) = plane.map_coordinate(&end);
         let at = (width - RIGHT + 11, y / FINE);
         text(canvas, last, at, 14, self.colour, "bold", HPos::Left)
     }
 
-    /// The names of the lines, each after a piece of it, ending near `right`.
+    /// Draws the names of the lines, each after a sample of the line, ending near `right`.
     fn draw_legend(&self, canvas: &Canvas, y: i32, right: i32) -> Drawn {
         let strokes = [light(self.colour), stroke(self.colour, 2)];
         let mut end = right;
@@ -135,7 +136,7 @@ impl Panel<'_> {
             if name.is_empty() {
                 continue;
             }
-            // Fonts differ. The text begins after its line, so that a wider one runs into the empty margin and not into it.
+            // The text starts after its line, so that a wider font extends into the empty margin.
             let start = end - (name.len() as f64 * 5.8) as i32 - 29;
             let (from, to) = ((start * FINE, y * FINE), ((start + 22) * FINE, y * FINE));
             canvas.draw(&PathElement::new(vec![from, to], line))?;
@@ -154,7 +155,7 @@ impl Panel<'_> {
     }
 }
 
-/// Draws `line` with its middle at the height of `at`, in pixels of the picture.
+/// Draws `line`, vertically centred at `at`, in pixels of the chart.
 pub(super) fn text(
     canvas: &Canvas,
     line: &str,
@@ -178,23 +179,24 @@ fn stroke(colour: RGBColor, width: i32) -> ShapeStyle {
     colour.stroke_width((width * FINE) as u32)
 }
 
-/// The thin line behind: the same colour, mostly transparent.
+/// The style of the thin line: the same colour, mostly transparent.
 fn light(colour: RGBColor) -> ShapeStyle {
     colour.mix(0.4).stroke_width(FINE as u32)
 }
 
-/// How many decimals tell the ticks of a range of this size apart.
+/// Returns the number of decimals that distinguish the ticks of a range of this size.
 fn decimals(span: f64) -> usize {
     (-(span / 6.0).log10().floor()).clamp(0.0, 9.0) as usize
 }
 
-/// `value` with so many decimals, or in powers of ten where that would not fit the margin.
+/// Formats `value` with this number of decimals, or in scientific notation if that would not fit
+/// the margin.
 pub(super) fn number(value: f64, decimals: usize) -> String {
     let text = format!("{value:.decimals$}");
     if text.len() > 8 {
         return format!("{value:.1e}");
     }
-    // What rounds to zero is zero, on whichever side it was.
+    // Remove the sign of a number that rounds to zero.
     let zero = text.chars().all(|c| matches!(c, '-' | '0' | '.'));
     text.strip_prefix('-')
         .filter(|_| zero)

@@ -1,4 +1,4 @@
-//! The whole picture: title, three panels above one axis of steps.
+//! The chart: a title and three panels with a shared axis of steps.
 
 use plotters::prelude::*;
 use plotters::style::text_anchor::HPos;
@@ -8,38 +8,42 @@ use super::series::{Point, centred_mean, on_axis, points, thinned, value_range, 
 use crate::train::observer::StepRecord;
 use crate::{Error, Result};
 
-/// Size of the picture in pixels.
+/// The size of the chart in pixels.
 const WIDTH: i32 = 960;
 const HEIGHT: i32 = 780;
-/// Where the first panel begins, how high each is, and the gap between two.
+/// The top of the first panel, the height of each panel, and the gap between two, in pixels.
 const TOP: i32 = 84;
 const PANEL: i32 = 196;
 const GAP: i32 = 20;
 
-/// Three colours of Okabe and Ito's palette, which people who are colour-blind can tell apart.
+/// Three colours based on Okabe and Ito's colour-blind-safe palette.
 const BLUE: RGBColor = RGBColor(0x00, 0x72, 0xB2);
 const GREEN: RGBColor = RGBColor(0x00, 0x8A, 0x66);
 const ORANGE: RGBColor = RGBColor(0xC8, 0x55, 0x00);
 
-/// More evaluations than this are a line without dots.
+/// The largest number of evaluations that are drawn with dots.
 const MOST_DOTS: usize = 80;
 
-/// Draws `records`, in the order of steps, under `title`, and returns the SVG: 960 x 780 pixels, white background, no scripts, no
-/// outside fonts.
+/// Draws `records`, in the order of steps, as a chart with `title`, and returns the SVG: 960 x 780
+/// pixels, white background, no scripts, no external fonts.
 ///
-/// Three panels share the axis of steps:
-/// 1. `reward`: each step as a thin line, the centred mean of about a fifteenth of the steps as a thick one. The mean goes over
-///    fewer steps at both ends; its last value is written at the right.
-/// 2. `eval/accuracy` in percent: a dot for each evaluation, the axis from 0 to 100, the last value at the right.
-/// 3. `completions/mean_length` in tokens, smoothed as the reward is.
+/// Three panels have the same axis of steps:
+/// 1. `reward`: each step as a thin line, and a centred mean over about a fifteenth of the steps as
+///    a thick line. The mean has shorter windows at both ends; its last value is written at the
+///    right.
+/// 2. `eval/accuracy` in percent: a dot for each evaluation, an axis from 0 to 100, and the last
+///    value at the right.
+/// 3. `completions/mean_length` in tokens, smoothed like the reward.
 ///
-/// Of supervised fine-tuning, whose records have no reward, the panels are `loss`, `eval/loss` and the length of the responses.
+/// For supervised fine-tuning, whose records have no reward, the panels are `loss`, `eval/loss` and
+/// the length of the responses.
 ///
-/// What is missing or not finite is left out, and lines join its neighbours. Curves of more than 1200 points are thinned to the
-/// lowest and highest of each stretch. No records make an empty picture that says so.
+/// Missing and non-finite values are skipped, and lines connect their neighbours. Curves of more
+/// than 1200 points are thinned to the lowest and highest value of each interval. Without records
+/// the chart is empty and says so.
 ///
 /// # Errors
-/// [`Error::Io`] if the SVG cannot be composed; it is composed in memory, so there is no known way to it.
+/// Returns [`Error::Io`] if the drawing library fails, which is not known to happen in memory.
 ///
 /// ```
 /// use rlvr::train::observer::{StepRecord, draw_chart};
@@ -50,7 +54,7 @@ const MOST_DOTS: usize = 80;
 /// # Ok::<(), rlvr::Error>(())
 /// ```
 pub fn draw_chart(records: &[StepRecord], title: &str) -> Result<String> {
-    // XML has no place for control characters, not even escaped.
+    // XML does not allow control characters, even escaped.
     let title: String = title.chars().filter(|c| !c.is_control()).collect();
     let mut svg = String::new();
     let size = ((WIDTH * FINE) as u32, (HEIGHT * FINE) as u32);
@@ -60,7 +64,7 @@ pub fn draw_chart(records: &[StepRecord], title: &str) -> Result<String> {
             .and_then(|()| canvas.present())
             .map_err(|error| Error::io("chart.svg", std::io::Error::other(error.to_string())))?;
     }
-    // The view box stays as fine as it was drawn; only what it is shown as shrinks. See `FINE`.
+    // The view box keeps the fine resolution; only the displayed size shrinks. See `FINE`.
     let drawn = format!("width=\"{}\" height=\"{}\"", size.0, size.1);
     let shown = format!("width=\"{WIDTH}\" height=\"{HEIGHT}\" stroke-linejoin=\"round\"");
     Ok(svg.replacen(&drawn, &shown, 1))
@@ -90,7 +94,7 @@ fn draw(canvas: &Canvas, records: &[StepRecord], title: &str) -> Drawn {
         true => held_out_loss.last().map(|&(_, loss)| number(loss, 3)),
         false => accuracy.last().map(|&(_, value)| format!("{value:.1}%")),
     };
-    // The axis ends at 100; a value that is no fraction stays inside the panel, and the number beside it tells.
+    // The axis ends at 100, so larger values are drawn at its end; the text at the right is exact.
     let inside = |&(step, value): &Point| (step, value.clamp(0.0, 100.0));
     let (held_out_range, solved) = match supervised {
         true => (value_range(&held_out_loss), held_out_loss),
@@ -177,26 +181,26 @@ fn draw(canvas: &Canvas, records: &[StepRecord], title: &str) -> Drawn {
     )
 }
 
-/// Whether the records are of supervised fine-tuning.
+/// Returns whether the records are of supervised fine-tuning.
 fn is_supervised(records: &[StepRecord]) -> bool {
     let some = |name| records.iter().any(|record| record.get(name).is_some());
     some("loss") && !some("reward") && !some("eval/accuracy")
 }
 
-/// From the first step to the last, from 0 if that is near, and never empty.
+/// Returns the range of steps, which starts at 0 if the first step is near it, and is never empty.
 fn step_range(records: &[StepRecord]) -> std::ops::Range<u64> {
     let steps = || records.iter().map(|record| on_axis(record.step));
     let (first, last) = (steps().min().unwrap_or(0), steps().max().unwrap_or(1));
     match first {
         0 => 0..last.max(1),
-        // One step alone stands in the middle.
+        // A single step is centred.
         _ if first == last => first - 1..first + 1,
         _ if first <= last / 10 => 0..last,
         _ => first..last,
     }
 }
 
-/// How long the run is and how good it became, in one line.
+/// Summarises the run in one line.
 fn subtitle(records: &[StepRecord], accuracy: &[Point]) -> String {
     let Some(last) = records.last() else {
         return "no steps yet".to_owned();
@@ -207,7 +211,7 @@ fn subtitle(records: &[StepRecord], accuracy: &[Point]) -> String {
             1 => format!(", held-out accuracy {last:.1}%"),
             _ => format!(", held-out accuracy from {first:.1}% to {last:.1}%"),
         };
-        // The first of equals: how early it was that good.
+        // The first of equal values.
         let best = accuracy.iter().rev().max_by(|a, b| a.1.total_cmp(&b.1));
         if let Some(&(step, best)) = best.filter(|&&(_, best)| best > last) {
             text += &format!(" (best {best:.1}% at step {step})");
@@ -239,11 +243,11 @@ mod tests {
         }
         assert!(open.is_empty(), "{open:?} not closed");
         for word in ["NaN", "inf"] {
-            assert!(!svg.contains(word), "{word} in the picture");
+            assert!(!svg.contains(word), "{word} in the chart");
         }
     }
 
-    /// The texts of the picture, in the order they are drawn.
+    /// The texts of the chart, in drawing order.
     fn texts(svg: &str) -> Vec<&str> {
         let texts = svg.split("<text ").skip(1);
         let inside = |piece: &'_ str| -> Option<(usize, usize)> {
@@ -269,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_values_and_the_names_are_in_the_picture() {
+    fn the_chart_contains_last_values_and_names() {
         let svg = draw_chart(&run(150), "Sums <&> \"more\"\u{0}").unwrap();
         well_formed(&svg);
         assert!(
@@ -291,12 +295,12 @@ mod tests {
         ] {
             assert!(texts.contains(&expected), "{expected:?} not in {texts:?}");
         }
-        // Sixteen evaluations, each a dot on a white one, and the ends of the two other curves.
+        // Sixteen evaluations, each a dot on a white one, and the end dots of the other two curves.
         assert_eq!(svg.matches("<circle").count(), 2 * 16 + 2);
     }
 
     #[test]
-    fn the_best_evaluation_is_named_if_it_is_not_the_last() {
+    fn the_subtitle_names_the_best_evaluation_if_it_is_not_the_last() {
         let values = [0.2, 0.9, 0.9, 0.75];
         let record = |(step, &value)| StepRecord::new(step).with("eval/accuracy", value);
         let records: Vec<StepRecord> = (0..).step_by(10).zip(&values).map(record).collect();
@@ -306,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn supervised_fine_tuning_has_its_losses_in_the_picture() {
+    fn the_chart_of_supervised_fine_tuning_shows_losses() {
         let record = |step: u64| {
             let record = StepRecord::new(step)
                 .with("loss", 2.0 / step as f64)
@@ -328,12 +332,12 @@ mod tests {
         ] {
             assert!(texts.contains(&expected), "{expected:?} not in {texts:?}");
         }
-        // Two evaluations, each a dot on a white one, and the ends of the two other curves.
+        // Two evaluations, each a dot on a white one, and the end dots of the other two curves.
         assert_eq!(svg.matches("<circle").count(), 2 * 2 + 2);
     }
 
     #[test]
-    fn every_run_has_a_picture() {
+    fn unusual_runs_can_be_drawn() {
         let empty = draw_chart(&[], "Nothing").unwrap();
         well_formed(&empty);
         assert_eq!(

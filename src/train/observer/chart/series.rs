@@ -1,4 +1,4 @@
-//! From records to points that can be drawn: what is finite, smoothed, thinned, and the range it needs.
+//! Points of a curve: filtering, smoothing, thinning, and ranges.
 
 use std::ops::Range;
 
@@ -7,21 +7,21 @@ use crate::train::observer::StepRecord;
 /// A step and the value there.
 pub(super) type Point = (u64, f64);
 
-/// More points than this on one line are more than the picture has columns.
+/// The largest number of points of a line, above the number of pixel columns.
 const MOST: usize = 1200;
 
-/// The picture needs sums and differences of what it draws; nobody reads larger numbers off it.
+/// Values are clamped to this size, so that sums and differences stay accurate.
 const LARGEST: f64 = 1e12;
 
-/// Steps beyond this would overflow the arithmetic of the ticks.
+/// Larger steps would overflow the arithmetic of the ticks.
 const LAST_STEP: u64 = 1_000_000_000_000_000;
 
-/// `step`, as far to the right as an axis can go.
+/// Clamps `step` to the range of an axis.
 pub(super) fn on_axis(step: u64) -> u64 {
     step.min(LAST_STEP)
 }
 
-/// The finite values of the metric called `name`, in the order of `records`, times `scale`.
+/// Returns the finite values of the metric `name`, in the order of `records`, times `scale`.
 pub(super) fn points(records: &[StepRecord], name: &str, scale: f64) -> Vec<Point> {
     let point = |record: &StepRecord| {
         let value = (record.finite(name)? * scale).clamp(-LARGEST, LARGEST);
@@ -30,8 +30,8 @@ pub(super) fn points(records: &[StepRecord], name: &str, scale: f64) -> Vec<Poin
     records.iter().filter_map(point).collect()
 }
 
-/// How many points a mean should go over if there are `count`: about a fifteenth, odd, at least 5; 1 where there are so
-/// few that they speak for themselves.
+/// Returns the window of a centred mean over `count` points: about a fifteenth, odd, at least 5; 1
+/// (no smoothing) for fewer than 10 points.
 pub(super) fn window(count: usize) -> usize {
     match count {
         0..=9 => 1,
@@ -39,7 +39,7 @@ pub(super) fn window(count: usize) -> usize {
     }
 }
 
-/// The mean of the `window` points around each; fewer at both ends, where there are none on one side.
+/// Returns the centred mean over `window` points, with shorter windows at both ends.
 pub(super) fn centred_mean(points: &[Point], window: usize) -> Vec<Point> {
     let half = window / 2;
     let mean = |(i, &(step, _)): (usize, &Point)| {
@@ -50,8 +50,8 @@ pub(super) fn centred_mean(points: &[Point], window: usize) -> Vec<Point> {
     points.iter().enumerate().map(mean).collect()
 }
 
-/// At most [`MOST`] of the points, the first and the last among them. Of each stretch its lowest and highest are kept, so that
-/// what sticks out of a long run still does.
+/// Returns at most [`MOST`] of the points, including the first and the last. The lowest and the
+/// highest point of each interval are kept, so outliers stay visible.
 pub(super) fn thinned(points: &[Point]) -> Vec<Point> {
     let (Some(&first), Some(&last)) = (points.first(), points.last()) else {
         return Vec::new();
@@ -77,7 +77,8 @@ pub(super) fn thinned(points: &[Point]) -> Vec<Point> {
     kept
 }
 
-/// A range that holds all values with a margin on both sides; `0..1` for none. It does not go below 0 if no value does.
+/// Returns a range of all values with a margin on both sides; `0..1` without values. It is not
+/// negative if no value is.
 pub(super) fn value_range(points: &[Point]) -> Range<f64> {
     let values = || points.iter().map(|&(_, value)| value);
     let (low, high) = (
@@ -87,7 +88,7 @@ pub(super) fn value_range(points: &[Point]) -> Range<f64> {
     if low > high {
         return 0.0..1.0;
     }
-    // A constant needs some range, and one in which the ticks can be told apart in floating point.
+    // A constant needs a range that is wide enough to distinguish ticks in floating point.
     let least = low.abs().max(high.abs()) * 1e-6;
     let margin = if high - low > least {
         0.08 * (high - low)
@@ -108,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_finite_is_drawn() {
+    fn only_finite_values_are_drawn() {
         let records: Vec<StepRecord> = [0.5, f64::NAN, f64::INFINITY, 1e300]
             .iter()
             .zip(1..)
@@ -123,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn the_mean_is_centred_and_shorter_at_the_ends() {
+    fn the_mean_is_centred_with_shorter_windows_at_the_ends() {
         let mean = centred_mean(&line(&[1.0, 2.0, 6.0, 4.0]), 3);
         assert_eq!(mean, line(&[1.5, 3.0, 4.0, 5.0]));
         let same = line(&[1.0, 5.0]);
@@ -133,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn thinning_keeps_both_ends_and_what_sticks_out() {
+    fn thinning_keeps_both_ends_and_outliers() {
         let mut values = vec![0.0; 5000];
         (values[1234], values[4321]) = (9.0, -7.0);
         let long = line(&values);
@@ -147,14 +148,14 @@ mod tests {
     }
 
     #[test]
-    fn every_range_has_room() {
+    fn ranges_have_margins() {
         assert_eq!(value_range(&[]), 0.0..1.0);
         assert_eq!(value_range(&line(&[2.0, 2.0])), 1.5..2.5);
         assert_eq!(value_range(&line(&[0.0])), 0.0..0.5);
         assert_eq!(value_range(&line(&[-100.0])), -110.0..-90.0);
         assert_eq!(value_range(&line(&[1.0, 2.0])), 0.92..2.08);
         assert_eq!(value_range(&line(&[0.1, 10.1])), 0.0..10.9);
-        // One bit apart is a constant to the eye.
+        // Values that differ in one bit count as constant.
         assert_eq!(value_range(&line(&[1.0, 1.0 + f64::EPSILON])).start, 0.5);
     }
 }

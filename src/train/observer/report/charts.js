@@ -1,4 +1,4 @@
-// Curves: plain SVG, drawn again when their width changes. All charts share one cursor.
+// SVG curves, redrawn when their width changes. All charts share one cursor.
 const SVG = "http://www.w3.org/2000/svg";
 const HEIGHT = 168, LEFT = 46, RIGHT = 8, TOP = 8, BOTTOM = 22;
 const colour = (index) => `var(--c${index % 7})`;
@@ -12,7 +12,7 @@ function svg(tag, attributes = {}, ...children) {
   return node;
 }
 
-/** A number in few characters. */
+/** Formats a number in a few characters. */
 function short(value, percent) {
   if (value === null || value === undefined || !Number.isFinite(value)) return "–";
   if (percent) return `${(100 * value).toFixed(1)}%`;
@@ -27,7 +27,7 @@ function short(value, percent) {
   return String(Number(value.toPrecision(3)));
 }
 
-/** Round values that cover `low` to `high` in about `count` parts. */
+/** Round tick values from `low` to `high`, about `count` of them. */
 function ticks(low, high, count) {
   const rough = (high - low) / count;
   const power = 10 ** Math.floor(Math.log10(rough));
@@ -39,7 +39,7 @@ function ticks(low, high, count) {
   return found;
 }
 
-/** Exponential moving average, corrected for its beginning. */
+/** Exponential moving average with bias correction. */
 function smoothed(points) {
   let sum = 0, weight = 0;
   return points.map(([x, y]) => {
@@ -51,7 +51,7 @@ function smoothed(points) {
 
 const line = (points, x, y) => points.map(([a, b], i) => `${i ? "L" : "M"}${x(a).toFixed(1)} ${y(b).toFixed(1)}`).join("");
 
-/** The value at the step, or at the last one before it. */
+/** The value at the step, or at the last step before it. */
 function valueAt(points, step) {
   let found = null;
   for (const [x, y] of points) {
@@ -167,12 +167,12 @@ function chart(title, series, options = {}) {
   return card;
 }
 
-/** Puts the cursor of every chart at a step, or takes it away. */
+/** Moves the cursor of every chart to a step, or hides it. */
 function point(step) {
   for (const one of charts) one.show(step);
 }
 
-/** Draws all charts, now and whenever their width changes. */
+/** Draws all charts. */
 function drawCharts() {
   for (const one of charts) one.draw();
 }

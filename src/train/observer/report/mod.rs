@@ -1,4 +1,4 @@
-//! One HTML file that explains a run: an observer that keeps it up to date, and the function that makes it.
+//! HTML reports: the observer that writes one during a run, and the function that renders it.
 
 mod page;
 mod run;
@@ -14,11 +14,14 @@ use super::{Observer, RunInfo, StepRecord};
 use crate::Result;
 use crate::folder::replace_file;
 
-/// Writes a run as one self-contained HTML file: curves, findings, configuration, sample rollouts (see [`render_report`]).
+/// Writes a self-contained HTML report of a run: curves, findings, configuration, sample rollouts
+/// (see [`render_report`]).
 ///
-/// The file is written at every step with an evaluation (`eval/accuracy`) and at the end, each time beside and then renamed.
+/// The file is replaced atomically at every step with an evaluation (`eval/accuracy`) and at the
+/// end.
 ///
-/// Rollouts are those that a [`RolloutFiles`](super::RolloutFiles) has kept, which stands before this observer:
+/// Rollouts are read from the files of a [`RolloutFiles`](super::RolloutFiles), which must precede
+/// this observer:
 ///
 /// ```no_run
 /// use rlvr::train::observer::{KeepRollouts, Observer, Report, RolloutFiles, read_metrics};
@@ -38,7 +41,8 @@ pub struct Report {
 }
 
 impl Report {
-    /// A report at `path` under `title`; an empty title leaves it to [`RunInfo::title`]. Nothing is written yet.
+    /// Creates a report at `path`, without writing it yet. If `title` is empty, [`RunInfo::title`]
+    /// is used.
     pub fn new(path: impl AsRef<Path>, title: impl Into<String>) -> Self {
         Self {
             path: path.as_ref().to_path_buf(),
@@ -50,22 +54,22 @@ impl Report {
         }
     }
 
-    /// Begins the curves with `records`, in the order of steps. When the run starts, those of steps that it will do again are
-    /// dropped.
+    /// Starts the curves with the `records` of a resumed run, in the order of steps. Records of
+    /// steps that the run repeats are dropped at its start.
     #[must_use]
     pub fn with_history(mut self, records: Vec<StepRecord>) -> Self {
         self.run.records = records;
         self
     }
 
-    /// Shows these settings: any JSON, by the path of each value in it.
+    /// Sets the configuration that is shown: any JSON, displayed by the path of each value.
     #[must_use]
     pub fn with_configuration(mut self, configuration: Value) -> Self {
         self.run.configuration = configuration;
         self
     }
 
-    /// Shows the rollouts that are kept in `folder`, of at most 12 steps.
+    /// Shows the rollouts in `folder`, of at most 12 steps.
     #[must_use]
     pub fn with_rollouts(mut self, folder: impl AsRef<Path>) -> Self {
         self.rollouts = Some(folder.as_ref().to_path_buf());
@@ -77,7 +81,7 @@ impl Report {
             self.run.rollouts = run::read_rollouts(folder)?;
         }
         let html = render_report(std::slice::from_ref(&self.run))?;
-        // They can be large, and are read again.
+        // Rollouts can be large, and are read again for the next write.
         self.run.rollouts.clear();
         replace_file(&self.path, html.as_bytes())
     }
@@ -94,7 +98,7 @@ impl Observer for Report {
     }
 
     /// # Errors
-    /// If the file is due and cannot be written, or the rollouts cannot be read.
+    /// Returns an error if the file is due and cannot be written, or the rollouts cannot be read.
     fn on_step(&mut self, record: &StepRecord) -> Result<()> {
         self.run.records.push(record.clone());
         match record.get("eval/accuracy") {
@@ -104,7 +108,7 @@ impl Observer for Report {
     }
 
     /// # Errors
-    /// As [`on_step`](Self::on_step).
+    /// Returns the errors of [`on_step`](Self::on_step).
     fn on_end(&mut self) -> Result<()> {
         self.write()
     }
@@ -118,7 +122,7 @@ mod tests {
     use std::fs;
 
     #[test]
-    fn the_file_is_written_at_evaluations_and_at_the_end() {
+    fn the_report_is_written_at_evaluations_and_at_the_end() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("run/report.html");
         let kept = folder.path().join("run/rollouts");

@@ -1,7 +1,7 @@
 // The page of one run, or of several beside each other.
 const { runs } = JSON.parse(document.getElementById("data").textContent);
 
-/** An element. All text goes in as text: completions are not to be trusted. */
+/** Creates an element. Children are inserted as text, because completions are untrusted. */
 function el(tag, attributes = {}, ...children) {
   const node = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
@@ -19,7 +19,7 @@ const last = (run, name) => points(run, name).at(-1)?.[1] ?? null;
 const total = (run, name) => run.totals[name] ?? null;
 const several = runs.length > 1;
 
-// ---- what the run came to
+// ---- summary
 
 function duration(seconds) {
   if (seconds === null) return "–";
@@ -28,7 +28,7 @@ function duration(seconds) {
   return `${(seconds / 3600).toFixed(1)} h`;
 }
 
-/** The last value of a metric, and where it began. */
+/** The last value of a metric, and the first. */
 function course(run, name, percent) {
   const values = points(run, name);
   if (values.length === 0) return null;
@@ -44,7 +44,7 @@ const FACTS = [
     return best && [short(best[1], true), `at step ${best[0]}`];
   }],
   ["reward", (run) => course(run, "reward")],
-  ["tokens a completion", (run) => course(run, "completions/mean_length")],
+  ["tokens per completion", (run) => course(run, "completions/mean_length")],
   ["KL to the reference", (run) => course(run, "kl")],
   ["entropy", (run) => course(run, "entropy")],
   ["time of all steps", (run) => alone(total(run, "time/step") && duration(total(run, "time/step") + (total(run, "time/eval") ?? 0)))],
@@ -79,7 +79,7 @@ function finding({ name, severity, first_step, last_step, evidence, advice }) {
     el("p", {}, ...prose(evidence)), el("p", { class: "dim" }, ...prose(advice)));
 }
 
-/** A sentence; what stands between backticks is code. */
+/** Renders a sentence; text between backticks is code. */
 function prose(text) {
   const sentence = `${text.charAt(0).toUpperCase()}${text.slice(1)}.`;
   return sentence.split("`").map((part, index) => (index % 2 ? el("code", {}, part) : part));
@@ -91,10 +91,10 @@ function findings(run, index) {
   column.append(...run.findings.map(finding));
   if (run.findings.length === 0) {
     column.append(el("div", { class: "card finding is-healthy" }, el("p", { style: "margin:0" },
-      `Nothing was found in the last steps. ${run.earlier.length ? "" : "No finding was recorded earlier."}`)));
+      `No findings in the last steps. ${run.earlier.length ? "" : "No earlier findings were recorded."}`)));
   }
   if (run.earlier.length) {
-    column.append(el("details", { class: "card" }, el("summary", {}, `Recorded on the way: ${run.earlier.length}`),
+    column.append(el("details", { class: "card" }, el("summary", {}, `Recorded during the run: ${run.earlier.length}`),
       ...run.earlier.map((one) => el("p", { class: "small" }, el("span", { class: `pill ${one.severity}` }, one.severity), " ",
         el("code", {}, one.name), ` ${steps(one.first_step, one.last_step)}, at ${one.steps} of them`))));
   }
@@ -108,25 +108,25 @@ const PANELS = [
   { title: "Rewards by name", match: /^rewards\/(.+)\/mean$/ },
   { title: "Held-out accuracy", names: ["eval/accuracy"], match: /^eval\/(pass@.+)$/, percent: true, dots: true },
   { title: "Completion length", unit: "tokens", names: ["completions/mean_length", "completions/max_length", "eval/mean_length"] },
-  { title: "No signal, cut off", unit: "share", percent: true,
+  { title: "No signal, truncated", unit: "share", percent: true,
     names: ["frac_reward_zero_std", "dynamic_sampling/frac_zero_std", "completions/clipped_ratio"] },
-  { title: "KL to the reference", unit: "nats a token", names: ["kl"] },
-  { title: "Entropy", unit: "nats a token", names: ["entropy"] },
+  { title: "KL to the reference", unit: "nats per token", names: ["kl"] },
+  { title: "Entropy", unit: "nats per token", names: ["entropy"] },
   { title: "Gradient norm", names: ["grad_norm", "value/grad_norm"] },
   { title: "Tokens outside the clip range", unit: "share", percent: true, names: ["clip_ratio/region_mean", "clip_ratio/bounded_mean"] },
   { title: "Advantages", names: ["advantages/max", "advantages/rms", "advantages/min"] },
   { title: "Learning rate", names: ["learning_rate"], exact: true },
-  { title: "Sampler against policy", unit: "KL", names: ["rollout_corr/k3_kl"] },
-  { title: "Rewards that failed", unit: "completions", match: /^rewards\/(.+\/(?:failed|timed_out))$/, busy: true },
+  { title: "Sampler mismatch", unit: "KL", names: ["rollout_corr/k3_kl"] },
+  { title: "Failed rewards", unit: "completions", match: /^rewards\/(.+\/(?:failed|timed_out))$/, busy: true },
   { title: "Domains", unit: "of the batch", match: /^domains\/(.+\/(?:tokens|rollouts))$/ },
   { title: "Time of a step by phase", unit: "s", stacked: true,
     names: ["time/generate", "time/reward", "time/prepare", "time/update", "time/eval"] },
-  { title: "Tokens a second", names: ["tokens_per_second"] },
+  { title: "Tokens per second", names: ["tokens_per_second"] },
   { title: "Cost", match: /^(cost.*)$/ },
 ];
 const LABELS = {
-  "frac_reward_zero_std": "groups without signal", "dynamic_sampling/frac_zero_std": "without signal, asked",
-  "completions/clipped_ratio": "cut off", "dynamic_sampling/reward": "of all asked", "baseline/reward": "greedy baseline",
+  "frac_reward_zero_std": "groups without signal", "dynamic_sampling/frac_zero_std": "all groups without signal",
+  "completions/clipped_ratio": "truncated", "dynamic_sampling/reward": "all groups", "baseline/reward": "greedy baseline",
   "eval/mean_length": "held out", "clip_ratio/region_mean": "outside", "clip_ratio/bounded_mean": "bounded",
   "grad_norm": "policy", "value/grad_norm": "critic",
 };
@@ -137,7 +137,7 @@ const first = Math.min(...runs.map((run) => run.steps[0] ?? 0));
 const final = Math.max(...runs.map((run) => run.steps.at(-1) ?? 1));
 const range = { first, last: Math.max(final, first + 1) };
 
-/** The charts of a panel: one, or with several runs one for each metric. */
+/** The charts of a panel: one, or one per metric if there are several runs. */
 function panel({ title, names: listed = [], match, busy, ...options }) {
   const found = [...listed.filter((name) => names.includes(name)), ...names.filter((name) => match?.test(name) && !listed.includes(name))];
   found.forEach((name) => charted.add(name));
@@ -162,7 +162,7 @@ function panel({ title, names: listed = [], match, busy, ...options }) {
   });
 }
 
-/** Phases on top of each other; a phase that did not take place took no time. */
+/** Stacks the phases; a missing phase has duration 0. */
 function stack(run, measured) {
   const shown = measured.filter((name) => points(run, name).length > 0);
   const at = run.steps.map((step, index) => [step, index]).filter(([, index]) => shown.some((name) => run.metrics[name][index] !== null));

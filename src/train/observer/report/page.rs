@@ -1,4 +1,4 @@
-//! The page: what is known of the runs as JSON, within a document whose script draws it.
+//! The HTML page of a report: the runs as JSON, and a script that draws them.
 
 use std::collections::BTreeMap;
 
@@ -11,13 +11,13 @@ use crate::train::observer::StepRecord;
 use crate::types::{RewardOutcome, Rollout, RolloutBuffer};
 use crate::{Error, Result};
 
-/// The most points of a curve; more records are averaged.
+/// The largest number of points of a curve; more records are averaged.
 const MOST_POINTS: usize = 1000;
-/// The most rollouts of a step, and the most characters of a text.
+/// The largest number of rollouts of a step, and of characters of a text.
 const MOST_ROLLOUTS: usize = 48;
 const MOST_CHARACTERS: usize = 6000;
 
-/// What the script knows of a run.
+/// The data of a run for the script.
 #[derive(Serialize)]
 struct Page<'a> {
     name: &'a str,
@@ -28,26 +28,26 @@ struct Page<'a> {
     count: usize,
     steps: Vec<u64>,
     metrics: BTreeMap<&'a str, Vec<Option<f64>>>,
-    /// Sums over all steps of what can be added up.
+    /// Sums over all steps, for durations and costs.
     totals: BTreeMap<&'a str, f64>,
     configuration: Vec<(String, String)>,
     samples: Samples<'a>,
 }
 
-/// A finding that a watchdog recorded among the metrics.
+/// A finding that a watchdog recorded in the metrics.
 #[derive(Serialize)]
 struct Earlier {
     name: String,
     severity: Severity,
     first_step: u64,
     last_step: u64,
-    /// At how many steps.
+    /// The number of steps with the finding.
     steps: u64,
 }
 
 #[derive(Serialize)]
 struct Samples<'a> {
-    /// How many rollouts there were in the steps that are shown.
+    /// The number of rollouts in the shown steps.
     kept: usize,
     /// Prompt and answer.
     prompts: Vec<(String, String)>,
@@ -64,19 +64,19 @@ struct Row<'a> {
     rewards: Vec<(&'a str, Value)>,
     tokens: usize,
     finish: crate::types::FinishReason,
-    /// Per trained token.
+    /// Mean per trained token, in nats.
     entropy: Option<f64>,
 }
 
-/// One HTML document that shows `runs`: curves, findings, configuration, sample rollouts. Several runs are drawn into the same
-/// charts and tables.
+/// Renders an HTML document of `runs`: curves, findings, configuration, sample rollouts. Several
+/// runs share charts and tables.
 ///
-/// The document is complete in itself: it loads nothing, and nothing of the texts in it is taken for markup. Runs of more
-/// than 1000 steps are drawn as averages of as many intervals. Of each step with rollouts, whole groups of
-/// up to 48 rollouts are shown.
+/// The document is self-contained: it loads no other resources, and texts of rollouts are never
+/// interpreted as markup. Runs of more than 1000 steps are averaged over at most 1000 intervals.
+/// For each step with rollouts, whole groups of up to 48 rollouts in total are shown.
 ///
 /// # Errors
-/// [`Error::Config`] without any run.
+/// Returns [`Error::Config`] if `runs` is empty.
 pub fn render_report(runs: &[ReportedRun]) -> Result<String> {
     if runs.is_empty() {
         return Err(Error::config("runs", 0, "at least one run"));
@@ -84,8 +84,8 @@ pub fn render_report(runs: &[ReportedRun]) -> Result<String> {
     let diagnoses: Vec<Diagnosis> = runs.iter().map(diagnose).collect();
     let runs: Vec<Page> = runs.iter().zip(&diagnoses).map(page).collect();
     let data = serde_json::to_string(&json!({ "runs": runs }))
-        .map_err(|error| Error::config("runs", error, "what JSON can hold"))?;
-    // Within a script nothing but `<` can end it.
+        .map_err(|error| Error::config("runs", error, "serializable values"))?;
+    // Without `<` the text cannot close the script element.
     let data = data.replace('<', "\\u003c");
     let (style, charts) = (include_str!("page.css"), include_str!("charts.js"));
     let (samples, page) = (include_str!("samples.js"), include_str!("page.js"));
@@ -101,7 +101,7 @@ pub fn render_report(runs: &[ReportedRun]) -> Result<String> {
 {style}</style>
 </head>
 <body>
-<main><noscript>This page draws its content with the script in it, which is switched off.</noscript></main>
+<main><noscript>This page needs JavaScript, which is disabled.</noscript></main>
 <script type="application/json" id="data">{data}</script>
 <script>
 "use strict";
@@ -112,7 +112,7 @@ pub fn render_report(runs: &[ReportedRun]) -> Result<String> {
     ))
 }
 
-/// By the records and, if some are of the last steps, the completions.
+/// Diagnoses the records and, if the last rollouts are of the last step, the completions.
 fn diagnose(run: &ReportedRun) -> Diagnosis {
     let diagnosis = Diagnosis::of(&run.records);
     match run.rollouts.last() {
@@ -168,7 +168,7 @@ fn page<'a>((run, diagnosis): (&'a ReportedRun, &'a Diagnosis)) -> Page<'a> {
     }
 }
 
-/// Six digits, which is more than a screen shows.
+/// Rounds to six digits.
 fn rounded(value: f64) -> f64 {
     format!("{value:.5e}").parse().unwrap_or(value)
 }
@@ -198,7 +198,7 @@ fn earlier(records: &[StepRecord]) -> Vec<Earlier> {
     found
 }
 
-/// Every leaf by its path.
+/// Adds every leaf of `value` with its path.
 fn flatten(path: &str, value: &Value, rows: &mut Vec<(String, String)>) {
     let below = |name: &str| match path.is_empty() {
         true => name.to_string(),
@@ -268,7 +268,7 @@ fn row(step: u64, problem: usize, rollout: &Rollout) -> Row<'_> {
     }
 }
 
-/// A long text without its middle.
+/// Removes the middle of a long text.
 fn shortened(text: &str) -> String {
     let length = text.chars().count();
     if length <= MOST_CHARACTERS {
@@ -278,7 +278,7 @@ fn shortened(text: &str) -> String {
     let head: String = text.chars().take(half).collect();
     let tail: String = text.chars().skip(length - half).collect();
     format!(
-        "{head}\n[{} characters left out]\n{tail}",
+        "{head}\n[{} characters omitted]\n{tail}",
         length - MOST_CHARACTERS
     )
 }

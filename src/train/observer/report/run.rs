@@ -1,4 +1,4 @@
-//! What a report knows of a run, and where it is read from.
+//! The data of a run in a report.
 
 use std::fs;
 use std::path::Path;
@@ -9,12 +9,12 @@ use super::super::{RolloutFiles, StepRecord, read_metrics};
 use crate::types::RolloutBuffer;
 use crate::{Error, Result};
 
-/// The most steps whose rollouts are shown.
+/// The largest number of steps whose rollouts are shown.
 pub(super) const MOST_STEPS: usize = 12;
 
-/// A run as a report shows it.
+/// The data of a run for a report.
 ///
-/// [`read`](Self::read) takes it from a folder; without one, only the records are needed:
+/// [`read`](Self::read) loads it from a folder. Only the records are required:
 ///
 /// ```
 /// use rlvr::train::observer::{ReportedRun, StepRecord, render_report};
@@ -30,25 +30,25 @@ pub(super) const MOST_STEPS: usize = 12;
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct ReportedRun {
-    /// What it is called, for people.
+    /// The name of the run.
     pub name: String,
-    /// Its records, in the order of steps.
+    /// The records, in the order of steps.
     pub records: Vec<StepRecord>,
-    /// Its settings, as a JSON object; null if they are not known.
+    /// The settings, as a JSON object; null if unknown.
     pub configuration: Value,
     /// Scored rollouts by their step, in order.
     pub rollouts: Vec<(u64, RolloutBuffer)>,
 }
 
 impl ReportedRun {
-    /// Reads a run from its folder, or from a metrics file alone.
+    /// Reads a run from its folder, or from a metrics file.
     ///
-    /// Of a folder it reads `metrics.jsonl`, and, where they exist, `config.json` (any JSON) and the files of
-    /// [`RolloutFiles`] in `rollouts`: of at most 12 steps, evenly over the run.
+    /// From a folder it reads `metrics.jsonl` and, if they exist, `config.json` (any JSON) and the
+    /// files of [`RolloutFiles`] in `rollouts`, of at most 12 steps, evenly spread over the run.
     ///
     /// # Errors
-    /// [`Error::Io`] if there is no metrics file or a file cannot be read, [`Error::Data`] for a line that is not a record or not
-    /// a group of rollouts.
+    /// Returns [`Error::Io`] if there is no metrics file or a file cannot be read, and
+    /// [`Error::Data`] for a line that is not a record or not a group of rollouts.
     pub fn read(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let name = |path: &Path| {
@@ -71,7 +71,7 @@ impl ReportedRun {
             false => Value::Null,
         };
         Ok(Self {
-            // `.` has no name.
+            // A path such as `.` has no file name.
             name: name(&fs::canonicalize(path).unwrap_or_else(|_| path.into())),
             records: read_metrics(path.join("metrics.jsonl"))?,
             configuration,
@@ -80,7 +80,7 @@ impl ReportedRun {
     }
 }
 
-/// The rollouts in `folder`, of at most [`MOST_STEPS`] steps.
+/// Reads the rollouts in `folder`, of at most [`MOST_STEPS`] steps.
 pub(super) fn read_rollouts(folder: &Path) -> Result<Vec<(u64, RolloutBuffer)>> {
     let files = RolloutFiles::list(folder)?;
     evenly(files.len(), MOST_STEPS)
@@ -91,7 +91,8 @@ pub(super) fn read_rollouts(folder: &Path) -> Result<Vec<(u64, RolloutBuffer)>> 
         .collect()
 }
 
-/// At most `most` of the indices below `count`, evenly spread, the first and the last among them.
+/// Returns at most `most` of the indices below `count`, evenly spread, including the first and the
+/// last.
 pub(super) fn evenly(count: usize, most: usize) -> impl Iterator<Item = usize> {
     let taken = count.min(most);
     let last = taken.saturating_sub(1).max(1);
@@ -104,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn indices_are_spread_from_end_to_end() {
+    fn indices_are_spread_evenly() {
         let of = |count, most| evenly(count, most).collect::<Vec<_>>();
         assert_eq!(of(0, 3), [0; 0]);
         assert_eq!(of(1, 3), [0]);
@@ -114,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_is_read_and_so_is_a_file_alone() {
+    fn a_run_is_read_from_a_folder_or_a_file() {
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path().join("sums.2");
         let mut metrics = MetricsFile::create(folder.join("metrics.jsonl")).unwrap();

@@ -1,4 +1,4 @@
-// Sample rollouts: filtered by run, step, reward, end and text; a page of fifty at a time.
+// Sample rollouts, filtered by run, step, reward, end and text, in pages of fifty.
 const PAGE = 50;
 
 function samples() {
@@ -16,14 +16,14 @@ function samples() {
   const number = (label, value) => el("input", { type: "number", step: "any", value, "aria-label": label });
   const ofRun = select("run", [["", "all runs"], ...runs.map((run, index) => [String(index), run.name])]);
   const ofStep = select("step", [["", "all steps"], ...steps.map((step) => [String(step), `step ${step}`])]);
-  const ofEnd = select("end", [["", "any end"], ["stop", "ended"], ["length", "cut off"]]);
+  const ofEnd = select("end", [["", "any end"], ["stop", "ended"], ["length", "truncated"]]);
   const order = select("order", [["", "in order"], ["high", "highest reward"], ["low", "lowest reward"], ["long", "longest"]]);
   const from = number("least reward", least), to = number("largest reward", most);
   const text = el("input", { type: "search", placeholder: "search prompts and completions", "aria-label": "search" });
   const histogram = el("div", { class: "histogram" });
   const list = el("div", { class: "card samples" });
   const count = el("span", { class: "dim small number" });
-  // The latest step that all runs have, or else all steps.
+  // By default the latest step that all runs have, or else all steps.
   const common = steps.filter((step) => runs.every((run) => run.samples.rows.some((row) => row.step === step)));
   if (steps.length > 1 && common.length) ofStep.value = String(common.at(-1));
   let shown = PAGE;
@@ -48,15 +48,15 @@ function samples() {
     const bin = (reward) => Math.min(bins - 1, Math.floor((reward - least) / (most - least) * bins));
     for (const { reward } of matching(false)) if (reward !== null) counts[bin(reward)] += 1;
     const high = Math.max(...counts, 1);
-    const picture = svg("svg", { viewBox: "0 0 240 30", height: 30, preserveAspectRatio: "none", role: "img", "aria-label": "rewards of the rollouts" });
+    const chart = svg("svg", { viewBox: "0 0 240 30", height: 30, preserveAspectRatio: "none", role: "img", "aria-label": "rewards of the rollouts" });
     counts.forEach((count, index) => {
       const size = count ? Math.max(2, 28 * count / high) : 0;
       const inside = index >= bin(Math.max(least, Number(from.value))) && index <= bin(Math.min(most, Number(to.value)));
       const bar = svg("rect", { x: index * 10 + 0.5, y: 30 - size, width: 9, height: size, class: inside ? "in" : "" });
       bar.append(svg("title", {}, `${count} rollouts`));
-      picture.append(bar);
+      chart.append(bar);
     });
-    histogram.replaceChildren(picture);
+    histogram.replaceChildren(chart);
   }
 
   function sample(row) {
@@ -72,11 +72,11 @@ function samples() {
           `${name} ${typeof outcome === "number" ? short(outcome) : "–"}`).join(" · ")),
         el("span", { class: "cut prompt" }, row.prompt[0].slice(0, 200)),
         el("span", { class: "cut" }, row.text.slice(0, 300) || "(empty)")));
-    // Only what is looked at is built.
+    // Details are built when they are opened.
     detail.addEventListener("toggle", () => {
       if (detail.open && detail.children.length === 1) {
-        const facts = [`sample ${row.sample}`, row.finish === "length" ? "cut off at the length limit" : "ended by itself"];
-        if (row.entropy !== null) facts.push(`entropy ${short(row.entropy)} nats a token`);
+        const facts = [`sample ${row.sample}`, row.finish === "length" ? "truncated at the length limit" : "ended"];
+        if (row.entropy !== null) facts.push(`entropy ${short(row.entropy)} nats per token`);
         detail.append(el("div", { class: "body" },
           el("div", { class: "chips" }, ...outcomes, ...facts.map((fact) => el("span", { class: "chip dim" }, fact))),
           block("prompt", row.prompt[0]), block("reference answer", row.prompt[1] || "(none)"), block("completion", row.text)));
@@ -90,10 +90,10 @@ function samples() {
     const key = { high: (row) => -(row.reward ?? -Infinity), low: (row) => row.reward ?? Infinity, long: (row) => -row.tokens }[order.value];
     if (key) found.sort((a, b) => key(a) - key(b));
     const kept = runs.reduce((sum, run) => sum + run.samples.kept, 0);
-    const held = kept > rows.length ? ` (of ${kept} that were kept)` : "";
+    const held = kept > rows.length ? ` (of ${kept} kept)` : "";
     count.textContent = `${found.length} of ${rows.length} rollouts${held}`;
     list.replaceChildren(...found.slice(0, shown).map(sample));
-    if (found.length === 0) list.append(el("p", { class: "dim more" }, "No rollout matches."));
+    if (found.length === 0) list.append(el("p", { class: "dim more" }, "No matching rollouts."));
     if (found.length > shown) {
       const more = el("button", { type: "button" }, `Show ${Math.min(PAGE, found.length - shown)} more`);
       more.addEventListener("click", () => { shown += PAGE; update(); });

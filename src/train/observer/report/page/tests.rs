@@ -1,9 +1,9 @@
-//! What the page holds, and that it is only text.
+//! Tests of the report page.
 
 use super::*;
 use crate::types::{Problem, RewardRecord, RolloutGroup};
 
-/// The JSON in a page.
+/// Returns the JSON of a page.
 fn data(html: &str) -> Value {
     let begin = "<script type=\"application/json\" id=\"data\">";
     let (_, rest) = html.split_once(begin).unwrap();
@@ -26,7 +26,7 @@ fn run() -> ReportedRun {
 }
 
 #[test]
-fn what_a_policy_writes_is_text() {
+fn texts_of_rollouts_are_escaped() {
     let evil = "</script><script>alert(1)</script><!-- <img src=x onerror=alert(1)>";
     let mut rollout = Rollout::new(vec![1, 2], vec![0.0, 0.0], evil);
     rollout.reward = Some(0.5);
@@ -61,17 +61,17 @@ fn what_a_policy_writes_is_text() {
 }
 
 #[test]
-fn nothing_is_loaded_from_elsewhere() {
+fn no_external_resources_are_loaded() {
     let html = render_report(&[run()]).unwrap();
     for from in ["src=", "href=", "@import", "url(", "fetch(", "https://"] {
         assert!(!html.contains(from), "{from}");
     }
-    // The one address is the name of SVG's vocabulary.
+    // The only URL is the SVG namespace.
     assert_eq!(html.matches("http://").count(), 1);
 }
 
 #[test]
-fn numbers_are_those_of_the_records() {
+fn the_page_contains_the_numbers_of_the_records() {
     let run = &data(&render_report(&[run()]).unwrap())["runs"][0];
     assert_eq!(run["steps"], json!([1, 2, 3, 4]));
     assert_eq!(run["metrics"]["reward"][0], 0.333333);
@@ -113,7 +113,7 @@ fn a_long_run_is_averaged() {
 }
 
 #[test]
-fn findings_are_shown_and_remembered() {
+fn current_and_earlier_findings_are_shown() {
     let mut run = run();
     for record in &mut run.records {
         record.metrics.insert(
@@ -134,7 +134,7 @@ fn findings_are_shown_and_remembered() {
 }
 
 #[test]
-fn whole_groups_are_chosen_and_long_texts_lose_their_middle() {
+fn whole_groups_are_sampled_and_long_texts_are_shortened() {
     let long = format!("a{}z", "é".repeat(9998));
     let rollout = |index: usize| {
         let text = if index == 0 {
@@ -163,7 +163,7 @@ fn whole_groups_are_chosen_and_long_texts_lose_their_middle() {
     let text = &found.rows[0].text;
     assert!(text.starts_with('a') && text.ends_with('z'));
     assert!(
-        text.contains("\n[4000 characters left out]\n"),
+        text.contains("\n[4000 characters omitted]\n"),
         "{}",
         text.len()
     );
