@@ -181,8 +181,8 @@ fn pack<T: Copy + Default + Send + Sync>(
     convert: impl Fn(usize, f32) -> T + Sync,
 ) -> Vec<T> {
     let [k, n] = matrix.shape();
-    let mut out: Vec<T> = Vec::with_capacity(k * n.next_multiple_of(PANEL));
     let len = k * n.next_multiple_of(PANEL);
+    let mut out: Vec<T> = Vec::with_capacity(len);
     let spare = &mut out.spare_capacity_mut()[..len];
     let fill = |(panel, out): (usize, &mut [MaybeUninit<T>])| {
         let start = panel * PANEL;
@@ -198,10 +198,10 @@ fn pack<T: Copy + Default + Send + Sync>(
             }
         }
     };
-    match len < SERIAL || k == 0 {
-        true if k == 0 => {}
-        true => spare.chunks_mut(k * PANEL).enumerate().for_each(fill),
-        false => spare.par_chunks_mut(k * PANEL).enumerate().for_each(fill),
+    let panel = (k * PANEL).max(1);
+    match len < SERIAL {
+        true => spare.chunks_mut(panel).enumerate().for_each(fill),
+        false => spare.par_chunks_mut(panel).enumerate().for_each(fill),
     }
     // SAFETY: every element of every panel was written.
     unsafe { out.set_len(len) };
