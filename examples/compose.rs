@@ -13,8 +13,8 @@ use rlvr::policy::{LogProbConfig, PolicyModel, ScoredTokens};
 use rlvr::prompt::{Arithmetic, CharTokenizer, Problem, ProblemOrder, Tokenizer, split};
 use rlvr::reward::{AccuracyReward, FormatReward, RewardSet};
 use rlvr::rollout::{
-    GenerationConfig, LocalEngine, Question, Rollout, RolloutBatch, RolloutBuffer, SamplingConfig,
-    answer,
+    GenerationConfig, LocalEngine, Rollout, RolloutBatch, RolloutBuffer, RolloutRequest,
+    SamplingConfig, sample_rollouts,
 };
 use rlvr::train::{Demonstration, Optimizer, OptimizerConfig, Schedule, SftConfig, supervise};
 
@@ -104,9 +104,14 @@ fn scored(
     let mut questions = Vec::new();
     for (i, problem) in problems.iter().enumerate() {
         let address = [step, i as u64];
-        questions.push(Question::new(problem.clone(), tokenizer, samples, address)?);
+        questions.push(RolloutRequest::new(
+            problem.clone(),
+            tokenizer,
+            samples,
+            address,
+        )?);
     }
-    let mut rollouts = answer(
+    let mut rollouts = sample_rollouts(
         &mut LocalEngine,
         policy,
         step,

@@ -164,16 +164,16 @@ pub enum Error {
         reason: String,
     },
     /// Weights do not match the model. Lists every mismatch.
-    #[error("{}: {}", path.display(), faults(missing, left_over, misshapen))]
+    #[error("{}: {}", path.display(), faults(missing, unexpected, mismatched))]
     Weights {
         /// The folder that they were read from.
         path: PathBuf,
         /// Tensors of the model that are not in the files.
         missing: Vec<String>,
         /// Tensors of the files that are not in the model.
-        left_over: Vec<String>,
+        unexpected: Vec<String>,
         /// Tensors of the wrong shape or type, each with the actual and the expected one.
-        misshapen: Vec<String>,
+        mismatched: Vec<String>,
     },
     /// The device failed to run a kernel or to return a tensor.
     #[error("reading {what} from the device failed: {reason}")]
@@ -194,11 +194,11 @@ pub enum Error {
 }
 
 /// The three lists, without those that are empty.
-fn faults(missing: &[String], left_over: &[String], misshapen: &[String]) -> String {
+fn faults(missing: &[String], unexpected: &[String], mismatched: &[String]) -> String {
     [
         ("missing", missing),
-        ("left over", left_over),
-        ("misshapen", misshapen),
+        ("unexpected", unexpected),
+        ("mismatched", mismatched),
     ]
     .into_iter()
     .filter(|(_, names)| !names.is_empty())

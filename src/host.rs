@@ -1,6 +1,6 @@
 //! Copies between host memory and the device.
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor, TensorData, Transaction};
 
 use crate::{Error, Result};
 
@@ -20,9 +20,63 @@ pub(crate) fn on_pool<M: Send, R: Send>(
 
 /// Reads the values of a tensor in row-major order; `what` names it in the error.
 pub(crate) fn floats<const D: usize>(tensor: Tensor<D>, what: &str) -> Result<Vec<f32>> {
+    count::read(tensor.shape().num_elements() * tensor.dtype().size());
     tensor
         .try_into_vec_as::<f32>()
         .map_err(|reason| Error::device(what, reason))
+}
+
+/// Reads integers and floats in row-major order, waiting for the device once; `what` names them in
+/// the error.
+pub(crate) fn ints_and_floats<const I: usize, const F: usize>(
+    ints: Tensor<I, Int>,
+    floats: Tensor<F>,
+    what: &str,
+) -> Result<(Vec<u32>, Vec<f32>)> {
+    let size = |elements: usize, dtype: burn::tensor::DType| elements * dtype.size();
+    count::read(
+        size(ints.shape().num_elements(), ints.dtype())
+            + size(floats.shape().num_elements(), floats.dtype()),
+    );
+    let both = Transaction::default().register(ints).register(floats);
+    let data = both
+        .try_execute()
+        .map_err(|reason| Error::device(what, reason))?;
+    match data.as_slice() {
+        [ints, floats] => Ok((ints.iter::<u32>().collect(), floats.iter::<f32>().collect())),
+        _ => Err(Error::device(
+            what,
+            "the device returned another number of tensors",
+        )),
+    }
+}
+
+/// Counts of reads from the device by the current thread, for tests. Each of them waits for the
+/// device.
+pub(crate) mod count {
+    #[cfg(test)]
+    thread_local! {
+        static READS: std::cell::Cell<[usize; 2]> = const { std::cell::Cell::new([0; 2]) };
+    }
+
+    /// Counts a read of `bytes` bytes.
+    pub(super) fn read(bytes: usize) {
+        #[cfg(test)]
+        READS.set({
+            let [reads, sum] = READS.get();
+            [reads + 1, sum + bytes]
+        });
+        let _ = bytes;
+    }
+
+    /// Runs `work` and returns its result, the number of reads and the bytes read.
+    #[cfg(test)]
+    pub(crate) fn reads<R>(work: impl FnOnce() -> R) -> (R, [usize; 2]) {
+        let [reads, bytes] = READS.get();
+        let result = work();
+        let after = READS.get();
+        (result, [after[0] - reads, after[1] - bytes])
+    }
 }
 
 /// Creates a tensor of shape `[rows, width]` from ragged rows, padded on the right with zeros.

@@ -33,7 +33,8 @@
 //! - [`guide`]: the method in pictures, is it learning?, writing your own parts.
 //! - [`migration`]: from TRL, verl and Burn.
 //! - `examples/r1_zero`: a warm start, evaluation and checkpoints. `examples/compose.rs`: the loop
-//!   without a trainer. `examples/bring_your_own`: a custom policy, reward and observer.
+//!   without a trainer. `examples/bring_your_own`: a custom policy, reward, environment, engine
+//!   and observer.
 //!
 //! # The modules
 //!

@@ -1,9 +1,11 @@
-//! What you may bring yourself, a file each: a policy, a reward with data, an observer; and how a
-//! policy outlives the program. `cargo run --release --example bring_your_own`
+//! Custom parts, one per file: a policy, a reward with data, an environment, an engine and an
+//! observer; and saving and loading a policy. `cargo run --release --example bring_your_own`
 //!
 //! A GRU learns to name a multiple of a digit that is itself a digit. `problems.jsonl` has the
 //! digits and their multiples.
 
+mod engine;
+mod environment;
 mod observer;
 mod policy;
 mod reward;
@@ -12,42 +14,33 @@ mod saved;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
+use engine::Timed;
+use environment::SecondTry;
 use observer::Completions;
 use policy::GruPolicy;
 use reward::Accepted;
 use rlvr::burn::tensor::Device;
+use rlvr::environment::{AgentLoop, EpisodeReward};
 use rlvr::policy::check_model;
 use rlvr::prelude::*;
+use rlvr::rollout::LocalEngine;
 
 fn main() -> Result<()> {
     for (prompt, answer) in learn(60)? {
-        println!("read back: {prompt:?} -> {answer:?}");
+        println!("the saved policy: {prompt:?} -> {answer:?}");
     }
+    println!("with a second try: reward {:.2}", play(60)?);
     Ok(())
 }
 
-/// Trains for so many steps; what the saved policy then answers, read back.
+/// Trains for `steps` steps, saves and loads the policy, and returns its answers.
 fn learn(steps: u64) -> Result<Vec<(&'static str, String)>> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/bring_your_own");
-    let problems = JsonLines::default().read(folder.join("problems.jsonl"))?;
-    let tokenizer = CharTokenizer::new("0123456789:", &[])?;
-    let vocabulary = tokenizer.vocab_size();
-    let device = Device::flex();
-    device.seed(0);
-    let policy = GruPolicy::new(vocabulary, &device.clone().autodiff());
-    check_model(&policy)?;
-
-    let config = TrainerConfig {
-        problems_per_step: 9,
-        group_size: 8,
-        generation: GenerationConfig::new(3, tokenizer.stop_tokens()),
-        optimizer: OptimizerConfig::new(Schedule::constant(0.01)),
-        ..TrainerConfig::default()
-    };
+    let (policy, tokenizer) = policy()?;
     let mut trainer = Trainer::builder(policy, tokenizer.clone())
-        .config(config)
+        .config(config(&tokenizer))
         .rewards(RewardSet::builder().add(1.0, Accepted).build()?)
-        .problems(problems)
+        .problems(problems()?)
+        .engine(Timed::new(LocalEngine))
         .build()?;
     let run = RunConfig {
         steps,
@@ -58,11 +51,56 @@ fn learn(steps: u64) -> Result<Vec<(&'static str, String)>> {
 
     let file = std::env::temp_dir().join(format!("gru_{}.bpk", std::process::id()));
     saved::save(trainer.policy(), &file)?;
-    let policy = saved::load(&file, vocabulary, &device)?;
+    let policy = saved::load(&file, tokenizer.vocab_size(), &Device::flex())?;
     std::fs::remove_file(&file).map_err(|error| Error::io(&file, error))?;
     let prompts = ["3:", "4:", "7:"];
     let answers = saved::ask(&policy, &tokenizer, &prompts)?;
     Ok(prompts.into_iter().zip(answers).collect())
+}
+
+/// Trains in an environment for `steps` steps, and returns the mean reward of the last step.
+fn play(steps: u64) -> Result<f64> {
+    let (policy, tokenizer) = policy()?;
+    let config = config(&tokenizer);
+    let mut trainer = Trainer::builder(policy, tokenizer)
+        .config(config)
+        .rewards(
+            RewardSet::builder()
+                .add(1.0, EpisodeReward::new("game"))
+                .build()?,
+        )
+        .problems(problems()?)
+        .agent_loop(AgentLoop::new(SecondTry))
+        .build()?;
+    let mut reward = 0.0;
+    for _ in 0..steps {
+        reward = trainer.step()?.get("reward").unwrap_or_default();
+    }
+    Ok(reward)
+}
+
+fn policy() -> Result<(GruPolicy, CharTokenizer)> {
+    let tokenizer = CharTokenizer::new("0123456789:", &[])?;
+    let device = Device::flex();
+    device.seed(0);
+    let policy = GruPolicy::new(tokenizer.vocab_size(), &device.autodiff());
+    check_model(&policy)?;
+    Ok((policy, tokenizer))
+}
+
+fn problems() -> Result<Vec<Problem>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/bring_your_own");
+    JsonLines::default().read(folder.join("problems.jsonl"))
+}
+
+fn config(tokenizer: &CharTokenizer) -> TrainerConfig {
+    TrainerConfig {
+        problems_per_step: 9,
+        group_size: 8,
+        generation: GenerationConfig::new(3, tokenizer.stop_tokens()),
+        optimizer: OptimizerConfig::new(Schedule::constant(0.01)),
+        ..TrainerConfig::default()
+    }
 }
 
 #[test]
@@ -75,4 +113,9 @@ fn it_learns_and_is_read_back() {
             "{prompt} -> {answer}"
         );
     }
+}
+
+#[test]
+fn it_learns_in_the_environment() {
+    assert!(play(60).unwrap() > 0.8);
 }

@@ -27,8 +27,7 @@ impl GruPolicy {
     }
 }
 
-/// What it remembers of each row: the state `[D]` after the last token, and how many tokens there
-/// were.
+/// For each row, the state `[D]` after the last token and the number of tokens.
 #[derive(Clone)]
 pub struct States(Vec<Tensor<1>>, Vec<usize>);
 

@@ -11,10 +11,9 @@ impl Reward for Accepted {
     }
 
     fn score(&self, input: &RewardInput) -> Result<Option<f64>, RewardError> {
-        // A field that is missing or of another type is a fault of the data: an error, which says
-        // so.
+        // A missing field, or one of another type, is an error of the data.
         let accepted: Vec<String> = serde_json::from_value(input.metadata("accepted")?.clone())?;
-        // Whatever the policy wrote is a completion, good or bad: a score.
+        // Every completion gets a score, whatever the policy wrote.
         let written = input.completion();
         Ok(Some(match accepted.iter().any(|right| right == written) {
             true => 1.0,

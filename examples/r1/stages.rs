@@ -15,7 +15,7 @@ use rlvr::reward::{
     AccuracyReward, CountdownReward, FnReward, FormatReward, LanguageReward, Missing, ModelReward,
     Reward, RewardInput, RewardOptions, RewardSet,
 };
-use rlvr::rollout::{GenerationConfig, LocalEngine, Question, answer};
+use rlvr::rollout::{GenerationConfig, LocalEngine, RolloutRequest, sample_rollouts};
 use rlvr::train::observer::{MetricsFile, Observer, ProgressBar, read_metrics};
 use rlvr::train::{
     Decay, Demonstration, DistillConfig, DistillData, Distiller, Evaluation, EvaluationConfig,
@@ -281,16 +281,16 @@ impl Lab<'_> {
         count: usize,
     ) -> Result<Vec<Vec<String>>> {
         let tokenizer = self.tokenizer();
-        let questions: Vec<Question> = (0..)
+        let questions: Vec<RolloutRequest> = (0..)
             .zip(problems)
             .map(|(index, problem)| {
                 let address = [self.seed, u64::from_be_bytes(*b"r1.pairs"), index];
-                Question::new(problem.clone(), tokenizer.as_ref(), count, address)
+                RolloutRequest::new(problem.clone(), tokenizer.as_ref(), count, address)
             })
             .collect::<Result<_>>()?;
         let engine = &mut LocalEngine;
         let policy = policy.valid();
-        let answers = answer(
+        let answers = sample_rollouts(
             engine,
             &policy,
             0,

@@ -11,7 +11,7 @@ use crate::policy::PolicyModel;
 use crate::prompt::Tokenizer;
 use crate::random;
 use crate::reward::pool::{Job, Lane, Plan, Pool};
-use crate::rollout::{GenerationConfig, GenerationRequest, Question, RolloutEngine};
+use crate::rollout::{GenerationConfig, GenerationRequest, RolloutEngine, RolloutRequest};
 use crate::types::{RewardOutcome, RolloutBuffer, RolloutGroup};
 use crate::{Error, Result};
 
@@ -94,7 +94,7 @@ impl AgentLoopConfig {
 /// use rlvr::environment::{AgentLoop, AgentLoopConfig, ToolEnvironment};
 /// use rlvr::policy::causal::CausalConfig;
 /// use rlvr::prompt::{CharTokenizer, Tokenizer};
-/// use rlvr::rollout::{GenerationConfig, LocalEngine, Question};
+/// use rlvr::rollout::{GenerationConfig, LocalEngine, RolloutRequest};
 /// use rlvr::types::Problem;
 ///
 /// # fn main() -> rlvr::Result<()> {
@@ -106,7 +106,7 @@ impl AgentLoopConfig {
 /// // A trainer takes it as `Trainer::builder(..).agent_loop(agent_loop)`. By hand:
 /// let tokenizer = CharTokenizer::new("0123456789+=", &[])?;
 /// let policy = CausalConfig::new(tokenizer.vocab_size()).init(0, &Device::flex().autodiff())?;
-/// let question = Question::new(Problem::new("1+1=", "2"), &tokenizer, 4, [0, 0])?;
+/// let question = RolloutRequest::new(Problem::new("1+1=", "2"), &tokenizer, 4, [0, 0])?;
 /// let config = GenerationConfig::new(8, tokenizer.stop_tokens());
 /// let rollouts =
 ///     agent_loop.run(&mut LocalEngine, &policy, 0, &tokenizer, &[question], &config)?;
@@ -175,7 +175,7 @@ impl AgentLoop {
         policy: &M,
         version: u64,
         tokenizer: &dyn Tokenizer,
-        questions: &[Question],
+        questions: &[RolloutRequest],
         generation: &GenerationConfig,
     ) -> Result<RolloutBuffer> {
         let mut players = self.open(questions, tokenizer)?;
@@ -232,8 +232,8 @@ impl AgentLoop {
     }
 
     /// Opens an episode for every sample.
-    fn open(&self, questions: &[Question], tokenizer: &dyn Tokenizer) -> Result<Vec<Player>> {
-        let samples = |(index, question): (usize, &Question)| {
+    fn open(&self, questions: &[RolloutRequest], tokenizer: &dyn Tokenizer) -> Result<Vec<Player>> {
+        let samples = |(index, question): (usize, &RolloutRequest)| {
             (0..question.samples).map(move |sample| (index, sample))
         };
         let places: Vec<(usize, usize)> = questions.iter().enumerate().flat_map(samples).collect();
@@ -362,7 +362,7 @@ impl AgentLoop {
 
 /// Returns the requests of this round. For the first reply, the samples of a problem share a
 /// request.
-fn ask(players: &[Player], questions: &[Question]) -> Vec<Asked> {
+fn ask(players: &[Player], questions: &[RolloutRequest]) -> Vec<Asked> {
     let mut asked: Vec<Asked> = Vec::new();
     for (index, player) in players.iter().enumerate() {
         let Some(max_new_tokens) = player.room() else {

@@ -4,7 +4,7 @@ use super::agent_loop::AgentLoopConfig;
 use super::contract::{Episode, Opening, Step, StepEnd};
 use crate::Result;
 use crate::prompt::Tokenizer;
-use crate::rollout::{Completion, GenerationConfig, GenerationRequest, Question};
+use crate::rollout::{Completion, GenerationConfig, GenerationRequest, RolloutRequest};
 use crate::types::{EpisodeEnd, EpisodeRecord, FinishReason, Message, Rollout, Turn};
 
 /// A request to the generator, and the players that its completions belong to.
@@ -52,7 +52,7 @@ pub(super) struct Player {
 impl Player {
     pub fn new(
         (question, sample): (usize, usize),
-        asked: &Question,
+        asked: &RolloutRequest,
         opening: Opening,
         tokenizer: &dyn Tokenizer,
     ) -> Result<Self> {

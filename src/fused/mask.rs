@@ -4,13 +4,16 @@ use burn::tensor::{Bool, Device, Int, Tensor, TensorData, s};
 
 /// The attention mask of one forward pass, from [`KvCache::begin`](crate::policy::KvCache::begin).
 ///
-/// The queries are the last `T` of `S` columns. A query sees the columns up to its own that hold
-/// tokens, or the last few of them if there is a sliding window.
+/// The queries are the last `T` of the columns in use. A query sees the columns up to its own that
+/// hold tokens, or the last few of them if there is a sliding window.
 #[derive(Clone, Debug)]
 pub struct AttentionMask {
-    /// `[B, S]`: whether a column holds a token rather than padding.
+    /// For each row and column in use, whether it holds a token rather than padding.
     tokens: Arc<Vec<Vec<bool>>>,
     queries: usize,
+    /// The number of columns in use.
+    used: usize,
+    /// The number of columns, `S`: those in use, then spare ones, which no query sees.
     columns: usize,
     window: Option<usize>,
     /// The mask as a tensor, computed on first use.
@@ -33,9 +36,20 @@ impl AttentionMask {
         Self {
             tokens,
             queries,
+            used: columns,
             columns,
             window: None,
             hidden: Arc::default(),
+        }
+    }
+
+    /// Returns the mask with spare columns at the end, `columns` in all. `hidden` is the tensor that
+    /// [`hidden`](Self::hidden) would compute.
+    pub(crate) fn with_spare(self, columns: usize, hidden: Tensor<4, Bool>) -> Self {
+        Self {
+            columns,
+            hidden: Arc::new(OnceLock::from(Some(hidden))),
+            ..self
         }
     }
 
@@ -56,11 +70,13 @@ impl AttentionMask {
         self.window
     }
 
-    /// Returns `[B, S]`, true at columns that hold tokens; `None` if no query can see padding.
+    /// Returns for each column in use whether it holds a token; `None` if every query sees all
+    /// columns up to its own, and those are all there are.
     pub(crate) fn tokens(&self) -> Option<&Arc<Vec<Vec<bool>>>> {
         // Padding after the last token of a row is seen only by padding.
-        let old = self.columns - self.queries;
-        let full = self.tokens.iter().all(|row| !row[..old].contains(&false));
+        let old = self.used - self.queries;
+        let full =
+            self.columns == self.used && self.tokens.iter().all(|row| !row[..old].contains(&false));
         (!full).then_some(&self.tokens)
     }
 
@@ -82,17 +98,23 @@ impl AttentionMask {
 
     /// `[B, 1, 1, S]`: true at columns that are padding.
     fn padding(&self, device: &Device) -> Tensor<4, Bool> {
-        let flags: Vec<bool> = self.tokens.iter().flatten().map(|&token| !token).collect();
+        let spare = self.columns - self.used;
+        let row = |row: &Vec<bool>| {
+            let used = row.iter().map(|&token| !token);
+            used.chain(std::iter::repeat_n(true, spare))
+                .collect::<Vec<_>>()
+        };
+        let flags: Vec<bool> = self.tokens.iter().flat_map(row).collect();
         let shape = [self.tokens.len(), 1, 1, self.columns];
         Tensor::from_data(TensorData::new(flags, shape), device)
     }
 
     /// `[1, 1, T, S]`: true at columns later than the query.
     fn later(&self, device: &Device) -> Tensor<4, Bool> {
-        let (width, columns) = (self.queries, self.columns as i64);
+        let (width, used, columns) = (self.queries, self.used as i64, self.columns as i64);
         let shape = [1, 1, width, self.columns];
         let keys = Tensor::<1, Int>::arange(0..columns, device).reshape([1, 1, 1, self.columns]);
-        let queries = Tensor::<1, Int>::arange(columns - width as i64..columns, device);
+        let queries = Tensor::<1, Int>::arange(used - width as i64..used, device);
         let queries = queries.reshape([1, 1, width, 1]);
         keys.expand(shape).greater(queries.expand(shape))
     }
@@ -108,10 +130,13 @@ impl AttentionMask {
                 positions.push(position);
                 position += i32::from(token);
             }
+            positions.extend(std::iter::repeat_n(position, columns - self.used));
         }
         let data = TensorData::new(positions, [rows, 1, 1, columns]);
         let keys = Tensor::<4, Int>::from_data(data, device);
-        let queries = keys.clone().slice(s![.., .., .., columns - width..]);
+        let queries = keys
+            .clone()
+            .slice(s![.., .., .., self.used - width..self.used]);
         let shape = [rows, 1, width, columns];
         let queries = queries.reshape([rows, 1, width, 1]).expand(shape);
         (queries - window as i32).greater_equal(keys.expand(shape))

@@ -157,7 +157,9 @@ impl KvCache {
             }
         }
         let mask = match &mut self.held {
-            Held::Columns(columns) => columns.begin(&tokens.lengths, tokens.width()),
+            Held::Columns(columns) => {
+                columns.begin(&tokens.lengths, tokens.width(), &tokens.ids.device())
+            }
             Held::Rows(rows) => rows.begin(&tokens.lengths, tokens.width()),
         };
         let starts = self.lengths.clone();

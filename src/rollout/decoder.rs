@@ -1,5 +1,6 @@
 //! Step-by-step generation with continuous batching.
 
+mod draw;
 mod kept;
 mod replace;
 mod row;
@@ -8,15 +9,16 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use burn::tensor::Device;
-use rayon::prelude::*;
 
 use super::generate::{Completion, GenerationConfig, GenerationRequest, TokenEvent, check_request};
 use crate::host;
 use crate::policy::{PolicyCache, PolicyModel, TokenBatch, WeightFormat};
 use crate::{Error, Result};
+pub(super) use draw::TOKENS_PER_READ;
+use draw::draw_first;
 use kept::Beginning;
 pub(super) use kept::Kept;
-use row::{Group, Request, Row, logits, notify};
+use row::{Group, Request, Row, notify};
 
 /// A step-by-step generator with continuous batching, as in Orca.
 ///
@@ -143,18 +145,20 @@ impl<M: PolicyModel> Decoder<M> {
     /// Returns an error if the forward pass fails or the logits are not finite. All requests are
     /// then dropped.
     pub fn step(&mut self) -> Result<Vec<(u64, Vec<Completion>)>> {
-        self.round(&mut |_| true)
+        self.round(1, &mut |_| true)
     }
 
     /// [`step`](Self::step) with a callback: `observe` is called with every token until it returns
-    /// `false`; no request starts then.
+    /// `false`; no request starts then. On an accelerator, up to `tokens` tokens are added before
+    /// they are read.
     pub(super) fn round(
         &mut self,
+        tokens: usize,
         observe: &mut dyn FnMut(&TokenEvent) -> bool,
     ) -> Result<Vec<Finished>> {
         let mut finished = Vec::new();
         let mut work = || -> Result<()> {
-            if self.decode(&mut finished, observe)? {
+            if self.decode(tokens, &mut finished, observe)? {
                 self.admit(&mut finished, observe)?;
             }
             self.make_room(0);
@@ -223,33 +227,18 @@ impl<M: PolicyModel> Decoder<M> {
         self.cache = self.model.empty_cache(0);
     }
 
-    /// Adds one token to every row. Returns whether `observe` asked to continue.
+    /// Extends every row, by up to `tokens` tokens on an accelerator. Returns whether `observe` asked
+    /// to continue.
     fn decode(
         &mut self,
+        tokens: usize,
         finished: &mut Vec<Finished>,
         observe: &mut dyn FnMut(&TokenEvent) -> bool,
     ) -> Result<bool> {
         if self.rows.is_empty() {
             return Ok(true);
         }
-        let newest: Vec<[u32; 1]> = self
-            .rows
-            .iter()
-            .filter_map(|row| row.completion.tokens.last().map(|&token| [token]))
-            .collect();
-        let batch = TokenBatch::from_rows(&newest, &self.device)?;
-        let (cache, rows, version) = (&mut self.cache, &mut self.rows, self.version);
-        let vocabulary = self.model.vocab_size();
-        host::on_pool(&self.device, &mut self.model, |model| {
-            let hidden = model.forward(&batch, cache)?;
-            let next = logits(model, hidden.squeeze_dim(1))?;
-            rows.par_iter_mut()
-                .zip(next.par_chunks_exact(vocabulary))
-                .try_for_each_init(Vec::new, |weights, (row, logits)| {
-                    row.extend(logits, version, weights)
-                })
-        })?;
-        let going = notify(&self.rows, observe);
+        let going = self.extend_rows(tokens, observe)?;
         finished.extend(self.keep_rows(|row| !row.done));
         Ok(going)
     }
@@ -287,9 +276,8 @@ impl<M: PolicyModel> Decoder<M> {
         }
         let batch = TokenBatch::from_rows(&beginning.prompts(), &self.device)?;
         let read = &mut beginning.cache;
-        let (vocabulary, version) = (self.model.vocab_size(), self.version);
-        let device = &self.device;
-        host::on_pool(device, &mut self.model, |model| {
+        let (device, new) = (&self.device, &mut rows);
+        let drawn = host::on_pool(device, &mut self.model, |model| {
             let hidden = model.forward(&batch, read)?;
             let [count, width, size] = hidden.dims();
             let ends: Vec<usize> = (0..count)
@@ -298,15 +286,11 @@ impl<M: PolicyModel> Decoder<M> {
             let last = hidden
                 .reshape([count * width, size])
                 .select(0, host::indices(&ends, device));
-            let first = logits(model, last)?;
-            rows.par_iter_mut().zip(&sources).try_for_each_init(
-                Vec::new,
-                |weights, (row, &source)| {
-                    let start = source * vocabulary;
-                    row.extend(&first[start..start + vocabulary], version, weights)
-                },
-            )
+            draw_first(model.logits(last), new, &sources, device)
         })?;
+        for (row, drawn) in rows.iter_mut().zip(drawn) {
+            row.push(drawn, self.version);
+        }
         notify(&rows, observe);
         for request in beginning.requests {
             let (id, ended) = (request.id, BTreeMap::new());

@@ -18,7 +18,7 @@ use crate::{Error, Result};
 ///   completions in order.
 /// - A completion has at least one token and at most
 ///   [`max_new_tokens`](GenerationConfig::max_new_tokens), and one log-prob for each: under the
-///   distribution that the token was drawn from, or NaN if unknown. [`answer`] checks the lengths.
+///   distribution that the token was drawn from, or NaN if unknown. [`sample_rollouts`] checks the lengths.
 /// - The weights are those of `policy`. `version` changes whenever the weights change; a remote
 ///   engine loads them then.
 ///
@@ -26,7 +26,7 @@ use crate::{Error, Result};
 /// use burn::tensor::Device;
 /// use rlvr::policy::causal::CausalConfig;
 /// use rlvr::prompt::{CharTokenizer, Tokenizer};
-/// use rlvr::rollout::{GenerationConfig, LocalEngine, Question, answer};
+/// use rlvr::rollout::{GenerationConfig, LocalEngine, RolloutRequest, sample_rollouts};
 /// use rlvr::types::Problem;
 ///
 /// # fn main() -> rlvr::Result<()> {
@@ -34,8 +34,8 @@ use crate::{Error, Result};
 /// let tokenizer = CharTokenizer::new("0123456789+=", &[])?;
 /// let policy = CausalConfig::new(tokenizer.vocab_size()).init(0, &Device::flex().autodiff())?;
 /// let config = GenerationConfig::new(8, tokenizer.stop_tokens());
-/// let question = Question::new(Problem::new("1+1=", "2"), &tokenizer, 4, [0, 0])?;
-/// let rollouts = answer(&mut LocalEngine, &policy, 0, &tokenizer, &[question], &config)?;
+/// let question = RolloutRequest::new(Problem::new("1+1=", "2"), &tokenizer, 4, [0, 0])?;
+/// let rollouts = sample_rollouts(&mut LocalEngine, &policy, 0, &tokenizer, &[question], &config)?;
 /// assert_eq!(rollouts.len(), 4);
 /// # }
 /// # Ok(())
@@ -105,7 +105,7 @@ impl<M: PolicyModel> RolloutEngine<M> for LocalEngine {
 
 /// A problem with its encoded prompt and the number of completions to generate.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Question {
+pub struct RolloutRequest {
     /// The problem.
     pub problem: Arc<Problem>,
     /// The encoded prompt.
@@ -116,7 +116,7 @@ pub struct Question {
     pub address: Vec<u64>,
 }
 
-impl Question {
+impl RolloutRequest {
     /// Encodes the prompt of `problem`, for `samples` completions with random draws from `address`.
     ///
     /// # Errors
@@ -150,15 +150,15 @@ impl Question {
 /// # Errors
 /// Returns an error if generation fails, the engine violates its contract, or a completion cannot
 /// be decoded.
-pub fn answer<M: PolicyModel>(
+pub fn sample_rollouts<M: PolicyModel>(
     engine: &mut dyn RolloutEngine<M>,
     policy: &M,
     version: u64,
     tokenizer: &dyn Tokenizer,
-    questions: &[Question],
+    questions: &[RolloutRequest],
     config: &GenerationConfig,
 ) -> Result<RolloutBuffer> {
-    let requests: Vec<_> = questions.iter().map(Question::request).collect();
+    let requests: Vec<_> = questions.iter().map(RolloutRequest::request).collect();
     let answers = engine.generate(policy, version, &requests, config)?;
     check_answers(&answers, &requests, config, policy.vocab_size())?;
     let mut buffer = RolloutBuffer::new();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::decoder::{Decoder, Kept};
+use super::decoder::{Decoder, Kept, TOKENS_PER_READ};
 use super::sampling::SamplingConfig;
 use crate::policy::{PolicyModel, WeightFormat, is_small};
 use crate::prompt::Tokenizer;
@@ -193,6 +193,11 @@ pub struct TokenEvent {
 /// once, and the next requests join (see [`Decoder`]), so no finished row is computed. Pass a model
 /// without gradients ([`burn::module::Module::valid`]).
 ///
+/// On `flex`, tokens are drawn on the host. On other devices they are drawn on the device and read
+/// eight at a time, so that a finished row is computed for up to seven more tokens. Top-k and top-p
+/// need a ranking of the vocabulary: with them, the logits of every token are read. A token is drawn
+/// at the same random number everywhere; in f32 on a device, rounding may select its neighbor.
+///
 /// # Errors
 /// Returns an error if the configuration is invalid, a stop token is not in the model's vocabulary,
 /// a prompt is empty, a prompt with its completion does not fit the model's positions, a request
@@ -307,7 +312,7 @@ fn run<M: PolicyModel>(
     }
     let (mut finished, mut going) = (Vec::new(), true);
     while going && !decoder.is_idle() {
-        finished.extend(decoder.round(&mut |event| {
+        finished.extend(decoder.round(TOKENS_PER_READ, &mut |event| {
             going = observe(event);
             going
         })?);

@@ -3,7 +3,7 @@
 //! [`generate`] samples completions with the crate's own generator. [`RolloutEngine`] abstracts
 //! over generators: [`LocalEngine`] runs in this process, and the feature `remote` adds vLLM and
 //! SGLang servers. An [`AsyncEngine`], such as [`LocalWorker`], generates in the background.
-//! [`answer`] turns the completions of [`Question`]s into a [`RolloutBuffer`], and
+//! [`sample_rollouts`] turns the completions of [`RolloutRequest`]s into a [`RolloutBuffer`], and
 //! [`RolloutBatch`] pads rollouts into tensors.
 
 mod async_engine;
@@ -24,7 +24,7 @@ pub use async_engine::{Answer, AsyncEngine, InFlight, generate_with};
 pub(crate) use async_engine::{CHECK_INTERVAL, Waiting};
 pub use batch::RolloutBatch;
 pub use decoder::Decoder;
-pub use engine::{LocalEngine, Question, RolloutEngine, Session, answer};
+pub use engine::{LocalEngine, RolloutEngine, RolloutRequest, Session, sample_rollouts};
 pub(crate) use engine::{check_answers, check_completion, check_prompts};
 pub use generate::{
     Completion, GenerationConfig, GenerationRequest, TokenEvent, generate, generate_streaming,

@@ -1,10 +1,13 @@
-//! Sampling of a token from logits, on the host, in f64.
+//! Sampling of a token from logits: on the host in f64, or for all rows on the device.
+
+mod device;
 
 use serde::{Deserialize, Serialize};
 
 use super::exp::exp;
 use crate::fused::vectorised;
 use crate::{Error, Result};
+pub(super) use device::{SampledRows, Uniforms, sample_rows};
 
 /// The distribution that tokens are drawn from. The filters apply in the order of the fields, each
 /// to the tokens that the previous one kept.
@@ -51,6 +54,12 @@ impl SamplingConfig {
             || self.top_k.is_some()
             || self.top_p.is_some_and(|p| p < 1.0)
             || self.min_p.is_some_and(|p| p > 0.0)
+    }
+
+    /// Whether [`sample_rows`] can draw from this distribution: top-k and top-p need a ranking of
+    /// the vocabulary, which is computed on the host.
+    pub(super) fn runs_on_device(&self) -> bool {
+        self.temperature == 0.0 || (self.top_k.is_none() && self.top_p.is_none_or(|p| p >= 1.0))
     }
 
     /// Checks the settings.

@@ -9,7 +9,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::async_engine::{Answer, AsyncEngine, InFlight};
-use super::decoder::Decoder;
+use super::decoder::{Decoder, TOKENS_PER_READ};
 use super::generate::{GenerationConfig, GenerationRequest, check_request};
 use crate::policy::PolicyModel;
 use crate::{Error, Result};
@@ -370,7 +370,7 @@ fn serve<M: PolicyModel>(
 /// Runs one step of the decoder and answers the requests that have ended.
 fn round<M: PolicyModel>(decoder: &mut Decoder<M>, state: &Mutex<State>) -> Result<()> {
     let mut tokens = 0;
-    let finished = decoder.round(&mut |_| {
+    let finished = decoder.round(TOKENS_PER_READ, &mut |_| {
         tokens += 1;
         true
     })?;

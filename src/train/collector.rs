@@ -19,7 +19,7 @@ use crate::prompt::Tokenizer;
 use crate::reward::failures::check_failures;
 use crate::reward::{RewardSet, TokenReward, score_tokens};
 use crate::rollout::{
-    GenerationConfig, LocalEngine, Question, RolloutEngine, SamplingConfig, answer,
+    GenerationConfig, LocalEngine, RolloutEngine, RolloutRequest, SamplingConfig, sample_rollouts,
 };
 use crate::types::{Rollout, RolloutBuffer, RolloutGroup};
 
@@ -221,7 +221,7 @@ impl<M: PolicyModel> Collector<M> {
         Ok(rollouts)
     }
 
-    pub(super) fn question(&self, draw: Draw, step: u64) -> Result<Question> {
+    pub(super) fn question(&self, draw: Draw, step: u64) -> Result<RolloutRequest> {
         let Draw {
             problem,
             index,
@@ -237,7 +237,7 @@ impl<M: PolicyModel> Collector<M> {
             _ => self.tokenizer.encode_prompt(&problem.prompt)?,
         };
         let address = vec![self.config.seed, step, epoch, index];
-        Ok(Question {
+        Ok(RolloutRequest {
             problem,
             prompt,
             samples: self.config.group_size,
@@ -249,7 +249,7 @@ impl<M: PolicyModel> Collector<M> {
     fn answered(
         &mut self,
         state: PolicyState<'_, M>,
-        questions: &[Question],
+        questions: &[RolloutRequest],
         generation: &GenerationConfig,
         work: &mut Work,
     ) -> Result<RolloutBuffer> {
@@ -267,7 +267,7 @@ impl<M: PolicyModel> Collector<M> {
     fn own_answers(
         &mut self,
         state: PolicyState<'_, M>,
-        questions: &[Question],
+        questions: &[RolloutRequest],
         generation: &GenerationConfig,
         work: &mut Work,
     ) -> Result<RolloutBuffer> {
@@ -277,7 +277,7 @@ impl<M: PolicyModel> Collector<M> {
             let (engine, tokenizer) = (self.engine.as_mut(), self.tokenizer.as_ref());
             let (policy, version) = (state.policy, state.version);
             let mut rollouts = match &self.agent_loop {
-                None => answer(engine, policy, version, tokenizer, questions, generation)?,
+                None => sample_rollouts(engine, policy, version, tokenizer, questions, generation)?,
                 Some(agent_loop) => {
                     agent_loop.run(engine, policy, version, tokenizer, questions, generation)?
                 }
@@ -309,8 +309,11 @@ impl<M: PolicyModel> Collector<M> {
     }
 
     /// Requests for one greedy completion of each problem of `rollouts`.
-    pub(super) fn greedy(&self, rollouts: &RolloutBuffer) -> (Vec<Question>, GenerationConfig) {
-        let question = |group: &RolloutGroup| Question {
+    pub(super) fn greedy(
+        &self,
+        rollouts: &RolloutBuffer,
+    ) -> (Vec<RolloutRequest>, GenerationConfig) {
+        let question = |group: &RolloutGroup| RolloutRequest {
             problem: group.problem.clone(),
             prompt: group.prompt_tokens.clone(),
             samples: 1,

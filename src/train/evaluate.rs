@@ -10,8 +10,8 @@ use crate::policy::{PolicyModel, WeightFormat};
 use crate::prompt::{Problem, Tokenizer};
 use crate::reward::RewardSet;
 use crate::rollout::{
-    GenerationConfig, LocalEngine, Question, Rollout, RolloutBuffer, RolloutGroup, SamplingConfig,
-    answer,
+    GenerationConfig, LocalEngine, Rollout, RolloutBuffer, RolloutGroup, RolloutRequest,
+    SamplingConfig, sample_rollouts,
 };
 use crate::{Error, Result};
 
@@ -361,9 +361,9 @@ pub(super) fn evaluate_with<M: PolicyModel>(
         .map(|(index, problem)| {
             let address = [config.seed, EVALUATION, index as u64];
             match agent_loop {
-                None => Question::new(problem.clone(), tokenizer, 1, address),
+                None => RolloutRequest::new(problem.clone(), tokenizer, 1, address),
                 // The environment supplies the prompt.
-                Some(_) => Ok(Question {
+                Some(_) => Ok(RolloutRequest {
                     problem: problem.clone().into(),
                     prompt: Vec::new(),
                     samples: 1,
@@ -387,7 +387,7 @@ pub(super) fn evaluate_with<M: PolicyModel>(
             for block in learners.own_blocks(questions.len()) {
                 let questions = &questions[block];
                 let mut buffer = match agent_loop {
-                    None => answer(engine, policy, 0, tokenizer, questions, &generation)?,
+                    None => sample_rollouts(engine, policy, 0, tokenizer, questions, &generation)?,
                     Some(agent_loop) => {
                         agent_loop.run(engine, policy, 0, tokenizer, questions, &generation)?
                     }

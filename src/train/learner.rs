@@ -63,7 +63,7 @@ impl<M: PolicyModel> Reference<M> {
 ///
 /// A [`Trainer`](super::Trainer) owns one. It holds everything that training changes: policy,
 /// critic, reference, optimizers and adaptive coefficients.
-pub struct Learner<M: PolicyModel, V: ValueModel> {
+pub(super) struct Learner<M: PolicyModel, V: ValueModel> {
     pub(super) config: TrainerConfig,
     pub(super) policy: M,
     pub(super) optimizer: Optimizer,
@@ -160,13 +160,8 @@ impl<M: PolicyModel, V: ValueModel> Learner<M, V> {
         Ok(self.description.get_or_init(|| description))
     }
 
-    /// Returns the current policy.
-    pub fn policy(&self) -> &M {
-        &self.policy
-    }
-
     /// Returns the policy from which the next step's rollouts are sampled.
-    pub fn state(&self) -> PolicyState<'_, M> {
+    pub(super) fn state(&self) -> PolicyState<'_, M> {
         PolicyState {
             policy: &self.policy,
             step: self.progress.steps,
@@ -174,24 +169,12 @@ impl<M: PolicyModel, V: ValueModel> Learner<M, V> {
         }
     }
 
-    /// Estimates advantages and updates the policy on `collected`. Returns the metrics of the step.
-    ///
-    /// An update whose loss or gradient is not finite is skipped: weights and moments do not
-    /// change, and the step is counted in `skipped_steps`.
+    /// Estimates advantages and updates the policy on `collected`. Returns the metrics of the step
+    /// and the rollouts.
     ///
     /// # Errors
-    /// Returns an error if there are no rollouts, or if this would be the third skipped step in a
-    /// row. Weights, moments and counters are then unchanged, unless an update of the step was made
-    /// before.
-    pub fn learn(&mut self, collected: Collected) -> Result<StepRecord> {
-        Ok(self.learn_and_keep(collected)?.0)
-    }
-
-    /// [`learn`](Self::learn), which also returns the rollouts.
-    pub(super) fn learn_and_keep(
-        &mut self,
-        collected: Collected,
-    ) -> Result<(StepRecord, RolloutBuffer)> {
+    /// Returns the errors of [`Trainer::learn`](super::Trainer::learn).
+    pub(super) fn learn(&mut self, collected: Collected) -> Result<(StepRecord, RolloutBuffer)> {
         let mut times = StepTimes::start();
         if collected.rollouts.is_empty() {
             return Err(Error::shape("rollouts", 0, "at least one to learn from"));

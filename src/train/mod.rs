@@ -75,7 +75,6 @@ pub use dynamic_sampling::{DynamicSampling, Exhausted};
 pub use evaluate::{
     DomainEvaluation, Estimate, Evaluation, EvaluationConfig, RewardEstimates, evaluate, pass_at_k,
 };
-pub use learner::Learner;
 #[cfg(feature = "mpi")]
 pub use learners::Mpi;
 pub use learners::{Alone, Learners, Threads};

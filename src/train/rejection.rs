@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::policy::PolicyModel;
 use crate::prompt::Tokenizer;
 use crate::reward::RewardSet;
-use crate::rollout::{GenerationConfig, Question, RolloutEngine, answer};
+use crate::rollout::{GenerationConfig, RolloutEngine, RolloutRequest, sample_rollouts};
 use crate::types::{Problem, Rollout, RolloutGroup};
 use crate::{Error, Result, random};
 
@@ -221,11 +221,13 @@ impl RejectionSampler {
                 let samples = self.config.samples;
                 questions.push((
                     index,
-                    Question::new(problem.clone(), tokenizer, samples, address)?,
+                    RolloutRequest::new(problem.clone(), tokenizer, samples, address)?,
                 ));
             }
-            let (indices, questions): (Vec<usize>, Vec<Question>) = questions.into_iter().unzip();
-            let mut rollouts = answer(engine, policy, 0, tokenizer, &questions, generation)?;
+            let (indices, questions): (Vec<usize>, Vec<RolloutRequest>) =
+                questions.into_iter().unzip();
+            let mut rollouts =
+                sample_rollouts(engine, policy, 0, tokenizer, &questions, generation)?;
             rewards.score_rollouts(&mut rollouts);
             let mut lines = Vec::new();
             for (index, group) in indices.into_iter().zip(&rollouts.groups) {

@@ -57,7 +57,13 @@ use crate::types::{Problem, RolloutBuffer};
 /// # #[cfg(not(feature = "flex"))]
 /// # fn main() {}
 /// ```
-#[doc(alias("GRPOTrainer", "RLOOTrainer", "RayPPOTrainer", "SupervisedTraining"))]
+#[doc(alias(
+    "GRPOTrainer",
+    "RLOOTrainer",
+    "RayPPOTrainer",
+    "Learner",
+    "SupervisedTraining"
+))]
 pub struct Trainer<M: PolicyModel, V: ValueModel = ValueHead<M>> {
     pub(super) collector: Collector<M>,
     pub(super) learner: Learner<M, V>,
@@ -197,12 +203,17 @@ impl<M: PolicyModel, V: ValueModel> Trainer<M, V> {
     }
 
     /// The second half of a step: estimates advantages and updates the policy on `collected`, which
-    /// may come from [`collect`](Self::collect) or from elsewhere.
+    /// may come from [`collect`](Self::collect) or from elsewhere. Returns the metrics of the step.
+    ///
+    /// An update whose loss or gradient is not finite is skipped: weights and moments do not
+    /// change, and the step is counted in `skipped_steps`.
     ///
     /// # Errors
-    /// Returns the errors of [`Learner::learn`].
+    /// Returns an error if there are no rollouts, or if this would be the third skipped step in a
+    /// row. Weights, moments and counters are then unchanged, unless an update of the step was made
+    /// before.
     pub fn learn(&mut self, collected: Collected) -> Result<StepRecord> {
-        let (record, rollouts) = self.learner.learn_and_keep(collected)?;
+        let (record, rollouts) = self.learner.learn(collected)?;
         self.last_rollouts = rollouts;
         Ok(record)
     }

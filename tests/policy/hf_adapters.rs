@@ -160,18 +160,20 @@ fn adapters_of_another_model_are_errors_that_name_the_mismatch() {
     }
     match refused("target_modules", json!(["q_proj", "o_proj"])) {
         Error::Weights {
-            missing, left_over, ..
+            missing,
+            unexpected,
+            ..
         } => {
             assert_eq!(missing.len(), 4, "o_proj's two matrices in two layers");
-            assert_eq!(left_over.len(), 8, "those of v_proj and down_proj");
+            assert_eq!(unexpected.len(), 8, "those of v_proj and down_proj");
         }
         other => panic!("{other}"),
     }
     match refused("r", json!(5)) {
-        Error::Weights { misshapen, .. } => {
+        Error::Weights { mismatched, .. } => {
             assert!(
-                misshapen[0].contains("instead of floats [5, 48]"),
-                "{misshapen:?}"
+                mismatched[0].contains("instead of floats [5, 48]"),
+                "{mismatched:?}"
             );
         }
         other => panic!("{other}"),

@@ -115,17 +115,17 @@ fn all_mismatched_tensors_are_listed() {
         Error::Weights {
             path,
             missing,
-            left_over,
-            misshapen,
+            unexpected,
+            mismatched,
         } => {
             assert_eq!(path, folder.path());
             assert_eq!(
                 missing,
                 ["model.layers.1.mlp.up_proj.weight", "model.norm.weight"]
             );
-            assert_eq!(left_over, ["model.layers.1.mlp.up.weight"]);
+            assert_eq!(unexpected, ["model.layers.1.mlp.up.weight"]);
             assert_eq!(
-                misshapen,
+                mismatched,
                 [
                     "model.layers.0.self_attn.q_proj.weight is F32 [24, 96] instead of floats [48, 48]",
                     "model.layers.0.self_attn.k_proj.weight is I32 [24, 48] instead of floats [24, 48]",
@@ -137,7 +137,7 @@ fn all_mismatched_tensors_are_listed() {
     let message = refusal(&folder);
     assert!(
         message.contains(
-            "2 missing: model.layers.1.mlp.up_proj.weight, model.norm.weight; 1 left over"
+            "2 missing: model.layers.1.mlp.up_proj.weight, model.norm.weight; 1 unexpected"
         ),
         "{message}"
     );

@@ -14,7 +14,7 @@ use rlvr::environment::{
 use rlvr::policy::LogProbConfig;
 use rlvr::prompt::{Problem, Tokenizer};
 use rlvr::reward::{FnReward, RewardSet};
-use rlvr::rollout::{GenerationConfig, LocalEngine, Question, RolloutBatch, RolloutBuffer};
+use rlvr::rollout::{GenerationConfig, LocalEngine, RolloutBatch, RolloutBuffer, RolloutRequest};
 use rlvr::train::TrainerConfig;
 use rlvr::types::EpisodeEnd;
 
@@ -92,7 +92,7 @@ fn trainer(config: &TrainerConfig, agent_loop: AgentLoop, problems: Vec<Problem>
 fn play(agent_loop: &AgentLoop, turns: &str, generation: &GenerationConfig) -> RolloutBuffer {
     let trainer = trainer(&toy::config(), agent_loop.clone(), problems(turns));
     let policy = trainer.policy().valid();
-    let question = |(index, problem): (usize, Problem)| Question {
+    let question = |(index, problem): (usize, Problem)| RolloutRequest {
         problem: problem.into(),
         prompt: Vec::new(),
         samples: 3,
@@ -552,7 +552,7 @@ fn long_observations_are_truncated_with_a_note() {
         ..toy::shape(tokenizer.vocab_size())
     };
     let policy = shape.init(0, &toy::device()).unwrap();
-    let question = Question {
+    let question = RolloutRequest {
         problem: Problem::new("a", "").into(),
         prompt: Vec::new(),
         samples: 8,

@@ -167,7 +167,7 @@ fn a_language_model_with_a_head_becomes_a_reward_model_of_its_architecture() {
         let message = load_reward_model(&from, &LoadOptions::f32(), &device);
         let message = message.unwrap_err().to_string();
         let reason = match name {
-            "mistral" => "1 missing: score.weight; 1 left over: lm_head.weight",
+            "mistral" => "1 missing: score.weight; 1 unexpected: lm_head.weight",
             _ => "expected one of LlamaForSequenceClassification",
         };
         assert!(message.contains(reason), "{message}");
@@ -244,7 +244,7 @@ fn all_mismatches_are_listed() {
         "{message}"
     );
     assert!(
-        message.contains("9 left over: model.layers.1."),
+        message.contains("9 unexpected: model.layers.1."),
         "{message}"
     );
     let message = copy(|config| {
@@ -267,6 +267,6 @@ fn all_mismatches_are_listed() {
     fs::write(root.path().join("config.json"), config.to_string()).unwrap();
     let result = load_reward_model(root.path(), &LoadOptions::f32(), &device);
     let message = result.unwrap_err().to_string();
-    let expected = "1 missing: score.weight; 1 left over: lm_head.weight";
+    let expected = "1 missing: score.weight; 1 unexpected: lm_head.weight";
     assert!(message.ends_with(expected), "{message}");
 }

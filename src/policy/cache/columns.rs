@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use burn::tensor::{Tensor, s};
+use burn::tensor::{Bool, Device, Int, Tensor, TensorData, s};
 
 use crate::fused::AttentionMask;
 use crate::host;
@@ -19,7 +19,16 @@ pub(super) struct Columns {
     pub columns: usize,
     /// Columns that were in use before the current forward pass.
     pub columns_before: usize,
+    /// Columns that the current forward pass reads: those in use, and spare ones in decoding on an
+    /// accelerator.
+    columns_read: usize,
+    /// `[B, 1, 1, columns_read]`: true at padding, for the decoding steps that follow.
+    padding: Option<Tensor<4, Bool>>,
 }
+
+/// In decoding on an accelerator, the number of columns that a pass reads is a multiple of this, so
+/// that the same kernels serve many passes.
+const BUCKET: usize = 64;
 
 /// `[B, H, S, Dh]`.
 #[derive(Clone, Debug)]
@@ -30,22 +39,64 @@ pub(super) struct Layer {
 
 impl Columns {
     pub fn new(layers: usize, rows: usize) -> Self {
+        Self::of(vec![None; layers], vec![Vec::new(); rows], 0, 0)
+    }
+
+    /// Creates a cache in the middle of a forward pass: `new` columns are those of the pass.
+    pub fn of(
+        layers: Vec<Option<Layer>>,
+        valid: Vec<Vec<bool>>,
+        columns: usize,
+        new: usize,
+    ) -> Self {
         Self {
-            layers: vec![None; layers],
-            valid: Arc::new(vec![Vec::new(); rows]),
-            columns: 0,
-            columns_before: 0,
+            layers,
+            valid: Arc::new(valid),
+            columns,
+            columns_before: columns - new,
+            columns_read: columns,
+            padding: None,
         }
     }
 
     /// Makes room for `width` columns, of which the first `new[b]` of row `b` are tokens.
-    pub fn begin(&mut self, new: &[usize], width: usize) -> AttentionMask {
+    pub fn begin(&mut self, new: &[usize], width: usize, device: &Device) -> AttentionMask {
+        let before = self.columns_read;
         for (valid, &new) in Arc::make_mut(&mut self.valid).iter_mut().zip(new) {
             valid.extend((0..width).map(|column| column < new));
         }
         self.columns_before = self.columns;
         self.columns += width;
-        AttentionMask::new(self.valid.clone(), width)
+        self.columns_read = self.columns;
+        let mask = AttentionMask::new(self.valid.clone(), width);
+        let decoding = width == 1 && !new.contains(&0) && !device.is_autodiff();
+        if !decoding || host::is_cpu(device) {
+            self.padding = None;
+            return mask;
+        }
+        self.columns_read = self.columns.next_multiple_of(BUCKET);
+        if self.columns_read != before {
+            self.padding = None;
+        }
+        mask.with_spare(self.columns_read, self.hidden(device))
+    }
+
+    /// Returns `[B, 1, 1, columns_read]`, true at padding and at spare columns. The padding is copied
+    /// to the device only if it has changed.
+    fn hidden(&mut self, device: &Device) -> Tensor<4, Bool> {
+        let shape = [self.valid.len(), 1, 1, self.columns_read];
+        let padding = self.padding.get_or_insert_with(|| {
+            let mut padding = vec![false; shape[0] * shape[3]];
+            for (padding, valid) in padding.chunks_exact_mut(shape[3]).zip(self.valid.iter()) {
+                for (padding, valid) in padding.iter_mut().zip(valid) {
+                    *padding = !valid;
+                }
+            }
+            Tensor::from_data(TensorData::new(padding, shape), device)
+        });
+        let columns = Tensor::<1, Int>::arange(0..shape[3] as i64, device).reshape([1, 1, 1, -1]);
+        let spare = columns.greater_equal_scalar(self.columns as i64);
+        padding.clone().bool_or(spare.expand(shape))
     }
 
     /// Appends new keys and values `[B, H, T, Dh]` and returns all of them, `[B, H, S, Dh]`.
@@ -55,8 +106,7 @@ impl Columns {
         keys: Tensor<4>,
         values: Tensor<4>,
     ) -> (Tensor<4>, Tensor<4>) {
-        let old = self.columns_before;
-        let new = self.columns;
+        let (old, new, read) = (self.columns_before, self.columns, self.columns_read);
         let grown = match self.layers[layer].take() {
             None => Layer { keys, values },
             Some(Layer { keys: k, values: v }) if keys.is_autodiff() || k.is_autodiff() => Layer {
@@ -64,19 +114,21 @@ impl Columns {
                 values: Tensor::cat(vec![v.slice(s![.., .., ..old, ..]), values], 2),
             },
             Some(Layer { keys: k, values: v }) => Layer {
-                keys: place(k, keys, old, new),
-                values: place(v, values, old, new),
+                keys: place(k, keys, old..new, read),
+                values: place(v, values, old..new, read),
             },
         };
-        let all = (
-            grown.keys.clone().slice(s![.., .., ..new, ..]),
-            grown.values.clone().slice(s![.., .., ..new, ..]),
-        );
+        let part = |tensor: &Tensor<4>| {
+            let held = tensor.dims()[2];
+            widened(tensor.clone(), held.max(read)).slice(s![.., .., ..read, ..])
+        };
+        let all = (part(&grown.keys), part(&grown.values));
         self.layers[layer] = Some(grown);
         all
     }
 
     pub fn select(&mut self, rows: &[usize]) {
+        self.padding = None;
         self.valid = Arc::new(rows.iter().map(|&row| self.valid[row].clone()).collect());
         for layer in self.layers.iter_mut().flatten() {
             let index = host::indices(rows, &layer.keys.device());
@@ -91,6 +143,7 @@ impl Columns {
         if other.valid.is_empty() {
             return;
         }
+        self.padding = None;
         let first = |row: &Vec<bool>| row.iter().position(|&token| token).unwrap_or(row.len());
         let start = self.valid.iter().map(first).min().unwrap_or(0);
         let (own_columns, added) = (start..self.columns, 0..other.columns);
@@ -152,16 +205,23 @@ fn at_the_end(
     }
 }
 
-/// Writes `new` into columns `from..to` of `held`, doubling its capacity if it is too small.
-fn place(held: Tensor<4>, new: Tensor<4>, from: usize, to: usize) -> Tensor<4> {
-    let [rows, heads, capacity, size] = held.dims();
-    let held = if to <= capacity {
-        held
-    } else {
-        let wanted = (2 * capacity).max(to).next_multiple_of(16);
-        let shape = [rows, heads, wanted - capacity, size];
-        let spare = Tensor::zeros(shape, (&held.device(), held.dtype()));
-        Tensor::cat(vec![held, spare], 2)
+/// Writes `new` into `columns` of `held`. If its capacity is below `least`, it is at least doubled.
+fn place(held: Tensor<4>, new: Tensor<4>, columns: Range<usize>, least: usize) -> Tensor<4> {
+    let capacity = held.dims()[2];
+    let wanted = match least <= capacity {
+        true => capacity,
+        false => (2 * capacity).max(least).next_multiple_of(16),
     };
-    held.slice_assign(s![.., .., from..to, ..], new)
+    widened(held, wanted).slice_assign(s![.., .., columns, ..], new)
+}
+
+/// Returns `tensor` with zeros after its columns, `columns` in all.
+fn widened(tensor: Tensor<4>, columns: usize) -> Tensor<4> {
+    let [rows, heads, held, size] = tensor.dims();
+    if held == columns {
+        return tensor;
+    }
+    let shape = [rows, heads, columns - held, size];
+    let spare = Tensor::zeros(shape, (&tensor.device(), tensor.dtype()));
+    Tensor::cat(vec![tensor, spare], 2)
 }

@@ -171,12 +171,8 @@ impl Rows {
                 values: lay(1),
             })
         };
-        Columns {
-            layers: self.heads.iter().enumerate().map(layer).collect(),
-            valid: Arc::new(self.valid()),
-            columns,
-            columns_before: longest,
-        }
+        let layers = self.heads.iter().enumerate().map(layer).collect();
+        Columns::of(layers, self.valid(), columns, self.width)
     }
 
     /// Appends new keys and values of `layer` and returns the attention over all of them; returns

@@ -45,7 +45,7 @@ impl LoadOptions {
 ///
 /// # Errors
 /// Returns the errors of [`read_config`], [`Error::ModelFile`] if a file is broken, and
-/// [`Error::Weights`] with the lists of tensors that are missing, left over, or of another shape or
+/// [`Error::Weights`] with the lists of tensors that are missing, unexpected, or of another shape or
 /// type than in the configuration. A second copy of tied weights and the tables of positions in old
 /// files are ignored.
 pub fn load(
@@ -87,7 +87,7 @@ pub(super) fn read_weights<T>(
         norm_epsilon: config.rms_norm_eps,
         unused,
         missing: Vec::new(),
-        misshapen: Vec::new(),
+        mismatched: Vec::new(),
         broken: None,
     };
     let model = build(&mut reader);
@@ -98,15 +98,15 @@ pub(super) fn read_weights<T>(
         name.ends_with(".rotary_emb.inv_freq") || (tied && name == "lm_head.weight")
     };
     reader.unused.retain(|name| !expected_surplus(name));
-    let lists = [&reader.missing, &reader.misshapen];
+    let lists = [&reader.missing, &reader.mismatched];
     if lists.iter().all(|list| list.is_empty()) && reader.unused.is_empty() {
         return Ok(model);
     }
     Err(Error::Weights {
         path: folder.to_path_buf(),
         missing: reader.missing,
-        left_over: reader.unused.into_iter().collect(),
-        misshapen: reader.misshapen,
+        unexpected: reader.unused.into_iter().collect(),
+        mismatched: reader.mismatched,
     })
 }
 
@@ -119,7 +119,7 @@ pub(super) struct Reader<'a> {
     norm_epsilon: f64,
     unused: BTreeSet<String>,
     missing: Vec<String>,
-    misshapen: Vec<String>,
+    mismatched: Vec<String>,
     /// The first file that could not be read.
     broken: Option<Error>,
 }
@@ -139,7 +139,7 @@ impl Reader<'_> {
         if info.shape != shape || dtype(info.dtype).is_none() {
             let (kind, found) = (info.dtype, &info.shape);
             let fault = format!("{name} is {kind:?} {found:?} instead of floats {shape:?}");
-            self.misshapen.push(fault);
+            self.mismatched.push(fault);
             return None;
         }
         match self.files.read(name) {

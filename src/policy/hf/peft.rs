@@ -112,7 +112,7 @@ pub(super) fn write_adapters(
 /// # Errors
 /// Returns an error if a file is missing or broken or has an unsupported setting, which is named,
 /// if the model already has adapters, and [`Error::Weights`] with the lists of tensors that are
-/// missing, left over or of the wrong shape.
+/// missing, unexpected or of the wrong shape.
 pub fn load_adapters(
     model: CausalModel,
     from: impl AsRef<Path>,
@@ -121,7 +121,7 @@ pub fn load_adapters(
     let config = read(from, &model)?;
     let mut files = TensorFiles::of(&[from.join(TENSORS)])?;
     let mut unused: BTreeSet<String> = files.names().map(str::to_string).collect();
-    let (mut missing, mut misshapen) = (Vec::new(), Vec::new());
+    let (mut missing, mut mismatched) = (Vec::new(), Vec::new());
     let device = model.embed_tokens.weight.device();
     let model = model.with_adapters(|_, name, projection| {
         if !config.adapts(name) {
@@ -136,7 +136,7 @@ pub fn load_adapters(
                 Some(info) if info.shape != shape || dtype(info.dtype).is_none() => {
                     let (kind, found) = (info.dtype, &info.shape);
                     let fault = format!("{name} is {kind:?} {found:?} instead of floats {shape:?}");
-                    misshapen.push(fault);
+                    mismatched.push(fault);
                 }
                 Some(_) => {
                     let data = transposed(files.read(&name)?).convert_dtype(DType::F32);
@@ -152,14 +152,14 @@ pub fn load_adapters(
             Lora::new(a, b, config.scale())
         }))
     })?;
-    if missing.is_empty() && misshapen.is_empty() && unused.is_empty() {
+    if missing.is_empty() && mismatched.is_empty() && unused.is_empty() {
         return Ok((model, config));
     }
     Err(Error::Weights {
         path: from.to_path_buf(),
         missing,
-        left_over: unused.into_iter().collect(),
-        misshapen,
+        unexpected: unused.into_iter().collect(),
+        mismatched,
     })
 }
 

@@ -3,15 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use burn::tensor::Tensor;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
-use crate::policy::PolicyModel;
-use crate::rollout::sampling::sample_token;
+use crate::rollout::sampling::{Sampled, sample_token};
 use crate::rollout::{Completion, GenerationConfig, GenerationRequest, TokenEvent};
 use crate::types::{FinishReason, VersionSpan};
-use crate::{Result, host, random};
+use crate::{Result, random};
 
 /// A request, waiting or running.
 #[derive(Debug)]
@@ -69,11 +67,19 @@ pub(super) struct Row {
 }
 
 impl Row {
-    /// Samples the next token from `logits`.
-    pub fn extend(&mut self, logits: &[f32], version: u64, weights: &mut Vec<f64>) -> Result<()> {
-        // 53 bits: every multiple of 2^-53 in [0, 1), the same on every platform.
-        let uniform = (self.rng.next_u64() >> 11) as f64 * (-53f64).exp2();
-        let drawn = sample_token(logits, &self.config.sampling, uniform, weights)?;
+    /// Draws the next token from `logits`; see [`sample_token`].
+    pub fn draw(&mut self, logits: &[f32], weights: &mut Vec<f64>) -> Result<Sampled> {
+        let uniform = self.uniform();
+        sample_token(logits, &self.config.sampling, uniform, weights)
+    }
+
+    /// Returns the next uniform number in [0, 1): a multiple of 2^-53, the same on every platform.
+    pub fn uniform(&mut self) -> f64 {
+        (self.rng.next_u64() >> 11) as f64 * (-53f64).exp2()
+    }
+
+    /// Appends a token that was drawn by `version` of the policy.
+    pub fn push(&mut self, drawn: Sampled, version: u64) {
         let completion = &mut self.completion;
         completion.tokens.push(drawn.token);
         completion.log_probs.push(drawn.log_prob as f32);
@@ -88,7 +94,6 @@ impl Row {
         } else if completion.tokens.len() == self.config.max_new_tokens {
             self.done = true;
         }
-        Ok(())
     }
 
     /// The event of the newest token.
@@ -110,14 +115,12 @@ impl Row {
     }
 }
 
-/// Computes the logits of hidden states `[N, D]`, row by row.
-pub(super) fn logits<M: PolicyModel>(model: &M, hidden: Tensor<2>) -> Result<Vec<f32>> {
-    host::floats(model.logits(hidden), "logits")
-}
-
 /// Calls `observe` with the newest tokens. Returns whether it asked to continue.
-pub(super) fn notify(rows: &[Row], observe: &mut dyn FnMut(&TokenEvent) -> bool) -> bool {
-    rows.iter()
+pub(super) fn notify<'a>(
+    rows: impl IntoIterator<Item = &'a Row>,
+    observe: &mut dyn FnMut(&TokenEvent) -> bool,
+) -> bool {
+    rows.into_iter()
         .filter_map(Row::event)
         .all(|event| observe(&event))
 }

@@ -152,11 +152,11 @@ fn compare(
     root: &Path,
     theirs: &BTreeMap<String, Vec<usize>>,
 ) -> Result<()> {
-    let (mut missing, mut misshapen) = (Vec::new(), Vec::new());
+    let (mut missing, mut mismatched) = (Vec::new(), Vec::new());
     for (name, shape) in theirs {
         match ours.get(name) {
             Some(own) if own == shape => {}
-            Some(own) => misshapen.push(format!(
+            Some(own) => mismatched.push(format!(
                 "{name} is {own:?} and {shape:?} in {}",
                 root.display()
             )),
@@ -168,14 +168,14 @@ fn compare(
     let unknown = ours
         .keys()
         .filter(|name| !theirs.contains_key(*name) && *name != "lm_head.weight");
-    let left_over: Vec<String> = unknown.cloned().collect();
-    match missing.is_empty() && misshapen.is_empty() && left_over.is_empty() {
+    let unexpected: Vec<String> = unknown.cloned().collect();
+    match missing.is_empty() && mismatched.is_empty() && unexpected.is_empty() {
         true => Ok(()),
         false => Err(Error::Weights {
             path: folder.to_path_buf(),
             missing,
-            left_over,
-            misshapen,
+            unexpected,
+            mismatched,
         }),
     }
 }
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_list_missing_unknown_and_misshapen_tensors() {
+    fn errors_list_missing_unexpected_and_mismatched_tensors() {
         let tensors = |list: &[(&str, usize)]| {
             let pair = |&(name, size): &(&str, usize)| (name.to_string(), vec![size]);
             list.iter().map(pair).collect::<BTreeMap<_, _>>()
@@ -268,7 +268,7 @@ mod tests {
         for word in [
             "ours",
             "missing: c",
-            "left over: d",
+            "unexpected: d",
             "b is [7] and [2] in theirs",
         ] {
             assert!(message.contains(word), "{message}");

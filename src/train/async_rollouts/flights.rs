@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Result;
 use crate::reward::RewardSet;
-use crate::rollout::{GenerationConfig, Question};
+use crate::rollout::{GenerationConfig, RolloutRequest};
 use crate::types::{Rollout, RolloutGroup};
 
 /// A problem that was submitted to the engine.
@@ -15,7 +15,7 @@ use crate::types::{Rollout, RolloutGroup};
 pub(super) struct Flight {
     /// Its position among all submitted problems.
     pub order: u64,
-    pub question: Question,
+    pub question: RolloutRequest,
     /// The version of the weights it was submitted to.
     pub version: u64,
     /// The number of earlier attempts.
@@ -53,7 +53,7 @@ impl Ready {
     pub fn into_flight(self) -> Flight {
         Flight {
             order: self.order,
-            question: Question {
+            question: RolloutRequest {
                 problem: self.group.problem,
                 prompt: self.group.prompt_tokens,
                 samples: self.samples,

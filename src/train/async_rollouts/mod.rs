@@ -20,7 +20,7 @@ use super::source::RolloutSource;
 use crate::advantage::AdvantageEstimator;
 use crate::policy::PolicyModel;
 use crate::reward::failures::check_failures;
-use crate::rollout::{AsyncEngine, CHECK_INTERVAL, InFlight, Waiting, answer};
+use crate::rollout::{AsyncEngine, CHECK_INTERVAL, InFlight, Waiting, sample_rollouts};
 use crate::types::{RolloutBuffer, RolloutGroup};
 use crate::{Error, Result};
 
@@ -429,7 +429,8 @@ impl<M: PolicyModel> AsyncRollouts<M> {
         let engine = &mut Waiting(self.engine.as_mut());
         let (policy, version) = (state.policy, state.version);
         let tokenizer = collector.tokenizer();
-        let mut greedy = answer(engine, policy, version, tokenizer, &questions, &generation)?;
+        let mut greedy =
+            sample_rollouts(engine, policy, version, tokenizer, &questions, &generation)?;
         collector.score(&mut greedy);
         Ok(greedy_baselines(&greedy, rollouts))
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::config::DistillConfig;
 use crate::prompt::{Problem, ProblemOrder, Tokenizer};
-use crate::rollout::{Question, RolloutBuffer, RolloutGroup, check_prompts};
+use crate::rollout::{RolloutBuffer, RolloutGroup, RolloutRequest, check_prompts};
 use crate::train::{Demonstration, SftExample};
 use crate::{Error, Result};
 
@@ -96,7 +96,7 @@ impl Prepared {
     }
 
     /// Returns the generation requests of update `step`, counted from 0.
-    pub fn questions(&self, step: u64, config: &DistillConfig) -> Vec<Question> {
+    pub fn questions(&self, step: u64, config: &DistillConfig) -> Vec<RolloutRequest> {
         let [from, to] = [step, step + 1].map(|step| config.generated(step));
         let Some(order) = &self.orders[0] else {
             return Vec::new();
@@ -105,7 +105,7 @@ impl Prepared {
             .indices(from, (to - from) as usize)
             .into_iter()
             .zip(from..);
-        let question = |(index, position): (usize, u64)| Question {
+        let question = |(index, position): (usize, u64)| RolloutRequest {
             problem: self.problems[index].0.clone(),
             prompt: self.problems[index].1.clone(),
             samples: 1,

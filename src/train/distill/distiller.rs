@@ -14,7 +14,8 @@ use crate::policy::{
 };
 use crate::prompt::Tokenizer;
 use crate::rollout::{
-    LocalEngine, RolloutBatch, RolloutBuffer, RolloutEngine, RolloutView, answer, micro_batches,
+    LocalEngine, RolloutBatch, RolloutBuffer, RolloutEngine, RolloutView, micro_batches,
+    sample_rollouts,
 };
 use crate::train::optimizer::{Optimizer, UpdateReport};
 use crate::types::Rollout;
@@ -176,7 +177,7 @@ impl<M: PolicyModel> Distiller<M> {
         let questions = self.data.questions(step, &self.config);
         let mut rollouts = match questions.is_empty() {
             true => RolloutBuffer::new(),
-            false => answer(
+            false => sample_rollouts(
                 self.engine.as_mut(),
                 student,
                 version,
