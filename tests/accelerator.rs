@@ -117,7 +117,7 @@ fn gradients(objective: &PolicyObjective, device: &Device) -> (f64, Vec<f64>) {
     // Ratios away from 1, and one of them clipped.
     let moved = [vec![-3.5, -3.7, -3.9], vec![-3.6; 3], vec![-3.7, -3.8, 0.0]];
     input.old_log_probs = Some(matrix(&moved, &plain));
-    input.reference_log_probs = Some(matrix(&moved, &plain));
+    input.ref_log_probs = Some(matrix(&moved, &plain));
     let counts = StepCounts::of(&[3, 1, 2]);
     let loss = objective.loss(&input, counts).unwrap().loss;
     let value = floats(loss.clone().inner())[0];

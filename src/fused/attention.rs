@@ -1,8 +1,10 @@
-use burn::tensor::Tensor;
-use burn::tensor::module;
+use std::ops::Range;
+
 use burn::tensor::ops::AttentionModuleOptions;
+use burn::tensor::{FloatDType, Tensor, module, s};
 
 use super::mask::AttentionMask;
+use super::pull::pull;
 
 /// Computes attention `softmax(Q K^T / sqrt(Dh)) V` over the keys that are visible in `mask`.
 ///
@@ -11,8 +13,8 @@ use super::mask::AttentionMask;
 /// arXiv 2305.13245). The result is `[B, T, Hq, Dh]`; its values at padding are unspecified.
 ///
 /// For f32 on the `flex` device, only the scores of a block of queries are in memory at a time, in
-/// the backward pass as well, so that memory is linear in `S`. Elsewhere the backward pass keeps
-/// `[B, Hq, T, S]`.
+/// the backward pass as well, so that memory is linear in `S`. Elsewhere that is so off the gradient
+/// tape only: on the tape, the backward pass keeps `[B, Hq, T, S]`. See [`attention_gradients`].
 pub(crate) fn attention(
     queries: Tensor<4>,
     keys: Tensor<4>,
@@ -23,16 +25,109 @@ pub(crate) fn attention(
     if let Some(context) = fused::attention(&queries, &keys, &values, mask) {
         return context;
     }
-    composed(queries.swap_dims(1, 2), keys, values, mask).swap_dims(1, 2)
+    let on_tape = [&queries, &keys, &values]
+        .iter()
+        .any(|tensor| tensor.is_autodiff());
+    match on_tape {
+        true => composed(queries, keys, values, mask),
+        false => in_blocks(queries, keys, values, mask, SCORES),
+    }
 }
 
-/// The composed form, for queries `[B, Hq, T, Dh]`.
+/// The number of scores in memory at a time where there is no kernel and no gradient tape.
+const SCORES: usize = 1 << 25;
+
+/// Computes the gradients of [`attention`] in queries, keys and values, given that of its result.
+/// Everything is off the gradient tape. The scores of a block of queries are in memory at a time.
+pub(crate) fn attention_gradients(
+    inputs: [Tensor<4>; 3],
+    mask: &AttentionMask,
+    gradient: Tensor<4>,
+) -> [Tensor<4>; 3] {
+    gradients_in_blocks(inputs, mask, gradient, SCORES)
+}
+
+/// The composed form for blocks of queries with at most `scores` scores.
+fn in_blocks(
+    queries: Tensor<4>,
+    keys: Tensor<4>,
+    values: Tensor<4>,
+    mask: &AttentionMask,
+    scores: usize,
+) -> Tensor<4> {
+    let blocks = blocks(&queries, &keys, scores);
+    if blocks.len() == 1 {
+        return composed(queries, keys, values, mask);
+    }
+    let context = blocks.map(|block| {
+        let (mask, seen) = mask.block(block.clone());
+        let part = |tensor: &Tensor<4>| tensor.clone().slice(s![.., .., ..seen, ..]);
+        let queries = queries.clone().slice(s![.., block, .., ..]);
+        composed(queries, part(&keys), part(&values), &mask)
+    });
+    Tensor::cat(context.collect(), 1)
+}
+
+fn gradients_in_blocks(
+    [queries, keys, values]: [Tensor<4>; 3],
+    mask: &AttentionMask,
+    gradient: Tensor<4>,
+    scores: usize,
+) -> [Tensor<4>; 3] {
+    let leaf = |tensor: Tensor<4>| tensor.autodiff().require_grad();
+    let in_f32 = |tensor: Tensor<4>| tensor.cast(FloatDType::F32);
+    let mut to_queries = Vec::new();
+    let mut to_keys = in_f32(keys.zeros_like());
+    let mut to_values = in_f32(values.zeros_like());
+    for block in blocks(&queries, &keys, scores) {
+        let (mask, seen) = mask.block(block.clone());
+        let q = leaf(queries.clone().slice(s![.., block.clone(), .., ..]));
+        let k = leaf(keys.clone().slice(s![.., .., ..seen, ..]));
+        let v = leaf(values.clone().slice(s![.., .., ..seen, ..]));
+        let context = composed(q.clone(), k.clone(), v.clone(), &mask);
+        let gradient = gradient.clone().slice(s![.., block, .., ..]);
+        let mut gradients = pull(context, gradient).backward();
+        to_queries.extend(q.grad_remove(&mut gradients));
+        for (sum, leaf) in [(&mut to_keys, k), (&mut to_values, v)] {
+            if let Some(new) = leaf.grad_remove(&mut gradients) {
+                sum.inplace(|sum| {
+                    let old = sum.clone().slice(s![.., .., ..seen, ..]);
+                    sum.slice_assign(s![.., .., ..seen, ..], old + in_f32(new))
+                });
+            }
+        }
+    }
+    let dtype = keys.dtype();
+    [
+        Tensor::cat(to_queries, 1),
+        to_keys.cast(dtype),
+        to_values.cast(dtype),
+    ]
+}
+
+/// Divides the queries `[B, T, Hq, Dh]` into blocks with at most `scores` scores each, but at least
+/// one query.
+fn blocks(
+    queries: &Tensor<4>,
+    keys: &Tensor<4>,
+    scores: usize,
+) -> impl ExactSizeIterator<Item = Range<usize>> + use<> {
+    let [rows, width, heads, _] = queries.dims();
+    let per_query = rows * heads * keys.dims()[2];
+    let size = (scores / per_query.max(1)).max(1);
+    (0..width)
+        .step_by(size)
+        .map(move |start| start..(start + size).min(width))
+}
+
+/// The composed form.
 fn composed(
     queries: Tensor<4>,
     keys: Tensor<4>,
     values: Tensor<4>,
     mask: &AttentionMask,
 ) -> Tensor<4> {
+    let queries = queries.swap_dims(1, 2);
     let [rows, heads, width, size] = queries.dims();
     let [_, shared, columns, _] = keys.dims();
     let group = heads / shared;
@@ -47,10 +142,10 @@ fn composed(
         let queries = queries.reshape([rows, shared, group, size]);
         let hidden = hidden.map(|hidden| hidden.expand([rows, 1, group, columns]));
         let context = module::attention(queries, keys, values, hidden, None, options);
-        return context.reshape([rows, heads, 1, size]);
+        return context.reshape([rows, heads, 1, size]).swap_dims(1, 2);
     }
     let (keys, values) = (repeat_heads(keys, group), repeat_heads(values, group));
-    module::attention(queries, keys, values, hidden, None, options)
+    module::attention(queries, keys, values, hidden, None, options).swap_dims(1, 2)
 }
 
 /// Repeats each key/value head `group` times: `[B, Hkv, S, Dh]` to `[B, Hkv group, S, Dh]`.
@@ -202,6 +297,54 @@ mod fused {
             };
             let to_queries = tensor(new.queries, queries.layout().shape().clone());
             [Some(to_queries), by_head(new.keys), by_head(new.values)]
+        }
+    }
+}
+
+#[cfg(feature = "ndarray")]
+#[allow(deprecated)] // Device::ndarray
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{Device, Distribution};
+
+    use super::*;
+
+    #[test]
+    fn blocks_of_queries_give_the_same_attention_and_gradients() {
+        let device = Device::ndarray();
+        let padded = vec![
+            vec![true, true, false, true, true, true, true, true],
+            vec![true; 8],
+        ];
+        for (tokens, queries, window) in [
+            (vec![vec![true; 8]; 2], 8, None),
+            (vec![vec![true; 8]; 2], 5, None),
+            (padded.clone(), 5, None),
+            (padded, 5, Some(3)),
+        ] {
+            let mut mask = AttentionMask::new(tokens, queries);
+            if let Some(window) = window {
+                mask = mask.windowed(window).unwrap();
+            }
+            let random =
+                |shape: [usize; 4]| Tensor::<4>::random(shape, Distribution::Default, &device);
+            let q = random([2, queries, 4, 6]);
+            let [k, v] = [random([2, 2, 8, 6]), random([2, 2, 8, 6])];
+            let gradient = random([2, queries, 4, 6]);
+            let run = |scores: usize| {
+                let context = in_blocks(q.clone(), k.clone(), v.clone(), &mask, scores);
+                let inputs = [q.clone(), k.clone(), v.clone()];
+                let gradients = gradients_in_blocks(inputs, &mask, gradient.clone(), scores);
+                let all = [vec![context], gradients.to_vec()].concat();
+                all.into_iter().map(|x| x.into_data()).collect::<Vec<_>>()
+            };
+            let whole = run(usize::MAX);
+            // Two queries at a time, and one.
+            for scores in [2 * 2 * 4 * 8, 1] {
+                for (got, want) in run(scores).iter().zip(&whole) {
+                    got.assert_approx_eq::<f32>(want, Default::default());
+                }
+            }
         }
     }
 }

@@ -33,7 +33,7 @@ pub(crate) fn vectorised<R>(work: impl FnOnce() -> R) -> R {
     work()
 }
 
-pub(crate) use attention::attention;
+pub(crate) use attention::{attention, attention_gradients};
 pub(crate) use linear::linear;
 pub use mask::AttentionMask;
 pub(crate) use norm::rms_norm;

@@ -187,20 +187,33 @@ impl KvCache {
         values: Tensor<4>,
         mask: &AttentionMask,
     ) -> Tensor<4> {
+        if let Held::Rows(rows) = &mut self.held {
+            let context = rows.attend(layer, &queries, &keys, &values, mask.window());
+            if let Some(context) = context {
+                return context;
+            }
+        }
+        let [keys, values] = self.append(layer, keys, values);
+        attention(queries, keys, values, mask)
+    }
+
+    /// Appends the new keys and values `[B, T, Hkv, Dh]` of `layer` and returns all of them,
+    /// `[B, Hkv, S, Dh]`.
+    pub(super) fn append(
+        &mut self,
+        layer: usize,
+        keys: Tensor<4>,
+        values: Tensor<4>,
+    ) -> [Tensor<4>; 2] {
         let columns = match &mut self.held {
             Held::Columns(columns) => columns,
             Held::Rows(rows) => {
-                let context = rows.attend(layer, &queries, &keys, &values, mask.window());
-                if let Some(context) = context {
-                    return context;
-                }
                 // The tensors are on another device or on the gradient tape.
                 self.held = Held::Columns(rows.to_columns());
-                return self.attend(layer, queries, keys, values, mask);
+                return self.append(layer, keys, values);
             }
         };
-        let (keys, values) = columns.append(layer, keys.swap_dims(1, 2), values.swap_dims(1, 2));
-        attention(queries, keys, values, mask)
+        columns.append(layer, keys.swap_dims(1, 2), values.swap_dims(1, 2))
     }
 }
 

@@ -428,3 +428,52 @@ impl Update<'_> {
         })
     }
 }
+
+#[cfg(feature = "ndarray")]
+#[allow(deprecated)] // Device::ndarray
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+
+    use crate::host::count;
+    use crate::loss::PolicyObjective;
+    use crate::policy::causal::CausalConfig;
+    use crate::prompt::{CharTokenizer, Problem, Tokenizer};
+    use crate::reward::{FnReward, RewardSet};
+    use crate::rollout::GenerationConfig;
+    use crate::train::{Trainer, TrainerConfig};
+
+    /// `ndarray` stands for an accelerator.
+    #[test]
+    fn an_update_reads_the_device_once_for_each_micro_batch_and_once_for_the_norm() {
+        let tokenizer = CharTokenizer::new("ab", &[]).unwrap();
+        let device = Device::ndarray().autodiff();
+        let policy = CausalConfig::new(tokenizer.vocab_size());
+        let config = TrainerConfig {
+            problems_per_step: 2,
+            group_size: 4,
+            micro_batch: 2,
+            // Nothing is scored before the update.
+            objective: PolicyObjective::dapo(),
+            generation: GenerationConfig::new(3, tokenizer.stop_tokens()),
+            ..TrainerConfig::default()
+        };
+        let odd = FnReward::plain("odd", |input| (input.rollout.sample % 2) as f64);
+        let mut trainer = Trainer::builder(policy.init(0, &device).unwrap(), tokenizer)
+            .config(config)
+            .rewards(RewardSet::builder().add(1.0, odd).build().unwrap())
+            .problems(vec![Problem::new("a", ""), Problem::new("b", "")])
+            .build()
+            .unwrap();
+        // Reads are counted for each thread.
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build();
+        pool.unwrap().install(|| {
+            let collected = trainer.collect().unwrap();
+            let (record, [reads, bytes]) = count::reads(|| trainer.learn(collected));
+            record.unwrap();
+            let micro_batches = 8 / 2;
+            assert_eq!(reads, micro_batches + 1);
+            assert!(bytes < 1000, "{bytes} bytes");
+        });
+    }
+}

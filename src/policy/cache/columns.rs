@@ -100,12 +100,7 @@ impl Columns {
     }
 
     /// Appends new keys and values `[B, H, T, Dh]` and returns all of them, `[B, H, S, Dh]`.
-    pub fn append(
-        &mut self,
-        layer: usize,
-        keys: Tensor<4>,
-        values: Tensor<4>,
-    ) -> (Tensor<4>, Tensor<4>) {
+    pub fn append(&mut self, layer: usize, keys: Tensor<4>, values: Tensor<4>) -> [Tensor<4>; 2] {
         let (old, new, read) = (self.columns_before, self.columns, self.columns_read);
         let grown = match self.layers[layer].take() {
             None => Layer { keys, values },
@@ -122,7 +117,7 @@ impl Columns {
             let held = tensor.dims()[2];
             widened(tensor.clone(), held.max(read)).slice(s![.., .., ..read, ..])
         };
-        let all = (part(&grown.keys), part(&grown.values));
+        let all = [part(&grown.keys), part(&grown.values)];
         self.layers[layer] = Some(grown);
         all
     }

@@ -95,7 +95,13 @@ impl Attention {
             Some(windowed) if self.windowed => windowed,
             _ => &pass.mask,
         };
-        let context = cache.attend(layer, queries, keys, values, mask);
+        let context = match &pass.cuts {
+            None => cache.attend(layer, queries, keys, values, mask),
+            Some(cuts) => {
+                let [keys, values] = cache.append(layer, keys, values);
+                cuts.attention([queries, keys, values], mask)
+            }
+        };
         self.o_proj
             .forward(context.reshape([rows as i64, width as i64, -1]))
     }

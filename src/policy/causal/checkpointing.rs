@@ -3,20 +3,23 @@
 //! The forward pass runs without a gradient tape and keeps the input of every block. The backward
 //! pass visits the blocks from the last to the first and runs each again on its input, with its own
 //! tape, to get its gradients. Only the activations of one block are in memory at a time, at the
-//! cost of one more forward pass. Shared prompts are processed together with the rows: a block
+//! cost of one more forward pass. Where attention has no kernel, the tape is cut there (`cuts.rs`), so
+//! that memory is linear in the length everywhere. Shared prompts are processed together with the rows: a block
 //! reads the prompts, repeats their keys for the rows, and reads the rows.
 
 use burn::module::Module;
 use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 
+use super::cuts::Cuts;
 use super::model::{Block, CausalModel};
 use super::pass::Pass;
-use crate::Result;
 use crate::fused::{pull, rms_norm};
 use crate::policy::{
-    ForwardPass, GradientSum, KvCache, PolicyCache, PrefixedBatch, TokenBatch, on_tape_of,
+    ForwardPass, GradientSum, KvCache, PolicyCache, PolicyModel, PrefixedBatch, TokenBatch,
+    on_tape_of,
 };
+use crate::{Result, host};
 
 /// Returns the hidden states `[N, T, D]` of `batch` with their backward pass.
 pub(super) fn forward_pass(model: &CausalModel, batch: &PrefixedBatch) -> Result<ForwardPass> {
@@ -32,7 +35,7 @@ pub(super) fn forward_pass(model: &CausalModel, batch: &PrefixedBatch) -> Result
     let mut inputs = Vec::with_capacity(plain.layers.len());
     for block in &plain.layers {
         inputs.push(state.clone());
-        state = plan.run(block, state)?;
+        state = plan.run(block, state, None)?;
     }
     let last = state.rows;
     let hidden = rms_norm(&plain.norm, last.clone());
@@ -94,16 +97,20 @@ impl Plan {
     }
 
     /// Runs one block on prompts and rows.
-    fn run(&self, block: &Block, state: State) -> Result<State> {
+    fn run(&self, block: &Block, state: State, cuts: Option<&Cuts>) -> Result<State> {
         let mut cache = self.cache.clone();
         let mut prompts = None;
+        let pass = |part: &Part| Pass {
+            cuts: cuts.cloned(),
+            ..part.pass.clone()
+        };
         if let (Some(part), Some(x)) = (&self.prefixes, state.prompts) {
-            prompts = Some(block.forward(x, &part.pass, 0, &mut cache));
+            prompts = Some(block.forward(x, &pass(part), 0, &mut cache));
             cache.select_rows(&self.prefix_of);
         }
         cache.begin(&self.rows.tokens, usize::MAX)?; // the limit was checked by `Plan::new`
         Ok(State {
-            rows: block.forward(state.rows, &self.rows.pass, 0, &mut cache),
+            rows: block.forward(state.rows, &pass(&self.rows), 0, &mut cache),
             prompts,
         })
     }
@@ -136,16 +143,24 @@ impl Plan {
                 rows: leaf(state.rows),
             };
             let (rows, prompts) = (state.rows.clone(), state.prompts.clone());
-            let out = self.run(block, state)?;
+            let cuts = (!host::is_cpu(&model.device())).then(Cuts::default);
+            let out = self.run(block, state, cuts.as_ref())?;
             let mut pulled = pull(out.rows, gradient);
             // The prompts' output of the last block is not used.
             if let (Some(out), Some(gradient)) = (out.prompts, to_prompts.take()) {
                 pulled = pulled + pull(out, gradient);
             }
             let mut gradients = pulled.backward();
-            to_rows = rows.grad_remove(&mut gradients);
-            to_prompts = prompts.and_then(|prompts| prompts.grad_remove(&mut gradients));
-            sum.add(model, GradientsParams::from_grads(gradients, block));
+            let behind = cuts.and_then(|cuts| cuts.pull(&mut gradients));
+            let behind = behind.map(|pulled| pulled.backward());
+            for mut gradients in std::iter::once(gradients).chain(behind) {
+                let new = rows.grad_remove(&mut gradients);
+                to_rows = to_rows.into_iter().chain(new).reduce(|a, b| a + b);
+                let prompts = prompts.as_ref();
+                let new = prompts.and_then(|prompts| prompts.grad_remove(&mut gradients));
+                to_prompts = to_prompts.into_iter().chain(new).reduce(|a, b| a + b);
+                sum.add(model, GradientsParams::from_grads(gradients, block));
+            }
         }
 
         if model.embed_tokens.weight.val().is_require_grad() {

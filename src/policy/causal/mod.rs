@@ -10,6 +10,7 @@ mod adapters;
 mod attention;
 mod checkpointing;
 mod config;
+mod cuts;
 mod init;
 mod lora;
 mod model;

@@ -192,6 +192,7 @@ impl CausalModel {
             rotary: Rotary::new(&starts, tokens.width(), &self.frequencies, &device, dtype),
             mask,
             windowed,
+            cuts: None,
         })
     }
 
