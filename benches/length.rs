@@ -1,15 +1,19 @@
 //! How time and memory grow with the length: an update and generation of completions of 128 tokens
 //! and more.
 //!
-//! `cargo bench --bench length -- [--lengths 128,512,2048,4096] [--rows 4] [--dim 256] [--layers 4]`
+//! `cargo bench --bench length -- [--lengths 128,512,2048,4096] [--rows 4] [--dim 256] [--layers 4]
+//! [--device DEVICE] [--gradient-checkpointing]`
 //!
 //! Prints one JSON object a length: seconds and bytes a token of an update (forward, log-probs,
 //! loss, backward), where the bytes are what the peak of the process grew by, and seconds a token
 //! of generation.
 
+#[path = "../examples/common/backend.rs"]
+mod backend;
+
 use std::time::Instant;
 
-use burn::tensor::Device;
+use backend::Backend;
 use clap::Parser;
 use rlvr::Result;
 use rlvr::loss::{LossInput, PolicyObjective, StepCounts};
@@ -39,6 +43,11 @@ struct Args {
     /// Layers of the model
     #[arg(long, default_value_t = 4)]
     layers: usize,
+    #[arg(long, value_enum, default_value_t)]
+    device: Backend,
+    /// Recompute blocks in the backward pass
+    #[arg(long)]
+    gradient_checkpointing: bool,
     /// Given by cargo
     #[arg(long, hide = true)]
     bench: bool,
@@ -54,8 +63,9 @@ fn main() -> Result<()> {
         max_position_embeddings: longest + 16,
         ..CausalConfig::new(256)
     };
-    let device = Device::flex().autodiff();
+    let device = args.device.device(0).autodiff();
     let model = shape.init(0, &device)?;
+    let model = model.with_gradient_checkpointing(args.gradient_checkpointing);
     for &length in &args.lengths {
         let tokens = |row: usize| {
             (0..length)

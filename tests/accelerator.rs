@@ -94,10 +94,11 @@ impl ModuleVisitor for All<'_> {
     }
 }
 
-/// The loss of a clipped objective on ragged rows with shared prompts, and its gradients.
-fn gradients(objective: &PolicyObjective, device: &Device) -> (f64, Vec<f64>) {
+/// The loss of a clipped objective on ragged rows with shared prompts, and its gradients; with or
+/// without gradient checkpointing.
+fn gradients(objective: &PolicyObjective, recompute: bool, device: &Device) -> (f64, Vec<f64>) {
     let device = device.clone().autodiff();
-    let model = model(false, &device);
+    let model = model(false, &device).with_gradient_checkpointing(recompute);
     let batch = PrefixedBatch {
         prefixes: Some(TokenBatch::from_rows(&[vec![1, 2, 3], vec![4]], &device).unwrap()),
         prefix_of: vec![0, 0, 1],
@@ -129,9 +130,12 @@ fn gradients(objective: &PolicyObjective, device: &Device) -> (f64, Vec<f64>) {
 
 #[test]
 fn losses_and_gradients_are_those_of_the_cpu() {
-    for objective in [PolicyObjective::grpo(), PolicyObjective::dapo()] {
-        let (loss, got) = gradients(&objective, &accelerator());
-        let (expected, want) = gradients(&objective, &Device::flex());
+    for (objective, recompute) in [
+        (PolicyObjective::grpo(), false),
+        (PolicyObjective::dapo(), true),
+    ] {
+        let (loss, got) = gradients(&objective, recompute, &accelerator());
+        let (expected, want) = gradients(&objective, recompute, &Device::flex());
         assert_near(&[loss], &[expected], 1e-4, "loss");
         let norm = |x: &[f64]| x.iter().map(|x| x * x).sum::<f64>().sqrt();
         let off: Vec<f64> = got

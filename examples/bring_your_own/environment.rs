@@ -16,7 +16,7 @@ impl Environment for SecondTry {
         let accepted: Vec<String> = serde_json::from_value(accepted.clone())?;
         let question = problem.prompt.clone();
         Ok(Opening::new(FnEpisode(move |reply: &Reply<'_>| {
-            let right = accepted.iter().any(|answer| answer == &reply.text);
+            let right = accepted.iter().any(|answer| *answer == reply.text);
             Ok(match (right, reply.turn) {
                 (true, 0) => Step::done(1.0),
                 (true, _) => Step::done(0.5),
