@@ -16,8 +16,10 @@ use crate::{Error, Result};
 ///
 /// ```text
 /// A_i,k = A_E(i) + step_weight * A_S(i, k)
-/// A_E   = (R_i - mean) / (std + epsilon)                       over the group; R_i the outcome plus the rewards of all turns
-/// A_S   = (G_i,k - mean) / (std + epsilon)                     over all turns of the group in the same state
+/// A_E   = (R_i - mean) / (std + epsilon)
+///         over the group; R_i is the outcome plus the rewards of all turns
+/// A_S   = (G_i,k - mean) / (std + epsilon)
+///         over all turns of the group in the same state
 /// G_i,k = sum_{j >= k} gamma^(j - k) r_i,j + gamma^(K_i - 1 - k) R
 /// ```
 ///

@@ -16,9 +16,12 @@ use crate::{Error, Result};
 /// variance.
 ///
 /// ```text
-/// w_t = (1 - 2 pi_t + sum_v pi_v^2) * rho_t^2    the squared norm of the gradient of log pi_t in the logits
-/// W_t = w_1 + ... + w_t                          the same for the rollout up to t
-/// B_t = sum_i G_it W_it / (sum_i W_it + epsilon) over the rollouts of the group that have a token in column t
+/// w_t = (1 - 2 pi_t + sum_v pi_v^2) * rho_t^2
+///       the squared norm of the gradient of log pi_t in the logits
+/// W_t = w_1 + ... + w_t
+///       the same for the rollout up to t
+/// B_t = sum_i G_it W_it / (sum_i W_it + epsilon)
+///       over the rollouts of the group that have a token in column t
 /// A_t = G_t - B_t
 /// ```
 ///

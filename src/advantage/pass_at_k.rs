@@ -11,7 +11,8 @@ use crate::Result;
 /// second best.
 ///
 /// ```text
-/// A_i = (r_i - max_{j in g, j != i} r_j) / (max(std_g, floor) + epsilon)    for the best rollout of a group, 0 for the others
+/// A_i = (r_i - max_{j in g, j != i} r_j) / (max(std_g, floor) + epsilon)
+///       for the best rollout of a group, 0 for the others
 /// ```
 ///
 /// This is the marginal contribution of the best rollout to the maximum of the group. Exactly 0 for

@@ -12,7 +12,8 @@ use crate::types::PerToken;
 /// The advantage of REINFORCE++: returns, whitened over all tokens of the batch.
 ///
 /// ```text
-/// G_t = r_t + gamma * G_{t+1}            over the rollout's trained tokens, the outcome added at the last
+/// G_t = r_t + gamma * G_{t+1}
+///       over the rollout's trained tokens, the outcome added at the last
 /// A_t = (G_t - mean) / sqrt(var + whiten_epsilon)
 /// ```
 ///

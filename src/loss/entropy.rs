@@ -9,7 +9,8 @@ use crate::{Error, Result};
 /// bonus is 0.
 ///
 /// ```text
-/// coef += step if H <= target, else coef -= step;   coef in [0, max];   bonus = coef if the last H <= target, else 0
+/// coef += step if H <= target, else coef -= step;   coef in [0, max]
+/// bonus = coef if the last H <= target, else 0
 /// ```
 ///
 /// ```

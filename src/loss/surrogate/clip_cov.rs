@@ -14,7 +14,7 @@ use crate::{Error, Result};
 ///
 /// ```text
 /// cov  = (A - mean A)(ln pi - mean ln pi)
-/// L    = 0                                          on at most max(1, floor(ratio N)) tokens with lower < cov < upper
+/// L    = 0   on at most max(1, floor(ratio N)) tokens with lower < cov < upper
 /// L    = max(-r A, -clip(r, 1 - low, 1 + high) A)   on the others
 /// ```
 ///

@@ -39,7 +39,8 @@ fn repeated_share<T: Hash + Eq>(units: &[T], n: usize) -> f64 {
 /// A penalty for repeated n-grams: 0 at best.
 ///
 /// ```text
-/// reward = (1 - unique / total) * max_penalty       over the n-grams of the completion; 0 if it has fewer than n units
+/// reward = (1 - unique / total) * max_penalty
+///          over the n-grams of the completion; 0 if it has fewer than n units
 /// ```
 ///
 /// With [`RepetitionUnit::Words`] this is `repetition_penalty` of open-r1, with

@@ -6,7 +6,8 @@ use crate::reward::{Reward, RewardError, RewardInput};
 /// Scores 1/3 for each step marker, up to 1: `reasoning_steps_reward` of open-r1.
 ///
 /// ```text
-/// reward = min(1, n / 3),   n = matches of   Step \d+:   ^\d+\.   \n-   \n\*   First,   Second,   Next,   Finally,
+/// reward = min(1, n / 3),   n = matches of
+///          Step \d+:   ^\d+\.   \n-   \n\*   First,   Second,   Next,   Finally,
 /// ```
 ///
 /// Matches do not overlap. As in open-r1, a numbered line counts only at the start of the text, and

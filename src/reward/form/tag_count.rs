@@ -7,7 +7,8 @@ use crate::reward::{Reward, RewardError, RewardInput, Tags};
 /// open-r1.
 ///
 /// ```text
-/// reward = 0.25 * |{ p : p occurs exactly once }|,   p in  <think>\n   \n</think>\n   \n<answer>\n   \n</answer>
+/// reward = 0.25 * |{ p : p occurs exactly once }|
+///          p in  <think>\n   \n</think>\n   \n<answer>\n   \n</answer>
 /// ```
 ///
 /// It rewards partial progress towards a format that no completion has yet. Order and content do

@@ -25,7 +25,8 @@ pub struct Preference {
 ///
 /// ```text
 /// reward_i = mean over the opponents j of (p_ij + 2) / 4
-/// p_ij = mean over votes and over both orders of the verdict: 2 much better, 1 better, 0 equal, -1, -2
+/// p_ij = mean over votes and over both orders of the verdict:
+///        2 much better, 1 better, 0 equal, -1, -2
 /// ```
 ///
 /// Each pair is judged in both orders equally often, since judges favour a position. The score is 1

@@ -12,7 +12,8 @@ use crate::{Error, Result};
 ///
 /// ```text
 /// p      = min(n / L, 1)
-/// reward = end + (start - end) / 2 * (1 + cos(pi p))        start at length 0, end at length L and beyond
+/// reward = end + (start - end) / 2 * (1 + cos(pi p))
+///          start at length 0, end at length L and beyond
 ///
 /// right:  start = max_correct = 1     end = min_correct = 0.5
 /// wrong:  start = min_wrong  = -1     end = max_wrong  = -0.5
