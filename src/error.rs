@@ -12,7 +12,12 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// use rlvr::Error;
 /// use rlvr::prompt::Arithmetic;
 ///
-/// let error = Arithmetic { digits: 0, terms: 2 }.problems(1, 0).unwrap_err();
+/// let error = Arithmetic {
+///     digits: 0,
+///     terms: 2,
+/// }
+/// .problems(1, 0)
+/// .unwrap_err();
 /// assert!(matches!(error, Error::Config { .. }));
 /// assert_eq!(error.to_string(), "invalid `digits`: 0; expected 1..=9");
 /// ```

@@ -27,14 +27,30 @@ use crate::{Error, Result};
 /// reward get 0.
 ///
 /// ```
-/// use rlvr::advantage::{AdvantageEstimator, AdvantageInput, Distillation, GroupMean};
+/// use rlvr::advantage::{
+///     AdvantageEstimator, AdvantageInput, Distillation, GroupMean,
+/// };
 ///
-/// let (policy, teacher) = (vec![vec![-1.0, -2.0], vec![-1.0]].into(), vec![vec![-0.5, -4.0], vec![-1.0]].into());
-/// let input = AdvantageInput::new(&[Some(1.0), Some(0.0)], &[0, 0], &[2, 1]).with_log_probs(&policy, &teacher);
-/// assert_eq!(Distillation::default().estimate(&input)?.per_token, [vec![0.5, -2.0], vec![0.0]]);
+/// let (policy, teacher) = (
+///     vec![vec![-1.0, -2.0], vec![-1.0]].into(),
+///     vec![vec![-0.5, -4.0], vec![-1.0]].into(),
+/// );
+/// let input = AdvantageInput::new(&[Some(1.0), Some(0.0)], &[0, 0], &[2, 1])
+///     .with_log_probs(&policy, &teacher);
+/// assert_eq!(
+///     Distillation::default().estimate(&input)?.per_token,
+///     [vec![0.5, -2.0], vec![0.0]]
+/// );
 ///
-/// let mixed = Distillation { weight: 0.5, clip: Some(1.0), rewards: Some(Box::new(GroupMean::default().into())) };
-/// assert_eq!(mixed.estimate(&input)?.per_token, [vec![0.5, -0.25], vec![-0.25]]);
+/// let mixed = Distillation {
+///     weight: 0.5,
+///     clip: Some(1.0),
+///     rewards: Some(Box::new(GroupMean::default().into())),
+/// };
+/// assert_eq!(
+///     mixed.estimate(&input)?.per_token,
+///     [vec![0.5, -0.25], vec![-0.25]]
+/// );
 /// # Ok::<(), rlvr::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

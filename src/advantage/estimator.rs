@@ -44,7 +44,10 @@ use crate::{Error, Result};
 /// }
 ///
 /// let input = AdvantageInput::new(&[Some(1.0), None], &[0, 0], &[2, 1]);
-/// assert_eq!(RawReward.estimate(&input)?.per_token, [vec![1.0, 1.0], vec![0.0]]);
+/// assert_eq!(
+///     RawReward.estimate(&input)?.per_token,
+///     [vec![1.0, 1.0], vec![0.0]]
+/// );
 ///
 /// // As a part of a configuration:
 /// let estimator = Estimator::custom(RawReward);

@@ -33,7 +33,11 @@ use crate::{Error, Result};
 /// let input = AdvantageInput::new(&[Some(3.0)], &[0], &[3])
 ///     .with_values(&values)
 ///     .with_token_rewards(&token_rewards);
-/// let gae = Gae { lambda: 1.0, whiten: false, ..Gae::default() };
+/// let gae = Gae {
+///     lambda: 1.0,
+///     whiten: false,
+///     ..Gae::default()
+/// };
 /// let advantages = gae.estimate(&input)?;
 /// assert_eq!(advantages.per_token, [vec![5.5, 4.0, 1.5]]);
 /// assert_eq!(advantages.returns.unwrap(), [vec![6.0, 5.0, 3.0]]);

@@ -160,9 +160,16 @@ impl Gdpo {
     /// ```
     /// use rlvr::advantage::Gdpo;
     ///
-    /// let exact = Gdpo { epsilon: 0.0, ..Gdpo::default() };
+    /// let exact = Gdpo {
+    ///     epsilon: 0.0,
+    ///     ..Gdpo::default()
+    /// };
     /// // The scale of a reward does not matter.
-    /// let components = [vec![Some(0.0), Some(300.0)], vec![Some(2.0), Some(100.0)], vec![None, None]];
+    /// let components = [
+    ///     vec![Some(0.0), Some(300.0)],
+    ///     vec![Some(2.0), Some(100.0)],
+    ///     vec![None, None],
+    /// ];
     /// let sums = exact.sums(&components, &[1.0, 0.5], &[0, 0, 0])?;
     /// let side = 0.5_f64.sqrt();
     /// assert!((sums[0].unwrap() - (0.5 - 1.0) * side).abs() < 1e-12);

@@ -26,7 +26,10 @@ use crate::Result;
 /// let rewards = [Some(6.0), Some(9.0), None, Some(3.0), Some(12.0)];
 /// let input = AdvantageInput::new(&rewards, &[0, 1, 0, 0, 1], &[1; 5]);
 /// let advantages = GroupMean::default().estimate(&input)?;
-/// assert_eq!(advantages.per_token, [[1.5], [-1.5], [0.0], [-1.5], [1.5]].map(Vec::from));
+/// assert_eq!(
+///     advantages.per_token,
+///     [[1.5], [-1.5], [0.0], [-1.5], [1.5]].map(Vec::from)
+/// );
 /// # Ok::<(), rlvr::Error>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -28,9 +28,16 @@ use crate::types::PerToken;
 /// ```
 /// use rlvr::advantage::{AdvantageEstimator, AdvantageInput, ReinforcePlusPlus};
 ///
-/// let estimator = ReinforcePlusPlus { gamma: 0.5, whiten: false, ..ReinforcePlusPlus::default() };
+/// let estimator = ReinforcePlusPlus {
+///     gamma: 0.5,
+///     whiten: false,
+///     ..ReinforcePlusPlus::default()
+/// };
 /// let input = AdvantageInput::new(&[Some(2.0), Some(-1.0)], &[0, 1], &[3, 1]);
-/// assert_eq!(estimator.estimate(&input)?.per_token, [vec![0.5, 1.0, 2.0], vec![-1.0]]);
+/// assert_eq!(
+///     estimator.estimate(&input)?.per_token,
+///     [vec![0.5, 1.0, 2.0], vec![-1.0]]
+/// );
 /// # Ok::<(), rlvr::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

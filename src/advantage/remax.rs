@@ -25,7 +25,8 @@ use crate::{Error, Result};
 /// ```
 /// use rlvr::advantage::{AdvantageEstimator, AdvantageInput, Remax};
 ///
-/// let input = AdvantageInput::new(&[Some(2.0)], &[0], &[3]).with_baselines(&[Some(0.5)]);
+/// let input =
+///     AdvantageInput::new(&[Some(2.0)], &[0], &[3]).with_baselines(&[Some(0.5)]);
 /// assert_eq!(Remax {}.estimate(&input)?.per_token, [vec![1.5, 1.5, 1.5]]);
 /// # Ok::<(), rlvr::Error>(())
 /// ```

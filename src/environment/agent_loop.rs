@@ -101,15 +101,27 @@ impl AgentLoopConfig {
 /// # #[cfg(feature = "flex")] {
 /// let tools = ToolSet::new().with(Calculator)?;
 /// let environment = ToolEnvironment::new(tools, ReplyParser::named("hermes")?);
-/// let agent_loop = AgentLoop::new(environment.without_description())
-///     .with_config(AgentLoopConfig { max_turns: 4, ..AgentLoopConfig::default() })?;
+/// let agent_loop = AgentLoop::new(environment.without_description()).with_config(
+///     AgentLoopConfig {
+///         max_turns: 4,
+///         ..AgentLoopConfig::default()
+///     },
+/// )?;
 /// // A trainer takes it as `Trainer::builder(..).agent_loop(agent_loop)`. By hand:
 /// let tokenizer = CharTokenizer::new("0123456789+=", &[])?;
-/// let policy = CausalConfig::new(tokenizer.vocab_size()).init(0, &Device::flex().autodiff())?;
-/// let question = RolloutRequest::new(Problem::new("1+1=", "2"), &tokenizer, 4, [0, 0])?;
+/// let policy = CausalConfig::new(tokenizer.vocab_size())
+///     .init(0, &Device::flex().autodiff())?;
+/// let question =
+///     RolloutRequest::new(Problem::new("1+1=", "2"), &tokenizer, 4, [0, 0])?;
 /// let config = GenerationConfig::new(8, tokenizer.stop_tokens());
-/// let rollouts =
-///     agent_loop.run(&mut LocalEngine, &policy, 0, &tokenizer, &[question], &config)?;
+/// let rollouts = agent_loop.run(
+///     &mut LocalEngine,
+///     &policy,
+///     0,
+///     &tokenizer,
+///     &[question],
+///     &config,
+/// )?;
 /// assert!(rollouts.rollouts().all(|rollout| rollout.episode.is_some()));
 /// # }
 /// # Ok(())

@@ -34,12 +34,18 @@ pub type EnvironmentError = Box<dyn std::error::Error + Send + Sync>;
 ///         "exact"
 ///     }
 ///
-///     fn open(&self, problem: &Problem, _seed: u64) -> Result<Opening, EnvironmentError> {
+///     fn open(
+///         &self,
+///         problem: &Problem,
+///         _seed: u64,
+///     ) -> Result<Opening, EnvironmentError> {
 ///         let answer = problem.answer.clone();
-///         Ok(Opening::new(FnEpisode(move |reply: &rlvr::environment::Reply| {
-///             let right = reply.text.trim() == answer;
-///             Ok(Step::done(if right { 1.0 } else { 0.0 }))
-///         })))
+///         Ok(Opening::new(FnEpisode(
+///             move |reply: &rlvr::environment::Reply| {
+///                 let right = reply.text.trim() == answer;
+///                 Ok(Step::done(if right { 1.0 } else { 0.0 }))
+///             },
+///         )))
 ///     }
 /// }
 /// ```

@@ -16,7 +16,13 @@ use crate::{Error, Result};
 /// ```
 /// use rlvr::loss::AdaptiveEntropy;
 ///
-/// let mut bonus = AdaptiveEntropy { target: 0.2, step: 0.005, max: 1.0, coef: 0.0, last: None };
+/// let mut bonus = AdaptiveEntropy {
+///     target: 0.2,
+///     step: 0.005,
+///     max: 1.0,
+///     coef: 0.0,
+///     last: None,
+/// };
 /// bonus.update(0.1); // below the target
 /// assert_eq!(bonus.bonus(), 0.005);
 /// bonus.update(0.3);

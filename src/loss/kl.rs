@@ -63,8 +63,15 @@ impl KlEstimator {
 /// use rlvr::loss::{KlEstimator, KlPenalty};
 ///
 /// let grpo = KlPenalty::new(0.04, KlEstimator::K3);
-/// let verl = KlPenalty { log_ratio_clamp: Some(20.0), value_clamp: Some(10.0), ..grpo }; // its `low_var_kl`
-/// let deepseek_v32 = KlPenalty { importance_corrected: true, ..grpo };
+/// let verl = KlPenalty {
+///     log_ratio_clamp: Some(20.0),
+///     value_clamp: Some(10.0),
+///     ..grpo
+/// }; // its `low_var_kl`
+/// let deepseek_v32 = KlPenalty {
+///     importance_corrected: true,
+///     ..grpo
+/// };
 /// assert!(verl.validate().is_ok() && deepseek_v32.validate().is_ok());
 /// ```
 #[doc(alias = "kl_loss_type")]

@@ -26,11 +26,19 @@
 //! let objective = PolicyObjective::dapo();
 //! let input = LossInput {
 //!     old_log_probs: Some(row([-1.0, -1.0, -1.0])),
-//!     ..LossInput::new(row([-1.0, -2.0, -0.5]), row([1.0, 1.0, 1.0]), row([1.0, 1.0, 0.0]))
+//!     ..LossInput::new(
+//!         row([-1.0, -2.0, -0.5]),
+//!         row([1.0, 1.0, 1.0]),
+//!         row([1.0, 1.0, 0.0]),
+//!     )
 //! };
-//! let counts = StepCounts { tokens: 2, sequences: 1 };
+//! let counts = StepCounts {
+//!     tokens: 2,
+//!     sequences: 1,
+//! };
 //! let loss = objective.loss(&input, counts)?.loss.into_scalar::<f32>();
 //! assert!((loss + (1.0 + (-1f32).exp()) / 2.0).abs() < 1e-6); // ratios 1 and 1/e
+//!     
 //! # }
 //! # Ok::<(), rlvr::Error>(())
 //! ```

@@ -36,7 +36,10 @@ use crate::{Error, Result};
 /// objective.validate()?;
 ///
 /// // DPPO bounds the probability of each token and has no sequence ratio.
-/// let invalid = PolicyObjective { ratio_level: RatioLevel::Sequence, ..PolicyObjective::dppo_tv() };
+/// let invalid = PolicyObjective {
+///     ratio_level: RatioLevel::Sequence,
+///     ..PolicyObjective::dppo_tv()
+/// };
 /// assert!(invalid.validate().unwrap_err().to_string().contains("dppo"));
 /// # Ok::<(), rlvr::Error>(())
 /// ```

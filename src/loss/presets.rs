@@ -4,7 +4,6 @@
 //! A preset is the loss only. Its documentation states the advantages, the KL in the reward and
 //! other settings that it is meant for. If two frameworks use one name for different objectives,
 //! there is a preset for each.
-//!
 #![doc = include_str!("presets.md")]
 
 use super::{
@@ -49,7 +48,10 @@ impl PolicyObjective {
     /// ```
     /// use rlvr::loss::PolicyObjective;
     ///
-    /// assert_eq!(PolicyObjective::named("dapo", 512)?, PolicyObjective::dapo());
+    /// assert_eq!(
+    ///     PolicyObjective::named("dapo", 512)?,
+    ///     PolicyObjective::dapo()
+    /// );
     /// let error = PolicyObjective::named("gpro", 512).unwrap_err();
     /// assert!(error.to_string().contains("grpo, deepseek_r1"));
     /// # Ok::<(), rlvr::Error>(())

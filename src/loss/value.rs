@@ -85,7 +85,10 @@ pub struct ValueLoss {
 /// let row = |values: [f32; 3]| Tensor::<2>::from_data([values], &device);
 /// let (values, old_values) = (row([1.0, 0.5, 0.0]), row([1.0, 0.5, 0.0]));
 /// let (returns, mask) = (row([0.0, 0.5, 9.0]), row([1.0, 1.0, 0.0]));
-/// let counts = StepCounts { tokens: 2, sequences: 1 };
+/// let counts = StepCounts {
+///     tokens: 2,
+///     sequences: 1,
+/// };
 /// let config = ValueLossConfig::default();
 /// let loss = value_loss(&values, &old_values, &returns, &mask, &config, counts)?.loss;
 /// assert_eq!(loss.into_scalar::<f32>(), 0.5 * (1.0 + 0.0) / 2.0);

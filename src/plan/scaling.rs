@@ -56,7 +56,12 @@ pub struct WeakScaling {
 /// use rlvr::plan::{Hardware, ModelShape, PlanConfig, weak_scaling};
 ///
 /// let shape = ModelShape::named("qwen2.5-0.5b")?;
-/// let rows = weak_scaling(&shape, &Hardware::named("h100")?, &PlanConfig::default(), &[1, 8, 64])?;
+/// let rows = weak_scaling(
+///     &shape,
+///     &Hardware::named("h100")?,
+///     &PlanConfig::default(),
+///     &[1, 8, 64],
+/// )?;
 /// assert_eq!(rows[0].efficiency, 1.0);
 /// assert!(rows[2].efficiency < rows[1].efficiency);
 /// # Ok::<(), rlvr::Error>(())

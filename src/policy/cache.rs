@@ -20,9 +20,16 @@ use rows::Rows;
 /// # #[cfg(feature = "flex")]
 /// # fn main() -> rlvr::Result<()> {
 /// let device = burn::tensor::Device::flex();
-/// let policy = CausalConfig { hidden_size: 16, ..CausalConfig::new(11) }.init(0, &device)?;
+/// let policy = CausalConfig {
+///     hidden_size: 16,
+///     ..CausalConfig::new(11)
+/// }
+/// .init(0, &device)?;
 /// let mut cache = policy.empty_cache(2);
-/// policy.forward(&TokenBatch::from_rows(&[vec![1, 2, 3], vec![4]], &device)?, &mut cache)?;
+/// policy.forward(
+///     &TokenBatch::from_rows(&[vec![1, 2, 3], vec![4]], &device)?,
+///     &mut cache,
+/// )?;
 /// assert_eq!(cache.lengths(), [3, 1]);
 /// cache.select_rows(&[0, 0, 1]); // continue the first prompt twice
 /// assert_eq!(cache.lengths(), [3, 3, 1]);

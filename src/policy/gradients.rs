@@ -24,7 +24,9 @@ use crate::{Error, Result};
 /// let model = burn::nn::LinearConfig::new(2, 1).init(&device);
 /// let mut sum = GradientSum::default();
 /// for micro_batch in [[[1.0, 2.0]], [[3.0, 4.0]]] {
-///     let loss = model.forward(Tensor::<2>::from_data(micro_batch, &device)).sum();
+///     let loss = model
+///         .forward(Tensor::<2>::from_data(micro_batch, &device))
+///         .sum();
 ///     sum.add(&model, GradientsParams::from_grads(loss.backward(), &model));
 /// }
 /// let gradients = sum.finish();

@@ -75,8 +75,10 @@ pub struct TokenScores<const D: usize = 2> {
 /// let logits = Tensor::<2>::from_data([[0.0, 0.0]], &device);
 /// let targets = Tensor::<1, Int>::from_data([1], &device);
 /// let scores = logits_log_probs(logits, targets, 1.0);
-/// let (log_prob, entropy): (f32, f32) =
-///     (scores.log_probs.into_scalar(), scores.entropies.into_scalar());
+/// let (log_prob, entropy): (f32, f32) = (
+///     scores.log_probs.into_scalar(),
+///     scores.entropies.into_scalar(),
+/// );
 /// assert!((log_prob + 2f32.ln()).abs() < 1e-6 && (entropy - 2f32.ln()).abs() < 1e-6);
 /// # }
 /// # #[cfg(not(feature = "flex"))]

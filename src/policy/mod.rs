@@ -12,16 +12,27 @@
 //!
 //! ```
 //! use rlvr::policy::causal::CausalConfig;
-//! use rlvr::policy::{LogProbConfig, PolicyModel, PrefixedBatch, TokenBatch, token_log_probs};
+//! use rlvr::policy::{
+//!     LogProbConfig, PolicyModel, PrefixedBatch, TokenBatch, token_log_probs,
+//! };
 //!
 //! # #[cfg(feature = "flex")]
 //! # fn main() -> rlvr::Result<()> {
 //! let device = burn::tensor::Device::flex();
-//! let policy = CausalConfig { hidden_size: 16, ..CausalConfig::new(11) }.init(0, &device)?;
+//! let policy = CausalConfig {
+//!     hidden_size: 16,
+//!     ..CausalConfig::new(11)
+//! }
+//! .init(0, &device)?;
 //! let tokens = TokenBatch::from_rows(&[[1, 2, 3], [4, 5, 6]], &device)?;
 //! let targets = TokenBatch::from_rows(&[[2, 3, 0], [5, 6, 0]], &device)?.ids;
 //! let hidden = policy.hidden_states(&PrefixedBatch::from(tokens))?; // [2, 3, 16]
-//! let scores = token_log_probs(hidden, policy.unembedding(), targets, &LogProbConfig::default())?;
+//! let scores = token_log_probs(
+//!     hidden,
+//!     policy.unembedding(),
+//!     targets,
+//!     &LogProbConfig::default(),
+//! )?;
 //! assert_eq!(scores.log_probs.dims(), [2, 3]);
 //! # Ok(())
 //! # }

@@ -63,8 +63,13 @@ impl ReferenceSync {
 /// # #[cfg(feature = "flex")]
 /// # fn main() -> rlvr::Result<()> {
 /// let device = burn::tensor::Device::flex().autodiff();
-/// let policy = CausalConfig { hidden_size: 16, ..CausalConfig::new(11) }.init(0, &device)?;
-/// let mut reference = ReferencePolicy::new(&policy, ReferenceSync::Every { steps: 400 })?;
+/// let policy = CausalConfig {
+///     hidden_size: 16,
+///     ..CausalConfig::new(11)
+/// }
+/// .init(0, &device)?;
+/// let mut reference =
+///     ReferencePolicy::new(&policy, ReferenceSync::Every { steps: 400 })?;
 /// assert!(!reference.after_step(1, &policy)); // call it after every step
 /// assert!(reference.after_step(400, &policy)); // replaced by the policy
 /// assert_eq!(reference.model().vocab_size(), 11);

@@ -29,7 +29,11 @@ use crate::{Result, host};
 /// # #[cfg(feature = "flex")]
 /// # fn main() -> rlvr::Result<()> {
 /// let device = burn::tensor::Device::flex().autodiff();
-/// let policy = CausalConfig { hidden_size: 16, ..CausalConfig::new(11) }.init(0, &device)?;
+/// let policy = CausalConfig {
+///     hidden_size: 16,
+///     ..CausalConfig::new(11)
+/// }
+/// .init(0, &device)?;
 /// let batch = TokenBatch::from_rows(&[[1, 2, 3]], &device)?.into();
 /// let targets = TokenBatch::from_rows(&[[2, 3, 4]], &device)?.ids;
 /// let pass = policy.forward_pass(&batch)?;

@@ -13,7 +13,10 @@ use crate::{Error, Result};
 /// # fn main() -> rlvr::Result<()> {
 /// let rows = [vec![5, 6, 7], vec![8]];
 /// let batch = TokenBatch::from_rows(&rows, &burn::tensor::Device::flex())?;
-/// assert_eq!((batch.ids.dims(), &batch.lengths[..]), ([2, 3], &[3, 1][..]));
+/// assert_eq!(
+///     (batch.ids.dims(), &batch.lengths[..]),
+///     ([2, 3], &[3, 1][..])
+/// );
 /// # Ok(())
 /// # }
 /// # #[cfg(not(feature = "flex"))]

@@ -22,7 +22,10 @@ const ARITHMETIC: u64 = u64::from_be_bytes(*b"pr.arith");
 /// ```
 /// use rlvr::prompt::Arithmetic;
 ///
-/// let sums = Arithmetic { digits: 3, terms: 2 };
+/// let sums = Arithmetic {
+///     digits: 3,
+///     terms: 2,
+/// };
 /// let problems = sums.problems(1000, 0)?;
 /// // A longer list starts with the shorter one.
 /// assert_eq!(problems[..10], sums.problems(10, 0)?);

@@ -27,7 +27,10 @@ const MAX_WRONG: u64 = 3;
 /// ```
 /// use rlvr::prompt::Countdown;
 ///
-/// let game = Countdown { operators: "+-*".into(), ..Countdown::default() };
+/// let game = Countdown {
+///     operators: "+-*".into(),
+///     ..Countdown::default()
+/// };
 /// for problem in game.problems(20, 0)? {
 ///     assert!(problem.metadata["target"].as_u64().unwrap() <= 30);
 ///     assert_eq!(problem.metadata["numbers"].as_array().unwrap().len(), 3);

@@ -21,17 +21,26 @@ const METADATA: &str = "metadata";
 /// accepted.
 ///
 /// ```
-/// use std::path::Path;
 /// use rlvr::prompt::JsonLines;
+/// use std::path::Path;
 ///
 /// let text = r#"{"question": "37+48=", "answer": 85, "level": 2}"#;
-/// let problems = JsonLines::default().parse(text.as_bytes(), Path::new("sums.jsonl"))?;
+/// let problems =
+///     JsonLines::default().parse(text.as_bytes(), Path::new("sums.jsonl"))?;
 /// assert_eq!(problems[0].answer, "85");
 /// assert_eq!(problems[0].metadata["level"], 2);
 ///
-/// let wrong = JsonLines { prompt_field: "problem".into(), ..JsonLines::default() };
-/// let error = wrong.parse(text.as_bytes(), Path::new("sums.jsonl")).unwrap_err();
-/// assert_eq!(error.to_string(), "sums.jsonl:1: no field `problem`; the line has `answer`, `level`, `question`");
+/// let wrong = JsonLines {
+///     prompt_field: "problem".into(),
+///     ..JsonLines::default()
+/// };
+/// let error = wrong
+///     .parse(text.as_bytes(), Path::new("sums.jsonl"))
+///     .unwrap_err();
+/// assert_eq!(
+///     error.to_string(),
+///     "sums.jsonl:1: no field `problem`; the line has `answer`, `level`, `question`"
+/// );
 /// # Ok::<(), rlvr::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

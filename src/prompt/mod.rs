@@ -12,7 +12,10 @@
 //! ```
 //! use rlvr::prompt::{Arithmetic, CharTokenizer, Tokenizer, split};
 //!
-//! let task = Arithmetic { digits: 2, terms: 2 };
+//! let task = Arithmetic {
+//!     digits: 2,
+//!     terms: 2,
+//! };
 //! let problems = split(task.problems(100, 0)?, 20, 0)?;
 //! let tokenizer = CharTokenizer::new(task.alphabet(), &["<answer>", "</answer>"])?;
 //! let ids = tokenizer.encode_prompt(&problems.train[0].prompt)?;

@@ -26,7 +26,8 @@ use crate::{Error, Result};
 /// ```
 /// use rlvr::prompt::{CharTokenizer, Tokenizer};
 ///
-/// let tokenizer: Box<dyn Tokenizer> = Box::new(CharTokenizer::new("0123456789+=", &[])?);
+/// let tokenizer: Box<dyn Tokenizer> =
+///     Box::new(CharTokenizer::new("0123456789+=", &[])?);
 /// let ids = tokenizer.encode("37+48=")?;
 /// assert_eq!(tokenizer.decode(&ids)?, "37+48=");
 /// assert!(tokenizer.encode("37×48=").is_err());

@@ -28,13 +28,28 @@ pub enum Comparison {
 /// use rlvr::reward::{AccuracyReward, Comparison, Reward, RewardInput, Rule};
 ///
 /// let accuracy = AccuracyReward::new();
-/// let score = |completion| accuracy.score(&RewardInput::new("37+48=", "85", completion)).unwrap().unwrap();
-/// assert_eq!(score("<think>84 or 85?</think><answer> 085.0 </answer>"), 1.0);
+/// let score = |completion| {
+///     accuracy
+///         .score(&RewardInput::new("37+48=", "85", completion))
+///         .unwrap()
+///         .unwrap()
+/// };
+/// assert_eq!(
+///     score("<think>84 or 85?</think><answer> 085.0 </answer>"),
+///     1.0
+/// );
 /// assert_eq!(score("<answer>84</answer>"), 0.0);
 /// assert_eq!(score("85"), 0.0);
 ///
-/// let whole = AccuracyReward::new().with_extract(Rule::Whole).with_comparison(Comparison::Text);
-/// let score = |completion| whole.score(&RewardInput::new("", "New York", completion)).unwrap().unwrap();
+/// let whole = AccuracyReward::new()
+///     .with_extract(Rule::Whole)
+///     .with_comparison(Comparison::Text);
+/// let score = |completion| {
+///     whole
+///         .score(&RewardInput::new("", "New York", completion))
+///         .unwrap()
+///         .unwrap()
+/// };
 /// assert_eq!(score(" New\nYork"), 1.0);
 /// assert_eq!(score("new york"), 0.0);
 /// ```

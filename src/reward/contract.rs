@@ -145,11 +145,18 @@ use super::RewardInput;
 ///         Ok(Some(block_on(self.ask(&[input.completion()]))?[0]))
 ///     }
 ///
-///     fn score_batch(&self, inputs: &[&RewardInput]) -> Vec<Result<Option<f64>, RewardError>> {
-///         let texts: Vec<&str> = inputs.iter().map(|input| input.completion()).collect();
+///     fn score_batch(
+///         &self,
+///         inputs: &[&RewardInput],
+///     ) -> Vec<Result<Option<f64>, RewardError>> {
+///         let texts: Vec<&str> =
+///             inputs.iter().map(|input| input.completion()).collect();
 ///         match block_on(self.ask(&texts)) {
 ///             Ok(scores) => scores.into_iter().map(|score| Ok(Some(score))).collect(),
-///             Err(error) => inputs.iter().map(|_| Err(error.to_string().into())).collect(),
+///             Err(error) => inputs
+///                 .iter()
+///                 .map(|_| Err(error.to_string().into()))
+///                 .collect(),
 ///         }
 ///     }
 ///
@@ -158,9 +165,13 @@ use super::RewardInput;
 ///     }
 /// }
 ///
-/// let patient = RewardOptions::new().with_concurrency(16).with_time_limit(Duration::from_secs(60));
+/// let patient = RewardOptions::new()
+///     .with_concurrency(16)
+///     .with_time_limit(Duration::from_secs(60));
 /// let rewards = RewardSet::builder().add_with(1.0, Judge, patient).build()?;
-/// let inputs = ["a", "bcd"].map(|text| RewardInput::new("", "", text)).to_vec();
+/// let inputs = ["a", "bcd"]
+///     .map(|text| RewardInput::new("", "", text))
+///     .to_vec();
 /// let totals: Vec<_> = rewards.score(inputs).iter().map(|one| one.reward).collect();
 /// assert_eq!(totals, [Some(1.0), Some(3.0)]);
 /// # Ok::<(), rlvr::Error>(())
@@ -264,7 +275,10 @@ impl<R: Reward + ?Sized> Reward for Box<R> {
 ///     Ok(text.parse()?)
 /// }
 /// assert_eq!(parse("").unwrap_err().to_string(), "the reference is empty");
-/// assert_eq!(parse("x").unwrap_err().to_string(), "invalid digit found in string");
+/// assert_eq!(
+///     parse("x").unwrap_err().to_string(),
+///     "invalid digit found in string"
+/// );
 /// ```
 pub struct RewardError(Box<dyn Error + Send + Sync>);
 
@@ -302,17 +316,35 @@ impl fmt::Debug for RewardError {
 /// // A number, or `true` for 1 and `false` for 0.
 /// let short = FnReward::plain("short", |input| input.length() <= 3);
 /// assert_eq!(short.name(), "short");
-/// assert_eq!(short.score(&RewardInput::new("2+2=", "4", "4")).unwrap(), Some(1.0));
-/// assert_eq!(short.score(&RewardInput::new("2+2=", "4", "four")).unwrap(), Some(0.0));
+/// assert_eq!(
+///     short.score(&RewardInput::new("2+2=", "4", "4")).unwrap(),
+///     Some(1.0)
+/// );
+/// assert_eq!(
+///     short.score(&RewardInput::new("2+2=", "4", "four")).unwrap(),
+///     Some(0.0)
+/// );
 ///
 /// // A closure that may also abstain or fail.
 /// let closeness = FnReward::new("closeness", |input| {
 ///     let target: f64 = input.answer().parse()?;
-///     let Ok(guess) = input.completion().parse::<f64>() else { return Ok(None) };
+///     let Ok(guess) = input.completion().parse::<f64>() else {
+///         return Ok(None);
+///     };
 ///     Ok(Some(-(guess - target).abs()))
 /// });
-/// assert_eq!(closeness.score(&RewardInput::new("2+2=", "4", "5")).unwrap(), Some(-1.0));
-/// assert_eq!(closeness.score(&RewardInput::new("2+2=", "4", "?")).unwrap(), None);
+/// assert_eq!(
+///     closeness
+///         .score(&RewardInput::new("2+2=", "4", "5"))
+///         .unwrap(),
+///     Some(-1.0)
+/// );
+/// assert_eq!(
+///     closeness
+///         .score(&RewardInput::new("2+2=", "4", "?"))
+///         .unwrap(),
+///     None
+/// );
 /// ```
 #[derive(Clone)]
 pub struct FnReward<F> {

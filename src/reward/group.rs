@@ -14,7 +14,9 @@ use super::{RewardError, RewardInput};
 /// panic is recorded for the whole group.
 ///
 /// ```
-/// use rlvr::reward::{AccuracyReward, GroupInput, GroupReward, RewardError, RewardInput, RewardSet};
+/// use rlvr::reward::{
+///     AccuracyReward, GroupInput, GroupReward, RewardError, RewardInput, RewardSet,
+/// };
 ///
 /// /// 1 for the shortest right answers of a group.
 /// struct Shortest;
@@ -28,12 +30,27 @@ use super::{RewardError, RewardInput};
 ///         vec!["accuracy"]
 ///     }
 ///
-///     fn score_group(&self, group: &GroupInput) -> Result<Vec<Option<f64>>, RewardError> {
-///         let right: Vec<bool> = group.scores("accuracy")?.iter().map(|&score| score >= Some(1.0)).collect();
+///     fn score_group(
+///         &self,
+///         group: &GroupInput,
+///     ) -> Result<Vec<Option<f64>>, RewardError> {
+///         let right: Vec<bool> = group
+///             .scores("accuracy")?
+///             .iter()
+///             .map(|&score| score >= Some(1.0))
+///             .collect();
 ///         let lengths = group.inputs().iter().map(|input| input.length());
-///         let shortest = lengths.clone().zip(&right).filter(|(_, right)| **right).map(|(length, _)| length).min();
+///         let shortest = lengths
+///             .clone()
+///             .zip(&right)
+///             .filter(|(_, right)| **right)
+///             .map(|(length, _)| length)
+///             .min();
 ///         let best = |(length, &right)| right && Some(length) == shortest;
-///         Ok(lengths.zip(&right).map(|one| Some(if best(one) { 1.0 } else { 0.0 })).collect())
+///         Ok(lengths
+///             .zip(&right)
+///             .map(|one| Some(if best(one) { 1.0 } else { 0.0 }))
+///             .collect())
 ///     }
 /// }
 ///
@@ -41,8 +58,16 @@ use super::{RewardError, RewardInput};
 ///     .add(1.0, AccuracyReward::new())
 ///     .add_group(0.5, Shortest)
 ///     .build()?;
-/// let group = ["<answer>4</answer>", "<think>2+2</think><answer>4</answer>", "4"];
-/// let scored = rewards.score(group.map(|text| RewardInput::new("2+2=", "4", text)).to_vec());
+/// let group = [
+///     "<answer>4</answer>",
+///     "<think>2+2</think><answer>4</answer>",
+///     "4",
+/// ];
+/// let scored = rewards.score(
+///     group
+///         .map(|text| RewardInput::new("2+2=", "4", text))
+///         .to_vec(),
+/// );
 /// let totals: Vec<_> = scored.iter().map(|one| one.reward).collect();
 /// assert_eq!(totals, [Some(1.5), Some(1.0), Some(0.0)]);
 /// # Ok::<(), rlvr::Error>(())
@@ -134,7 +159,8 @@ impl<'a> GroupInput<'a> {
     /// use rlvr::reward::{GroupInput, RewardInput};
     ///
     /// let inputs = ["4", "5"].map(|text| RewardInput::new("2+2=", "4", text));
-    /// let group = GroupInput::new(&inputs).with_scores("accuracy", vec![Some(1.0), Some(0.0)]);
+    /// let group =
+    ///     GroupInput::new(&inputs).with_scores("accuracy", vec![Some(1.0), Some(0.0)]);
     /// assert_eq!(group.inputs()[1].completion(), "5");
     /// assert_eq!(group.scores("accuracy")?[0], Some(1.0));
     /// assert!(group.scores("format").is_err());

@@ -70,7 +70,12 @@ impl Default for MathRewardConfig {
 /// use rlvr::reward::{MathReward, Reward, RewardInput};
 ///
 /// let accuracy = MathReward::default();
-/// let score = |completion| accuracy.score(&RewardInput::new("", r"\frac{1}{2}", completion)).unwrap().unwrap();
+/// let score = |completion| {
+///     accuracy
+///         .score(&RewardInput::new("", r"\frac{1}{2}", completion))
+///         .unwrap()
+///         .unwrap()
+/// };
 /// assert_eq!(score("<think>0.25?</think> So it is $\\boxed{0.5}$."), 1.0);
 /// assert_eq!(score("The answer is 2/4."), 1.0);
 /// assert_eq!(score("The answer is 0.25."), 0.0);
@@ -155,7 +160,11 @@ impl MathReward {
     /// use rlvr::reward::{MathReward, Reward, RewardInput};
     ///
     /// let accuracy = MathReward::default().with_require_evaluated(true);
-    /// let score = |completion| accuracy.score(&RewardInput::new("37+48=", "85", completion)).unwrap();
+    /// let score = |completion| {
+    ///     accuracy
+    ///         .score(&RewardInput::new("37+48=", "85", completion))
+    ///         .unwrap()
+    /// };
     /// assert_eq!(score("\\boxed{85}"), Some(1.0));
     /// assert_eq!(score("\\boxed{37+48}"), Some(0.0));
     /// ```

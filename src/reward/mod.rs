@@ -77,7 +77,11 @@
 //!
 //! let rewards = RewardSet::builder()
 //!     .add(0.1, FormatReward::new())
-//!     .add_with(1.0, AccuracyReward::new(), RewardOptions::new().with_gate(Gate::on("format")))
+//!     .add_with(
+//!         1.0,
+//!         AccuracyReward::new(),
+//!         RewardOptions::new().with_gate(Gate::on("format")),
+//!     )
 //!     .add(0.2, LanguageReward::new("en")?)
 //!     .add(0.5, RepetitionReward::new(3, -1.0)?)
 //!     .add_group(0.1, KimiLengthReward::new()) // reads the scores of `accuracy`

@@ -61,11 +61,11 @@ pub(crate) fn tokens_to_score(
 /// it behind a gate.
 ///
 /// ```
-/// use std::sync::Arc;
 /// use rlvr::policy::ValueHead;
 /// use rlvr::policy::causal::CausalConfig;
 /// use rlvr::prompt::{CharTokenizer, Tokenizer};
 /// use rlvr::reward::{ModelReward, Reward, RewardInput};
+/// use std::sync::Arc;
 ///
 /// # #[cfg(feature = "flex")]
 /// # fn main() -> rlvr::Result<()> {
@@ -79,7 +79,10 @@ pub(crate) fn tokens_to_score(
 ///
 /// let judge = ModelReward::new(model, Arc::new(tokenizer)).with_max_tokens(64);
 /// // An untrained head gives 0.
-/// assert_eq!(judge.score(&RewardInput::new("2+2=", "4", "4")).unwrap(), Some(0.0));
+/// assert_eq!(
+///     judge.score(&RewardInput::new("2+2=", "4", "4")).unwrap(),
+///     Some(0.0)
+/// );
 /// # Ok(())
 /// # }
 /// # #[cfg(not(feature = "flex"))]

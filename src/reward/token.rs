@@ -31,7 +31,13 @@ use crate::types::{RewardOutcome, RewardRecord, RolloutBuffer};
 ///
 ///     fn score(&self, input: &RewardInput) -> Result<Vec<f64>, RewardError> {
 ///         let tokens = &input.rollout.tokens;
-///         let penalty = |t: usize| if tokens[..t].contains(&tokens[t]) { -0.1 } else { 0.0 };
+///         let penalty = |t: usize| {
+///             if tokens[..t].contains(&tokens[t]) {
+///                 -0.1
+///             } else {
+///                 0.0
+///             }
+///         };
 ///         Ok((0..tokens.len()).map(penalty).collect())
 ///     }
 /// }

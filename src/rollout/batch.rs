@@ -33,7 +33,11 @@ use crate::{Error, Result};
 /// let policy = CausalConfig::new(16).init(0, &device)?;
 /// let rollout = Rollout::new(vec![4, 5, 1], vec![-0.7, -0.2, -0.1], "45");
 /// let mut buffer = RolloutBuffer::new();
-/// buffer.push(RolloutGroup::new(Problem::new("2+3", "5"), vec![2, 3], vec![rollout]));
+/// buffer.push(RolloutGroup::new(
+///     Problem::new("2+3", "5"),
+///     vec![2, 3],
+///     vec![rollout],
+/// ));
 /// let batch = RolloutBatch::all(&buffer, &device)?;
 /// let log_probs = batch.log_probs(&policy, &LogProbConfig::default())?;
 /// assert_eq!(log_probs.dims(), [1, 3]);

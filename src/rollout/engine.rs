@@ -26,16 +26,27 @@ use crate::{Error, Result};
 /// use burn::tensor::Device;
 /// use rlvr::policy::causal::CausalConfig;
 /// use rlvr::prompt::{CharTokenizer, Tokenizer};
-/// use rlvr::rollout::{GenerationConfig, LocalEngine, RolloutRequest, sample_rollouts};
+/// use rlvr::rollout::{
+///     GenerationConfig, LocalEngine, RolloutRequest, sample_rollouts,
+/// };
 /// use rlvr::types::Problem;
 ///
 /// # fn main() -> rlvr::Result<()> {
 /// # #[cfg(feature = "flex")] {
 /// let tokenizer = CharTokenizer::new("0123456789+=", &[])?;
-/// let policy = CausalConfig::new(tokenizer.vocab_size()).init(0, &Device::flex().autodiff())?;
+/// let policy = CausalConfig::new(tokenizer.vocab_size())
+///     .init(0, &Device::flex().autodiff())?;
 /// let config = GenerationConfig::new(8, tokenizer.stop_tokens());
-/// let question = RolloutRequest::new(Problem::new("1+1=", "2"), &tokenizer, 4, [0, 0])?;
-/// let rollouts = sample_rollouts(&mut LocalEngine, &policy, 0, &tokenizer, &[question], &config)?;
+/// let question =
+///     RolloutRequest::new(Problem::new("1+1=", "2"), &tokenizer, 4, [0, 0])?;
+/// let rollouts = sample_rollouts(
+///     &mut LocalEngine,
+///     &policy,
+///     0,
+///     &tokenizer,
+///     &[question],
+///     &config,
+/// )?;
 /// assert_eq!(rollouts.len(), 4);
 /// # }
 /// # Ok(())

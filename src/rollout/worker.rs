@@ -32,7 +32,9 @@ use crate::{Error, Result};
 /// ```
 /// use burn::tensor::Device;
 /// use rlvr::policy::causal::CausalConfig;
-/// use rlvr::rollout::{GenerationConfig, GenerationRequest, LocalWorker, generate_with};
+/// use rlvr::rollout::{
+///     GenerationConfig, GenerationRequest, LocalWorker, generate_with,
+/// };
 ///
 /// # fn main() -> rlvr::Result<()> {
 /// # #[cfg(feature = "flex")] {

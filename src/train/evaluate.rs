@@ -24,7 +24,11 @@ const EVALUATION: u64 = 0x4556_414C_0000_0000;
 /// use rlvr::train::EvaluationConfig;
 ///
 /// // Greedy accuracy, and pass@1, pass@4 and pass@8 from 8 samples per problem.
-/// let config = EvaluationConfig { samples: 8, k: vec![4, 8], ..EvaluationConfig::default() };
+/// let config = EvaluationConfig {
+///     samples: 8,
+///     k: vec![4, 8],
+///     ..EvaluationConfig::default()
+/// };
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

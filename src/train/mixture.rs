@@ -27,17 +27,38 @@ const MIXTURE: u64 = u64::from_be_bytes(*b"mixture.");
 /// use rlvr::prelude::*;
 /// use rlvr::train::{Mixture, Piecewise, ProblemSource, ShuffledProblems};
 ///
-/// let set = |domain: &str| (0..100).map(|i| Problem::new(i.to_string(), "").with_domain(domain)).collect::<Vec<_>>();
-/// let source = |domain, seed| -> Result<Box<dyn ProblemSource>> { Ok(Box::new(ShuffledProblems::new(set(domain), seed)?)) };
-/// let mut mixture = Mixture::new(0, [
-///     (2.0.into(), source("math", 1)?),
-///     (1.0.into(), source("code", 2)?),
-///     (Piecewise::steps([(0, 0.0), (1300, 3.0)]), source("general", 3)?),
-/// ])?;
+/// let set = |domain: &str| {
+///     (0..100)
+///         .map(|i| Problem::new(i.to_string(), "").with_domain(domain))
+///         .collect::<Vec<_>>()
+/// };
+/// let source = |domain, seed| -> Result<Box<dyn ProblemSource>> {
+///     Ok(Box::new(ShuffledProblems::new(set(domain), seed)?))
+/// };
+/// let mut mixture = Mixture::new(
+///     0,
+///     [
+///         (2.0.into(), source("math", 1)?),
+///         (1.0.into(), source("code", 2)?),
+///         (
+///             Piecewise::steps([(0, 0.0), (1300, 3.0)]),
+///             source("general", 3)?,
+///         ),
+///     ],
+/// )?;
 /// let drawn = mixture.draw(90)?;
-/// assert!(drawn.iter().all(|draw| draw.problem.domain() != Some("general")));
+/// assert!(
+///     drawn
+///         .iter()
+///         .all(|draw| draw.problem.domain() != Some("general"))
+/// );
 /// mixture.begin_step(1300);
-/// assert!(mixture.draw(90)?.iter().any(|draw| draw.problem.domain() == Some("general")));
+/// assert!(
+///     mixture
+///         .draw(90)?
+///         .iter()
+///         .any(|draw| draw.problem.domain() == Some("general"))
+/// );
 /// # Ok::<(), rlvr::Error>(())
 /// ```
 pub struct Mixture {

@@ -23,7 +23,10 @@ use crate::{Error, Result};
 ///
 /// // DeepSeek-R1-Zero's length limit.
 /// let cap = Piecewise::steps([(0, 32_768.0), (8_200, 65_536.0)]);
-/// assert_eq!([8_199, 8_200].map(|step| cap.at(step)), [32_768.0, 65_536.0]);
+/// assert_eq!(
+///     [8_199, 8_200].map(|step| cap.at(step)),
+///     [32_768.0, 65_536.0]
+/// );
 /// # Ok::<(), rlvr::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -29,10 +29,10 @@ pub struct Draw {
 /// for example with [`random::generator`](crate::random::generator).
 ///
 /// ```
-/// use std::sync::Arc;
 /// use rlvr::train::{Draw, ProblemSource};
 /// use rlvr::types::Problem;
 /// use serde_json::{Value, json};
+/// use std::sync::Arc;
 ///
 /// /// An endless stream of sums: 1+1, 2+2, ...
 /// struct Doubles(u64);
@@ -40,7 +40,10 @@ pub struct Draw {
 /// impl ProblemSource for Doubles {
 ///     fn draw(&mut self, count: usize) -> rlvr::Result<Vec<Draw>> {
 ///         let draw = |index: u64| Draw {
-///             problem: Arc::new(Problem::new(format!("{index}+{index}="), (2 * index).to_string())),
+///             problem: Arc::new(Problem::new(
+///                 format!("{index}+{index}="),
+///                 (2 * index).to_string(),
+///             )),
 ///             index,
 ///             epoch: 0,
 ///         };
@@ -55,7 +58,8 @@ pub struct Draw {
 ///
 ///     fn restore(&mut self, state: &Value) -> rlvr::Result<()> {
 ///         let position = state.as_u64();
-///         self.0 = position.ok_or_else(|| rlvr::Error::config("state", state, "a position"))?;
+///         self.0 = position
+///             .ok_or_else(|| rlvr::Error::config("state", state, "a position"))?;
 ///         Ok(())
 ///     }
 /// }

@@ -40,7 +40,13 @@ impl TrainerConfig {
     ///
     /// let config = TrainerConfig::default().with_recipe("rloo")?;
     /// assert_eq!(config.kl_in_reward.unwrap().penalty.coef, 0.05);
-    /// assert!(TrainerConfig::default().with_recipe("pppo").unwrap_err().to_string().contains("dapo"));
+    /// assert!(
+    ///     TrainerConfig::default()
+    ///         .with_recipe("pppo")
+    ///         .unwrap_err()
+    ///         .to_string()
+    ///         .contains("dapo")
+    /// );
     /// # Ok::<(), rlvr::Error>(())
     /// ```
     ///

@@ -34,7 +34,10 @@ pub enum Decay {
 ///
 /// let schedule = Schedule::constant(1e-5)
 ///     .with_warmup(10)
-///     .with_decay(Decay::Cosine { updates: 100, floor: 0.1 });
+///     .with_decay(Decay::Cosine {
+///         updates: 100,
+///         floor: 0.1,
+///     });
 /// assert_eq!(schedule.rate(9), 1e-5);
 /// assert!((schedule.rate(100) - 1e-6).abs() < 1e-12);
 /// ```

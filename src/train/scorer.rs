@@ -38,7 +38,11 @@ pub struct ScoringConfig {
 /// }
 ///
 /// impl Scorer for Uniform {
-///     fn log_probs(&self, rollouts: &RolloutBuffer, _: &ScoringConfig) -> rlvr::Result<PerToken> {
+///     fn log_probs(
+///         &self,
+///         rollouts: &RolloutBuffer,
+///         _: &ScoringConfig,
+///     ) -> rlvr::Result<PerToken> {
 ///         let log_prob = -(self.vocabulary as f64).ln();
 ///         Ok(PerToken::filled(&rollouts.lengths(), log_prob))
 ///     }

@@ -26,9 +26,14 @@ use crate::types::{PerToken, Rollout, RolloutBuffer, RolloutGroup};
 /// struct ShowAnswer(CharTokenizer);
 ///
 /// impl TeacherContext for ShowAnswer {
-///     fn prompt(&self, group: &RolloutGroup, _rollout: usize) -> rlvr::Result<Option<Vec<u32>>> {
+///     fn prompt(
+///         &self,
+///         group: &RolloutGroup,
+///         _rollout: usize,
+///     ) -> rlvr::Result<Option<Vec<u32>>> {
 ///         let problem = &group.problem;
-///         let prompt = format!("{}{};{}", problem.prompt, problem.answer, problem.prompt);
+///         let prompt =
+///             format!("{}{};{}", problem.prompt, problem.answer, problem.prompt);
 ///         self.0.encode_prompt(&prompt).map(Some)
 ///     }
 ///
@@ -74,16 +79,24 @@ type Template = dyn Fn(&Problem, &str) -> String + Send + Sync;
 /// let tokenizer = CharTokenizer::new("0123456789+=;", &[])?;
 /// let rollout = |text: &str, reward| Rollout {
 ///     reward: Some(reward),
-///     ..Rollout::new(tokenizer.encode(text).unwrap(), vec![-0.5; text.len()], text)
+///     ..Rollout::new(
+///         tokenizer.encode(text).unwrap(),
+///         vec![-0.5; text.len()],
+///         text,
+///     )
 /// };
 /// let group = RolloutGroup::new(
 ///     Problem::new("1+1=", "2"),
 ///     tokenizer.encode("1+1=")?,
 ///     vec![rollout("3", 0.0), rollout("2", 1.0)],
 /// );
-/// let context = SuccessfulSibling::new(tokenizer.clone(), 1.0)
-///     .with_template(|problem, solution| format!("{}{solution};{}", problem.prompt, problem.prompt));
-/// assert_eq!(context.prompt(&group, 0)?, Some(tokenizer.encode("1+1=2;1+1=")?));
+/// let context = SuccessfulSibling::new(tokenizer.clone(), 1.0).with_template(
+///     |problem, solution| format!("{}{solution};{}", problem.prompt, problem.prompt),
+/// );
+/// assert_eq!(
+///     context.prompt(&group, 0)?,
+///     Some(tokenizer.encode("1+1=2;1+1=")?)
+/// );
 /// assert_eq!(context.prompt(&group, 1)?, None);
 /// # Ok::<(), rlvr::Error>(())
 /// ```

@@ -37,10 +37,17 @@ use crate::types::{Problem, RolloutBuffer};
 /// }
 /// .init(0, &device)?;
 /// let ends_in_b = FnReward::new("ends_in_b", |input| {
-///     Ok(Some(if input.completion().ends_with('b') { 1.0 } else { 0.0 }))
+///     Ok(Some(if input.completion().ends_with('b') {
+///         1.0
+///     } else {
+///         0.0
+///     }))
 /// });
 /// let mut trainer = Trainer::builder(policy, tokenizer)
-///     .config(TrainerConfig { problems_per_step: 1, ..TrainerConfig::default() })
+///     .config(TrainerConfig {
+///         problems_per_step: 1,
+///         ..TrainerConfig::default()
+///     })
 ///     .rewards(RewardSet::builder().add(1.0, ends_in_b).build()?)
 ///     .problems([Problem::new("a", "b")])
 ///     .build()?;

@@ -8,7 +8,8 @@
 //! use rlvr::types::{Problem, Rollout, RolloutBuffer, RolloutGroup};
 //!
 //! let mut rollouts = RolloutBuffer::new();
-//! let completion = |token, text| Rollout::new(vec![token, 1], vec![-0.5, -0.25], text);
+//! let completion =
+//!     |token, text| Rollout::new(vec![token, 1], vec![-0.5, -0.25], text);
 //! rollouts.push(RolloutGroup::new(
 //!     Problem::new("1+1=", "2"),
 //!     vec![3, 13, 3, 14],

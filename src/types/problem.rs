@@ -15,9 +15,15 @@ const DOMAIN: &str = "domain";
 /// assert_eq!(problem.metadata["task"], "arithmetic");
 ///
 /// // `metadata` is optional; unknown fields are an error.
-/// let read: Problem = serde_json::from_str(r#"{"prompt": "1+1=", "answer": "2"}"#).unwrap();
+/// let read: Problem =
+///     serde_json::from_str(r#"{"prompt": "1+1=", "answer": "2"}"#).unwrap();
 /// assert_eq!(read, Problem::new("1+1=", "2"));
-/// assert!(serde_json::from_str::<Problem>(r#"{"prompt": "", "answer": "", "anwser": ""}"#).is_err());
+/// assert!(
+///     serde_json::from_str::<Problem>(
+///         r#"{"prompt": "", "answer": "", "anwser": ""}"#
+///     )
+///     .is_err()
+/// );
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

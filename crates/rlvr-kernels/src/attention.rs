@@ -143,9 +143,20 @@ impl<'a> Seen<'a> {
 /// // One sequence of two tokens, one head of size 1.
 /// let (rows, query_heads, key_heads) = (1, 1, 1);
 /// let (queries, keys, size) = (2, 2, 1);
-/// let shape = AttentionShape { rows, query_heads, key_heads, queries, keys, size };
-/// let heads = |data| Heads { data, strides: [2, 1, 1] };
-/// let (queries, keys, values) = (heads(&[0.0, 0.0]), heads(&[1.0, 1.0]), heads(&[2.0, 4.0]));
+/// let shape = AttentionShape {
+///     rows,
+///     query_heads,
+///     key_heads,
+///     queries,
+///     keys,
+///     size,
+/// };
+/// let heads = |data| Heads {
+///     data,
+///     strides: [2, 1, 1],
+/// };
+/// let (queries, keys, values) =
+///     (heads(&[0.0, 0.0]), heads(&[1.0, 1.0]), heads(&[2.0, 4.0]));
 /// let (context, _) = attention(shape, queries, keys, values, Mask::default(), 1.0);
 /// assert_eq!(context, [2.0, 3.0]);
 /// ```

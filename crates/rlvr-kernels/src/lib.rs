@@ -14,7 +14,8 @@
 //!
 //! // Two tokens with hidden states of size 2, and a vocabulary of 3.
 //! let (hidden, unembedding) = ([1.0, 0.0, 0.0, 1.0], [0.0, 1.0, 2.0, 5.0, 5.0, 5.0]);
-//! let (hidden, unembedding) = (Matrix::new(&hidden, 2, 2), Matrix::new(&unembedding, 2, 3));
+//! let (hidden, unembedding) =
+//!     (Matrix::new(&hidden, 2, 2), Matrix::new(&unembedding, 2, 3));
 //! let scores = token_scores(hidden, unembedding, &[2, 0], 1.0, true, 64);
 //! assert!((scores[0].log_prob - -0.407_606).abs() < 1e-5); // ln(e^2 / (1 + e + e^2))
 //! assert!((scores[1].entropy - 3f32.ln()).abs() < 1e-6);

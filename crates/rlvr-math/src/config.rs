@@ -11,7 +11,10 @@ use serde::{Deserialize, Serialize};
 /// ```
 /// use rlvr_math::{MathConfig, MathVerifier};
 ///
-/// let config = MathConfig { require_evaluated: true, ..MathConfig::default() };
+/// let config = MathConfig {
+///     require_evaluated: true,
+///     ..MathConfig::default()
+/// };
 /// let verifier = MathVerifier::new(config)?;
 /// assert!(verifier.compare("85", "85.0").is_equal());
 /// assert!(!verifier.compare("85", "37+48").is_equal());

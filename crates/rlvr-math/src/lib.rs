@@ -9,7 +9,8 @@
 //! ```
 //! use rlvr_math::{Extractor, MathVerifier};
 //!
-//! let response = "<think>Is it 0.25?</think> Adding up, the result is $\\boxed{0.5}$.";
+//! let response =
+//!     "<think>Is it 0.25?</think> Adding up, the result is $\\boxed{0.5}$.";
 //! let answer = Extractor::default().extract(response).unwrap();
 //! assert_eq!(answer.text, "0.5");
 //!

@@ -89,7 +89,10 @@ impl Tags {
     /// use rlvr_math::Tags;
     ///
     /// let tags = Tags::new("[THINK]", "[/THINK]", "[ANSWER]", "[/ANSWER]")?;
-    /// assert_eq!(tags.answer("[THINK]...[/THINK][ANSWER]4[/ANSWER]"), Some("4"));
+    /// assert_eq!(
+    ///     tags.answer("[THINK]...[/THINK][ANSWER]4[/ANSWER]"),
+    ///     Some("4")
+    /// );
     /// assert!(Tags::new("|", "|", "<answer>", "</answer>").is_err());
     /// # Ok::<(), rlvr_math::Error>(())
     /// ```

@@ -23,7 +23,8 @@ const MIB: u64 = 1 << 20;
 /// // Missing fields have their defaults, and unknown ones are errors.
 /// let config: SandboxConfig = serde_json::from_str(
 ///     r#"{"wall_seconds": 4.0, "measures": {"landlock": "if_available"}}"#,
-/// ).unwrap();
+/// )
+/// .unwrap();
 /// assert_eq!(config.need(Measure::Landlock), Need::IfAvailable);
 /// assert_eq!(config.need(Measure::Seccomp), Need::Required);
 /// assert!(serde_json::from_str::<SandboxConfig>(r#"{"wall": 4.0}"#).is_err());

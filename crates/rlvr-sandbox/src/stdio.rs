@@ -9,8 +9,8 @@ use crate::{Result, system};
 /// [`Folder::spawn`](crate::Folder::spawn).
 ///
 /// ```
-/// use std::time::Duration;
 /// use rlvr_sandbox::{Command, Exit, Sandbox, SandboxConfig, Stdio, Timeout};
+/// use std::time::Duration;
 ///
 /// # fn main() -> rlvr_sandbox::Result<()> {
 /// # if !cfg!(target_os = "linux") { return Ok(()) }
@@ -20,11 +20,21 @@ use crate::{Result, system};
 ///     (0, Stdio::Input(b"three\n".to_vec())),
 ///     (1, Stdio::Null),
 ///     (2, Stdio::Null),
-///     (3, Stdio::Capture { limit: 100, kill: true }),
+///     (
+///         3,
+///         Stdio::Capture {
+///             limit: 100,
+///             kill: true,
+///         },
+///     ),
 /// ];
 /// let shell = Command::new("/bin/sh").argument("-c").argument("cat >&3");
 /// let wall = Duration::from_secs(60);
-/// let timeout = Timeout { wall, total: wall, progress: None };
+/// let timeout = Timeout {
+///     wall,
+///     total: wall,
+///     progress: None,
+/// };
 /// let (exit, captured) = folder.spawn(&shell, stdio)?.wait(timeout)?;
 /// assert_eq!(exit, Exit::Status(0));
 /// assert_eq!(captured, [(3, b"three\n".to_vec())]);

@@ -16,7 +16,10 @@ use crate::types::Problem;
 ///
 /// let server = McpServer::new(Program::parse("python3 server.py")?)?.per_episode();
 /// let tools = ToolSet::new().with(Calculator)?;
-/// let environment = McpEnvironment::new(server, ToolEnvironment::new(tools, ReplyParser::named("hermes")?));
+/// let environment = McpEnvironment::new(
+///     server,
+///     ToolEnvironment::new(tools, ReplyParser::named("hermes")?),
+/// );
 /// # let _ = environment;
 /// # Ok::<(), rlvr::Error>(())
 /// ```

@@ -32,7 +32,8 @@ use crate::types::Problem;
 /// use rlvr::environment::tools::{ReplyParser, ToolSet};
 ///
 /// let tools = ToolEnvironment::new(ToolSet::new(), ReplyParser::named("hermes")?);
-/// let environment = OpenEnvTools::new("ws://127.0.0.1:8000/ws", tools.with_name("finqa"))?;
+/// let environment =
+///     OpenEnvTools::new("ws://127.0.0.1:8000/ws", tools.with_name("finqa"))?;
 /// # let _ = environment;
 /// # Ok::<(), rlvr::Error>(())
 /// ```

@@ -72,7 +72,11 @@
 //! use rlvr::prompt::Problem;
 //!
 //! let script = "scripts/reasoning_gym_environment.py";
-//! let environment = ProcessEnvironment::new("reasoning_gym", Program::confined_python("python3", script)?, 2)?;
+//! let environment = ProcessEnvironment::new(
+//!     "reasoning_gym",
+//!     Program::confined_python("python3", script)?,
+//!     2,
+//! )?;
 //! let problem = |index: u64| {
 //!     let problem = Problem::new("", "").with_metadata("task", "chain_sum");
 //!     problem.with_metadata("index", index)

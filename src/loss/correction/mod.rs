@@ -51,7 +51,11 @@ pub enum Numerator {
 /// let icepop = SamplerCorrection::token_mask(0.5, 5.0);
 /// let trl = SamplerCorrection::sequence_mask(None, 3.0);
 /// let geometric = SamplerCorrection::geometric_rejection(0.999, 1.001);
-/// assert!([tis, icepop, trl, geometric].iter().all(|one| one.validate().is_ok()));
+/// assert!(
+///     [tis, icepop, trl, geometric]
+///         .iter()
+///         .all(|one| one.validate().is_ok())
+/// );
 /// ```
 #[doc(alias("vllm_importance_sampling_correction", "rollout_correction"))]
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

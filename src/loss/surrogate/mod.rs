@@ -156,7 +156,9 @@ pub struct StepToken {
 ///
 /// ```
 /// use rlvr::Result;
-/// use rlvr::loss::{PolicyObjective, Surrogate, SurrogateInput, SurrogateLoss, SurrogateTerm};
+/// use rlvr::loss::{
+///     PolicyObjective, Surrogate, SurrogateInput, SurrogateLoss, SurrogateTerm,
+/// };
 ///
 /// /// The unclipped importance-weighted policy gradient: `L = -r A`.
 /// #[derive(Debug)]
@@ -167,7 +169,9 @@ pub struct StepToken {
 ///         "unclipped"
 ///     }
 ///     fn term(&self, input: &SurrogateInput) -> Result<SurrogateTerm> {
-///         Ok(SurrogateTerm::new((input.ratio() * input.advantages.clone()).neg()))
+///         Ok(SurrogateTerm::new(
+///             (input.ratio() * input.advantages.clone()).neg(),
+///         ))
 ///     }
 /// }
 ///

@@ -121,7 +121,9 @@ pub struct LedgerState {
 /// the previous one ([`resume`](Self::resume)), with its current number of devices and price.
 ///
 /// ```
-/// use rlvr::plan::{Ledger, LedgerConfig, ModelFlops, PhaseSeconds, StepUsage, Tokens};
+/// use rlvr::plan::{
+///     Ledger, LedgerConfig, ModelFlops, PhaseSeconds, StepUsage, Tokens,
+/// };
 ///
 /// let config = LedgerConfig {
 ///     price: Some(2.0),
@@ -136,7 +138,12 @@ pub struct LedgerState {
 ///         generated: 1600,
 ///         generation: read,
 ///         update: read,
-///         seconds: PhaseSeconds { generate: 6.0, update: 3.0, step: 9.0, ..PhaseSeconds::default() },
+///         seconds: PhaseSeconds {
+///             generate: 6.0,
+///             update: 3.0,
+///             step: 9.0,
+///             ..PhaseSeconds::default()
+///         },
 ///         ..StepUsage::default()
 ///     })?;
 ///     assert_eq!(metrics["step_time"], 9.0);

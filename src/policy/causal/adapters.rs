@@ -26,8 +26,16 @@ impl CausalModel {
     /// # #[cfg(feature = "flex")]
     /// # fn main() -> rlvr::Result<()> {
     /// let device = burn::tensor::Device::flex().autodiff();
-    /// let model = CausalConfig { hidden_size: 16, ..CausalConfig::new(11) }.init(0, &device)?;
-    /// let config = LoraConfig { rank: 4, alpha: 8.0, ..LoraConfig::default() };
+    /// let model = CausalConfig {
+    ///     hidden_size: 16,
+    ///     ..CausalConfig::new(11)
+    /// }
+    /// .init(0, &device)?;
+    /// let config = LoraConfig {
+    ///     rank: 4,
+    ///     alpha: 8.0,
+    ///     ..LoraConfig::default()
+    /// };
     /// let adapted = model.with_lora(&config)?;
     /// assert_eq!(adapted.adapters().count(), 2 * 7); // 2 layers with 7 projections
     /// let merged = adapted.merge_lora();

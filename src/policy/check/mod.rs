@@ -46,7 +46,12 @@ const LONGEST: usize = 1024;
 /// use burn::tensor::Device;
 /// use rlvr::policy::{causal::CausalConfig, check_model};
 ///
-/// let config = CausalConfig { hidden_size: 16, intermediate_size: 16, num_hidden_layers: 1, ..CausalConfig::new(11) };
+/// let config = CausalConfig {
+///     hidden_size: 16,
+///     intermediate_size: 16,
+///     num_hidden_layers: 1,
+///     ..CausalConfig::new(11)
+/// };
 /// check_model(&config.init(0, &Device::flex().autodiff())?)
 /// # }
 /// # #[cfg(not(feature = "flex"))]

@@ -27,12 +27,17 @@ use crate::{Error, Result, host};
 ///
 /// ```
 /// use rlvr::policy::causal::CausalConfig;
-/// use rlvr::policy::{DistilledTokens, Divergence, LogProbConfig, PolicyModel, TokenBatch};
+/// use rlvr::policy::{
+///     DistilledTokens, Divergence, LogProbConfig, PolicyModel, TokenBatch,
+/// };
 ///
 /// # #[cfg(feature = "flex")]
 /// # fn main() -> rlvr::Result<()> {
 /// let device = burn::tensor::Device::flex();
-/// let config = CausalConfig { hidden_size: 16, ..CausalConfig::new(11) };
+/// let config = CausalConfig {
+///     hidden_size: 16,
+///     ..CausalConfig::new(11)
+/// };
 /// let student = config.init(0, &device.clone().autodiff())?;
 /// let teacher = config.init(1, &device)?;
 /// let batch = TokenBatch::from_rows(&[[1, 2, 3]], &device)?.into();

@@ -39,7 +39,11 @@ impl LoadOptions {
 /// use rlvr::policy::hf::{LoadOptions, load};
 ///
 /// # #[cfg(feature = "flex")]
-/// let policy = load("SmolLM2-135M-Instruct", &LoadOptions::f32(), &Device::flex().autodiff())?;
+/// let policy = load(
+///     "SmolLM2-135M-Instruct",
+///     &LoadOptions::f32(),
+///     &Device::flex().autodiff(),
+/// )?;
 /// # Ok::<(), rlvr::Error>(())
 /// ```
 ///

@@ -26,17 +26,18 @@ const SCORE: &str = "score";
 /// in the folder. The score is f32, whatever the type of the trunk.
 ///
 /// ```no_run
-/// use std::sync::Arc;
 /// use burn::tensor::Device;
 /// use rlvr::policy::hf::{LoadOptions, load_reward_model};
 /// use rlvr::prompt::hf::ChatTokenizer;
 /// use rlvr::reward::ModelReward;
+/// use std::sync::Arc;
 ///
 /// # #[cfg(feature = "flex")]
 /// # fn main() -> rlvr::Result<()> {
 /// let folder = "Skywork-Reward-V2-Qwen3-0.6B";
 /// let model = load_reward_model(folder, &LoadOptions::f32(), &Device::flex())?;
-/// let reward = ModelReward::new(model, Arc::new(ChatTokenizer::from_folder(folder)?)).with_conversation();
+/// let reward = ModelReward::new(model, Arc::new(ChatTokenizer::from_folder(folder)?))
+///     .with_conversation();
 /// # let _ = reward;
 /// # Ok(())
 /// # }

@@ -27,7 +27,11 @@ use crate::types::Message;
 /// use rlvr::prompt::{Message, Tokenizer};
 ///
 /// let tokenizer = ChatTokenizer::from_folder("SmolLM2-135M-Instruct")?;
-/// let turns = [Message::user("1+1="), Message::assistant("2"), Message::user("And 3 more?")];
+/// let turns = [
+///     Message::user("1+1="),
+///     Message::assistant("2"),
+///     Message::user("And 3 more?"),
+/// ];
 /// let ids = tokenizer.encode_conversation(&turns, None)?;
 /// # Ok::<(), rlvr::Error>(())
 /// ```

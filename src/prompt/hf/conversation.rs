@@ -27,7 +27,8 @@ use crate::{Error, Result};
 /// ```no_run
 /// use rlvr::prompt::hf::{ChatTokenizer, History};
 ///
-/// let tokenizer = ChatTokenizer::from_folder("Qwen3-0.6B")?.with_history(History::Keep);
+/// let tokenizer =
+///     ChatTokenizer::from_folder("Qwen3-0.6B")?.with_history(History::Keep);
 /// # Ok::<(), rlvr::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -28,15 +28,27 @@
 //! ```
 //! use rlvr::prompt::tasks::{ChainSum, Task};
 //!
-//! let easy = Task::from(ChainSum { terms: 2..=3, digits: 1..=2 });
+//! let easy = Task::from(ChainSum {
+//!     terms: 2..=3,
+//!     digits: 1..=2,
+//! });
 //! let mut problems = easy.problems(100, 0)?;
 //! for name in ["gcd", "mini_sudoku", "knights_knaves"] {
 //!     problems.extend(Task::named(name)?.problems(50, 0)?);
 //! }
 //! assert_eq!(problems[0].metadata["task"], "chain_sum");
 //!
-//! let read: Task = serde_json::from_str(r#"{"task": "chain_sum", "terms": {"start": 2, "end": 3}}"#).unwrap();
-//! assert_eq!(read, Task::from(ChainSum { terms: 2..=3, ..ChainSum::default() }));
+//! let read: Task = serde_json::from_str(
+//!     r#"{"task": "chain_sum", "terms": {"start": 2, "end": 3}}"#,
+//! )
+//! .unwrap();
+//! assert_eq!(
+//!     read,
+//!     Task::from(ChainSum {
+//!         terms: 2..=3,
+//!         ..ChainSum::default()
+//!     })
+//! );
 //! # Ok::<(), rlvr::Error>(())
 //! ```
 

@@ -20,13 +20,15 @@ const SYSTEM_FOLDERS: [&str; 3] = ["/usr/bin", "/usr/local/bin", "/bin"];
 /// ```
 /// use rlvr::reward::code::Language;
 ///
-/// let c: Language = serde_json::from_str(r##"{
+/// let c: Language = serde_json::from_str(
+///     r##"{
 ///     "fences": ["c"],
 ///     "file": "main.c",
 ///     "compile": ["gcc", "-O1", "-o", "{folder}/main", "{file}"],
 ///     "run": ["{folder}/main"],
 ///     "trial": "#include <stdio.h>\nint main(void) { puts(\"ok\"); }"
-/// }"##)?;
+/// }"##,
+/// )?;
 /// assert!(!c.functions);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```

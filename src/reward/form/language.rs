@@ -37,8 +37,15 @@ use crate::{Error, Result};
 /// use rlvr::reward::{LanguageReward, Reward, RewardInput};
 ///
 /// let english = LanguageReward::new("en")?;
-/// let score = |completion| english.score(&RewardInput::new("", "", completion)).unwrap();
-/// assert_eq!(score("<think>Let x be 3, so $x^2$ is nine.</think>9"), Some(1.0));
+/// let score = |completion| {
+///     english
+///         .score(&RewardInput::new("", "", completion))
+///         .unwrap()
+/// };
+/// assert_eq!(
+///     score("<think>Let x be 3, so $x^2$ is nine.</think>9"),
+///     Some(1.0)
+/// );
 /// assert_eq!(score("<think>So we 得到九</think>9"), Some(0.4)); // two of five
 /// assert_eq!(score("<think>3*3=9</think>nine"), None);
 ///

@@ -22,10 +22,21 @@ use crate::reward::{Reward, RewardError, RewardInput, Tags};
 /// use rlvr::reward::{LineFormatReward, Reward, RewardInput};
 ///
 /// let format = LineFormatReward::new();
-/// let score = |completion| format.score(&RewardInput::new("", "", completion)).unwrap().unwrap();
+/// let score = |completion| {
+///     format
+///         .score(&RewardInput::new("", "", completion))
+///         .unwrap()
+///         .unwrap()
+/// };
 /// assert_eq!(score("<think>\n2+2\n</think>\n<answer>\n4\n</answer>"), 1.0);
-/// assert_eq!(score("<think>\n2+2\n</think>\n<answer>\n4\n</answer>\nOr is it 5?"), 1.0);
-/// assert_eq!(score("<think>\n2+2\n</think>\n<answer>\n4\n</answer> Or 5?"), 0.0);
+/// assert_eq!(
+///     score("<think>\n2+2\n</think>\n<answer>\n4\n</answer>\nOr is it 5?"),
+///     1.0
+/// );
+/// assert_eq!(
+///     score("<think>\n2+2\n</think>\n<answer>\n4\n</answer> Or 5?"),
+///     0.0
+/// );
 /// assert_eq!(score("<think>2+2</think><answer>4</answer>"), 0.0);
 /// ```
 #[derive(Clone, Debug)]

@@ -55,7 +55,12 @@ fn repeated_share<T: Hash + Eq>(units: &[T], n: usize) -> f64 {
 /// use rlvr::reward::{RepetitionReward, RepetitionUnit, Reward, RewardInput};
 ///
 /// let words = RepetitionReward::new(2, -1.0)?;
-/// let score = |completion| words.score(&RewardInput::new("", "", completion)).unwrap().unwrap();
+/// let score = |completion| {
+///     words
+///         .score(&RewardInput::new("", "", completion))
+///         .unwrap()
+///         .unwrap()
+/// };
 /// assert_eq!(score("so so so so so"), -0.75);
 /// assert_eq!(score("A wait, a b"), 0.0);
 ///

@@ -20,7 +20,12 @@ use crate::reward::{Reward, RewardError, RewardInput};
 /// use rlvr::reward::{ReasoningStepsReward, Reward, RewardInput};
 ///
 /// let steps = ReasoningStepsReward::new();
-/// let score = |completion| steps.score(&RewardInput::new("", "", completion)).unwrap().unwrap();
+/// let score = |completion| {
+///     steps
+///         .score(&RewardInput::new("", "", completion))
+///         .unwrap()
+///         .unwrap()
+/// };
 /// assert_eq!(score("First, 2+2=4. Next, 4+4=8. Finally, 8."), 1.0);
 /// assert_eq!(score("1. 2+2=4\n2. 4+4=8"), 1.0 / 3.0);
 /// assert_eq!(score("8"), 0.0);

@@ -21,12 +21,23 @@ use crate::reward::{Reward, RewardError, RewardInput, Tags};
 /// use rlvr::reward::{FormatReward, Reward, RewardInput};
 ///
 /// let format = FormatReward::new();
-/// let score = |completion| format.score(&RewardInput::new("", "", completion)).unwrap().unwrap();
+/// let score = |completion| {
+///     format
+///         .score(&RewardInput::new("", "", completion))
+///         .unwrap()
+///         .unwrap()
+/// };
 /// assert_eq!(score("<think>2+2</think>\n<answer>4</answer>\n"), 1.0);
 /// assert_eq!(score("<think></think><answer>4</answer>"), 1.0);
 /// assert_eq!(score("<answer>4</answer>"), 0.0);
-/// assert_eq!(score("<think>2+2</think><answer>4</answer> I am sure."), 0.0);
-/// assert_eq!(score("<think>2+2</think><answer>4</answer><answer>5</answer>"), 0.0);
+/// assert_eq!(
+///     score("<think>2+2</think><answer>4</answer> I am sure."),
+///     0.0
+/// );
+/// assert_eq!(
+///     score("<think>2+2</think><answer>4</answer><answer>5</answer>"),
+///     0.0
+/// );
 /// ```
 #[derive(Clone, Debug)]
 pub struct FormatReward {

@@ -22,7 +22,12 @@ use crate::reward::{Reward, RewardError, RewardInput, Tags};
 /// use rlvr::reward::{Reward, RewardInput, TagCountReward};
 ///
 /// let count = TagCountReward::new();
-/// let score = |completion| count.score(&RewardInput::new("", "", completion)).unwrap().unwrap();
+/// let score = |completion| {
+///     count
+///         .score(&RewardInput::new("", "", completion))
+///         .unwrap()
+///         .unwrap()
+/// };
 /// assert_eq!(score("<think>\n2+2\n</think>\n<answer>\n4\n</answer>"), 1.0);
 /// assert_eq!(score("<think>\n2+2\n</think>\n4"), 0.5);
 /// assert_eq!(score("<think>\n<think>\n2+2\n</think>\n4"), 0.25);

@@ -20,7 +20,12 @@ use crate::reward::{Reward, RewardError, RewardInput, Tags};
 /// use rlvr::reward::{Reward, RewardInput, ThinkFormatReward};
 ///
 /// let format = ThinkFormatReward::new();
-/// let score = |completion| format.score(&RewardInput::new("", "", completion)).unwrap().unwrap();
+/// let score = |completion| {
+///     format
+///         .score(&RewardInput::new("", "", completion))
+///         .unwrap()
+///         .unwrap()
+/// };
 /// assert_eq!(score("<think>2+2</think>4"), 1.0);
 /// assert_eq!(score("4"), 0.0);
 /// assert_eq!(score("<think>2+2</think><think>again</think>4"), 0.0);

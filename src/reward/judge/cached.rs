@@ -32,12 +32,16 @@ use crate::{Error, Result};
 ///     }
 ///
 ///     fn answer(&self, _: &str, _: u64) -> Result<String, RewardError> {
-///         Ok(self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed).to_string())
+///         Ok(self
+///             .0
+///             .fetch_add(1, std::sync::atomic::Ordering::Relaxed)
+///             .to_string())
 ///     }
 /// }
 ///
 /// let judge = CachedJudge::new(Counts(0.into()));
-/// let answers = [("a", 0), ("b", 0), ("a", 0), ("a", 1)].map(|(question, seed)| judge.answer(question, seed).unwrap());
+/// let answers = [("a", 0), ("b", 0), ("a", 0), ("a", 1)]
+///     .map(|(question, seed)| judge.answer(question, seed).unwrap());
 /// assert_eq!(answers, ["0", "1", "0", "2"]);
 /// ```
 pub struct CachedJudge<J> {

@@ -19,19 +19,25 @@ use crate::{Error, Result};
 /// generated at a time.
 ///
 /// ```
-/// use std::sync::Arc;
 /// use rlvr::policy::PolicyModel;
 /// use rlvr::prompt::Tokenizer;
 /// use rlvr::reward::judge::{JudgeReward, PolicyJudge};
 /// use rlvr::rollout::GenerationConfig;
+/// use std::sync::Arc;
 ///
 /// fn brief<M: PolicyModel + 'static>(
 ///     model: M,
 ///     tokenizer: Arc<dyn Tokenizer>,
 /// ) -> rlvr::Result<JudgeReward<PolicyJudge<M>>> {
-///     let generation = GenerationConfig { max_new_tokens: 512, ..GenerationConfig::default() };
+///     let generation = GenerationConfig {
+///         max_new_tokens: 512,
+///         ..GenerationConfig::default()
+///     };
 ///     let judge = PolicyJudge::new("base model", model, tokenizer, generation)?;
-///     Ok(JudgeReward::new(judge, "A good response is right and brief."))
+///     Ok(JudgeReward::new(
+///         judge,
+///         "A good response is right and brief.",
+///     ))
 /// }
 /// ```
 ///

@@ -18,16 +18,31 @@
 //!     }
 //!
 //!     fn answer(&self, question: &str, _seed: u64) -> Result<String, RewardError> {
-//!         let grade = if question.contains("four, as everybody knows") { 2 } else { 5 };
-//!         Ok(format!("It is about {} characters.\nVerdict: {grade}", question.len()))
+//!         let grade = if question.contains("four, as everybody knows") {
+//!             2
+//!         } else {
+//!             5
+//!         };
+//!         Ok(format!(
+//!             "It is about {} characters.\nVerdict: {grade}",
+//!             question.len()
+//!         ))
 //!     }
 //! }
 //!
-//! let brief = JudgeReward::new(Terse, "A good response is right and brief.").with_grades(1, 5);
+//! let brief = JudgeReward::new(Terse, "A good response is right and brief.")
+//!     .with_grades(1, 5);
 //! let rewards = RewardSet::builder().add(1.0, brief).build()?;
 //! let texts = ["4", "It is four, as everybody knows."];
-//! let scored = rewards.score(texts.map(|text| RewardInput::new("2+2=", "4", text)).to_vec());
-//! assert_eq!((scored[0].reward, scored[1].reward), (Some(1.0), Some(0.25)));
+//! let scored = rewards.score(
+//!     texts
+//!         .map(|text| RewardInput::new("2+2=", "4", text))
+//!         .to_vec(),
+//! );
+//! assert_eq!(
+//!     (scored[0].reward, scored[1].reward),
+//!     (Some(1.0), Some(0.25))
+//! );
 //! # Ok::<(), rlvr::Error>(())
 //! ```
 //!
@@ -107,7 +122,10 @@ pub use pairwise::{PairwiseReward, Preference};
 ///     }
 /// }
 ///
-/// assert_eq!(Constant.answer("How good is this response?", 0)?, "Verdict: 7");
+/// assert_eq!(
+///     Constant.answer("How good is this response?", 0)?,
+///     "Verdict: 7"
+/// );
 /// # Ok::<(), RewardError>(())
 /// ```
 pub trait Judge: Send + Sync + 'static {

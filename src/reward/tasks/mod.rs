@@ -94,7 +94,8 @@ const SCORERS: [(&str, Scorer); 20] = [
 ///
 /// let reward = TaskReward::new();
 /// let score = |completion| {
-///     let input = RewardInput::new("", "2 × 2 × 3", completion).with_metadata("task", "prime_factorization");
+///     let input = RewardInput::new("", "2 × 2 × 3", completion)
+///         .with_metadata("task", "prime_factorization");
 ///     reward.score(&input).unwrap().unwrap()
 /// };
 /// assert_eq!(score("<answer>3 × 2 × 2</answer>"), 1.0);

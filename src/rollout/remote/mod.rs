@@ -12,12 +12,20 @@
 //! use rlvr::rollout::{GenerationConfig, GenerationRequest, generate_with};
 //!
 //! # fn run(device: &burn::tensor::Device) -> rlvr::Result<()> {
-//! let policy: CausalModel = load("SmolLM2-135M-Instruct", &LoadOptions::default(), device)?;
-//! let config = RemoteConfig::new(vec!["vllm=http://127.0.0.1:8000".parse()?], "run/weights");
+//! let policy: CausalModel =
+//!     load("SmolLM2-135M-Instruct", &LoadOptions::default(), device)?;
+//! let config =
+//!     RemoteConfig::new(vec!["vllm=http://127.0.0.1:8000".parse()?], "run/weights");
 //! let mut engines = RemoteEngines::connect(config)?;
 //! let requests = [GenerationRequest::new(vec![504, 3575, 282], 8, [0, 0])];
 //! let version = 0; // optimizer updates so far
-//! let answers = generate_with(&mut engines, &policy, version, &requests, &GenerationConfig::new(64, vec![2]))?;
+//! let answers = generate_with(
+//!     &mut engines,
+//!     &policy,
+//!     version,
+//!     &requests,
+//!     &GenerationConfig::new(64, vec![2]),
+//! )?;
 //! # let _ = answers;
 //! # Ok(())
 //! # }

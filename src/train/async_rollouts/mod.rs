@@ -64,8 +64,12 @@ use crate::{Error, Result};
 /// use rlvr::rollout::LocalWorker;
 /// use rlvr::train::{AsyncConfig, AsyncRollouts, TrainerConfig};
 ///
-/// let config = AsyncConfig { max_staleness: 2, ..AsyncConfig::default() };
-/// let source: AsyncRollouts<CausalModel> = AsyncRollouts::new(LocalWorker::default(), config)?;
+/// let config = AsyncConfig {
+///     max_staleness: 2,
+///     ..AsyncConfig::default()
+/// };
+/// let source: AsyncRollouts<CausalModel> =
+///     AsyncRollouts::new(LocalWorker::default(), config)?;
 /// let config = TrainerConfig {
 ///     objective: PolicyObjective::dapo()
 ///         .with_sampler_correction(Some(SamplerCorrection::token_truncate(2.0))),

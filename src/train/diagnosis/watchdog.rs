@@ -25,10 +25,14 @@ const PREFIX: &str = "findings/";
 /// let mut watchdog = Watchdog::new(history.clone());
 /// watchdog.on_start(&RunInfo::default())?;
 /// for step in 1..=5 {
-///     watchdog.on_step(&StepRecord::new(step).with("completions/clipped_ratio", 0.5))?;
+///     watchdog
+///         .on_step(&StepRecord::new(step).with("completions/clipped_ratio", 0.5))?;
 /// }
 /// watchdog.on_end()?;
-/// assert_eq!(history.records().lock().unwrap()[4].get("findings/truncation"), Some(1.0));
+/// assert_eq!(
+///     history.records().lock().unwrap()[4].get("findings/truncation"),
+///     Some(1.0)
+/// );
 /// assert_eq!(watchdog.diagnosis().verdict(), Verdict::Warning);
 /// # Ok::<(), rlvr::Error>(())
 /// ```

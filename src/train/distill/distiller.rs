@@ -64,14 +64,32 @@ pub struct DistillReport {
 /// # #[cfg(feature = "flex")]
 /// # fn main() -> rlvr::Result<()> {
 /// let tokenizer = CharTokenizer::new("ab", &[])?;
-/// let shape = CausalConfig { hidden_size: 8, intermediate_size: 8, ..CausalConfig::new(tokenizer.vocab_size()) };
+/// let shape = CausalConfig {
+///     hidden_size: 8,
+///     intermediate_size: 8,
+///     ..CausalConfig::new(tokenizer.vocab_size())
+/// };
 /// let device = burn::tensor::Device::flex();
-/// let teacher = CausalConfig { hidden_size: 16, ..shape.clone() }.init(1, &device)?;
+/// let teacher = CausalConfig {
+///     hidden_size: 16,
+///     ..shape.clone()
+/// }
+/// .init(1, &device)?;
 /// let mut student = shape.init(0, &device.autodiff())?;
 ///
-/// let config = DistillConfig { steps: 2, batch_size: 4, ..DistillConfig::default() };
+/// let config = DistillConfig {
+///     steps: 2,
+///     batch_size: 4,
+///     ..DistillConfig::default()
+/// };
 /// let data = DistillData::problems([Problem::new("a", "")]);
-/// let mut distiller = Distiller::new(&student, ModelTeacher::new(&teacher), tokenizer, data, config)?;
+/// let mut distiller = Distiller::new(
+///     &student,
+///     ModelTeacher::new(&teacher),
+///     tokenizer,
+///     data,
+///     config,
+/// )?;
 /// distiller.run(&mut student, |report| report.divergence > 0.01)?;
 /// # Ok(())
 /// # }

@@ -19,8 +19,8 @@ use crate::{Error, Result};
 /// Learners as processes under MPI, on one machine or many (feature `mpi`).
 ///
 /// ```no_run
-/// use std::time::Duration;
 /// use rlvr::train::{Learners, Mpi};
+/// use std::time::Duration;
 ///
 /// fn train(learners: Mpi) -> rlvr::Result<()> {
 ///     if learners.rank() == 0 {
@@ -31,7 +31,9 @@ use crate::{Error, Result};
 /// }
 ///
 /// fn main() -> rlvr::Result<()> {
-///     Mpi::run(Duration::from_secs(1800), train, |error| eprintln!("error: {error}"))
+///     Mpi::run(Duration::from_secs(1800), train, |error| {
+///         eprintln!("error: {error}")
+///     })
 /// }
 /// ```
 ///

@@ -17,8 +17,8 @@ use crate::{Error, Result};
 /// others return an error.
 ///
 /// ```
-/// use std::time::Duration;
 /// use rlvr::train::{Learners, Threads};
+/// use std::time::Duration;
 ///
 /// let sums = Threads::run(2, Duration::from_secs(10), |learner| {
 ///     let mut numbers = vec![1.0, learner.rank() as f32];

@@ -15,7 +15,10 @@ use crate::Result;
 /// let history = History::new();
 /// let mut observers: Vec<Box<dyn Observer>> = vec![Box::new(history.clone())];
 /// observers.on_step(&StepRecord::new(1).with("reward", 0.5))?;
-/// assert_eq!(history.records().lock().unwrap()[0].get("reward"), Some(0.5));
+/// assert_eq!(
+///     history.records().lock().unwrap()[0].get("reward"),
+///     Some(0.5)
+/// );
 /// # Ok::<(), rlvr::Error>(())
 /// ```
 ///

@@ -45,7 +45,10 @@ const PLAIN_EVERY: u64 = 10;
 /// use rlvr::train::observer::{Observer, ProgressBar, RunInfo, StepRecord};
 ///
 /// let mut progress = ProgressBar::plain_to(1, Box::new(std::io::sink()));
-/// progress.on_start(&RunInfo { last_step: 150, ..RunInfo::default() })?;
+/// progress.on_start(&RunInfo {
+///     last_step: 150,
+///     ..RunInfo::default()
+/// })?;
 /// progress.on_step(&StepRecord::new(1).with("reward", 0.9))?;
 /// progress.on_end()?;
 /// # Ok::<(), rlvr::Error>(())

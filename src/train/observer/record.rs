@@ -9,7 +9,6 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// It is serialized as one flat object, `{"step":12,"kl":0.003,"reward":1.25}`, with metrics sorted
 /// by name. A number that is not finite is written as `null` and read back as NaN. As usual for
 /// NaN, a record with a NaN is not equal to itself.
-///
 #[doc = include_str!("metrics.md")]
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct StepRecord {

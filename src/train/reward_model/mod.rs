@@ -120,20 +120,27 @@ pub struct RewardModelReport {
 /// `observe` is called after each update; training ends early if it returns `false`.
 ///
 /// ```
-/// use std::sync::Arc;
 /// use rlvr::policy::ValueHead;
 /// use rlvr::policy::causal::CausalConfig;
 /// use rlvr::prompt::{CharTokenizer, Tokenizer};
 /// use rlvr::reward::ModelReward;
 /// use rlvr::train::*;
+/// use std::sync::Arc;
 ///
 /// # #[cfg(feature = "flex")]
 /// # fn main() -> rlvr::Result<()> {
 /// let tokenizer = CharTokenizer::new("0123456789+=", &[])?;
-/// let config = CausalConfig { hidden_size: 16, intermediate_size: 24, ..CausalConfig::new(tokenizer.vocab_size()) };
+/// let config = CausalConfig {
+///     hidden_size: 16,
+///     intermediate_size: 24,
+///     ..CausalConfig::new(tokenizer.vocab_size())
+/// };
 /// let policy = config.init(0, &burn::tensor::Device::flex().autodiff())?;
 ///
-/// let pairs = vec![PreferencePair::new("2+2=", "4", "5"), PreferencePair::new("1+2=", "3", "33")];
+/// let pairs = vec![
+///     PreferencePair::new("2+2=", "4", "5"),
+///     PreferencePair::new("1+2=", "3", "33"),
+/// ];
 /// let config = RewardModelConfig {
 ///     epochs: 20,
 ///     optimizer: OptimizerConfig::new(Schedule::constant(3e-3)), // pretrained: 1e-5
@@ -141,7 +148,10 @@ pub struct RewardModelReport {
 /// };
 /// let mut model = ValueHead::new(policy).without_bias();
 /// train_reward_model(&mut model, &tokenizer, &pairs, &config, |_| true)?;
-/// assert_eq!(evaluate_reward_model(&model, &tokenizer, &pairs, &config)?.accuracy, 1.0);
+/// assert_eq!(
+///     evaluate_reward_model(&model, &tokenizer, &pairs, &config)?.accuracy,
+///     1.0
+/// );
 /// let reward = ModelReward::new(model, Arc::new(tokenizer));
 /// # let _ = reward;
 /// # Ok(())

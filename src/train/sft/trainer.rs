@@ -41,7 +41,11 @@ use crate::train::observer::StepRecord;
 /// }
 /// .init(0, &device)?;
 /// let shown = vec![Demonstration::new("a", "b"), Demonstration::new("ab", "a")];
-/// let config = SftConfig { epochs: Some(3), batch_size: 2, ..SftConfig::default() };
+/// let config = SftConfig {
+///     epochs: Some(3),
+///     batch_size: 2,
+///     ..SftConfig::default()
+/// };
 /// let mut sft = SftTrainer::new(policy, tokenizer, shown, config)?;
 /// while sft.steps_done() < sft.steps() {
 ///     let record = sft.step()?;

@@ -87,9 +87,13 @@ pub enum Thinking {
 /// ```
 /// use rlvr_math::{ExtractConfig, Extractor, Rule};
 ///
-/// let config: ExtractConfig = serde_json::from_str(r#"{"rules": ["boxed", "answer_line"]}"#)?;
+/// let config: ExtractConfig =
+///     serde_json::from_str(r#"{"rules": ["boxed", "answer_line"]}"#)?;
 /// let extractor = Extractor::new(config)?;
-/// assert_eq!(extractor.extract("The answer is 5.").unwrap().rule, Rule::AnswerLine);
+/// assert_eq!(
+///     extractor.extract("The answer is 5.").unwrap().rule,
+///     Rule::AnswerLine
+/// );
 /// assert_eq!(extractor.extract("I get 5."), None);
 /// assert!(serde_json::from_str::<ExtractConfig>(r#"{"rule": ["boxed"]}"#).is_err());
 /// # Ok::<(), Box<dyn std::error::Error>>(())

@@ -47,12 +47,25 @@ impl Extracted {
 /// use rlvr_math::{Extractor, Rule};
 ///
 /// let extractor = Extractor::default();
-/// let found = extractor.extract("<think>\\boxed{3}?</think> So $x = 4$, \\boxed{\\frac{1}{2}}.").unwrap();
-/// assert_eq!((found.text.as_str(), found.rule), ("\\frac{1}{2}", Rule::Boxed));
-/// let found = extractor.extract("There are 3 of them. The answer is $12$ apples.").unwrap();
-/// assert_eq!((found.text.as_str(), found.rule), ("$12$ apples", Rule::AnswerLine));
+/// let found = extractor
+///     .extract("<think>\\boxed{3}?</think> So $x = 4$, \\boxed{\\frac{1}{2}}.")
+///     .unwrap();
+/// assert_eq!(
+///     (found.text.as_str(), found.rule),
+///     ("\\frac{1}{2}", Rule::Boxed)
+/// );
+/// let found = extractor
+///     .extract("There are 3 of them. The answer is $12$ apples.")
+///     .unwrap();
+/// assert_eq!(
+///     (found.text.as_str(), found.rule),
+///     ("$12$ apples", Rule::AnswerLine)
+/// );
 /// let found = extractor.extract("Adding up, she has 12 apples.").unwrap();
-/// assert_eq!((found.text.as_str(), found.rule), ("12", Rule::LastExpression));
+/// assert_eq!(
+///     (found.text.as_str(), found.rule),
+///     ("12", Rule::LastExpression)
+/// );
 ///
 /// // A single rule.
 /// let tag = Extractor::from(Rule::AnswerTag);

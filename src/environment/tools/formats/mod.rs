@@ -42,7 +42,9 @@ use crate::types::ToolCall;
 ///
 /// ```
 /// use rlvr::environment::tools::formats::{CallBlock, ToolCallFormat};
-/// use rlvr::environment::tools::{Calculator, CallStatus, ReplyParser, ToolCall, ToolSet};
+/// use rlvr::environment::tools::{
+///     Calculator, CallStatus, ReplyParser, ToolCall, ToolSet,
+/// };
 ///
 /// /// One call per line: `CALL name {"argument": ..}`.
 /// struct Lines;
@@ -64,13 +66,17 @@ use crate::types::ToolCall;
 ///                 arguments: arguments.into(),
 ///                 ..ToolCall::default()
 ///             }),
-///             None => Err((CallStatus::Malformed, "expected arguments after the name".into())),
+///             None => Err((
+///                 CallStatus::Malformed,
+///                 "expected arguments after the name".into(),
+///             )),
 ///         };
 ///         CallBlock::one(length, call)
 ///     }
 ///
 ///     fn render(&self, calls: &[ToolCall]) -> String {
-///         let line = |call: &ToolCall| format!("CALL {} {}\n", call.name, call.arguments);
+///         let line =
+///             |call: &ToolCall| format!("CALL {} {}\n", call.name, call.arguments);
 ///         calls.iter().map(line).collect()
 ///     }
 /// }

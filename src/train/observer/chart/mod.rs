@@ -25,7 +25,8 @@ const EVERY: u64 = 10;
 /// ```no_run
 /// use rlvr::train::observer::{Chart, read_metrics};
 ///
-/// let chart = Chart::new("run/chart.svg", "Sums of two numbers").with_history(read_metrics("run/metrics.jsonl")?);
+/// let chart = Chart::new("run/chart.svg", "Sums of two numbers")
+///     .with_history(read_metrics("run/metrics.jsonl")?);
 /// # Ok::<(), rlvr::Error>(())
 /// ```
 #[derive(Clone, Debug)]

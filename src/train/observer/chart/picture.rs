@@ -48,7 +48,10 @@ const MOST_DOTS: usize = 80;
 /// ```
 /// use rlvr::train::observer::{StepRecord, draw_chart};
 ///
-/// let records = [StepRecord::new(0).with("eval/accuracy", 0.2), StepRecord::new(10).with("eval/accuracy", 0.965)];
+/// let records = [
+///     StepRecord::new(0).with("eval/accuracy", 0.2),
+///     StepRecord::new(10).with("eval/accuracy", 0.965),
+/// ];
 /// let svg = draw_chart(&records, "Sums of two numbers")?;
 /// assert!(svg.starts_with("<svg") && svg.contains("96.5%"));
 /// # Ok::<(), rlvr::Error>(())

@@ -24,7 +24,9 @@ use crate::folder::replace_file;
 /// this observer:
 ///
 /// ```no_run
-/// use rlvr::train::observer::{KeepRollouts, Observer, Report, RolloutFiles, read_metrics};
+/// use rlvr::train::observer::{
+///     KeepRollouts, Observer, Report, RolloutFiles, read_metrics,
+/// };
 ///
 /// let kept = RolloutFiles::create("run/rollouts", KeepRollouts { every: 20 })?;
 /// let report = Report::new("run/report.html", "Sums of two numbers")

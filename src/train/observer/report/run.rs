@@ -21,7 +21,9 @@ pub(super) const MOST_STEPS: usize = 12;
 ///
 /// let run = ReportedRun {
 ///     name: "sums".into(),
-///     records: (1..=3).map(|step| StepRecord::new(step).with("reward", 0.5)).collect(),
+///     records: (1..=3)
+///         .map(|step| StepRecord::new(step).with("reward", 0.5))
+///         .collect(),
 ///     ..ReportedRun::default()
 /// };
 /// let html = render_report(&[run])?;
