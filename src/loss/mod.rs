@@ -38,7 +38,6 @@
 //! };
 //! let loss = objective.loss(&input, counts)?.loss.into_scalar::<f32>();
 //! assert!((loss + (1.0 + (-1f32).exp()) / 2.0).abs() < 1e-6); // ratios 1 and 1/e
-//!     
 //! # }
 //! # Ok::<(), rlvr::Error>(())
 //! ```

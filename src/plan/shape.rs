@@ -17,7 +17,6 @@ use crate::policy::causal::CausalConfig;
 /// let shape = ModelShape::named("qwen2.5-0.5b")?;
 /// assert_eq!(shape.parameters(), 494_032_768);
 /// assert_eq!(2 * shape.cache_per_token(), 12 * 1024); // bytes in bf16
-///     
 /// # Ok::<(), rlvr::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
