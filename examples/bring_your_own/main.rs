@@ -23,6 +23,7 @@ use rlvr::burn::tensor::Device;
 use rlvr::environment::{AgentLoop, EpisodeReward};
 use rlvr::policy::check_model;
 use rlvr::prelude::*;
+use rlvr::reward::{Missing, RewardOptions};
 use rlvr::rollout::LocalEngine;
 
 fn main() -> Result<()> {
@@ -62,13 +63,12 @@ fn learn(steps: u64) -> Result<Vec<(&'static str, String)>> {
 fn play(steps: u64) -> Result<f64> {
     let (policy, tokenizer) = policy()?;
     let config = config(&tokenizer);
+    // A reply that is cut off ends the episode without a reward: that counts as 0.
+    let cut_off = RewardOptions::new().with_on_abstain(Missing::Value(0.0));
+    let game = EpisodeReward::new("game");
     let mut trainer = Trainer::builder(policy, tokenizer)
         .config(config)
-        .rewards(
-            RewardSet::builder()
-                .add(1.0, EpisodeReward::new("game"))
-                .build()?,
-        )
+        .rewards(RewardSet::builder().add_with(1.0, game, cut_off).build()?)
         .problems(problems()?)
         .agent_loop(AgentLoop::new(SecondTry))
         .build()?;
@@ -103,8 +103,9 @@ fn config(tokenizer: &CharTokenizer) -> TrainerConfig {
     }
 }
 
+// One test: both runs initialize their weights from the device's generator.
 #[test]
-fn it_learns_and_is_read_back() {
+fn it_learns_from_rewards_and_in_the_environment() {
     for (prompt, answer) in learn(60).unwrap() {
         let digit = |text: &str| text.parse::<u32>().unwrap();
         let (of, multiple) = (digit(&prompt[..1]), digit(&answer));
@@ -113,9 +114,6 @@ fn it_learns_and_is_read_back() {
             "{prompt} -> {answer}"
         );
     }
-}
-
-#[test]
-fn it_learns_in_the_environment() {
-    assert!(play(60).unwrap() > 0.8);
+    let reward = play(60).unwrap();
+    assert!(reward > 0.7, "{reward}");
 }

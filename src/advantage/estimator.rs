@@ -206,7 +206,8 @@ macro_rules! estimators {
         /// ```
         /// use rlvr::advantage::{Estimator, Gae};
         ///
-        /// let estimator: Estimator = serde_json::from_str(r#"{"estimator": "gae", "lambda": 0.9}"#)?;
+        /// let estimator: Estimator =
+        ///     serde_json::from_str(r#"{"estimator": "gae", "lambda": 0.9}"#)?;
         /// assert_eq!(estimator, Estimator::Gae(Gae { lambda: 0.9, ..Gae::default() }));
         /// # Ok::<(), serde_json::Error>(())
         /// ```

@@ -62,9 +62,11 @@
 //! let groups = [7, 7, 3, 7, 3, 3]; // the prompt of each rollout
 //! let lengths = [2, 1, 1, 3, 1, 2]; // trained tokens of each rollout
 //!
-//! let advantages = Group::default().estimate(&AdvantageInput::new(&rewards, &groups, &lengths))?;
+//! let input = AdvantageInput::new(&rewards, &groups, &lengths);
+//! let advantages = Group::default().estimate(&input)?;
 //!
-//! // 2, 0 and 4 have mean 2 and standard deviation 2: advantages 0, -1 and 1, on every token.
+//! // 2, 0 and 4 have mean 2 and standard deviation 2: advantages 0, -1 and 1, on every
+//! // token.
 //! assert_eq!(advantages.per_token[2], [0.0]);
 //! assert!((advantages.per_token[5][1] - 1.0).abs() < 1e-4);
 //! assert_eq!(advantages.per_token[3], [0.0, 0.0, 0.0]);

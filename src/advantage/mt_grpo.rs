@@ -15,8 +15,10 @@ use crate::{Error, Result};
 /// turn `k` and `R` the outcome:
 ///
 /// ```text
-/// additive:    A_k = z(R) + coef * z(r_k)     in every turn but the last, A_k = z(R) in the last
-/// cumulative:  A_k = z(r_k + gamma * R)       in every turn but the last, A_k = z(R) in the last
+/// in every turn but the last:
+///     additive:    A_k = z(R) + coef * z(r_k)
+///     cumulative:  A_k = z(r_k + gamma * R)
+/// in the last:     A_k = z(R)
 /// ```
 ///
 /// `z(r_k)` compares rollouts that have a turn after `k`. A rollout of one turn has `z(r_1 + R)`,

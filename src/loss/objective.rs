@@ -16,7 +16,8 @@ use crate::{Error, Result};
 /// L_t *= keep_t                                     with an off-policy mask
 /// L_t *= selected_t                                 with a token selection
 /// L_t *= w_t                                        with sampler weights
-/// loss = aggregate(L) + kl.coef * aggregate(KL(pi || ref)) - entropy_coef * aggregate(H * selected)
+/// loss = aggregate(L) + kl.coef * aggregate(KL(pi || ref))
+///                     - entropy_coef * aggregate(H * selected)
 /// ```
 ///
 /// Masks, selection and weights affect neither the KL term nor a denominator; a rejection of the

@@ -7,7 +7,8 @@ use crate::{Error, Result};
 /// Training on the tokens of highest entropy only ("beyond the 80/20 rule", arXiv 2506.01939).
 ///
 /// ```text
-/// keep = H_t >= the (1 - share) quantile of H over all tokens of the step (linear interpolation)
+/// keep = H_t >= the (1 - share) quantile of H over all tokens of the step
+///               (linear interpolation)
 /// ```
 ///
 /// The selection applies to the surrogate and the entropy bonus, not to the KL term or the

@@ -30,8 +30,10 @@ use crate::{Error, Result, host};
 /// `examples/bring_your_own` has a recurrent policy.
 ///
 /// ```text
-/// right:  model.forward(&prompt, &mut cache)?; model.forward(&next, &mut cache)?;
-/// wrong:  model.forward(&prompt, &mut cache)?; model.forward(&prompt_and_next, &mut cache)?;
+/// right:  model.forward(&prompt, &mut cache)?;
+///         model.forward(&next, &mut cache)?;
+/// wrong:  model.forward(&prompt, &mut cache)?;
+///         model.forward(&prompt_and_next, &mut cache)?;
 ///         // the cache already holds the prompt: it is read twice, at shifted positions
 /// ```
 pub trait PolicyModel: Module + ModuleDisplay {

@@ -24,7 +24,8 @@ use crate::{Result, host};
 /// let trunk = CausalConfig { hidden_size: 16, ..CausalConfig::new(11) }.init(0, &device)?;
 /// let critic = ValueHead::new(trunk);
 /// let values = critic.values(&TokenBatch::from_rows(&[[1, 2, 3]], &device)?.into())?;
-/// assert_eq!(values.into_data().to_vec::<f32>().unwrap(), [0.0; 3]); // the head starts at zero
+/// // The head starts at zero.
+/// assert_eq!(values.into_data().to_vec::<f32>().unwrap(), [0.0; 3]);
 /// # Ok(())
 /// # }
 /// # #[cfg(not(feature = "flex"))]

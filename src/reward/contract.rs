@@ -41,9 +41,11 @@ use super::RewardInput;
 ///     }
 ///
 ///     fn score(&self, input: &RewardInput) -> Result<Option<f64>, RewardError> {
-///         // The reference comes from the data. If it is not a number, the data are wrong: an error.
+///         // The reference comes from the data. If it is not a number, the data are
+///         // wrong: an error.
 ///         let reference: f64 = input.answer().parse()?;
-///         // The completion comes from the policy. If it is not a number, it is a bad completion: 0.
+///         // The completion comes from the policy. If it is not a number, it is a bad
+///         // completion: 0.
 ///         let Ok(guess) = input.completion().trim().parse::<f64>() else {
 ///             return Ok(Some(0.0));
 ///         };
@@ -67,10 +69,11 @@ use super::RewardInput;
 /// # impl Reward for Closeness {
 /// #     fn name(&self) -> &str { "closeness" }
 /// fn score(&self, input: &RewardInput) -> Result<Option<f64>, RewardError> {
-///     // WRONG: an unreadable completion is an error, and failed rollouts are excluded from training.
-///     // Writing garbage is now never punished.
+///     // WRONG: an unreadable completion is an error, and failed rollouts are excluded
+///     // from training. Writing garbage is now never punished.
 ///     let guess: f64 = input.completion().trim().parse()?;
-///     // WRONG: an invalid reference is silently the number 0, and every right answer to it is wrong.
+///     // WRONG: an invalid reference is silently the number 0, and every right answer to
+///     // it is wrong.
 ///     let reference: f64 = input.answer().parse().unwrap_or_default();
 ///     // WRONG: "NaN" is a guess too.
 ///     Ok(Some(1.0 / (1.0 + (guess - reference).abs())))

@@ -47,7 +47,8 @@ pub(crate) fn tokens_to_score(
 /// Scores completions with a reward model: the value after the last token of prompt and completion.
 ///
 /// ```text
-/// reward = V(x_1 .. x_T),   x = tokens of prompt + completion, and the stop token if the completion stopped
+/// reward = V(x_1 .. x_T)
+/// x      = tokens of prompt + completion, and the stop token if the completion stopped
 /// ```
 ///
 /// The model is any [`ValueModel`], such as a [`ValueHead`](crate::policy::ValueHead) that was

@@ -58,8 +58,10 @@ const MAX_ABANDONED: usize = 64;
 /// ]);
 ///
 /// assert_eq!(scored[0].reward, Some(1.1));
-/// assert_eq!(scored[1].reward, Some(0.0)); // "polite" abstained: the total is that of the others
-/// assert_eq!(scored[2].reward, None); // "fussy" failed: this completion is excluded from training
+/// // "polite" abstained: the total is that of the others.
+/// assert_eq!(scored[1].reward, Some(0.0));
+/// // "fussy" failed: this completion is excluded from training.
+/// assert_eq!(scored[2].reward, None);
 /// assert_eq!(scored[2].rewards[2].outcome, RewardOutcome::Panicked("no shouting".into()));
 /// # Ok::<(), rlvr::Error>(())
 /// ```

@@ -31,7 +31,11 @@ use crate::{Error, Result};
 ///         every: 50,
 ///         config: EvaluationConfig::default(),
 ///     }),
-///     checkpoints: Some(RunCheckpoints { folder: "run/checkpoints".into(), every: 100, keep: 2 }),
+///     checkpoints: Some(RunCheckpoints {
+///         folder: "run/checkpoints".into(),
+///         every: 100,
+///         keep: 2,
+///     }),
 ///     ..RunConfig::default()
 /// };
 /// if let Some(checkpoint) = latest_checkpoint("run/checkpoints")? {

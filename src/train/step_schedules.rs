@@ -26,11 +26,16 @@ use crate::{Error, Result};
 /// ```
 /// use rlvr::train::{Piecewise, StepSchedules, TrainerConfig};
 ///
-/// // DeepSeek-R1's last stage: temperature 0.7, and reward models for the last 400 of 1,700 steps.
+/// // DeepSeek-R1's last stage: temperature 0.7, and reward models for the last 400 of
+/// // 1,700 steps.
 /// let config = TrainerConfig {
 ///     schedules: StepSchedules {
 ///         temperature: Some(Piecewise::linear([(0, 0.7)])),
-///         reward_weights: [("helpful".to_string(), Piecewise::steps([(0, 0.0), (1300, 1.0)]))].into(),
+///         reward_weights: [(
+///             "helpful".to_string(),
+///             Piecewise::steps([(0, 0.0), (1300, 1.0)]),
+///         )]
+///         .into(),
 ///         ..StepSchedules::default()
 ///     },
 ///     ..TrainerConfig::default()

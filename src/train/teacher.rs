@@ -65,7 +65,8 @@ type Template = dyn Fn(&Problem, &str) -> String + Send + Sync;
 /// without such a sibling is not distilled, so an unsolved problem gives no gradient.
 ///
 /// ```text
-/// A_t = ln pi_teacher(y_t | problem, successful sibling, y_<t) - ln pi(y_t | problem, y_<t)
+/// A_t = ln pi_teacher(y_t | problem, successful sibling, y_<t)
+///       - ln pi(y_t | problem, y_<t)
 /// ```
 ///
 /// In SDPO the teacher is a moving average of the policy: use the trainer's reference with

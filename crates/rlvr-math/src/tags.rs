@@ -14,7 +14,8 @@ use crate::error::{Error, Result};
 ///
 /// let tags = Tags::default();
 /// assert_eq!(tags.answer("<think>4 or 5?</think> <answer>4</answer>"), Some("4"));
-/// // Tags in the thinking are ignored, and thinking that is not closed has no answer after it.
+/// // Tags in the thinking are ignored, and thinking that is not closed has no answer
+/// // after it.
 /// assert_eq!(tags.answer("<think><answer>4</answer></think>"), None);
 /// assert_eq!(tags.answer("<think><answer>4</answer>"), None);
 /// ```

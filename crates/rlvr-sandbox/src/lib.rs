@@ -11,14 +11,20 @@
 //!
 //! # fn main() -> rlvr_sandbox::Result<()> {
 //! # if !cfg!(target_os = "linux") { return Ok(()) }
-//! // `allow_less` uses the measures that this machine has. Without it, a missing one is an error.
-//! let config = SandboxConfig { wall_seconds: 30.0, ..SandboxConfig::default().allow_less() };
+//! // `allow_less` uses the measures that this machine has. Without it, a missing one is
+//! // an error.
+//! let config = SandboxConfig {
+//!     wall_seconds: 30.0,
+//!     ..SandboxConfig::default().allow_less()
+//! };
 //! let sandbox = Sandbox::new(config)?;
 //! println!("{}", sandbox.report());
 //!
 //! let folder = sandbox.folder()?;
 //! folder.write("greet.sh", b"read name; echo hello $name; exit 3")?;
-//! let command = Command::new("/bin/sh").argument(folder.path("greet.sh")).input("world\n");
+//! let command = Command::new("/bin/sh")
+//!     .argument(folder.path("greet.sh"))
+//!     .input("world\n");
 //! let output = folder.run(&command)?;
 //! assert_eq!(output.stdout, b"hello world\n");
 //! assert_eq!(output.exit, Exit::Status(3));

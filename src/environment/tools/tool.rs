@@ -52,7 +52,11 @@ impl From<&str> for ToolError {
 ///     }
 ///
 ///     fn parameters(&self) -> &str {
-///         r#"{"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]}"#
+///         r#"{
+///             "type": "object",
+///             "properties": {"text": {"type": "string"}},
+///             "required": ["text"]
+///         }"#
 ///     }
 ///
 ///     fn call(&self, arguments: &Value) -> Result<String, ToolError> {
@@ -93,8 +97,16 @@ pub trait Tool: Send + Sync + 'static {
 /// let add = FnTool::new(
 ///     "add",
 ///     "Adds two numbers.",
-///     r#"{"type": "object", "properties": {"a": {"type": "number"}, "b": {"type": "number"}}, "required": ["a", "b"]}"#,
-///     |arguments| Ok((arguments["a"].as_f64().unwrap_or(0.0) + arguments["b"].as_f64().unwrap_or(0.0)).to_string()),
+///     r#"{
+///         "type": "object",
+///         "properties": {"a": {"type": "number"}, "b": {"type": "number"}},
+///         "required": ["a", "b"]
+///     }"#,
+///     |arguments| {
+///         let a = arguments["a"].as_f64().unwrap_or(0.0);
+///         let b = arguments["b"].as_f64().unwrap_or(0.0);
+///         Ok((a + b).to_string())
+///     },
 /// );
 /// assert_eq!(add.call(&json!({"a": 2, "b": 3})).unwrap(), "5");
 /// ```

@@ -19,7 +19,8 @@ use crate::{Error, Result};
 ///
 /// let tools = ToolSet::new().with(Calculator)?;
 /// let parser = ReplyParser::named("hermes")?;
-/// let reply = "<think>Too large for my head.</think>Let me see.\n<tool_call>\n{\"name\": \"calculator\", \
+/// let reply = "<think>Too large for my head.</think>Let me see.\n\
+///              <tool_call>\n{\"name\": \"calculator\", \
 ///              \"arguments\": {\"expression\": \"123*456\"}}\n</tool_call>";
 /// let parsed = parser.parse(reply, &tools);
 /// assert_eq!(parsed.content(), "Let me see.\n");

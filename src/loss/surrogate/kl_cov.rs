@@ -12,7 +12,8 @@ use crate::loss::RatioLevel;
 /// clipped.
 ///
 /// ```text
-/// L = -r A + coef |d_t|   on the max(1, floor(ratio N)) tokens of largest (A - mean A)(ln pi - mean ln pi)
+/// L = -r A + coef |d_t|   on the max(1, floor(ratio N)) tokens
+///                         of largest (A - mean A)(ln pi - mean ln pi)
 /// L = -r A                on the others
 /// ```
 ///

@@ -19,7 +19,8 @@ use crate::{Error, Result};
 ///     num_key_value_heads: 2,
 ///     ..CausalConfig::new(100)
 /// };
-/// let model = config.init(0, &burn::tensor::Device::flex().autodiff())?; // seed 0, to be trained
+/// // Seed 0, to be trained.
+/// let model = config.init(0, &burn::tensor::Device::flex().autodiff())?;
 /// assert_eq!(model.config().head_size(), 16);
 /// # Ok(())
 /// # }

@@ -15,7 +15,8 @@ use crate::{Error, Result};
 ///      beta = 0:      KL(p || q)      forward, mode-covering
 ///      beta = 1:      KL(q || p)      reverse, mode-seeking
 /// top_k:              sum over the teacher's k most likely tokens of p ln(p / q)
-///      with a tail:   + t ln(t / u),   t and u the probabilities of all other tokens in p and q
+///      with a tail:   + t ln(t / u)
+///                     t and u: the probabilities of all other tokens in p and q
 /// ```
 ///
 /// The first is the generalised Jensen-Shannon divergence of GKD (arXiv 2306.13649, eq. 1). Its

@@ -76,8 +76,12 @@ impl ChatTokenizer {
     /// ```no_run
     /// use rlvr::prompt::hf::{ChatTokenizer, Exchange};
     ///
-    /// let tokenizer = ChatTokenizer::from_folder("SmolLM2-135M-Instruct")?.with_system("Use the calculator.");
-    /// let tools = r#"[{"type": "function", "function": {"name": "add", "description": "Adds numbers."}}]"#;
+    /// let tokenizer = ChatTokenizer::from_folder("SmolLM2-135M-Instruct")?
+    ///     .with_system("Use the calculator.");
+    /// let tools = r#"[{
+    ///     "type": "function",
+    ///     "function": {"name": "add", "description": "Adds numbers."}
+    /// }]"#;
     /// let calls = |calls| Exchange { calls, ..Exchange::default() };
     /// tokenizer.check_conversation(&[], Some(tools), &[calls(1), calls(2)])?;
     /// # Ok::<(), rlvr::Error>(())

@@ -24,7 +24,10 @@ use crate::{Error, Result};
 ///     .set_json("tools", r#"[{"name": "add", "description": "Adds numbers."}]"#)?;
 /// assert_eq!(
 ///     serde_json::to_string(&variables).unwrap(),
-///     r#"{"enable_thinking":false,"tools":[{"name":"add","description":"Adds numbers."}]}"#,
+///     concat!(
+///         r#"{"enable_thinking":false,"#,
+///         r#""tools":[{"name":"add","description":"Adds numbers."}]}"#,
+///     ),
 /// );
 /// # Ok::<(), rlvr::Error>(())
 /// ```

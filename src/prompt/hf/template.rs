@@ -57,7 +57,9 @@ impl RenderOptions {
 /// use rlvr::prompt::hf::{ChatTemplate, RenderOptions};
 ///
 /// let template = ChatTemplate::new(
-///     "{% for message in messages %}[{{ message.role }}] {{ message.content }}{{ eos_token }}\n{% endfor %}\
+///     "{% for message in messages %}\
+///      [{{ message.role }}] {{ message.content }}{{ eos_token }}\n\
+///      {% endfor %}\
 ///      {% if add_generation_prompt %}[assistant] {% endif %}",
 ///     &BTreeMap::from([("eos_token".to_owned(), "</s>".to_owned())]),
 /// )?;

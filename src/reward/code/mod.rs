@@ -13,14 +13,22 @@
 //! # fn main() -> rlvr::Result<()> {
 //! # if !cfg!(target_os = "linux") { return Ok(()) }
 //! let mut config = CodeConfig::default();
-//! // Run with the confinement that this machine has. Without this line, a missing measure is an error.
+//! // Run with the confinement that this machine has. Without this line, a missing measure
+//! // is an error.
 //! config.sandbox = config.sandbox.allow_less();
 //! let reward = CodeReward::new(config)?;
 //! let score = |completion: &str| {
-//!     let tests = json!([{"input": "2 3", "output": "5"}, {"input": "-1 1", "output": "0"}]);
-//!     reward.score(&RewardInput::new("Add two numbers.", "", completion).with_metadata("tests", tests))
+//!     let tests = json!([
+//!         {"input": "2 3", "output": "5"},
+//!         {"input": "-1 1", "output": "0"},
+//!     ]);
+//!     let input = RewardInput::new("Add two numbers.", "", completion);
+//!     reward.score(&input.with_metadata("tests", tests))
 //! };
-//! assert_eq!(score("```python\nprint(sum(map(int, input().split())))\n```").unwrap(), Some(1.0));
+//! assert_eq!(
+//!     score("```python\nprint(sum(map(int, input().split())))\n```").unwrap(),
+//!     Some(1.0)
+//! );
 //! assert_eq!(score("```python\nprint(5)\n```").unwrap(), Some(0.0));
 //! assert_eq!(score("It prints the sum.").unwrap(), Some(0.0));
 //! # Ok(())

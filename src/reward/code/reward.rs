@@ -66,11 +66,18 @@ impl Default for CodeConfig {
 /// use serde_json::json;
 ///
 /// let reward = CodeReward::new(CodeConfig::default())?;
-/// let input = RewardInput::new("Add two numbers.", "", "```python\ndef add(a, b):\n    return a + b\n```")
-///     .with_metadata("tests", json!([
+/// let input = RewardInput::new(
+///     "Add two numbers.",
+///     "",
+///     "```python\ndef add(a, b):\n    return a + b\n```",
+/// )
+/// .with_metadata(
+///     "tests",
+///     json!([
 ///         {"assert": "assert add(1, 2) == 3"},
 ///         {"assert": "assert add('a', 'b') == 'ab'"},
-///     ]));
+///     ]),
+/// );
 /// assert_eq!(reward.score(&input).unwrap(), Some(1.0));
 /// # Ok::<(), rlvr::Error>(())
 /// ```

@@ -27,11 +27,18 @@ use crate::reward::RewardError;
 /// ```
 /// use rlvr::reward::code::Suite;
 ///
-/// let metadata = serde_json::json!({"test_list": ["assert add(1, 2) == 3"], "test_setup_code": ""});
+/// let metadata = serde_json::json!({
+///     "test_list": ["assert add(1, 2) == 3"],
+///     "test_setup_code": "",
+/// });
 /// assert!(Suite::from_metadata(metadata.as_object().unwrap()).is_ok());
 ///
 /// // Missing or misspelt tests are an error.
-/// for broken in [serde_json::json!({}), serde_json::json!({"tests": []}), serde_json::json!({"tests": [{"in": "1"}]})] {
+/// for broken in [
+///     serde_json::json!({}),
+///     serde_json::json!({"tests": []}),
+///     serde_json::json!({"tests": [{"in": "1"}]}),
+/// ] {
 ///     assert!(Suite::from_metadata(broken.as_object().unwrap()).is_err());
 /// }
 /// ```

@@ -8,7 +8,8 @@ use crate::reward::{Reward, RewardError, RewardInput, Tags};
 /// `format_reward` of open-r1.
 ///
 /// ```text
-/// ^<think>\n.*?\n</think>\n<answer>\n.*?\n</answer>$      `.` is any character, `$` the end of a line
+/// ^<think>\n.*?\n</think>\n<answer>\n.*?\n</answer>$
+/// `.` is any character, `$` the end of a line
 /// ```
 ///
 /// It is looser than [`FormatReward`](super::FormatReward): the parts may contain further tags, and

@@ -138,8 +138,14 @@ impl fmt::Debug for ChatConfig {
 ///
 /// let config = ChatConfig::new("http://127.0.0.1:8000", "Qwen/Qwen3-32B");
 /// let judge = CachedJudge::open(ChatEndpoint::new(config)?, "run/judge.jsonl")?;
-/// let helpful = JudgeReward::new(judge, "A good response is correct, answers what was asked and is no longer than it needs to be.");
-/// let patient = RewardOptions::new().with_concurrency(32).with_time_limit(Duration::from_secs(300));
+/// let helpful = JudgeReward::new(
+///     judge,
+///     "A good response is correct, answers what was asked \
+///      and is no longer than it needs to be.",
+/// );
+/// let patient = RewardOptions::new()
+///     .with_concurrency(32)
+///     .with_time_limit(Duration::from_secs(300));
 /// let rewards = RewardSet::builder().add_with(1.0, helpful, patient).build()?;
 /// # let _ = rewards;
 /// # Ok::<(), rlvr::Error>(())

@@ -38,7 +38,9 @@ use crate::{Error, Result};
 ///     .add(0.0, AccuracyReward::new())
 ///     .add_group(1.0, CosineLengthReward::new(100)?)
 ///     .build()?;
-/// let answer = |text, tokens| RewardInput::new("2+2=", "4", text).with_tokens(vec![7; tokens]);
+/// let answer = |text, tokens| {
+///     RewardInput::new("2+2=", "4", text).with_tokens(vec![7; tokens])
+/// };
 /// let scored = rewards.score(vec![
 ///     answer("<answer>4</answer>", 0),
 ///     answer("<answer>4</answer>", 50),

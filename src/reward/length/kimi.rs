@@ -29,7 +29,9 @@ use crate::reward::{GroupInput, GroupReward, RewardError, RewardInput};
 ///     .add(1.0, AccuracyReward::new())
 ///     .add_group(0.5, KimiLengthReward::new())
 ///     .build()?;
-/// let answer = |text, tokens| RewardInput::new("2+2=", "4", text).with_tokens(vec![7; tokens]);
+/// let answer = |text, tokens| {
+///     RewardInput::new("2+2=", "4", text).with_tokens(vec![7; tokens])
+/// };
 /// let scored = rewards.score(vec![
 ///     answer("<answer>4</answer>", 10),
 ///     answer("<answer>4</answer>", 20),

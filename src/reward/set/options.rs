@@ -78,7 +78,9 @@ impl Gate {
 ///
 /// ```
 /// use std::time::Duration;
-/// use rlvr::reward::{AccuracyReward, FormatReward, Gate, Missing, RewardInput, RewardOptions, RewardSet};
+/// use rlvr::reward::{
+///     AccuracyReward, FormatReward, Gate, Missing, RewardInput, RewardOptions, RewardSet,
+/// };
 ///
 /// let accuracy = RewardOptions::new()
 ///     .with_gate(Gate::on("format").with_otherwise(-0.5)) // only if the format is right

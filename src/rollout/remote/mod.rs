@@ -36,8 +36,8 @@
 //! vLLM, 0.16 or later:
 //!
 //! ```text
-//! VLLM_SERVER_DEV_MODE=1 vllm serve MODEL --host 127.0.0.1 --port 8000 --max-model-len 4096 \
-//!     --logprobs-mode processed_logprobs --generation-config vllm
+//! VLLM_SERVER_DEV_MODE=1 vllm serve MODEL --host 127.0.0.1 --port 8000 \
+//!     --max-model-len 4096 --logprobs-mode processed_logprobs --generation-config vllm
 //! ```
 //!
 //! | flag or variable | purpose |

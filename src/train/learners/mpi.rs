@@ -44,8 +44,10 @@ use crate::{Error, Result};
 /// with. Without a launcher it is a single learner.
 ///
 /// ```text
-/// RAYON_NUM_THREADS=8 mpirun -n 4 --map-by slot:PE=8 target/release/examples/r1_zero --learners mpi --shards 4
-/// RAYON_NUM_THREADS=8 mpirun --hostfile hosts -x RAYON_NUM_THREADS --map-by slot:PE=8 PROGRAM ...
+/// RAYON_NUM_THREADS=8 mpirun -n 4 --map-by slot:PE=8 \
+///     target/release/examples/r1_zero --learners mpi --shards 4
+/// RAYON_NUM_THREADS=8 mpirun --hostfile hosts -x RAYON_NUM_THREADS --map-by slot:PE=8 \
+///     PROGRAM ...
 /// srun --mpi=pmix --ntasks 4 --cpus-per-task 8 PROGRAM ...
 /// ```
 ///

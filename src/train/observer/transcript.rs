@@ -14,7 +14,8 @@ use crate::{Error, Result};
 /// ```no_run
 /// use rlvr::train::observer::Transcript;
 ///
-/// // Of the first step and of every tenth: the best and the worst completions of one problem.
+/// // Of the first step and of every tenth: the best and the worst completions of one
+/// // problem.
 /// let observer = Transcript::new(std::io::stdout(), 10);
 /// ```
 ///

@@ -108,7 +108,8 @@ pub struct RewardModelReport {
 /// Trains `model` to score good responses higher than bad ones.
 ///
 /// ```text
-/// pairs:   mean of -log sigmoid(r_chosen - r_rejected - margin) + centering (r_chosen + r_rejected)^2
+/// pairs:   mean of -log sigmoid(r_chosen - r_rejected - margin)
+///                  + centering (r_chosen + r_rejected)^2
 /// labels:  mean of -y log sigmoid(r) - (1 - y) log sigmoid(-r)
 /// ```
 ///

@@ -11,7 +11,8 @@ use crate::{Error, Result};
 /// ```
 /// use rlvr::train::{Decay, OptimizerConfig, Schedule, SftConfig};
 ///
-/// // DeepSeek-R1's supervised stages: cosine decay from 5e-5 to 5e-6, batches of 128, 2 epochs.
+/// // DeepSeek-R1's supervised stages: cosine decay from 5e-5 to 5e-6, batches of 128,
+/// // 2 epochs.
 /// let config = SftConfig { epochs: Some(2), batch_size: 128, ..SftConfig::default() };
 /// let decay = Decay::Cosine { updates: config.steps_of(800_000), floor: 0.1 };
 /// let optimizer = OptimizerConfig::new(Schedule::constant(5e-5).with_decay(decay));

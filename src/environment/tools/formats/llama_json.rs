@@ -7,7 +7,8 @@ const TAG: &str = "<|python_tag|>";
 /// JSON objects at the start of the reply or after `<|python_tag|>`, separated by `;`.
 ///
 /// ```text
-/// {"name": "add", "parameters": {"a": 2, "b": 3}}; {"name": "add", "parameters": {"a": 5, "b": 5}}
+/// {"name": "add", "parameters": {"a": 2, "b": 3}};
+/// {"name": "add", "parameters": {"a": 5, "b": 5}}
 /// ```
 ///
 /// Without the tag, an object is a call if it starts with `"name"` or `"type": "function"`, and has
